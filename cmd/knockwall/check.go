@@ -1,0 +1,127 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+func checkCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Read the rule files and say all that is wrong with them",
+		Long: `check reads the rule files as run would, and says all that is wrong with them,
+or unwise, each with its file, line and place. It changes nothing and needs no
+privilege. Its exit code is 2 if there is an error; warnings are none.`,
+		Example: `  knockwall check
+  knockwall check --config ssh.hcl
+  knockwall check --json | jq '.diagnostics[].summary'`,
+		Args: cobra.NoArgs,
+	}
+	config := configFlag(c)
+	asJSON := c.Flags().Bool("json", false, "write the result as JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		loaded := ruleset.Load(*config)
+		if *asJSON {
+			if err := writeResult(c.OutOrStdout(), loaded); err != nil {
+				return err
+			}
+		} else if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {
+			return err
+		}
+		if loaded.Config == nil {
+			return &usageError{errSaid}
+		}
+		if !*asJSON {
+			fmt.Fprintf(c.OutOrStdout(), "%s: %s, no errors, %s\n", *config,
+				count(len(loaded.Config.Doors), "door"), count(len(loaded.Diagnostics), "warning"))
+		}
+		return nil
+	}
+	return c
+}
+
+// loadConfig reads rule files, tells of what is wrong or unwise, and returns
+// nothing if anything is wrong.
+func loadConfig(c *cobra.Command, path string) (*ruleset.Config, error) {
+	loaded := ruleset.Load(path)
+	if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {
+		return nil, err
+	}
+	if loaded.Config == nil {
+		return nil, &usageError{errSaid}
+	}
+	return loaded.Config, nil
+}
+
+func writeDiagnostics(w io.Writer, loaded *ruleset.Loaded) error {
+	width, terminal := terminalWidth(w)
+	return loaded.WriteText(w, width, terminal && os.Getenv("NO_COLOR") == "")
+}
+
+// terminalWidth returns how many columns to fill, and whether w is a terminal.
+func terminalWidth(w io.Writer) (columns uint, terminal bool) {
+	const otherwise = 78
+	f, ok := w.(*os.File)
+	if !ok {
+		return otherwise, false
+	}
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return otherwise, false
+	}
+	return max(uint(size.Col), 40), true
+}
+
+func count(n int, what string) string {
+	switch n {
+	case 0:
+		return "no " + what + "s"
+	case 1:
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// result is what check --json writes.
+type result struct {
+	Valid       bool         `json:"valid"`
+	Diagnostics []diagnostic `json:"diagnostics"`
+}
+
+type diagnostic struct {
+	Severity string `json:"severity"` // error or warning
+	Summary  string `json:"summary"`
+	Detail   string `json:"detail"`
+	File     string `json:"file,omitempty"`
+	Line     int    `json:"line,omitempty"`
+	Column   int    `json:"column,omitempty"`
+	EndLine  int    `json:"end_line,omitempty"`
+	EndCol   int    `json:"end_column,omitempty"`
+}
+
+func writeResult(w io.Writer, loaded *ruleset.Loaded) error {
+	r := result{Valid: loaded.Config != nil, Diagnostics: []diagnostic{}}
+	for _, d := range loaded.Diagnostics {
+		out := diagnostic{Severity: "error", Summary: d.Summary, Detail: d.Detail}
+		if d.Severity == hcl.DiagWarning {
+			out.Severity = "warning"
+		}
+		if at := d.Subject; at != nil {
+			out.File = at.Filename
+			out.Line, out.Column = at.Start.Line, at.Start.Column
+			out.EndLine, out.EndCol = at.End.Line, at.End.Column
+		}
+		r.Diagnostics = append(r.Diagnostics, out)
+	}
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/client"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// reach are the flags of every command that knocks.
+type reach struct {
+	ipv4, ipv6, udp bool
+	pause           time.Duration
+}
+
+func reachFlags(c *cobra.Command) *reach {
+	r := &reach{}
+	c.Flags().BoolVarP(&r.ipv4, "ipv4", "4", false, "use IPv4 only")
+	c.Flags().BoolVarP(&r.ipv6, "ipv6", "6", false, "use IPv6 only")
+	c.Flags().BoolVarP(&r.udp, "udp", "u", false, "knock by UDP where a port does not say which")
+	c.MarkFlagsMutuallyExclusive("ipv4", "ipv6")
+	milliseconds := c.Flags().UintP("delay", "d", 0, "`milliseconds` between two knocks")
+	c.PreRun = func(*cobra.Command, []string) { r.pause = time.Duration(*milliseconds) * time.Millisecond }
+	return r
+}
+
+func (r *reach) network() string {
+	switch {
+	case r.ipv4:
+		return "ip4"
+	case r.ipv6:
+		return "ip6"
+	}
+	return "ip"
+}
+
+// ports reads knocks as knock writes them, 7000 or 7000:udp, and as rule files
+// do, 7000/udp.
+func (r *reach) ports(arguments []string) ([]packet.Port, error) {
+	var ports []packet.Port
+	for _, a := range arguments {
+		p, err := packet.ParsePort(a)
+		if err != nil {
+			return nil, usage("%w", err)
+		}
+		if r.udp && !strings.ContainsAny(a, ":/") {
+			p.Protocol = packet.UDP
+		}
+		ports = append(ports, p)
+	}
+	return ports, nil
+}
+
+func knockCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "knock [flags] HOST PORT[:PROTO|/PROTO]...",
+		Short: "Knock at a host: send its sequence",
+		Long: `knock sends one knock after the other, each a SYN to a TCP port or a datagram to a
+UDP port, and waits for no answer. Its exit code is 0 when all were sent: whether
+a door has opened shows when you connect. If the host's name has several
+addresses, the first one is knocked at.
+
+Flags and ports are those of knockd's client knock.`,
+		Example: `  knockwall knock example.org 4113 27911:udp 1840 && ssh example.org
+  knockwall knock -6 -v -d 50 example.org 4113 27911/udp 1840
+  knockwall knock -u 192.0.2.1 4113 27911 1840`,
+		Args: cobra.MinimumNArgs(2),
+	}
+	r := reachFlags(c)
+	verbose := c.Flags().BoolP("verbose", "v", false, "say each knock")
+	c.RunE = func(c *cobra.Command, arguments []string) error {
+		ports, err := r.ports(arguments[1:])
+		if err != nil {
+			return err
+		}
+		addrs, err := client.Resolve(c.Context(), r.network(), arguments[0])
+		if err != nil {
+			return err
+		}
+		return client.Knock(c.Context(), addrs[0], ports, r.pause, func(p packet.Port) {
+			if *verbose {
+				fmt.Fprintf(c.OutOrStdout(), "knocking at %s of %s\n", p, addrs[0])
+			}
+		})
+	}
+	return c
+}
+
+func connectCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "connect [flags] HOST PORT KNOCK...",
+		Short: "Knock and connect: an ssh ProxyCommand",
+		Long: `connect knocks at a host, connects to its PORT, and joins the connection with
+stdin and stdout: what ssh wants of a ProxyCommand. If the host's name has
+several addresses, they are tried in turn.`,
+		Example: `  ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org
+
+  # in ~/.ssh/config, for good:
+  Host example.org
+      ProxyCommand knockwall connect %h %p 4113 27911/udp 1840`,
+		Args: cobra.MinimumNArgs(3),
+	}
+	r := reachFlags(c)
+	timeout := c.Flags().Duration("timeout", 10*time.Second, "how long to try to connect to each address")
+	c.RunE = func(c *cobra.Command, arguments []string) error {
+		to, err := packet.ParsePort(arguments[1])
+		if err != nil {
+			return usage("%w", err)
+		}
+		if to.Protocol != packet.TCP {
+			return usage("connect is for TCP, and %s is not. Use knock, and what the service is used with", to)
+		}
+		knocks, err := r.ports(arguments[2:])
+		if err != nil {
+			return err
+		}
+		addrs, err := client.Resolve(c.Context(), r.network(), arguments[0])
+		if err != nil {
+			return err
+		}
+		conn, err := client.Connect(c.Context(), addrs, to.Number, knocks, r.pause, *timeout)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return client.Join(conn, c.InOrStdin(), c.OutOrStdout())
+	}
+	return c
+}

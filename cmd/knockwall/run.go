@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os/signal"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/sessions"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/systemd"
+)
+
+func runCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Put up the wall and mind the doors: the daemon",
+		Long: `run puts up the wall that the rule files describe, and minds its doors until it is
+told to stop by SIGTERM or SIGINT; a second signal ends it at once. Connections
+that are established go on, whatever becomes of the wall. What happens at the
+doors is written to stderr, a line for each event.
+
+When run ends, the wall stays: open windows admit until their time is up, and
+strangers are refused. on_stop = "remove" in the rule files takes it down instead.
+By hand that is: nft delete table inet knockwall`,
+		Example: `  sudo knockwall run --config ssh.hcl
+  sudo knockwall run --config /etc/knockwall.d --control /run/knockwall/control.sock`,
+		Args: cobra.NoArgs,
+	}
+	config := configFlag(c)
+	path := controlFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error { return runDaemon(c, *config, *path) }
+	return c
+}
+
+func runDaemon(c *cobra.Command, configPath, controlPath string) error {
+	config, err := loadConfig(c, configPath)
+	if err != nil {
+		return err
+	}
+	kernel, err := ruleset.OpenKernel()
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	listener, err := controlListener(controlPath)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+
+	trail := audit.NewBuffer(audit.Text(c.ErrOrStderr()))
+	defer trail.Close()
+	w := wall.New(wall.KernelEdges(kernel, sessions.Adopt), trail)
+	ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop) // so that the second signal ends the process
+	if err := w.Raise(config); err != nil {
+		return err
+	}
+	tellGuarded(c.ErrOrStderr(), config)
+	if err := systemd.Ready(); err != nil {
+		return err
+	}
+
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error {
+		err := w.Run(ctx)
+		stop() // the wall is what the daemon is for
+		return err
+	})
+	tasks.Go(func() error { return control.Serve(ctx, listener, w) })
+	err = tasks.Wait()
+	_ = systemd.Stopping()
+	return err
+}
+
+// controlListener returns systemd's socket, or else makes one at path.
+func controlListener(path string) (net.Listener, error) {
+	l, err := systemd.Listener()
+	if l != nil || err != nil {
+		return l, err
+	}
+	return control.Listen(path)
+}
+
+// tellGuarded says what the wall guards.
+func tellGuarded(w io.Writer, config *ruleset.Config) {
+	for _, d := range config.Doors {
+		var ports []string
+		for _, p := range d.Ports {
+			ports = append(ports, p.String())
+		}
+		fmt.Fprintf(w, "guarding %s: %s, open for %s after %s within %s\n", d.Name,
+			strings.Join(ports, ", "), d.Window, count(len(d.Sequence), "knock"), d.SequenceTimeout)
+	}
+	if len(config.Doors) == 0 {
+		fmt.Fprintln(w, "guarding nothing: the rule files have no door")
+	}
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/wall"
+)
+
+func statusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show doors, open windows, attempts under way and counters",
+		Long: `status asks the daemon which doors it minds, which windows are open and for how
+long yet, who is knocking, and what it has counted since it started.
+
+With --json it prints what GET /v1/status on the control socket answers. Times
+are in seconds there.`,
+		Example: `  sudo knockwall status
+  sudo knockwall status --json | jq '.windows[] | .source'
+  sudo curl --unix-socket /run/knockwall/control.sock http://knockwall/v1/status`,
+		Args: cobra.NoArgs,
+	}
+	path := controlFlag(c)
+	asJSON := c.Flags().Bool("json", false, "write the status as JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		s, err := control.NewClient(*path).Status(c.Context())
+		if err != nil {
+			return err
+		}
+		if *asJSON {
+			encoder := json.NewEncoder(c.OutOrStdout())
+			encoder.SetIndent("", "  ")
+			return encoder.Encode(s)
+		}
+		return writeStatus(c.OutOrStdout(), s, time.Now())
+	}
+	return c
+}
+
+func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
+	fmt.Fprintf(out, "The wall (table inet %s) has stood since %s, for %s.\n",
+		s.Table, s.Since.Format(time.DateTime), now.Sub(s.Since).Round(time.Second))
+	if n := s.Counters.Lost; n > 0 {
+		fmt.Fprintf(out, "%d packets came faster than they could be read.\n", n)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "\nDOOR\tPORTS\tKNOCKS\tOPENED\tACCEPTED\tREFUSED\n")
+	for _, d := range s.Doors {
+		var ports []string
+		for _, p := range d.Ports {
+			ports = append(ports, p.String())
+		}
+		n := d.Counters
+		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\n", d.Name, strings.Join(ports, " "), n.Knocks, n.Opened, n.Accepted, n.Refused)
+	}
+	if len(s.Windows) > 0 {
+		fmt.Fprintf(w, "\nOPEN FOR\tDOOR\tTIME LEFT\tCONNECTIONS\n")
+		for _, win := range s.Windows {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", win.Source, win.Door, inSeconds(win.LeftSeconds), win.Connections)
+		}
+	} else {
+		fmt.Fprintf(w, "\nNo window is open.\n")
+	}
+	if len(s.Attempts) > 0 {
+		fmt.Fprintf(w, "\nKNOCKING\tDOOR\tSTEP\tTIME LEFT\n")
+		for _, a := range s.Attempts {
+			fmt.Fprintf(w, "%s\t%s\t%d of %d\t%s\n", a.Source, a.Door, a.Step, a.Steps, inSeconds(a.LeftSeconds))
+		}
+	}
+	return w.Flush()
+}
+
+func inSeconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(100 * time.Millisecond).String()
+}

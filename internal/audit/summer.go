@@ -1,0 +1,108 @@
+package audit
+
+import (
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The bounds of what a flood of packets can write: in each interval, for each
+// door and kind, so many events as they happen, and then one more for each of
+// their sources and one for all others together.
+const (
+	SumInterval = 10 * time.Second
+	sumLeading  = 32
+)
+
+// Summer passes events on to a sink, and sums up those of which strangers can
+// cause as many as they like: knock, reset and refused. The first of a source
+// is passed on at once; what follows it is counted, and passed on as one event
+// when the interval is over, or before the source's next event of another kind,
+// so that its story stays in order.
+type Summer struct {
+	sink Sink
+
+	mu      sync.Mutex
+	sums    map[sumKey]*Event // the last event, with its count
+	leading map[sumKey]int    // by kind and door: how many sources were passed on
+}
+
+type sumKey struct {
+	kind   Kind
+	door   string
+	source packet.Source // zero: all that are not summed up by themselves
+}
+
+// NewSummer returns a Summer before a sink. Flush is to be called after every
+// SumInterval.
+func NewSummer(sink Sink) *Summer {
+	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}}
+}
+
+var summed = []Kind{Knock, Reset, Refused}
+
+// Record takes an event.
+func (s *Summer) Record(e Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e.Count = max(e.Count, 1)
+	switch e.Kind {
+	case Knock, Reset, Refused:
+		s.sum(e)
+	default:
+		for _, kind := range summed {
+			if known := s.sums[sumKey{kind, e.Door, e.Source}]; known != nil {
+				s.pass(known)
+			}
+		}
+		s.sink.Record(e)
+	}
+}
+
+func (s *Summer) sum(e Event) {
+	key := sumKey{e.Kind, e.Door, e.Source}
+	if known := s.sums[key]; known != nil {
+		e.Count += known.Count
+		*known = e
+		return
+	}
+	group := sumKey{kind: e.Kind, door: e.Door}
+	if s.leading[group] < sumLeading {
+		s.leading[group]++
+		s.sink.Record(e)
+		e.Count = 0
+		s.sums[key] = &e
+		return
+	}
+	others := s.sums[group]
+	if others == nil {
+		others = &Event{Kind: e.Kind, Door: e.Door, Reason: "of many other sources"}
+		s.sums[group] = others
+	}
+	others.Time = e.Time
+	others.Count += e.Count
+}
+
+// pass passes on what was counted since the last time.
+func (s *Summer) pass(e *Event) {
+	if e.Count > 0 {
+		s.sink.Record(*e)
+		e.Count = 0
+	}
+}
+
+// Flush passes on all that was counted, in the order it happened, and begins a
+// new interval.
+func (s *Summer) Flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	events := slices.SortedFunc(maps.Values(s.sums), func(a, b *Event) int { return a.Time.Compare(b.Time) })
+	for _, e := range events {
+		s.pass(e)
+	}
+	clear(s.sums)
+	clear(s.leading)
+}

@@ -1,0 +1,126 @@
+// Package client knocks at doors.
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Resolve returns the addresses of a host, those that are wanted: network is
+// "ip", "ip4" or "ip6".
+func Resolve(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	if err != nil {
+		return nil, fmt.Errorf("looking up %s: %w", host, err)
+	}
+	for i, a := range addrs {
+		addrs[i] = a.Unmap()
+	}
+	return addrs, nil
+}
+
+// Knock knocks at the ports of a host in order, with a pause between two of
+// them, and tells said of each before it knocks. A TCP knock is a SYN, and a UDP
+// knock a datagram with one NUL byte. Nothing is waited for: what the host
+// answers, if it does, is not looked at. The error says that a knock could not
+// be sent.
+func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pause time.Duration, said func(packet.Port)) error {
+	for i, p := range ports {
+		if i > 0 && pause > 0 {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		said(p)
+		if err := knock(host, p); err != nil {
+			return fmt.Errorf("knocking at %s of %s: %w", p, host, err)
+		}
+	}
+	return nil
+}
+
+// knock sends one knock, by hand: net.Dial would wait for the answer.
+func knock(host netip.Addr, p packet.Port) error {
+	kind := unix.SOCK_STREAM
+	if p.Protocol == packet.UDP {
+		kind = unix.SOCK_DGRAM
+	}
+	family, to, err := socketAddress(host, p.Number)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if p.Protocol == packet.UDP {
+		return unix.Sendto(fd, []byte{0}, 0, to)
+	}
+	// The SYN is sent before connect returns, and closing the socket keeps it from
+	// being sent again. A refusal is what a closed port answers: the knock was heard.
+	if err := unix.Connect(fd, to); !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
+		return err
+	}
+	return nil
+}
+
+func socketAddress(host netip.Addr, port uint16) (int, unix.Sockaddr, error) {
+	if host.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(port), Addr: host.As4()}, nil
+	}
+	to := &unix.SockaddrInet6{Port: int(port), Addr: host.As16()}
+	if zone := host.Zone(); zone != "" {
+		link, err := net.InterfaceByName(zone)
+		if err != nil {
+			return 0, nil, err
+		}
+		to.ZoneId = uint32(link.Index)
+	}
+	return unix.AF_INET6, to, nil
+}
+
+// Connect knocks at each of a host's addresses in turn and connects to its TCP
+// port, until that works within timeout.
+func Connect(ctx context.Context, host []netip.Addr, port uint16, knocks []packet.Port, pause, timeout time.Duration) (*net.TCPConn, error) {
+	var failures []error
+	for _, addr := range host {
+		err := Knock(ctx, addr, knocks, pause, func(packet.Port) {})
+		if err == nil {
+			dialer := net.Dialer{Timeout: timeout}
+			var conn net.Conn
+			if conn, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String()); err == nil {
+				return conn.(*net.TCPConn), nil
+			}
+			err = fmt.Errorf("connecting after the knocks: %w", err)
+		}
+		failures = append(failures, err)
+	}
+	return nil, errors.Join(failures...)
+}
+
+// Join copies what is read from in to the connection, and what comes from the
+// connection to out, until the other side has ended the connection. The end of
+// in is passed on.
+func Join(conn *net.TCPConn, in io.Reader, out io.Writer) error {
+	go func() {
+		// What cannot be sent shows as the end of what comes back.
+		_, _ = io.Copy(conn, in)
+		_ = conn.CloseWrite()
+	}()
+	if _, err := io.Copy(out, conn); err != nil {
+		return fmt.Errorf("reading from %s: %w", conn.RemoteAddr(), err)
+	}
+	return nil
+}

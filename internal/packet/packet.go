@@ -1,0 +1,142 @@
+// Package packet reads what knockwall must know of a packet out of its first
+// bytes: who sent it, where to, over which protocol and ports.
+//
+// The bytes come from the network by way of the kernel's NFLOG and NFQUEUE,
+// which copy the packet from its IP header on. They are hostile: a header may
+// be cut short, lie about its length, or hide behind extension headers. Parse
+// reads each byte at most once, never past what it was given, and allocates
+// nothing.
+package packet
+
+import (
+	"encoding/binary"
+	"net/netip"
+)
+
+// SnapLen is how many bytes of a packet the kernel is asked to copy: the
+// longest IPv4 header (60 bytes) or an IPv6 header with 68 bytes of extension
+// headers, and the 20 bytes of a TCP header without options.
+const SnapLen = 128
+
+// maxExtensions bounds how many IPv6 extension headers Parse walks through.
+// RFC 8200, section 4.1, names six kinds, of which one may occur twice.
+const maxExtensions = 7
+
+// Packet is what the headers of one TCP or UDP packet say.
+type Packet struct {
+	Source, Destination netip.Addr
+	SourcePort          uint16
+	Port                Port   // where it is sent to
+	Sequence            uint32 // of TCP, 0 for UDP
+	Flags               Flags  // of TCP, 0 for UDP
+}
+
+// Flags are the flag bits of a TCP header, as RFC 9293, section 3.1, has them.
+type Flags uint8
+
+// The TCP flags that rule files can name.
+const (
+	FIN Flags = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+	URG
+)
+
+// Parse reads a packet that starts with its IP header. It reports false for
+// anything but a TCP or UDP packet whose ports (and for TCP, sequence number
+// and flags) are within b, for later fragments, and for an IPv6 packet from or
+// to an IPv4-mapped address, which would pass for the IPv4 host of that name.
+func Parse(b []byte) (Packet, bool) {
+	if len(b) < 20 {
+		return Packet{}, false
+	}
+	switch b[0] >> 4 {
+	case 4:
+		return parse4(b)
+	case 6:
+		return parse6(b)
+	}
+	return Packet{}, false
+}
+
+// parse4 reads an IPv4 packet (RFC 791, section 3.1) of at least 20 bytes.
+func parse4(b []byte) (Packet, bool) {
+	header := int(b[0]&0x0f) * 4
+	fragmentOffset := binary.BigEndian.Uint16(b[6:8]) & 0x1fff
+	if header < 20 || header > len(b) || fragmentOffset != 0 {
+		return Packet{}, false
+	}
+	p := Packet{
+		Source:      netip.AddrFrom4([4]byte(b[12:16])),
+		Destination: netip.AddrFrom4([4]byte(b[16:20])),
+	}
+	ok := p.parseTransport(Protocol(b[9]), b[header:])
+	return p, ok
+}
+
+// parse6 reads an IPv6 packet (RFC 8200, section 3).
+func parse6(b []byte) (Packet, bool) {
+	if len(b) < 40 {
+		return Packet{}, false
+	}
+	p := Packet{
+		Source:      netip.AddrFrom16([16]byte(b[8:24])),
+		Destination: netip.AddrFrom16([16]byte(b[24:40])),
+	}
+	if p.Source.Is4In6() || p.Destination.Is4In6() {
+		return Packet{}, false
+	}
+	next, rest := b[6], b[40:]
+	for range maxExtensions {
+		var length int
+		switch next {
+		case 0, 43, 60, 135: // hop-by-hop, routing, destination options, mobility
+			if len(rest) < 8 {
+				return Packet{}, false
+			}
+			length = int(rest[1])*8 + 8
+		case 44: // fragment: only the first one has the ports
+			if len(rest) < 8 || binary.BigEndian.Uint16(rest[2:4])&0xfff8 != 0 {
+				return Packet{}, false
+			}
+			length = 8
+		case 51: // authentication header, RFC 4302, section 2.2
+			if len(rest) < 8 {
+				return Packet{}, false
+			}
+			length = int(rest[1])*4 + 8
+		default:
+			ok := p.parseTransport(Protocol(next), rest)
+			return p, ok
+		}
+		if length > len(rest) {
+			return Packet{}, false
+		}
+		next, rest = rest[0], rest[length:]
+	}
+	ok := p.parseTransport(Protocol(next), rest)
+	return p, ok
+}
+
+// parseTransport reads the head of a TCP (RFC 9293) or UDP (RFC 768) header.
+func (p *Packet) parseTransport(protocol Protocol, b []byte) bool {
+	switch protocol {
+	case TCP:
+		if len(b) < 14 {
+			return false
+		}
+		p.Sequence = binary.BigEndian.Uint32(b[4:8])
+		p.Flags = Flags(b[13])
+	case UDP:
+		if len(b) < 8 {
+			return false
+		}
+	default:
+		return false
+	}
+	p.SourcePort = binary.BigEndian.Uint16(b[0:2])
+	p.Port = Port{Number: binary.BigEndian.Uint16(b[2:4]), Protocol: protocol}
+	return true
+}

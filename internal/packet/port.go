@@ -1,0 +1,135 @@
+package packet
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Protocol is an IP protocol number (the IANA registry "Protocol Numbers").
+type Protocol uint8
+
+// The protocols that knockwall judges.
+const (
+	TCP Protocol = 6
+	UDP Protocol = 17
+)
+
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	}
+	return "protocol " + strconv.Itoa(int(p))
+}
+
+// Port is a port of one protocol.
+type Port struct {
+	Number   uint16
+	Protocol Protocol
+}
+
+// String writes the port as rule files and the audit trail do: 7000/tcp.
+func (p Port) String() string {
+	return strconv.Itoa(int(p.Number)) + "/" + p.Protocol.String()
+}
+
+// MarshalText writes the port as [Port.String] does.
+func (p Port) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads what [ParsePort] reads.
+func (p *Port) UnmarshalText(text []byte) error {
+	port, err := ParsePort(string(text))
+	if err != nil {
+		return err
+	}
+	*p = port
+	return nil
+}
+
+// ParsePort reads 22, 22/tcp, 22:tcp or 51820/udp; a bare number is TCP. The
+// number is from 1 to 65535.
+func ParsePort(s string) (Port, error) {
+	r, err := ParsePortRange(s)
+	if err != nil {
+		return Port{}, err
+	}
+	if r.First != r.Last {
+		return Port{}, fmt.Errorf("%q is a range of ports where one port is wanted", s)
+	}
+	return Port{Number: r.First, Protocol: r.Protocol}, nil
+}
+
+// PortRange is a run of ports of one protocol, from First to Last, both of
+// them included.
+type PortRange struct {
+	First, Last uint16
+	Protocol    Protocol
+}
+
+// Contains reports whether the range holds the port.
+func (r PortRange) Contains(p Port) bool {
+	return p.Protocol == r.Protocol && r.First <= p.Number && p.Number <= r.Last
+}
+
+// String writes the range as rule files do: 22/tcp, 8000-8010/tcp.
+func (r PortRange) String() string {
+	if r.First == r.Last {
+		return Port{r.First, r.Protocol}.String()
+	}
+	return strconv.Itoa(int(r.First)) + "-" + Port{r.Last, r.Protocol}.String()
+}
+
+// MarshalText writes the range as [PortRange.String] does.
+func (r PortRange) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads what [ParsePortRange] reads.
+func (r *PortRange) UnmarshalText(text []byte) error {
+	ports, err := ParsePortRange(string(text))
+	if err != nil {
+		return err
+	}
+	*r = ports
+	return nil
+}
+
+// ParsePortRange reads what [ParsePort] reads, and 8000-8010/tcp.
+func ParsePortRange(s string) (PortRange, error) {
+	r := PortRange{Protocol: TCP}
+	numbers := s
+	if i := strings.IndexAny(s, "/:"); i >= 0 {
+		switch strings.ToLower(s[i+1:]) {
+		case "tcp":
+		case "udp":
+			r.Protocol = UDP
+		default:
+			return PortRange{}, fmt.Errorf("%q is not a protocol: write tcp or udp", s[i+1:])
+		}
+		numbers = s[:i]
+	}
+	first, last, isRange := strings.Cut(numbers, "-")
+	var err error
+	if r.First, err = parsePortNumber(first); err != nil {
+		return PortRange{}, err
+	}
+	r.Last = r.First
+	if isRange {
+		if r.Last, err = parsePortNumber(last); err != nil {
+			return PortRange{}, err
+		}
+		if r.Last < r.First {
+			return PortRange{}, fmt.Errorf("the range %s ends before it begins", numbers)
+		}
+	}
+	return r, nil
+}
+
+func parsePortNumber(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, fmt.Errorf("%q is not a port: ports are whole numbers from 1 to 65535", s)
+	}
+	return uint16(n), nil
+}

@@ -1,0 +1,126 @@
+// Package sessions makes the connections that were there before the wall known
+// to conntrack.
+//
+// The wall lets packets of known connections pass. But the kernel follows
+// connections only from when a rule first asks for it, and then takes up an old
+// one only with a packet that this host sends. Without help, whoever puts up a
+// wall over ssh would find that very session dead.
+package sessions
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"github.com/ti-mo/conntrack"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The states of enum in net/tcp_states.h in which a connection's data or end is
+// still to come.
+const (
+	established = 1
+	finWait1    = 4
+	finWait2    = 5
+	closeWait   = 8
+	lastAck     = 9
+	closing     = 11
+
+	alive = 1<<established | 1<<finWait1 | 1<<finWait2 | 1<<closeWait | 1<<lastAck | 1<<closing
+)
+
+// Of linux/netfilter/nf_conntrack_tcp.h: the state of an established connection,
+// and flags for one whose window was never seen, so that no segment is found to
+// lie outside of it. And how long conntrack keeps an idle one, in seconds, by
+// default.
+const (
+	conntrackEstablished = 3
+	flagSACK             = 0x02
+	flagLiberal          = 0x08
+	idleTimeout          = 432000
+)
+
+// Adopt makes all TCP connections of this host known to conntrack whose local
+// port is guarded. It returns how many of them were not known before.
+func Adopt(guarded func(packet.Port) bool) (adopted int, err error) {
+	conn, err := conntrack.Dial(nil)
+	if err != nil {
+		return 0, fmt.Errorf("connecting to conntrack: %w", err)
+	}
+	defer conn.Close()
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		connections, err := list(family)
+		if err != nil {
+			return adopted, err
+		}
+		for _, c := range connections {
+			if !guarded(packet.Port{Number: c.local.Port(), Protocol: packet.TCP}) {
+				continue
+			}
+			switch err := conn.Create(c.flow()); {
+			case err == nil:
+				adopted++
+			case !errors.Is(err, unix.EEXIST):
+				return adopted, fmt.Errorf("making the connection from %s known to conntrack: %w", c.remote, err)
+			}
+		}
+	}
+	return adopted, nil
+}
+
+type connection struct{ local, remote netip.AddrPort }
+
+func (c connection) flow() conntrack.Flow {
+	f := conntrack.NewFlow(unix.IPPROTO_TCP,
+		conntrack.StatusSeenReply|conntrack.StatusAssured|conntrack.StatusConfirmed,
+		c.remote.Addr(), c.local.Addr(), c.remote.Port(), c.local.Port(), idleTimeout, 0)
+	const flags = (flagSACK|flagLiberal)<<8 | flagSACK | flagLiberal // the flags, and which of them are meant
+	f.ProtoInfo.TCP = &conntrack.ProtoInfoTCP{State: conntrackEstablished, OriginalFlags: flags, ReplyFlags: flags}
+	return f
+}
+
+// list asks the kernel for the TCP connections of an address family: struct
+// inet_diag_req_v2 and struct inet_diag_msg of linux/inet_diag.h.
+func list(family uint8) ([]connection, error) {
+	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	if err != nil {
+		return nil, fmt.Errorf("asking the kernel for its connections: %w", err)
+	}
+	defer conn.Close()
+	request := make([]byte, 56)
+	request[0] = family
+	request[1] = unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(request[4:], alive)
+	messages, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
+		Data:   request,
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // no IPv6
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking the kernel for its connections: %w", err)
+	}
+	var connections []connection
+	for _, m := range messages {
+		if len(m.Data) < 40 {
+			continue
+		}
+		// An IPv4 connection of an IPv6 socket is listed under IPv6.
+		address := func(b []byte) netip.Addr {
+			if m.Data[0] == unix.AF_INET {
+				return netip.AddrFrom4([4]byte(b[:4]))
+			}
+			return netip.AddrFrom16([16]byte(b[:16])).Unmap()
+		}
+		connections = append(connections, connection{
+			local:  netip.AddrPortFrom(address(m.Data[8:]), binary.BigEndian.Uint16(m.Data[4:])),
+			remote: netip.AddrPortFrom(address(m.Data[24:]), binary.BigEndian.Uint16(m.Data[6:])),
+		})
+	}
+	return connections, nil
+}

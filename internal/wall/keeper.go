@@ -1,0 +1,149 @@
+package wall
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+const (
+	// sweepInterval is how often the hold is swept at most, so that a flood of
+	// strangers is refused in batches.
+	sweepInterval = 10 * time.Millisecond
+	// calmAfter is how long the log must have been drained, once it was seen not
+	// to be, before anybody is refused: time for the last message to be handled.
+	calmAfter = 10 * time.Millisecond
+	// patience is how long refusals wait at most for the log to be drained.
+	patience = 2 * time.Second
+	// forgetInterval is how often attempts that are too late are looked for.
+	forgetInterval = time.Second
+)
+
+// keep does what is due, when it is due, until ctx ends.
+func (w *Wall) keep(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+		now := time.Now()
+		next := now.Add(audit.SumInterval)
+		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report} {
+			if at, ok := tend(now); ok && at.Before(next) {
+				next = at
+			}
+		}
+		timer.Reset(next.Sub(now))
+	}
+}
+
+// endWindows notes the windows that are over. The kernel has ended them itself.
+func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
+	var over []*sequence.Window
+	w.mu.Lock()
+	w.windows.Expire(now, func(win *sequence.Window) { over = append(over, win) })
+	f := w.front
+	next, ok = w.windows.Next()
+	w.mu.Unlock()
+	for _, win := range over {
+		if !win.Spent() {
+			w.trail.Record(audit.Event{Time: now, Kind: audit.Expired, Door: f.config.Doors[win.Door].Name, Source: win.Source})
+		}
+	}
+	return next, ok
+}
+
+// refuseDue refuses the strangers whose knock did not come in time. The kernel
+// logs a knock before it queues the packet after it, so that when everything in
+// the log has been heard, no knock is missed; until then, nobody is refused.
+func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.front
+	due, waiting := f.hold.Next()
+	if !waiting {
+		return time.Time{}, false
+	}
+	if at := f.swept.Add(sweepInterval); due.Before(at) {
+		due = at
+	}
+	if due.After(now) {
+		return due, true
+	}
+	if now.Sub(due) < patience {
+		if !f.log.Drained() {
+			f.calm = now.Add(calmAfter)
+		}
+		if f.calm.After(now) {
+			return now.Add(time.Millisecond), true
+		}
+	}
+	last, any := f.hold.Due(now, func(h sequence.Held) {
+		if door, source, _ := f.doorFor(h.Packet); door >= 0 {
+			f.tallies[door].refused++
+			w.trail.Record(audit.Event{
+				Time: now, Kind: audit.Refused, Door: f.config.Doors[door].Name, Source: source, Port: h.Packet.Port,
+			})
+		}
+	})
+	if any {
+		// One verdict for all. Those of them that were released have theirs.
+		_ = f.strangers.RefuseUpTo(last)
+	}
+	f.swept = now
+	if next, ok = f.hold.Next(); ok && next.Before(now.Add(sweepInterval)) {
+		next = now.Add(sweepInterval)
+	}
+	return next, ok
+}
+
+// forget ends the attempts that are too late.
+func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.front
+	f.tracker.Expire(now, func(a sequence.Attempt) {
+		f.tallies[a.Door].resets++
+		d := &f.config.Doors[a.Door]
+		w.trail.Record(audit.Event{
+			Time: now, Kind: audit.Reset, Door: d.Name, Source: a.Source,
+			Step: a.Step, Steps: len(d.Sequence), Reason: sequence.TooLate.String(),
+		})
+	})
+	return now.Add(forgetInterval), f.tracker.Len() > 0
+}
+
+// report passes on what was summed up, and what was lost.
+func (w *Wall) report(now time.Time) (next time.Time, ok bool) {
+	w.mu.Lock()
+	due := now.Sub(w.reports.swept) >= audit.SumInterval
+	lost := w.lost - w.reports.lost
+	if due {
+		w.reports = reports{lost: w.lost, swept: now}
+	}
+	next = w.reports.swept.Add(audit.SumInterval)
+	w.mu.Unlock()
+	if due {
+		w.trail.Flush()
+		if lost > 0 {
+			w.trail.Record(audit.Event{
+				Time: now, Kind: audit.Overloaded, Count: int(lost),
+				Reason: fmt.Sprintf("packets came faster than they could be read, in the last %s", audit.SumInterval),
+			})
+		}
+	}
+	return next, true
+}
+
+func (w *Wall) noteLost(n uint64) {
+	w.mu.Lock()
+	w.lost += n
+	w.mu.Unlock()
+}

@@ -1,0 +1,216 @@
+// Package nfqueue takes new connections' first packets from the kernel's
+// NFQUEUE, and gives the verdicts on them.
+//
+// A packet waits in the kernel under an id until its verdict comes. Three
+// verdicts are all that knockwall needs: let it pass, send it through the rules
+// again, or send it through them again under a mark that says it is refused. So
+// it is always the kernel's rules that turn a packet away.
+package nfqueue
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/florianl/go-nfqueue/v2"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// MaxLength is how many packets may wait in a queue. What comes then is dropped,
+// or accepted if the queue fails open.
+const MaxLength = 4096
+
+// socketBuffer is how many bytes of messages the kernel keeps for the daemon
+// when it is busy: more than a full queue's.
+const socketBuffer = 4 << 20
+
+// Handler judges packets. It is called from one goroutine for each queue.
+type Handler interface {
+	// Queued is called for each packet that waits for a verdict.
+	Queued(id uint32, p packet.Packet)
+	// Unreadable is called for a packet whose headers cannot be made out.
+	Unreadable(id uint32)
+	// Overflowed is called when packets were queued that never arrived.
+	Overflowed()
+	// Failed is called once, when the queue can no longer be read.
+	Failed(err error)
+}
+
+// Config says which queue, and how it behaves.
+type Config struct {
+	Number uint16
+	// FailOpen accepts packets that come when the queue is full.
+	FailOpen bool
+	// RefusedMark is the mark that refused packets get.
+	RefusedMark uint32
+}
+
+// Queue is an NFQUEUE that is being listened to. Verdicts may be given from any
+// goroutine.
+type Queue struct {
+	queue   *nfqueue.Nfqueue
+	config  Config
+	cancel  context.CancelFunc
+	handler Handler
+}
+
+// Listen binds a queue and hands its packets to h. No rule may name the queue
+// yet: packets that arrive while it is being bound would be taken for the
+// kernel's answers.
+func Listen(c Config, h Handler) (*Queue, error) {
+	flags := uint32(nfqueue.NfQaCfgFlagGSO) // headers are all that is read
+	if c.FailOpen {
+		flags |= nfqueue.NfQaCfgFlagFailOpen
+	}
+	conn, err := nfqueue.Open(&nfqueue.Config{
+		NfQueue:      c.Number,
+		MaxPacketLen: packet.SnapLen,
+		MaxQueueLen:  MaxLength,
+		Copymode:     nfqueue.NfQnlCopyPacket,
+		Flags:        flags,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening queue %d: %w", c.Number, err)
+	}
+	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what
+	// can be had is enough.
+	_ = conn.Con.SetReadBuffer(socketBuffer)
+	ctx, cancel := context.WithCancel(context.Background())
+	q := &Queue{queue: conn, config: c, cancel: cancel, handler: h}
+	if err := conn.RegisterWithErrorFunc(ctx, q.queued, q.readError); err != nil {
+		cancel()
+		conn.Close()
+		return nil, fmt.Errorf("binding queue %d: %w", c.Number, err)
+	}
+	return q, nil
+}
+
+// InUse reports whether somebody else listens to a queue. It changes nothing:
+// it asks for a change of nothing in a queue, which the kernel refuses with
+// EPERM where the queue is another socket's, and with ENODEV where there is none.
+func InUse(number uint16) (bool, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return false, fmt.Errorf("asking for queue %d: %w", number, err)
+	}
+	defer conn.Close()
+	_, err = conn.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_QUEUE<<8 | msgConfig),
+			Flags: netlink.Request | netlink.Acknowledge,
+		},
+		Data: binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, number),
+	})
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return true, nil
+	case errors.Is(err, unix.ENODEV):
+		return false, nil
+	}
+	return false, fmt.Errorf("asking for queue %d: %w", number, err)
+}
+
+// Close unbinds the queue. Packets that still wait in it are dropped.
+func (q *Queue) Close() error {
+	q.cancel()
+	return q.queue.Close()
+}
+
+// Accept lets a packet pass.
+func (q *Queue) Accept(id uint32) error {
+	return q.verdict(msgVerdict, id, nfqueue.NfAccept, 0)
+}
+
+// Repeat sends a packet through the rules again.
+func (q *Queue) Repeat(id uint32) error {
+	return q.verdict(msgVerdict, id, nfqueue.NfRepeat, 0)
+}
+
+// RepeatUpTo sends all packets that wait, up to that id, through the rules again.
+func (q *Queue) RepeatUpTo(id uint32) error {
+	return q.verdict(msgVerdictBatch, id, nfqueue.NfRepeat, 0)
+}
+
+// Refuse sends a packet through the rules again, as refused.
+func (q *Queue) Refuse(id uint32) error {
+	return q.verdict(msgVerdict, id, nfqueue.NfRepeat, q.config.RefusedMark)
+}
+
+// RefuseUpTo refuses all packets that wait, up to that id.
+func (q *Queue) RefuseUpTo(id uint32) error {
+	return q.verdict(msgVerdictBatch, id, nfqueue.NfRepeat, q.config.RefusedMark)
+}
+
+// Of enum nfqnl_msg_types and enum nfqnl_attr_type in
+// linux/netfilter/nfnetlink_queue.h.
+const (
+	msgVerdict        = 1
+	msgConfig         = 2
+	msgVerdictBatch   = 3
+	attrVerdictHeader = 2
+	attrMark          = 3
+)
+
+// verdict is as linux/netfilter/nfnetlink_queue.h has it. go-nfqueue's own has
+// no batch with a mark, and builds each message from a dozen pieces.
+func (q *Queue) verdict(kind uint16, id uint32, verdict int, mark uint32) error {
+	data := make([]byte, 0, 4+12+8)
+	data = append(data, unix.AF_UNSPEC, unix.NFNETLINK_V0)
+	data = binary.BigEndian.AppendUint16(data, q.config.Number)
+	data = binary.NativeEndian.AppendUint16(data, 12)
+	data = binary.NativeEndian.AppendUint16(data, attrVerdictHeader)
+	data = binary.BigEndian.AppendUint32(data, uint32(verdict))
+	data = binary.BigEndian.AppendUint32(data, id)
+	if mark != 0 {
+		data = binary.NativeEndian.AppendUint16(data, 8)
+		data = binary.NativeEndian.AppendUint16(data, attrMark)
+		data = binary.BigEndian.AppendUint32(data, mark)
+	}
+	_, err := q.queue.Con.Send(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_QUEUE<<8 | kind),
+			Flags: netlink.Request,
+		},
+		Data: data,
+	})
+	if err != nil {
+		return fmt.Errorf("giving a verdict to queue %d: %w", q.config.Number, err)
+	}
+	return nil
+}
+
+func (q *Queue) queued(a nfqueue.Attribute) int {
+	if a.PacketID == nil {
+		return 0
+	}
+	if a.Payload != nil {
+		if p, ok := packet.Parse(*a.Payload); ok {
+			q.handler.Queued(*a.PacketID, p)
+			return 0
+		}
+	}
+	q.handler.Unreadable(*a.PacketID)
+	return 0
+}
+
+// readError decides whether reading goes on after an error. The kernel's answer
+// to a verdict that came too late arrives here, too, and means nothing.
+func (q *Queue) readError(err error) int {
+	switch {
+	case errors.Is(err, unix.ENOBUFS):
+		q.handler.Overflowed()
+		return 0
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR):
+		return 0
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EBADF):
+		return 1
+	}
+	q.handler.Failed(fmt.Errorf("reading queue %d: %w", q.config.Number, err))
+	return 1
+}

@@ -1,0 +1,414 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The rates at which the kernel hands on what strangers send, for each door and
+// protocol, in packets a second. What is above them is refused unheard.
+const (
+	strangersRate  = 1000
+	strangersBurst = 200
+	noticesRate    = 100
+	noticesBurst   = 100
+)
+
+// MaxWindows is how many windows of one door and IP version the kernel holds.
+const MaxWindows = 65536
+
+// Numbers are the NFLOG group and the queues that a table names.
+type Numbers struct {
+	LogGroup  uint16
+	Admitted  uint16 // queue of sources with an open window
+	Strangers uint16 // queue of everybody else
+}
+
+// Numbers returns those of a turn, 0 or 1. The turns have nothing in common, so
+// that a daemon can bind those of one while the rules name those of the other.
+func (w *Wall) Numbers(turn int) Numbers {
+	return Numbers{
+		LogGroup:  w.LogGroup + uint16(turn),
+		Admitted:  w.Queue + uint16(2*turn),
+		Strangers: w.Queue + uint16(2*turn) + 1,
+	}
+}
+
+// refusedSuffix ends the log prefix of packets that a closed door has answered
+// without asking the daemon. No door's name has a space in it.
+const refusedSuffix = " refused"
+
+// Notice is what the prefix of a logged packet says.
+type Notice struct {
+	Door    int
+	Refused bool // a stranger was turned away; else it is a knock
+}
+
+// Notices maps the prefixes that the rules log with to what they mean.
+func (c *Config) Notices() map[string]Notice {
+	m := make(map[string]Notice, 2*len(c.Doors))
+	for i, d := range c.Doors {
+		m[d.Name] = Notice{Door: i}
+		m[d.Name+refusedSuffix] = Notice{Door: i, Refused: true}
+	}
+	return m
+}
+
+// Table is an nftables table of the family inet, ready to be installed or
+// printed.
+type Table struct {
+	Name     string
+	counters []string
+	sets     []set
+	chains   []chain
+}
+
+type set struct {
+	name     string
+	family   family
+	elements []netip.Prefix // constant; the set is an interval set then
+	size     uint32
+	dynamic  bool
+	timeout  time.Duration // of each element; 0: each has its own
+}
+
+type chain struct {
+	name  string
+	rules []rule
+}
+
+// The chain that sees every packet, and the one that sees those to ports which
+// some door names.
+const (
+	baseChain = "prerouting"
+	wallChain = "wall"
+)
+
+func admitChain(door string) string        { return door + "_admit" }
+func refuseChain(door string) string       { return door + "_refuse" }
+func openSet(door string, f family) string { return door + "_open" + f.digit }
+
+func admittedCounter(door string) string { return door + "_admitted" }
+func refusedCounter(door string) string  { return door + "_refused" }
+
+// NewTable builds the table that a configuration stands for.
+//
+// A packet that has nothing to do with any door leaves after three rules. One to
+// a port that a door names goes through the chain "wall": trusted sources leave
+// it at once, knocks are logged and go on, and then each door that guards the
+// port is asked twice. First whether it admits the packet, so that of two doors
+// before one port either may; then, if none did, the first one refuses it.
+func NewTable(c *Config, n Numbers) *Table {
+	t := &Table{Name: c.Wall.Table}
+	wall := t.trust("", c.Wall.Trusted)
+	for i := range c.Doors {
+		wall = append(wall, t.knocks(&c.Doors[i], n, c.Wall.MaxSources)...)
+	}
+	var admit, refuse []chain
+	for _, ask := range []func(string) term{
+		func(door string) term { return jump(admitChain(door)) },
+		func(door string) term { return goTo(refuseChain(door)) },
+	} {
+		for i := range c.Doors {
+			for _, ports := range byProtocol(c.Doors[i].Ports) {
+				for _, p := range c.Doors[i].places() {
+					wall = append(wall, slices.Concat(rule{toPorts(ports[0].Protocol, ports)}, p.match, rule{ask(c.Doors[i].Name)}))
+				}
+			}
+		}
+	}
+	for i := range c.Doors {
+		admit = append(admit, t.admit(&c.Doors[i], n))
+		refuse = append(refuse, t.refuse(&c.Doors[i], n))
+	}
+	t.chains = slices.Concat([]chain{
+		{baseChain, base(c)},
+		{wallChain, wall},
+	}, admit, refuse)
+	return t
+}
+
+// base lets everything pass that is none of the wall's business.
+func base(c *Config) []rule {
+	rules := []rule{
+		{fromLoopback, accept},
+		{ofKnownConnection, accept},
+	}
+	var named []packet.PortRange
+	for _, d := range c.Doors {
+		named = append(named, d.Ports...)
+		named = append(named, single(d.Sequence)...)
+	}
+	for _, ports := range byProtocol(merge(named)) {
+		rules = append(rules, rule{toPorts(ports[0].Protocol, ports), goTo(wallChain)})
+	}
+	return rules
+}
+
+// trust adds the sets of sources that need not knock, and returns the rules
+// that let them pass.
+func (t *Table) trust(door string, trusted []netip.Prefix) []rule {
+	name := "trusted"
+	if door != "" {
+		name = door + "_trusted"
+	}
+	var rules []rule
+	for _, f := range families {
+		if prefixes := f.of(trusted); len(prefixes) > 0 {
+			t.sets = append(t.sets, set{name: name + f.digit, family: f, elements: prefixes})
+			rules = append(rules, rule{fromSet(f, name+f.digit, f.length*8), accept})
+		}
+	}
+	return rules
+}
+
+// knocks logs the door's knocks. Where the door answers strangers at once, the
+// kernel itself remembers who has knocked.
+func (t *Table) knocks(d *Door, n Numbers, maxSources int) []rule {
+	var rules []rule
+	for _, f := range families {
+		if d.answersAtOnce() {
+			t.sets = append(t.sets, set{
+				name: knockingSet(d.Name, f), family: f, dynamic: true,
+				size: uint32(maxSources), timeout: d.SequenceTimeout,
+			})
+		}
+	}
+	for _, ports := range byProtocol(merge(single(d.Sequence))) {
+		match := rule{toPorts(ports[0].Protocol, ports)}
+		flags := rule{}
+		if ports[0].Protocol == packet.TCP {
+			flags = rule{withFlags(d.Flags)}
+		}
+		for _, p := range d.places() {
+			knock := slices.Concat(match, p.match, flags)
+			for _, f := range families {
+				switch {
+				case !d.answersAtOnce():
+				case p.family == nil:
+					rules = append(rules, slices.Concat(rule{ofFamily(f)}, knock, rule{remember(f, knockingSet(d.Name, f), d.bits(f))}))
+				case p.family.number == f.number:
+					rules = append(rules, slices.Concat(knock, rule{remember(f, knockingSet(d.Name, f), d.bits(f))}))
+				}
+			}
+			rules = append(rules, slices.Concat(knock, rule{logTo(n.LogGroup, d.Name)}))
+		}
+	}
+	return rules
+}
+
+func knockingSet(door string, f family) string { return door + "_knocking" + f.digit }
+
+// admit queues the first packets of sources whose window is open.
+func (t *Table) admit(d *Door, n Numbers) chain {
+	rules := []rule{{refused, back}}
+	rules = append(rules, t.trust(d.Name, d.Trusted)...)
+	if d.hasProtocol(packet.TCP) {
+		rules = append(rules, rule{withoutFlags(opening), back})
+	}
+	t.counters = append(t.counters, admittedCounter(d.Name))
+	for _, f := range families {
+		name := openSet(d.Name, f)
+		t.sets = append(t.sets, set{name: name, family: f, size: MaxWindows})
+		rules = append(rules, rule{fromSet(f, name, d.bits(f)), count(admittedCounter(d.Name)), queueTo(n.Admitted, true)})
+	}
+	return chain{admitChain(d.Name), rules}
+}
+
+// refuse queues the first packets of strangers, and answers everything else as
+// the door does when it is closed.
+func (t *Table) refuse(d *Door, n Numbers) chain {
+	t.counters = append(t.counters, refusedCounter(d.Name))
+	rules := []rule{}
+	for _, first := range d.firstPackets() {
+		who := []rule{{}}
+		if d.answersAtOnce() {
+			who = nil
+			for _, f := range families {
+				who = append(who, rule{fromSet(f, knockingSet(d.Name, f), d.bits(f))})
+			}
+		}
+		for _, w := range who {
+			rules = append(rules, slices.Concat(rule{notRefused, first}, w,
+				rule{limit(strangersRate, strangersBurst), queueTo(n.Strangers, d.OnFailure == FailOpen)}))
+		}
+	}
+	if d.answersAtOnce() {
+		rules = append(rules, rule{notRefused, limit(noticesRate, noticesBurst), logTo(n.LogGroup, d.Name+refusedSuffix)})
+	}
+	counted := count(refusedCounter(d.Name))
+	if d.Closed == Drop {
+		rules = append(rules, rule{counted, drop})
+		return chain{refuseChain(d.Name), rules}
+	}
+	if d.hasProtocol(packet.TCP) {
+		rules = append(rules, rule{ofTCP, counted, resetTCP})
+	}
+	if d.hasProtocol(packet.UDP) {
+		rules = append(rules, rule{ofUDP, counted, unreachable})
+	}
+	return chain{refuseChain(d.Name), rules}
+}
+
+// answersAtOnce reports whether the door answers a source that has not knocked
+// at all as fast as a port with nothing behind it: its packets are not held, as
+// no knock can be on its way which the kernel has not seen.
+func (d *Door) answersAtOnce() bool { return d.Closed == Reject && d.OnFailure == FailClosed }
+
+// place is somewhere a door is: an interface, if it is not at all of them, and
+// addresses.
+type place struct {
+	family *family // nil: both
+	match  rule
+}
+
+// places returns all places where the door is.
+func (d *Door) places() []place {
+	interfaces := []rule{{}}
+	if len(d.Interfaces) > 0 {
+		interfaces = nil
+		for _, name := range d.Interfaces {
+			interfaces = append(interfaces, rule{by(name)})
+		}
+	}
+	var all []place
+	for _, in := range interfaces {
+		if len(d.To) == 0 {
+			all = append(all, place{nil, slices.Concat(in, rule{toThisHost})})
+		}
+		for _, f := range families {
+			if to := f.of(d.To); len(to) > 0 {
+				all = append(all, place{&f, slices.Concat(in, rule{toAddresses(f, to)})})
+			}
+		}
+	}
+	return all
+}
+
+// firstPackets returns the matches for what opens a connection to the door.
+func (d *Door) firstPackets() []term {
+	var terms []term
+	if d.hasProtocol(packet.TCP) {
+		terms = append(terms, withFlags(opening))
+	}
+	if d.hasProtocol(packet.UDP) {
+		terms = append(terms, ofUDP)
+	}
+	return terms
+}
+
+func (d *Door) hasProtocol(p packet.Protocol) bool {
+	return slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return r.Protocol == p })
+}
+
+// bits is by how many leading bits of their address sources are told apart.
+func (d *Door) bits(f family) int {
+	if f.length == ipv4.length {
+		return d.SourcePrefix.IPv4
+	}
+	return d.SourcePrefix.IPv6
+}
+
+func single(ports []packet.Port) []packet.PortRange {
+	var ranges []packet.PortRange
+	for _, p := range ports {
+		ranges = append(ranges, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
+	}
+	return ranges
+}
+
+// byProtocol splits merged ranges into those of TCP and those of UDP, without
+// the empty ones.
+func byProtocol(ports []packet.PortRange) [][]packet.PortRange {
+	i := slices.IndexFunc(ports, func(r packet.PortRange) bool { return r.Protocol != packet.TCP })
+	if i < 0 {
+		i = len(ports)
+	}
+	return slices.DeleteFunc([][]packet.PortRange{ports[:i], ports[i:]}, func(p []packet.PortRange) bool { return len(p) == 0 })
+}
+
+// String writes the table as nft lists it.
+func (t *Table) String() string {
+	var blocks []string
+	for _, name := range t.counters {
+		blocks = append(blocks, fmt.Sprintf("\tcounter %s {\n\t\tpackets 0 bytes 0\n\t}\n", name))
+	}
+	for _, s := range t.sets {
+		blocks = append(blocks, s.String())
+	}
+	for _, c := range t.chains {
+		var b strings.Builder
+		fmt.Fprintf(&b, "\tchain %s {\n", c.name)
+		if c.name == baseChain {
+			b.WriteString("\t\ttype filter hook prerouting priority mangle; policy accept;\n")
+		}
+		for _, r := range c.rules {
+			fmt.Fprintf(&b, "\t\t%s\n", r)
+		}
+		b.WriteString("\t}\n")
+		blocks = append(blocks, b.String())
+	}
+	return fmt.Sprintf("table inet %s {\n%s}\n", t.Name, strings.Join(blocks, "\n"))
+}
+
+// Script writes the table as an nft script that puts it in place of the one
+// there is, if any, in one transaction.
+func (t *Table) Script() string {
+	return fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n%[2]s", t.Name, t)
+}
+
+func (s set) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.name, s.family.kind.Name)
+	if s.size > 0 {
+		fmt.Fprintf(&b, "\t\tsize %d\n", s.size)
+	}
+	switch {
+	case s.dynamic:
+		b.WriteString("\t\tflags dynamic,timeout\n")
+	case s.elements != nil:
+		b.WriteString("\t\tflags interval\n")
+	default:
+		b.WriteString("\t\tflags timeout\n")
+	}
+	if s.timeout > 0 {
+		fmt.Fprintf(&b, "\t\ttimeout %s\n", nftDuration(s.timeout))
+	}
+	if s.elements != nil {
+		perLine := map[string]int{"4": 2, "6": 1}[s.family.digit]
+		b.WriteString("\t\telements = { ")
+		for i, p := range s.elements {
+			switch {
+			case i == 0:
+			case i%perLine == 0:
+				b.WriteString(",\n\t\t\t     ")
+			default:
+				b.WriteString(", ")
+			}
+			b.WriteString(packet.Source{Prefix: p}.String())
+		}
+		b.WriteString(" }\n")
+	}
+	b.WriteString("\t}\n")
+	return b.String()
+}
+
+// nftDuration writes a time as nft does: 1h2m3s4ms, without what is zero.
+func nftDuration(d time.Duration) string {
+	var b strings.Builder
+	for _, unit := range []struct {
+		name   string
+		length time.Duration
+	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}, {"ms", time.Millisecond}} {
+		if n := d / unit.length; n > 0 {
+			fmt.Fprintf(&b, "%d%s", n, unit.name)
+			d -= n * unit.length
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,96 @@
+package sequence
+
+import (
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Hold is the queue of strangers' packets that wait for a knock which may be on
+// its way: a knock and the SYN after it reach the daemon through two sockets,
+// and the SYN is often first. As all wait equally long, it is first in, first
+// out, and one verdict refuses all that are due.
+type Hold struct {
+	wait time.Duration
+	ring []Held
+	head int // the oldest
+	n    int
+}
+
+// Held is a packet that waits in the kernel's queue under an id.
+type Held struct {
+	ID     uint32
+	Packet packet.Packet
+
+	since    time.Time
+	released bool
+}
+
+// NewHold makes a Hold in which at most size packets wait, each for wait.
+func NewHold(wait time.Duration, size int) *Hold {
+	return &Hold{wait: wait, ring: make([]Held, size)}
+}
+
+// Add lets a packet wait. It reports false if there is no room. Packets are
+// added in the order of their ids, which is the order the kernel queued them in.
+func (h *Hold) Add(id uint32, p packet.Packet, now time.Time) bool {
+	if h.n == len(h.ring) {
+		return false
+	}
+	*h.at(h.n) = Held{ID: id, Packet: p, since: now}
+	h.n++
+	return true
+}
+
+// Release ends the wait of all packets that match, and hands them to released
+// in the order they came.
+func (h *Hold) Release(match func(packet.Packet) bool, released func(Held)) {
+	for i := range h.n {
+		held := h.at(i)
+		if !held.released && match(held.Packet) {
+			held.released = true
+			released(*held)
+		}
+	}
+}
+
+// Due takes out the packets that have waited their time, hands those that were
+// not released to refused, and returns the last one's id; ok is false if there
+// was none, and then no verdict is wanted.
+func (h *Hold) Due(now time.Time, refused func(Held)) (last uint32, ok bool) {
+	for h.n > 0 {
+		held := h.at(0)
+		if !held.released {
+			if now.Sub(held.since) < h.wait {
+				break
+			}
+			refused(*held)
+			last, ok = held.ID, true
+		}
+		h.head = (h.head + 1) % len(h.ring)
+		h.n--
+	}
+	return last, ok
+}
+
+// Next returns when the oldest packet is due, and false if none waits.
+func (h *Hold) Next() (time.Time, bool) {
+	if h.n == 0 {
+		return time.Time{}, false
+	}
+	return h.at(0).since.Add(h.wait), true
+}
+
+// Len returns how many packets wait.
+func (h *Hold) Len() int {
+	n := 0
+	for i := range h.n {
+		if !h.at(i).released {
+			n++
+		}
+	}
+	return n
+}
+
+// at returns the i-th oldest.
+func (h *Hold) at(i int) *Held { return &h.ring[(h.head+i)%len(h.ring)] }

@@ -1,0 +1,24 @@
+package sequence
+
+import (
+	"net/netip"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+func keyOf(door int, s packet.Source) key {
+	return key{
+		source: s.Addr().As16(),
+		bits:   uint8(s.Bits()),
+		is4:    s.Addr().Is4(),
+		door:   uint16(door),
+	}
+}
+
+func (k key) sourceOf() packet.Source {
+	addr := netip.AddrFrom16(k.source)
+	if k.is4 {
+		addr = addr.Unmap()
+	}
+	return packet.Source{Prefix: netip.PrefixFrom(addr, int(k.bits))}
+}

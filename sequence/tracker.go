@@ -1,0 +1,444 @@
+package sequence
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"iter"
+	"math/bits"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The limits of what a Tracker follows. MaxSteps is knockd's own limit; a
+// step of an attempt is a bit of a word here.
+const (
+	MaxSteps   = 32
+	MaxTimeout = time.Hour
+	MaxDoors   = 1024
+)
+
+// Door is what a Tracker must know of a door.
+type Door struct {
+	Steps   []packet.Port // the knocks, in order: from 1 to MaxSteps of them
+	Timeout time.Duration // first knock to last, up to MaxTimeout
+	Prefix  packet.SourcePrefix
+}
+
+// Progress says what a knock did to its source's attempt at a door.
+type Progress uint8
+
+const (
+	// Nothing: a retransmission, a re-dialled step, or no knock of the door.
+	Nothing Progress = iota
+	// Early: a later step's knock that counts if the missing ones follow at once.
+	Early
+	// Advanced: the next step is taken.
+	Advanced
+	// Completed: the last step is taken, the door is to open.
+	Completed
+)
+
+// Reason says why an attempt is over before it was complete.
+type Reason uint8
+
+const (
+	NotEnded Reason = iota
+	// WrongOrder: another knock of the door came than the one that was due.
+	WrongOrder
+	// TooLate: the sequence was not complete in time.
+	TooLate
+)
+
+func (r Reason) String() string {
+	switch r {
+	case WrongOrder:
+		return "wrong order"
+	case TooLate:
+		return "too late"
+	}
+	return ""
+}
+
+// Outcome is what one knock led to.
+type Outcome struct {
+	Progress Progress
+	Step     int    // steps taken by now
+	Ended    Reason // of the attempt that this knock ended, or found ended
+	EndedAt  int    // steps that attempt had taken
+}
+
+// Attempt is one source's way through one door's sequence.
+type Attempt struct {
+	Door    int
+	Source  packet.Source
+	Step    int // steps taken
+	Started time.Time
+}
+
+// Tracker follows the attempts of all sources at all doors. Its memory is
+// fixed when it is made and touched as it fills: about 56 bytes, and 12 more
+// for each step of the longest sequence, an attempt. When it is full, the
+// oldest attempt gives way.
+type Tracker struct {
+	doors   []Door
+	reorder time.Duration
+	epoch   time.Time
+	seed    maphash.Seed
+
+	attempts []attempt
+	heard    []hearing // of each attempt, as many as the longest sequence has steps
+	stride   int
+	buckets  []int32 // heads of the chains of attempts, by hash of their key
+	oldest   int32
+	newest   int32
+	free     int32 // head of the chain of unused attempts that were used before
+	used     int32 // attempts that were ever used
+	count    int
+	evicted  uint64
+}
+
+// none ends every chain of attempts.
+const none = -1
+
+// attempt refers to others by index and not by pointer, so that the garbage
+// collector has nothing to follow in a hundred thousand of them.
+type attempt struct {
+	key          key
+	taken        uint8
+	early        uint32 // steps heard before their turn: bit i is step i
+	redialled    uint32 // those of early that may be no more than the last step again
+	started      time.Duration
+	chain        int32 // next of the same bucket, or next free
+	older, newer int32
+}
+
+// key tells attempts apart: the source's address, masked, and the door.
+type key struct {
+	source [16]byte
+	bits   uint8
+	is4    bool
+	door   uint16
+}
+
+// hearing is a knock that was heard for a step: enough to know it again.
+type hearing struct {
+	sequence uint32
+	port     uint16 // that it was sent from
+	at       uint32 // in microseconds since the attempt started
+}
+
+// NewTracker makes a Tracker for doors, which later calls name by their index.
+// Knocks may overtake each other by up to reorder. At most maxAttempts are
+// followed at once; epoch is any time not after the first knock.
+func NewTracker(doors []Door, reorder time.Duration, maxAttempts int, epoch time.Time) *Tracker {
+	stride := 1
+	for _, d := range doors {
+		stride = max(stride, len(d.Steps))
+	}
+	t := &Tracker{
+		doors:    doors,
+		reorder:  reorder,
+		epoch:    epoch,
+		seed:     maphash.MakeSeed(),
+		attempts: make([]attempt, maxAttempts),
+		heard:    make([]hearing, maxAttempts*stride),
+		stride:   stride,
+		buckets:  make([]int32, 1<<bits.Len(uint(maxAttempts))),
+		oldest:   none,
+		newest:   none,
+		free:     none,
+	}
+	for i := range t.buckets {
+		t.buckets[i] = none
+	}
+	return t
+}
+
+// Knock takes note of a knock at a door.
+func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
+	d := &t.doors[door]
+	at := now.Sub(t.epoch)
+	k := keyOf(door, d.Prefix.Of(p.Source))
+	i := t.find(k)
+
+	var out Outcome
+	if i != none {
+		out.Ended, out.EndedAt = t.lapse(i, at)
+		i = t.find(k)
+	}
+	if i == none {
+		return t.begin(k, p, at, out)
+	}
+
+	a := &t.attempts[i]
+	heard := t.hearings(i)
+	out.Step = int(a.taken)
+	fits := none // the first step, not yet heard, that this knock may be
+	for s, step := range d.Steps {
+		known := s < int(a.taken) || a.early&(1<<s) != 0
+		switch {
+		case step != p.Port:
+		case known && heard[s].sequence == p.Sequence && heard[s].port == p.SourcePort:
+			return out // the same packet again
+		case !known && fits == none:
+			fits = s
+		}
+	}
+	complete := int(a.taken) == len(d.Steps)
+	switch {
+	case fits == int(a.taken):
+		t.hear(i, fits, p, at)
+		a.taken++
+		for a.early&(1<<a.taken) != 0 {
+			a.early &^= 1 << a.taken
+			a.redialled &^= 1 << a.taken
+			a.taken++
+		}
+		out.Step = int(a.taken)
+		out.Progress = Advanced
+		if int(a.taken) == len(d.Steps) {
+			out.Progress = Completed
+		}
+		return out
+	case a.taken > 0 && d.Steps[a.taken-1] == p.Port && !(complete && d.Steps[0] == p.Port):
+		// The step just taken, from a new connection. Where the same port comes
+		// once more in the sequence it may also be that step, overtaking another.
+		if fits != none {
+			t.hear(i, fits, p, at)
+			a.early |= 1 << fits
+			a.redialled |= 1 << fits
+		}
+		return out
+	case fits != none:
+		t.hear(i, fits, p, at)
+		a.early |= 1 << fits
+		out.Progress = Early
+		return out
+	}
+	if !complete {
+		out.Ended, out.EndedAt = WrongOrder, int(a.taken)
+	}
+	t.remove(i)
+	return t.begin(k, p, at, out)
+}
+
+// begin starts an attempt with a knock: its first step, or a later one that
+// has overtaken it.
+func (t *Tracker) begin(k key, p packet.Packet, at time.Duration, out Outcome) Outcome {
+	out.Step = 0
+	steps := t.doors[k.door].Steps
+	for s, step := range steps {
+		if step != p.Port {
+			continue
+		}
+		i := t.add(k, at)
+		t.hear(i, s, p, at)
+		a := &t.attempts[i]
+		if s > 0 {
+			a.early = 1 << s
+			out.Progress = Early
+			return out
+		}
+		a.taken = 1
+		out.Step, out.Progress = 1, Advanced
+		if len(steps) == 1 {
+			out.Progress = Completed
+		}
+		return out
+	}
+	return out
+}
+
+// lapse applies to an attempt what time has done to it, and says how it ended,
+// if it did. A knock that came early and was not caught up with in time was a
+// wrong one, from which a new attempt may have begun.
+func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
+	a := &t.attempts[i]
+	d := &t.doors[a.key.door]
+	taken := int(a.taken)
+	if at-a.started > d.Timeout {
+		ended := TooLate
+		if taken == len(d.Steps) {
+			ended = NotEnded
+		}
+		t.remove(i)
+		return ended, taken
+	}
+	heard := t.hearings(i)
+	restart := none // the wrong knock that was also a first one
+	wrong := false
+	for early := a.early; early != 0; early &= early - 1 {
+		s := bits.TrailingZeros32(early)
+		if at-a.started-heard[s].since() <= t.reorder {
+			continue
+		}
+		if a.redialled&(1<<s) != 0 {
+			a.early &^= 1 << s
+			a.redialled &^= 1 << s
+			continue
+		}
+		wrong = true
+		if d.Steps[s] == d.Steps[0] {
+			restart = s
+		}
+	}
+	if !wrong {
+		return NotEnded, taken
+	}
+	if restart == none {
+		t.remove(i)
+		return WrongOrder, taken
+	}
+	a.started += heard[restart].since()
+	heard[0] = heard[restart]
+	heard[0].at = 0
+	a.taken, a.early, a.redialled = 1, 0, 0
+	t.unlist(i)
+	t.list(i)
+	return WrongOrder, taken
+}
+
+// Expire forgets the attempts whose time is up, oldest first, and hands those
+// that were not complete to ended. It stops at the first that is still alive.
+func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
+	at := now.Sub(t.epoch)
+	for t.oldest != none {
+		i := t.oldest
+		a := &t.attempts[i]
+		d := &t.doors[a.key.door]
+		if at-a.started <= d.Timeout {
+			return
+		}
+		if int(a.taken) < len(d.Steps) {
+			ended(t.attempt(i))
+		}
+		t.remove(i)
+	}
+}
+
+// All iterates over the attempts that are under way, the newest first.
+func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
+	at := now.Sub(t.epoch)
+	return func(yield func(Attempt) bool) {
+		for i := t.newest; i != none; i = t.attempts[i].older {
+			a := &t.attempts[i]
+			d := &t.doors[a.key.door]
+			over := at-a.started > d.Timeout || int(a.taken) == len(d.Steps)
+			if !over && !yield(t.attempt(i)) {
+				return
+			}
+		}
+	}
+}
+
+// Len returns how many attempts are remembered, complete ones among them.
+func (t *Tracker) Len() int { return t.count }
+
+// Evicted returns how many attempts have given way to newer ones so far.
+func (t *Tracker) Evicted() uint64 { return t.evicted }
+
+func (t *Tracker) attempt(i int32) Attempt {
+	a := &t.attempts[i]
+	return Attempt{
+		Door:    int(a.key.door),
+		Source:  a.key.sourceOf(),
+		Step:    int(a.taken),
+		Started: t.epoch.Add(a.started),
+	}
+}
+
+// hear notes the knock that was heard for a step.
+func (t *Tracker) hear(i int32, step int, p packet.Packet, at time.Duration) {
+	t.hearings(i)[step] = hearing{
+		sequence: p.Sequence,
+		port:     p.SourcePort,
+		at:       uint32((at - t.attempts[i].started) / time.Microsecond),
+	}
+}
+
+func (t *Tracker) hearings(i int32) []hearing {
+	return t.heard[int(i)*t.stride:][:t.stride]
+}
+
+func (h hearing) since() time.Duration { return time.Duration(h.at) * time.Microsecond }
+
+func (t *Tracker) bucket(k key) *int32 {
+	var b [20]byte
+	copy(b[:], k.source[:])
+	binary.NativeEndian.PutUint16(b[16:], k.door)
+	b[18] = k.bits
+	if k.is4 {
+		b[19] = 1
+	}
+	return &t.buckets[maphash.Bytes(t.seed, b[:])&uint64(len(t.buckets)-1)]
+}
+
+func (t *Tracker) find(k key) int32 {
+	i := *t.bucket(k)
+	for i != none && t.attempts[i].key != k {
+		i = t.attempts[i].chain
+	}
+	return i
+}
+
+// add takes an unused attempt, or the oldest, for a new key.
+func (t *Tracker) add(k key, at time.Duration) int32 {
+	i := t.free
+	switch {
+	case i != none:
+		t.free = t.attempts[i].chain
+	case int(t.used) < len(t.attempts):
+		i = t.used
+		t.used++
+	default:
+		t.evicted++
+		i = t.oldest
+		t.remove(i)
+		t.free = t.attempts[i].chain
+	}
+	b := t.bucket(k)
+	t.attempts[i] = attempt{key: k, started: at, chain: *b}
+	*b = i
+	t.list(i)
+	t.count++
+	return i
+}
+
+func (t *Tracker) remove(i int32) {
+	link := t.bucket(t.attempts[i].key)
+	for *link != i {
+		link = &t.attempts[*link].chain
+	}
+	*link = t.attempts[i].chain
+	t.unlist(i)
+	t.attempts[i].chain = t.free
+	t.free = i
+	t.count--
+}
+
+// list puts an attempt at the new end of the list of all.
+func (t *Tracker) list(i int32) {
+	a := &t.attempts[i]
+	a.older, a.newer = t.newest, none
+	if t.newest != none {
+		t.attempts[t.newest].newer = i
+	} else {
+		t.oldest = i
+	}
+	t.newest = i
+}
+
+func (t *Tracker) unlist(i int32) {
+	a := &t.attempts[i]
+	if a.older != none {
+		t.attempts[a.older].newer = a.newer
+	} else {
+		t.oldest = a.newer
+	}
+	if a.newer != none {
+		t.attempts[a.newer].older = a.older
+	} else {
+		t.newest = a.older
+	}
+}

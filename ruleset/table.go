@@ -10,9 +10,14 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The rates at which the kernel hands on what strangers send, for each door and
-// protocol, in packets a second. What is above them is refused unheard.
+// The rates at which the kernel hands on what strangers send, for each door,
+// protocol and IP version, in packets a second. What is above them is refused
+// unheard. Those who have knocked have a rate of their own, so that nobody can
+// crowd them out without knowing a knock. What all of them can make wait in the
+// default hold time is less than a queue's length.
 const (
+	knockingRate   = 5000
+	knockingBurst  = 1000
 	strangersRate  = 1000
 	strangersBurst = 200
 	noticesRate    = 100
@@ -167,18 +172,17 @@ func (t *Table) trust(door string, trusted []netip.Prefix) []rule {
 	return rules
 }
 
-// knocks logs the door's knocks. Where the door answers strangers at once, the
-// kernel itself remembers who has knocked.
+// knocks logs the door's knocks, and makes the kernel remember who has knocked:
+// when a source's first packet comes, the kernel knows without asking whether a
+// knock of that source may be on its way to the daemon.
 func (t *Table) knocks(d *Door, n Numbers, maxSources int) []rule {
-	var rules []rule
 	for _, f := range families {
-		if d.answersAtOnce() {
-			t.sets = append(t.sets, set{
-				name: knockingSet(d.Name, f), family: f, dynamic: true,
-				size: uint32(maxSources), timeout: d.SequenceTimeout,
-			})
-		}
+		t.sets = append(t.sets, set{
+			name: knockingSet(d.Name, f), family: f, dynamic: true,
+			size: uint32(maxSources), timeout: d.SequenceTimeout,
+		})
 	}
+	var rules []rule
 	for _, ports := range byProtocol(merge(single(d.Sequence))) {
 		match := rule{toPorts(ports[0].Protocol, ports)}
 		flags := rule{}
@@ -188,12 +192,12 @@ func (t *Table) knocks(d *Door, n Numbers, maxSources int) []rule {
 		for _, p := range d.places() {
 			knock := slices.Concat(match, p.match, flags)
 			for _, f := range families {
+				remembered := slices.Concat(knock, rule{remember(f, knockingSet(d.Name, f), d.bits(f))})
 				switch {
-				case !d.answersAtOnce():
 				case p.family == nil:
-					rules = append(rules, slices.Concat(rule{ofFamily(f)}, knock, rule{remember(f, knockingSet(d.Name, f), d.bits(f))}))
+					rules = append(rules, slices.Concat(rule{ofFamily(f)}, remembered))
 				case p.family.number == f.number:
-					rules = append(rules, slices.Concat(knock, rule{remember(f, knockingSet(d.Name, f), d.bits(f))}))
+					rules = append(rules, remembered)
 				}
 			}
 			rules = append(rules, slices.Concat(knock, rule{logTo(n.LogGroup, d.Name)}))
@@ -224,18 +228,15 @@ func (t *Table) admit(d *Door, n Numbers) chain {
 // the door does when it is closed.
 func (t *Table) refuse(d *Door, n Numbers) chain {
 	t.counters = append(t.counters, refusedCounter(d.Name))
-	rules := []rule{}
+	queue := queueTo(n.Strangers, d.OnFailure == FailOpen)
+	var rules []rule
 	for _, first := range d.firstPackets() {
-		who := []rule{{}}
-		if d.answersAtOnce() {
-			who = nil
-			for _, f := range families {
-				who = append(who, rule{fromSet(f, knockingSet(d.Name, f), d.bits(f))})
-			}
+		for _, f := range families {
+			rules = append(rules, rule{notRefused, first, fromSet(f, knockingSet(d.Name, f), d.bits(f)),
+				limit(knockingRate, knockingBurst), queue})
 		}
-		for _, w := range who {
-			rules = append(rules, slices.Concat(rule{notRefused, first}, w,
-				rule{limit(strangersRate, strangersBurst), queueTo(n.Strangers, d.OnFailure == FailOpen)}))
+		if !d.answersAtOnce() {
+			rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), queue})
 		}
 	}
 	if d.answersAtOnce() {
@@ -256,8 +257,9 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 }
 
 // answersAtOnce reports whether the door answers a source that has not knocked
-// at all as fast as a port with nothing behind it: its packets are not held, as
-// no knock can be on its way which the kernel has not seen.
+// at all as fast as a port with nothing behind it does: waiting for a knock would
+// give the door away. The price is that where several CPUs receive, a SYN that
+// overtakes every one of its knocks is rejected.
 func (d *Door) answersAtOnce() bool { return d.Closed == Reject && d.OnFailure == FailClosed }
 
 // place is somewhere a door is: an interface, if it is not at all of them, and

@@ -54,7 +54,8 @@ func Command(arguments ...string) (*exec.Cmd, error) {
 }
 
 // isolation finds out how this process can get namespaces in which it may
-// configure a network: by a user namespace, or as root without one.
+// configure a network: as root, or by a user namespace of its own. Root's are the
+// better ones, as some of the kernel's knobs are the initial user namespace's.
 func isolation() (*syscall.SysProcAttr, error) {
 	const own = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID
 	withUser := &syscall.SysProcAttr{
@@ -64,7 +65,11 @@ func isolation() (*syscall.SysProcAttr, error) {
 		Pdeathsig:   unix.SIGKILL,
 	}
 	asRoot := &syscall.SysProcAttr{Cloneflags: own, Pdeathsig: unix.SIGKILL}
-	for _, attributes := range []*syscall.SysProcAttr{withUser, asRoot} {
+	ways := []*syscall.SysProcAttr{withUser}
+	if os.Geteuid() == 0 {
+		ways = []*syscall.SysProcAttr{asRoot, withUser}
+	}
+	for _, attributes := range ways {
 		// AppArmor grants the namespace and withholds the capabilities in it, so
 		// this has to be tried out.
 		probe := exec.Command("/proc/self/exe")
@@ -82,13 +87,20 @@ func isolation() (*syscall.SysProcAttr, error) {
 const probing = "probe"
 
 func init() {
-	if os.Getenv(environment) != probing {
+	if !Inside() {
 		return
 	}
-	if err := loopbackUp(); err != nil {
-		os.Exit(1)
+	// What is mounted here is not to appear outside.
+	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
+	// A /proc that knows this process namespace. In a container whose own /proc is
+	// masked it cannot be had, and the former one does for most.
+	_ = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	if os.Getenv(environment) == probing {
+		if errors.Join(err, loopbackUp()) != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
-	os.Exit(0)
 }
 
 func loopbackUp() error {
@@ -124,8 +136,8 @@ func NewHost() (*Host, error) {
 	})
 }
 
-// ownNamespace opens the network namespace of the calling thread. The process
-// may be in a process namespace that /proc does not show; this path works there.
+// ownNamespace opens the network namespace of the calling thread, by a path that
+// works even if /proc shows another process namespace than the thread's.
 func ownNamespace() (*os.File, error) { return os.Open("/proc/thread-self/ns/net") }
 
 // Close lets go of the host.
@@ -175,7 +187,45 @@ func Link(a, b *Host, addressesA, addressesB []netip.Prefix) (nameA, nameB strin
 	if err == nil {
 		err = b.Do(func() error { return configure(nameB, addressesB) })
 	}
+	if err == nil {
+		err = introduce(a, nameA, b, nameB, addressesB)
+	}
+	if err == nil {
+		err = introduce(b, nameB, a, nameA, addressesA)
+	}
 	return nameA, nameB, err
+}
+
+// introduce tells a host the other end's addresses, as looking for a neighbour
+// takes a second on a cable that has just come up.
+func introduce(h *Host, name string, other *Host, otherName string, addresses []netip.Prefix) error {
+	var hardware net.HardwareAddr
+	err := other.Do(func() error {
+		link, err := netlink.LinkByName(otherName)
+		if err == nil {
+			hardware = link.Attrs().HardwareAddr
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return h.Do(func() error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		for _, p := range addresses {
+			neighbour := &netlink.Neigh{
+				LinkIndex: link.Attrs().Index, State: unix.NUD_PERMANENT,
+				IP: p.Addr().AsSlice(), HardwareAddr: hardware,
+			}
+			if err := netlink.NeighAdd(neighbour); err != nil {
+				return fmt.Errorf("introducing %s to its neighbour %s: %w", name, p.Addr(), err)
+			}
+		}
+		return nil
+	})
 }
 
 func configure(name string, addresses []netip.Prefix) error {

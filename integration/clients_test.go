@@ -1,0 +1,159 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+const clientRules = `door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}`
+
+// runOn runs a command on a host and returns its output.
+func (l *lab) runOnClient(name string, arguments ...string) (string, error) {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, arguments...)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(l.t, on(l.client, cmd))
+	err := cmd.Wait()
+	return out.String(), err
+}
+
+// knockd's own client, ours, and nmap, which people use where they have nothing
+// else: what each of them sends opens the door.
+func TestClientsThatKnock(t *testing.T) {
+	knock, nmap := needs(t, "knock"), needs(t, "nmap")
+	ours := os.Getenv(binaryVariable)
+	for family, to := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {
+		version := "-4"
+		if to.Is6() {
+			version = "-6"
+		}
+		for name, commands := range map[string][][]string{
+			"knock":               {{knock, version, to.String(), "4113", "27911:udp", "1840:tcp"}},
+			"knock with a delay":  {{knock, version, "-d", "100", "-v", to.String(), "4113", "27911:udp", "1840"}},
+			"ours":                {{ours, "knock", version, to.String(), "4113", "27911/udp", "1840"}},
+			"ours, as knockd's":   {{ours, "knock", version, "-v", "-d", "50", to.String(), "4113:tcp", "27911:udp", "1840"}},
+			"ours by UDP, if not": {{ours, "knock", "-u", to.String(), "4113/tcp", "27911", "1840/tcp"}},
+			"nmap": {
+				{nmap, "-n", "-Pn", version, "--max-retries", "0", "-sS", "-p", "4113", to.String()},
+				{nmap, "-n", "-Pn", version, "--max-retries", "0", "-sU", "-p", "27911", to.String()},
+				{nmap, "-n", "-Pn", version, "--max-retries", "0", "-sT", "-p", "1840", to.String()},
+			},
+		} {
+			t.Run(name+", "+family, func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t)
+				l.serve(22)
+				d := l.run(clientRules)
+				for _, c := range commands {
+					if c[0] == nmap && version == "-4" {
+						c = append([]string{nmap, "-n", "-Pn"}, c[4:]...) // nmap has no -4
+					}
+					if out, err := l.runOnClient(c[0], c[1:]...); err != nil {
+						t.Fatalf("%s: %v\n%s", strings.Join(c, " "), err, out)
+					}
+				}
+				d.waitFor("opened", "door=ssh")
+				from := client4
+				if to.Is6() {
+					from = client6
+				}
+				if !l.admits(from, to, 22) {
+					t.Error("refused after the knocks")
+				}
+			})
+		}
+	}
+}
+
+// ssh gets in with connect as its ProxyCommand, in one command, and the session
+// outlives its window.
+func TestSSHThroughConnect(t *testing.T) {
+	t.Parallel()
+	sshd, ssh, keygen := needs(t, "sshd"), needs(t, "ssh"), needs(t, "ssh-keygen")
+	l := newLab(t)
+	file := func(name string) string { return filepath.Join(l.folder, name) }
+	for _, key := range []string{"host", "user"} {
+		if out, err := exec.Command(keygen, "-q", "-t", "ed25519", "-N", "", "-f", file(key)).CombinedOutput(); err != nil {
+			t.Fatalf("ssh-keygen: %v\n%s", err, out)
+		}
+	}
+	public, err := os.ReadFile(file("user.pub"))
+	must(t, err)
+	must(t, os.WriteFile(file("authorized"), public, 0o600))
+	must(t, os.WriteFile(file("sshd_config"), fmt.Appendf(nil,
+		"Port 22\nHostKey %s\nAuthorizedKeysFile %s\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n",
+		file("host"), file("authorized")), 0o600))
+	_ = os.MkdirAll("/run/sshd", 0o755) // where Debian's sshd wants it
+	server := exec.Command(sshd, "-D", "-e", "-f", file("sshd_config"))
+	serverLog := &output{}
+	server.Stderr = serverLog
+	must(t, on(l.server, server))
+	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
+	eventually(t, "sshd listens", func() bool { return strings.Contains(serverLog.String(), "Server listening") })
+
+	d := l.run(`door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  window   = "1s"
+}`)
+	proxy := os.Getenv(binaryVariable) + " connect %h %p 4113 27911/udp 1840"
+	options := []string{"-F", "none", "-i", file("user"), "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no",
+		"-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"}
+	for _, to := range []netip.Addr{server4, server6} {
+		target := "root@" + to.String()
+		if out, err := l.runOnClient(ssh, append(options, "-o", "ConnectTimeout=1", target, "true")...); err == nil {
+			t.Errorf("%s: ssh gets in without knocking: %s", to, out)
+		}
+		out, err := l.runOnClient(ssh, append(options, "-o", "ProxyCommand="+proxy, target, "echo in; sleep 1.5; echo still in")...)
+		if err != nil || out != "in\nstill in\n" {
+			t.Errorf("%s: ssh says %q, %v\nsshd says %s", to, out, err, serverLog)
+		}
+	}
+	d.waitFor("expired")
+}
+
+// connect to a door that stays shut ends, with an error that says so.
+func TestConnectThatFails(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	l.run(clientRules)
+	start := time.Now()
+	out, err := l.runOnClient(os.Getenv(binaryVariable), "connect", "--timeout", "300ms", server4.String(), "22", "1", "2", "3")
+	if err == nil || !strings.Contains(out, "connecting after the knocks") {
+		t.Errorf("connect with the wrong knocks: %v, %q", err, out)
+	}
+	if took := time.Since(start); took > deadline/2 {
+		t.Errorf("it took %s to give up", took)
+	}
+}
+
+// The demo is what a newcomer sees first: it must come out right.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	cmd := knockwall("demo")
+	cmd.Env = append(os.Environ(), "KNOCKWALL_NETLAB=") // it makes its own
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	for _, line := range []string{"A stranger connects", "No answer", "let in on its first SYN", "refused", "expired", "still here"} {
+		if !strings.Contains(string(out), line) {
+			t.Errorf("%q is not in\n%s", line, out)
+		}
+	}
+}

@@ -1,0 +1,42 @@
+package integration
+
+import (
+	"bytes"
+	"os/exec"
+	"strings"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// kernelWindows are the windows that the kernel of the server has open.
+func (l *lab) kernelWindows() []ruleset.Window {
+	l.t.Helper()
+	var windows []ruleset.Window
+	must(l.t, l.server.Do(func() error {
+		k, err := ruleset.OpenKernel()
+		if err != nil {
+			return err
+		}
+		defer k.Close()
+		s, err := k.Standing("knockwall", func(string) packet.SourcePrefix { return packet.SourcePrefix{IPv4: 32, IPv6: 128} })
+		if err == nil && s != nil {
+			windows = s.Windows
+		}
+		return err
+	}))
+	return windows
+}
+
+// nft runs nft on the server and returns what it prints.
+func (l *lab) nft(arguments ...string) string {
+	l.t.Helper()
+	cmd := exec.Command(needs(l.t, "nft"), arguments...)
+	var out, problem bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problem
+	must(l.t, on(l.server, cmd))
+	if err := cmd.Wait(); err != nil {
+		l.t.Fatalf("nft %s: %v\n%s", strings.Join(arguments, " "), err, &problem)
+	}
+	return out.String()
+}

@@ -1,0 +1,262 @@
+package integration
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The rows of DESIGN.md's table of what knocks mean, each with raw segments, so
+// that what is sent is exactly what the row says. Each row is another client at
+// the same two doors; "long" has the sequence of "ssh" and one knock more.
+const knockRules = `
+wall { reorder = "50ms" }
+door "ssh" {
+  ports       = [22]
+  sequence    = [7001, "8001/udp", 9001]
+  seq_timeout = "2s"
+}
+door "long" {
+  ports       = [23]
+  sequence    = [7001, "8001/udp", 9001, 6001]
+  seq_timeout = "2s"
+}
+`
+
+// stroke is one knock of a row: a port, and what is unusual about it.
+type stroke struct {
+	port packet.Port
+	same bool // the same segment as the last one to this port: a retransmission
+	// flags of a TCP segment; 0: SYN
+	flags packet.Flags
+	// after is how long to wait before it
+	after time.Duration
+}
+
+func TestWhatKnocksMean(t *testing.T) {
+	first, second, third, fourth := tcp(7001), udp(8001), tcp(9001), tcp(6001)
+	hit := func(p packet.Port) stroke { return stroke{port: p} }
+	again := func(p packet.Port) stroke { return stroke{port: p, same: true} }
+	with := func(p packet.Port, f packet.Flags) stroke { return stroke{port: p, flags: f} }
+	later := func(d time.Duration, p packet.Port) stroke { return stroke{port: p, after: d} }
+
+	rows := []struct {
+		name    string
+		strokes []stroke
+		opens   []string
+	}{
+		{"in order", []stroke{hit(first), hit(second), hit(third)}, []string{"ssh"}},
+		{"a sequence that goes on opens the longer door, too",
+			[]stroke{hit(first), hit(second), hit(third), hit(fourth)}, []string{"ssh", "long"}},
+		{"a knock is missing", []stroke{hit(first), hit(third)}, nil},
+		{"each SYN is retransmitted",
+			[]stroke{hit(first), again(first), hit(second), again(second), again(first), hit(third), again(third)}, []string{"ssh"}},
+		{"the step just taken is dialled again",
+			[]stroke{hit(first), hit(first), hit(first), hit(second), hit(second), hit(third)}, []string{"ssh"}},
+		{"two knocks have overtaken each other", []stroke{hit(second), hit(first), hit(third)}, []string{"ssh"}},
+		{"the last knock has overtaken all", []stroke{hit(third), hit(first), hit(second)}, []string{"ssh"}},
+		{"the missing knock comes too late to have been overtaken",
+			[]stroke{hit(first), hit(third), later(200*time.Millisecond, second)}, nil},
+		{"an earlier knock ends the attempt",
+			[]stroke{hit(first), hit(second), hit(first), later(200*time.Millisecond, third)}, nil},
+		{"and begins a new one, if it is the first",
+			[]stroke{hit(first), hit(second), hit(first), hit(second), hit(third)}, []string{"ssh"}},
+		{"a port that no door names is not seen",
+			[]stroke{hit(first), hit(tcp(7002)), hit(second), hit(udp(9001)), hit(third)}, []string{"ssh"}},
+		{"the sequence takes too long",
+			[]stroke{hit(first), hit(second), later(2100*time.Millisecond, third)}, nil},
+		{"a SYN-ACK is no knock", []stroke{hit(first), hit(second), with(third, packet.SYN|packet.ACK)}, nil},
+		{"a FIN is no knock", []stroke{hit(first), hit(second), with(third, packet.FIN)}, nil},
+		{"an ACK is no knock", []stroke{hit(first), hit(second), with(third, packet.ACK)}, nil},
+		{"an RST is no knock", []stroke{hit(first), hit(second), with(third, packet.RST)}, nil},
+		{"nor do they end an attempt",
+			[]stroke{hit(first), with(third, packet.ACK), with(first, packet.FIN), hit(second), hit(third)}, []string{"ssh"}},
+		{"the wrong protocol is no knock", []stroke{hit(first), hit(tcp(8001)), hit(third)}, nil},
+	}
+	for _, family := range []struct {
+		name   string
+		server netip.Addr
+	}{{"IPv4", server4}, {"IPv6", server6}} {
+		t.Run(family.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.serve(22)
+			l.serve(23)
+			d := l.run(knockRules)
+			for i, row := range rows {
+				t.Run(row.name, func(t *testing.T) {
+					t.Parallel()
+					from := nth(i+1, family.server)
+					l.strike(t, from, family.server, row.strokes)
+					for door, port := range map[string]int{"ssh": 22, "long": 23} {
+						want := false
+						for _, name := range row.opens {
+							want = want || name == door
+						}
+						if got := l.admits(from, family.server, port); got != want {
+							t.Errorf("the door %s: admitted %v, want %v", door, got, want)
+						}
+						opened := []string{"opened", "door=" + door, "source=" + from.String() + " "}
+						if want {
+							d.waitFor(opened...)
+						} else if d.logged(opened...) > 0 {
+							t.Errorf("the door %s was opened", door)
+						}
+					}
+				})
+			}
+		})
+	}
+}
+
+// strike sends the strokes of a row, each from a source port of its own unless
+// it is a retransmission.
+func (l *lab) strike(t *testing.T, from, to netip.Addr, strokes []stroke) {
+	t.Helper()
+	last := map[packet.Port]segment{}
+	for i, s := range strokes {
+		if s.after > 0 {
+			time.Sleep(s.after) // the time that the row is about
+		}
+		seg, known := last[s.port]
+		if !s.same || !known {
+			flags := s.flags
+			if flags == 0 {
+				flags = packet.SYN
+			}
+			seg = segment{from: from, to: to, sourcePort: uint16(40000 + i), port: s.port, sequence: uint32(1000 * i), flags: flags}
+			last[s.port] = seg
+		}
+		l.send(seg)
+	}
+}
+
+// Knocking at an open door refreshes its window to its full length; there is
+// never a second one.
+func TestKnockingAgainRefreshesTheWindow(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	d := l.run(`door "ssh" {
+  ports = [22]
+  sequence = [7001, 8001, 9001]
+  window = "3s"
+}`)
+	l.knock(client4, server4, tcp(7001), tcp(8001), tcp(9001))
+	d.waitFor("opened", "door=ssh")
+	eventually(t, "a second of the window is over", func() bool { return d.status().Windows[0].LeftSeconds < 2 })
+	l.knock(client4, server4, tcp(7001), tcp(8001), tcp(9001))
+	d.waitFor("refreshed", "door=ssh")
+	s := d.status()
+	if len(s.Windows) != 1 || s.Windows[0].LeftSeconds < 2 {
+		t.Errorf("after the refresh the windows are %+v, want one of nearly 3 s", s.Windows)
+	}
+	if left := l.kernelWindows(); len(left) != 1 || left[0].Left < 2*time.Second {
+		t.Errorf("after the refresh the kernel has %+v, want one window of nearly 3 s", left)
+	}
+	// Beyond the first window's end the second's length counts.
+	eventually(t, "the window is nearly over", func() bool { return d.status().Windows[0].LeftSeconds < 1 })
+	if !l.admits(client4, server4, 22) {
+		t.Error("refused within the refreshed window")
+	}
+	d.waitFor("expired", "door=ssh")
+	if l.admits(client4, server4, 22) {
+		t.Error("admitted after the window's end")
+	}
+	if n := d.logged("opened", "door=ssh"); n != 1 {
+		t.Errorf("the door was opened %d times, want once", n)
+	}
+}
+
+// One source's end, and one source's traffic, are nothing to another's: knockd
+// loses every attempt when one ends.
+func TestSourcesAreIndependent(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	l.run(`door "ssh" {
+  ports = [22]
+  sequence = [7001, 8001, 9001]
+}`)
+	a, b := nth(1, server4), nth(2, server4)
+	l.knock(a, server4, tcp(7001), tcp(8001))
+	l.knock(b, server4, tcp(7001), tcp(8001), tcp(7001), tcp(8001), tcp(9001)) // one over, one complete
+	if !l.admits(b, server4, 22) {
+		t.Error("b is refused")
+	}
+	if l.admits(a, server4, 22) {
+		t.Error("a is admitted before its last knock")
+	}
+	l.knock(a, server4, tcp(9001))
+	if !l.admits(a, server4, 22) {
+		t.Error("a is refused after its last knock")
+	}
+}
+
+// All addresses of one prefix are one source where the door says so.
+func TestSourcePrefix(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	d := l.run(`door "ssh" {
+  ports = [22]
+  sequence = [7001, 8001, 9001]
+  source_prefix = { ipv4 = 24, ipv6 = 64 }
+}`)
+	for _, to := range []netip.Addr{server4, server6} {
+		l.knock(nth(1, to), to, tcp(7001))
+		l.knock(nth(2, to), to, tcp(8001))
+		l.knock(nth(3, to), to, tcp(9001))
+		if !l.admits(nth(4, to), to, 22) {
+			t.Errorf("%s: a neighbour in the prefix is refused", to)
+		}
+		if l.admits(nth(1<<10, to), to, 22) != to.Is6() {
+			t.Errorf("%s: who shares 64 bits is one source, who shares 16 is not", to)
+		}
+	}
+	d.waitFor("opened", "source=10.1.0.0/24")
+	d.waitFor("opened", "source=2001:db8:1::/64")
+}
+
+// A window admits as many connections as max_connections says, where a SYN sent
+// again is no second one, and is over then.
+func TestMaxConnections(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	d := l.run(`door "ssh" {
+  ports = [22]
+  sequence = [7001, 8001, 9001]
+  max_connections = 2
+}`)
+	knocks := []packet.Port{tcp(7001), tcp(8001), tcp(9001)}
+	for round := range 2 {
+		l.knock(client4, server4, knocks...)
+		for n := range 2 {
+			if !l.admits(client4, server4, 22) {
+				t.Fatalf("round %d: connection %d is refused", round, n+1)
+			}
+		}
+		if l.admits(client4, server4, 22) {
+			t.Fatalf("round %d: a third connection is admitted", round)
+		}
+		if n := len(l.kernelWindows()); n != 0 {
+			t.Fatalf("round %d: the kernel has %d windows, want none", round, n)
+		}
+	}
+	d.waitFor("closed", "max_connections is reached")
+
+	// A SYN whose answer was lost is sent again, and is the connection that it was.
+	other := nth(1, server4)
+	l.knock(other, server4, knocks...)
+	syn := segment{from: other, to: server4, sourcePort: 40000, port: tcp(22), sequence: 7, flags: packet.SYN}
+	l.send(syn, syn, syn)
+	if !l.admits(other, server4, 22) {
+		t.Error("a SYN sent again was counted as a second connection")
+	}
+	if l.admits(other, server4, 22) {
+		t.Error("a third connection is admitted")
+	}
+}

@@ -1,0 +1,74 @@
+// Package integration tests knockwall on the real kernel: its nftables, NFLOG,
+// NFQUEUE and conntrack, in network namespaces that each test makes for itself
+// (package internal/netlab), without root where the system allows that. Nothing
+// of it is visible to the rest of the machine.
+//
+// What a test needs and a machine may lack, such as nmap, is asked for by name;
+// the test is skipped then, and fails where CI is set.
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/knockwall/knockwall/internal/netlab"
+)
+
+// binaryVariable names the knockwall under test; where it is not set, the tests
+// build one.
+const binaryVariable = "KNOCKWALL_BINARY"
+
+func TestMain(m *testing.M) {
+	if netlab.Inside() {
+		os.Exit(m.Run())
+	}
+	code, err := inNamespaces()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "integration: %v\n", err)
+		code = 1
+		if errors.Is(err, netlab.ErrForbidden) && os.Getenv("CI") == "" {
+			fmt.Fprintln(os.Stderr, "integration: SKIPPED, all of it: see above")
+			code = 0
+		}
+	}
+	os.Exit(code)
+}
+
+// inNamespaces runs the tests again, in namespaces of their own.
+func inNamespaces() (code int, err error) {
+	runtime.LockOSThread() // the child ends with the thread
+	child, err := netlab.Command(os.Args[1:]...)
+	if err != nil {
+		return 0, err
+	}
+	if os.Getenv(binaryVariable) == "" {
+		folder, err := os.MkdirTemp("", "knockwall-test-")
+		if err != nil {
+			return 0, err
+		}
+		defer os.RemoveAll(folder)
+		binary := filepath.Join(folder, "knockwall")
+		arguments := []string{"build", "-o", binary}
+		if raceEnabled {
+			arguments = append(arguments, "-race")
+		}
+		build := exec.Command("go", append(arguments, "../cmd/knockwall")...)
+		if out, err := build.CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("building knockwall: %w\n%s", err, out)
+		}
+		child.Env = append(child.Env, binaryVariable+"="+binary)
+	}
+	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// The fuzzer talks to its workers over files that it hands down.
+	err = child.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode(), nil
+	}
+	return 0, err
+}

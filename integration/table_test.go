@@ -1,0 +1,181 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// tables are the rule sets whose listings are reviewed as text: the golden files
+// of package ruleset.
+var tables = []string{"small", "full", "odd"}
+
+const tableFolder = "../ruleset/testdata/tables"
+
+// queueStatement is what nft cannot list of a rule whose queueing is done by
+// x_tables; the version of nft decides what it says in its place.
+var (
+	queueStatement = regexp.MustCompile(`(?m) queue (flags bypass )?to \d+$`)
+	foreignTarget  = regexp.MustCompile(`(?m)( xt target "?NFQUEUE"?)?[ \t]*\n*$`)
+)
+
+// The kernel's listing of an installed table is the golden text, which is what
+// `knockwall ruleset` prints; installed once more, nothing of it changes; and
+// nothing but that table is touched.
+func TestTheKernelListsTheGoldenTable(t *testing.T) {
+	for _, name := range tables {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			const foreign = "table inet other {\n\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\t\ttcp dport 1 drop\n\t}\n}\n"
+			l.nftScript(foreign)
+			golden, err := os.ReadFile(filepath.Join(tableFolder, name+".nft"))
+			must(t, err)
+			loaded := ruleset.Load(filepath.Join(tableFolder, name+".hcl"))
+			if loaded.Config == nil {
+				t.Fatal(loaded.Diagnostics)
+			}
+			table := ruleset.NewTable(loaded.Config, loaded.Config.Wall.Numbers(0))
+
+			must(t, l.server.Do(func() error {
+				k, err := ruleset.OpenKernel()
+				if err != nil {
+					return err
+				}
+				defer k.Close()
+				for round := range 2 {
+					if err := k.Install(table, nil); err != nil {
+						return err
+					}
+					l.compareListing(t, k, string(golden), l.nft("list", "table", "inet", table.Name))
+					l.compareQueues(t, string(golden), round)
+				}
+				return nil
+			}))
+			if got := l.nft("list", "table", "inet", "other"); got != foreign {
+				t.Errorf("another table has changed:\n%s", cmp.Diff(foreign, got))
+			}
+
+			out, err := knockwall("ruleset", "--config", filepath.Join(tableFolder, name+".hcl")).Output()
+			must(t, err)
+			script := string(out)
+			if !strings.HasSuffix(script, string(golden)) {
+				t.Errorf("ruleset prints something else:\n%s", cmp.Diff(string(golden), script))
+			}
+			l.loadScript(t, script, string(golden), table.Name)
+		})
+	}
+}
+
+func (l *lab) compareListing(t *testing.T, k *ruleset.Kernel, golden, listed string) {
+	t.Helper()
+	if !k.NativeQueue() {
+		golden = queueStatement.ReplaceAllString(golden, "")
+		golden, listed = squeeze(golden), squeeze(foreignTarget.ReplaceAllString(listed, "\n"))
+	}
+	if diff := cmp.Diff(golden, listed); diff != "" {
+		t.Errorf("the kernel's listing (-golden +listed):\n%s", diff)
+	}
+}
+
+// squeeze removes empty lines and blanks at the end of lines.
+func squeeze(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		if line = strings.TrimRight(line, " \t\n"); line != "" {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
+
+// compareQueues reads the queues' numbers and flags back from the kernel, which
+// nft does not list where x_tables does the queueing.
+func (l *lab) compareQueues(t *testing.T, golden string, round int) {
+	t.Helper()
+	type queue struct {
+		number uint16
+		bypass bool
+	}
+	var got, want []queue
+	for _, m := range regexp.MustCompile(`queue (flags bypass )?to (\d+)`).FindAllStringSubmatch(golden, -1) {
+		p, err := packet.ParsePort(m[2])
+		must(t, err)
+		want = append(want, queue{p.Number, m[1] != ""})
+	}
+	conn, err := nftables.New()
+	must(t, err)
+	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	must(t, err)
+	for _, c := range chains {
+		if c.Table.Name == "other" {
+			continue
+		}
+		rules, err := conn.GetRules(c.Table, c)
+		must(t, err)
+		for _, r := range rules {
+			for _, e := range r.Exprs {
+				switch e := e.(type) {
+				case *expr.Queue:
+					got = append(got, queue{e.Num, e.Flag&expr.QueueFlagBypass != 0})
+				case *expr.Target:
+					info := *e.Info.(*xt.Unknown)
+					got = append(got, queue{uint16(info[0]) | uint16(info[1])<<8, info[4]&1 != 0})
+				}
+			}
+		}
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(queue{})); diff != "" {
+		t.Errorf("round %d: the queues (-golden +kernel):\n%s", round, diff)
+	}
+}
+
+// loadScript loads what `ruleset` prints, twice, where the kernel has what nft's
+// queue statement needs.
+func (l *lab) loadScript(t *testing.T, script, golden, table string) {
+	t.Helper()
+	native := false
+	must(t, l.server.Do(func() error {
+		k, err := ruleset.OpenKernel()
+		if err == nil {
+			native = k.NativeQueue()
+			k.Close()
+		}
+		return err
+	}))
+	if !native {
+		return // the virtual machine's kernel has it
+	}
+	for range 2 {
+		l.nftScript(script)
+		if diff := cmp.Diff(golden, l.nft("list", "table", "inet", table)); diff != "" {
+			t.Errorf("the listing of the loaded script (-golden +listed):\n%s", diff)
+		}
+	}
+}
+
+// The daemon takes its groups and queues in turn, so that a table never names a
+// number that is just being bound; restarted, it leaves the rest of the table
+// as it was.
+func TestRestartTakesTheOtherNumbers(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	for round, group := range []string{"group 7100", "group 7101", "group 7100"} {
+		d := l.run(misuseRules)
+		if listing := l.nft("list", "table", "inet", "knockwall"); !strings.Contains(listing, group) {
+			t.Errorf("round %d: the rules do not log to %s", round, group)
+		}
+		d.end(syscall.SIGTERM)
+	}
+}

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"os/exec"
 	"strings"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -40,3 +44,33 @@ func (l *lab) nft(arguments ...string) string {
 	}
 	return out.String()
 }
+
+// windowEvents hears of the windows that open on a host.
+type windowEvents struct{ conn *netlink.Conn }
+
+// newWindowEvents listens on the host that the caller is on.
+func newWindowEvents() (*windowEvents, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &windowEvents{conn}, conn.JoinGroup(unix.NFNLGRP_NFTABLES)
+}
+
+// wait waits until a set has got an element.
+func (e *windowEvents) wait(timeout time.Duration) error {
+	e.conn.SetReadDeadline(time.Now().Add(timeout))
+	for {
+		messages, err := e.conn.Receive()
+		if err != nil {
+			return err
+		}
+		for _, m := range messages {
+			if m.Header.Type == unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWSETELEM {
+				return nil
+			}
+		}
+	}
+}
+
+func (e *windowEvents) close() { e.conn.Close() }

@@ -83,6 +83,7 @@ func TestClientsThatKnock(t *testing.T) {
 // outlives its window.
 func TestSSHThroughConnect(t *testing.T) {
 	t.Parallel()
+	needsRoot(t, "sshd switches users, and a user namespace of one's own has one")
 	sshd, ssh, keygen := needs(t, "sshd"), needs(t, "ssh"), needs(t, "ssh-keygen")
 	l := newLab(t)
 	file := func(name string) string { return filepath.Join(l.folder, name) }

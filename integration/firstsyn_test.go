@@ -45,6 +45,7 @@ func TestLetInOnTheFirstPacket(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t)
 			if c.spread {
+				needsRoot(t, "rps_cpus belongs to the initial user namespace")
 				if runtime.NumCPU() < 2 {
 					t.Skip("this machine has one CPU, so nothing overtakes")
 				}

@@ -134,6 +134,22 @@ func needs(t testing.TB, program string) string {
 	return path
 }
 
+// needsRoot skips the test where the lab is in a user namespace of its own, as
+// it is unless root runs the tests.
+func needsRoot(t testing.TB, why string) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/uid_map")
+	must(t, err)
+	// The initial user namespace maps all there is.
+	if fields := strings.Fields(string(b)); len(fields) == 3 && fields[2] == "4294967295" {
+		return
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatalf("CI has to run this as root: %s", why)
+	}
+	t.Skipf("run as root to test this: %s", why)
+}
+
 // output is what a program has written so far.
 type output struct {
 	mu sync.Mutex
@@ -180,8 +196,13 @@ func (l *lab) rules(text string) string {
 // launch starts the daemon without waiting for anything.
 func (l *lab) launch(rules string) *daemon {
 	l.t.Helper()
+	return l.launchFile(l.rules(rules))
+}
+
+func (l *lab) launchFile(path string) *daemon {
+	l.t.Helper()
 	d := &daemon{lab: l, log: &output{}, control: filepath.Join(l.folder, "control"), exited: make(chan error, 1)}
-	d.cmd = knockwall("run", "--config", l.rules(rules), "--control", d.control)
+	d.cmd = knockwall("run", "--config", path, "--control", d.control)
 	d.cmd.Stderr = d.log
 	must(l.t, on(l.server, d.cmd))
 	go func() { d.exited <- d.cmd.Wait() }()
@@ -197,7 +218,12 @@ func (l *lab) launch(rules string) *daemon {
 // run starts the daemon and waits until the wall stands.
 func (l *lab) run(rules string) *daemon {
 	l.t.Helper()
-	d := l.launch(rules)
+	return l.runFile(l.rules(rules))
+}
+
+func (l *lab) runFile(path string) *daemon {
+	l.t.Helper()
+	d := l.launchFile(path)
 	eventually(l.t, "the daemon guards", func() bool {
 		select {
 		case err := <-d.exited:

@@ -107,7 +107,7 @@ type attempt struct {
 	key          key
 	taken        uint8
 	early        uint32 // steps heard before their turn: bit i is step i
-	redialled    uint32 // those of early that may be no more than the last step again
+	redialled    uint32 // those of early, or the last one of all, that may be no more than the step just taken again
 	started      time.Duration
 	chain        int32 // next of the same bucket, or next free
 	older, newer int32
@@ -203,11 +203,16 @@ func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 		return out
 	case a.taken > 0 && d.Steps[a.taken-1] == p.Port && !(complete && d.Steps[0] == p.Port):
 		// The step just taken, from a new connection. Where the same port comes
-		// once more in the sequence it may also be that step, overtaking another.
-		if fits != none {
+		// once more in the sequence it may also be that step, overtaking another;
+		// after the last step it may be the last of a new attempt, likewise.
+		switch {
+		case fits != none:
 			t.hear(i, fits, p, at)
 			a.early |= 1 << fits
 			a.redialled |= 1 << fits
+		case complete:
+			t.hear(i, len(d.Steps)-1, p, at)
+			a.redialled = 1 << (len(d.Steps) - 1)
 		}
 		return out
 	case fits != none:
@@ -215,6 +220,15 @@ func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 		a.early |= 1 << fits
 		out.Progress = Early
 		return out
+	}
+	if last := len(d.Steps) - 1; complete && a.redialled != 0 && at-a.started-heard[last].since() <= t.reorder {
+		// It was the last of a new attempt, and has overtaken this one.
+		a.started += heard[last].since()
+		heard[last].at = 0
+		a.taken, a.early = 0, a.redialled
+		t.unlist(i)
+		t.list(i)
+		return t.Knock(door, p, now)
 	}
 	if !complete {
 		out.Ended, out.EndedAt = WrongOrder, int(a.taken)
@@ -258,12 +272,11 @@ func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
 	d := &t.doors[a.key.door]
 	taken := int(a.taken)
 	if at-a.started > d.Timeout {
-		ended := TooLate
-		if taken == len(d.Steps) {
-			ended = NotEnded
-		}
 		t.remove(i)
-		return ended, taken
+		if taken == len(d.Steps) {
+			return NotEnded, 0
+		}
+		return TooLate, taken
 	}
 	heard := t.hearings(i)
 	restart := none // the wrong knock that was also a first one
@@ -284,7 +297,7 @@ func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
 		}
 	}
 	if !wrong {
-		return NotEnded, taken
+		return NotEnded, 0
 	}
 	if restart == none {
 		t.remove(i)

@@ -17,13 +17,13 @@ func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Read the rule files and say all that is wrong with them",
-		Long: `check reads the rule files as run would, and says all that is wrong with them,
-or unwise, each with its file, line and place. It changes nothing and needs no
-privilege. Its exit code is 2 if there is an error; warnings are none.`,
+		Long: `check reads the rule files as run would, and says all that is wrong or unwise in
+them, with file and line. It changes nothing and needs no privilege. Its exit
+code is 2 if there is an error, and 0 if there are only warnings.`,
 		Example: `  knockwall check
   knockwall check --config ssh.hcl
   knockwall check --json | jq '.diagnostics[].summary'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	config := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the result as JSON")

@@ -29,11 +29,11 @@ func demoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
 		Short: "See it at work: two hosts and a wall, in a network of their own",
-		Long: `demo makes two hosts out of network namespaces, puts up a wall on one of them, and
-knocks at it from the other, on this machine's real kernel. It needs no root, and
-touches nothing outside of the network that it makes and removes.`,
+		Long: `demo makes two hosts out of network namespaces, puts up a wall on one of them,
+and knocks at it from the other, on this machine's real kernel. It needs no
+root, and touches nothing outside of the network that it makes and removes.`,
 		Example: "  knockwall demo",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if !netlab.Inside() {
 				return demoInNamespaces(c)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -19,12 +20,18 @@ type reach struct {
 
 func reachFlags(c *cobra.Command) *reach {
 	r := &reach{}
-	c.Flags().BoolVarP(&r.ipv4, "ipv4", "4", false, "use IPv4 only")
-	c.Flags().BoolVarP(&r.ipv6, "ipv6", "6", false, "use IPv6 only")
-	c.Flags().BoolVarP(&r.udp, "udp", "u", false, "knock by UDP where a port does not say which")
-	c.MarkFlagsMutuallyExclusive("ipv4", "ipv6")
-	milliseconds := c.Flags().UintP("delay", "d", 0, "`milliseconds` between two knocks")
-	c.PreRun = func(*cobra.Command, []string) { r.pause = time.Duration(*milliseconds) * time.Millisecond }
+	c.Flags().BoolVarP(&r.ipv4, "ipv4", "4", false, "use the host's IPv4 addresses only")
+	c.Flags().BoolVarP(&r.ipv6, "ipv6", "6", false, "use the host's IPv6 addresses only")
+	c.Flags().BoolVarP(&r.udp, "udp", "u", false, "knock by UDP at ports that do not say which")
+	// Of 32 bits, as more milliseconds than that are not a time.Duration.
+	milliseconds := c.Flags().Uint32P("delay", "d", 0, "`MILLISECONDS` between two knocks")
+	c.PreRunE = func(*cobra.Command, []string) error {
+		if r.ipv4 && r.ipv6 {
+			return usage("-4 and -6 exclude each other: leave both out to use what the host has")
+		}
+		r.pause = time.Duration(*milliseconds) * time.Millisecond
+		return nil
+	}
 	return r
 }
 
@@ -59,19 +66,20 @@ func knockCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "knock [flags] HOST PORT[:PROTO|/PROTO]...",
 		Short: "Knock at a host: send its sequence",
-		Long: `knock sends one knock after the other, each a SYN to a TCP port or a datagram to a
-UDP port, and waits for no answer. Its exit code is 0 when all were sent: whether
-a door has opened shows when you connect. If the host's name has several
+		Long: `knock sends one knock after the other, each a SYN to a TCP port or a datagram to
+a UDP port, and waits for no answer. Its exit code is 0 when all were sent:
+whether a door has opened shows when you connect. If the host's name has several
 addresses, the first one is knocked at.
 
-Flags and ports are those of knockd's client knock.`,
+A PORT is TCP unless it says otherwise: 27911/udp, or 27911:udp as knockd's
+client has it, whose other flags are the same, too.`,
 		Example: `  knockwall knock example.org 4113 27911:udp 1840 && ssh example.org
   knockwall knock -6 -v -d 50 example.org 4113 27911/udp 1840
   knockwall knock -u 192.0.2.1 4113 27911 1840`,
-		Args: cobra.MinimumNArgs(2),
+		Args: takes("a HOST and at least one PORT", 2, math.MaxInt),
 	}
 	r := reachFlags(c)
-	verbose := c.Flags().BoolP("verbose", "v", false, "say each knock")
+	verbose := c.Flags().BoolP("verbose", "v", false, "name each knock as it is sent")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		ports, err := r.ports(arguments[1:])
 		if err != nil {
@@ -94,18 +102,19 @@ func connectCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "connect [flags] HOST PORT KNOCK...",
 		Short: "Knock and connect: an ssh ProxyCommand",
-		Long: `connect knocks at a host, connects to its PORT, and joins the connection with
-stdin and stdout: what ssh wants of a ProxyCommand. If the host's name has
-several addresses, they are tried in turn.`,
+		Long: `connect knocks at a host, connects to its TCP port PORT, and joins the
+connection with stdin and stdout: what ssh wants of a ProxyCommand. Each KNOCK
+is a port as in "knockwall knock". If the host's name has several addresses,
+they are tried in turn: knocked at, then connected to.`,
 		Example: `  ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org
 
   # in ~/.ssh/config, for good:
   Host example.org
       ProxyCommand knockwall connect %h %p 4113 27911/udp 1840`,
-		Args: cobra.MinimumNArgs(3),
+		Args: takes("a HOST, its PORT and at least one KNOCK", 3, math.MaxInt),
 	}
 	r := reachFlags(c)
-	timeout := c.Flags().Duration("timeout", 10*time.Second, "how long to try to connect to each address")
+	timeout := c.Flags().Duration("timeout", 10*time.Second, "give up on an address after `DURATION`, as 500ms or 1m")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		to, err := packet.ParsePort(arguments[1])
 		if err != nil {

@@ -14,8 +14,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/knockwall/knockwall/internal/control"
 )
@@ -78,10 +80,17 @@ open for that one source, for new connections, for a short time.`,
   ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          isCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.CompletionOptions.DisableDefaultCmd = true // completionCommand has the shells that Linux has
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
+	root.SuggestionsMinimumDistance = 2 // letters, for a name that is mistyped
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+			kind, _ := pflag.UnquoteUsage(wrong.GetFlag())
+			err = fmt.Errorf("--%s takes %s, and not %q", wrong.GetFlag().Name, kind, wrong.GetValue())
+		}
 		return usage("%w. See %q", err, c.CommandPath()+" --help")
 	})
 	root.AddCommand(
@@ -93,12 +102,61 @@ open for that one source, for new connections, for a short time.`,
 		connectCommand(),
 		demoCommand(),
 		versionCommand(),
+		completionCommand(),
 	)
-	for _, c := range append(root.Commands(), root) {
+	help := helpCommand()
+	root.SetHelpCommand(help)
+	for _, c := range append(root.Commands(), root, help) {
 		c.Args = asUsage(c.Args)
 	}
 	return root
 }
+
+// helpCommand takes the place of cobra's, which is content with any topic.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "help [COMMAND]",
+		Short:   "Explain a command",
+		Example: "  knockwall help run",
+		Args:    isCommand,
+		RunE: func(c *cobra.Command, arguments []string) error {
+			about, _, err := c.Root().Find(arguments)
+			if err != nil {
+				return err
+			}
+			return about.Help()
+		},
+	}
+}
+
+// isCommand takes the name of a command, or nothing.
+func isCommand(c *cobra.Command, arguments []string) error {
+	if len(arguments) == 0 {
+		return nil
+	}
+	root := c.Root()
+	if about, _, err := root.Find(arguments[:1]); c != root && err == nil && about != root {
+		return takes("at most one argument", 0, 1)(c, arguments)
+	}
+	if near := root.SuggestionsFor(arguments[0]); len(near) > 0 {
+		return fmt.Errorf("there is no command %q; there is %q", arguments[0], near[0])
+	}
+	return fmt.Errorf("there is no command %q", arguments[0])
+}
+
+// takes checks how many arguments there are, from least to most of them; what
+// says what they are.
+func takes(what string, least, most int) cobra.PositionalArgs {
+	return func(c *cobra.Command, arguments []string) error {
+		if n := len(arguments); n < least || n > most {
+			return fmt.Errorf("%s takes %s", c.Name(), what)
+		}
+		return nil
+	}
+}
+
+// noArguments is what a command takes that takes none.
+var noArguments = takes("no arguments, only flags", 0, 0)
 
 // asUsage makes wrong arguments an error of usage.
 func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
@@ -112,10 +170,10 @@ func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // configFlag adds the flag of every command that reads rule files.
 func configFlag(c *cobra.Command) *string {
-	return c.Flags().String("config", "/etc/knockwall.d", "`folder or file` with the rules; of a folder, every *.hcl")
+	return c.Flags().String("config", "/etc/knockwall.d", "`PATH` of a rule file, or of a folder of *.hcl files")
 }
 
 // controlFlag adds the flag of every command that talks to the daemon.
 func controlFlag(c *cobra.Command) *string {
-	return c.Flags().String("control", control.DefaultPath, "`path` of the daemon's control socket")
+	return c.Flags().String("control", control.DefaultPath, "`PATH` of the daemon's control socket")
 }

@@ -13,15 +13,15 @@ func rulesetCommand() *cobra.Command {
 		Use:   "ruleset",
 		Short: "Print the nftables table that run would install, as an nft script",
 		Long: `ruleset prints, as an nft script, the table that run would install. It changes
-nothing and needs no privilege. The script replaces the table of that name in one
-transaction, however often it is run, and closes all windows: it is for reading,
-and for reviewing a change.
+nothing and needs no privilege. It is for reading, and for reviewing a change:
+nft -f would put the table in place of the one there is, in one transaction, and
+close all windows.
 
-On a kernel without nftables' own queue expression, run uses NFQUEUE of x_tables
-in its place; the script shows queue all the same.`,
+On a kernel whose nftables cannot queue by themselves, run uses x_tables'
+NFQUEUE in place of "queue"; the script says "queue" all the same.`,
 		Example: `  knockwall ruleset --config ssh.hcl
-  knockwall ruleset | diff - <(sudo nft list table inet knockwall)`,
-		Args: cobra.NoArgs,
+  knockwall ruleset | less`,
+		Args: noArguments,
 	}
 	path := configFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {

@@ -24,17 +24,18 @@ func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Put up the wall and mind the doors: the daemon",
-		Long: `run puts up the wall that the rule files describe, and minds its doors until it is
-told to stop by SIGTERM or SIGINT; a second signal ends it at once. Connections
-that are established go on, whatever becomes of the wall. What happens at the
-doors is written to stderr, a line for each event.
+		Long: `run puts up the wall that the rule files describe, and minds its doors until it
+is told to stop by SIGTERM or SIGINT (Ctrl-C); a second signal ends it at once.
+It needs root, or the capability CAP_NET_ADMIN. Connections that are established
+go on, whatever becomes of the wall. What happens at the doors is written to
+stderr, a line for each event.
 
 When run ends, the wall stays: open windows admit until their time is up, and
-strangers are refused. on_stop = "remove" in the rule files takes it down instead.
-By hand that is: nft delete table inet knockwall`,
+strangers are refused. With on_stop = "remove" in the rule files it goes, too.
+To take it down by hand: nft delete table inet knockwall`,
 		Example: `  sudo knockwall run --config ssh.hcl
-  sudo knockwall run --config /etc/knockwall.d --control /run/knockwall/control.sock`,
-		Args: cobra.NoArgs,
+  sudo knockwall run    # every *.hcl in /etc/knockwall.d`,
+		Args: noArguments,
 	}
 	config := configFlag(c)
 	path := controlFlag(c)

@@ -19,14 +19,15 @@ func statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show doors, open windows, attempts under way and counters",
 		Long: `status asks the daemon which doors it minds, which windows are open and for how
-long yet, who is knocking, and what it has counted since it started.
+much longer, who is knocking, and what it has counted since it started. It needs
+the right to use the control socket: that of root, or of the socket's group.
 
-With --json it prints what GET /v1/status on the control socket answers. Times
-are in seconds there.`,
+With --json it prints what GET /v1/status on the control socket answers, times
+in seconds.`,
 		Example: `  sudo knockwall status
-  sudo knockwall status --json | jq '.windows[] | .source'
+  sudo knockwall status --json | jq -r '.windows[].source'
   sudo curl --unix-socket /run/knockwall/control.sock http://knockwall/v1/status`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 	}
 	path := controlFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the status as JSON")

@@ -13,7 +13,7 @@ func versionCommand() *cobra.Command {
 		Use:     "version",
 		Short:   "Say which knockwall this is",
 		Example: "  knockwall version",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(c.OutOrStdout(), "knockwall %s (%s, %s/%s)\n",
 				version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)

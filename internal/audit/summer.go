@@ -10,8 +10,9 @@ import (
 )
 
 // The bounds of what a flood of packets can write: in each interval, for each
-// door and kind, so many events as they happen, and then one more for each of
-// their sources and one for all others together.
+// door and kind, so many events as they happen, and then a sum for each of
+// their sources, in as many parts as there are kinds that are summed up, and
+// one for all others together.
 const (
 	SumInterval = 10 * time.Second
 	sumLeading  = 32
@@ -20,8 +21,8 @@ const (
 // Summer passes events on to a sink, and sums up those of which strangers can
 // cause as many as they like: knock, reset and refused. The first of a source
 // is passed on at once; what follows it is counted, and passed on as one event
-// when the interval is over, or before the source's next event of another kind,
-// so that its story stays in order.
+// when the interval is over, or before the source's next event of another kind
+// that is passed on at once, so that its story stays in order.
 type Summer struct {
 	sink Sink
 
@@ -53,11 +54,7 @@ func (s *Summer) Record(e Event) {
 	case Knock, Reset, Refused:
 		s.sum(e)
 	default:
-		for _, kind := range summed {
-			if known := s.sums[sumKey{kind, e.Door, e.Source}]; known != nil {
-				s.pass(known)
-			}
-		}
+		s.settle(e.Door, e.Source)
 		s.sink.Record(e)
 	}
 }
@@ -72,6 +69,7 @@ func (s *Summer) sum(e Event) {
 	group := sumKey{kind: e.Kind, door: e.Door}
 	if s.leading[group] < sumLeading {
 		s.leading[group]++
+		s.settle(e.Door, e.Source)
 		s.sink.Record(e)
 		e.Count = 0
 		s.sums[key] = &e
@@ -86,6 +84,23 @@ func (s *Summer) sum(e Event) {
 	others.Count += e.Count
 }
 
+// settle passes on what was counted of a source at a door, in the order it
+// happened.
+func (s *Summer) settle(door string, source packet.Source) {
+	var sums []*Event
+	for _, kind := range summed {
+		if known := s.sums[sumKey{kind, door, source}]; known != nil {
+			sums = append(sums, known)
+		}
+	}
+	slices.SortStableFunc(sums, byTime)
+	for _, e := range sums {
+		s.pass(e)
+	}
+}
+
+func byTime(a, b *Event) int { return a.Time.Compare(b.Time) }
+
 // pass passes on what was counted since the last time.
 func (s *Summer) pass(e *Event) {
 	if e.Count > 0 {
@@ -99,7 +114,7 @@ func (s *Summer) pass(e *Event) {
 func (s *Summer) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	events := slices.SortedFunc(maps.Values(s.sums), func(a, b *Event) int { return a.Time.Compare(b.Time) })
+	events := slices.SortedFunc(maps.Values(s.sums), byTime)
 	for _, e := range events {
 		s.pass(e)
 	}

@@ -19,6 +19,9 @@ import (
 // "ip", "ip4" or "ip6".
 func Resolve(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return nil, fmt.Errorf("looking up %s: %s", host, dns.Err) // which says no more of the name
+	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up %s: %w", host, err)
 	}
@@ -41,6 +44,9 @@ func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pause time
 			case <-ctx.Done():
 				return ctx.Err()
 			}
+		}
+		if err := ctx.Err(); err != nil {
+			return err
 		}
 		said(p)
 		if err := knock(host, p); err != nil {
@@ -91,23 +97,41 @@ func socketAddress(host netip.Addr, port uint16) (int, unix.Sockaddr, error) {
 	return unix.AF_INET6, to, nil
 }
 
+// settle is how long a host may take to act on the knocks after it has rejected
+// a connection.
+const settle = 100 * time.Millisecond
+
 // Connect knocks at each of a host's addresses in turn and connects to its TCP
-// port, until that works within timeout.
+// port, until that works within timeout. A door that rejects strangers may
+// reject a SYN that has overtaken its knocks on the way, so a connection that is
+// refused is tried once more.
 func Connect(ctx context.Context, host []netip.Addr, port uint16, knocks []packet.Port, pause, timeout time.Duration) (*net.TCPConn, error) {
 	var failures []error
 	for _, addr := range host {
 		err := Knock(ctx, addr, knocks, pause, func(packet.Port) {})
 		if err == nil {
-			dialer := net.Dialer{Timeout: timeout}
-			var conn net.Conn
-			if conn, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(addr, port).String()); err == nil {
-				return conn.(*net.TCPConn), nil
+			var conn *net.TCPConn
+			conn, err = dial(ctx, netip.AddrPortFrom(addr, port), timeout)
+			if errors.Is(err, unix.ECONNREFUSED) {
+				select {
+				case <-time.After(settle):
+					conn, err = dial(ctx, netip.AddrPortFrom(addr, port), timeout)
+				case <-ctx.Done():
+				}
+			}
+			if err == nil {
+				return conn, nil
 			}
 			err = fmt.Errorf("connecting after the knocks: %w", err)
 		}
 		failures = append(failures, err)
 	}
 	return nil, errors.Join(failures...)
+}
+
+func dial(ctx context.Context, to netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
+	dialer := net.Dialer{Timeout: timeout}
+	return dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
 }
 
 // Join copies what is read from in to the connection, and what comes from the

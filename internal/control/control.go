@@ -35,6 +35,10 @@ const (
 // the place of a socket that a killed daemon has left, but not of one that is
 // answered, and of no other file.
 func Listen(path string) (net.Listener, error) {
+	// To the kernel, either of these is a socket that everybody may use.
+	if path == "" || path[0] == '@' {
+		return nil, fmt.Errorf("%q is not the path of a file: name another with --control", path)
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder of the control socket: %w", err)
 	}
@@ -62,10 +66,18 @@ func Listen(path string) (net.Listener, error) {
 	mask := syscall.Umask(0o117)
 	defer syscall.Umask(mask)
 	l, err := net.Listen("unix", path)
+	if errors.Is(err, syscall.EINVAL) {
+		return nil, tooLong(path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listening for control: %w", err)
 	}
 	return l, nil
+}
+
+// tooLong is what the kernel means by EINVAL: unix(7), "Pathname sockets".
+func tooLong(path string) error {
+	return fmt.Errorf("the path of a socket may have 107 bytes, and %s has %d: name a shorter one with --control", path, len(path))
 }
 
 // Serve answers on l until ctx ends.
@@ -144,6 +156,10 @@ func (c *Client) get(ctx context.Context, path string, to any) error {
 		return fmt.Errorf("no knockwall listens at %s: start it with `knockwall run`, or name its socket with --control", c.path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("the control socket %s is not yours to use: try it with sudo, or join the group that owns it", c.path)
+	case errors.Is(err, syscall.EINVAL):
+		return tooLong(c.path)
+	case os.IsTimeout(err):
+		return fmt.Errorf("who listens at %s does not answer: see what became of the daemon", c.path)
 	case err != nil:
 		return fmt.Errorf("asking the daemon: %w", err)
 	}

@@ -110,26 +110,22 @@ func ParsePortRange(s string) (PortRange, error) {
 		numbers = s[:i]
 	}
 	first, last, isRange := strings.Cut(numbers, "-")
-	var err error
-	if r.First, err = parsePortNumber(first); err != nil {
-		return PortRange{}, err
+	if !isRange {
+		last = first
 	}
-	r.Last = r.First
-	if isRange {
-		if r.Last, err = parsePortNumber(last); err != nil {
-			return PortRange{}, err
-		}
-		if r.Last < r.First {
-			return PortRange{}, fmt.Errorf("the range %s ends before it begins", numbers)
-		}
+	var ok1, ok2 bool
+	r.First, ok1 = parsePortNumber(first)
+	r.Last, ok2 = parsePortNumber(last)
+	if !ok1 || !ok2 {
+		return PortRange{}, fmt.Errorf("%q is not a port: ports are whole numbers from 1 to 65535", numbers)
+	}
+	if r.Last < r.First {
+		return PortRange{}, fmt.Errorf("the range %s ends before it begins", numbers)
 	}
 	return r, nil
 }
 
-func parsePortNumber(s string) (uint16, error) {
-	n, err := strconv.ParseUint(s, 10, 16)
-	if err != nil || n == 0 {
-		return 0, fmt.Errorf("%q is not a port: ports are whole numbers from 1 to 65535", s)
-	}
-	return uint16(n), nil
+func parsePortNumber(s string) (n uint16, ok bool) {
+	wide, err := strconv.ParseUint(s, 10, 16)
+	return uint16(wide), err == nil && wide > 0
 }

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
+)
+
+// TestMain lets the scripts run this binary as knockwall.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"knockwall": main})
+}
+
+// TestScripts pins what a user sees of the commands that need no privilege.
+// What their output is compared with is in the scripts; -update is not for them.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":        exits,
+			"unprivileged": unprivileged,
+			"deadsocket":   deadSocket,
+			"service":      service,
+		},
+		Condition: func(name string) (bool, error) {
+			if name == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", name)
+		},
+		Setup: func(e *testscript.Env) error {
+			// A socket's path may have 107 bytes, and that of the work folder, which is
+			// named after the script, has most of them.
+			folder, err := os.MkdirTemp("", "kw")
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { os.RemoveAll(folder) })
+			e.Setenv("RUN", folder)
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each program ends a second late
+			return nil
+		},
+	})
+}
+
+// exits runs a program, which must end with exactly this code:
+//
+//	exits 2 knockwall check
+//
+// Its output is there for stdout and stderr, as after exec.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM [ARGUMENT...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec(args[1], args[2:]...)
+	var failure *exec.ExitError
+	got := 0
+	switch {
+	case errors.As(err, &failure):
+		got = failure.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// unprivileged does what exits does, with a program that may not change the
+// firewall even if root runs the tests.
+func unprivileged(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: unprivileged CODE PROGRAM [ARGUMENT...]")
+	}
+	if os.Geteuid() == 0 {
+		// Of util-linux. It ends with code 127 or 1 and its own name in stderr where it
+		// cannot take the capability away, and runs nothing then.
+		args = slices.Concat(args[:1], []string{"setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"}, args[1:])
+	}
+	exits(ts, false, args)
+}
+
+// deadSocket leaves a socket behind that nobody listens at.
+func deadSocket(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: deadsocket PATH")
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: args[0]})
+	ts.Check(err)
+	l.SetUnlinkOnClose(false)
+	ts.Check(l.Close())
+}
+
+// service listens at a TCP port of 127.0.0.1, whose number it puts into $PORT,
+// and answers each connection with a line and what it was sent, in capitals.
+func service(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: service")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv("PORT", strconv.Itoa(l.Addr().(*net.TCPAddr).Port))
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				b := make([]byte, 100)
+				n, _ := conn.Read(b)
+				fmt.Fprintf(conn, "welcome\n%s", strings.ToUpper(string(b[:n])))
+			}()
+		}
+	}()
+}
+
+// commands returns all commands that a user can name.
+func commands() []*cobra.Command {
+	root := rootCommand()
+	root.InitDefaultHelpCmd()
+	return append(root.Commands(), root)
+}
+
+func TestEachCommandHasHelpThatTeachesByExample(t *testing.T) {
+	for _, c := range commands() {
+		t.Run(c.Name(), func(t *testing.T) {
+			var out, errs strings.Builder
+			arguments := append(strings.Fields(c.CommandPath())[1:], "--help")
+			if code := run(t.Context(), arguments, strings.NewReader(""), &out, &errs); code != exitDone || errs.Len() > 0 {
+				t.Errorf("exit code %d, stderr %q", code, errs.String())
+			}
+			_, examples, found := strings.Cut(out.String(), "\nExamples:\n")
+			if !found || !strings.Contains(examples, c.CommandPath()) {
+				t.Errorf("no example of %q:\n%s", c.CommandPath(), out.String())
+			}
+			for line := range strings.Lines(out.String()) {
+				line = strings.TrimSuffix(line, "\n")
+				if n := utf8.RuneCountInString(line); n > 80 {
+					t.Errorf("%d columns: %s", n, line)
+				}
+				if strings.HasSuffix(line, " ") {
+					t.Errorf("blanks at the end: %q", line)
+				}
+			}
+		})
+	}
+}
+
+func TestEachCommandRefusesWhatItDoesNotKnowAsWrongUsage(t *testing.T) {
+	for _, c := range commands() {
+		arguments := append(strings.Fields(c.CommandPath())[1:], "--no-such-flag")
+		var out, errs strings.Builder
+		if code := run(t.Context(), arguments, strings.NewReader(""), &out, &errs); code != exitUsage {
+			t.Errorf("%v: exit code %d", arguments, code)
+		}
+		want := fmt.Sprintf("knockwall: unknown flag: --no-such-flag. See %q\n", c.CommandPath()+" --help")
+		if errs.String() != want {
+			t.Errorf("%v: stderr %q, want %q", arguments, errs.String(), want)
+		}
+		if out.Len() > 0 {
+			t.Errorf("%v: stdout %q", arguments, out.String())
+		}
+	}
+}
+
+func TestEachScriptIsRun(t *testing.T) {
+	files, err := os.ReadDir("testdata/script")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if filepath.Ext(f.Name()) != ".txtar" {
+			t.Errorf("%s is not a script: its name must end in .txtar", f.Name())
+		}
+	}
+}

@@ -1,0 +1,26 @@
+# ssh, for one person or a few.
+#
+# Everybody finds port 22 silent until they knock at three ports in this order.
+# Then the port is open for half a minute, for the address that has knocked and
+# for new connections: a session that has begun stays, however long it lasts.
+#
+# Choose your own sequence before you use this file: everybody can read this one.
+#
+#   knockwall knock server.example.org 4113 27911/udp 1840 && ssh server.example.org
+#
+# or once and for all, in ~/.ssh/config:
+#
+#   Host server.example.org
+#       ProxyCommand knockwall connect %h %p 4113 27911/udp 1840
+
+wall {
+  # Where you can always get in from, whatever you forget or break: your home,
+  # your provider's console, the host you administrate others from.
+  # trusted = ["198.51.100.7", "2001:db8:1::/64"]
+}
+
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  window   = "30s"
+}

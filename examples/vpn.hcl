@@ -1,0 +1,14 @@
+# A VPN that listens on a UDP port, such as WireGuard.
+#
+# Datagrams of a connection that the server has answered pass, so that a tunnel
+# which carries traffic stays up. When it has been quiet for longer than conntrack
+# remembers (two minutes by default), the client has to knock again: a
+# PersistentKeepalive of 25 s keeps that from happening.
+#
+#   knockwall knock vpn.example.org 30117 2204/udp 15890 && wg-quick up wg0
+
+door "vpn" {
+  ports    = ["51820/udp"]
+  sequence = [30117, "2204/udp", 15890]
+  window   = "1m"
+}

@@ -1,0 +1,8 @@
+package audit
+
+// The bounds that the tests are about.
+const (
+	SumLeading    = sumLeading
+	BufferSize    = bufferSize
+	ClosePatience = closePatience
+)

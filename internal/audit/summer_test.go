@@ -1,0 +1,322 @@
+package audit_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/audit"
+)
+
+// trail keeps the events that it is handed.
+type trail []audit.Event
+
+func (t *trail) Record(e audit.Event) { *t = append(*t, e) }
+
+// take returns in short what was handed over since it was last asked.
+func (t *trail) take() (events []string) {
+	for _, e := range *t {
+		s := fmt.Sprintf("%s %s", e.Kind, e.Door)
+		if e.Source.IsValid() {
+			s += " " + e.Source.String()
+		}
+		if e.Steps != 0 {
+			s += fmt.Sprintf(" %d/%d", e.Step, e.Steps)
+		}
+		if e.Reason != "" {
+			s += " " + e.Reason
+		}
+		events = append(events, fmt.Sprintf("%s ×%d", s, e.Count))
+	}
+	*t = nil
+	return events
+}
+
+func (t *trail) expect(tb testing.TB, what string, want ...string) {
+	tb.Helper()
+	if diff := cmp.Diff(want, t.take()); diff != "" {
+		tb.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+// summer runs f in a bubble with a Summer before a trail. Every event that f
+// records happens a second after the one before.
+func summer(t *testing.T, f func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event))) {
+	synctest.Test(t, func(t *testing.T) {
+		got := new(trail)
+		s := audit.NewSummer(got)
+		f(t, s, got, func(e audit.Event) {
+			e.Time = time.Now()
+			s.Record(e)
+			time.Sleep(time.Second)
+		})
+	})
+}
+
+func refused(n int) audit.Event {
+	return audit.Event{Kind: audit.Refused, Door: "ssh", Source: source(n), Port: tcp(22)}
+}
+
+func TestSummerPassesTheFirstOnAndSumsUpTheRest(t *testing.T) {
+	for _, kind := range []audit.Kind{audit.Knock, audit.Reset, audit.Refused} {
+		t.Run(string(kind), func(t *testing.T) {
+			summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+				e := audit.Event{Kind: kind, Door: "ssh", Source: source(1)}
+				record(e)
+				got.expect(t, "at once", string(kind)+" ssh 10.0.0.1 ×1")
+				for range 4 {
+					record(e)
+				}
+				got.expect(t, "before the interval is over")
+				s.Flush()
+				got.expect(t, "after the interval", string(kind)+" ssh 10.0.0.1 ×4")
+				s.Flush()
+				got.expect(t, "after an interval without events")
+				record(e)
+				got.expect(t, "at once in a new interval", string(kind)+" ssh 10.0.0.1 ×1")
+			})
+		})
+	}
+}
+
+// What strangers cannot cause is never summed up.
+func TestSummerPassesOtherKindsOn(t *testing.T) {
+	for _, kind := range []audit.Kind{
+		audit.Opened, audit.Refreshed, audit.Accepted, audit.Closed, audit.Expired,
+		audit.Overloaded, audit.Started, audit.Stopped,
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+				e := audit.Event{Kind: kind, Door: "ssh", Source: source(1)}
+				record(e)
+				record(e)
+				want := string(kind) + " ssh 10.0.0.1 ×1"
+				got.expect(t, "at once", want, want)
+				s.Flush()
+				got.expect(t, "after the interval")
+			})
+		})
+	}
+}
+
+func TestSummerAddsUpCounts(t *testing.T) {
+	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+		for n := range 4 {
+			e := refused(1)
+			e.Count = 10 * n // 0 is one event
+			record(e)
+		}
+		s.Flush()
+		got.expect(t, "all", "refused ssh 10.0.0.1 ×1", "refused ssh 10.0.0.1 ×60")
+	})
+}
+
+func TestSummerTellsSourcesDoorsAndKindsApart(t *testing.T) {
+	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+		events := []audit.Event{
+			{Kind: audit.Refused, Door: "ssh", Source: source(1)},
+			{Kind: audit.Refused, Door: "ssh", Source: source(2)},
+			{Kind: audit.Refused, Door: "vpn", Source: source(1)},
+			{Kind: audit.Knock, Door: "ssh", Source: source(1)},
+		}
+		want := []string{
+			"refused ssh 10.0.0.1 ×1", "refused ssh 10.0.0.2 ×1", "refused vpn 10.0.0.1 ×1", "knock ssh 10.0.0.1 ×1",
+		}
+		for _, e := range events {
+			record(e)
+		}
+		got.expect(t, "the first of each", want...)
+		for _, e := range events {
+			record(e)
+		}
+		s.Flush()
+		got.expect(t, "the sum of each", want...)
+	})
+}
+
+// A sum is passed on with what is known of the last event in it, and in the
+// order of these.
+func TestSummerPassesSumsOnAsTheyHappened(t *testing.T) {
+	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+		knock := func(n, step int) {
+			record(audit.Event{Kind: audit.Knock, Door: "ssh", Source: source(n), Step: step, Steps: 3})
+		}
+		knock(1, 1)
+		knock(2, 1)
+		knock(2, 2)
+		knock(1, 2)
+		last := time.Now()
+		knock(1, 3)
+		*got = nil
+		s.Flush()
+		if n := len(*got); n != 2 || !(*got)[1].Time.Equal(last) {
+			t.Errorf("of %d events the last did not happen %v", n, last)
+		}
+		got.expect(t, "sums", "knock ssh 10.0.0.2 2/3 ×1", "knock ssh 10.0.0.1 3/3 ×2")
+	})
+}
+
+// What was counted of a source comes before its next event of another kind, in
+// the order it happened.
+func TestSummerKeepsASourcesStoryInOrder(t *testing.T) {
+	knock := func(step int) audit.Event {
+		return audit.Event{Kind: audit.Knock, Door: "ssh", Source: source(1), Step: step, Steps: 3}
+	}
+	reset := audit.Event{Kind: audit.Reset, Door: "ssh", Source: source(1), Step: 2, Steps: 3}
+	opened := audit.Event{Kind: audit.Opened, Door: "ssh", Source: source(1), Step: 3, Steps: 3}
+	tests := []struct {
+		name   string
+		events []audit.Event
+		want   []string
+	}{
+		{
+			"knocks and the window",
+			[]audit.Event{knock(1), knock(2), knock(3), opened},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 3/3 ×2", "opened ssh 10.0.0.1 3/3 ×1"},
+		},
+		{
+			"knocks and a reset",
+			[]audit.Event{knock(1), knock(2), reset},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "reset ssh 10.0.0.1 2/3 ×1"},
+		},
+		{
+			"two sums and the window",
+			[]audit.Event{refused(1), knock(1), refused(1), knock(2), refused(1), knock(3), opened},
+			[]string{
+				"refused ssh 10.0.0.1 ×1", "knock ssh 10.0.0.1 1/3 ×1",
+				"refused ssh 10.0.0.1 ×2", "knock ssh 10.0.0.1 3/3 ×2",
+				"opened ssh 10.0.0.1 3/3 ×1",
+			},
+		},
+		{
+			"the window of another source",
+			[]audit.Event{knock(1), knock(2), {Kind: audit.Opened, Door: "ssh", Source: source(2)}},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "opened ssh 10.0.0.2 ×1"},
+		},
+		{
+			"the window at another door",
+			[]audit.Event{knock(1), knock(2), {Kind: audit.Opened, Door: "vpn", Source: source(1)}},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "opened vpn 10.0.0.1 ×1"},
+		},
+		{
+			"a window that opens twice",
+			[]audit.Event{knock(1), knock(2), opened, opened},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "opened ssh 10.0.0.1 3/3 ×1", "opened ssh 10.0.0.1 3/3 ×1"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+				for _, e := range tt.events {
+					record(e)
+				}
+				got.expect(t, "story", tt.want...)
+			})
+		})
+	}
+}
+
+// What is passed on early is not passed on again.
+func TestSummerCountsNothingTwice(t *testing.T) {
+	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+		for range 3 {
+			record(refused(1))
+			record(refused(1))
+			record(audit.Event{Kind: audit.Opened, Door: "ssh", Source: source(1)})
+		}
+		record(refused(1))
+		s.Flush()
+		total := 0
+		for _, e := range *got {
+			if e.Kind == audit.Refused {
+				total += e.Count
+			}
+		}
+		if total != 7 {
+			t.Errorf("%d are counted, want 7: %q", total, got.take())
+		}
+	})
+}
+
+func TestSummerBoundsWhatAFloodWrites(t *testing.T) {
+	const sources, rounds = 100_000, 3
+	// So many as they happen, as many sums of theirs, and one of all others.
+	const most = audit.SumLeading + audit.SumLeading + 1
+	var got trail
+	s := audit.NewSummer(&got)
+	for interval := range 2 {
+		for n := range sources * rounds {
+			s.Record(refused(n % sources))
+		}
+		if len(got) != audit.SumLeading {
+			t.Errorf("interval %d: %d lines at once, want %d", interval, len(got), audit.SumLeading)
+		}
+		s.Flush()
+		total := 0
+		for _, e := range got {
+			total += e.Count
+		}
+		if total != sources*rounds {
+			t.Errorf("interval %d: %d are counted, want %d", interval, total, sources*rounds)
+		}
+		if len(got) > most {
+			t.Errorf("interval %d: %d lines, want %d at most", interval, len(got), most)
+		}
+		got = nil
+	}
+}
+
+// Whatever sources do in turn, they cannot write more than a few lines each,
+// and those of which nothing is kept but the sum say so.
+func TestSummerBoundsWhatAFloodOfSeveralKindsWrites(t *testing.T) {
+	const sources, rounds = 1000, 30
+	kinds := []audit.Kind{audit.Knock, audit.Reset, audit.Refused}
+	// Of each kind and source: the first, a sum before each of the other kinds,
+	// and one at the end; and one of all others.
+	most := len(kinds) * (audit.SumLeading*(1+len(kinds)) + 1)
+	var got trail
+	s := audit.NewSummer(&got)
+	for range rounds {
+		for n := range sources {
+			for _, kind := range kinds {
+				s.Record(audit.Event{Kind: kind, Door: "ssh", Source: source(n)})
+			}
+		}
+	}
+	s.Flush()
+	total, others := 0, 0
+	for _, e := range got {
+		total += e.Count
+		if !e.Source.IsValid() {
+			others += e.Count
+			if e.Reason == "" {
+				t.Errorf("%v: it does not say of whom", e)
+			}
+		}
+	}
+	if want := sources * rounds * len(kinds); total != want {
+		t.Errorf("%d are counted, want %d", total, want)
+	}
+	if want := (sources - audit.SumLeading) * rounds * len(kinds); others != want {
+		t.Errorf("%d are counted of others, want %d", others, want)
+	}
+	if len(got) > most {
+		t.Errorf("%d lines, want %d at most", len(got), most)
+	}
+}
+
+// A flood at one door hides nothing of what happens at another.
+func TestSummerBoundsEachDoorByItself(t *testing.T) {
+	var got trail
+	s := audit.NewSummer(&got)
+	for n := range 10 * audit.SumLeading {
+		s.Record(refused(n))
+	}
+	got.take()
+	s.Record(audit.Event{Kind: audit.Refused, Door: "vpn", Source: source(1)})
+	s.Record(audit.Event{Kind: audit.Knock, Door: "ssh", Source: source(1)})
+	got.expect(t, "at once", "refused vpn 10.0.0.1 ×1", "knock ssh 10.0.0.1 ×1")
+}

@@ -1,0 +1,386 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// patience is how long a test waits for what must come.
+const patience = 10 * time.Second
+
+// loopbacks are the addresses at which the tests listen; hosts without IPv6 have
+// only the first.
+func loopbacks(t *testing.T) []netip.Addr {
+	t.Helper()
+	all := []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	if l, err := net.Listen("tcp", "[::1]:0"); err == nil {
+		l.Close()
+		all = append(all, netip.IPv6Loopback())
+	} else {
+		t.Logf("IPv4 only: %v", err)
+	}
+	return all
+}
+
+func listenTCP(t *testing.T, addr netip.Addr) (*net.TCPListener, packet.Port) {
+	t.Helper()
+	l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if err := l.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return l, packet.Port{Number: uint16(l.Addr().(*net.TCPAddr).Port), Protocol: packet.TCP}
+}
+
+func listenUDP(t *testing.T, addr netip.Addr) (*net.UDPConn, packet.Port) {
+	t.Helper()
+	l, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, 0)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	if err := l.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return l, packet.Port{Number: uint16(l.LocalAddr().(*net.UDPAddr).Port), Protocol: packet.UDP}
+}
+
+// closedPort returns a TCP port that nobody listens at.
+func closedPort(t *testing.T, addr netip.Addr) packet.Port {
+	t.Helper()
+	l, port := listenTCP(t, addr)
+	l.Close()
+	return port
+}
+
+func silent(packet.Port) {}
+
+func TestAUDPKnockIsOneDatagramOfOneNUL(t *testing.T) {
+	for _, addr := range loopbacks(t) {
+		t.Run(addr.String(), func(t *testing.T) {
+			l, port := listenUDP(t, addr)
+			if err := Knock(t.Context(), addr, []packet.Port{port, port}, 0, silent); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				b := make([]byte, 100)
+				n, from, err := l.ReadFromUDPAddrPort(b)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(b[:n], []byte{0}) {
+					t.Errorf("the datagram is %x", b[:n])
+				}
+				if from.Addr().Unmap() != addr {
+					t.Errorf("it came from %s", from)
+				}
+			}
+		})
+	}
+}
+
+func TestATCPKnockIsAConnectionWithoutData(t *testing.T) {
+	for _, addr := range loopbacks(t) {
+		t.Run(addr.String(), func(t *testing.T) {
+			l, port := listenTCP(t, addr)
+			if err := Knock(t.Context(), addr, []packet.Port{port}, 0, silent); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := l.Accept()
+			if err != nil {
+				t.Fatalf("no SYN arrived: %v", err)
+			}
+			defer conn.Close()
+			if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			data, err := io.ReadAll(conn)
+			if err != nil && !errors.Is(err, unix.ECONNRESET) {
+				t.Error(err)
+			}
+			if len(data) > 0 {
+				t.Errorf("the knock says %q", data)
+			}
+		})
+	}
+}
+
+func TestAKnockThatIsRefusedWasHeard(t *testing.T) {
+	for _, addr := range loopbacks(t) {
+		if err := Knock(t.Context(), addr, []packet.Port{closedPort(t, addr)}, 0, silent); err != nil {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+}
+
+func TestKnocksAreSentInOrderAndToldBefore(t *testing.T) {
+	addr := netip.MustParseAddr("127.0.0.1")
+	first, firstPort := listenUDP(t, addr)
+	_, secondPort := listenTCP(t, addr)
+	third, thirdPort := listenUDP(t, addr)
+	want := []packet.Port{firstPort, secondPort, thirdPort}
+	var told []packet.Port
+	err := Knock(t.Context(), addr, want, 0, func(p packet.Port) {
+		if p == firstPort {
+			// Nothing can have been sent yet.
+			if err := first.SetReadDeadline(time.Now()); err != nil {
+				t.Error(err)
+			}
+			if _, err := first.Read(make([]byte, 1)); err == nil {
+				t.Error("the knock was sent before it was told of")
+			}
+			if err := first.SetReadDeadline(time.Now().Add(patience)); err != nil {
+				t.Error(err)
+			}
+		}
+		if p == thirdPort {
+			// Loopback delivers before sendto returns, so the first is there.
+			if _, err := first.Read(make([]byte, 1)); err != nil {
+				t.Errorf("the first knock has not come before the third: %v", err)
+			}
+		}
+		told = append(told, p)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := third.Read(make([]byte, 1)); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("told (-want +got)\n%s", diff)
+	}
+}
+
+func TestThePauseIsBetweenKnocksAndNotBeforeOrAfter(t *testing.T) {
+	addr := netip.MustParseAddr("127.0.0.1")
+	_, port := listenUDP(t, addr)
+
+	const pause = 50 * time.Millisecond
+	var at []time.Time
+	err := Knock(t.Context(), addr, []packet.Port{port, port, port}, pause, func(packet.Port) { at = append(at, time.Now()) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 1; i < len(at); i++ {
+		if d := at[i].Sub(at[i-1]); d < pause {
+			t.Errorf("knock %d came %s after the one before", i+1, d)
+		}
+	}
+
+	// A pause that would outlast the test shows that one knock has none.
+	if err := Knock(t.Context(), addr, []packet.Port{port}, time.Hour, silent); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestACancelledContextEndsThePause(t *testing.T) {
+	addr := netip.MustParseAddr("127.0.0.1")
+	_, port := listenUDP(t, addr)
+	ctx, cancel := context.WithCancel(t.Context())
+	knocks := 0
+	err := Knock(ctx, addr, []packet.Port{port, port}, time.Hour, func(packet.Port) {
+		knocks++
+		cancel()
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+	if knocks != 1 {
+		t.Errorf("%d knocks were sent", knocks)
+	}
+}
+
+func TestACancelledContextEndsKnocksWithoutPause(t *testing.T) {
+	addr := netip.MustParseAddr("127.0.0.1")
+	_, port := listenUDP(t, addr)
+	ctx, cancel := context.WithCancel(t.Context())
+	knocks := 0
+	err := Knock(ctx, addr, []packet.Port{port, port}, 0, func(packet.Port) {
+		knocks++
+		cancel()
+	})
+	if !errors.Is(err, context.Canceled) || knocks != 1 {
+		t.Errorf("%d knocks were sent, and the error is %v", knocks, err)
+	}
+}
+
+func TestAKnockThatCannotBeSentIsAnErrorWithItsPort(t *testing.T) {
+	// 255.255.255.255 is a broadcast address, which a socket may not send to
+	// without being told that it may.
+	err := Knock(t.Context(), netip.MustParseAddr("255.255.255.255"), []packet.Port{{Number: 7, Protocol: packet.UDP}}, 0, silent)
+	if err == nil || !strings.Contains(err.Error(), "knocking at 7/udp of 255.255.255.255") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestAZoneThatIsNoInterfaceIsAnError(t *testing.T) {
+	addr := netip.MustParseAddr("fe80::1%no-such-link")
+	if err := Knock(t.Context(), addr, []packet.Port{{Number: 7, Protocol: packet.UDP}}, 0, silent); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestConnectKnocksFirst(t *testing.T) {
+	for _, addr := range loopbacks(t) {
+		t.Run(addr.String(), func(t *testing.T) {
+			service, port := listenTCP(t, addr)
+			knock, knockPort := listenUDP(t, addr)
+			conn, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, []packet.Port{knockPort}, 0, patience)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if n, err := knock.Read(make([]byte, 10)); err != nil || n != 1 {
+				t.Errorf("the knock has %d bytes: %v", n, err)
+			}
+			accepted, err := service.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			accepted.Close()
+		})
+	}
+}
+
+func TestConnectTriesOneAddressAfterTheOther(t *testing.T) {
+	addr := netip.MustParseAddr("127.0.0.1")
+	_, port := listenTCP(t, addr)
+	_, knockPort := listenUDP(t, addr)
+	// Nobody listens at the port on the first one: it is bound on 127.0.0.1 alone.
+	hosts := []netip.Addr{netip.MustParseAddr("127.0.0.2"), addr}
+	conn, err := Connect(t.Context(), hosts, port.Number, []packet.Port{knockPort}, 0, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); got != addr {
+		t.Errorf("connected to %s", got)
+	}
+}
+
+func TestConnectSaysWhyEachAddressFailed(t *testing.T) {
+	addr := netip.MustParseAddr("127.0.0.1")
+	port := closedPort(t, addr)
+	_, knockPort := listenUDP(t, addr)
+	hosts := []netip.Addr{addr, netip.MustParseAddr("127.0.0.2")}
+	_, err := Connect(t.Context(), hosts, port.Number, []packet.Port{knockPort}, 0, patience)
+	if !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatalf("the error is %v", err)
+	}
+	for _, host := range hosts {
+		if !strings.Contains(err.Error(), host.String()) {
+			t.Errorf("%q does not say what became of %s", err, host)
+		}
+	}
+}
+
+// connected returns both ends of a connection.
+func connected(t *testing.T) (client, server *net.TCPConn) {
+	t.Helper()
+	l, _ := listenTCP(t, netip.MustParseAddr("127.0.0.1"))
+	near, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	far, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close(); far.Close() })
+	if err := far.SetDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return near.(*net.TCPConn), far.(*net.TCPConn)
+}
+
+func TestTheEndOfInputIsPassedOnAndTheAnswerIsStillRead(t *testing.T) {
+	near, far := connected(t)
+	answered := make(chan error, 1)
+	go func() {
+		// The server speaks only when the client has said all.
+		said, err := io.ReadAll(far)
+		if err == nil {
+			_, err = far.Write(bytes.ToUpper(said))
+		}
+		answered <- errors.Join(err, far.Close())
+	}()
+	var out bytes.Buffer
+	if err := Join(near, strings.NewReader("hello"), &out); err != nil {
+		t.Error(err)
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	if out.String() != "HELLO" {
+		t.Errorf("the answer is %q", out.String())
+	}
+}
+
+func TestJoinEndsWithTheOtherSideThoughInputGoesOn(t *testing.T) {
+	near, far := connected(t)
+	in, keepOpen := io.Pipe()
+	defer keepOpen.Close()
+	if _, err := far.Write([]byte("bye")); err != nil {
+		t.Fatal(err)
+	}
+	far.Close()
+	var out bytes.Buffer
+	if err := Join(near, in, &out); err != nil {
+		t.Error(err)
+	}
+	if out.String() != "bye" {
+		t.Errorf("the answer is %q", out.String())
+	}
+}
+
+func TestJoinReportsAConnectionThatBreaks(t *testing.T) {
+	near, far := connected(t)
+	in, keepOpen := io.Pipe()
+	defer keepOpen.Close()
+	if err := far.SetLinger(0); err != nil { // so that closing resets the connection
+		t.Fatal(err)
+	}
+	far.Close()
+	if err := Join(near, in, io.Discard); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestResolveGivesAddressesOfTheFamilyThatIsWanted(t *testing.T) {
+	for _, test := range []struct {
+		network, host string
+		want          []netip.Addr // none: an error
+	}{
+		{"ip", "192.0.2.1", []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		{"ip4", "192.0.2.1", []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		{"ip6", "192.0.2.1", nil},
+		{"ip", "2001:db8::1", []netip.Addr{netip.MustParseAddr("2001:db8::1")}},
+		{"ip4", "2001:db8::1", nil},
+		{"ip", "no-such-host.invalid", nil},
+		{"ip", "", nil},
+	} {
+		got, err := Resolve(t.Context(), test.network, test.host)
+		if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+			t.Errorf("%s %q (-want +got)\n%s", test.network, test.host, diff)
+		}
+		if (err == nil) != (test.want != nil) {
+			t.Errorf("%s %q: the error is %v", test.network, test.host, err)
+		}
+	}
+}

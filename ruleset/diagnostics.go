@@ -1,0 +1,169 @@
+package ruleset
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+)
+
+// The bounds of what is written of one diagnostic, whatever is in the file.
+const (
+	minWidth   = 40
+	maxContext = 60
+	gutter     = len("   1: ")
+	tab        = "    "
+)
+
+// textWriter writes diagnostics for people. HCL's own writer shows the place
+// within the line by colour alone, and the whole of a line of any length.
+type textWriter struct {
+	b     strings.Builder
+	files map[string]*hcl.File
+	width int
+	color bool
+}
+
+// WriteText writes the diagnostics for people, each with its source line and
+// carets under what it is about, wrapped at width columns.
+func (l *Loaded) WriteText(w io.Writer, width uint, color bool) error {
+	t := textWriter{files: l.files, width: max(int(width), minWidth), color: color}
+	for _, d := range l.Diagnostics {
+		t.diagnostic(d)
+	}
+	_, err := io.WriteString(w, t.b.String())
+	return err
+}
+
+func (t *textWriter) diagnostic(d *hcl.Diagnostic) {
+	severity, colour := "Error", "\x1b[1;31m"
+	if d.Severity == hcl.DiagWarning {
+		severity, colour = "Warning", "\x1b[1;33m"
+	}
+	fmt.Fprintf(&t.b, "%s: %s\n\n", t.paint(colour, severity), d.Summary)
+	if d.Subject != nil {
+		t.place(d.Subject, colour)
+	}
+	if d.Detail != "" {
+		fmt.Fprintf(&t.b, "%s\n\n", wrap(d.Detail, t.width))
+	}
+}
+
+func (t *textWriter) paint(colour, s string) string {
+	if !t.color {
+		return s
+	}
+	return colour + s + "\x1b[0m"
+}
+
+// place shows where in its file a diagnostic belongs.
+func (t *textWriter) place(at *hcl.Range, colour string) {
+	fmt.Fprintf(&t.b, "  on %s line %d", printable(at.Filename), at.Start.Line)
+	file := t.files[at.Filename]
+	if file == nil || at.Start.Byte > len(file.Bytes) {
+		t.b.WriteString("\n\n")
+		return
+	}
+	if nav, ok := file.Nav.(interface{ ContextString(offset int) string }); ok {
+		if in := nav.ContextString(at.Start.Byte); in != "" {
+			fmt.Fprintf(&t.b, ", in %s", cut(printable(in), maxContext))
+		}
+	}
+	t.b.WriteString(":\n")
+	source, before, marked := excerpt(file.Bytes, at.Start.Byte, at.End.Byte, t.width-gutter)
+	fmt.Fprintf(&t.b, "%4d: %s\n", at.Start.Line, source)
+	fmt.Fprintf(&t.b, "%*s%s\n\n", gutter+before, "", t.paint(colour, strings.Repeat("^", marked)))
+}
+
+// excerpt returns the line of text that has the byte at start, or as much of it
+// as fits, and which of its columns are those from start to end: how many are
+// before them, and how many they are. What goes on beyond the line is left out.
+func excerpt(text []byte, start, end, columns int) (line string, before, marked int) {
+	reach := utf8.UTFMax * (columns + 1) // more than fits, however long the line is
+	first := max(0, start-reach)
+	for first < start && !utf8.RuneStart(text[first]) {
+		first++
+	}
+	first += bytes.LastIndexByte(text[first:start], '\n') + 1
+	last := min(len(text), max(start, end)+reach)
+	if i := bytes.IndexByte(text[start:last], '\n'); i >= 0 {
+		last = start + i
+	}
+	end = max(start, min(end, last, start+reach))
+	last = min(last, end+reach)
+
+	head := []rune(printable(string(text[first:start])))
+	middle := []rune(printable(string(text[start:end])))
+	tail := []rune(printable(string(text[end:last])))
+	tail = []rune(strings.TrimRight(string(tail), " "))
+	if len(tail) == 0 {
+		middle = []rune(strings.TrimRight(string(middle), " "))
+	}
+	if most := columns / 2; len(head)+len(middle) > columns && len(head) > most {
+		head = append([]rune("…"), head[len(head)-most+1:]...)
+	}
+	middle = cutRunes(middle, columns-len(head))
+	tail = cutRunes(tail, columns-len(head)-len(middle))
+	return string(head) + string(middle) + string(tail), len(head), max(len(middle), 1)
+}
+
+// printable makes of text what takes one column for each character and gives no
+// orders to a terminal.
+func printable(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case r == '\t':
+			b.WriteString(tab)
+		case r == '\r':
+		case !unicode.IsPrint(r):
+			b.WriteRune(utf8.RuneError)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// cut shortens s to so many characters, and shows that it did.
+func cut(s string, most int) string { return string(cutRunes([]rune(s), most)) }
+
+func cutRunes(s []rune, most int) []rune {
+	switch {
+	case len(s) <= most:
+		return s
+	case most < 1:
+		return nil
+	}
+	return append(s[:most-1:most-1], '…')
+}
+
+// wrap breaks the lines of text between words.
+func wrap(text string, width int) string {
+	var b strings.Builder
+	for i, line := range strings.Split(text, "\n") {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		column := 0
+		for j, word := range strings.Fields(line) {
+			n := utf8.RuneCountInString(word)
+			switch {
+			case j == 0:
+			case column+1+n > width:
+				b.WriteByte('\n')
+				column = 0
+			default:
+				b.WriteByte(' ')
+				column++
+			}
+			b.WriteString(word)
+			column += n
+		}
+	}
+	return b.String()
+}

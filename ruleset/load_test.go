@@ -1,0 +1,536 @@
+package ruleset
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+var equalConfigs = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmpopts.EquateEmpty(), // no list and an empty one mean the same
+}
+
+// write makes a rule file in a folder of its own.
+func write(t testing.TB, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rules.hcl")
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// mustLoad returns the configuration of a file that has no error.
+func mustLoad(t *testing.T, path string) *Config {
+	t.Helper()
+	l := Load(path)
+	if l.Config == nil {
+		t.Fatalf("refused:\n%s", diagnosticText(t, l))
+	}
+	return l.Config
+}
+
+func prefixes(list ...string) []netip.Prefix {
+	var all []netip.Prefix
+	for _, s := range list {
+		all = append(all, netip.MustParsePrefix(s))
+	}
+	return all
+}
+
+func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }
+func udp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.UDP} }
+
+func ports(first, last uint16, p packet.Protocol) packet.PortRange {
+	return packet.PortRange{First: first, Last: last, Protocol: p}
+}
+
+func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
+	want := &Config{
+		Wall: Wall{
+			Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: Keep,
+			Hold: 200 * time.Millisecond, Reorder: 20 * time.Millisecond, MaxSources: 65536,
+		},
+		Doors: []Door{{
+			Name:            "ssh",
+			Ports:           []packet.PortRange{ports(22, 22, packet.TCP)},
+			Sequence:        []packet.Port{tcp(4113), udp(27911), tcp(1840)},
+			SequenceTimeout: 5 * time.Second,
+			Window:          30 * time.Second,
+			Flags:           FlagMatch{Mask: packet.SYN | packet.ACK, Value: packet.SYN},
+			Closed:          Drop,
+			OnFailure:       FailClosed,
+			SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
+		}},
+	}
+	const door = `ports = [22]` + "\n" + `sequence = [4113, "27911/udp", 1840]`
+	for name, text := range map[string]string{
+		"left out":   "door \"ssh\" {\n" + door + "\n}",
+		"empty wall": "wall {}\ndoor \"ssh\" {\n" + door + "\n}",
+		"given as null": `
+			wall {
+				table = null
+				nflog_group = null
+				queue = null
+				interfaces = null
+				trusted = null
+				on_stop = null
+				hold = null
+				reorder = null
+				max_sources = null
+			}
+			door "ssh" {
+				` + door + `
+				seq_timeout = null
+				window = null
+				tcp_flags = null
+				max_connections = null
+				closed = null
+				on_failure = null
+				interfaces = null
+				to = null
+				trusted = null
+				source_prefix = null
+			}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(want, mustLoad(t, write(t, text)), equalConfigs); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
+	// full.hcl gives each attribute another value than its default.
+	want := &Config{
+		Wall: Wall{
+			Table: "house", LogGroup: 7200, Queue: 7300,
+			Interfaces: []string{"wan0"},
+			Trusted:    prefixes("192.168.0.100/32", "2001:db8::/48"),
+			OnStop:     Remove,
+			Hold:       300 * time.Millisecond, Reorder: 30 * time.Millisecond, MaxSources: 1024,
+		},
+		Doors: []Door{{
+			Name:            "ssh",
+			Ports:           []packet.PortRange{ports(22, 22, packet.TCP), ports(2200, 2210, packet.TCP)},
+			Sequence:        []packet.Port{tcp(4113), udp(27911), tcp(1840)},
+			SequenceTimeout: 7 * time.Second,
+			Window:          90 * time.Second,
+			Flags:           FlagMatch{Mask: packet.SYN | packet.ACK | packet.RST, Value: packet.SYN},
+			MaxConnections:  3,
+			Closed:          Reject,
+			OnFailure:       FailOpen,
+			Interfaces:      []string{"wan0", "wan1"},
+			To:              prefixes("203.0.113.7/32", "2001:db8:1::7/128"),
+			Trusted:         prefixes("198.51.100.0/24"),
+			SourcePrefix:    packet.SourcePrefix{IPv4: 24, IPv6: 64},
+		}, {
+			Name:            "vpn",
+			Ports:           []packet.PortRange{ports(51820, 51820, packet.UDP)},
+			Sequence:        []packet.Port{udp(2000), tcp(2001), udp(1999)},
+			SequenceTimeout: defaultDoor.SequenceTimeout,
+			Window:          defaultDoor.Window,
+			Flags:           defaultDoor.Flags,
+			Closed:          Reject,
+			OnFailure:       FailClosed,
+			Interfaces:      []string{"wan0"}, // the wall's
+			SourcePrefix:    defaultDoor.SourcePrefix,
+		}},
+	}
+	if diff := cmp.Diff(want, mustLoad(t, "testdata/tables/full.hcl"), equalConfigs); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestAValueCanBeWrittenInSeveralWays(t *testing.T) {
+	for _, test := range []struct {
+		name, attribute string
+		got             func(*Door) any
+		want            any
+	}{
+		{"ports in text, with either sign before the protocol", `ports = ["22", "23/tcp", "24:TCP"]`,
+			func(d *Door) any { return d.Ports }, []packet.PortRange{ports(22, 24, packet.TCP)}},
+		{"ports that overlap or touch are joined, protocols apart", `ports = ["30-40/udp", 21, "35-50/udp", 22, "51/udp", "22/udp"]`,
+			func(d *Door) any { return d.Ports },
+			[]packet.PortRange{ports(21, 22, packet.TCP), ports(22, 22, packet.UDP), ports(30, 51, packet.UDP)}},
+		{"the first port and the last", `ports = [1, 65535]`,
+			func(d *Door) any { return d.Ports }, []packet.PortRange{ports(1, 1, packet.TCP), ports(65535, 65535, packet.TCP)}},
+		{"addresses and prefixes, those within another left out", `to = ["192.0.2.129/25", "192.0.2.200", "2001:db8::1"]`,
+			func(d *Door) any { return d.To }, prefixes("192.0.2.128/25", "2001:db8::1/128")},
+		{"flags in capitals", `tcp_flags = ["FIN", "!Urg"]`,
+			func(d *Door) any { return d.Flags }, FlagMatch{Mask: packet.FIN | packet.URG, Value: packet.FIN}},
+		{"one prefix length of two", `source_prefix = { ipv6 = 56 }`,
+			func(d *Door) any { return d.SourcePrefix }, packet.SourcePrefix{IPv4: 32, IPv6: 56}},
+		{"a prefix length with its key in quotes", `source_prefix = { "ipv4" : 8 }`,
+			func(d *Door) any { return d.SourcePrefix }, packet.SourcePrefix{IPv4: 8, IPv6: 128}},
+		{"a number in text", `max_connections = "7"`,
+			func(d *Door) any { return d.MaxConnections }, 7},
+		{"a number with an exponent", `max_connections = 1e2`,
+			func(d *Door) any { return d.MaxConnections }, 100},
+		{"interfaces twice", `interfaces = ["wan1", "wan0", "wan1"]`,
+			func(d *Door) any { return d.Interfaces }, []string{"wan0", "wan1"}},
+		{"a time of several units", `window = "1h2m3s"`,
+			func(d *Door) any { return d.Window }, time.Hour + 2*time.Minute + 3*time.Second},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			text := "door \"a\" {\n" + test.attribute + "\nsequence = [3, 1, 2]\n"
+			if !strings.HasPrefix(test.attribute, "ports") {
+				text += "ports = [22]\n"
+			}
+			c := mustLoad(t, write(t, text+"}"))
+			if diff := cmp.Diff(test.want, test.got(&c.Doors[0]), equalConfigs); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAFolderIsReadInLexicalOrder(t *testing.T) {
+	folder := t.TempDir()
+	door := func(name string) string {
+		return fmt.Sprintf("door %q {\nports = [22]\nsequence = [3, 1, 2]\n}\n", name)
+	}
+	for name, text := range map[string]string{
+		"20-b.hcl":   door("b"),
+		"10-a.hcl":   door("a1") + door("a2"),
+		"9-last.hcl": door("last") + "wall {\ntable = \"house\"\n}",
+		".30-c.hcl":  "hidden {",
+		"40-d.hcl~":  "a backup {",
+		"50-e.txt":   "text {",
+		"README":     "{",
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(folder, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "sub", "x.hcl"), []byte("below {"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := mustLoad(t, folder)
+	var names []string
+	for _, d := range c.Doors {
+		names = append(names, d.Name)
+	}
+	if diff := cmp.Diff([]string{"a1", "a2", "b", "last"}, names); diff != "" {
+		t.Errorf("doors (-want +got)\n%s", diff)
+	}
+	if c.Wall.Table != "house" {
+		t.Errorf("the wall of the last file is lost: table %q", c.Wall.Table)
+	}
+}
+
+func TestOneFileMayHaveAnySuffix(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "rules")
+	if err := os.WriteFile(path, []byte("door \"a\" {\nports = [22]\nsequence = [3, 1, 2]\n}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	mustLoad(t, path)
+}
+
+func TestErrorsOfAllFilesAreToldAtOnce(t *testing.T) {
+	folder := t.TempDir()
+	for name, text := range map[string]string{
+		"a.hcl": "wall {\nqueue = -1\n}",
+		"b.hcl": "door {",
+		"c.hcl": "wall {}\ndoor \"x\" {}",
+	} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, d := range Load(folder).Diagnostics {
+		got = append(got, filepath.Base(d.Subject.Filename)+": "+d.Summary)
+	}
+	want := []string{
+		"a.hcl: Number out of range", "b.hcl: Unclosed configuration block", "b.hcl: Missing name for door",
+		"c.hcl: A second wall", "c.hcl: No ports", "c.hcl: No sequence",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func TestWhatCannotBeReadIsSaid(t *testing.T) {
+	for _, test := range []struct {
+		name, want string
+		make       func(path string) error
+	}{
+		{"a folder named x.hcl", "x.hcl is not a file", func(path string) error { return os.Mkdir(path, 0o755) }},
+		{"a pipe that nobody writes to", "x.hcl is not a file", func(path string) error { return syscall.Mkfifo(path, 0o644) }},
+		{"a symlink to itself", "too many levels of symbolic links", func(path string) error { return os.Symlink(path, path) }},
+		{"a symlink to nowhere", "no such file", func(path string) error { return os.Symlink(path+"-gone", path) }},
+		{"a file above the limit", "256 KiB at most", func(path string) error {
+			return os.WriteFile(path, bytes.Repeat([]byte("\n"), maxFileSize+1), 0o644)
+		}},
+		{"a device without end", "is not a file", func(path string) error { return os.Symlink("/dev/zero", path) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			folder := t.TempDir()
+			path := filepath.Join(folder, "x.hcl")
+			if err := test.make(path); err != nil {
+				t.Fatal(err)
+			}
+			l := Load(folder)
+			text := strings.Join(strings.Fields(diagnosticText(t, l)), " ")
+			if l.Config != nil || !strings.Contains(text, test.want) || !strings.Contains(text, path) {
+				t.Errorf("want an error with %q and the path, got:\n%s", test.want, text)
+			}
+		})
+	}
+
+	t.Run("a file that is not ours to read", func(t *testing.T) {
+		if os.Geteuid() == 0 {
+			t.Skip("root reads every file: needs a user that is not root")
+		}
+		path := write(t, "")
+		if err := os.Chmod(path, 0); err != nil {
+			t.Fatal(err)
+		}
+		if text := diagnosticText(t, Load(path)); !strings.Contains(text, "permission denied") {
+			t.Errorf("got:\n%s", text)
+		}
+	})
+
+	t.Run("nothing", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "gone")
+		l := Load(path)
+		if text := strings.Join(strings.Fields(diagnosticText(t, l)), " "); l.Config != nil || !strings.Contains(text, path+" does not exist") {
+			t.Errorf("got:\n%s", text)
+		}
+	})
+
+	t.Run("too many files", func(t *testing.T) {
+		folder := t.TempDir()
+		for i := range maxFiles + 1 {
+			if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%d.hcl", i)), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l := Load(folder)
+		if text := diagnosticText(t, l); l.Config != nil || !strings.Contains(text, "at most") {
+			t.Errorf("got:\n%s", text)
+		}
+	})
+}
+
+func TestAFileAtTheLimitIsRead(t *testing.T) {
+	text := "door \"a\" {\nports = [22]\nsequence = [3, 1, 2]\n}\n"
+	mustLoad(t, write(t, text+strings.Repeat("#", maxFileSize-len(text))))
+}
+
+func TestTooManyDoorsAreOneError(t *testing.T) {
+	var b strings.Builder
+	for i := range sequence.MaxDoors + 1 {
+		fmt.Fprintf(&b, "door \"d%d\" {\nports = [%d]\nsequence = [3, 1, 2]\n}\n", i, 10000+i)
+	}
+	l := Load(write(t, b.String()))
+	errors := slices.DeleteFunc(slices.Clone(l.Diagnostics), func(d *hcl.Diagnostic) bool { return d.Severity != hcl.DiagError })
+	if len(errors) != 1 || errors[0].Summary != "Too many doors" {
+		t.Errorf("got %v", errors)
+	}
+}
+
+// TestHostileFilesEndSoon fills files up to their limit with what is dear to
+// read. Each once took down the process or ran for minutes, or might have.
+func TestHostileFilesEndSoon(t *testing.T) {
+	wall := func(value string) string { return "wall {\n  table = " + value + "\n}\n" }
+	repeat := func(s string) string { return strings.Repeat(s, (maxFileSize-64)/len(s)) }
+	for name, text := range map[string]string{
+		"not not not":              wall(repeat("!") + "true"),
+		"minus minus":              wall(repeat("-") + "1"),
+		"minus with blanks":        wall(repeat("- ") + "1"),
+		"open parentheses":         wall(repeat("(")),
+		"open brackets":            wall(repeat("[")),
+		"brackets":                 wall(strings.Repeat("[", maxFileSize/2-64) + strings.Repeat("]", maxFileSize/2-64)),
+		"open braces":              wall(repeat("{")),
+		"blocks in blocks":         repeat("a {\n"),
+		"templates in templates":   wall(repeat(`"${`)),
+		"directives in directives": wall(repeat(`"%{if `)),
+		"sums":                     wall("1" + repeat("+1")),
+		"choices":                  wall(repeat("1?1:") + "1"),
+		"attributes of attributes": wall("a" + repeat(".a")),
+		"elements of elements":     wall("[]" + repeat("[0]")),
+		"all of all":               wall("a" + repeat("[*]")),
+		"loops in loops": wall(strings.Repeat("[for a in [1, 2, 3, 4, 5, 6, 7, 8, 9]: ", maxNesting/2) + "1" +
+			strings.Repeat("]", maxNesting/2)),
+		"a number of many digits":           wall("1e60000000"),
+		"a list with such a number":         "door \"a\" {\nports = [1e60000000]\nsequence = [-1e60000000]\n}",
+		"text with such a number in it":     wall(`"${1e60000000}"`),
+		"a number that is many digits long": wall(repeat("9")),
+		"a list of errors":                  "door \"a\" {\nports = [" + repeat(`"",`) + "]\n}",
+		"walls":                             repeat("wall{}\n"),
+		"doors":                             repeat("door \"\" {}\n"),
+		"one argument again and again":      "wall {\n" + repeat("a=1\n") + "}",
+		"quotes":                            repeat(`"`),
+		"lines":                             repeat("\n") + wall("[]"),
+		"NUL bytes":                         repeat("\x00"),
+		"what is not UTF-8":                 repeat("\xff\xc0"),
+		"escapes for the terminal":          repeat("\x1b[2J"),
+		"a long door name":                  "door \"" + repeat("a") + "\" {}",
+		"a byte order mark":                 "\ufeff" + wall("[]"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, text)
+			l := Load(path)
+			if l.Config != nil {
+				t.Error("it was taken for a configuration")
+			}
+			printed := &inspector{}
+			if err := l.WriteText(printed, 78, false); err != nil {
+				t.Fatal(err)
+			}
+			if printed.escape {
+				t.Error("what is said would control the terminal")
+			}
+			if most := (maxDiagnostics + 1) * 10 * 78; printed.n > most+len(text) {
+				t.Errorf("%d bytes are said of a file of %d", printed.n, len(text))
+			}
+		})
+	}
+}
+
+// inspector looks through what is written to it.
+type inspector struct {
+	n      int
+	escape bool
+}
+
+func (i *inspector) Write(b []byte) (int, error) {
+	i.n += len(b)
+	i.escape = i.escape || bytes.ContainsAny(b, "\x1b\x00\r")
+	return len(b), nil
+}
+
+func TestColoursAreForTerminalsOnly(t *testing.T) {
+	for _, test := range []struct{ path, colour string }{
+		{"testdata/errors/wall_values.hcl", "\x1b[1;31mError\x1b[0m: "},
+		{"testdata/warnings/few.hcl", "\x1b[1;33mWarning\x1b[0m: "},
+	} {
+		l := Load(test.path)
+		var b strings.Builder
+		if err := l.WriteText(&b, 78, true); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasPrefix(b.String(), test.colour) {
+			t.Errorf("%s: no colour: %q", test.path, b.String())
+		}
+		if plain := diagnosticText(t, l); strings.Contains(plain, "\x1b") {
+			t.Errorf("%s: colour where none was asked for: %q", test.path, plain)
+		}
+	}
+}
+
+func TestDiagnosticsKeepWithinTheirWidth(t *testing.T) {
+	l := Load("testdata/errors/wall_values.hcl")
+	for _, width := range []uint{0, 40, 78, 200} {
+		var b strings.Builder
+		if err := l.WriteText(&b, width, false); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(b.String()) {
+			line = strings.TrimSuffix(line, "\n")
+			if strings.HasPrefix(line, "  on ") {
+				continue // a path is not broken
+			}
+			if most := max(int(width), minWidth); len([]rune(line)) > most {
+				t.Errorf("width %d: %q has %d columns", width, line, len([]rune(line)))
+			}
+		}
+	}
+}
+
+func TestAWriterThatFailsIsReported(t *testing.T) {
+	r, w := io.Pipe()
+	r.Close()
+	if err := Load("testdata/warnings/few.hcl").WriteText(w, 78, false); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestCaretsStandUnderWhatTheyMean(t *testing.T) {
+	long := strings.Repeat("x", 500)
+	for _, test := range []struct {
+		name       string
+		text, mark string // the first occurrence of mark is what is meant
+		columns    int
+		line       string
+		carets     string // below line
+	}{
+		{"a short line", "a = 12\nb = 3\n", "12", 20,
+			"a = 12",
+			"    ^^"},
+		{"the last line, without an end", "a = 12", "12", 20,
+			"a = 12",
+			"    ^^"},
+		{"tabs", "\ta\t= 12\n", "12", 20,
+			"    a    = 12",
+			"           ^^"},
+		{"carriage returns", "a = 12\r\nb", "12\r\nb", 20,
+			"a = 12",
+			"    ^^"},
+		{"letters of several bytes", "é = \"ü\"", "\"ü\"", 20,
+			"é = \"ü\"",
+			"    ^^^"},
+		{"control characters", "a\x1b\x00 = 1", "1", 20,
+			"a\ufffd\ufffd = 1",
+			"      ^"},
+		{"several lines: the first", "a = [\n1,\n]\n", "[\n1,\n]", 20,
+			"a = [",
+			"    ^"},
+		{"an end of file", "a = ", "", 20,
+			"a =",
+			"^"},
+		{"a long value", "a = " + long, long, 20,
+			"a = xxxxxxxxxxxxxxx…",
+			"    ^^^^^^^^^^^^^^^^"},
+		{"much before", "a = \"" + long + "\" 12", " 12", 20,
+			"…xxxxxxxx\" 12",
+			"          ^^^"},
+		{"much behind", "a = 12" + long, "12", 20,
+			"a = 12xxxxxxxxxxxxx…",
+			"    ^^"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			start := strings.Index(test.text, test.mark)
+			line, before, marked := excerpt([]byte(test.text), start, start+len(test.mark), test.columns)
+			if line != test.line {
+				t.Errorf("line %q, want %q", line, test.line)
+			}
+			if carets := strings.Repeat(" ", before) + strings.Repeat("^", marked); carets != test.carets {
+				t.Errorf("carets %q, want %q", carets, test.carets)
+			}
+		})
+	}
+}
+
+func TestWhatNobodyWouldReadIsCountedInstead(t *testing.T) {
+	const n = maxDiagnostics + 7
+	l := Load(write(t, "door \"a\" {\nports = ["+strings.Repeat("0,\n", n)+"]\nsequence = [3, 1, 2]\n}"))
+	if len(l.Diagnostics) != maxDiagnostics+1 {
+		t.Fatalf("%d diagnostics", len(l.Diagnostics))
+	}
+	if last := l.Diagnostics[maxDiagnostics]; last.Summary != "And 7 more" || last.Severity != hcl.DiagError {
+		t.Errorf("the last is %v", last)
+	}
+}

@@ -1,0 +1,3 @@
+door "ssh" {
+  ports = ["ÿþ"]
+}

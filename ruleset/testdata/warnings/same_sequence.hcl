@@ -1,0 +1,9 @@
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}
+
+door "web" {
+  ports    = [443]
+  sequence = [4113, "27911/udp", 1840]
+}

@@ -1,0 +1,382 @@
+package ruleset
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// absent reports whether an optional attribute was not given, or given as null.
+func absent(e hcl.Expression) bool {
+	if _, written := e.(hclsyntax.Expression); !written {
+		return true // gohcl's stand-in
+	}
+	literal, ok := e.(*hclsyntax.LiteralValueExpr)
+	return ok && literal.Val.IsNull()
+}
+
+// plain reports whether an expression is a value that is written down, and not
+// one that must be computed.
+func plain(e hcl.Expression) bool {
+	switch e := e.(type) {
+	case *hclsyntax.LiteralValueExpr:
+		return true
+	case *hclsyntax.TemplateExpr:
+		return !slices.ContainsFunc(e.Parts, func(part hclsyntax.Expression) bool { return !plain(part) })
+	case *hclsyntax.UnaryOpExpr:
+		number, ok := e.Val.(*hclsyntax.LiteralValueExpr)
+		return ok && e.Op == hclsyntax.OpNegate && number.Val.Type() == cty.Number
+	case *hclsyntax.ObjectConsKeyExpr:
+		return hcl.ExprAsKeyword(e) != "" || plain(e.Wrapped)
+	}
+	return false
+}
+
+// value evaluates an expression to text: a string, or a number as it is written.
+// Nothing else is computed, as a few bytes can say to count for years.
+func (l *Loaded) value(e hcl.Expression) (s string, ok bool) {
+	if _, said := e.(*hclsyntax.ExprSyntaxError); said {
+		return "", false
+	}
+	if _, err := hcl.ExprList(e); err == nil {
+		l.failAt(e, "A list, where one value is wanted", "Write one value, without [ and ].")
+		return "", false
+	}
+	if !plain(e) {
+		l.failAt(e, "Not a plain value", "Write a number, or text in quotes"+l.suggest(e, ": %q.", "."))
+		return "", false
+	}
+	v, diags := e.Value(nil)
+	l.foreign(diags)
+	switch {
+	case diags.HasErrors(), !v.IsKnown(): // HCL's stand-in for what it could not read
+		return "", false
+	case v.IsNull():
+	case v.Type() == cty.String:
+		return v.AsString(), true
+	case v.Type() == cty.Number:
+		// A number of a few bytes can have millions of digits, if all of them are
+		// wanted.
+		n, _ := v.AsBigFloat().Float64()
+		if math.Abs(n) >= 1e15 {
+			return strconv.FormatFloat(n, 'g', -1, 64), true
+		}
+		return strconv.FormatFloat(n, 'f', -1, 64), true
+	}
+	l.failAt(e, "Not a plain value", "Write a number, or text in quotes.")
+	return "", false
+}
+
+// bare is text that somebody may have forgotten to put in quotes or brackets.
+var bare = regexp.MustCompile(`^[A-Za-z0-9_.:/!"-]{1,40}$`)
+
+// suggest says with what is written where the expression is how to write it
+// right, or otherwise if that is not clear.
+func (l *Loaded) suggest(e hcl.Expression, format, otherwise string) string {
+	at := e.Range()
+	if file := l.files[at.Filename]; file != nil && at.CanSliceBytes(file.Bytes) {
+		if written := string(at.SliceBytes(file.Bytes)); bare.MatchString(written) {
+			return fmt.Sprintf(format, written)
+		}
+	}
+	return otherwise
+}
+
+func (l *Loaded) text(e hcl.Expression, to *string) {
+	if absent(e) {
+		return
+	}
+	if s, ok := l.value(e); ok {
+		*to = s
+	}
+}
+
+// number reads a whole number; what says what it is for, and has verbs for
+// least and most.
+func number[N int | uint16](l *Loaded, e hcl.Expression, to *N, least, most int, what string) {
+	if absent(e) {
+		return
+	}
+	s, ok := l.value(e)
+	if !ok {
+		return
+	}
+	n, err := strconv.Atoi(s)
+	switch {
+	case err != nil:
+		l.failAt(e, "Not a whole number", fmt.Sprintf(what, least, most))
+	case n < least || n > most:
+		l.failAt(e, "Number out of range", fmt.Sprintf(what, least, most))
+	default:
+		*to = N(n)
+	}
+}
+
+func choose[T ~string](l *Loaded, e hcl.Expression, to *T, first, second T) {
+	if absent(e) {
+		return
+	}
+	switch s, ok := l.value(e); {
+	case !ok:
+	case T(s) == first, T(s) == second:
+		*to = T(s)
+	default:
+		l.failAt(e, "Not one of the choices", fmt.Sprintf("Write %q or %q.", first, second))
+	}
+}
+
+func (l *Loaded) duration(e hcl.Expression, to *time.Duration, least, most time.Duration) {
+	if absent(e) {
+		return
+	}
+	s, ok := l.value(e)
+	if !ok {
+		return
+	}
+	d, err := time.ParseDuration(s)
+	switch {
+	case err != nil:
+		l.failAt(e, "Not a duration", `A duration is a number with its unit, in quotes: "200ms", "5s", "1m30s" or "2h".`)
+	case d < least || d > most:
+		l.failAt(e, "Duration out of range", fmt.Sprintf("It may be from %s to %s.", short(least), short(most)))
+	default:
+		*to = d
+	}
+}
+
+// short writes a duration without the zero minutes and seconds at its end.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// list evaluates an optional list of strings and numbers and hands each of them
+// to item as text, with the expression to point at if it is wrong.
+// It reports how many there are, and false if there is no list.
+func (l *Loaded) list(e hcl.Expression, item func(hcl.Expression, string)) (n int, ok bool) {
+	if absent(e) {
+		return 0, false
+	}
+	elements, diags := hcl.ExprList(e)
+	if diags.HasErrors() {
+		if _, said := e.(*hclsyntax.ExprSyntaxError); !said {
+			l.failAt(e, "Not a list", "A list stands in brackets, even a list of one"+l.suggest(e, ": [%s].", "."))
+		}
+		return 0, false
+	}
+	for _, element := range elements {
+		if s, ok := l.value(element); ok {
+			item(element, s)
+		}
+	}
+	return len(elements), true
+}
+
+// missing reports whether a door lacks what it needs, as far as its file could
+// be read.
+func (l *Loaded) missing(r *rawDoor, e hcl.Expression) bool {
+	return absent(e) && l.broken[r.Range.Filename] == nil
+}
+
+func (l *Loaded) ports(r *rawDoor) []packet.PortRange {
+	var ports []packet.PortRange
+	n, ok := l.list(r.Ports, func(e hcl.Expression, s string) {
+		r, err := packet.ParsePortRange(s)
+		if err != nil {
+			l.failAt(e, "Not a port", sentence(err))
+			return
+		}
+		ports = append(ports, r)
+	})
+	if l.missing(r, r.Ports) || ok && n == 0 {
+		l.fail("No ports", `A door needs ports to guard: ports = [22], or ["51820/udp"], or ["8000-8010/tcp"].`, &r.Range)
+	}
+	return merge(ports)
+}
+
+// merge sorts ranges and joins those that overlap or touch, as the kernel's
+// sets want them.
+func merge(ports []packet.PortRange) []packet.PortRange {
+	slices.SortFunc(ports, func(a, b packet.PortRange) int {
+		if a.Protocol != b.Protocol {
+			return int(a.Protocol) - int(b.Protocol)
+		}
+		return int(a.First) - int(b.First)
+	})
+	var merged []packet.PortRange
+	for _, r := range ports {
+		if n := len(merged); n > 0 && merged[n-1].Protocol == r.Protocol && int(r.First) <= int(merged[n-1].Last)+1 {
+			merged[n-1].Last = max(merged[n-1].Last, r.Last)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	return merged
+}
+
+func (l *Loaded) sequence(r *rawDoor) []packet.Port {
+	var steps []packet.Port
+	n, ok := l.list(r.Sequence, func(e hcl.Expression, s string) {
+		p, err := packet.ParsePort(s)
+		if err != nil {
+			l.failAt(e, "Not a knock", sentence(err))
+			return
+		}
+		steps = append(steps, p)
+	})
+	switch {
+	case l.missing(r, r.Sequence) || ok && n == 0:
+		l.fail("No sequence", `A door needs knocks that open it: sequence = [4113, "27911/udp", 1840].`, &r.Range)
+	case n > sequence.MaxSteps:
+		l.failAt(r.Sequence, "Sequence too long", fmt.Sprintf("A sequence has %d knocks at most, this one has %d.", sequence.MaxSteps, n))
+	}
+	return steps
+}
+
+var flagNames = map[string]packet.Flags{
+	"fin": packet.FIN, "syn": packet.SYN, "rst": packet.RST,
+	"psh": packet.PSH, "ack": packet.ACK, "urg": packet.URG,
+}
+
+func (l *Loaded) flags(e hcl.Expression, to *FlagMatch) {
+	var m FlagMatch
+	n, ok := l.list(e, func(e hcl.Expression, s string) {
+		name, unset := strings.CutPrefix(s, "!")
+		flag, ok := flagNames[strings.ToLower(name)]
+		switch {
+		case !ok:
+			l.failAt(e, "Not a TCP flag", `The flags are fin, syn, rst, psh, ack and urg; "!ack" is one that must not be set.`)
+		case m.Mask&flag != 0:
+			l.failAt(e, "Flag given twice", fmt.Sprintf("The list says already whether %s is set.", name))
+		}
+		m.Mask |= flag
+		if !unset {
+			m.Value |= flag
+		}
+	})
+	switch {
+	case n > 0:
+		*to = m
+	case ok:
+		l.failAt(e, "No TCP flags", `Every packet would be a knock. Leave tcp_flags out for the default, ["syn", "!ack"].`)
+	}
+}
+
+func (l *Loaded) interfaces(e hcl.Expression) []string {
+	var names []string
+	n, ok := l.list(e, func(e hcl.Expression, s string) {
+		// dev_valid_name and IFNAMSIZ of the kernel.
+		if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/: \"*\\") ||
+			strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			l.failAt(e, "Not an interface name", "An interface's name has from 1 to 15 characters, as ip link shows it.")
+			return
+		}
+		if s == "lo" {
+			l.failAt(e, "Loopback is never guarded", "What this host sends to itself always passes.")
+			return
+		}
+		names = append(names, s)
+	})
+	if ok && n == 0 {
+		l.failAt(e, "No interfaces", "Nothing would be guarded. Leave interfaces out to guard all but lo.")
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// addresses reads addresses and prefixes, and leaves out those that lie within
+// another. An empty list is an error if empty says why.
+func (l *Loaded) addresses(e hcl.Expression, empty string) []netip.Prefix {
+	var all []netip.Prefix
+	n, ok := l.list(e, func(e hcl.Expression, s string) {
+		p, err := parsePrefix(s)
+		if err != nil {
+			l.failAt(e, "Not an address", sentence(err))
+			return
+		}
+		all = append(all, p)
+	})
+	if ok && n == 0 && empty != "" {
+		l.failAt(e, "No addresses", empty)
+	}
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	var distinct []netip.Prefix
+	for _, p := range all {
+		if n := len(distinct); n == 0 || !distinct[n-1].Overlaps(p) {
+			distinct = append(distinct, p)
+		}
+	}
+	return distinct
+}
+
+func parsePrefix(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		addr, err := netip.ParseAddr(s)
+		if err != nil || addr.Zone() != "" {
+			return p, fmt.Errorf("%q is neither an address nor a prefix such as 192.0.2.0/24 or 2001:db8::/48", s)
+		}
+		p = netip.PrefixFrom(addr, addr.BitLen())
+	}
+	if p.Addr().Is4In6() {
+		return p, fmt.Errorf("%q is an IPv4 address in IPv6 clothes: write %s", s, p.Addr().Unmap())
+	}
+	if p.Bits() == 0 {
+		return p, fmt.Errorf("%q is every address there is: write smaller prefixes", s)
+	}
+	return p.Masked(), nil
+}
+
+func (l *Loaded) sourcePrefix(e hcl.Expression, to *packet.SourcePrefix) {
+	if absent(e) {
+		return
+	}
+	pairs, diags := hcl.ExprMap(e)
+	if _, said := e.(*hclsyntax.ExprSyntaxError); said {
+		return
+	}
+	if diags.HasErrors() {
+		l.failAt(e, "Not a source prefix", "Write { ipv4 = 32, ipv6 = 64 }, or one of the two.")
+		return
+	}
+	for _, pair := range pairs {
+		switch key, ok := l.value(pair.Key); {
+		case !ok:
+		case key == "ipv4":
+			number(l, pair.Value, &to.IPv4, 1, 32, "The length of an IPv4 prefix is a whole number from %d to %d.")
+		case key == "ipv6":
+			number(l, pair.Value, &to.IPv6, 1, 128, "The length of an IPv6 prefix is a whole number from %d to %d.")
+		default:
+			l.failAt(pair.Key, "Not a source prefix", "There are ipv4 and ipv6.")
+		}
+	}
+}
+
+// sentence makes an error's text one.
+func sentence(err error) string {
+	s := err.Error()
+	return strings.ToUpper(s[:1]) + s[1:] + "."
+}

@@ -1,0 +1,401 @@
+package sequence_test
+
+import (
+	"flag"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+var seed = flag.Uint64("seed", rand.Uint64(), "what the random knocks of the model test begin with")
+
+// model says by the same rules as a Tracker what a knock leads to, as simply as
+// can be: it keeps a list of attempts, and in each a map of what was heard.
+type model struct {
+	doors    []sequence.Door
+	most     int
+	attempts []*modelAttempt // the oldest first
+	evicted  uint64
+}
+
+type modelAttempt struct {
+	door    int
+	source  packet.Source
+	steps   []packet.Port
+	started time.Time
+	taken   int
+	heard   map[int]modelKnock // by step: those that were taken, and early ones
+	again   *modelKnock        // of a complete attempt: the last knock, redialled
+}
+
+type modelKnock struct {
+	connection packet.Packet
+	at         time.Time
+	redialled  bool // it may be no more than the step before again
+}
+
+func (a *modelAttempt) complete() bool { return a.taken == len(a.steps) }
+
+// hear notes a knock, and takes all steps that are then heard in a row.
+func (a *modelAttempt) hear(step int, k modelKnock) {
+	a.heard[step] = k
+	for {
+		if _, ok := a.heard[a.taken]; !ok {
+			return
+		}
+		a.taken++
+	}
+}
+
+func (m *model) remove(a *modelAttempt) {
+	m.attempts = slices.DeleteFunc(m.attempts, func(b *modelAttempt) bool { return a == b })
+}
+
+func (m *model) add(a *modelAttempt) {
+	a.steps = m.doors[a.door].Steps
+	if len(m.attempts) == m.most {
+		m.attempts = m.attempts[1:]
+		m.evicted++
+	}
+	m.attempts = append(m.attempts, a)
+}
+
+// lapse ends an attempt for which time is up, or for a knock that came early
+// and was not caught up with. If that one is a first knock, it stands in its
+// place a new attempt.
+func (m *model) lapse(a *modelAttempt, now time.Time) (left *modelAttempt, ended sequence.Reason) {
+	if now.Sub(a.started) > m.doors[a.door].Timeout {
+		m.remove(a)
+		if a.complete() {
+			return nil, sequence.NotEnded
+		}
+		return nil, sequence.TooLate
+	}
+	var first *modelKnock
+	for step := range a.steps {
+		k, ok := a.heard[step]
+		if !ok || step < a.taken || now.Sub(k.at) <= reorder {
+			continue
+		}
+		if k.redialled {
+			delete(a.heard, step)
+			continue
+		}
+		ended = sequence.WrongOrder
+		if a.steps[step] == a.steps[0] {
+			first = &k
+		}
+	}
+	if ended == sequence.NotEnded {
+		return a, ended
+	}
+	m.remove(a)
+	if first == nil {
+		return nil, ended
+	}
+	b := &modelAttempt{door: a.door, source: a.source, started: first.at, taken: 1, heard: map[int]modelKnock{0: *first}}
+	m.add(b)
+	return b, ended
+}
+
+func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Outcome) {
+	d := m.doors[door]
+	source := d.Prefix.Of(p.Source)
+	knock := modelKnock{connection: p, at: now}
+	var a *modelAttempt
+	for _, b := range m.attempts {
+		if b.door == door && b.source == source {
+			a = b
+		}
+	}
+	if a != nil {
+		taken := a.taken
+		if a, out.Ended = m.lapse(a, now); out.Ended != sequence.NotEnded {
+			out.EndedAt = taken
+		}
+	}
+	if a == nil {
+		return m.begin(door, source, knock, out)
+	}
+
+	out.Step = a.taken
+	fits := -1
+	for step, port := range d.Steps {
+		k, known := a.heard[step]
+		switch {
+		case port != p.Port:
+		case known && sameConnection(k.connection, p):
+			return out
+		case !known && fits < 0:
+			fits = step
+		}
+	}
+	first, last := p.Port == d.Steps[0], len(d.Steps)-1
+	switch {
+	case fits == a.taken && fits >= 0:
+		a.hear(fits, knock)
+		out.Step, out.Progress = a.taken, sequence.Advanced
+		if a.complete() {
+			out.Progress = sequence.Completed
+		}
+		return out
+	case a.complete() && p.Port == d.Steps[last] && !first:
+		// As it is the newest that is known again if it is retransmitted, it
+		// stands in the place of the one before.
+		a.heard[last] = knock
+		a.again = &knock
+		return out
+	case a.taken > 0 && p.Port == d.Steps[a.taken-1] && !a.complete():
+		if fits >= 0 {
+			knock.redialled = true
+			a.heard[fits] = knock
+		}
+		return out
+	case fits >= 0:
+		a.heard[fits] = knock
+		out.Progress = sequence.Early
+		return out
+	}
+	m.remove(a)
+	switch {
+	case !a.complete():
+		out.Ended, out.EndedAt = sequence.WrongOrder, a.taken
+	case a.again != nil && now.Sub(a.again.at) <= reorder:
+		a.again.redialled = true
+		m.add(&modelAttempt{door: door, source: source, started: a.again.at, heard: map[int]modelKnock{last: *a.again}})
+		return m.Knock(door, p, now)
+	}
+	return m.begin(door, source, knock, out)
+}
+
+func (m *model) begin(door int, source packet.Source, k modelKnock, out sequence.Outcome) sequence.Outcome {
+	out.Step = 0
+	step := slices.Index(m.doors[door].Steps, k.connection.Port)
+	if step < 0 {
+		return out
+	}
+	a := &modelAttempt{door: door, source: source, started: k.at, heard: map[int]modelKnock{}}
+	m.add(a)
+	a.hear(step, k)
+	out.Step = a.taken
+	switch {
+	case a.complete():
+		out.Progress = sequence.Completed
+	case a.taken > 0:
+		out.Progress = sequence.Advanced
+	default:
+		out.Progress = sequence.Early
+	}
+	return out
+}
+
+func sameConnection(a, b packet.Packet) bool {
+	return a.SourcePort == b.SourcePort && a.Sequence == b.Sequence
+}
+
+func (m *model) Expire(now time.Time, ended func(sequence.Attempt)) {
+	for len(m.attempts) > 0 {
+		a := m.attempts[0]
+		if now.Sub(a.started) <= m.doors[a.door].Timeout {
+			return
+		}
+		if !a.complete() {
+			ended(a.public())
+		}
+		m.attempts = m.attempts[1:]
+	}
+}
+
+func (m *model) All(now time.Time) (all []sequence.Attempt) {
+	for _, a := range slices.Backward(m.attempts) {
+		if !a.complete() && now.Sub(a.started) <= m.doors[a.door].Timeout {
+			all = append(all, a.public())
+		}
+	}
+	return all
+}
+
+func (a *modelAttempt) public() sequence.Attempt {
+	return sequence.Attempt{Door: a.door, Source: a.source, Step: a.taken, Started: a.started}
+}
+
+// trial is a Tracker and its model, which hear the same.
+type trial struct {
+	*testing.T
+	doors   []sequence.Door
+	tracker *sequence.Tracker
+	model   *model
+	now     time.Time
+}
+
+// trialDoors share prefixes and ports, come back to ports, and differ in
+// their timeouts and in who counts as one source.
+func trialDoors() []sequence.Door {
+	doors := []sequence.Door{
+		door(7000, 8000),
+		door(7000, 8000, 9000),
+		door(9000, 8000, 7000),
+		door(7000, 8000, 7000),
+		door(7000, 7000, 8000),
+		door(7000, 8000, 9000, 7000),
+		door(7000, 8000, 7000, 9000, 7000),
+		door(7000),
+		doorOf(udp(7000), tcp(7000), udp(8000)),
+	}
+	doors[2].Timeout = time.Second
+	doors[1].Prefix = packet.SourcePrefix{IPv4: 31, IPv6: 64}
+	return doors
+}
+
+var trialSources = []netip.Addr{alice, bob, alice6, bob6, carol6}
+
+func newTrial(t *testing.T, most int) *trial {
+	doors := trialDoors()
+	epoch := time.Unix(1, 0)
+	return &trial{
+		T: t, doors: doors, now: epoch,
+		tracker: sequence.NewTracker(doors, reorder, most, epoch),
+		model:   &model{doors: doors, most: most},
+	}
+}
+
+func (t *trial) knock(door int, p packet.Packet) sequence.Outcome {
+	t.Helper()
+	got, want := t.tracker.Knock(door, p, t.now), t.model.Knock(door, p, t.now)
+	if got != want {
+		t.Fatalf("%v at door %d, %v from %v: %+v, want %+v",
+			t.now.Sub(time.Unix(1, 0)), door, p.Port, p.Source, got, want)
+	}
+	return got
+}
+
+func (t *trial) expire() {
+	t.Helper()
+	var got, want []sequence.Attempt
+	t.tracker.Expire(t.now, func(a sequence.Attempt) { got = append(got, a) })
+	t.model.Expire(t.now, func(a sequence.Attempt) { want = append(want, a) })
+	if diff := cmp.Diff(want, got, compareSources); diff != "" {
+		t.Fatalf("expired (-want +got):\n%s", diff)
+	}
+}
+
+// check compares all that can be seen of the two, and looks inside the Tracker.
+func (t *trial) check() {
+	t.Helper()
+	if err := t.tracker.Check(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := t.tracker.Len(), len(t.model.attempts); got != want {
+		t.Fatalf("%d attempts, want %d", got, want)
+	}
+	if got, want := t.tracker.Evicted(), t.model.evicted; got != want {
+		t.Fatalf("%d attempts gave way, want %d", got, want)
+	}
+	got, want := slices.Collect(t.tracker.All(t.now)), t.model.All(t.now)
+	if !slices.Equal(got, want) {
+		t.Fatalf("under way (-want +got):\n%s", cmp.Diff(want, got, compareSources))
+	}
+}
+
+func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
+	t.Logf("run again with -seed=%d", *seed)
+	for _, most := range []int{1, 2, 7, 64} {
+		random := rand.New(rand.NewPCG(*seed, uint64(most)))
+		trial := newTrial(t, most)
+		reached := map[sequence.Progress]int{}
+		ended := map[sequence.Reason]int{}
+		for range 20_000 {
+			door := random.IntN(len(trial.doors))
+			steps := trial.doors[door].Steps
+			addr := trialSources[random.IntN(len(trialSources))]
+			// A run at one door, so that attempts come far; mostly in order.
+			for step := range steps {
+				if random.IntN(4) == 0 {
+					step = random.IntN(len(steps))
+				}
+				p := packet.Packet{Source: addr, Port: steps[step], SourcePort: uint16(random.IntN(6))}
+				if p.Port.Protocol == packet.TCP {
+					p.Sequence = uint32(random.IntN(2))
+				}
+				out := trial.knock(door, p)
+				reached[out.Progress]++
+				ended[out.Ended]++
+				trial.check()
+				trial.now = trial.now.Add(pause(random.IntN(64)))
+			}
+			if random.IntN(16) == 0 {
+				trial.expire()
+				trial.check()
+			}
+		}
+		// The random knocks are of no use if they do not come everywhere.
+		for p := sequence.Nothing; p <= sequence.Completed; p++ {
+			if reached[p] == 0 {
+				t.Errorf("of %d attempts at most: no knock led to progress %d", most, p)
+			}
+		}
+		for r := sequence.NotEnded; r <= sequence.TooLate; r++ {
+			if ended[r] == 0 {
+				t.Errorf("of %d attempts at most: no attempt ended for reason %d", most, r)
+			}
+		}
+	}
+}
+
+// pause returns a time to wait, mostly short, with the limits among them. It is
+// in whole microseconds, which is what a Tracker keeps of a knock's time.
+func pause(n int) time.Duration {
+	switch n {
+	case 0:
+		return reorder
+	case 1:
+		return reorder + time.Microsecond
+	case 2:
+		return time.Second
+	case 3:
+		return time.Second + time.Microsecond
+	case 4:
+		return timeout
+	case 5:
+		return timeout + time.Microsecond
+	}
+	return time.Duration(n%16) * time.Millisecond
+}
+
+// FuzzTracker reads knocks from bytes, two for each.
+func FuzzTracker(f *testing.F) {
+	f.Add(uint8(0), []byte{})
+	f.Add(uint8(3), []byte{0x08, 0x10, 0x09, 0x20, 0x0a, 0x30})
+	f.Add(uint8(1), []byte{0x40, 0x00, 0x41, 0x51, 0xff, 0xff, 0x42, 0x12})
+	f.Fuzz(func(t *testing.T, most uint8, b []byte) {
+		b = b[:min(len(b), 512)] // long enough for all that can happen
+		trial := newTrial(t, 1+int(most%8))
+		ports := []packet.Port{tcp(7000), tcp(8000), tcp(9000), udp(7000), udp(8000)}
+		for ; len(b) >= 2; b = b[2:] {
+			trial.now = trial.now.Add(pause(int(b[1] >> 2)))
+			if b[0] == 0xff {
+				trial.expire()
+			} else {
+				which := int(b[0])
+				door := which % len(trial.doors)
+				which /= len(trial.doors)
+				trial.knock(door, packet.Packet{
+					Source:     trialSources[which%len(trialSources)],
+					Port:       ports[which/len(trialSources)%len(ports)],
+					SourcePort: uint16(b[1] & 3),
+				})
+			}
+			trial.check()
+			if n := trial.tracker.Len(); n > 1+int(most%8) {
+				t.Fatalf("%d attempts", n)
+			}
+		}
+	})
+}

@@ -1,0 +1,698 @@
+package sequence_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+const (
+	reorder = 20 * time.Millisecond
+	timeout = 5 * time.Second
+)
+
+var (
+	alice  = netip.MustParseAddr("192.0.2.1")
+	bob    = netip.MustParseAddr("192.0.2.2")
+	alice6 = netip.MustParseAddr("2001:db8::a")
+	bob6   = netip.MustParseAddr("2001:db8::b") // of the same /64 as alice6
+	carol6 = netip.MustParseAddr("2001:db8:0:1::c")
+)
+
+func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }
+func udp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.UDP} }
+
+// door makes a door whose knocks are TCP ports.
+func door(ports ...uint16) sequence.Door {
+	steps := make([]packet.Port, len(ports))
+	for i, n := range ports {
+		steps[i] = tcp(n)
+	}
+	return doorOf(steps...)
+}
+
+func doorOf(steps ...packet.Port) sequence.Door {
+	return sequence.Door{Steps: steps, Timeout: timeout, Prefix: packet.SourcePrefix{IPv4: 32, IPv6: 128}}
+}
+
+func newTracker(doors ...sequence.Door) *sequence.Tracker {
+	return sequence.NewTracker(doors, reorder, 16, time.Now())
+}
+
+// client is a host that knocks. Every knock that it dials is a new connection.
+type client struct {
+	*sequence.Tracker
+	addr        netip.Addr
+	connections int
+}
+
+func (c *client) dial(port packet.Port) packet.Packet {
+	c.connections++
+	p := packet.Packet{Source: c.addr, SourcePort: uint16(40000 + c.connections), Port: port}
+	if port.Protocol == packet.TCP {
+		p.Sequence, p.Flags = uint32(1000*c.connections), packet.SYN
+	}
+	return p
+}
+
+// send hands a packet to the tracker as a knock at door 0.
+func (c *client) send(p packet.Packet) sequence.Outcome { return c.Knock(0, p, time.Now()) }
+
+// knock dials TCP ports, and returns what the last of them led to.
+func (c *client) knock(ports ...uint16) (out sequence.Outcome) {
+	for _, n := range ports {
+		out = c.send(c.dial(tcp(n)))
+	}
+	return out
+}
+
+// expect compares an outcome with the one that is wanted.
+func expect(t *testing.T, what string, got, want sequence.Outcome) {
+	t.Helper()
+	if got != want {
+		t.Errorf("%s: %+v, want %+v", what, got, want)
+	}
+}
+
+var (
+	nothing   = func(step int) sequence.Outcome { return sequence.Outcome{Step: step} }
+	early     = func(step int) sequence.Outcome { return sequence.Outcome{Progress: sequence.Early, Step: step} }
+	advanced  = func(step int) sequence.Outcome { return sequence.Outcome{Progress: sequence.Advanced, Step: step} }
+	completed = func(step int) sequence.Outcome { return sequence.Outcome{Progress: sequence.Completed, Step: step} }
+	// after adds to an outcome how the attempt before ended.
+	after = func(reason sequence.Reason, steps int, out sequence.Outcome) sequence.Outcome {
+		out.Ended, out.EndedAt = reason, steps
+		return out
+	}
+)
+
+// The tests named Row follow the table of what knocks mean in the design.
+
+func TestRowNextKnockIsOneStepOn(t *testing.T) {
+	for name, d := range map[string]sequence.Door{
+		"tcp":   doorOf(tcp(7000), tcp(8000), tcp(9000)),
+		"udp":   doorOf(udp(7000), udp(8000), udp(9000)),
+		"mixed": doorOf(tcp(7000), udp(8000), tcp(8000)),
+	} {
+		for _, addr := range []netip.Addr{alice, alice6} {
+			t.Run(fmt.Sprint(name, " from ", addr), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := &client{Tracker: newTracker(d), addr: addr}
+					for i, step := range d.Steps {
+						want := advanced(i + 1)
+						if i == len(d.Steps)-1 {
+							want = completed(i + 1)
+						}
+						expect(t, step.String(), c.send(c.dial(step)), want)
+						time.Sleep(time.Second)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestRowNextKnockWithinTimeoutOfTheFirst(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		wait time.Duration
+		want sequence.Outcome
+	}{
+		{"just in time", timeout, completed(3)},
+		{"just too late", timeout + 1, after(sequence.TooLate, 2, early(0))},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+				c.knock(7000)
+				// What counts is the time since the first knock, not since the second.
+				time.Sleep(timeout - time.Second)
+				c.knock(8000)
+				time.Sleep(tt.wait - (timeout - time.Second))
+				expect(t, "last knock", c.knock(9000), tt.want)
+			})
+		})
+	}
+}
+
+func TestRowSameSYNAgainIsNothing(t *testing.T) {
+	for name, d := range map[string]sequence.Door{
+		"tcp":            door(7000, 8000, 9000),
+		"udp":            doorOf(udp(7000), udp(8000), udp(9000)),
+		"repeated port":  door(7000, 7000, 8000),
+		"palindrome":     door(7000, 8000, 7000),
+		"one port alone": door(7000, 7000, 7000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &client{Tracker: newTracker(d), addr: alice}
+				var sent []packet.Packet
+				for i, step := range d.Steps {
+					p := c.dial(step)
+					sent = append(sent, p)
+					want := advanced(i + 1)
+					if i == len(d.Steps)-1 {
+						want = completed(i + 1)
+					}
+					expect(t, step.String(), c.send(p), want)
+					for range 2 { // at once and a second later
+						for j, p := range sent {
+							expect(t, fmt.Sprintf("knock %d again after %d", j+1, i+1), c.send(p), nothing(i+1))
+						}
+						time.Sleep(500 * time.Millisecond)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestRowSameEarlySYNAgainIsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+		first, second, third := c.dial(tcp(7000)), c.dial(tcp(8000)), c.dial(tcp(9000))
+		expect(t, "last knock first", c.send(third), early(0))
+		expect(t, "last knock again", c.send(third), nothing(0))
+		expect(t, "first knock", c.send(first), advanced(1))
+		expect(t, "last knock again", c.send(third), nothing(1))
+		expect(t, "second knock", c.send(second), completed(3))
+		expect(t, "last knock again", c.send(third), nothing(3))
+	})
+}
+
+// Two connections are the same one only if port and sequence number agree.
+func TestRowSamePortOrSequenceNumberAloneIsNoRetransmission(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 7000, 7000)), addr: alice}
+		p := c.dial(tcp(7000))
+		expect(t, "first", c.send(p), advanced(1))
+		p.SourcePort++
+		expect(t, "from another port", c.send(p), advanced(2))
+		p.Sequence++
+		expect(t, "with another sequence number", c.send(p), completed(3))
+	})
+}
+
+func TestRowRedialOfTheStepJustTakenIsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+		for i, port := range []uint16{7000, 8000, 9000} {
+			c.knock(port)
+			for range 3 {
+				expect(t, fmt.Sprint("redial of ", port), c.knock(port), nothing(i+1))
+				time.Sleep(300 * time.Millisecond)
+			}
+		}
+		expect(t, "new attempt", c.knock(7000), advanced(1))
+		expect(t, "new attempt", c.knock(8000), advanced(2))
+		expect(t, "new attempt", c.knock(9000), completed(3))
+	})
+}
+
+// A redial of a port that comes once more later in the sequence may be that
+// later knock for as long as knocks overtake each other, and is nothing then.
+func TestRowRedialIsForgottenWhereThePortComesOnceMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 7000, 9000)), addr: alice}
+		expect(t, "first", c.knock(7000), advanced(1))
+		expect(t, "redial", c.knock(7000), nothing(1))
+		time.Sleep(reorder + 1)
+		expect(t, "second", c.knock(8000), advanced(2))
+		expect(t, "third", c.knock(7000), advanced(3))
+		expect(t, "last", c.knock(9000), completed(4))
+	})
+}
+
+// permutations calls f with each order of the numbers from 0 to n-1.
+func permutations(n int, f func(order []int)) {
+	var place func(order []int)
+	place = func(order []int) {
+		if len(order) == n {
+			f(order)
+			return
+		}
+		for i := range n {
+			if !slices.Contains(order, i) {
+				place(append(slices.Clone(order), i))
+			}
+		}
+	}
+	place(nil)
+}
+
+func TestRowKnocksThatOvertakeEachOtherCount(t *testing.T) {
+	for _, d := range []sequence.Door{
+		door(7000, 8000),
+		door(7000, 8000, 9000),
+		door(7000, 8000, 9000, 10000),
+		door(7000, 8000, 7000),
+		door(7000, 7000, 8000),
+		door(8000, 7000, 7000),
+		door(7000, 8000, 8000, 7000),
+		door(7000, 8000, 7000, 8000),
+		doorOf(udp(7000), udp(8000), udp(9000)),
+		doorOf(udp(7000), tcp(7000), udp(7000), tcp(8000)),
+	} {
+		permutations(len(d.Steps), func(order []int) {
+			t.Run(fmt.Sprint(d.Steps, order), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c := &client{Tracker: newTracker(d), addr: alice}
+					sent := make([]packet.Packet, len(d.Steps))
+					for i, step := range d.Steps {
+						sent[i] = c.dial(step)
+					}
+					var out sequence.Outcome
+					for i, which := range order {
+						if i > 0 {
+							// The first comes no more than reorder before the last.
+							time.Sleep((reorder / time.Duration(len(order)-1)).Truncate(time.Microsecond))
+						}
+						out = c.send(sent[which])
+						if out.Ended != sequence.NotEnded {
+							t.Errorf("knock %d ended the attempt: %+v", which+1, out)
+						}
+						if i < len(order)-1 && out.Progress == sequence.Completed {
+							t.Errorf("%d knocks of %d were enough", i+1, len(order))
+						}
+					}
+					expect(t, "all knocks", out, completed(len(d.Steps)))
+				})
+			})
+		})
+	}
+}
+
+func TestRowMissingKnockWithinReorder(t *testing.T) {
+	for _, tt := range []struct {
+		name         string
+		wait         time.Duration
+		second, last sequence.Outcome
+	}{
+		{"just in time", reorder, completed(3), nothing(3)},
+		{"just too late", reorder + 1, after(sequence.WrongOrder, 1, early(0)), early(0)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+				expect(t, "first", c.knock(7000), advanced(1))
+				expect(t, "last, too early", c.knock(9000), early(1))
+				time.Sleep(tt.wait)
+				expect(t, "second", c.knock(8000), tt.second)
+				expect(t, "last, again", c.knock(9000), tt.last)
+			})
+		})
+	}
+}
+
+// However a sequence is swapped, it does not open if its knocks come further
+// apart than they can overtake each other.
+func TestRowSlowKnocksInAnotherOrderDoNotOpen(t *testing.T) {
+	permutations(4, func(order []int) {
+		if slices.IsSorted(order) {
+			return
+		}
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ports := []uint16{7000, 8000, 9000, 10000}
+				c := &client{Tracker: newTracker(door(ports...)), addr: alice}
+				for _, which := range order {
+					if out := c.knock(ports[which]); out.Progress == sequence.Completed {
+						t.Errorf("knock %d opens", which+1)
+					}
+					time.Sleep(reorder + 1)
+				}
+			})
+		})
+	})
+}
+
+func TestRowAnotherKnockEndsTheAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000, 10000)), addr: alice}
+		c.knock(7000, 8000, 9000)
+		expect(t, "a knock of a step before", c.knock(8000), after(sequence.WrongOrder, 3, early(0)))
+		expect(t, "what would have been the last", c.knock(10000), early(0))
+	})
+}
+
+func TestRowFirstKnockBeginsANewAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+		c.knock(7000, 8000)
+		time.Sleep(timeout - time.Second)
+		expect(t, "first again", c.knock(7000), after(sequence.WrongOrder, 2, advanced(1)))
+		// The new attempt has its own time.
+		time.Sleep(timeout - time.Second)
+		expect(t, "second", c.knock(8000), advanced(2))
+		expect(t, "last", c.knock(9000), completed(3))
+	})
+}
+
+// Where the first port comes again later, it may have overtaken another knock;
+// if it has not, it was wrong, and began a new attempt when it came.
+func TestRowFirstPortThatIsNoLaterKnockBeginsANewAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := door(7000, 8000, 9000, 7000)
+		c := &client{Tracker: newTracker(d), addr: alice}
+		c.knock(7000, 8000)
+		time.Sleep(time.Second)
+		again := c.dial(tcp(7000))
+		expect(t, "first port again", c.send(again), early(2))
+		time.Sleep(time.Second)
+		expect(t, "second", c.knock(8000), after(sequence.WrongOrder, 2, advanced(2)))
+		expect(t, "first port, retransmitted", c.send(again), nothing(2))
+		expect(t, "third", c.knock(9000), advanced(3))
+		time.Sleep(timeout - time.Second)
+		expect(t, "last, as late as may be", c.knock(7000), completed(4))
+	})
+}
+
+// The kernel hands no such packet over. If it did, nothing would begin.
+func TestRowPortThatNoDoorNamesBeginsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+		expect(t, "another port", c.knock(7001), nothing(0))
+		expect(t, "another protocol", c.send(c.dial(udp(7000))), nothing(0))
+		if c.Len() != 0 {
+			t.Errorf("%d attempts are remembered", c.Len())
+		}
+	})
+}
+
+func TestRowLastKnockOpensAndRefreshes(t *testing.T) {
+	const window = 30 * time.Second
+	synctest.Test(t, func(t *testing.T) {
+		d := door(7000, 8000, 9000)
+		c := &client{Tracker: newTracker(d), addr: alice}
+		windows := sequence.NewWindows()
+		for i := range 3 {
+			expect(t, "last knock", c.knock(7000, 8000, 9000), completed(3))
+			now := time.Now()
+			if refreshed := windows.Open(0, d.Prefix.Of(alice), now, now.Add(window), 0); refreshed != (i > 0) {
+				t.Errorf("round %d: refreshed is %t", i, refreshed)
+			}
+			if until, _ := windows.Next(); windows.Len() != 1 || !until.Equal(now.Add(window)) {
+				t.Errorf("round %d: %d windows, the first of them open for %v", i, windows.Len(), until.Sub(now))
+			}
+			time.Sleep(window / 10)
+		}
+	})
+}
+
+func TestDoorOfOneKnock(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000)), addr: alice}
+		p := c.dial(tcp(7000))
+		expect(t, "knock", c.send(p), completed(1))
+		expect(t, "retransmission", c.send(p), nothing(1))
+		time.Sleep(time.Second)
+		expect(t, "another knock", c.knock(7000), completed(1))
+	})
+}
+
+func TestDoorOfTheMostSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ports := make([]uint16, sequence.MaxSteps)
+		for i := range ports {
+			ports[i] = uint16(7000 + i)
+		}
+		c := &client{Tracker: newTracker(door(ports...)), addr: alice}
+		expect(t, "in order", c.knock(ports...), completed(len(ports)))
+		slices.Reverse(ports)
+		expect(t, "as overtaken as can be", c.knock(ports...), completed(len(ports)))
+	})
+}
+
+// What follows a complete attempt is a new one, and ends none.
+func TestKnockAfterTheLastBeginsAnew(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		ports []uint16
+		next  []uint16
+		want  sequence.Outcome
+	}{
+		{"from the first", []uint16{7000, 8000, 9000}, []uint16{7000}, advanced(1)},
+		{"the second first", []uint16{7000, 8000, 9000}, []uint16{8000, 7000, 9000}, completed(3)},
+		{"the last first", []uint16{7000, 8000, 9000}, []uint16{9000, 7000, 8000}, completed(3)},
+		{"backwards", []uint16{7000, 8000, 9000}, []uint16{9000, 8000, 7000}, completed(3)},
+		{"backwards, of two", []uint16{7000, 8000}, []uint16{8000, 7000}, completed(2)},
+		{"palindrome", []uint16{7000, 8000, 7000}, []uint16{7000, 8000, 7000}, completed(3)},
+		{"another order", []uint16{7000, 8000, 9000}, []uint16{8000}, early(0)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &client{Tracker: newTracker(door(tt.ports...)), addr: alice}
+				c.knock(tt.ports...)
+				expect(t, "next", c.knock(tt.next...), tt.want)
+			})
+		})
+	}
+}
+
+// The last knock, again, may have overtaken a new attempt's first for no longer
+// than knocks overtake each other.
+func TestLastKnockAgainDoesNotCountForALaterAttempt(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		wait time.Duration
+		want sequence.Outcome
+	}{
+		{"just in time", reorder, completed(3)},
+		{"just too late", reorder + 1, advanced(2)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+				c.knock(7000, 8000, 9000)
+				time.Sleep(time.Second)
+				expect(t, "last again", c.knock(9000), nothing(3))
+				time.Sleep(tt.wait)
+				expect(t, "first and second", c.knock(7000, 8000), tt.want)
+			})
+		})
+	}
+}
+
+// Once complete, an attempt is only remembered so that it is known when it is
+// retransmitted: it never ends too late.
+func TestCompleteAttemptNeverEndsTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+		c.knock(7000, 8000, 9000)
+		for range c.All(time.Now()) {
+			t.Error("a complete attempt is under way")
+		}
+		time.Sleep(timeout + 1)
+		expect(t, "next", c.knock(7000), advanced(1))
+		c.knock(8000, 9000)
+		time.Sleep(timeout + 1)
+		c.Expire(time.Now(), func(a sequence.Attempt) { t.Errorf("ended: %+v", a) })
+		if c.Len() != 0 {
+			t.Errorf("%d attempts are remembered", c.Len())
+		}
+	})
+}
+
+// What knockd is known to do wrong.
+
+func TestKnockdDuplicatedSYNDoesNotKillTheAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+		first, second, third := c.dial(tcp(7000)), c.dial(tcp(8000)), c.dial(tcp(9000))
+		expect(t, "first", c.send(first), advanced(1))
+		expect(t, "first, duplicated", c.send(first), nothing(1))
+		time.Sleep(time.Second)
+		expect(t, "second", c.send(second), advanced(2))
+		expect(t, "first, retransmitted", c.send(first), nothing(2))
+		time.Sleep(time.Second)
+		expect(t, "second, retransmitted", c.send(second), nothing(2))
+		expect(t, "third", c.send(third), completed(3))
+	})
+}
+
+func TestKnockdEndOfOneHostsAttemptLeavesTheOthers(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		end  func(c *client)
+	}{
+		{"in the wrong order", func(c *client) { c.knock(7000) }},
+		{"too late", func(c *client) {
+			time.Sleep(2 * time.Second)
+			c.Expire(time.Now(), func(sequence.Attempt) {})
+		}},
+		{"complete", func(c *client) { c.knock(9000) }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tracker := newTracker(door(7000, 8000, 9000))
+				a := &client{Tracker: tracker, addr: alice}
+				a.knock(7000, 8000)
+				time.Sleep(timeout - time.Second)
+				// bob's connections have the ports and sequence numbers of alice's.
+				b := &client{Tracker: tracker, addr: bob}
+				expect(t, "bob's second", b.knock(7000, 8000), advanced(2))
+				tt.end(a)
+				expect(t, "bob's last", b.knock(9000), completed(3))
+			})
+		})
+	}
+}
+
+func TestKnockdLongerDoorOfACommonPrefixOpensToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000), door(7000, 8000, 9000)), addr: alice}
+		// The kernel logs a knock once for each door that names it.
+		for i, want := range [][]sequence.Outcome{
+			{advanced(1), advanced(1)},
+			{completed(2), advanced(2)},
+			{{}, completed(3)},
+		} {
+			p := c.dial(tcp([]uint16{7000, 8000, 9000}[i]))
+			if i < 2 {
+				expect(t, "shorter", c.Knock(0, p, time.Now()), want[0])
+			}
+			expect(t, "longer", c.Knock(1, p, time.Now()), want[1])
+		}
+	})
+}
+
+func TestDoorsThatShareTheirPortsAreIndependent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000), door(9000, 8000, 7000)), addr: alice}
+		for i, port := range []uint16{7000, 8000, 9000} {
+			time.Sleep(reorder + 1)
+			p := c.dial(tcp(port))
+			want := advanced(i + 1)
+			if i == 2 {
+				want = completed(3)
+			}
+			expect(t, "ascending", c.Knock(0, p, time.Now()), want)
+			if out := c.Knock(1, p, time.Now()); out.Progress == sequence.Completed {
+				t.Error("the descending door opens")
+			}
+		}
+	})
+}
+
+func TestSourcesAreToldApartByPrefix(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := door(7000, 8000, 9000)
+		d.Prefix = packet.SourcePrefix{IPv4: 24, IPv6: 64}
+		tracker := newTracker(d)
+		from := func(addr netip.Addr, port uint16) sequence.Outcome {
+			return (&client{Tracker: tracker, addr: addr}).knock(port)
+		}
+		expect(t, "first, of an IPv6 network", from(alice6, 7000), advanced(1))
+		expect(t, "second, of the same", from(bob6, 8000), advanced(2))
+		expect(t, "last, of another", from(carol6, 9000), early(0))
+		expect(t, "last, of the same", from(alice6, 9000), completed(3))
+		expect(t, "first, of an IPv4 network", from(alice, 7000), advanced(1))
+		expect(t, "second, of the same", from(bob, 8000), advanced(2))
+
+		var got []string
+		for a := range tracker.All(time.Now()) {
+			got = append(got, fmt.Sprint(a.Source, " ", a.Step))
+		}
+		if diff := cmp.Diff([]string{"192.0.2.0/24 2", "2001:db8:0:1::/64 0"}, got); diff != "" {
+			t.Errorf("under way (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// An IPv6 address is not the IPv4 address that its last bytes or its first are.
+func TestAddressFamiliesAreToldApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracker := newTracker(door(7000, 8000))
+		for _, addr := range []string{"192.0.2.1", "::192.0.2.1", "c000:201::"} {
+			c := &client{Tracker: tracker, addr: netip.MustParseAddr(addr)}
+			expect(t, addr, c.knock(7000), advanced(1))
+		}
+	})
+}
+
+func TestOldestAttemptGivesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most = 4
+		tracker := sequence.NewTracker([]sequence.Door{door(7000, 8000)}, reorder, most, time.Now())
+		clients := make([]*client, 2*most)
+		for i := range clients {
+			clients[i] = &client{Tracker: tracker, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}
+			expect(t, "first", clients[i].knock(7000), advanced(1))
+			if want := min(i+1, most); tracker.Len() != want {
+				t.Errorf("%d attempts after %d, want %d", tracker.Len(), i+1, want)
+			}
+			if want := uint64(max(0, i+1-most)); tracker.Evicted() != want {
+				t.Errorf("%d gave way after %d, want %d", tracker.Evicted(), i+1, want)
+			}
+			time.Sleep(time.Millisecond)
+		}
+		// The newest are still there; those that gave way are not.
+		for _, c := range clients[most:] {
+			expect(t, fmt.Sprint("second of ", c.addr), c.knock(8000), completed(2))
+		}
+		expect(t, "second of one that gave way", clients[most-1].knock(8000), early(0))
+		if err := tracker.Check(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAttemptsUnderWayNewestFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracker := newTracker(door(7000, 8000), door(7000, 8000, 9000))
+		start := time.Now()
+		at := func(door int, c *client, port uint16) { tracker.Knock(door, c.dial(tcp(port)), time.Now()) }
+		a, b := &client{addr: alice}, &client{addr: bob6}
+		at(0, a, 7000)
+		at(1, a, 7000)
+		time.Sleep(time.Second)
+		at(1, b, 7000)
+		at(1, a, 8000)
+		at(0, a, 8000) // complete
+
+		source := door().Prefix.Of
+		want := []sequence.Attempt{
+			{Door: 1, Source: source(bob6), Step: 1, Started: start.Add(time.Second)},
+			{Door: 1, Source: source(alice), Step: 2, Started: start},
+		}
+		if diff := cmp.Diff(want, slices.Collect(tracker.All(time.Now())), compareSources); diff != "" {
+			t.Errorf("under way (-want +got):\n%s", diff)
+		}
+		for range tracker.All(time.Now()) {
+			break // must not go on
+		}
+
+		time.Sleep(timeout - time.Second + 1) // alice is too late, bob is not
+		if diff := cmp.Diff(want[:1], slices.Collect(tracker.All(time.Now())), compareSources); diff != "" {
+			t.Errorf("under way (-want +got):\n%s", diff)
+		}
+		var ended []sequence.Attempt
+		tracker.Expire(time.Now(), func(a sequence.Attempt) { ended = append(ended, a) })
+		if diff := cmp.Diff(want[1:], ended, compareSources); diff != "" {
+			t.Errorf("ended (-want +got):\n%s", diff)
+		}
+		if tracker.Len() != 1 {
+			t.Errorf("%d attempts are left, want 1", tracker.Len())
+		}
+	})
+}
+
+var compareSources = cmp.Comparer(func(a, b packet.Source) bool { return a == b })
+
+func TestReasonString(t *testing.T) {
+	for reason, want := range map[sequence.Reason]string{
+		sequence.NotEnded: "", sequence.WrongOrder: "wrong order", sequence.TooLate: "too late",
+	} {
+		if reason.String() != want {
+			t.Errorf("String of %d = %q, want %q", uint8(reason), reason, want)
+		}
+	}
+}

@@ -1,0 +1,347 @@
+package sequence_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+const window = 30 * time.Second
+
+var aliceSource, bobSource = single(alice), single(bob)
+
+func single(addr netip.Addr) packet.Source {
+	return packet.SourcePrefix{IPv4: 32, IPv6: 128}.Of(addr)
+}
+
+// connection returns the n-th connection's first packet.
+func connection(n int) packet.Packet {
+	return packet.Packet{Source: alice, SourcePort: uint16(40000 + n), Port: tcp(22), Sequence: uint32(1000 * n), Flags: packet.SYN}
+}
+
+func TestWindowOpensForOneSourceAtOneDoor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sequence.NewWindows()
+		now := time.Now()
+		if w.Open(1, aliceSource, now, now.Add(window), 3) {
+			t.Error("a new window is said to be refreshed")
+		}
+		if w.Get(0, aliceSource) != nil || w.Get(1, bobSource) != nil || w.Get(1, packet.Source{Prefix: netip.MustParsePrefix("192.0.2.0/24")}) != nil {
+			t.Error("the window is another door's or source's, too")
+		}
+		win := w.Get(1, aliceSource)
+		if win == nil {
+			t.Fatal("there is no window")
+		}
+		if win.Door != 1 || win.Source != aliceSource || !win.Opened.Equal(now) || !win.Until.Equal(now.Add(window)) || win.Connections != 0 {
+			t.Errorf("window is %+v", win)
+		}
+		if all := slices.Collect(w.All()); len(all) != 1 || all[0] != win || w.Len() != 1 {
+			t.Errorf("%d windows, %v", w.Len(), all)
+		}
+	})
+}
+
+func TestWindowIsRefreshedAndStaysOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sequence.NewWindows()
+		opened := time.Now()
+		w.Open(0, aliceSource, opened, opened.Add(window), 3)
+		w.Get(0, aliceSource).Admit(connection(1))
+		time.Sleep(window / 2)
+		now := time.Now()
+		if !w.Open(0, aliceSource, now, now.Add(window), 3) {
+			t.Error("an open window is not refreshed")
+		}
+		win := w.Get(0, aliceSource)
+		if w.Len() != 1 || !win.Opened.Equal(opened) || !win.Until.Equal(now.Add(window)) {
+			t.Errorf("%d windows: %+v", w.Len(), win)
+		}
+		if win.Connections != 0 {
+			t.Errorf("it has admitted %d connections anew", win.Connections)
+		}
+		if next, ok := w.Next(); !ok || !next.Equal(now.Add(window)) {
+			t.Errorf("Next = %v, %t", next, ok)
+		}
+	})
+}
+
+func TestSpentWindowIsOpenedAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sequence.NewWindows()
+		w.Open(0, aliceSource, time.Now(), time.Now().Add(window), 1)
+		win := w.Get(0, aliceSource)
+		if win.Spent() {
+			t.Error("a new window is spent")
+		}
+		win.Admit(connection(1))
+		if !win.Spent() {
+			t.Error("a window for one connection is not spent by one")
+		}
+		time.Sleep(time.Second)
+		now := time.Now()
+		if w.Open(0, aliceSource, now, now.Add(window), 1) {
+			t.Error("a spent window is said to be refreshed")
+		}
+		if win := w.Get(0, aliceSource); win.Spent() || !win.Opened.Equal(now) || w.Len() != 1 {
+			t.Errorf("%d windows: %+v", w.Len(), win)
+		}
+		if got := w.Get(0, aliceSource).Admit(connection(2)); got != sequence.AdmitNew {
+			t.Errorf("a new connection: %d", got)
+		}
+	})
+}
+
+func TestAdmit(t *testing.T) {
+	type step struct {
+		connection  int
+		want        sequence.Admission
+		connections int
+	}
+	tests := []struct {
+		name  string
+		max   int
+		steps []step
+	}{
+		{"one connection", 1, []step{
+			{1, sequence.AdmitNew, 1},
+			{1, sequence.AdmitAgain, 1},
+			{2, sequence.Exhausted, 1},
+			{2, sequence.Exhausted, 1},
+			{1, sequence.AdmitAgain, 1},
+		}},
+		{"two connections", 2, []step{
+			{1, sequence.AdmitNew, 1},
+			{1, sequence.AdmitAgain, 1},
+			{2, sequence.AdmitNew, 2},
+			{3, sequence.Exhausted, 2},
+			{1, sequence.AdmitAgain, 2},
+			{2, sequence.AdmitAgain, 2},
+		}},
+		{"no limit", 0, []step{
+			{1, sequence.AdmitNew, 1},
+			{2, sequence.AdmitNew, 2},
+			{1, sequence.AdmitAgain, 2},
+			{3, sequence.AdmitNew, 3},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := sequence.NewWindows()
+			w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), tt.max)
+			win := w.Get(0, aliceSource)
+			for i, s := range tt.steps {
+				if got := win.Admit(connection(s.connection)); got != s.want || win.Connections != s.connections {
+					t.Errorf("step %d: Admit = %d after %d connections, want %d after %d", i, got, win.Connections, s.want, s.connections)
+				}
+			}
+		})
+	}
+}
+
+// A connection is known again by where it goes, where from and its sequence
+// number, all of them.
+func TestAdmitTellsConnectionsApart(t *testing.T) {
+	w := sequence.NewWindows()
+	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
+	win := w.Get(0, aliceSource)
+	p := connection(1)
+	for _, change := range []func(){
+		func() {}, func() { p.SourcePort++ }, func() { p.Sequence++ }, func() { p.Port.Number++ }, func() { p.Port.Protocol = packet.UDP },
+	} {
+		change()
+		if got := win.Admit(p); got != sequence.AdmitNew {
+			t.Errorf("%+v: %d, want a new connection", p, got)
+		}
+		if got := win.Admit(p); got != sequence.AdmitAgain {
+			t.Errorf("%+v again: %d, want the same connection", p, got)
+		}
+	}
+}
+
+// A window that has a limit knows every connection again that it admitted; one
+// without remembers only the latest.
+func TestAdmitRemembers(t *testing.T) {
+	w := sequence.NewWindows()
+	const many = 100
+	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), many)
+	w.Open(0, bobSource, time.Time{}, time.Time{}.Add(window), 0)
+	limited, unlimited := w.Get(0, aliceSource), w.Get(0, bobSource)
+	for n := range many {
+		for name, win := range map[string]*sequence.Window{"limited": limited, "unlimited": unlimited} {
+			if got := win.Admit(connection(n)); got != sequence.AdmitNew {
+				t.Fatalf("%s: connection %d: %d, want a new one", name, n, got)
+			}
+		}
+		// The few before are remembered, however often what is remembered wraps.
+		for before := max(0, n-3); before <= n; before++ {
+			if got := unlimited.Admit(connection(before)); got != sequence.AdmitAgain {
+				t.Errorf("after %d: connection %d: %d, want it known again", n, before, got)
+			}
+		}
+	}
+	for n := range many {
+		if got := limited.Admit(connection(n)); got != sequence.AdmitAgain {
+			t.Errorf("connection %d: %d, want it known again", n, got)
+		}
+	}
+	if got := unlimited.Admit(connection(0)); got != sequence.AdmitNew {
+		t.Errorf("a connection of long ago: %d, want what is remembered to be bounded", got)
+	}
+}
+
+// repeats counts how often a window sends a packet round again, up to a bound.
+func repeats(win *sequence.Window) int {
+	const bound = 1000
+	n := 0
+	for n < bound && win.Repeat() {
+		n++
+	}
+	return n
+}
+
+func TestRepeatOnlyWhileTheWindowStandsAndNotForEver(t *testing.T) {
+	w := sequence.NewWindows()
+	w.Stands(0, aliceSource) // there is none: nothing happens
+	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
+	win := w.Get(0, aliceSource)
+	if win.Repeat() {
+		t.Error("a packet is repeated before the kernel has the window")
+	}
+	w.Stands(0, aliceSource)
+	budget := repeats(win)
+	if budget == 0 || budget == 1000 {
+		t.Fatalf("%d packets are repeated, want some, and a bound", budget)
+	}
+	if win.Repeat() {
+		t.Error("a packet is repeated when no more may be")
+	}
+	// A refresh makes the window stand anew, with all that may be repeated.
+	w.Stands(0, aliceSource)
+	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
+	if win.Repeat() {
+		t.Error("a packet is repeated before the kernel has the refreshed window")
+	}
+	w.Stands(0, aliceSource)
+	if got := repeats(win); got != budget {
+		t.Errorf("%d packets are repeated after a refresh, want %d", got, budget)
+	}
+}
+
+func TestWindowsExpireInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := sequence.NewWindows()
+		if _, ok := w.Next(); ok {
+			t.Error("Next of no windows")
+		}
+		start := time.Now()
+		for _, d := range []int{5, 2, 4, 1, 3} {
+			w.Open(d, aliceSource, start, start.Add(time.Duration(d)*time.Second), 0)
+		}
+		expired := func() (doors []int) {
+			w.Expire(time.Now(), func(win *sequence.Window) {
+				if w.Get(win.Door, win.Source) != nil {
+					t.Errorf("the window at door %d is handed over and still known", win.Door)
+				}
+				doors = append(doors, win.Door)
+			})
+			return doors
+		}
+		next := func(want time.Duration) {
+			t.Helper()
+			if at, ok := w.Next(); !ok || at.Sub(start) != want {
+				t.Errorf("Next = %v, %t, want %v", at.Sub(start), ok, want)
+			}
+		}
+		next(time.Second)
+		time.Sleep(time.Second - 1)
+		if got := expired(); got != nil {
+			t.Errorf("too soon: %d", got)
+		}
+		time.Sleep(time.Nanosecond)
+		if diff := cmp.Diff([]int{1}, expired()); diff != "" {
+			t.Errorf("at the end of the first (-want +got):\n%s", diff)
+		}
+		next(2 * time.Second)
+		w.Open(2, aliceSource, time.Now(), start.Add(6*time.Second), 0) // refreshed
+		next(3 * time.Second)
+		if !w.Close(3, aliceSource) || w.Close(3, aliceSource) {
+			t.Error("a window is not closed once")
+		}
+		next(4 * time.Second)
+		time.Sleep(time.Minute)
+		if diff := cmp.Diff([]int{4, 5, 2}, expired()); diff != "" {
+			t.Errorf("at the end of all (-want +got):\n%s", diff)
+		}
+		if _, ok := w.Next(); ok || w.Len() != 0 {
+			t.Errorf("%d windows are left", w.Len())
+		}
+	})
+}
+
+// Windows that open, close and end at random are those of a plain map.
+func TestWindowsAreThoseOfAMap(t *testing.T) {
+	t.Logf("run again with -seed=%d", *seed)
+	random := rand.New(rand.NewPCG(*seed, 0))
+	type key struct {
+		door   int
+		source packet.Source
+	}
+	w := sequence.NewWindows()
+	want := map[key]time.Time{}
+	now := time.Unix(1, 0)
+	for range 20_000 {
+		k := key{random.IntN(3), single(trialSources[random.IntN(len(trialSources))])}
+		_, open := want[k]
+		switch random.IntN(4) {
+		case 0, 1:
+			until := now.Add(time.Duration(1+random.IntN(10)) * time.Second)
+			if refreshed := w.Open(k.door, k.source, now, until, 0); refreshed != open {
+				t.Fatalf("refreshed is %t", refreshed)
+			}
+			want[k] = until
+		case 2:
+			if closed := w.Close(k.door, k.source); closed != open {
+				t.Fatalf("closed is %t", closed)
+			}
+			delete(want, k)
+		case 3:
+			now = now.Add(time.Duration(random.IntN(2000)) * time.Millisecond)
+			var last time.Time
+			w.Expire(now, func(win *sequence.Window) {
+				if win.Until.Before(last) {
+					t.Fatalf("a window that ends at %v is handed over after one that ends at %v", win.Until, last)
+				}
+				last = win.Until
+				k := key{win.Door, win.Source}
+				if until := want[k]; !until.Equal(win.Until) || until.After(now) {
+					t.Fatalf("a window ends at %v, want %v", win.Until, until)
+				}
+				delete(want, k)
+			})
+		}
+		got := map[key]time.Time{}
+		var first time.Time
+		for win := range w.All() {
+			got[key{win.Door, win.Source}] = win.Until
+			if first.IsZero() || win.Until.Before(first) {
+				first = win.Until
+			}
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) || w.Len() != len(want) {
+			t.Fatalf("%d windows: %v, want %v", w.Len(), got, want)
+		}
+		if next, ok := w.Next(); ok != (len(want) > 0) || !next.Equal(first) {
+			t.Fatalf("Next = %v, %t, want %v", next, ok, first)
+		}
+	}
+}

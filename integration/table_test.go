@@ -154,8 +154,9 @@ func (l *lab) loadScript(t *testing.T, script, golden, table string) {
 		}
 		return err
 	}))
+	t.Logf("nftables can queue by themselves: %v", native)
 	if !native {
-		return // the virtual machine's kernel has it
+		return // the virtual machine's kernel can
 	}
 	for range 2 {
 		l.nftScript(script)

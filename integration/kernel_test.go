@@ -9,7 +9,6 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -23,7 +22,7 @@ func (l *lab) kernelWindows() []ruleset.Window {
 			return err
 		}
 		defer k.Close()
-		s, err := k.Standing("knockwall", func(string) packet.SourcePrefix { return packet.SourcePrefix{IPv4: 32, IPv6: 128} })
+		s, err := k.Standing("knockwall")
 		if err == nil && s != nil {
 			windows = s.Windows
 		}

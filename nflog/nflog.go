@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 
 	"github.com/florianl/go-nflog/v2"
@@ -41,6 +42,8 @@ type Log struct {
 	cancel context.CancelFunc
 
 	handler Handler
+	busy    sync.Mutex // while the handler is
+	closed  bool
 	next    uint32 // the kernel's number for the packet that is due, from 0 on
 }
 
@@ -101,10 +104,14 @@ func InUse(group uint16) (bool, error) {
 // msgConfig is NFULNL_MSG_CONFIG of linux/netfilter/nfnetlink_log.h.
 const msgConfig = 1
 
-// Close unbinds the group.
+// Close unbinds the group. The handler is not called any more once it returns.
 func (l *Log) Close() error {
 	l.cancel()
-	return l.group.Close()
+	err := l.group.Close()
+	l.busy.Lock()
+	defer l.busy.Unlock()
+	l.closed = true
+	return err
 }
 
 // Drained reports whether everything that was logged so far has been taken off
@@ -124,6 +131,11 @@ func (l *Log) Drained() bool {
 }
 
 func (l *Log) logged(a nflog.Attribute) int {
+	l.busy.Lock()
+	defer l.busy.Unlock()
+	if l.closed {
+		return 1
+	}
 	if a.Seq != nil {
 		if lost := *a.Seq - l.next; lost != 0 {
 			l.handler.Lost(lost)

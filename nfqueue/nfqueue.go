@@ -24,10 +24,10 @@ import (
 
 // MaxLength is how many packets may wait in a queue. What comes then is dropped,
 // or accepted if the queue fails open.
-const MaxLength = 4096
+const MaxLength = 16384
 
 // socketBuffer is how many bytes of messages the kernel keeps for the daemon
-// when it is busy: more than a full queue's.
+// when it is busy: about 8,000 packets'.
 const socketBuffer = 4 << 20
 
 // Handler judges packets. It is called from one goroutine for each queue.

@@ -32,6 +32,11 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 			l.warnAt(r.Window, "Short window",
 				"A client whose SYN is lost sends it again after one second, when this window is over.")
 		}
+		if d.Closed == Reject && d.OnFailure == FailOpen {
+			l.warnAt(r.OnFailure, "Closed door that answers late",
+				fmt.Sprintf("As strangers may have to get in here, the daemon is asked about each, and the door answers after %s: "+
+					"who looks at the time finds it.", c.Wall.Hold))
+		}
 		l.adviseSame(c, raw, i)
 		l.adviseProtected(c, r, d)
 	}

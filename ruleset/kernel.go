@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"slices"
 	"strings"
@@ -69,7 +70,15 @@ func (k *Kernel) Install(t *Table, windows []Window) error {
 	k.conn.DelTable(table)
 	b := &batch{conn: k.conn, table: k.conn.AddTable(table), nativeQueue: k.nativeQueue}
 	b.add(t, windows)
-	if err := k.conn.Flush(); err != nil {
+	err := k.conn.Flush()
+	if errors.Is(err, unix.ENOBUFS) {
+		// The answer was lost, which does not say that the transaction was.
+		all, readErr := k.standing(func(name string) bool { return name == t.Name })
+		if readErr == nil && len(all) == 1 && all[0].Names(t.numbers) {
+			return nil
+		}
+	}
+	if err != nil {
 		return k.explain(fmt.Errorf("installing table inet %s: %w", t.Name, err))
 	}
 	return nil
@@ -147,72 +156,98 @@ func element(table string, w Window) (*nftables.Set, []nftables.SetElement) {
 
 // Standing is a table that was found in the kernel.
 type Standing struct {
+	Table   string
 	Windows []Window
-	numbers []uint16 // of queues
-	groups  []uint16
+	Groups  []uint16 // NFLOG groups that its rules name
+	Queues  []uint16 // queues that its rules name
 }
 
-// Standing reads the table of that name: its windows, whose sources are taken
-// for as long as prefix tells of each door, and the numbers that its rules use.
-// It returns nil if there is no such table.
-func (k *Kernel) Standing(name string, prefix func(door string) packet.SourcePrefix) (*Standing, error) {
+// Standing reads the table of that name: its windows, and which numbers its
+// rules use. It returns nil if there is no such table.
+func (k *Kernel) Standing(name string) (*Standing, error) {
+	all, err := k.retry(func(t string) bool { return t == name })
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	return all[0], nil
+}
+
+// Others reads the tables of walls that have another name.
+func (k *Kernel) Others(name string) ([]*Standing, error) {
+	return k.retry(func(t string) bool { return t != name })
+}
+
+// retry reads the walls' tables whose name is wanted; a dump that something
+// else's change interrupts is begun again.
+func (k *Kernel) retry(wanted func(name string) bool) ([]*Standing, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	// A dump that something else's change interrupts is begun again.
 	for try := 0; ; try++ {
-		s, err := k.standing(name, prefix)
+		all, err := k.standing(wanted)
 		if !errors.Is(err, unix.EINTR) || try == 10 {
-			return s, err
+			return all, err
 		}
 	}
 }
 
-func (k *Kernel) standing(name string, prefix func(string) packet.SourcePrefix) (*Standing, error) {
-	tables, err := k.conn.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return nil, fmt.Errorf("listing tables: %w", err)
-	}
-	i := slices.IndexFunc(tables, func(t *nftables.Table) bool { return t.Name == name })
-	if i < 0 {
-		return nil, nil
-	}
-	s := &Standing{}
-	sets, err := k.conn.GetSets(tables[i])
-	if err != nil {
-		return nil, fmt.Errorf("reading the sets of table inet %s: %w", name, err)
-	}
-	for _, set := range sets {
-		door, f, ok := doorOfSet(set.Name)
-		if !ok || !set.HasTimeout || int(set.KeyType.Bytes) != f.length {
-			continue
-		}
-		elements, err := k.conn.GetSetElements(set)
-		if err != nil {
-			return nil, fmt.Errorf("reading the windows of the door %s: %w", door, err)
-		}
-		for _, e := range elements {
-			if addr, ok := netip.AddrFromSlice(e.Key); ok && e.Expires > 0 {
-				s.Windows = append(s.Windows, Window{door, prefix(door).Of(addr), e.Expires})
-			}
-		}
-	}
+// standing reads the walls' tables whose name is wanted. A wall's table is known
+// by its chains; what else there is may be large, and is left alone.
+func (k *Kernel) standing(wanted func(string) bool) ([]*Standing, error) {
 	chains, err := k.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return nil, fmt.Errorf("listing chains: %w", err)
 	}
-	for _, c := range chains {
-		if c.Table.Name != name {
+	var all []*Standing
+	for _, wall := range chains {
+		if wall.Name != wallChain || !wanted(wall.Table.Name) {
 			continue
 		}
-		rules, err := k.conn.GetRules(tables[i], c)
-		if err != nil {
-			return nil, fmt.Errorf("reading the rules of table inet %s: %w", name, err)
+		s := &Standing{Table: wall.Table.Name}
+		lookedUp := map[string]int{} // by set: how many leading bits of an address
+		for _, c := range chains {
+			if c.Table.Name != s.Table {
+				continue
+			}
+			rules, err := k.conn.GetRules(tableNamed(s.Table), c)
+			if err != nil {
+				return nil, fmt.Errorf("reading the rules of table inet %s: %w", s.Table, err)
+			}
+			for _, r := range rules {
+				s.note(r.Exprs, lookedUp)
+			}
 		}
-		for _, r := range rules {
-			s.note(r.Exprs)
+		if err := k.readWindows(tableNamed(s.Table), s, lookedUp); err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// readWindows reads the windows of a table. How long their sources' prefixes are
+// is not in the elements, but in the rules that look them up.
+func (k *Kernel) readWindows(t *nftables.Table, s *Standing, lookedUp map[string]int) error {
+	sets, err := k.conn.GetSets(t)
+	if err != nil {
+		return fmt.Errorf("reading the sets of table inet %s: %w", t.Name, err)
+	}
+	for _, set := range sets {
+		door, f, ok := doorOfSet(set.Name)
+		length, known := lookedUp[set.Name]
+		if !ok || !known || !set.HasTimeout || int(set.KeyType.Bytes) != f.length {
+			continue
+		}
+		elements, err := k.conn.GetSetElements(set)
+		if err != nil {
+			return fmt.Errorf("reading the windows of the door %s: %w", door, err)
+		}
+		for _, e := range elements {
+			if addr, ok := netip.AddrFromSlice(e.Key); ok && e.Expires > 0 {
+				s.Windows = append(s.Windows, Window{door, packet.Source{Prefix: netip.PrefixFrom(addr, length)}, e.Expires})
+			}
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // doorOfSet returns the door whose windows a set of this name holds.
@@ -225,26 +260,44 @@ func doorOfSet(name string) (string, family, bool) {
 	return "", family{}, false
 }
 
-// note collects the groups and queues that a rule names.
-func (s *Standing) note(exprs []expr.Any) {
+// note collects the groups and queues that a rule names, and by how many leading
+// bits it looks sources up.
+func (s *Standing) note(exprs []expr.Any, lookedUp map[string]int) {
+	mask := 0 // leading bits of the value that was loaded last
 	for _, e := range exprs {
 		switch e := e.(type) {
+		case *expr.Payload:
+			mask = int(e.Len) * 8
+		case *expr.Bitwise:
+			mask = leadingOnes(e.Mask)
+		case *expr.Lookup:
+			lookedUp[e.SetName] = mask
 		case *expr.Log:
-			s.groups = append(s.groups, e.Group)
+			s.Groups = append(s.Groups, e.Group)
 		case *expr.Queue:
-			s.numbers = append(s.numbers, e.Num)
+			s.Queues = append(s.Queues, e.Num)
 		case *expr.Target:
 			if info, ok := e.Info.(*xt.Unknown); ok && e.Name == "NFQUEUE" && len(*info) >= 2 {
-				s.numbers = append(s.numbers, binary.NativeEndian.Uint16(*info))
+				s.Queues = append(s.Queues, binary.NativeEndian.Uint16(*info))
 			}
 		}
 	}
 }
 
+func leadingOnes(mask []byte) (n int) {
+	for _, b := range mask {
+		n += bits.LeadingZeros8(^b)
+		if b != 0xff {
+			break
+		}
+	}
+	return n
+}
+
 // Names reports whether the table's rules name the group or a queue of n.
 func (s *Standing) Names(n Numbers) bool {
-	return slices.Contains(s.groups, n.LogGroup) ||
-		slices.Contains(s.numbers, n.Admitted) || slices.Contains(s.numbers, n.Strangers)
+	return slices.Contains(s.Groups, n.LogGroup) ||
+		slices.Contains(s.Queues, n.Admitted) || slices.Contains(s.Queues, n.Strangers)
 }
 
 // Counts are packets that the kernel itself has counted at one door since the

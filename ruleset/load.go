@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -19,6 +20,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -238,6 +240,7 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 			first[r.Name] = r.NameRange
 		}
 		c.Doors = append(c.Doors, l.checkDoor(r, &c.Wall))
+		l.checkAgreement(c.Doors, raw)
 	}
 	l.advise(raw, c)
 	return c
@@ -263,6 +266,34 @@ func (l *Loaded) checkWall(r *rawWall, w *Wall) {
 	l.duration(r.Hold, &w.Hold, 0, 2*time.Second)
 	l.duration(r.Reorder, &w.Reorder, 0, time.Second)
 	number(l, r.MaxSources, &w.MaxSources, 16, 1<<22, "How many sources are followed at once is a whole number from %d to %d.")
+}
+
+// checkAgreement makes sure that the last door agrees with those before it on
+// what strangers get at a port that both guard: only one of them can answer.
+func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
+	d := &doors[len(doors)-1]
+	r := &raw.Doors[len(doors)-1]
+	for i := range doors[:len(doors)-1] {
+		other := &doors[i]
+		if (d.Closed != other.Closed || d.OnFailure != other.OnFailure) && overlap(d, other) {
+			l.fail("Doors that disagree", fmt.Sprintf("The door %q guards one of these ports, too, and only one of them can answer strangers there: "+
+				"give both the same closed and on_failure.", other.Name), &r.Range)
+			return
+		}
+	}
+}
+
+// overlap reports whether a packet may come before both doors.
+func overlap(a, b *Door) bool {
+	apart := len(a.Interfaces) > 0 && len(b.Interfaces) > 0 &&
+		!slices.ContainsFunc(a.Interfaces, func(name string) bool { return slices.Contains(b.Interfaces, name) })
+	apart = apart || len(a.To) > 0 && len(b.To) > 0 &&
+		!slices.ContainsFunc(a.To, func(p netip.Prefix) bool { return slices.ContainsFunc(b.To, p.Overlaps) })
+	return !apart && slices.ContainsFunc(a.Ports, func(p packet.PortRange) bool {
+		return slices.ContainsFunc(b.Ports, func(q packet.PortRange) bool {
+			return p.Protocol == q.Protocol && p.First <= q.Last && q.First <= p.Last
+		})
+	})
 }
 
 func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {

@@ -81,14 +81,19 @@ var (
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
 		equal(binaryutil.NativeEndian.PutUint32(1))) // LOOPBACK_IFINDEX
 
-	ofKnownConnection = say("ct state established,related",
+	// Not related: a helper such as that for FTP would let a stranger's new
+	// connection pass as related to another.
+	ofKnownConnection = say("ct state established",
 		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-		mask(binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)),
+		mask(binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED)),
 		unequal(make([]byte, 4)))
 
-	toThisHost = say("fib daddr type local",
+	// Whatever is delivered here, and not only to an address of this host: a
+	// service on UDP hears what is sent to broadcast, multicast and anycast
+	// addresses, too.
+	toThisHost = say("fib daddr type != unicast",
 		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
-		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)))
+		unequal(binaryutil.NativeEndian.PutUint32(unix.RTN_UNICAST)))
 
 	notRefused = say(fmt.Sprintf("meta mark != %#x", RefusedMark),
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
@@ -98,8 +103,10 @@ var (
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
 		equal(binaryutil.NativeEndian.PutUint32(RefusedMark)))
 
-	ofTCP = transport(packet.TCP)
-	ofUDP = transport(packet.UDP)
+	ofTCP  = transport(packet.TCP)
+	ofUDP  = transport(packet.UDP)
+	notTCP = say("meta l4proto != tcp",
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, unequal([]byte{byte(packet.TCP)}))
 
 	resetTCP    = say("reject with tcp reset", &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
 	unreachable = say("reject", &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH})

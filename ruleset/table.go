@@ -10,11 +10,12 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The rates at which the kernel hands on what strangers send, for each door,
-// protocol and IP version, in packets a second. What is above them is refused
-// unheard. Those who have knocked have a rate of their own, so that nobody can
-// crowd them out without knowing a knock. What all of them can make wait in the
-// default hold time is less than a queue's length.
+// The rates at which the kernel hands on what strangers send, for each door and
+// protocol, in packets a second. What is above them is refused unheard. Those who
+// have knocked have a rate of their own, for each IP version, so that nobody
+// crowds them out who does not know a knock. In the default hold time about 400
+// packets of those who do not can wait at one door: the queue has room for 40
+// such floods.
 const (
 	knockingRate   = 5000
 	knockingBurst  = 1000
@@ -68,6 +69,7 @@ func (c *Config) Notices() map[string]Notice {
 // printed.
 type Table struct {
 	Name     string
+	numbers  Numbers
 	counters []string
 	sets     []set
 	chains   []chain
@@ -109,7 +111,7 @@ func refusedCounter(door string) string  { return door + "_refused" }
 // port is asked twice. First whether it admits the packet, so that of two doors
 // before one port either may; then, if none did, the first one refuses it.
 func NewTable(c *Config, n Numbers) *Table {
-	t := &Table{Name: c.Wall.Table}
+	t := &Table{Name: c.Wall.Table, numbers: n}
 	wall := t.trust("", c.Wall.Trusted)
 	for i := range c.Doors {
 		wall = append(wall, t.knocks(&c.Doors[i], n, c.Wall.MaxSources)...)
@@ -142,7 +144,10 @@ func NewTable(c *Config, n Numbers) *Table {
 func base(c *Config) []rule {
 	rules := []rule{
 		{fromLoopback, accept},
-		{ofKnownConnection, accept},
+		// A SYN is judged even if conntrack takes it for a known connection's, as it
+		// does for a while after that one was reset.
+		{ofKnownConnection, withoutFlags(opening), accept},
+		{ofKnownConnection, notTCP, accept},
 	}
 	var named []packet.PortRange
 	for _, d := range c.Doors {
@@ -177,6 +182,9 @@ func (t *Table) trust(door string, trusted []netip.Prefix) []rule {
 // knock of that source may be on its way to the daemon.
 func (t *Table) knocks(d *Door, n Numbers, maxSources int) []rule {
 	for _, f := range families {
+		if d.answersAtOnce() {
+			break // who has knocked is answered as anybody else
+		}
 		t.sets = append(t.sets, set{
 			name: knockingSet(d.Name, f), family: f, dynamic: true,
 			size: uint32(maxSources), timeout: d.SequenceTimeout,
@@ -194,6 +202,7 @@ func (t *Table) knocks(d *Door, n Numbers, maxSources int) []rule {
 			for _, f := range families {
 				remembered := slices.Concat(knock, rule{remember(f, knockingSet(d.Name, f), d.bits(f))})
 				switch {
+				case d.answersAtOnce():
 				case p.family == nil:
 					rules = append(rules, slices.Concat(rule{ofFamily(f)}, remembered))
 				case p.family.number == f.number:
@@ -231,13 +240,14 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 	queue := queueTo(n.Strangers, d.OnFailure == FailOpen)
 	var rules []rule
 	for _, first := range d.firstPackets() {
+		if d.answersAtOnce() {
+			break
+		}
 		for _, f := range families {
 			rules = append(rules, rule{notRefused, first, fromSet(f, knockingSet(d.Name, f), d.bits(f)),
 				limit(knockingRate, knockingBurst), queue})
 		}
-		if !d.answersAtOnce() {
-			rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), queue})
-		}
+		rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), queue})
 	}
 	if d.answersAtOnce() {
 		rules = append(rules, rule{notRefused, limit(noticesRate, noticesBurst), logTo(n.LogGroup, d.Name+refusedSuffix)})
@@ -256,10 +266,11 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 	return chain{refuseChain(d.Name), rules}
 }
 
-// answersAtOnce reports whether the door answers a source that has not knocked
-// at all as fast as a port with nothing behind it does: waiting for a knock would
-// give the door away. The price is that where several CPUs receive, a SYN that
-// overtakes every one of its knocks is rejected.
+// answersAtOnce reports whether the door answers every stranger as fast as a port
+// with nothing behind it does. Holding packets would give the door away by the
+// time that it takes, and holding only those of who has knocked would give the
+// knocks away, one by one. The price is that a SYN which comes before its window
+// is open is rejected, and not let in a moment later.
 func (d *Door) answersAtOnce() bool { return d.Closed == Reject && d.OnFailure == FailClosed }
 
 // place is somewhere a door is: an interface, if it is not at all of them, and

@@ -3,6 +3,7 @@ package sequence
 import (
 	"container/heap"
 	"iter"
+	"net/netip"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -28,8 +29,9 @@ type Window struct {
 // connection is enough of a connection's first packet to know it again when it
 // is retransmitted.
 type connection struct {
-	to       packet.Port
-	from     uint16
+	from, to netip.Addr
+	fromPort uint16
+	port     packet.Port
 	sequence uint32
 }
 
@@ -165,7 +167,7 @@ func (win *Window) Repeat() bool {
 
 // Admit takes note of a new connection's first packet.
 func (win *Window) Admit(p packet.Packet) Admission {
-	c := connection{to: p.Port, from: p.SourcePort, sequence: p.Sequence}
+	c := connection{p.Source, p.Destination, p.SourcePort, p.Port, p.Sequence}
 	for _, known := range win.recent {
 		if known == c {
 			return AdmitAgain

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"os/signal"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -62,9 +62,8 @@ func runDaemon(c *cobra.Command, configPath, controlPath string) error {
 	trail := audit.NewBuffer(audit.Text(c.ErrOrStderr()))
 	defer trail.Close()
 	w := wall.New(wall.KernelEdges(kernel, sessions.Adopt), trail)
-	ctx, stop := signal.NotifyContext(c.Context(), unix.SIGTERM, unix.SIGINT)
+	ctx, stop := untilSignal(c.Context())
 	defer stop()
-	context.AfterFunc(ctx, stop) // so that the second signal ends the process
 	if err := w.Raise(config); err != nil {
 		return err
 	}
@@ -73,16 +72,33 @@ func runDaemon(c *cobra.Command, configPath, controlPath string) error {
 		return err
 	}
 
-	tasks, ctx := errgroup.WithContext(ctx)
-	tasks.Go(func() error {
-		err := w.Run(ctx)
-		stop() // the wall is what the daemon is for
-		return err
-	})
-	tasks.Go(func() error { return control.Serve(ctx, listener, w) })
-	err = tasks.Wait()
+	// The wall is what the daemon is for. It goes on if nobody can ask about it.
+	asked := make(chan struct{})
+	go func() {
+		defer close(asked)
+		if err := control.Serve(ctx, listener, w); err != nil {
+			fmt.Fprintf(c.ErrOrStderr(), "knockwall: %v: `knockwall status` has no answer until run is started again\n", err)
+		}
+	}()
+	err = w.Run(ctx)
 	_ = systemd.Stopping()
+	stop()
+	<-asked
 	return err
+}
+
+// untilSignal returns a context that ends with the first signal that asks the
+// daemon to stop; the second one ends the process.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	// Whoever reads the messages may go; the doors are minded all the same.
+	signal.Ignore(unix.SIGPIPE)
+	stops := []os.Signal{unix.SIGTERM, unix.SIGINT}
+	if !signal.Ignored(unix.SIGHUP) { // by nohup
+		stops = append(stops, unix.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(ctx, stops...)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // controlListener returns systemd's socket, or else makes one at path.

@@ -65,7 +65,8 @@ func Adopt(guarded func(packet.Port) bool) (adopted int, err error) {
 			case err == nil:
 				adopted++
 			case !errors.Is(err, unix.EEXIST):
-				return adopted, fmt.Errorf("making the connection from %s known to conntrack: %w", c.remote, err)
+				return adopted, fmt.Errorf("making the connection from %s known to conntrack, "+
+					"for which the kernel needs CONFIG_NF_CT_NETLINK: %w", c.remote, err)
 			}
 		}
 	}
@@ -99,8 +100,12 @@ func list(family uint8) ([]connection, error) {
 		Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
 		Data:   request,
 	})
+	if errors.Is(err, unix.ENOENT) && family == unix.AF_INET6 {
+		return nil, nil // there is no IPv6, as what asks for it is the same
+	}
 	if errors.Is(err, unix.ENOENT) {
-		return nil, nil // no IPv6
+		return nil, errors.New("this kernel cannot list its connections, so that those which are open now " +
+			"would be cut: it needs CONFIG_INET_TCP_DIAG, built in or as a module that is installed")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("asking the kernel for its connections: %w", err)

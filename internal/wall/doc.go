@@ -11,6 +11,7 @@
 // Two locks order everything. change is held while the kernel's table or a
 // window is being changed, so that nothing opens between reading the windows
 // and putting them into a new table. mu guards the notes; it is held while
-// strangers get their verdicts, so that those are given in order, but never
-// while waiting: not for a transaction, and not for the audit trail.
+// packets get their verdicts, so that those are given in order and agree with
+// the notes, but never while waiting: not for a transaction, and not for the
+// audit trail.
 package wall

@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -18,20 +19,34 @@ type front struct {
 	config  *ruleset.Config
 	numbers ruleset.Numbers
 	notices map[string]ruleset.Notice
+	ids     []int // of its doors, by which their windows are noted
 
 	// Guarded by the wall's mu.
 	log                 Log
 	admitted, strangers Queue
+	lastAdmitted        uint32 // id that was read from the queue
+	lastStranger        uint32
 	tracker             *sequence.Tracker
 	hold                *sequence.Hold
 	tallies             []tally   // by door
 	calm                time.Time // before then nobody is refused, as the log was not drained
+	opening             int       // windows that are being opened, and not yet in the kernel
+	backlog             time.Time // since when the log was never drained, if a knock was early then
 	swept               time.Time // when the hold was last swept
 }
 
 // tally counts what happened at one door.
 type tally struct {
 	knocks, resets, opened, accepted, refused, held uint64
+}
+
+func (t *tally) add(other tally) {
+	t.knocks += other.knocks
+	t.resets += other.resets
+	t.opened += other.opened
+	t.accepted += other.accepted
+	t.refused += other.refused
+	t.held += other.held
 }
 
 // newFront binds the sockets that a table with these numbers will name.
@@ -50,6 +65,11 @@ func (w *Wall) newFront(c *ruleset.Config, n ruleset.Numbers) (*front, error) {
 		hold:    sequence.NewHold(c.Wall.Hold, nfqueue.MaxLength),
 		tallies: make([]tally, len(c.Doors)),
 	}
+	w.mu.Lock()
+	for _, d := range c.Doors {
+		f.ids = append(f.ids, w.doorID(d.Name))
+	}
+	w.mu.Unlock()
 	log, err := w.edges.ListenLog(n.LogGroup, knocks{f})
 	if err != nil {
 		return nil, err
@@ -79,11 +99,22 @@ func (f *front) close() {
 	f.strangers.Close()
 }
 
-// retire closes a front whose table is gone: who waits in it goes through the
-// rules of the new one.
+// inherit goes on counting where the former front has stopped.
+func (f *front) inherit(former *front) {
+	for i, d := range former.config.Doors {
+		if door := f.doorNamed(d.Name); door >= 0 {
+			f.tallies[door].add(former.tallies[i])
+		}
+	}
+}
+
+// retire closes a front whose table is gone: what waits in its queues, read or
+// not, goes through the rules of the new one.
 func (f *front) retire() {
+	const unread = 1 << 30 // more ids than can be waiting to be read
 	f.wall.mu.Lock()
-	f.release(func(packet.Packet) bool { return true })
+	_ = f.admitted.RepeatUpTo(f.lastAdmitted + unread)
+	_ = f.strangers.RepeatUpTo(f.lastStranger + unread)
 	f.wall.mu.Unlock()
 	f.close()
 }
@@ -95,6 +126,24 @@ func (f *front) release(match func(packet.Packet) bool) {
 	})
 }
 
+// carriedOver returns those windows of a table that was read a while ago which
+// stay open in this front: their doors still stand, and tell sources apart as
+// they did, so that nobody inherits another's window.
+func (f *front) carriedOver(standing *ruleset.Standing, ago time.Duration) []ruleset.Window {
+	if standing == nil {
+		return nil
+	}
+	var windows []ruleset.Window
+	for _, win := range standing.Windows {
+		win.Left -= ago
+		i := f.doorNamed(win.Door)
+		if win.Left > 0 && i >= 0 && f.config.Doors[i].SourcePrefix.Of(win.Source.Addr()) == win.Source {
+			windows = append(windows, win)
+		}
+	}
+	return windows
+}
+
 func (f *front) doorNamed(name string) int {
 	return slices.IndexFunc(f.config.Doors, func(d ruleset.Door) bool { return d.Name == name })
 }
@@ -104,23 +153,35 @@ func (f *front) guardsAny(p packet.Port) bool {
 }
 
 // doorFor returns the door that a new connection is reckoned to: of those
-// before its port the one where the source has a window, else the first. Which
-// of them let it in is the kernel's decision, made already.
+// before its port the one where the source has a window, else the first. Of
+// several windows it is the one that has admitted this very packet before, else
+// one that is not spent. Which of the doors let it in is the kernel's decision,
+// made already.
 func (f *front) doorFor(p packet.Packet) (door int, source packet.Source, win *sequence.Window) {
 	door = -1
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
-		if !d.Guards(p.Port) {
+		if !guards(d, p) {
 			continue
 		}
 		s := d.SourcePrefix.Of(p.Source)
-		if w := f.wall.windows.Get(i, s); w != nil && (win == nil || win.Spent()) {
+		w := f.wall.windows.Get(f.ids[i], s)
+		if w != nil && w.Spent() && w.Admit(p) == sequence.AdmitAgain {
+			return i, s, w
+		}
+		if door < 0 || w != nil && (win == nil || win.Spent() && !w.Spent()) {
 			door, source, win = i, s, w
-		} else if door < 0 {
-			door, source = i, s
 		}
 	}
 	return door, source, win
+}
+
+// guards reports whether a door stands before where a packet goes, as far as a
+// packet tells: not at which interface it came in, nor which addresses are this
+// host's own.
+func guards(d *ruleset.Door, p packet.Packet) bool {
+	return d.Guards(p.Port) &&
+		(len(d.To) == 0 || slices.ContainsFunc(d.To, func(to netip.Prefix) bool { return to.Contains(p.Destination) }))
 }
 
 // knocks handles what the kernel has logged.
@@ -146,13 +207,20 @@ func (f knocks) Logged(prefix string, p packet.Packet) {
 
 	w.mu.Lock()
 	idle := f.tracker.Len() == 0
-	out := f.tracker.Knock(notice.Door, p, now)
+	heard := f.heardAt(now)
+	out := f.tracker.Knock(notice.Door, p, heard)
+	if out.Progress == sequence.Early && f.backlog.IsZero() && !f.log.Drained() {
+		f.backlog = heard
+	}
 	t := &f.tallies[notice.Door]
 	if out.Progress != sequence.Nothing {
 		t.knocks++
 	}
 	if out.Ended != sequence.NotEnded {
 		t.resets++
+	}
+	if out.Progress == sequence.Completed {
+		f.opening++
 	}
 	w.mu.Unlock()
 	if idle {
@@ -172,7 +240,25 @@ func (f knocks) Logged(prefix string, p packet.Packet) {
 	w.trail.Record(e)
 	if out.Progress == sequence.Completed {
 		_ = w.open(d.Name, e.Source, d.Window, e) // the trail says so if it fails
+		w.mu.Lock()
+		f.opening--
+		w.mu.Unlock()
 	}
+}
+
+// heardAt returns when a knock came in that is read now. By how much knocks have
+// overtaken each other is a matter of when they came, and not of when a busy
+// machine lets them be read: what was waiting while an early knock was handled
+// came no later than that. The log is asked only while that matters.
+func (f *front) heardAt(now time.Time) time.Time {
+	if f.backlog.IsZero() {
+		return now
+	}
+	heard := f.backlog
+	if f.log.Drained() || now.Sub(f.backlog) > patience {
+		f.backlog = time.Time{}
+	}
+	return heard
 }
 
 func (f knocks) Lost(n uint32)    { f.wall.noteLost(uint64(n)) }
@@ -186,6 +272,7 @@ func (f admitted) Queued(id uint32, p packet.Packet) {
 	admission := sequence.AdmitUnknown
 	w.mu.Lock()
 	queue := f.front.admitted
+	f.lastAdmitted = id
 	door, source, win := f.doorFor(p)
 	if win != nil {
 		admission = win.Admit(p)
@@ -198,13 +285,12 @@ func (f admitted) Queued(id uint32, p packet.Packet) {
 			f.tallies[door].accepted++
 		}
 	}
-	w.mu.Unlock()
-
 	if admission == sequence.Exhausted {
 		_ = queue.Refuse(id)
 	} else {
 		_ = queue.Accept(id)
 	}
+	w.mu.Unlock()
 	if door < 0 || admission == sequence.AdmitAgain {
 		return
 	}
@@ -237,19 +323,23 @@ func (f strangers) Queued(id uint32, p packet.Packet) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	queue := f.front.strangers
+	f.lastStranger = id
 	door, _, win := f.doorFor(p)
 	if win != nil && win.Spent() && win.Admit(p) == sequence.AdmitAgain {
 		// The SYN of a connection with which the window was spent, sent again.
 		_ = queue.Accept(id)
 		return
 	}
-	if win != nil && win.Repeat() {
+	if win != nil && !win.Spent() && win.Repeat() {
 		_ = queue.Repeat(id)
 		return
 	}
 	_, waiting := f.hold.Next()
 	if !f.hold.Add(id, p, now) {
 		_ = queue.Refuse(id)
+		if door >= 0 {
+			f.tallies[door].refused++
+		}
 		return
 	}
 	if door >= 0 {

@@ -46,24 +46,24 @@ func (w *Wall) keep(ctx context.Context) {
 
 // endWindows notes the windows that are over. The kernel has ended them itself.
 func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
-	var over []*sequence.Window
+	var events []audit.Event
+	defer func() { w.record(events) }()
 	w.mu.Lock()
-	w.windows.Expire(now, func(win *sequence.Window) { over = append(over, win) })
-	f := w.front
-	next, ok = w.windows.Next()
-	w.mu.Unlock()
-	for _, win := range over {
+	defer w.mu.Unlock()
+	w.windows.Expire(now, func(win *sequence.Window) {
 		if !win.Spent() {
-			w.trail.Record(audit.Event{Time: now, Kind: audit.Expired, Door: f.config.Doors[win.Door].Name, Source: win.Source})
+			events = append(events, audit.Event{Time: now, Kind: audit.Expired, Door: w.doors[win.Door], Source: win.Source})
 		}
-	}
-	return next, ok
+	})
+	return w.windows.Next()
 }
 
 // refuseDue refuses the strangers whose knock did not come in time. The kernel
 // logs a knock before it queues the packet after it, so that when everything in
 // the log has been heard, no knock is missed; until then, nobody is refused.
 func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
+	var events []audit.Event
+	defer func() { w.record(events) }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := w.front
@@ -78,7 +78,8 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 		return due, true
 	}
 	if now.Sub(due) < patience {
-		if !f.log.Drained() {
+		// A transaction may have to wait for somebody else's.
+		if f.opening > 0 || !f.log.Drained() {
 			f.calm = now.Add(calmAfter)
 		}
 		if f.calm.After(now) {
@@ -88,7 +89,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	last, any := f.hold.Due(now, func(h sequence.Held) {
 		if door, source, _ := f.doorFor(h.Packet); door >= 0 {
 			f.tallies[door].refused++
-			w.trail.Record(audit.Event{
+			events = append(events, audit.Event{
 				Time: now, Kind: audit.Refused, Door: f.config.Doors[door].Name, Source: source, Port: h.Packet.Port,
 			})
 		}
@@ -106,18 +107,27 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 
 // forget ends the attempts that are too late.
 func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
+	var events []audit.Event
+	defer func() { w.record(events) }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f := w.front
 	f.tracker.Expire(now, func(a sequence.Attempt) {
 		f.tallies[a.Door].resets++
 		d := &f.config.Doors[a.Door]
-		w.trail.Record(audit.Event{
+		events = append(events, audit.Event{
 			Time: now, Kind: audit.Reset, Door: d.Name, Source: a.Source,
 			Step: a.Step, Steps: len(d.Sequence), Reason: sequence.TooLate.String(),
 		})
 	})
 	return now.Add(forgetInterval), f.tracker.Len() > 0
+}
+
+// record passes events on that happened while mu was held.
+func (w *Wall) record(events []audit.Event) {
+	for _, e := range events {
+		w.trail.Record(e)
+	}
 }
 
 // report passes on what was summed up, and what was lost.

@@ -111,7 +111,7 @@ func (w *Wall) Status() (Status, error) {
 	}
 	for win := range w.windows.All() {
 		if left := win.Until.Sub(now); left > 0 && !win.Spent() {
-			s.Windows = append(s.Windows, WindowStatus{f.config.Doors[win.Door].Name, win.Source, seconds(left), win.Connections})
+			s.Windows = append(s.Windows, WindowStatus{w.doors[win.Door], win.Source, seconds(left), win.Connections})
 		}
 	}
 	slices.SortFunc(s.Windows, func(a, b WindowStatus) int {

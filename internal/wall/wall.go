@@ -20,7 +20,8 @@ import (
 type Kernel interface {
 	Install(*ruleset.Table, []ruleset.Window) error
 	Remove(table string) (bool, error)
-	Standing(table string, prefix func(door string) packet.SourcePrefix) (*ruleset.Standing, error)
+	Standing(table string) (*ruleset.Standing, error)
+	Others(table string) ([]*ruleset.Standing, error)
 	OpenWindow(table string, w ruleset.Window) error
 	CloseWindow(table, door string, source packet.Source) (bool, error)
 	Counts(table string) (map[string]ruleset.Counts, error)
@@ -36,6 +37,7 @@ type Log interface {
 type Queue interface {
 	Accept(id uint32) error
 	Repeat(id uint32) error
+	RepeatUpTo(id uint32) error
 	Refuse(id uint32) error
 	RefuseUpTo(id uint32) error
 	Close() error
@@ -75,8 +77,9 @@ type Wall struct {
 	change sync.Mutex
 
 	mu      sync.Mutex
-	front   *front // what stands, nil before and after
+	front   *front // what stands, nil before
 	windows *sequence.Windows
+	doors   []string // names by id, which a door keeps whatever is reloaded
 	since   time.Time
 	lost    uint64 // packets that were logged or queued and never arrived
 	reports reports
@@ -130,33 +133,24 @@ func (w *Wall) raise(c *ruleset.Config) (former *front, err error) {
 	if err := w.checkFree(c); err != nil {
 		return nil, err
 	}
-	prefixes := make(map[string]packet.SourcePrefix, len(c.Doors))
-	for _, d := range c.Doors {
-		prefixes[d.Name] = d.SourcePrefix
+	current := w.current()
+	replaced := c.Wall.Table
+	if current != nil {
+		replaced = current.config.Wall.Table // by one of another name, perhaps
 	}
-	standing, err := w.edges.Kernel.Standing(c.Wall.Table, func(door string) packet.SourcePrefix {
-		if p, ok := prefixes[door]; ok {
-			return p
-		}
-		return packet.SourcePrefix{IPv4: 32, IPv6: 128}
-	})
+	read := time.Now()
+	standing, err := w.edges.Kernel.Standing(replaced)
 	if err != nil {
 		return nil, err
 	}
-	turn := 0
-	var windows []ruleset.Window
-	if standing != nil {
-		turn = slices.IndexFunc([]int{0, 1}, func(turn int) bool { return !standing.Names(c.Wall.Numbers(turn)) })
-		if turn < 0 {
-			return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each turn: "+
-				"give nflog_group and queue in the rule files numbers that are further off", c.Wall.Table)
-		}
-		windows = slices.DeleteFunc(standing.Windows, func(win ruleset.Window) bool {
-			_, ok := prefixes[win.Door]
-			return !ok
-		})
+	turn := slices.IndexFunc([]int{0, 1}, func(turn int) bool {
+		n := c.Wall.Numbers(turn)
+		return (standing == nil || !standing.Names(n)) && (current == nil || !overlap(current.numbers, n))
+	})
+	if turn < 0 {
+		return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each turn: "+
+			"give nflog_group and queue in the rule files numbers that are further off", replaced)
 	}
-
 	next, err := w.newFront(c, c.Wall.Numbers(turn))
 	if err != nil {
 		return nil, err
@@ -165,15 +159,34 @@ func (w *Wall) raise(c *ruleset.Config) (former *front, err error) {
 		next.close()
 		return nil, err
 	}
+	windows := next.carriedOver(standing, time.Since(read))
+	w.note(windows, next)
 	if err := w.edges.Kernel.Install(ruleset.NewTable(c, next.numbers), windows); err != nil {
 		next.close()
 		return nil, err
 	}
+	// Once more, for those that were made meanwhile. The wall stands by now, and
+	// most will have been seen by the kernel itself.
+	_, _ = w.edges.Adopt(next.guardsAny)
+	if replaced != c.Wall.Table {
+		if _, err := w.edges.Kernel.Remove(replaced); err != nil {
+			_, undone := w.edges.Kernel.Remove(c.Wall.Table)
+			next.close()
+			return nil, errors.Join(err, undone)
+		}
+	}
 	return w.stand(next, windows), nil
 }
 
-// checkFree makes sure that nobody else listens where this wall may want to, at
-// its first start: a second daemon would take the wall from the first.
+func overlap(a, b ruleset.Numbers) bool {
+	return a.LogGroup == b.LogGroup ||
+		a.Admitted == b.Admitted || a.Admitted == b.Strangers ||
+		a.Strangers == b.Admitted || a.Strangers == b.Strangers
+}
+
+// checkFree makes sure that nobody else listens where this wall may want to, and
+// that no wall of another name queues there, at the first start: a second daemon
+// would take the wall from the first.
 func (w *Wall) checkFree(c *ruleset.Config) error {
 	w.mu.Lock()
 	first := w.front == nil
@@ -200,7 +213,64 @@ func (w *Wall) checkFree(c *ruleset.Config) error {
 			}
 		}
 	}
+	others, err := w.edges.Kernel.Others(c.Wall.Table)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if other.Names(c.Wall.Numbers(0)) || other.Names(c.Wall.Numbers(1)) {
+			return fmt.Errorf("the table inet %[1]s is another wall's, and its rules name the same groups and queues: "+
+				"take it down with `nft delete table inet %[1]s`, or give nflog_group and queue other numbers in the rule files", other.Table)
+		}
+	}
 	return nil
+}
+
+// note notes windows that were found in the kernel, unless they are known. Those
+// that are keep count of their connections.
+func (w *Wall) note(windows []ruleset.Window, next *front) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, win := range windows {
+		id := w.doorID(win.Door)
+		if w.windows.Get(id, win.Source) == nil {
+			limit := next.config.Doors[next.doorNamed(win.Door)].MaxConnections
+			w.windows.Open(id, win.Source, now, now.Add(win.Left), limit)
+			w.windows.Stands(id, win.Source)
+		}
+	}
+}
+
+// forgetAllBut forgets the windows that the kernel has no more.
+func (w *Wall) forgetAllBut(windows []ruleset.Window) {
+	type key struct {
+		id     int
+		source packet.Source
+	}
+	open := make(map[key]bool, len(windows))
+	for _, win := range windows {
+		open[key{w.doorID(win.Door), win.Source}] = true
+	}
+	var gone []*sequence.Window
+	for win := range w.windows.All() {
+		if !win.Spent() && !open[key{win.Door, win.Source}] {
+			gone = append(gone, win)
+		}
+	}
+	for _, win := range gone {
+		w.windows.Close(win.Door, win.Source)
+	}
+}
+
+// doorID returns the id of a door of that name.
+func (w *Wall) doorID(name string) int {
+	id := slices.Index(w.doors, name)
+	if id < 0 {
+		id = len(w.doors)
+		w.doors = append(w.doors, name)
+	}
+	return id
 }
 
 // stand notes that the next front stands, and which windows are open in it, and
@@ -210,15 +280,12 @@ func (w *Wall) stand(next *front, windows []ruleset.Window) (former *front) {
 	w.mu.Lock()
 	former = w.front
 	w.front = next
-	w.windows = sequence.NewWindows()
-	for _, win := range windows {
-		door := next.doorNamed(win.Door)
-		w.windows.Open(door, win.Source, now, now.Add(win.Left), next.config.Doors[door].MaxConnections)
-		w.windows.Stands(door, win.Source)
-	}
 	if former == nil {
 		w.since = now
+	} else {
+		next.inherit(former)
 	}
+	w.forgetAllBut(windows)
 	w.mu.Unlock()
 	w.nudge()
 	w.trail.Record(audit.Event{
@@ -284,23 +351,39 @@ func (w *Wall) open(door string, source packet.Source, length time.Duration, why
 		w.mu.Unlock()
 		return nil
 	}
+	id := f.ids[i]
+	var former sequence.Window
+	if win := w.windows.Get(id, source); win != nil {
+		former = *win
+	}
 	// Noted first, so that not one connection is admitted that is not counted.
-	refreshed := w.windows.Open(i, source, now, now.Add(length), f.config.Doors[i].MaxConnections)
+	limit := f.config.Doors[i].MaxConnections
+	refreshed := w.windows.Open(id, source, now, now.Add(length), limit)
 	w.mu.Unlock()
 
 	err := w.edges.Kernel.OpenWindow(f.config.Wall.Table, ruleset.Window{Door: door, Source: source, Left: length})
 	if err != nil {
 		w.mu.Lock()
-		w.windows.Close(i, source)
+		var admitted int // meanwhile
+		if win := w.windows.Get(id, source); win != nil {
+			admitted = win.Connections
+		}
+		w.windows.Close(id, source)
+		if refreshed { // the kernel has it as it was
+			w.windows.Open(id, source, former.Opened, former.Until, limit)
+			w.windows.Stands(id, source)
+			w.windows.Get(id, source).Connections = former.Connections + admitted
+		}
 		w.mu.Unlock()
+		w.nudge()
 		why.Kind, why.Reason = audit.Refused, err.Error()
 		w.trail.Record(why)
 		return err
 	}
 	w.mu.Lock()
-	w.windows.Stands(i, source)
+	w.windows.Stands(id, source)
 	d := &f.config.Doors[i]
-	f.release(func(p packet.Packet) bool { return d.Guards(p.Port) && d.SourcePrefix.Of(p.Source) == source })
+	f.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
 	f.tallies[i].opened++
 	w.mu.Unlock()
 	w.nudge()
@@ -321,7 +404,7 @@ func (w *Wall) spend(door string, source packet.Source) {
 	i := f.doorNamed(door)
 	var win *sequence.Window
 	if i >= 0 {
-		win = w.windows.Get(i, source)
+		win = w.windows.Get(f.ids[i], source)
 	}
 	spent := win != nil && win.Spent() // and not knocked open again meanwhile
 	w.mu.Unlock()

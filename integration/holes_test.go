@@ -1,0 +1,290 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Ways around a wall that is not built with care, each of them tried.
+
+// A service on UDP hears what is sent to broadcast, multicast and anycast
+// addresses, too, so a door guards all of them.
+func TestADoorGuardsWhatIsNoAddressOfTheHost(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serveUDP(5353, netip.IPv6Unspecified())
+	must(t, l.server.Do(func() error { return writeSysctl("ipv6/conf/all/forwarding", "1") })) // for the anycast address
+	destinations := []string{"192.0.2.1", "192.0.2.255", "255.255.255.255", "224.0.0.1", "2001:db8::1", "2001:db8::", "ff02::1"}
+	answered := func(to string) bool {
+		return l.client.Do(func() error {
+			conn, err := net.ListenUDP("udp", nil)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			raw, err := conn.SyscallConn()
+			if err != nil {
+				return err
+			}
+			addr := netip.MustParseAddr(to)
+			raw.Control(func(fd uintptr) {
+				link, _ := netlink.LinkByName("b" + strings.TrimPrefix(l.serverLink, "a"))
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1)
+				unix.BindToDevice(int(fd), link.Attrs().Name)
+			})
+			if _, err := conn.WriteToUDPAddrPort([]byte("ping"), netip.AddrPortFrom(addr, 5353)); err != nil {
+				return err
+			}
+			conn.SetReadDeadline(time.Now().Add(short))
+			_, _, err = conn.ReadFromUDPAddrPort(make([]byte, 16))
+			return err
+		}) == nil
+	}
+	heard := 0
+	for _, to := range destinations {
+		if answered(to) {
+			heard++
+		} else {
+			t.Logf("without a wall, %s is not answered here", to)
+		}
+	}
+	if heard < 4 {
+		t.Fatalf("without a wall %d of %d are answered, so that this tests too little", heard, len(destinations))
+	}
+	l.run(`door "mdns" {
+  ports    = ["5353/udp"]
+  sequence = [4113, "27911/udp", 1840]
+}`)
+	for _, to := range destinations {
+		if answered(to) {
+			t.Errorf("a stranger is answered by way of %s", to)
+		}
+	}
+}
+
+// conntrack takes a SYN for a known connection's for a while after the server
+// has reset that one. It is a new connection all the same.
+func TestASynAfterAResetIsANewConnection(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	must(t, l.server.Do(func() error {
+		listener, err := net.Listen("tcp", ":22")
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { listener.Close() })
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				conn.Read(make([]byte, 1))
+				conn.(*net.TCPConn).SetLinger(0) // an RST
+				conn.Close()
+			}
+		}()
+		return nil
+	}))
+	d := l.run(`door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  window   = "1s"
+}`)
+	connect := func() error {
+		return l.client.Do(func() error {
+			dialer := net.Dialer{Timeout: short, LocalAddr: &net.TCPAddr{IP: client4.AsSlice(), Port: 50000}}
+			conn, err := dialer.Dial("tcp4", netip.AddrPortFrom(server4, 22).String())
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			conn.Write([]byte("x"))
+			if _, err := io.ReadAll(conn); err == nil {
+				return fmt.Errorf("the server did not reset the connection")
+			}
+			return nil
+		})
+	}
+	l.knock(client4, server4, survivalKnocks...)
+	must(t, connect())
+	d.waitFor("expired")
+	if err := connect(); err == nil {
+		t.Error("the same source port gets in after the window's end")
+	}
+}
+
+// A connection tracking helper lets no stranger in as related to another
+// connection.
+func TestNobodyIsAdmittedAsRelated(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	l.serve(2222)
+	listener := func() (err error) {
+		greeter, err := net.Listen("tcp", ":21")
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { greeter.Close() })
+		go func() {
+			for {
+				conn, err := greeter.Accept()
+				if err != nil {
+					return
+				}
+				// Passive mode, with the door's port or its neighbour's.
+				b := make([]byte, 64)
+				if n, err := conn.Read(b); err == nil && n > 0 {
+					port := 22
+					if strings.HasPrefix(string(b), "OTHER") {
+						port = 2222
+					}
+					fmt.Fprintf(conn, "227 Entering Passive Mode (192,0,2,1,%d,%d).\r\n", port>>8, port&255)
+				}
+			}
+		}()
+		return nil
+	}
+	must(t, l.server.Do(listener))
+	cmd := exec.Command(needs(t, "nft"), "-f", "-")
+	cmd.Stdin = strings.NewReader(`table ip helped {
+	ct helper ftp { type "ftp" protocol tcp; }
+	chain pre { type filter hook prerouting priority filter; tcp dport 21 ct helper set "ftp"; }
+	chain in { type filter hook input priority filter; ct state related counter; }
+}`)
+	must(t, on(l.server, cmd))
+	if cmd.Wait() != nil {
+		t.Skip("this kernel has no FTP helper: CONFIG_NF_CONNTRACK_FTP")
+	}
+	l.run(clientRules)
+	for _, word := range []string{"OTHER", "DOOR"} {
+		control, err := l.dial(client4, server4, 21, deadline)
+		must(t, err)
+		defer control.Close()
+		fmt.Fprintf(control, "%s\r\n", word)
+		control.SetReadDeadline(time.Now().Add(deadline))
+		_, err = control.Read(make([]byte, 64))
+		must(t, err)
+	}
+	if !l.admits(client4, server4, 2222) {
+		t.Error("the neighbour is out of reach")
+	}
+	if l.admits(client4, server4, 22) {
+		t.Error("a stranger gets in as related")
+	}
+}
+
+// A door that rejects tells by nothing which ports are its knocks: who has
+// touched one is answered as fast as who has not.
+func TestARejectingDoorTellsNoKnocks(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	l.run(`wall { hold = "1s" }
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  closed   = "reject"
+}`)
+	for n, knocks := range [][]packet.Port{nil, {tcp(5000)}, {tcp(4113)}, {udp(27911)}, {tcp(4113), udp(27911)}} {
+		from := nth(n+1, server4)
+		l.knock(from, server4, knocks...)
+		start := time.Now()
+		_, err := l.dial(from, server4, 22, deadline)
+		if err == nil || !strings.Contains(err.Error(), "refused") {
+			t.Fatalf("after %v: %v", knocks, err)
+		}
+		// The hold is a second; whatever is near it is no accident.
+		if took := time.Since(start); took > 500*time.Millisecond {
+			t.Errorf("after %v the answer takes %s", knocks, took)
+		}
+	}
+	l.knock(client4, server4, tcp(4113), udp(27911), tcp(1840))
+	eventually(t, "who has knocked gets in", func() bool { return l.admits(client4, server4, 22) })
+}
+
+// A window is that of the prefix it was opened for: when the rule file's prefix
+// has become another one, nobody inherits it.
+func TestAnotherPrefixInheritsNoWindow(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	rules := func(bits int) string {
+		return fmt.Sprintf("door \"ssh\" {\n ports = [22]\n sequence = [4113, \"27911/udp\", 1840]\n source_prefix = { ipv4 = %d }\n}", bits)
+	}
+	d := l.run(rules(32))
+	l.knock(nth(1, server4), server4, survivalKnocks...)
+	d.waitFor("opened")
+	d.end(syscall.SIGKILL)
+	d = l.run(rules(16))
+	if l.admits(nth(2, server4), server4, 22) {
+		t.Error("a neighbour has inherited the window")
+	}
+	d.end(syscall.SIGKILL)
+	d = l.run(rules(16))
+	l.knock(nth(1, server4), server4, survivalKnocks...)
+	d.waitFor("opened", "10.1.0.0/16")
+	d.end(syscall.SIGKILL)
+	l.run(rules(16))
+	if !l.admits(nth(2, server4), server4, 22) {
+		t.Error("the same prefix's window was lost")
+	}
+}
+
+// Another wall's table, be it this wall's under its former name, is not built
+// over: both would queue to the same numbers.
+func TestAWallOfAnotherNameIsNotBuiltOver(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	d := l.run(misuseRules)
+	d.end(syscall.SIGTERM)
+	before := l.nft("list", "ruleset")
+	l.fails("wall { table = \"house\" }\n"+misuseRules, filepath.Join(l.folder, "other"),
+		"table inet knockwall", "nft delete table inet knockwall")
+	if after := l.nft("list", "ruleset"); after != before {
+		t.Errorf("the ruleset has changed to\n%s", after)
+	}
+}
+
+// When the terminal goes, or whoever reads its messages, the daemon stops in
+// good order, or goes on.
+func TestTheTerminalGoes(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	d := l.run(survivalRules(`on_stop = "remove"`, "1s"))
+	if err := d.end(syscall.SIGHUP); err != nil {
+		t.Errorf("after SIGHUP the daemon ends with %v", err)
+	}
+	if !l.admits(client4, server4, 22) {
+		t.Error("after SIGHUP the wall stands, and was to go with the daemon")
+	}
+
+	reader := exec.Command("sh", "-c", `"$0" run --config "$1" --control "$2" 2>&1 | head -1`,
+		knockwall().Path, l.rules(survivalRules("", "30s")), filepath.Join(l.folder, "piped"))
+	reader.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	must(t, on(l.server, reader))
+	t.Cleanup(func() {
+		syscall.Kill(-reader.Process.Pid, syscall.SIGKILL)
+		reader.Wait()
+	})
+	eventually(t, "the wall stands again", func() bool { return !l.admits(client4, server4, 22) })
+	for n := range 3 {
+		l.knock(nth(n+1, server4), server4, survivalKnocks...)
+		eventually(t, "with nobody to read its messages, the daemon opens", func() bool { return l.admits(nth(n+1, server4), server4, 22) })
+	}
+}

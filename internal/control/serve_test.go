@@ -1,0 +1,311 @@
+package control_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/nflog"
+	"github.com/knockwall/knockwall/nfqueue"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// stillKernel is a kernel where nothing happens but what a test sends.
+type stillKernel struct {
+	windows []ruleset.Window // that another daemon has left open
+	knock   func(prefix string, p packet.Packet)
+
+	mu      sync.Mutex
+	failure error // of Counts
+}
+
+func (k *stillKernel) Install(*ruleset.Table, []ruleset.Window) error { return nil }
+
+func (k *stillKernel) Remove(string) (bool, error) { return true, nil }
+
+func (*stillKernel) Others(string) ([]*ruleset.Standing, error) { return nil, nil }
+
+func (k *stillKernel) Standing(string) (*ruleset.Standing, error) {
+	return &ruleset.Standing{Windows: k.windows}, nil
+}
+
+func (k *stillKernel) OpenWindow(string, ruleset.Window) error { return nil }
+
+func (k *stillKernel) CloseWindow(string, string, packet.Source) (bool, error) { return true, nil }
+
+func (k *stillKernel) Counts(string) (map[string]ruleset.Counts, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return map[string]ruleset.Counts{"ssh": {Admitted: 2, Refused: 5}}, k.failure
+}
+
+func (k *stillKernel) fail(err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.failure = err
+}
+
+// edges are those of a wall behind which nobody listens but it.
+func (k *stillKernel) edges() wall.Edges {
+	free := func(uint16) (bool, error) { return false, nil }
+	return wall.Edges{
+		Kernel: k,
+		ListenLog: func(_ uint16, h nflog.Handler) (wall.Log, error) {
+			k.knock = h.Logged
+			return stillSocket{}, nil
+		},
+		ListenQueue: func(nfqueue.Config, nfqueue.Handler) (wall.Queue, error) { return stillSocket{}, nil },
+		LogInUse:    free,
+		QueueInUse:  free,
+		Adopt:       func(func(packet.Port) bool) (int, error) { return 0, nil },
+	}
+}
+
+type stillSocket struct{}
+
+func (stillSocket) Drained() bool           { return true }
+func (stillSocket) Accept(uint32) error     { return nil }
+func (stillSocket) Repeat(uint32) error     { return nil }
+func (stillSocket) RepeatUpTo(uint32) error { return nil }
+func (stillSocket) Refuse(uint32) error     { return nil }
+func (stillSocket) RefuseUpTo(uint32) error { return nil }
+func (stillSocket) Close() error            { return nil }
+
+type noTrail struct{}
+
+func (noTrail) Record(audit.Event) {}
+
+// served is a wall that answers on a control socket.
+type served struct {
+	kernel *stillKernel
+	wall   *wall.Wall
+	path   string
+	stop   func() error // and wait
+}
+
+func serve(t *testing.T) *served {
+	t.Helper()
+	source := packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}
+	s := &served{kernel: &stillKernel{windows: []ruleset.Window{{Door: "ssh", Source: source, Left: time.Hour}}}}
+	s.wall = wall.New(s.kernel.edges(), noTrail{})
+	err := s.wall.Raise(&ruleset.Config{
+		Wall: ruleset.Wall{Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep, Hold: time.Second, MaxSources: 16},
+		Doors: []ruleset.Door{{
+			Name:            "ssh",
+			Ports:           []packet.PortRange{{First: 22, Last: 23, Protocol: packet.TCP}},
+			Sequence:        []packet.Port{{Number: 17001, Protocol: packet.TCP}, {Number: 18002, Protocol: packet.UDP}},
+			SequenceTimeout: time.Hour,
+			Window:          time.Hour,
+			Closed:          ruleset.Drop,
+			SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.kernel.knock("ssh", packet.Packet{
+		Source: netip.MustParseAddr("192.0.2.2"), SourcePort: 40000, Port: packet.Port{Number: 17001, Protocol: packet.TCP},
+	})
+
+	// Not in t.TempDir, whose path may be too long for a socket.
+	folder, err := os.MkdirTemp("", "kw")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	s.path = filepath.Join(folder, "control.sock")
+	l, err := control.Listen(s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- control.Serve(ctx, l, s.wall) }()
+	s.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() {
+		if err := s.stop(); err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return s
+}
+
+// ask sends a request as curl would, and returns the answer and its body.
+func (s *served) ask(t *testing.T, method, path string, header http.Header) (*http.Response, string) {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", s.path)
+	}}
+	defer transport.CloseIdleConnections()
+	request, err := http.NewRequest(method, "http://knockwall"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if header != nil {
+		request.Header = header
+	}
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, string(body)
+}
+
+func TestServeAnswersWithTheStatusOfTheWall(t *testing.T) {
+	s := serve(t)
+	before, err := s.wall.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := control.NewClient(s.path).Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, body := s.ask(t, http.MethodGet, "/v1/status", nil)
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("answer: %s, %v", response.Status, response.Header)
+	}
+	var asJSON wall.Status
+	if err := json.Unmarshal([]byte(body), &asJSON); err != nil {
+		t.Fatalf("%v in\n%s", err, body)
+	}
+	after, err := s.wall.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	// Time goes on between the four, and nothing else does.
+	all := []*wall.Status{&before, &got, &asJSON, &after}
+	for i, status := range all {
+		if len(status.Windows) != 1 || len(status.Attempts) != 1 {
+			t.Fatalf("status %d: %+v", i, status)
+		}
+	}
+	for i := range all[1:] {
+		earlier, later := all[i], all[i+1]
+		if earlier.Windows[0].LeftSeconds < later.Windows[0].LeftSeconds ||
+			earlier.Attempts[0].AgeSeconds > later.Attempts[0].AgeSeconds ||
+			earlier.Attempts[0].LeftSeconds < later.Attempts[0].LeftSeconds {
+			t.Errorf("time runs backwards from %+v to %+v", earlier, later)
+		}
+	}
+	for _, status := range all {
+		status.Since = status.Since.Round(0).UTC() // JSON has no monotonic clock
+		status.Windows[0].LeftSeconds = 0
+		status.Attempts[0].AgeSeconds, status.Attempts[0].LeftSeconds = 0, 0
+	}
+	equal := cmp.Comparer(func(a, b packet.Source) bool { return a == b })
+	for _, status := range all[1:] {
+		if diff := cmp.Diff(all[0], status, equal); diff != "" {
+			t.Errorf("status (-wall +answer):\n%s", diff)
+		}
+	}
+	want := wall.DoorCounters{Knocks: 1, KernelAdmitted: 2, KernelRefused: 5}
+	if got.Doors[0].Counters != want || got.Windows[0].Source.String() != "192.0.2.1" || got.Attempts[0].Step != 1 {
+		t.Errorf("status: %+v", got)
+	}
+	for _, secret := range []string{"17001", "18002"} {
+		if strings.Contains(body, secret) {
+			t.Errorf("the knock %s is in the answer: %s", secret, body)
+		}
+	}
+}
+
+func TestServePassesOnWhatTheWallCannotTell(t *testing.T) {
+	s := serve(t)
+	s.kernel.fail(errors.New("the table is gone"))
+	_, err := control.NewClient(s.path).Status(t.Context())
+	if err == nil || err.Error() != "the daemon says: the table is gone" {
+		t.Errorf("Status: %v", err)
+	}
+	response, body := s.ask(t, http.MethodGet, "/v1/status", nil)
+	if response.StatusCode != http.StatusInternalServerError || response.Header.Get("Content-Type") != "application/json" ||
+		body != `{"error":"the table is gone"}`+"\n" {
+		t.Errorf("answer: %s %s", response.Status, body)
+	}
+	s.kernel.fail(nil)
+	if _, err := control.NewClient(s.path).Status(t.Context()); err != nil {
+		t.Errorf("Status, when the table is back: %v", err)
+	}
+}
+
+func TestServeRefusesWhatItDoesNotKnow(t *testing.T) {
+	s := serve(t)
+	for _, test := range []struct {
+		method, path string
+		header       http.Header
+		want         int
+	}{
+		{http.MethodGet, "/v1/statuses", nil, http.StatusNotFound},
+		{http.MethodGet, "/v2/status", nil, http.StatusNotFound},
+		{http.MethodPost, "/v1/status", nil, http.StatusMethodNotAllowed},
+		{http.MethodDelete, "/v1/status", nil, http.StatusMethodNotAllowed},
+		{http.MethodGet, "/v1/status", http.Header{"Big": {strings.Repeat("x", 64<<10)}}, http.StatusRequestHeaderFieldsTooLarge},
+		{http.MethodGet, "/v1/status", http.Header{"Small": {strings.Repeat("x", 4<<10)}}, http.StatusOK},
+	} {
+		response, body := s.ask(t, test.method, test.path, test.header)
+		if response.StatusCode != test.want {
+			t.Errorf("%s %s: %s, want %d: %s", test.method, test.path, response.Status, test.want, body)
+		}
+	}
+}
+
+func TestServeEndsAndTheClientSaysSo(t *testing.T) {
+	s := serve(t)
+	// A client that is connected and silent does not hold it up.
+	idle, err := net.Dial("unix", s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer idle.Close()
+	if err := s.stop(); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	_, err = control.NewClient(s.path).Status(t.Context())
+	if err == nil || !strings.HasPrefix(err.Error(), "no knockwall listens at "+s.path) {
+		t.Errorf("Status: %v", err)
+	}
+	if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the silent client reads %v", err)
+	}
+}
+
+func TestServeAnswersManyAtOnce(t *testing.T) {
+	s := serve(t)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			c := control.NewClient(s.path)
+			for range 20 {
+				if _, err := c.Status(t.Context()); err != nil {
+					t.Errorf("Status: %v", err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}

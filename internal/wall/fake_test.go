@@ -1,0 +1,953 @@
+package wall_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/nflog"
+	"github.com/knockwall/knockwall/nfqueue"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// kernel is netfilter as far as a wall meets it: tables whose windows run down by
+// the bubble's clock, the packets that their rules log and queue, and the
+// sockets that these go to. It does what the kernel would, with three exceptions:
+// it limits no rates, it knows no connections, so that every packet is the first
+// of one, and a packet that one table has let in is not judged by another.
+type kernel struct {
+	t *testing.T
+
+	mu      sync.Mutex
+	configs []*ruleset.Config // by which the tables that are installed are understood
+	tables  map[string]*table
+	logs    map[uint16]*fakeLog
+	queues  map[uint16]*fakeQueue
+	lastID  uint32
+	calls   []string // that change something
+	batches int      // verdicts on all packets up to one
+	singles int      // all other verdicts
+	adopted int
+
+	// intercept is asked before every call what to answer, if not as always. The
+	// kernel is not locked meanwhile, so that it may wait, and send packets.
+	intercept func(call string) error
+}
+
+// table is what stands in the kernel.
+type table struct {
+	config  *ruleset.Config
+	numbers ruleset.Numbers
+	windows map[opening]time.Time // until when
+	counts  map[string]ruleset.Counts
+}
+
+type opening struct {
+	door   string
+	source packet.Source
+}
+
+// journey is one packet's way through the kernel.
+type journey struct {
+	packet packet.Packet
+	marked bool // as refused
+	passes int  // through the rules
+	fate   string
+	at     time.Time // when its fate was sealed
+	done   chan struct{}
+}
+
+// What becomes of packets.
+const (
+	waiting  = ""
+	accepted = "accepted"
+	refused  = "refused" // by the rules of a closed door
+	dropped  = "dropped" // as nobody listened any more
+)
+
+func newKernel(t *testing.T) *kernel {
+	return &kernel{
+		t:         t,
+		tables:    map[string]*table{},
+		logs:      map[uint16]*fakeLog{},
+		queues:    map[uint16]*fakeQueue{},
+		lastID:    1<<32 - 100, // so that every test that queues some packets wraps
+		intercept: func(string) error { return nil },
+	}
+}
+
+func (k *kernel) edges() wall.Edges {
+	return wall.Edges{
+		Kernel:      k,
+		ListenLog:   k.listenLog,
+		ListenQueue: k.listenQueue,
+		LogInUse: func(group uint16) (bool, error) {
+			if err := k.begin("LogInUse %d", group); err != nil {
+				return false, err
+			}
+			defer k.mu.Unlock()
+			return k.logs[group] != nil, nil
+		},
+		QueueInUse: func(number uint16) (bool, error) {
+			if err := k.begin("QueueInUse %d", number); err != nil {
+				return false, err
+			}
+			defer k.mu.Unlock()
+			return k.queues[number] != nil, nil
+		},
+		Adopt: func(guarded func(packet.Port) bool) (int, error) {
+			if err := k.begin("Adopt"); err != nil {
+				return 0, err
+			}
+			defer k.mu.Unlock()
+			for _, d := range k.configs[len(k.configs)-1].Doors {
+				if first := d.Ports[0]; !guarded(tcp(first.First)) || guarded(d.Sequence[0]) {
+					k.t.Errorf("connections of the wrong ports are adopted, as for %s", d.Name)
+				}
+			}
+			k.adopted++
+			return 0, nil
+		},
+	}
+}
+
+// begin begins a call: it is intercepted, or k.mu is held.
+func (k *kernel) begin(format string, args ...any) error {
+	call := fmt.Sprintf(format, args...)
+	k.mu.Lock()
+	k.calls = append(k.calls, call)
+	intercept := k.intercept
+	k.mu.Unlock()
+	if err := intercept(call); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	return nil
+}
+
+// answering has every call that begins so answered by do, if not as always.
+func (k *kernel) answering(prefix string, do func() error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.intercept = func(call string) error {
+		if strings.HasPrefix(call, prefix) {
+			return do()
+		}
+		return nil
+	}
+}
+
+// failing makes every call that begins so fail.
+func (k *kernel) failing(prefix string, err error) {
+	k.answering(prefix, func() error { return err })
+}
+
+// intercepted has something done before every call that begins so.
+func (k *kernel) intercepted(prefix string, do func()) {
+	k.answering(prefix, func() error {
+		do()
+		return nil
+	})
+}
+
+// changes returns the calls since it was last asked that change what stands.
+func (k *kernel) changes() (calls []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, call := range k.calls {
+		switch verb, _, _ := strings.Cut(call, " "); verb {
+		case "Install", "Remove", "OpenWindow", "CloseWindow":
+			calls = append(calls, call)
+		}
+	}
+	k.calls = nil
+	return calls
+}
+
+// Install applies the whole transaction to a copy, which then takes the place
+// of what stood.
+func (k *kernel) Install(t *ruleset.Table, windows []ruleset.Window) error {
+	if err := k.begin("Install %s", t.Name); err != nil {
+		return err
+	}
+	defer k.mu.Unlock()
+	tables := maps.Clone(k.tables)
+	next := k.understand(t)
+	if next == nil {
+		return fmt.Errorf("no configuration that is known makes this table:\n%s", t)
+	}
+	tables[t.Name] = next
+	for _, w := range windows {
+		if err := next.open(w); err != nil {
+			return err
+		}
+	}
+	k.tables = tables
+	return nil
+}
+
+// understand returns the table that a listing means.
+func (k *kernel) understand(t *ruleset.Table) *table {
+	for _, c := range k.configs {
+		for turn := range 2 {
+			if n := c.Wall.Numbers(turn); c.Wall.Table == t.Name && ruleset.NewTable(c, n).String() == t.String() {
+				return newTable(c, n)
+			}
+		}
+	}
+	return nil
+}
+
+func newTable(c *ruleset.Config, n ruleset.Numbers) *table {
+	t := &table{config: c, numbers: n, windows: map[opening]time.Time{}, counts: map[string]ruleset.Counts{}}
+	for _, d := range c.Doors {
+		t.counts[d.Name] = ruleset.Counts{}
+	}
+	return t
+}
+
+func (t *table) open(w ruleset.Window) error {
+	if _, ok := t.counts[w.Door]; !ok || w.Left <= 0 {
+		return fmt.Errorf("opening %s for %s: %w", w.Door, w.Source, unix.EINVAL)
+	}
+	t.windows[opening{w.Door, w.Source}] = time.Now().Add(w.Left)
+	return nil
+}
+
+func (t *table) isOpen(door string, source packet.Source) bool {
+	return time.Now().Before(t.windows[opening{door, source}])
+}
+
+func (k *kernel) Remove(name string) (bool, error) {
+	if err := k.begin("Remove %s", name); err != nil {
+		return false, err
+	}
+	defer k.mu.Unlock()
+	_, ok := k.tables[name]
+	delete(k.tables, name)
+	return ok, nil
+}
+
+func (k *kernel) Standing(name string) (*ruleset.Standing, error) {
+	if err := k.begin("Standing %s", name); err != nil {
+		return nil, err
+	}
+	defer k.mu.Unlock()
+	if t := k.tables[name]; t != nil {
+		return t.read(), nil
+	}
+	return nil, nil
+}
+
+func (k *kernel) Others(name string) (others []*ruleset.Standing, err error) {
+	if err := k.begin("Others %s", name); err != nil {
+		return nil, err
+	}
+	defer k.mu.Unlock()
+	for _, t := range k.tables {
+		if t.config.Wall.Table != name {
+			others = append(others, t.read())
+		}
+	}
+	return others, nil
+}
+
+func (t *table) read() *ruleset.Standing {
+	s := &ruleset.Standing{
+		Table:  t.config.Wall.Table,
+		Groups: []uint16{t.numbers.LogGroup},
+		Queues: []uint16{t.numbers.Admitted, t.numbers.Strangers},
+	}
+	for o, until := range t.windows {
+		if left := time.Until(until); left > 0 {
+			s.Windows = append(s.Windows, ruleset.Window{Door: o.door, Source: o.source, Left: left})
+		}
+	}
+	return s
+}
+
+func (k *kernel) OpenWindow(name string, w ruleset.Window) error {
+	if err := k.begin("OpenWindow %s %s", w.Door, w.Source); err != nil {
+		return err
+	}
+	defer k.mu.Unlock()
+	t := k.tables[name]
+	if t == nil {
+		return unix.ENOENT
+	}
+	return t.open(w)
+}
+
+func (k *kernel) CloseWindow(name, door string, source packet.Source) (bool, error) {
+	if err := k.begin("CloseWindow %s %s", door, source); err != nil {
+		return false, err
+	}
+	defer k.mu.Unlock()
+	t := k.tables[name]
+	if t == nil || !t.isOpen(door, source) {
+		return false, nil
+	}
+	delete(t.windows, opening{door, source})
+	return true, nil
+}
+
+func (k *kernel) Counts(name string) (map[string]ruleset.Counts, error) {
+	if err := k.begin("Counts %s", name); err != nil {
+		return nil, err
+	}
+	defer k.mu.Unlock()
+	if t := k.tables[name]; t != nil {
+		return maps.Clone(t.counts), nil
+	}
+	return nil, unix.ENOENT
+}
+
+// stands returns the names of the tables that stand.
+func (k *kernel) stands() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Sorted(maps.Keys(k.tables))
+}
+
+// left returns for how long a window is open.
+func (k *kernel) left(door string, addr netip.Addr) time.Duration {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, t := range k.tables {
+		if until, ok := t.windows[opening{door, single(addr)}]; ok {
+			return max(0, time.Until(until))
+		}
+	}
+	return 0
+}
+
+// bound returns which sockets are bound.
+func (k *kernel) bound() (sockets []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, n := range slices.Sorted(maps.Keys(k.logs)) {
+		sockets = append(sockets, fmt.Sprintf("group %d", n))
+	}
+	for _, n := range slices.Sorted(maps.Keys(k.queues)) {
+		sockets = append(sockets, fmt.Sprintf("queue %d", n))
+	}
+	return sockets
+}
+
+// named returns the numbers that the table names.
+func (k *kernel) named() ruleset.Numbers {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, t := range k.tables {
+		return t.numbers
+	}
+	return ruleset.Numbers{}
+}
+
+// log and lanes are those that the table names.
+func (k *kernel) log() *fakeLog {
+	n := k.named()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.logs[n.LogGroup]
+}
+
+func (k *kernel) lanes() (admitted, strangers *fakeQueue) {
+	n := k.named()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.queues[n.Admitted], k.queues[n.Strangers]
+}
+
+// send lets a packet come in.
+func (k *kernel) send(p packet.Packet) *journey {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	j := &journey{packet: p, done: make(chan struct{})}
+	k.judge(j)
+	return j
+}
+
+// judge sends a packet through the rules.
+func (k *kernel) judge(j *journey) {
+	j.passes++
+	for _, t := range k.tables {
+		if k.judgeBy(t, j) {
+			return
+		}
+	}
+	k.seal(j, accepted)
+}
+
+// judgeBy reports whether a table's rules have kept the packet.
+func (k *kernel) judgeBy(t *table, j *journey) bool {
+	p := j.packet
+	var guards []*ruleset.Door
+	for i := range t.config.Doors {
+		d := &t.config.Doors[i]
+		if len(d.To) > 0 && !slices.ContainsFunc(d.To, func(to netip.Prefix) bool { return to.Contains(p.Destination) }) {
+			continue
+		}
+		flagged := p.Port.Protocol == packet.UDP || p.Flags&d.Flags.Mask == d.Flags.Value
+		if flagged && slices.Contains(d.Sequence, p.Port) {
+			k.notify(t.numbers.LogGroup, d.Name, p)
+		}
+		if d.Guards(p.Port) {
+			guards = append(guards, d)
+		}
+	}
+	for _, d := range guards {
+		if !j.marked && t.isOpen(d.Name, d.SourcePrefix.Of(p.Source)) {
+			n := t.counts[d.Name]
+			n.Admitted++
+			t.counts[d.Name] = n
+			return k.queue(t.numbers.Admitted, true, j)
+		}
+	}
+	if len(guards) == 0 {
+		return false
+	}
+	d := guards[0]
+	if !j.marked && d.Closed != ruleset.Reject {
+		return k.queue(t.numbers.Strangers, d.OnFailure == ruleset.FailOpen, j)
+	}
+	if !j.marked {
+		k.notify(t.numbers.LogGroup, d.Name+" refused", p)
+	}
+	n := t.counts[d.Name]
+	n.Refused++
+	t.counts[d.Name] = n
+	k.seal(j, refused)
+	return true
+}
+
+// queue reports whether the packet waits or is gone; else the rules go on, as
+// bypass says where nobody listens and fail-open where the queue is full.
+func (k *kernel) queue(number uint16, bypass bool, j *journey) bool {
+	q := k.queues[number]
+	if q == nil || len(q.pending) >= nfqueue.MaxLength {
+		if q == nil && bypass || q != nil && q.config.FailOpen {
+			return false
+		}
+		k.seal(j, dropped)
+		return true
+	}
+	k.lastID++
+	id := k.lastID
+	q.pending = append(q.pending, queued{id, j})
+	if j.packet.Port.Protocol == 0 {
+		q.post(func() { q.handler.Unreadable(id) })
+	} else {
+		q.post(func() { q.handler.Queued(id, j.packet) })
+	}
+	return true
+}
+
+func (k *kernel) notify(group uint16, prefix string, p packet.Packet) {
+	if l := k.logs[group]; l != nil {
+		l.post(func() { l.handler.Logged(prefix, p) })
+	}
+}
+
+func (k *kernel) seal(j *journey, fate string) {
+	j.fate, j.at = fate, time.Now()
+	close(j.done)
+}
+
+// fate returns what has become of a packet by now.
+func (k *kernel) fate(j *journey) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return j.fate
+}
+
+// rounds returns how often a packet has gone through the rules by now.
+func (k *kernel) rounds(j *journey) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return j.passes
+}
+
+// socket hands what is posted to it to a handler, from one goroutine and in
+// order. All but its channels is guarded by the kernel's mu.
+type socket struct {
+	k      *kernel
+	inbox  []func() // what was not read yet
+	held   bool     // reading is held up
+	few    int      // but for so many
+	wake   chan struct{}
+	closed chan struct{}
+	done   chan struct{}
+}
+
+func newSocket(k *kernel) *socket {
+	s := &socket{k: k, wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
+	go s.read()
+	return s
+}
+
+func (s *socket) read() {
+	defer close(s.done)
+	for {
+		select {
+		case <-s.closed:
+			return
+		case <-s.wake:
+		}
+		for handle := s.next(); handle != nil; handle = s.next() {
+			handle()
+		}
+	}
+}
+
+func (s *socket) next() (handle func()) {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	if len(s.inbox) == 0 || s.held && s.few == 0 {
+		return nil
+	}
+	s.few = max(0, s.few-1)
+	handle, s.inbox = s.inbox[0], s.inbox[1:]
+	return handle
+}
+
+// post is called with the kernel's mu held.
+func (s *socket) post(handle func()) {
+	s.inbox = append(s.inbox, handle)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// do posts something else than a packet.
+func (s *socket) do(handle func()) {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	s.post(handle)
+}
+
+// hold makes the daemon too busy to read, and resume lets it read on.
+func (s *socket) hold() {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	s.held = true
+}
+
+// readFew lets the daemon read so many messages while it is held up.
+func (s *socket) readFew(n int) {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	s.few = n
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *socket) resume() {
+	s.k.mu.Lock()
+	s.held = false
+	s.k.mu.Unlock()
+	s.do(func() {})
+}
+
+// close waits for the handler, as go-nflog and go-nfqueue do, after unbinding.
+func (s *socket) close(unbind func()) error {
+	s.k.mu.Lock()
+	select {
+	case <-s.closed:
+		s.k.mu.Unlock()
+		return os.ErrClosed
+	default:
+	}
+	close(s.closed)
+	s.inbox = nil
+	unbind()
+	s.k.mu.Unlock()
+	<-s.done
+	return nil
+}
+
+// fakeLog is an NFLOG group.
+type fakeLog struct {
+	*socket
+	handler nflog.Handler
+}
+
+func (k *kernel) listenLog(group uint16, h nflog.Handler) (wall.Log, error) {
+	if err := k.begin("ListenLog %d", group); err != nil {
+		return nil, err
+	}
+	defer k.mu.Unlock()
+	if k.logs[group] != nil {
+		return nil, unix.EBUSY
+	}
+	l := &fakeLog{newSocket(k), h}
+	k.logs[group] = l
+	for _, t := range k.tables {
+		if t.numbers.LogGroup == group {
+			k.t.Errorf("group %d is bound while rules name it", group)
+		}
+	}
+	return l, nil
+}
+
+func (l *fakeLog) Drained() bool {
+	l.k.mu.Lock()
+	defer l.k.mu.Unlock()
+	return len(l.inbox) == 0
+}
+
+func (l *fakeLog) Close() error {
+	return l.close(func() {
+		maps.DeleteFunc(l.k.logs, func(_ uint16, bound *fakeLog) bool { return bound == l })
+	})
+}
+
+// fakeQueue is an NFQUEUE.
+type fakeQueue struct {
+	*socket
+	config  nfqueue.Config
+	handler nfqueue.Handler
+	pending []queued // for a verdict, in the order of their ids
+}
+
+type queued struct {
+	id uint32
+	*journey
+}
+
+func (k *kernel) listenQueue(c nfqueue.Config, h nfqueue.Handler) (wall.Queue, error) {
+	if err := k.begin("ListenQueue %d", c.Number); err != nil {
+		return nil, err
+	}
+	defer k.mu.Unlock()
+	if k.queues[c.Number] != nil {
+		return nil, unix.EBUSY
+	}
+	q := &fakeQueue{socket: newSocket(k), config: c, handler: h}
+	k.queues[c.Number] = q
+	for _, t := range k.tables {
+		if t.numbers.Admitted == c.Number || t.numbers.Strangers == c.Number {
+			k.t.Errorf("queue %d is bound while rules name it", c.Number)
+		}
+	}
+	return q, nil
+}
+
+func (q *fakeQueue) Close() error {
+	return q.close(func() {
+		maps.DeleteFunc(q.k.queues, func(_ uint16, bound *fakeQueue) bool { return bound == q })
+		for _, p := range q.pending {
+			q.k.seal(p.journey, dropped)
+		}
+		q.pending = nil
+	})
+}
+
+func (q *fakeQueue) Accept(id uint32) error {
+	return q.verdict(id, func(j *journey) { q.k.seal(j, accepted) })
+}
+
+func (q *fakeQueue) Repeat(id uint32) error {
+	return q.verdict(id, q.k.judge)
+}
+
+func (q *fakeQueue) Refuse(id uint32) error {
+	return q.verdict(id, q.refuse)
+}
+
+func (q *fakeQueue) refuse(j *journey) {
+	j.marked = j.marked || q.config.RefusedMark == ruleset.RefusedMark
+	q.k.judge(j)
+}
+
+func (q *fakeQueue) verdict(id uint32, then func(*journey)) error {
+	q.k.mu.Lock()
+	defer q.k.mu.Unlock()
+	q.k.singles++
+	select {
+	case <-q.closed:
+		return os.ErrClosed
+	default:
+	}
+	for i, p := range q.pending {
+		if p.id == id {
+			q.pending = slices.Delete(q.pending, i, i+1)
+			then(p.journey)
+			break
+		}
+	}
+	return nil // the kernel's ENOENT comes another way, and is ignored there
+}
+
+func (q *fakeQueue) RefuseUpTo(id uint32) error { return q.batch(id, q.refuse) }
+
+func (q *fakeQueue) RepeatUpTo(id uint32) error { return q.batch(id, q.k.judge) }
+
+// batch compares ids as nfqnl_recv_verdict_batch does.
+func (q *fakeQueue) batch(id uint32, then func(*journey)) error {
+	q.k.mu.Lock()
+	defer q.k.mu.Unlock()
+	q.k.batches++
+	select {
+	case <-q.closed:
+		return os.ErrClosed
+	default:
+	}
+	n := slices.IndexFunc(q.pending, func(p queued) bool { return int32(p.id-id) > 0 })
+	if n < 0 {
+		n = len(q.pending)
+	}
+	judged := slices.Clone(q.pending[:n])
+	q.pending = slices.Delete(q.pending, 0, n)
+	for _, p := range judged {
+		then(p.journey)
+	}
+	return nil
+}
+
+// trail keeps the events that it is handed.
+type trail struct {
+	mu     sync.Mutex
+	events []audit.Event
+	check  func(audit.Event) // may be nil
+}
+
+func (t *trail) Record(e audit.Event) {
+	t.mu.Lock()
+	t.events = append(t.events, e)
+	check := t.check
+	t.mu.Unlock()
+	if check != nil {
+		check(e)
+	}
+}
+
+func (t *trail) watch(check func(audit.Event)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.check = check
+}
+
+// take returns in short what was recorded since it was last asked.
+func (t *trail) take(kinds ...audit.Kind) (events []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.events {
+		if len(kinds) > 0 && !slices.Contains(kinds, e.Kind) {
+			continue
+		}
+		s := string(e.Kind)
+		if e.Door != "" {
+			s += " " + e.Door
+		}
+		if e.Source.IsValid() {
+			s += " " + e.Source.String()
+		}
+		if e.Steps != 0 {
+			s += fmt.Sprintf(" %d/%d", e.Step, e.Steps)
+		}
+		if e.Count > 1 {
+			s += fmt.Sprintf(" ×%d", e.Count)
+		}
+		if e.Reason != "" {
+			s += ": " + e.Reason
+		}
+		events = append(events, s)
+	}
+	t.events = nil
+	return events
+}
+
+// expect compares what was recorded of some kinds, or of all, and forgets it.
+func (t *trail) expect(tb testing.TB, kinds []audit.Kind, want ...string) {
+	tb.Helper()
+	if diff := cmp.Diff(want, t.take(kinds...)); diff != "" {
+		tb.Errorf("the audit trail (-want +got):\n%s", diff)
+	}
+}
+
+// host is a kernel with a wall.
+type host struct {
+	*kernel
+	wall  *wall.Wall
+	trail *trail
+	stop  func()     // asks Run to end
+	ended chan error // what Run returned
+}
+
+const (
+	hold   = 200 * time.Millisecond
+	window = 30 * time.Second
+)
+
+var (
+	alice  = netip.MustParseAddr("192.0.2.1")
+	bob    = netip.MustParseAddr("192.0.2.2")
+	carol  = netip.MustParseAddr("192.0.2.3")
+	server = netip.MustParseAddr("203.0.113.7")
+)
+
+func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }
+
+func single(addr netip.Addr) packet.Source {
+	return packet.SourcePrefix{IPv4: 32, IPv6: 128}.Of(addr)
+}
+
+// config returns the configuration of a wall with some doors.
+func config(doors ...ruleset.Door) *ruleset.Config {
+	return &ruleset.Config{
+		Wall: ruleset.Wall{
+			Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep,
+			Hold: hold, Reorder: 20 * time.Millisecond, MaxSources: 1024,
+		},
+		Doors: doors,
+	}
+}
+
+// door returns a door before one TCP port.
+func door(name string, port uint16, knocks ...uint16) ruleset.Door {
+	d := ruleset.Door{
+		Name:            name,
+		Ports:           []packet.PortRange{{First: port, Last: port, Protocol: packet.TCP}},
+		SequenceTimeout: 5 * time.Second,
+		Window:          window,
+		Flags:           ruleset.FlagMatch{Mask: packet.SYN | packet.ACK, Value: packet.SYN},
+		Closed:          ruleset.Drop,
+		OnFailure:       ruleset.FailClosed,
+		SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
+	}
+	for _, n := range knocks {
+		d.Sequence = append(d.Sequence, tcp(n))
+	}
+	return d
+}
+
+func sshDoor() ruleset.Door { return door("ssh", 22, 7000, 8000, 9000) }
+
+// limited returns a door like d that admits so many connections a window.
+func limited(d ruleset.Door, connections int) ruleset.Door {
+	d.MaxConnections = connections
+	return d
+}
+
+// newHost returns a host whose wall does not stand yet.
+func newHost(t *testing.T) *host {
+	h := &host{kernel: newKernel(t), trail: &trail{}, ended: make(chan error, 1)}
+	h.wall = wall.New(h.edges(), h.trail)
+	return h
+}
+
+// raise puts up the wall.
+func (h *host) raise(c *ruleset.Config) error {
+	h.kernel.mu.Lock()
+	h.configs = append(h.configs, c)
+	h.kernel.mu.Unlock()
+	return h.wall.Raise(c)
+}
+
+// found installs a table as another daemon would have left it.
+func (h *host) found(c *ruleset.Config, turn int, windows ...ruleset.Window) {
+	h.t.Helper()
+	h.configs = append(h.configs, c)
+	if err := h.Install(ruleset.NewTable(c, c.Wall.Numbers(turn)), windows); err != nil {
+		h.t.Fatal(err)
+	}
+	h.changes()
+}
+
+// run runs the wall until the test is over, or stops it.
+func (h *host) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() { h.ended <- h.wall.Run(ctx) }()
+	stopped := false
+	h.stop = func() { stopped = true; cancel() }
+	h.t.Cleanup(func() {
+		if stopped {
+			return
+		}
+		cancel()
+		if err := <-h.ended; err != nil {
+			h.t.Errorf("Run: %v", err)
+		}
+		if bound := h.bound(); bound != nil {
+			h.t.Errorf("after Run, still bound: %v", bound)
+		}
+	})
+	synctest.Wait()
+}
+
+// guarded runs f in a bubble, with a host behind a wall that runs.
+func guarded(t *testing.T, c *ruleset.Config, f func(h *host)) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		if err := h.raise(c); err != nil {
+			t.Fatal(err)
+		}
+		h.run()
+		h.trail.take()
+		h.changes()
+		f(h)
+	})
+}
+
+// expect checks what has become of a packet, when all have done what they can.
+func (h *host) expect(what string, j *journey, want string) {
+	h.t.Helper()
+	synctest.Wait()
+	if got := h.fate(j); got != want {
+		h.t.Errorf("%s: the packet is %q, want %q", what, got, want)
+	}
+}
+
+func (h *host) status() wall.Status {
+	h.t.Helper()
+	s, err := h.wall.Status()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s
+}
+
+// client is who knocks and connects. Every connection is a new one.
+type client struct {
+	*host
+	addr        netip.Addr
+	connections int
+}
+
+func (h *host) client(addr netip.Addr) *client { return &client{host: h, addr: addr} }
+
+// dial sends the first packet of a connection.
+func (c *client) dial(port uint16) *journey { return c.dialTo(server, port) }
+
+func (c *client) dialTo(to netip.Addr, port uint16) *journey {
+	c.connections++
+	return c.send(packet.Packet{
+		Source: c.addr, Destination: to, SourcePort: uint16(40000 + c.connections), Port: tcp(port),
+		Sequence: uint32(1000 * c.connections), Flags: packet.SYN,
+	})
+}
+
+// knock dials ports in order.
+func (c *client) knock(ports ...uint16) {
+	for _, port := range ports {
+		c.dial(port)
+	}
+}

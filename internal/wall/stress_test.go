@@ -1,0 +1,141 @@
+package wall_test
+
+import (
+	"encoding/json"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// Knocks, connections, reloads and questions, all at once. The model knows of
+// each client until when its window may be open, and until when it must be.
+func TestUnderStressNobodyComesInWhoMayNotAndEverybodyWhoMay(t *testing.T) {
+	const (
+		span    = 2 * time.Second
+		tick    = 10 * time.Millisecond // all happens at one, so that much happens at once
+		length  = 15 * tick             // of a window
+		hold    = 5 * tick
+		clients = 24
+	)
+	ssh, web := sshDoor(), door("web", 443, 7000, 8001) // whose first knock is the same
+	ssh.Window, web.Window = length, length
+	configs := []*ruleset.Config{config(ssh, web), config(web, ssh)}
+	for _, c := range configs {
+		c.Wall.Hold = hold
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+
+	guarded(t, configs[0], func(h *host) {
+		end := time.Now().Add(span)
+		var reloads atomic.Int64 // odd while one is under way: knocks may be lost then
+		var in, out, certainly atomic.Int64
+		var all sync.WaitGroup
+
+		for i := range clients {
+			rng := rand.New(rand.NewPCG(seed, uint64(i)))
+			c := h.client(netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}))
+			honest := i%4 < 3
+			port, sequence := uint16(22), []uint16{7000, 8000, 9000}
+			if i%2 == 1 {
+				port, sequence = 443, []uint16{7000, 8001}
+			}
+			last := len(sequence) - 1
+			all.Go(func() {
+				var may, must time.Time // until when the window is open
+				var knocked time.Time   // when the last knock was sent
+				for time.Now().Before(end) {
+					time.Sleep(time.Duration(rng.IntN(6)) * tick)
+					sent, before := time.Now(), reloads.Load()
+					action := rng.IntN(4)
+					if !honest {
+						action = max(action, 2)
+					}
+					var j *journey
+					switch action {
+					case 0:
+						c.knock(sequence...)
+						j = c.dial(port)
+					case 1: // the SYN overtakes the last knock
+						c.knock(sequence[:last]...)
+						j = c.dial(port)
+						c.knock(sequence[last])
+					case 2: // the last knock is missing
+						c.knock(sequence[:last]...)
+						j = c.dial(port)
+					case 3:
+						j = c.dial(port)
+					}
+					shut := !sent.Before(may)
+					if action < 2 {
+						knocked = sent
+					}
+					// Of a sequence that a reload has cut in two the last knock may be left,
+					// and count when others follow.
+					if action < 2 || action == 2 && sent.Sub(knocked) <= configs[0].Wall.Reorder {
+						may = sent.Add(length)
+					}
+					<-j.done
+					undisturbed := before%2 == 0 && reloads.Load() == before
+					welcome := sent.Before(must) || action < 2 && undisturbed
+					switch {
+					case j.fate == accepted && !j.at.Before(may):
+						h.t.Errorf("%s came in, and its window was over %s before", c.addr, j.at.Sub(may))
+					case j.fate == refused && welcome:
+						h.t.Errorf("%s was refused, and its window was open", c.addr)
+					case j.fate == refused && j.at.Sub(sent) < hold:
+						h.t.Errorf("%s was refused after %s", c.addr, j.at.Sub(sent))
+					case j.fate == dropped:
+						h.t.Errorf("a packet of %s was lost", c.addr)
+					}
+					if action < 2 && undisturbed && shut {
+						must = may // or else it may be the former window that has let it in
+					}
+					if j.fate == accepted {
+						in.Add(1)
+					} else {
+						out.Add(1)
+					}
+					if welcome {
+						certainly.Add(1)
+					}
+				}
+			})
+		}
+		all.Go(func() {
+			rng := rand.New(rand.NewPCG(seed, clients))
+			for i := 1; time.Now().Before(end); i++ {
+				time.Sleep(time.Duration(2+rng.IntN(20)) * tick)
+				reloads.Add(1)
+				if err := h.raise(configs[i%2]); err != nil {
+					h.t.Errorf("Raise: %v", err)
+				}
+				reloads.Add(1)
+			}
+		})
+		all.Go(func() {
+			for time.Now().Before(end) {
+				time.Sleep(tick)
+				s := h.status()
+				if _, err := json.Marshal(s); err != nil {
+					h.t.Error(err)
+				}
+				for _, win := range s.Windows {
+					if win.LeftSeconds < 0 || win.LeftSeconds > length.Seconds() || win.Source.Addr().As4()[3]%4 == (10+3)%4 {
+						h.t.Errorf("status: %+v", win)
+					}
+				}
+			}
+		})
+		all.Wait()
+		if in.Load() < 50 || out.Load() < 50 || certainly.Load() < 50 || reloads.Load() < 10 {
+			h.t.Errorf("too little happened: %d in, %d of them certainly, %d out, %d reloads",
+				in.Load(), certainly.Load(), out.Load(), reloads.Load()/2)
+		}
+	})
+}

@@ -132,11 +132,6 @@ func (q *Queue) Repeat(id uint32) error {
 	return q.verdict(msgVerdict, id, nfqueue.NfRepeat, 0)
 }
 
-// RepeatUpTo sends all packets that wait, up to that id, through the rules again.
-func (q *Queue) RepeatUpTo(id uint32) error {
-	return q.verdict(msgVerdictBatch, id, nfqueue.NfRepeat, 0)
-}
-
 // Refuse sends a packet through the rules again, as refused.
 func (q *Queue) Refuse(id uint32) error {
 	return q.verdict(msgVerdict, id, nfqueue.NfRepeat, q.config.RefusedMark)

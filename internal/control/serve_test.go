@@ -82,7 +82,6 @@ type stillSocket struct{}
 func (stillSocket) Drained() bool           { return true }
 func (stillSocket) Accept(uint32) error     { return nil }
 func (stillSocket) Repeat(uint32) error     { return nil }
-func (stillSocket) RepeatUpTo(uint32) error { return nil }
 func (stillSocket) Refuse(uint32) error     { return nil }
 func (stillSocket) RefuseUpTo(uint32) error { return nil }
 func (stillSocket) Close() error            { return nil }

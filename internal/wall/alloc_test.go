@@ -18,7 +18,6 @@ type nowhere struct{}
 func (nowhere) Record(audit.Event)      {}
 func (nowhere) Accept(uint32) error     { return nil }
 func (nowhere) Repeat(uint32) error     { return nil }
-func (nowhere) RepeatUpTo(uint32) error { return nil }
 func (nowhere) Refuse(uint32) error     { return nil }
 func (nowhere) RefuseUpTo(uint32) error { return nil }
 func (nowhere) Drained() bool           { return true }

@@ -56,9 +56,10 @@ type table struct {
 	counts  map[string]ruleset.Counts
 }
 
+// opening is an element of a set: of a source it has no more than the address.
 type opening struct {
-	door   string
-	source packet.Source
+	door string
+	addr netip.Addr
 }
 
 // journey is one packet's way through the kernel.
@@ -76,7 +77,7 @@ const (
 	waiting  = ""
 	accepted = "accepted"
 	refused  = "refused" // by the rules of a closed door
-	dropped  = "dropped" // as nobody listened any more
+	dropped  = "dropped" // by the kernel, from a queue
 )
 
 func newKernel(t *testing.T) *kernel {
@@ -196,8 +197,19 @@ func (k *kernel) Install(t *ruleset.Table, windows []ruleset.Window) error {
 			return err
 		}
 	}
+	if k.tables[t.Name] != nil {
+		k.unhook()
+	}
 	k.tables = tables
 	return nil
+}
+
+// unhook drops all that is queued, as the kernel does when any of its hooks goes
+// (nf_queue_nf_hook_drop). The messages about it stay.
+func (k *kernel) unhook() {
+	for _, q := range k.queues {
+		q.drop()
+	}
 }
 
 // understand returns the table that a listing means.
@@ -224,12 +236,12 @@ func (t *table) open(w ruleset.Window) error {
 	if _, ok := t.counts[w.Door]; !ok || w.Left <= 0 {
 		return fmt.Errorf("opening %s for %s: %w", w.Door, w.Source, unix.EINVAL)
 	}
-	t.windows[opening{w.Door, w.Source}] = time.Now().Add(w.Left)
+	t.windows[opening{w.Door, w.Source.Addr()}] = time.Now().Add(w.Left)
 	return nil
 }
 
 func (t *table) isOpen(door string, source packet.Source) bool {
-	return time.Now().Before(t.windows[opening{door, source}])
+	return time.Now().Before(t.windows[opening{door, source.Addr()}])
 }
 
 func (k *kernel) Remove(name string) (bool, error) {
@@ -237,9 +249,12 @@ func (k *kernel) Remove(name string) (bool, error) {
 		return false, err
 	}
 	defer k.mu.Unlock()
-	_, ok := k.tables[name]
+	if k.tables[name] == nil {
+		return false, nil
+	}
+	k.unhook()
 	delete(k.tables, name)
-	return ok, nil
+	return true, nil
 }
 
 func (k *kernel) Standing(name string) (*ruleset.Standing, error) {
@@ -272,9 +287,11 @@ func (t *table) read() *ruleset.Standing {
 		Groups: []uint16{t.numbers.LogGroup},
 		Queues: []uint16{t.numbers.Admitted, t.numbers.Strangers},
 	}
-	for o, until := range t.windows {
-		if left := time.Until(until); left > 0 {
-			s.Windows = append(s.Windows, ruleset.Window{Door: o.door, Source: o.source, Left: left})
+	for _, d := range t.config.Doors {
+		for o, until := range t.windows {
+			if left := time.Until(until); o.door == d.Name && left > 0 {
+				s.Windows = append(s.Windows, ruleset.Window{Door: d.Name, Source: d.SourcePrefix.Of(o.addr), Left: left})
+			}
 		}
 	}
 	return s
@@ -301,7 +318,7 @@ func (k *kernel) CloseWindow(name, door string, source packet.Source) (bool, err
 	if t == nil || !t.isOpen(door, source) {
 		return false, nil
 	}
-	delete(t.windows, opening{door, source})
+	delete(t.windows, opening{door, source.Addr()})
 	return true, nil
 }
 
@@ -328,7 +345,7 @@ func (k *kernel) left(door string, addr netip.Addr) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, t := range k.tables {
-		if until, ok := t.windows[opening{door, single(addr)}]; ok {
+		if until, ok := t.windows[opening{door, addr}]; ok {
 			return max(0, time.Until(until))
 		}
 	}
@@ -492,10 +509,11 @@ type socket struct {
 	wake   chan struct{}
 	closed chan struct{}
 	done   chan struct{}
+	failed func(error) // of the handler
 }
 
-func newSocket(k *kernel) *socket {
-	s := &socket{k: k, wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
+func newSocket(k *kernel, failed func(error)) *socket {
+	s := &socket{k: k, failed: failed, wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
 	go s.read()
 	return s
 }
@@ -505,6 +523,7 @@ func (s *socket) read() {
 	for {
 		select {
 		case <-s.closed:
+			s.failed(os.ErrClosed) // as nflog and nfqueue may, if they are closed while they read
 			return
 		case <-s.wake:
 		}
@@ -597,7 +616,7 @@ func (k *kernel) listenLog(group uint16, h nflog.Handler) (wall.Log, error) {
 	if k.logs[group] != nil {
 		return nil, unix.EBUSY
 	}
-	l := &fakeLog{newSocket(k), h}
+	l := &fakeLog{newSocket(k, h.Failed), h}
 	k.logs[group] = l
 	for _, t := range k.tables {
 		if t.numbers.LogGroup == group {
@@ -640,7 +659,7 @@ func (k *kernel) listenQueue(c nfqueue.Config, h nfqueue.Handler) (wall.Queue, e
 	if k.queues[c.Number] != nil {
 		return nil, unix.EBUSY
 	}
-	q := &fakeQueue{socket: newSocket(k), config: c, handler: h}
+	q := &fakeQueue{socket: newSocket(k, h.Failed), config: c, handler: h}
 	k.queues[c.Number] = q
 	for _, t := range k.tables {
 		if t.numbers.Admitted == c.Number || t.numbers.Strangers == c.Number {
@@ -653,11 +672,15 @@ func (k *kernel) listenQueue(c nfqueue.Config, h nfqueue.Handler) (wall.Queue, e
 func (q *fakeQueue) Close() error {
 	return q.close(func() {
 		maps.DeleteFunc(q.k.queues, func(_ uint16, bound *fakeQueue) bool { return bound == q })
-		for _, p := range q.pending {
-			q.k.seal(p.journey, dropped)
-		}
-		q.pending = nil
+		q.drop()
 	})
+}
+
+func (q *fakeQueue) drop() {
+	for _, p := range q.pending {
+		q.k.seal(p.journey, dropped)
+	}
+	q.pending = nil
 }
 
 func (q *fakeQueue) Accept(id uint32) error {
@@ -696,12 +719,8 @@ func (q *fakeQueue) verdict(id uint32, then func(*journey)) error {
 	return nil // the kernel's ENOENT comes another way, and is ignored there
 }
 
-func (q *fakeQueue) RefuseUpTo(id uint32) error { return q.batch(id, q.refuse) }
-
-func (q *fakeQueue) RepeatUpTo(id uint32) error { return q.batch(id, q.k.judge) }
-
-// batch compares ids as nfqnl_recv_verdict_batch does.
-func (q *fakeQueue) batch(id uint32, then func(*journey)) error {
+// RefuseUpTo compares ids as nfqnl_recv_verdict_batch does.
+func (q *fakeQueue) RefuseUpTo(id uint32) error {
 	q.k.mu.Lock()
 	defer q.k.mu.Unlock()
 	q.k.batches++
@@ -717,7 +736,7 @@ func (q *fakeQueue) batch(id uint32, then func(*journey)) error {
 	judged := slices.Clone(q.pending[:n])
 	q.pending = slices.Delete(q.pending, 0, n)
 	for _, p := range judged {
-		then(p.journey)
+		q.refuse(p.journey)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"io"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,8 +25,6 @@ type front struct {
 	// Guarded by the wall's mu.
 	log                 Log
 	admitted, strangers Queue
-	lastAdmitted        uint32 // id that was read from the queue
-	lastStranger        uint32
 	tracker             *sequence.Tracker
 	hold                *sequence.Hold
 	tallies             []tally   // by door
@@ -33,6 +32,7 @@ type front struct {
 	opening             int       // windows that are being opened, and not yet in the kernel
 	backlog             time.Time // since when the log was never drained, if a knock was early then
 	swept               time.Time // when the hold was last swept
+	closed              bool      // and no failure to read matters any more
 }
 
 // tally counts what happened at one door.
@@ -70,33 +70,48 @@ func (w *Wall) newFront(c *ruleset.Config, n ruleset.Numbers) (*front, error) {
 		f.ids = append(f.ids, w.doorID(d.Name))
 	}
 	w.mu.Unlock()
+	// Packets come only once the table names these numbers: nobody reads f yet.
 	log, err := w.edges.ListenLog(n.LogGroup, knocks{f})
 	if err != nil {
 		return nil, err
 	}
+	f.log = log
 	mark := uint32(ruleset.RefusedMark)
 	admit, err := w.edges.ListenQueue(nfqueue.Config{Number: n.Admitted, FailOpen: true, RefusedMark: mark}, admitted{f})
 	if err != nil {
-		log.Close()
+		f.close()
 		return nil, err
 	}
+	f.admitted = admit
 	refuse, err := w.edges.ListenQueue(nfqueue.Config{Number: n.Strangers, RefusedMark: mark}, strangers{f})
 	if err != nil {
-		log.Close()
-		admit.Close()
+		f.close()
 		return nil, err
 	}
-	// Packets come only once the table names these numbers.
-	w.mu.Lock()
-	f.log, f.admitted, f.strangers = log, admit, refuse
-	w.mu.Unlock()
+	f.strangers = refuse
 	return f, nil
 }
 
+// close closes the sockets that are bound. Reading from them fails then.
 func (f *front) close() {
-	f.log.Close()
-	f.admitted.Close()
-	f.strangers.Close()
+	f.wall.mu.Lock()
+	f.closed = true
+	f.wall.mu.Unlock()
+	for _, socket := range []io.Closer{f.log, f.admitted, f.strangers} {
+		if socket != nil {
+			socket.Close()
+		}
+	}
+}
+
+// fail ends Run, because packets can no longer be read.
+func (f *front) fail(err error) {
+	f.wall.mu.Lock()
+	closed := f.closed
+	f.wall.mu.Unlock()
+	if !closed {
+		f.wall.fail(err)
+	}
 }
 
 // inherit goes on counting where the former front has stopped.
@@ -106,17 +121,6 @@ func (f *front) inherit(former *front) {
 			f.tallies[door].add(former.tallies[i])
 		}
 	}
-}
-
-// retire closes a front whose table is gone: what waits in its queues, read or
-// not, goes through the rules of the new one.
-func (f *front) retire() {
-	const unread = 1 << 30 // more ids than can be waiting to be read
-	f.wall.mu.Lock()
-	_ = f.admitted.RepeatUpTo(f.lastAdmitted + unread)
-	_ = f.strangers.RepeatUpTo(f.lastStranger + unread)
-	f.wall.mu.Unlock()
-	f.close()
 }
 
 // release sends the strangers that match through the rules again.
@@ -262,7 +266,7 @@ func (f *front) heardAt(now time.Time) time.Time {
 }
 
 func (f knocks) Lost(n uint32)    { f.wall.noteLost(uint64(n)) }
-func (f knocks) Failed(err error) { f.wall.fail(err) }
+func (f knocks) Failed(err error) { f.fail(err) }
 
 // admitted handles new connections of sources that have a window.
 type admitted struct{ *front }
@@ -272,7 +276,6 @@ func (f admitted) Queued(id uint32, p packet.Packet) {
 	admission := sequence.AdmitUnknown
 	w.mu.Lock()
 	queue := f.front.admitted
-	f.lastAdmitted = id
 	door, source, win := f.doorFor(p)
 	if win != nil {
 		admission = win.Admit(p)
@@ -312,7 +315,7 @@ func (f admitted) Unreadable(id uint32) {
 }
 
 func (f admitted) Overflowed()      { f.wall.noteLost(1) }
-func (f admitted) Failed(err error) { f.wall.fail(err) }
+func (f admitted) Failed(err error) { f.fail(err) }
 
 // strangers handles everybody else's new connections.
 type strangers struct{ *front }
@@ -323,7 +326,6 @@ func (f strangers) Queued(id uint32, p packet.Packet) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	queue := f.front.strangers
-	f.lastStranger = id
 	door, _, win := f.doorFor(p)
 	if win != nil && win.Spent() && win.Admit(p) == sequence.AdmitAgain {
 		// The SYN of a connection with which the window was spent, sent again.
@@ -357,4 +359,4 @@ func (f strangers) Unreadable(id uint32) {
 }
 
 func (f strangers) Overflowed()      { f.wall.noteLost(1) }
-func (f strangers) Failed(err error) { f.wall.fail(err) }
+func (f strangers) Failed(err error) { f.fail(err) }

@@ -37,7 +37,6 @@ type Log interface {
 type Queue interface {
 	Accept(id uint32) error
 	Repeat(id uint32) error
-	RepeatUpTo(id uint32) error
 	Refuse(id uint32) error
 	RefuseUpTo(id uint32) error
 	Close() error
@@ -114,12 +113,13 @@ func (e *InUseError) Error() string {
 }
 
 // Raise puts up the wall that a configuration describes, in place of the one
-// that stands, if any, and takes its open windows over. After an error all is as
-// it was.
+// that stands, if any, and takes its open windows over. What waits in its queues
+// the kernel drops along with the table; clients send it again. After an error
+// all is as it was.
 func (w *Wall) Raise(c *ruleset.Config) error {
 	former, err := w.raise(c)
 	if former != nil {
-		former.retire()
+		former.close()
 	}
 	return err
 }

@@ -159,6 +159,9 @@ func (d *demo) raise(ctx context.Context) (stop func() error, err error) {
 type demoTrail struct{ d *demo }
 
 func (t demoTrail) Record(e audit.Event) {
+	if e.Kind == audit.Stopped {
+		return // it tells what becomes of the wall, which is gone with its network
+	}
 	_, line, _ := strings.Cut(e.String(), " ")
 	t.d.tell("  the daemon: %s", strings.Join(strings.Fields(line), " "))
 }

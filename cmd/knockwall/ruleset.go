@@ -18,7 +18,8 @@ nft -f would put the table in place of the one there is, in one transaction, and
 close all windows.
 
 On a kernel whose nftables cannot queue by themselves, run uses x_tables'
-NFQUEUE in place of "queue"; the script says "queue" all the same.`,
+NFQUEUE in place of "queue". The script says "queue" all the same, which nft -f
+does not take there.`,
 		Example: `  knockwall ruleset --config ssh.hcl
   knockwall ruleset | less`,
 		Args: noArguments,

@@ -13,9 +13,10 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
-	"github.com/zclconf/go-cty/cty"
 )
 
 // absent reports whether an optional attribute was not given, or given as null.

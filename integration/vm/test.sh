@@ -50,7 +50,7 @@ export KNOCKWALL_BINARY=$PWD/knockwall HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:
 cd integration
 # Left out: what needs clients that are not in the image, and what compares
 # times of a few milliseconds, which an emulated machine does not keep.
-../integration.test -test.v -test.skip 'Clients|SSH|Scans|LetIn.*/(.*several|among)'
+../integration.test -test.v -test.skip 'Clients|SSH|Scans|LetIn.*/(.*several|among)|WhatKnocksMean/.*/overtaken'
 RUN
 tar -cf "$work/payload.tar" -C "$work/payload" .
 truncate -s %1M "$work/payload.tar" # a disk has whole sectors

@@ -58,7 +58,7 @@ func BenchmarkConnect(b *testing.B) {
   window   = "1h"
 }`)
 	l.knock(client4, server4, tcp(4113), udp(27911), tcp(1840))
-	if !l.admits(client4, server4, 22) {
+	if !l.letsIn(client4, server4, 22) {
 		b.Fatal("refused after the knocks")
 	}
 	took := map[int][]time.Duration{}

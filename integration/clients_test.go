@@ -71,7 +71,7 @@ func TestClientsThatKnock(t *testing.T) {
 				if to.Is6() {
 					from = client6
 				}
-				if !l.admits(from, to, 22) {
+				if !l.letsIn(from, to, 22) {
 					t.Error("refused after the knocks")
 				}
 			})

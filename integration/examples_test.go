@@ -44,25 +44,25 @@ func TestExamples(t *testing.T) {
 func (l *lab) tryExample(t *testing.T, d *daemon, to netip.Addr, door ruleset.Door, port packet.Port) {
 	t.Helper()
 	from := nth(1, to)
-	admitted := func() bool { return l.admits(from, to, int(port.Number)) }
+	admitted := func(want bool) bool { return l.admitted(want, from, to, int(port.Number)) }
 	if port.Protocol == packet.UDP {
 		l.serveUDP(int(port.Number), to)
-		admitted = func() bool { return l.answered(from, to, port.Number) }
+		admitted = func(want bool) bool { return l.answered(want, from, to, port.Number) }
 	} else {
 		l.serve(int(port.Number))
 	}
-	if admitted() {
+	if admitted(false) {
 		t.Errorf("%s: a stranger gets in to %s", to, port)
 	}
 	l.knock(from, to, door.Sequence...)
 	d.waitFor("opened", "door="+door.Name)
-	if !admitted() {
+	if !admitted(true) {
 		t.Errorf("%s: who has knocked is kept out of %s", to, port)
 	}
 }
 
-// answered reports whether a datagram is answered.
-func (l *lab) answered(from, to netip.Addr, port uint16) bool {
+// answered reports whether a datagram is answered, where want says so.
+func (l *lab) answered(want bool, from, to netip.Addr, port uint16) bool {
 	l.t.Helper()
 	err := l.client.Do(func() error {
 		fd, err := boundSocket(from, to, unix.SOCK_DGRAM)
@@ -70,9 +70,11 @@ func (l *lab) answered(from, to netip.Addr, port uint16) bool {
 			return err
 		}
 		defer unix.Close(fd)
-		timeout := unix.NsecToTimeval(int64(short))
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
-			return err
+		if !want {
+			timeout := unix.NsecToTimeval(int64(short))
+			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &timeout); err != nil {
+				return err
+			}
 		}
 		if err := unix.Sendto(fd, []byte("ping"), 0, sockaddr(to, port)); err != nil {
 			return err

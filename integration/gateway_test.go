@@ -43,7 +43,7 @@ func TestAGatewayGuardsAHostBehindIt(t *testing.T) {
 	l := newLab(t)
 	l.serve(22)
 	l.addInside(22)
-	if !l.admits(client4, inside, 22) {
+	if !l.letsIn(client4, inside, 22) {
 		t.Fatal("without a wall the host behind the gateway is out of reach, so that this tests nothing")
 	}
 	l.run(fmt.Sprintf(`door "inside" {
@@ -54,7 +54,7 @@ func TestAGatewayGuardsAHostBehindIt(t *testing.T) {
 	if l.admits(client4, inside, 22) {
 		t.Error("a stranger gets through the gateway")
 	}
-	if !l.admits(client4, server4, 22) {
+	if !l.letsIn(client4, server4, 22) {
 		t.Error("the gateway's own ssh is shut, too")
 	}
 	l.knock(client4, server4, survivalKnocks...)
@@ -62,7 +62,7 @@ func TestAGatewayGuardsAHostBehindIt(t *testing.T) {
 		t.Error("knocks at the gateway itself have opened the door")
 	}
 	l.knock(client4, inside, survivalKnocks...)
-	if !l.admits(client4, inside, 22) {
+	if !l.letsIn(client4, inside, 22) {
 		t.Error("refused after the knocks")
 	}
 }
@@ -79,7 +79,7 @@ func TestAPublishedPortIsGuarded(t *testing.T) {
 		fib daddr type local tcp dport 8080 dnat to %s:80
 	}
 }`, inside))
-	if !l.admits(client4, server4, 8080) {
+	if !l.letsIn(client4, server4, 8080) {
 		t.Fatal("without a wall the published port is out of reach, so that this tests nothing")
 	}
 	l.run(`door "web" {
@@ -90,7 +90,7 @@ func TestAPublishedPortIsGuarded(t *testing.T) {
 		t.Error("a stranger gets in to the published port")
 	}
 	l.knock(client4, server4, survivalKnocks...)
-	if !l.admits(client4, server4, 8080) {
+	if !l.letsIn(client4, server4, 8080) {
 		t.Error("refused after the knocks")
 	}
 }

@@ -180,7 +180,7 @@ func TestNobodyIsAdmittedAsRelated(t *testing.T) {
 		_, err = control.Read(make([]byte, 64))
 		must(t, err)
 	}
-	if !l.admits(client4, server4, 2222) {
+	if !l.letsIn(client4, server4, 2222) {
 		t.Error("the neighbour is out of reach")
 	}
 	if l.admits(client4, server4, 22) {
@@ -240,7 +240,7 @@ func TestAnotherPrefixInheritsNoWindow(t *testing.T) {
 	d.waitFor("opened", "10.1.0.0/16")
 	d.end(syscall.SIGKILL)
 	l.run(rules(16))
-	if !l.admits(nth(2, server4), server4, 22) {
+	if !l.letsIn(nth(2, server4), server4, 22) {
 		t.Error("the same prefix's window was lost")
 	}
 }
@@ -270,7 +270,7 @@ func TestTheTerminalGoes(t *testing.T) {
 	if err := d.end(syscall.SIGHUP); err != nil {
 		t.Errorf("after SIGHUP the daemon ends with %v", err)
 	}
-	if !l.admits(client4, server4, 22) {
+	if !l.letsIn(client4, server4, 22) {
 		t.Error("after SIGHUP the wall stands, and was to go with the daemon")
 	}
 

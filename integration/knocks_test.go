@@ -95,7 +95,7 @@ func TestWhatKnocksMean(t *testing.T) {
 						for _, name := range row.opens {
 							want = want || name == door
 						}
-						if got := l.admits(from, family.server, port); got != want {
+						if got := l.admitted(want, from, family.server, port); got != want {
 							t.Errorf("the door %s: admitted %v, want %v", door, got, want)
 						}
 						opened := []string{"opened", "door=" + door, "source=" + from.String() + " "}
@@ -158,7 +158,7 @@ func TestKnockingAgainRefreshesTheWindow(t *testing.T) {
 	}
 	// Beyond the first window's end the second's length counts.
 	eventually(t, "the window is nearly over", func() bool { return d.status().Windows[0].LeftSeconds < 1 })
-	if !l.admits(client4, server4, 22) {
+	if !l.letsIn(client4, server4, 22) {
 		t.Error("refused within the refreshed window")
 	}
 	d.waitFor("expired", "door=ssh")
@@ -183,14 +183,14 @@ func TestSourcesAreIndependent(t *testing.T) {
 	a, b := nth(1, server4), nth(2, server4)
 	l.knock(a, server4, tcp(7001), tcp(8001))
 	l.knock(b, server4, tcp(7001), tcp(8001), tcp(7001), tcp(8001), tcp(9001)) // one over, one complete
-	if !l.admits(b, server4, 22) {
+	if !l.letsIn(b, server4, 22) {
 		t.Error("b is refused")
 	}
 	if l.admits(a, server4, 22) {
 		t.Error("a is admitted before its last knock")
 	}
 	l.knock(a, server4, tcp(9001))
-	if !l.admits(a, server4, 22) {
+	if !l.letsIn(a, server4, 22) {
 		t.Error("a is refused after its last knock")
 	}
 }
@@ -209,10 +209,10 @@ func TestSourcePrefix(t *testing.T) {
 		l.knock(nth(1, to), to, tcp(7001))
 		l.knock(nth(2, to), to, tcp(8001))
 		l.knock(nth(3, to), to, tcp(9001))
-		if !l.admits(nth(4, to), to, 22) {
+		if !l.letsIn(nth(4, to), to, 22) {
 			t.Errorf("%s: a neighbour in the prefix is refused", to)
 		}
-		if l.admits(nth(1<<10, to), to, 22) != to.Is6() {
+		if l.admitted(to.Is6(), nth(1<<10, to), to, 22) != to.Is6() {
 			t.Errorf("%s: who shares 64 bits is one source, who shares 16 is not", to)
 		}
 	}
@@ -235,7 +235,7 @@ func TestMaxConnections(t *testing.T) {
 	for round := range 2 {
 		l.knock(client4, server4, knocks...)
 		for n := range 2 {
-			if !l.admits(client4, server4, 22) {
+			if !l.letsIn(client4, server4, 22) {
 				t.Fatalf("round %d: connection %d is refused", round, n+1)
 			}
 		}
@@ -253,7 +253,7 @@ func TestMaxConnections(t *testing.T) {
 	l.knock(other, server4, knocks...)
 	syn := segment{from: other, to: server4, sourcePort: 40000, port: tcp(22), sequence: 7, flags: packet.SYN}
 	l.send(syn, syn, syn)
-	if !l.admits(other, server4, 22) {
+	if !l.letsIn(other, server4, 22) {
 		t.Error("a SYN sent again was counted as a second connection")
 	}
 	if l.admits(other, server4, 22) {

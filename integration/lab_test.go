@@ -353,10 +353,31 @@ func (l *lab) dial(from, to netip.Addr, port int, timeout time.Duration) (conn *
 	return conn, err
 }
 
-// admits reports whether a new connection gets through.
+// admits reports whether a new connection gets through, where it should not: it
+// is not waited for any longer than short.
 func (l *lab) admits(from, to netip.Addr, port int) bool {
 	l.t.Helper()
-	conn, err := l.dial(from, to, port, short)
+	return l.connects(from, to, port, short)
+}
+
+// letsIn reports whether a new connection gets through, where it should.
+func (l *lab) letsIn(from, to netip.Addr, port int) bool {
+	l.t.Helper()
+	return l.connects(from, to, port, deadline)
+}
+
+// admitted reports whether a new connection gets through, where want says so.
+func (l *lab) admitted(want bool, from, to netip.Addr, port int) bool {
+	l.t.Helper()
+	if want {
+		return l.letsIn(from, to, port)
+	}
+	return l.admits(from, to, port)
+}
+
+func (l *lab) connects(from, to netip.Addr, port int, timeout time.Duration) bool {
+	l.t.Helper()
+	conn, err := l.dial(from, to, port, timeout)
 	if err != nil {
 		return false
 	}

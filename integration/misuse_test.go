@@ -56,7 +56,7 @@ func TestASecondDaemonChangesNothing(t *testing.T) {
 		t.Errorf("the ruleset has changed from\n%s\nto\n%s", before, after)
 	}
 	l.knock(client4, server4, tcp(4113), udp(27911), tcp(1840))
-	if !l.admits(client4, server4, 22) {
+	if !l.letsIn(client4, server4, 22) {
 		t.Error("the first daemon does not open any more")
 	}
 }
@@ -193,7 +193,7 @@ func TestGarbageOnTheControlSocket(t *testing.T) {
 	}
 	d.status()
 	l.knock(client4, server4, tcp(4113), udp(27911), tcp(1840))
-	if !l.admits(client4, server4, 22) {
+	if !l.letsIn(client4, server4, 22) {
 		t.Error("refused after the knocks")
 	}
 }

@@ -57,7 +57,7 @@ func TestSessionsSurvive(t *testing.T) {
 				if l.admits(stranger, family.server, 22) {
 					t.Fatalf("%s a stranger gets in", when)
 				}
-				if got := l.admits(guest, family.server, 22); got != admitted {
+				if got := l.admitted(admitted, guest, family.server, 22); got != admitted {
 					t.Fatalf("%s the guest's new connection is admitted: %v, want %v", when, got, admitted)
 				}
 			}
@@ -128,7 +128,7 @@ func TestOnStop(t *testing.T) {
 	if err := d.end(syscall.SIGTERM); err != nil {
 		t.Errorf("the daemon ends with %v", err)
 	}
-	if !l.admits(client4, server4, 22) {
+	if !l.letsIn(client4, server4, 22) {
 		t.Error("the wall was to go with the daemon, and stands")
 	}
 	if out := l.nft("list", "tables"); strings.TrimSpace(out) != "" {
@@ -152,7 +152,7 @@ func TestOnFailureOpen(t *testing.T) {
 			t.Errorf("%s: a stranger gets in while the daemon runs", closed)
 		}
 		d.end(syscall.SIGKILL)
-		if !l.admits(client4, server4, 22) {
+		if !l.letsIn(client4, server4, 22) {
 			t.Errorf("%s: a stranger is refused while no daemon runs", closed)
 		}
 	}
@@ -177,7 +177,7 @@ door "telnet" {
 	for _, alive := range []bool{true, false} {
 		for _, to := range []netip.Addr{server4, server6} {
 			for n, want := range map[int][2]bool{1: {true, true}, 2: {true, false}, 3: {false, false}} {
-				if got := [2]bool{l.admits(nth(n, to), to, 22), l.admits(nth(n, to), to, 23)}; got != want {
+				if got := [2]bool{l.admitted(want[0], nth(n, to), to, 22), l.admitted(want[1], nth(n, to), to, 23)}; got != want {
 					t.Errorf("daemon alive %v: %s is admitted to ssh and telnet: %v, want %v", alive, nth(n, to), got, want)
 				}
 			}

@@ -71,7 +71,7 @@ func BenchmarkConnect(b *testing.B) {
 				}
 				unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 				start := time.Now()
-				err = unix.Connect(fd, sockaddr(server4, uint16(port)))
+				err = connect(fd, sockaddr(server4, uint16(port)))
 				took[port] = append(took[port], time.Since(start))
 				unix.Close(fd)
 				if err != nil {

@@ -80,7 +80,7 @@ func (l *lab) answered(want bool, from, to netip.Addr, port uint16) bool {
 			return err
 		}
 		b := make([]byte, 4)
-		if n, _, err := unix.Recvfrom(fd, b, 0); err != nil || string(b[:n]) != "ping" {
+		if n, err := receive(fd, b); err != nil || string(b[:n]) != "ping" {
 			return fmt.Errorf("no answer: %w", err)
 		}
 		return nil

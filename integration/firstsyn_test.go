@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os/exec"
@@ -87,7 +88,7 @@ func firstSYN(l *lab, from, to netip.Addr) error {
 				return err
 			}
 		}
-		if err := unix.Connect(fd, sockaddr(to, 22)); err != nil {
+		if err := connect(fd, sockaddr(to, 22)); err != nil {
 			return fmt.Errorf("connecting: %w", err)
 		}
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -118,11 +119,33 @@ func firstDatagram(l *lab, from, to netip.Addr) error {
 			return err
 		}
 		b := make([]byte, 4)
-		if n, _, err := unix.Recvfrom(fd, b, 0); err != nil || string(b[:n]) != "ping" {
+		if n, err := receive(fd, b); err != nil || string(b[:n]) != "ping" {
 			return fmt.Errorf("no answer to the datagram: %w", err)
 		}
 		return nil
 	})
+}
+
+// connect and receive go on after a signal, which a socket with a time limit
+// does not: Go's scheduler sends them.
+func connect(fd int, to unix.Sockaddr) error {
+	err := unix.Connect(fd, to)
+	for errors.Is(err, unix.EINTR) {
+		err = unix.Connect(fd, to) // waits for the same connection
+	}
+	if errors.Is(err, unix.EISCONN) {
+		return nil
+	}
+	return err
+}
+
+func receive(fd int, b []byte) (n int, err error) {
+	for {
+		n, _, err = unix.Recvfrom(fd, b, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // boundSocket makes a blocking socket that waits for deadline at most.

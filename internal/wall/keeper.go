@@ -99,10 +99,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 		_ = f.strangers.RefuseUpTo(last)
 	}
 	f.swept = now
-	if next, ok = f.hold.Next(); ok && next.Before(now.Add(sweepInterval)) {
-		next = now.Add(sweepInterval)
-	}
-	return next, ok
+	return f.hold.Next()
 }
 
 // forget ends the attempts that are too late.

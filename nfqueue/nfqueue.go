@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/florianl/go-nfqueue/v2"
@@ -36,8 +37,6 @@ type Handler interface {
 	Queued(id uint32, p packet.Packet)
 	// Unreadable is called for a packet whose headers cannot be made out.
 	Unreadable(id uint32)
-	// Overflowed is called when packets were queued that never arrived.
-	Overflowed()
 	// Failed is called once, when the queue can no longer be read.
 	Failed(err error)
 }
@@ -137,6 +136,11 @@ func (q *Queue) Refuse(id uint32) error {
 	return q.verdict(msgVerdict, id, nfqueue.NfRepeat, q.config.RefusedMark)
 }
 
+// RepeatUpTo sends all packets that wait, up to that id, through the rules again.
+func (q *Queue) RepeatUpTo(id uint32) error {
+	return q.verdict(msgVerdictBatch, id, nfqueue.NfRepeat, 0)
+}
+
 // RefuseUpTo refuses all packets that wait, up to that id.
 func (q *Queue) RefuseUpTo(id uint32) error {
 	return q.verdict(msgVerdictBatch, id, nfqueue.NfRepeat, q.config.RefusedMark)
@@ -180,6 +184,33 @@ func (q *Queue) verdict(kind uint16, id uint32, verdict int, mark uint32) error 
 	return nil
 }
 
+// Stats are what the kernel says of a queue.
+type Stats struct {
+	Waiting int    // packets without a verdict, those not yet read among them
+	Lost    uint64 // packets dropped since it was bound, as it was full or nobody read fast enough
+}
+
+// Stats reads them from /proc/net/netfilter/nfnetlink_queue, whose columns
+// seq_show of the kernel's net/netfilter/nfnetlink_queue.c writes.
+func (q *Queue) Stats() (Stats, error) {
+	b, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
+	if err != nil {
+		return Stats{}, fmt.Errorf("reading the kernel's account of its queues: %w", err)
+	}
+	return statsOf(string(b), q.config.Number)
+}
+
+func statsOf(table string, queue uint16) (Stats, error) {
+	for line := range strings.Lines(table) {
+		var number, port, waiting, mode, length, full, unread uint64
+		n, _ := fmt.Sscan(line, &number, &port, &waiting, &mode, &length, &full, &unread)
+		if n == 7 && number == uint64(queue) {
+			return Stats{Waiting: int(waiting), Lost: full + unread}, nil
+		}
+	}
+	return Stats{}, fmt.Errorf("the kernel's account of its queues has no queue %d", queue)
+}
+
 func (q *Queue) queued(a nfqueue.Attribute) int {
 	if a.PacketID == nil {
 		return 0
@@ -198,8 +229,7 @@ func (q *Queue) queued(a nfqueue.Attribute) int {
 // to a verdict that came too late arrives here, too, and means nothing.
 func (q *Queue) readError(err error) int {
 	switch {
-	case errors.Is(err, unix.ENOBUFS):
-		q.handler.Overflowed()
+	case errors.Is(err, unix.ENOBUFS): // [Queue.Stats] has what was lost
 		return 0
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR):
 		return 0

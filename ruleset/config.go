@@ -43,6 +43,12 @@ type Door struct {
 	SourcePrefix    packet.SourcePrefix
 }
 
+// How long a window can be open.
+const (
+	MinWindow = 100 * time.Millisecond
+	MaxWindow = 24 * time.Hour
+)
+
 // FlagMatch holds for TCP packets whose flags, as far as Mask covers them, are
 // those of Value.
 type FlagMatch struct{ Mask, Value packet.Flags }

@@ -44,42 +44,56 @@ var required = []feature{
 	{"reject packets in nftables", "CONFIG_NFT_REJECT_INET", rule{unreachable}},
 }
 
-// probeQueue finds out whether nftables can queue by themselves (true) or by
-// x_tables' NFQUEUE (false).
-func probeQueue(conn *nftables.Conn) (bool, error) {
+// Features are those that a kernel may lack without harm.
+type Features struct {
+	// NativeQueue: nftables have the expression "queue"; else packets are queued by
+	// x_tables' NFQUEUE target.
+	NativeQueue bool
+	// Ownership: a table can be one process's own, and outlive it (Linux 6.9);
+	// else anybody with the privilege can delete the wall.
+	Ownership bool
+}
+
+func probeFeatures(conn *nftables.Conn) (f Features, err error) {
 	queue := rule{queueTo(65535, false)}
-	err := probe(conn, queue, true)
-	if err == nil {
-		return true, nil
-	}
+	err = probe(conn, 0, queue, true)
 	if errors.Is(err, unix.EPERM) {
-		return false, ErrPrivilege
+		return f, ErrPrivilege
 	}
-	if err := probe(conn, queue, false); err != nil {
-		return false, &MissingFeatureError{
-			"queue packets from nftables",
-			"CONFIG_NETFILTER_NETLINK_QUEUE, and either CONFIG_NFT_QUEUE or CONFIG_NFT_COMPAT with CONFIG_NETFILTER_XT_TARGET_NFQUEUE", err}
+	f.NativeQueue = err == nil
+	if err != nil {
+		if err := probe(conn, 0, queue, false); err != nil {
+			return f, &MissingFeatureError{
+				"queue packets from nftables",
+				"CONFIG_NETFILTER_NETLINK_QUEUE, and either CONFIG_NFT_QUEUE or CONFIG_NFT_COMPAT with CONFIG_NETFILTER_XT_TARGET_NFQUEUE", err}
+		}
 	}
-	return false, nil
+	f.Ownership = probe(conn, nftables.TableFlagOwner|nftables.TableFlagPersist, queue, f.NativeQueue) == nil
+	return f, nil
 }
 
 // probe tries a rule in a table that comes and goes within one transaction, in
 // a chain that no packet passes.
-func probe(conn *nftables.Conn, r rule, nativeQueue bool) error {
-	b := &batch{conn: conn, table: conn.AddTable(tableNamed("knockwall_probe")), nativeQueue: nativeQueue}
+func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, nativeQueue bool) error {
+	table := tableNamed("knockwall_probe")
+	table.Flags = flags
+	b := &batch{conn: conn, table: conn.AddTable(table), nativeQueue: nativeQueue}
 	b.addRule(conn.AddChain(&nftables.Chain{Name: "probe", Table: b.table}), r)
 	conn.DelTable(b.table)
 	return conn.Flush()
 }
 
-// explain turns the kernel's refusal of a table into the feature that it lacks,
-// if that is the reason.
-func (k *Kernel) explain(err error) error {
+// explain turns the kernel's refusal to change a table into the reason why.
+func (k *Kernel) explain(table string, err error) error {
 	if errors.Is(err, unix.EPERM) {
-		return ErrPrivilege
+		if probe(k.conn, 0, rule{accept}, false) != nil {
+			return ErrPrivilege
+		}
+		return fmt.Errorf("the table inet %s is another process's own, which runs and lets nobody else change it: "+
+			"find it with `nft list tables` and stop it", table)
 	}
 	for _, f := range required {
-		if probeErr := probe(k.conn, f.rule, k.nativeQueue); probeErr != nil && !errors.Is(probeErr, unix.EPERM) {
+		if probeErr := probe(k.conn, 0, f.rule, k.features.NativeQueue); probeErr != nil && !errors.Is(probeErr, unix.EPERM) {
 			return &MissingFeatureError{f.name, f.options, probeErr}
 		}
 	}

@@ -305,7 +305,7 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 	d.Ports = l.ports(r)
 	d.Sequence = l.sequence(r)
 	l.duration(r.SequenceTimeout, &d.SequenceTimeout, 100*time.Millisecond, sequence.MaxTimeout)
-	l.duration(r.Window, &d.Window, 100*time.Millisecond, 24*time.Hour)
+	l.duration(r.Window, &d.Window, MinWindow, MaxWindow)
 	l.flags(r.Flags, &d.Flags)
 	number(l, r.MaxConnections, &d.MaxConnections, 1, 1000, "How many connections a window admits is a whole number from %d to %d. Leave it out for no limit.")
 	choose(l, r.Closed, &d.Closed, Drop, Reject)

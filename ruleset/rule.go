@@ -22,6 +22,10 @@ import (
 // it is closed. Packets that keep it are never delivered. It spells "knoc".
 const RefusedMark = 0x6b6e6f63
 
+// EndedMark is the mark of connections, in conntrack, that are to end: the wall
+// lets nothing of them pass. It spells "knoe".
+const EndedMark = 0x6b6e6f65
+
 // rule is one nftables rule: a row of terms.
 type rule []term
 
@@ -64,6 +68,13 @@ var (
 	families = []family{ipv4, ipv6}
 )
 
+func familyOf(a netip.Addr) family {
+	if a.Is4() {
+		return ipv4
+	}
+	return ipv6
+}
+
 // of returns those prefixes that are of the family.
 func (f family) of(prefixes []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool {
@@ -102,6 +113,17 @@ var (
 	refused = say(fmt.Sprintf("meta mark %#x", RefusedMark),
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
 		equal(binaryutil.NativeEndian.PutUint32(RefusedMark)))
+
+	notEnded = say(fmt.Sprintf("ct mark != %#x", EndedMark),
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+		unequal(binaryutil.NativeEndian.PutUint32(EndedMark)))
+
+	// Who has a window anew begins anew, even by a flow of the same ports.
+	pardon = say(fmt.Sprintf("ct mark %#x ct mark set 0x00000000", EndedMark),
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
+		equal(binaryutil.NativeEndian.PutUint32(EndedMark)),
+		&expr.Immediate{Register: 1, Data: make([]byte, 4)},
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true})
 
 	ofTCP  = transport(packet.TCP)
 	ofUDP  = transport(packet.UDP)

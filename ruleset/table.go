@@ -10,13 +10,19 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The rates at which the kernel hands on what strangers send, for each door and
-// protocol, in packets a second. What is above them is refused unheard. Those who
-// have knocked have a rate of their own, for each IP version, so that nobody
-// crowds them out who does not know a knock. In the default hold time about 400
-// packets of those who do not can wait at one door: the queue has room for 40
-// such floods.
+// The rates at which the kernel hands packets on, for each door and protocol or
+// IP version, in packets a second: the daemon's work is bounded by them, whatever
+// comes. What strangers send above theirs is refused unheard, and a knock above
+// them is not heard. Those who have knocked have a rate of their own, so that
+// nobody crowds them out who does not know a knock. In the default hold time about
+// 400 packets of those who do not can wait at one door: the queue has room for 40
+// such floods. The rates of knocks and of guests are beyond what any honest crowd
+// sends, and about a quarter of what a CPU can read.
 const (
+	knocksRate     = 20000
+	knocksBurst    = 5000
+	admittedRate   = 20000
+	admittedBurst  = 5000
 	knockingRate   = 5000
 	knockingBurst  = 1000
 	strangersRate  = 1000
@@ -68,7 +74,10 @@ func (c *Config) Notices() map[string]Notice {
 // Table is an nftables table of the family inet, ready to be installed or
 // printed.
 type Table struct {
-	Name     string
+	Name string
+	// Trial: the table goes when the daemon does, however that ends, where the
+	// kernel can see to it.
+	Trial    bool
 	numbers  Numbers
 	counters []string
 	sets     []set
@@ -80,6 +89,7 @@ type set struct {
 	family   family
 	elements []netip.Prefix // constant; the set is an interval set then
 	size     uint32
+	bits     int // leading ones of the addresses that are in it, if it is no interval set
 	dynamic  bool
 	timeout  time.Duration // of each element; 0: each has its own
 }
@@ -146,8 +156,8 @@ func base(c *Config) []rule {
 		{fromLoopback, accept},
 		// A SYN is judged even if conntrack takes it for a known connection's, as it
 		// does for a while after that one was reset.
-		{ofKnownConnection, withoutFlags(opening), accept},
-		{ofKnownConnection, notTCP, accept},
+		{ofKnownConnection, notEnded, withoutFlags(opening), accept},
+		{ofKnownConnection, notEnded, notTCP, accept},
 	}
 	var named []packet.PortRange
 	for _, d := range c.Doors {
@@ -186,7 +196,7 @@ func (t *Table) knocks(d *Door, n Numbers, maxSources int) []rule {
 			break // who has knocked is answered as anybody else
 		}
 		t.sets = append(t.sets, set{
-			name: knockingSet(d.Name, f), family: f, dynamic: true,
+			name: knockingSet(d.Name, f), family: f, bits: d.bits(f), dynamic: true,
 			size: uint32(maxSources), timeout: d.SequenceTimeout,
 		})
 	}
@@ -209,7 +219,7 @@ func (t *Table) knocks(d *Door, n Numbers, maxSources int) []rule {
 					rules = append(rules, remembered)
 				}
 			}
-			rules = append(rules, slices.Concat(knock, rule{logTo(n.LogGroup, d.Name)}))
+			rules = append(rules, slices.Concat(knock, rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name)}))
 		}
 	}
 	return rules
@@ -227,8 +237,16 @@ func (t *Table) admit(d *Door, n Numbers) chain {
 	t.counters = append(t.counters, admittedCounter(d.Name))
 	for _, f := range families {
 		name := openSet(d.Name, f)
-		t.sets = append(t.sets, set{name: name, family: f, size: MaxWindows})
-		rules = append(rules, rule{fromSet(f, name, d.bits(f)), count(admittedCounter(d.Name)), queueTo(n.Admitted, true)})
+		t.sets = append(t.sets, set{name: name, family: f, bits: d.bits(f), size: MaxWindows})
+		inside := fromSet(f, name, d.bits(f))
+		rules = append(rules,
+			rule{inside, pardon},
+			rule{inside, limit(admittedRate, admittedBurst), count(admittedCounter(d.Name)), queueTo(n.Admitted, true)})
+		if d.MaxConnections == 0 {
+			// Somebody floods the door under the guest's address. What the daemon would
+			// only accept and note passes without it.
+			rules = append(rules, rule{inside, count(admittedCounter(d.Name)), accept})
+		}
 	}
 	return chain{admitChain(d.Name), rules}
 }

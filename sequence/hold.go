@@ -21,8 +21,8 @@ type Hold struct {
 type Held struct {
 	ID     uint32
 	Packet packet.Packet
+	Since  time.Time
 
-	since    time.Time
 	released bool
 }
 
@@ -37,7 +37,7 @@ func (h *Hold) Add(id uint32, p packet.Packet, now time.Time) bool {
 	if h.n == len(h.ring) {
 		return false
 	}
-	*h.at(h.n) = Held{ID: id, Packet: p, since: now}
+	*h.at(h.n) = Held{ID: id, Packet: p, Since: now}
 	h.n++
 	return true
 }
@@ -61,7 +61,7 @@ func (h *Hold) Due(now time.Time, refused func(Held)) (last uint32, ok bool) {
 	for h.n > 0 {
 		held := h.at(0)
 		if !held.released {
-			if now.Sub(held.since) < h.wait {
+			if now.Sub(held.Since) < h.wait {
 				break
 			}
 			refused(*held)
@@ -73,12 +73,27 @@ func (h *Hold) Due(now time.Time, refused func(Held)) (last uint32, ok bool) {
 	return last, ok
 }
 
+// Clear ends the wait of all packets and returns the last one's id; ok is false
+// if none waited.
+func (h *Hold) Clear() (last uint32, ok bool) {
+	for i := range h.n {
+		if held := h.at(i); !held.released {
+			last, ok = held.ID, true
+		}
+	}
+	h.n = 0
+	return last, ok
+}
+
+// SetWait changes how long every packet waits, those too that are waiting.
+func (h *Hold) SetWait(wait time.Duration) { h.wait = wait }
+
 // Next returns when the oldest packet is due, and false if none waits.
 func (h *Hold) Next() (time.Time, bool) {
 	if h.n == 0 {
 		return time.Time{}, false
 	}
-	return h.at(0).since.Add(h.wait), true
+	return h.at(0).Since.Add(h.wait), true
 }
 
 // Len returns how many packets wait.

@@ -155,6 +155,25 @@ func NewTracker(doors []Door, reorder time.Duration, maxAttempts int, epoch time
 	return t
 }
 
+// Inherit takes over the attempts that another Tracker follows, if the door is
+// the same in both: doorOf says which door here one there is, and is negative if
+// that is none. If there is not room for all, the newest are taken.
+func (t *Tracker) Inherit(former *Tracker, doorOf func(door int) int) {
+	for i := former.oldest; i != none; i = former.attempts[i].newer {
+		a := former.attempts[i]
+		door := doorOf(int(a.key.door))
+		if door < 0 {
+			continue
+		}
+		k := a.key
+		k.door = uint16(door)
+		n := t.add(k, former.epoch.Add(a.started).Sub(t.epoch))
+		mine := &t.attempts[n]
+		mine.taken, mine.early, mine.redialled = a.taken, a.early, a.redialled
+		copy(t.hearings(n), former.hearings(i))
+	}
+}
+
 // Knock takes note of a knock at a door.
 func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 	d := &t.doors[door]

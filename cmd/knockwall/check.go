@@ -66,16 +66,18 @@ func writeDiagnostics(w io.Writer, loaded *ruleset.Loaded) error {
 	return loaded.WriteText(w, width, terminal && os.Getenv("NO_COLOR") == "")
 }
 
+// otherwiseWide is how many columns to fill where there is no terminal.
+const otherwiseWide = 78
+
 // terminalWidth returns how many columns to fill, and whether w is a terminal.
 func terminalWidth(w io.Writer) (columns uint, terminal bool) {
-	const otherwise = 78
 	f, ok := w.(*os.File)
 	if !ok {
-		return otherwise, false
+		return otherwiseWide, false
 	}
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
-		return otherwise, false
+		return otherwiseWide, false
 	}
 	return max(uint(size.Col), 40), true
 }

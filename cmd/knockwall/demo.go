@@ -20,7 +20,6 @@ import (
 	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/netlab"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -140,7 +139,7 @@ func (d *demo) raise(ctx context.Context) (stop func() error, err error) {
 		return nil, err
 	}
 	trail := audit.NewBuffer(demoTrail{d})
-	w := wall.New(wall.KernelEdges(kernel, sessions.Adopt), trail)
+	w := wall.New(wall.KernelEdges(kernel), trail)
 	if err := w.Raise(loaded.Config); err != nil {
 		return nil, err
 	}

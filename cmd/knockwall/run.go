@@ -8,13 +8,13 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
-	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/systemd"
@@ -32,18 +32,30 @@ stderr, a line for each event.
 
 When run ends, the wall stays: open windows admit until their time is up, and
 strangers are refused. With on_stop = "remove" in the rule files it goes, too.
-To take it down by hand: nft delete table inet knockwall`,
-		Example: `  sudo knockwall run --config ssh.hcl
+To take it down: knockwall down.
+
+With --confirm the wall is on trial: unless you type knockwall confirm within the
+time, from a connection that you made through it, it goes again. Put up a wall on
+a distant machine in no other way.`,
+		Example: `  sudo knockwall run --config ssh.hcl --confirm 2m
   sudo knockwall run    # every *.hcl in /etc/knockwall.d`,
 		Args: noArguments,
 	}
 	config := configFlag(c)
 	path := controlFlag(c)
-	c.RunE = func(c *cobra.Command, _ []string) error { return runDaemon(c, *config, *path) }
+	confirm := confirmFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if *confirm != 0 {
+			if err := control.CheckTrial(*confirm); err != nil {
+				return usage("--confirm: %w", err)
+			}
+		}
+		return runDaemon(c, *config, *path, *confirm)
+	}
 	return c
 }
 
-func runDaemon(c *cobra.Command, configPath, controlPath string) error {
+func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Duration) error {
 	config, err := loadConfig(c, configPath)
 	if err != nil {
 		return err
@@ -59,15 +71,31 @@ func runDaemon(c *cobra.Command, configPath, controlPath string) error {
 	}
 	defer listener.Close()
 
-	trail := audit.NewBuffer(audit.Text(c.ErrOrStderr()))
-	defer trail.Close()
-	w := wall.New(wall.KernelEdges(kernel, sessions.Adopt), trail)
+	said := c.ErrOrStderr()
+	if _, terminal := terminalWidth(said); terminal {
+		if s, ok := sshSession(); ok {
+			warnOfLockout(said, config, s, confirm != 0)
+		}
+	}
+	history := audit.NewHistory()
+	written := audit.NewBuffer(audit.Text(said))
+	defer written.Close()
+	w := wall.New(wall.KernelEdges(kernel), audit.Sinks{history, written})
 	ctx, stop := untilSignal(c.Context())
 	defer stop()
-	if err := w.Raise(config); err != nil {
+	raise := func(config *ruleset.Config, confirm time.Duration) error {
+		if confirm != 0 {
+			return w.Try(config, confirm)
+		}
+		return w.Raise(config)
+	}
+	if err := raise(config, confirm); err != nil {
 		return err
 	}
-	tellGuarded(c.ErrOrStderr(), config)
+	tellGuarded(said, config)
+	if confirm != 0 {
+		fmt.Fprintf(said, "on trial until %s: type `knockwall confirm` before, from a new connection\n", time.Now().Add(confirm).Format(time.TimeOnly))
+	}
 	if err := systemd.Ready(); err != nil {
 		return err
 	}
@@ -76,8 +104,16 @@ func runDaemon(c *cobra.Command, configPath, controlPath string) error {
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
-		if err := control.Serve(ctx, listener, w); err != nil {
-			fmt.Fprintf(c.ErrOrStderr(), "knockwall: %v: `knockwall status` has no answer until run is started again\n", err)
+		err := control.Serve(ctx, listener, control.Daemon{Wall: w, History: history,
+			Reload: func(confirm time.Duration) (int, string, error) {
+				config, warnings, err := reread(configPath)
+				if err != nil {
+					return 0, "", err
+				}
+				return len(config.Doors), warnings, raise(config, confirm)
+			}})
+		if err != nil {
+			fmt.Fprintf(said, "knockwall: %v: `knockwall status` has no answer until run is started again\n", err)
 		}
 	}()
 	err = w.Run(ctx)
@@ -85,6 +121,19 @@ func runDaemon(c *cobra.Command, configPath, controlPath string) error {
 	stop()
 	<-asked
 	return err
+}
+
+// reread reads rule files for a reload, and tells what is unwise in them.
+func reread(path string) (config *ruleset.Config, warnings string, err error) {
+	loaded := ruleset.Load(path)
+	var text strings.Builder
+	if err := loaded.WriteText(&text, otherwiseWide, false); err != nil {
+		return nil, "", err
+	}
+	if loaded.Config == nil {
+		return nil, "", &control.RulesError{Diagnostics: text.String()}
+	}
+	return loaded.Config, text.String(), nil
 }
 
 // untilSignal returns a context that ends with the first signal that asks the

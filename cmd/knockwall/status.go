@@ -23,32 +23,67 @@ much longer, who is knocking, and what it has counted since it started. It needs
 the right to use the control socket: that of root, or of the socket's group.
 
 With --json it prints what GET /v1/status on the control socket answers, times
-in seconds.`,
+in seconds. With --watch it does so anew every second, until Ctrl-C.`,
 		Example: `  sudo knockwall status
+  sudo knockwall status --watch
   sudo knockwall status --json | jq -r '.windows[].source'
   sudo curl --unix-socket /run/knockwall/control.sock http://knockwall/v1/status`,
 		Args: noArguments,
 	}
 	path := controlFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the status as JSON")
+	watch := c.Flags().Bool("watch", false, "show it anew every second")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		s, err := control.NewClient(*path).Status(c.Context())
-		if err != nil {
-			return err
+		client := control.NewClient(*path)
+		if !*watch {
+			return showStatus(c, client, *asJSON, "")
 		}
-		if *asJSON {
-			encoder := json.NewEncoder(c.OutOrStdout())
-			encoder.SetIndent("", "  ")
-			return encoder.Encode(s)
+		clear := ""
+		if _, terminal := terminalWidth(c.OutOrStdout()); terminal && !*asJSON {
+			clear = "\x1b[H\x1b[J" // go home, and erase from there
 		}
-		return writeStatus(c.OutOrStdout(), s, time.Now())
+		for {
+			if err := showStatus(c, client, *asJSON, clear); err != nil {
+				return err
+			}
+			select {
+			case <-c.Context().Done():
+				return nil
+			case <-time.After(watchInterval):
+			}
+		}
 	}
 	return c
+}
+
+// watchInterval is how often status --watch looks.
+const watchInterval = time.Second
+
+// showStatus asks for the status and writes it, after what clears the screen.
+func showStatus(c *cobra.Command, client *control.Client, asJSON bool, clear string) error {
+	s, err := client.Status(c.Context())
+	if err != nil {
+		return err
+	}
+	out := c.OutOrStdout()
+	fmt.Fprint(out, clear)
+	if asJSON {
+		encoder := json.NewEncoder(out)
+		encoder.SetIndent("", "  ")
+		return encoder.Encode(s)
+	}
+	return writeStatus(out, s, time.Now())
 }
 
 func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 	fmt.Fprintf(out, "The wall (table inet %s) has stood since %s, for %s.\n",
 		s.Table, s.Since.Format(time.DateTime), now.Sub(s.Since).Round(time.Second))
+	if s.Trial != nil {
+		fmt.Fprintf(out, "It is on trial: without `knockwall confirm` the former state returns in %s.\n", inSeconds(s.Trial.LeftSeconds))
+	}
+	if n := s.Counters.Healed; n > 0 {
+		fmt.Fprintf(out, "Others have changed it, and it was put back: %d times.\n", n)
+	}
 	if n := s.Counters.Lost; n > 0 {
 		fmt.Fprintf(out, "%d packets came faster than they could be read.\n", n)
 	}

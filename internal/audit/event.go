@@ -27,6 +27,8 @@ const (
 	Closed     Kind = "closed"     // a window was closed before its time was up
 	Expired    Kind = "expired"    // a window's time was up
 	Overloaded Kind = "overloaded" // packets were lost before they were heard
+	Reloaded   Kind = "reloaded"   // other rules are in force
+	Healed     Kind = "healed"     // somebody else has changed the wall, which is put back
 	Started    Kind = "started"    // the wall stands, and a daemon is behind it
 	Stopped    Kind = "stopped"    // the daemon stops
 )

@@ -16,19 +16,22 @@ import (
 const (
 	SumInterval = 10 * time.Second
 	sumLeading  = 32
+	sumAccepted = 256
 )
 
 // Summer passes events on to a sink, and sums up those of which strangers can
-// cause as many as they like: knock, reset and refused. The first of a source
+// cause as many as they like: knock, reset and refused, and, as a guest's address
+// can be forged, a great many that are accepted. The first of a source
 // is passed on at once; what follows it is counted, and passed on as one event
 // when the interval is over, or before the source's next event of another kind
 // that is passed on at once, so that its story stays in order.
 type Summer struct {
 	sink Sink
 
-	mu      sync.Mutex
-	sums    map[sumKey]*Event // the last event, with its count
-	leading map[sumKey]int    // by kind and door: how many sources were passed on
+	mu       sync.Mutex
+	sums     map[sumKey]*Event // the last event, with its count
+	leading  map[sumKey]int    // by kind and door: how many sources were passed on
+	accepted map[string]int    // by door: how many were passed on
 }
 
 type sumKey struct {
@@ -40,18 +43,22 @@ type sumKey struct {
 // NewSummer returns a Summer before a sink. Flush is to be called after every
 // SumInterval.
 func NewSummer(sink Sink) *Summer {
-	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}}
+	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, accepted: map[string]int{}}
 }
 
-var summed = []Kind{Knock, Reset, Refused}
+var summed = []Kind{Knock, Reset, Refused, Accepted}
 
 // Record takes an event.
 func (s *Summer) Record(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.Count = max(e.Count, 1)
-	switch e.Kind {
-	case Knock, Reset, Refused:
+	many := e.Kind == Accepted && s.accepted[e.Door] >= sumAccepted
+	if e.Kind == Accepted {
+		s.accepted[e.Door]++
+	}
+	switch {
+	case many, e.Kind == Knock, e.Kind == Reset, e.Kind == Refused:
 		s.sum(e)
 	default:
 		s.settle(e.Door, e.Source)
@@ -120,4 +127,5 @@ func (s *Summer) Flush() {
 	}
 	clear(s.sums)
 	clear(s.leading)
+	clear(s.accepted)
 }

@@ -1,10 +1,14 @@
-// Package sessions makes the connections that were there before the wall known
-// to conntrack.
+// Package sessions deals with connections that are established: it makes those
+// known to conntrack that were there before the wall, and ends those that are to
+// go with their window.
 //
 // The wall lets packets of known connections pass. But the kernel follows
 // connections only from when a rule first asks for it, and then takes up an old
 // one only with a packet that this host sends. Without help, whoever puts up a
-// wall over ssh would find that very session dead.
+// wall over ssh would find that very session dead. And a connection that
+// conntrack is merely made to forget is known again with the next packet that
+// this host sends; so one that is to end is marked, which takes the wall's leave
+// to pass from it, until it is gone.
 package sessions
 
 import (
@@ -18,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // The states of enum in net/tcp_states.h in which a connection's data or end is
@@ -44,9 +49,10 @@ const (
 	idleTimeout          = 432000
 )
 
-// Adopt makes all TCP connections of this host known to conntrack whose local
-// port is guarded. It returns how many of them were not known before.
-func Adopt(guarded func(packet.Port) bool) (adopted int, err error) {
+// Adopt makes those TCP connections of this host known to conntrack that are
+// wanted, by their local port and who is at the other end. It returns how many
+// of them were not known before.
+func Adopt(wanted func(local packet.Port, remote netip.Addr) bool) (adopted int, err error) {
 	conn, err := conntrack.Dial(nil)
 	if err != nil {
 		return 0, fmt.Errorf("connecting to conntrack: %w", err)
@@ -58,7 +64,7 @@ func Adopt(guarded func(packet.Port) bool) (adopted int, err error) {
 			return adopted, err
 		}
 		for _, c := range connections {
-			if !guarded(packet.Port{Number: c.local.Port(), Protocol: packet.TCP}) {
+			if !wanted(packet.Port{Number: c.local.Port(), Protocol: packet.TCP}, c.remote.Addr()) {
 				continue
 			}
 			switch err := conn.Create(c.flow()); {
@@ -73,7 +79,80 @@ func Adopt(guarded func(packet.Port) bool) (adopted int, err error) {
 	return adopted, nil
 }
 
-type connection struct{ local, remote netip.AddrPort }
+// End ends those established connections that are wanted, by the port that the
+// other end came to and who that is: connections of this host, and those that it
+// forwards. All are marked for the wall to stop; TCP connections of this host are
+// closed, too, so that both ends learn of it, where the kernel can
+// (CONFIG_INET_DIAG_DESTROY). It returns how many were marked.
+func End(wanted func(local packet.Port, remote netip.Addr) bool) (ended int, err error) {
+	conn, err := conntrack.Dial(nil)
+	if err != nil {
+		return 0, fmt.Errorf("connecting to conntrack: %w", err)
+	}
+	defer conn.Close()
+	flows, err := conn.Dump(nil)
+	if err != nil {
+		return 0, fmt.Errorf("listing the connections that conntrack knows: %w", err)
+	}
+	for _, f := range flows {
+		// One that this host's side spoke first in, as far as conntrack saw, is
+		// known the other way round.
+		if f.Mark == ruleset.EndedMark || !comesTo(f.TupleOrig, wanted) && !comesTo(f.TupleReply, wanted) {
+			continue
+		}
+		err := conn.Update(conntrack.Flow{TupleOrig: f.TupleOrig, TupleReply: f.TupleReply, Mark: ruleset.EndedMark})
+		switch {
+		case err == nil:
+			ended++
+		case !errors.Is(err, unix.ENOENT): // it has ended by itself
+			return ended, fmt.Errorf("marking the connection from %s, for which the kernel needs "+
+				"CONFIG_NF_CT_NETLINK and CONFIG_NF_CONNTRACK_MARK: %w", f.TupleOrig.IP.SourceAddress, err)
+		}
+	}
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		connections, err := list(family)
+		if err != nil {
+			return ended, err
+		}
+		for _, c := range connections {
+			if wanted(packet.Port{Number: c.local.Port(), Protocol: packet.TCP}, c.remote.Addr()) {
+				_ = destroy(c) // what is marked ends by itself in the end
+			}
+		}
+	}
+	return ended, nil
+}
+
+// comesTo reports whether packets of a flow's direction go from who is wanted to
+// the port.
+func comesTo(t conntrack.Tuple, wanted func(packet.Port, netip.Addr) bool) bool {
+	return wanted(packet.Port{Number: t.Proto.DestinationPort, Protocol: packet.Protocol(t.Proto.Protocol)}, t.IP.SourceAddress.Unmap())
+}
+
+// connection is one of this host's, as inet_diag has it.
+type connection struct {
+	local, remote netip.AddrPort
+	family        uint8
+	id            [48]byte // struct inet_diag_sockid
+}
+
+// destroy closes a connection: SOCK_DESTROY of linux/sock_diag.h.
+func destroy(c connection) error {
+	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	request := make([]byte, 8+len(c.id))
+	request[0], request[1] = c.family, unix.IPPROTO_TCP
+	binary.NativeEndian.PutUint32(request[4:], alive)
+	copy(request[8:], c.id[:])
+	_, err = conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.SOCK_DESTROY, Flags: netlink.Request | netlink.Acknowledge},
+		Data:   request,
+	})
+	return err
+}
 
 func (c connection) flow() conntrack.Flow {
 	f := conntrack.NewFlow(unix.IPPROTO_TCP,
@@ -112,7 +191,7 @@ func list(family uint8) ([]connection, error) {
 	}
 	var connections []connection
 	for _, m := range messages {
-		if len(m.Data) < 40 {
+		if len(m.Data) < 4+48 {
 			continue
 		}
 		// An IPv4 connection of an IPv6 socket is listed under IPv6.
@@ -123,6 +202,8 @@ func list(family uint8) ([]connection, error) {
 			return netip.AddrFrom16([16]byte(b[:16])).Unmap()
 		}
 		connections = append(connections, connection{
+			family: family,
+			id:     [48]byte(m.Data[4:]),
 			local:  netip.AddrPortFrom(address(m.Data[8:]), binary.BigEndian.Uint16(m.Data[4:])),
 			remote: netip.AddrPortFrom(address(m.Data[24:]), binary.BigEndian.Uint16(m.Data[6:])),
 		})

@@ -2,7 +2,6 @@ package wall
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -18,6 +17,8 @@ const (
 	calmAfter = 10 * time.Millisecond
 	// patience is how long refusals wait at most for the log to be drained.
 	patience = 2 * time.Second
+	// lossesOver is how long nothing must have been lost until that is over.
+	lossesOver = time.Minute
 	// forgetInterval is how often attempts that are too late are looked for.
 	forgetInterval = time.Second
 )
@@ -35,7 +36,7 @@ func (w *Wall) keep(ctx context.Context) {
 		}
 		now := time.Now()
 		next := now.Add(audit.SumInterval)
-		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report} {
+		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial} {
 			if at, ok := tend(now); ok && at.Before(next) {
 				next = at
 			}
@@ -52,6 +53,9 @@ func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
 	defer w.mu.Unlock()
 	w.windows.Expire(now, func(win *sequence.Window) {
 		if !win.Spent() {
+			if i := w.front.doorNamed(w.doors[win.Door]); i >= 0 {
+				w.front.tallies[i].expired++
+			}
 			events = append(events, audit.Event{Time: now, Kind: audit.Expired, Door: w.doors[win.Door], Source: win.Source})
 		}
 	})
@@ -66,12 +70,12 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	defer func() { w.record(events) }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := w.front
-	due, waiting := f.hold.Next()
+	f, s := w.front, w.sockets
+	due, waiting := s.hold.Next()
 	if !waiting {
 		return time.Time{}, false
 	}
-	if at := f.swept.Add(sweepInterval); due.Before(at) {
+	if at := s.swept.Add(sweepInterval); due.Before(at) {
 		due = at
 	}
 	if due.After(now) {
@@ -79,16 +83,17 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	}
 	if now.Sub(due) < patience {
 		// A transaction may have to wait for somebody else's.
-		if f.opening > 0 || !f.log.Drained() {
-			f.calm = now.Add(calmAfter)
+		if w.opening > 0 || !s.log.Drained() {
+			s.calm = now.Add(calmAfter)
 		}
-		if f.calm.After(now) {
+		if s.calm.After(now) {
 			return now.Add(time.Millisecond), true
 		}
 	}
-	last, any := f.hold.Due(now, func(h sequence.Held) {
+	last, any := s.hold.Due(now, func(h sequence.Held) {
 		if door, source, _ := f.doorFor(h.Packet); door >= 0 {
 			f.tallies[door].refused++
+			w.metrics.strangers.Observe(now.Sub(h.Since).Seconds())
 			events = append(events, audit.Event{
 				Time: now, Kind: audit.Refused, Door: f.config.Doors[door].Name, Source: source, Port: h.Packet.Port,
 			})
@@ -96,10 +101,10 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	})
 	if any {
 		// One verdict for all. Those of them that were released have theirs.
-		_ = f.strangers.RefuseUpTo(last)
+		_ = s.strangers.RefuseUpTo(last)
 	}
-	f.swept = now
-	return f.hold.Next()
+	s.swept = now
+	return s.hold.Next()
 }
 
 // forget ends the attempts that are too late.
@@ -127,30 +132,37 @@ func (w *Wall) record(events []audit.Event) {
 	}
 }
 
-// report passes on what was summed up, and what was lost.
+// report passes on what was summed up, and what was lost: once when it begins, and
+// once when it is over.
 func (w *Wall) report(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
-	due := now.Sub(w.reports.swept) >= audit.SumInterval
-	lost := w.lost - w.reports.lost
-	if due {
-		w.reports = reports{lost: w.lost, swept: now}
+	if next = w.reports.swept.Add(audit.SumInterval); next.After(now) {
+		w.mu.Unlock()
+		return next, true
 	}
-	next = w.reports.swept.Add(audit.SumInterval)
-	w.mu.Unlock()
-	if due {
-		w.trail.Flush()
-		if lost > 0 {
-			w.trail.Record(audit.Event{
-				Time: now, Kind: audit.Overloaded, Count: int(lost),
-				Reason: fmt.Sprintf("packets came faster than they could be read, in the last %s", audit.SumInterval),
-			})
-		}
+	r := &w.reports
+	r.swept = now
+	w.sockets.countLosses()
+	e := audit.Event{Time: now, Kind: audit.Overloaded, Count: int(w.lost - r.lost)}
+	begins := e.Count > 0 && !r.overloaded
+	if e.Count > 0 && (begins || w.lost != r.counted) {
+		r.lately = now
 	}
-	return next, true
-}
-
-func (w *Wall) noteLost(n uint64) {
-	w.mu.Lock()
-	w.lost += n
+	r.counted = w.lost
+	ends := r.overloaded && now.Sub(r.lately) >= lossesOver
+	if begins || ends {
+		r.overloaded = begins
+		r.lost = w.lost
+	}
 	w.mu.Unlock()
+	w.trail.Flush()
+	switch {
+	case begins:
+		e.Reason = "packets come faster than they can be read"
+		w.trail.Record(e)
+	case ends && e.Count > 0:
+		e.Reason = "packets came faster than they could be read, until " + r.lately.Format(time.TimeOnly)
+		w.trail.Record(e)
+	}
+	return now.Add(audit.SumInterval), true
 }

@@ -2,7 +2,6 @@ package wall
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -17,10 +16,16 @@ const maxAttempts = 1000
 type Status struct {
 	Table    string          `json:"table"`
 	Since    time.Time       `json:"since"`
+	Trial    *TrialStatus    `json:"trial,omitempty"`
 	Doors    []DoorStatus    `json:"doors"`
 	Windows  []WindowStatus  `json:"windows"`
 	Attempts []AttemptStatus `json:"attempts"`
 	Counters Counters        `json:"counters"`
+}
+
+// TrialStatus says that the former state returns unless it is confirmed in time.
+type TrialStatus struct {
+	LeftSeconds float64 `json:"left_seconds"`
 }
 
 // DoorStatus is one door, and what happened there since the daemon started.
@@ -35,13 +40,18 @@ type DoorStatus struct {
 }
 
 // DoorCounters count events of one door. Those of the kernel are packets, and
-// count while no daemon runs, too; the table's replacement sets them to zero.
+// count while no daemon runs, too.
 type DoorCounters struct {
 	Knocks         uint64 `json:"knocks"`
 	Resets         uint64 `json:"resets"`
 	Opened         uint64 `json:"opened"`
+	Refreshed      uint64 `json:"refreshed"`
+	Expired        uint64 `json:"expired"`
+	Closed         uint64 `json:"closed"`
 	Accepted       uint64 `json:"accepted"`
+	Exhausted      uint64 `json:"exhausted"` // refused as max_connections was reached
 	Held           uint64 `json:"held"`
+	Released       uint64 `json:"released"` // of those held, as their window opened
 	Refused        uint64 `json:"refused"`
 	KernelAdmitted uint64 `json:"kernel_admitted_packets"`
 	KernelRefused  uint64 `json:"kernel_refused_packets"`
@@ -71,31 +81,38 @@ type Counters struct {
 	Evicted  uint64 `json:"evicted"`  // attempts that gave way to newer ones
 	Lost     uint64 `json:"lost"`     // packets that could not be read in time
 	Waiting  uint64 `json:"waiting"`  // strangers' packets that are held now
+	Healed   uint64 `json:"healed"`   // times that somebody else's change was undone
 }
 
 // Status returns the state of the wall.
 func (w *Wall) Status() (Status, error) {
-	w.mu.Lock()
-	f := w.front
-	w.mu.Unlock()
+	f := w.current()
+	if f == nil {
+		return Status{}, errNotYet
+	}
 	counts, err := w.edges.Kernel.Counts(f.config.Wall.Table)
 	if err != nil {
 		return Status{}, err
 	}
 
+	windows := w.Windows()
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f = w.front
+	w.sockets.countLosses()
 	s := Status{
 		Table:    f.config.Wall.Table,
 		Since:    w.since,
-		Windows:  []WindowStatus{},
+		Windows:  windows,
 		Attempts: []AttemptStatus{},
 		Counters: Counters{
-			Attempts: uint64(f.tracker.Len()), Evicted: f.tracker.Evicted(),
-			Lost: w.lost, Waiting: uint64(f.hold.Len()),
+			Attempts: uint64(f.tracker.Len()), Evicted: w.evicted + f.tracker.Evicted(),
+			Lost: w.lost, Waiting: uint64(w.sockets.hold.Len()), Healed: w.healed,
 		},
+	}
+	if w.trial != nil {
+		s.Trial = &TrialStatus{seconds(w.trial.until.Sub(now))}
 	}
 	for i, d := range f.config.Doors {
 		t, k := f.tallies[i], counts[d.Name]
@@ -103,20 +120,13 @@ func (w *Wall) Status() (Status, error) {
 			Name: d.Name, Ports: d.Ports, Knocks: len(d.Sequence),
 			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
 			Counters: DoorCounters{
-				Knocks: t.knocks, Resets: t.resets, Opened: t.opened,
-				Accepted: t.accepted, Held: t.held, Refused: t.refused,
+				Knocks: t.knocks, Resets: t.resets,
+				Opened: t.opened, Refreshed: t.refreshed, Expired: t.expired, Closed: t.closed,
+				Accepted: t.accepted, Exhausted: t.exhausted, Held: t.held, Released: t.released, Refused: t.refused,
 				KernelAdmitted: k.Admitted, KernelRefused: k.Refused,
 			},
 		})
 	}
-	for win := range w.windows.All() {
-		if left := win.Until.Sub(now); left > 0 && !win.Spent() {
-			s.Windows = append(s.Windows, WindowStatus{w.doors[win.Door], win.Source, seconds(left), win.Connections})
-		}
-	}
-	slices.SortFunc(s.Windows, func(a, b WindowStatus) int {
-		return cmp.Or(cmp.Compare(a.Door, b.Door), a.Source.Addr().Compare(b.Source.Addr()))
-	})
 	for a := range f.tracker.All(now) {
 		if len(s.Attempts) == maxAttempts {
 			break
@@ -126,6 +136,10 @@ func (w *Wall) Status() (Status, error) {
 		s.Attempts = append(s.Attempts, AttemptStatus{d.Name, a.Source, a.Step, len(d.Sequence), seconds(age), seconds(d.SequenceTimeout - age)})
 	}
 	return s, nil
+}
+
+func compareWindows(a, b WindowStatus) int {
+	return cmp.Or(cmp.Compare(a.Door, b.Door), a.Source.Addr().Compare(b.Source.Addr()))
 }
 
 // seconds returns a duration in seconds, to the millisecond.

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
 	"github.com/knockwall/knockwall/ruleset"
@@ -18,8 +21,10 @@ import (
 
 // Kernel is what the wall needs of nftables; [ruleset.Kernel] has it.
 type Kernel interface {
-	Install(*ruleset.Table, []ruleset.Window) error
+	Install(t *ruleset.Table, windows []ruleset.Window, replaced string) error
+	Restore(t *ruleset.Table, windows []ruleset.Window) error
 	Remove(table string) (bool, error)
+	Intact(t *ruleset.Table) (bool, error)
 	Standing(table string) (*ruleset.Standing, error)
 	Others(table string) ([]*ruleset.Standing, error)
 	OpenWindow(table string, w ruleset.Window) error
@@ -37,8 +42,10 @@ type Log interface {
 type Queue interface {
 	Accept(id uint32) error
 	Repeat(id uint32) error
+	RepeatUpTo(id uint32) error
 	Refuse(id uint32) error
 	RefuseUpTo(id uint32) error
+	Stats() (nfqueue.Stats, error)
 	Close() error
 }
 
@@ -50,56 +57,95 @@ type Edges struct {
 	// LogInUse and QueueInUse report whether another process listens already.
 	LogInUse   func(group uint16) (bool, error)
 	QueueInUse func(number uint16) (bool, error)
+	// Watch tells of changes that others make to tables. It is nil where the kernel
+	// lets nobody else change the wall's.
+	Watch func(changed func(ruleset.Change), failed func(error)) (io.Closer, error)
 	// Adopt makes connections known to the kernel that were there before the wall.
-	Adopt func(guarded func(packet.Port) bool) (int, error)
+	Adopt func(wanted func(local packet.Port, remote netip.Addr) bool) (int, error)
+	// EndSessions ends connections that are established.
+	EndSessions func(wanted func(local packet.Port, remote netip.Addr) bool) (int, error)
 }
 
 // KernelEdges are the true ones.
-func KernelEdges(k *ruleset.Kernel, adopt func(func(packet.Port) bool) (int, error)) Edges {
-	return Edges{
+func KernelEdges(k *ruleset.Kernel) Edges {
+	e := Edges{
 		Kernel:      k,
 		ListenLog:   func(group uint16, h nflog.Handler) (Log, error) { return nflog.Listen(group, h) },
 		ListenQueue: func(c nfqueue.Config, h nfqueue.Handler) (Queue, error) { return nfqueue.Listen(c, h) },
 		LogInUse:    nflog.InUse,
 		QueueInUse:  nfqueue.InUse,
-		Adopt:       adopt,
+		Adopt:       sessions.Adopt,
+		EndSessions: sessions.End,
 	}
+	if !k.Features().Ownership {
+		e.Watch = func(changed func(ruleset.Change), failed func(error)) (io.Closer, error) {
+			return k.Watch(changed, failed)
+		}
+	}
+	return e
 }
 
 // Wall is a daemon's wall. Its methods may be called from any goroutine.
 type Wall struct {
-	edges  Edges
-	trail  *audit.Summer
-	wake   chan struct{} // the keeper is to look what is due
-	failed chan error    // why packets can no longer be read
+	edges   Edges
+	trail   *audit.Summer
+	metrics *metrics
+	wake    chan struct{} // the keeper is to look what is due
+	failed  chan error    // why Run ends by itself
+	down    chan struct{} // closed when the wall is asked to come down
+	ended   chan struct{} // closed when Run has ended
+	endErr  error         // that it has ended with
 
-	change sync.Mutex
+	// change is held while the table or a window in it is changed, and guards
+	// what was done last.
+	change  sync.Mutex
+	table   *ruleset.Table // that stands
+	watch   io.Closer      // tells of others' changes
+	lowered bool           // and nothing is to be put up again
+	settled chan struct{}  // closed when no sockets are being retired
 
 	mu      sync.Mutex
-	front   *front // what stands, nil before
+	front   *front   // what stands, nil before; changed only with change held, too
+	sockets *sockets // that the table names; likewise
 	windows *sequence.Windows
+	opening int      // windows that are being opened, and not yet in the kernel
 	doors   []string // names by id, which a door keeps whatever is reloaded
+	trial   *trial
 	since   time.Time
 	lost    uint64 // packets that were logged or queued and never arrived
+	evicted uint64 // attempts that gave way to newer ones, of former fronts
+	healed  uint64
 	reports reports
 }
 
 // reports is what the keeper has told about losses.
 type reports struct {
-	lost  uint64
-	swept time.Time // when sums were last passed on
+	lost       uint64    // that it has told of
+	counted    uint64    // that it knew of when it looked last
+	overloaded bool      // it has told that packets are being lost
+	lately     time.Time // when some were found lost last
+	swept      time.Time // when sums were last passed on
 }
 
 // New makes a wall that does not stand yet.
 func New(edges Edges, sink audit.Sink) *Wall {
+	settled := make(chan struct{})
+	close(settled)
 	return &Wall{
+		settled: settled,
 		edges:   edges,
 		trail:   audit.NewSummer(sink),
+		metrics: newMetrics(),
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan error, 1),
+		down:    make(chan struct{}, 1),
+		ended:   make(chan struct{}),
 		windows: sequence.NewWindows(),
 	}
 }
+
+// ErrLowered is why a wall is not changed that is being taken down, or was.
+var ErrLowered = errors.New("the daemon is on its way out")
 
 // InUseError says that somebody listens where the wall wants to.
 type InUseError struct {
@@ -113,69 +159,126 @@ func (e *InUseError) Error() string {
 }
 
 // Raise puts up the wall that a configuration describes, in place of the one
-// that stands, if any, and takes its open windows over. What waits in its queues
-// the kernel drops along with the table; clients send it again. After an error
-// all is as it was.
+// that stands, if any, whose open windows, attempts under way and waiting packets
+// it takes over. After an error all is as it was.
 func (w *Wall) Raise(c *ruleset.Config) error {
-	former, err := w.raise(c)
-	if former != nil {
-		former.close()
+	w.lockSettled()
+	defer w.change.Unlock()
+	if w.onTrial() {
+		return ErrOnTrial
 	}
-	return err
+	return w.raise(c, false, "")
 }
 
-// raise puts up the wall, and returns the front that it took the place of. That
-// is closed later, as its handlers may be waiting for change.
-func (w *Wall) raise(c *ruleset.Config) (former *front, err error) {
-	w.change.Lock()
-	defer w.change.Unlock()
-
-	if err := w.checkFree(c); err != nil {
-		return nil, err
+// lockSettled locks change when the sockets of an earlier reload, whose handlers
+// may want it, too, are closed: their numbers may be wanted again.
+func (w *Wall) lockSettled() {
+	for {
+		w.change.Lock()
+		settled := w.settled
+		select {
+		case <-settled:
+			return
+		default:
+		}
+		w.change.Unlock()
+		<-settled
 	}
-	current := w.current()
+}
+
+// raise is called with change held. A wall on trial that none stood before goes
+// with the daemon, where the kernel can see to that.
+func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
+	if w.lowered {
+		return ErrLowered
+	}
+	if err := w.checkFree(c); err != nil {
+		return err
+	}
+	former := w.current()
 	replaced := c.Wall.Table
-	if current != nil {
-		replaced = current.config.Wall.Table // by one of another name, perhaps
+	if former != nil {
+		replaced = former.config.Wall.Table // of another name, perhaps
 	}
 	read := time.Now()
 	standing, err := w.edges.Kernel.Standing(replaced)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	turn := slices.IndexFunc([]int{0, 1}, func(turn int) bool {
-		n := c.Wall.Numbers(turn)
-		return (standing == nil || !standing.Names(n)) && (current == nil || !overlap(current.numbers, n))
-	})
-	if turn < 0 {
-		return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each turn: "+
-			"give nflog_group and queue in the rule files numbers that are further off", replaced)
-	}
-	next, err := w.newFront(c, c.Wall.Numbers(turn))
+	next := w.newFront(c)
+	s, err := w.socketsFor(c, standing)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	undo := func() {
+		if s != w.sockets {
+			s.close()
+		}
+		if former == nil && w.watch != nil {
+			go w.watch.Close() // which waits for who waits for change
+			w.watch = nil
+		}
+	}
+	if former == nil && w.edges.Watch != nil {
+		watch, err := w.edges.Watch(w.changed, w.fail)
+		if err != nil {
+			undo()
+			return err
+		}
+		w.watch = watch
 	}
 	if _, err := w.edges.Adopt(next.guardsAny); err != nil {
-		next.close()
-		return nil, err
+		undo()
+		return err
 	}
-	windows := next.carriedOver(standing, time.Since(read))
+	var windows []ruleset.Window
+	switch {
+	case standing != nil:
+		windows = next.carriedOver(standing.Windows, time.Since(read))
+	case former != nil: // somebody has deleted the table this very moment
+		windows = next.carriedOver(w.noted(), 0)
+	}
 	w.note(windows, next)
-	if err := w.edges.Kernel.Install(ruleset.NewTable(c, next.numbers), windows); err != nil {
-		next.close()
-		return nil, err
+
+	table := ruleset.NewTable(c, s.numbers)
+	table.Trial = onTrial
+	// What the old rules hand on is judged by the new configuration from now on:
+	// the other way round a knock that only the new one knows could be missed.
+	w.advance(next)
+	if err := w.edges.Kernel.Install(table, windows, replaced); err != nil {
+		w.mu.Lock()
+		w.front = former
+		w.mu.Unlock()
+		undo()
+		return err
 	}
 	// Once more, for those that were made meanwhile. The wall stands by now, and
 	// most will have been seen by the kernel itself.
 	_, _ = w.edges.Adopt(next.guardsAny)
-	if replaced != c.Wall.Table {
-		if _, err := w.edges.Kernel.Remove(replaced); err != nil {
-			_, undone := w.edges.Kernel.Remove(c.Wall.Table)
-			next.close()
-			return nil, errors.Join(err, undone)
+	w.table = table
+	w.stand(next, s, former, windows, why)
+	return nil
+}
+
+// socketsFor returns the sockets for a configuration: those that there are, or,
+// if it has other numbers or there are none, new ones that no rule names yet.
+func (w *Wall) socketsFor(c *ruleset.Config, standing *ruleset.Standing) (*sockets, error) {
+	w.mu.Lock()
+	current := w.sockets
+	w.mu.Unlock()
+	for turn := range 2 {
+		if n := c.Wall.Numbers(turn); current != nil && current.numbers == n {
+			return current, nil
 		}
 	}
-	return w.stand(next, windows), nil
+	for turn := range 2 {
+		n := c.Wall.Numbers(turn)
+		if (standing == nil || !standing.Names(n)) && (current == nil || !overlap(current.numbers, n)) {
+			return w.listen(n)
+		}
+	}
+	return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each turn: "+
+		"give nflog_group and queue in the rule files numbers that are further off", standing.Table)
 }
 
 func overlap(a, b ruleset.Numbers) bool {
@@ -184,26 +287,29 @@ func overlap(a, b ruleset.Numbers) bool {
 		a.Strangers == b.Admitted || a.Strangers == b.Strangers
 }
 
-// checkFree makes sure that nobody else listens where this wall may want to, and
-// that no wall of another name queues there, at the first start: a second daemon
+// checkFree makes sure that nobody else listens where this wall may want to, and,
+// at the first start, that no wall of another name queues there: a second daemon
 // would take the wall from the first.
 func (w *Wall) checkFree(c *ruleset.Config) error {
-	w.mu.Lock()
-	first := w.front == nil
-	w.mu.Unlock()
-	if !first {
-		return nil
+	var own ruleset.Numbers
+	if w.sockets != nil {
+		own = w.sockets.numbers
 	}
 	for turn := range 2 {
 		n := c.Wall.Numbers(turn)
-		inUse, err := w.edges.LogInUse(n.LogGroup)
-		if err != nil {
-			return err
-		}
-		if inUse {
-			return &InUseError{fmt.Sprintf("NFLOG group %d", n.LogGroup), "nflog_group"}
+		if w.sockets == nil || n.LogGroup != own.LogGroup {
+			inUse, err := w.edges.LogInUse(n.LogGroup)
+			if err != nil {
+				return err
+			}
+			if inUse {
+				return &InUseError{fmt.Sprintf("NFLOG group %d", n.LogGroup), "nflog_group"}
+			}
 		}
 		for _, number := range []uint16{n.Admitted, n.Strangers} {
+			if w.sockets != nil && (number == own.Admitted || number == own.Strangers) {
+				continue
+			}
 			inUse, err := w.edges.QueueInUse(number)
 			if err != nil {
 				return err
@@ -212,6 +318,9 @@ func (w *Wall) checkFree(c *ruleset.Config) error {
 				return &InUseError{fmt.Sprintf("queue %d", number), "queue"}
 			}
 		}
+	}
+	if w.sockets != nil {
+		return nil
 	}
 	others, err := w.edges.Kernel.Others(c.Wall.Table)
 	if err != nil {
@@ -273,30 +382,48 @@ func (w *Wall) doorID(name string) int {
 	return id
 }
 
-// stand notes that the next front stands, and which windows are open in it, and
-// returns the former one.
-func (w *Wall) stand(next *front, windows []ruleset.Window) (former *front) {
+// advance lets the next front judge, which takes over what the former one knows.
+func (w *Wall) advance(next *front) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.front != nil {
+		next.inherit(w.front)
+	}
+	w.front = next
+}
+
+// stand notes that the wall stands.
+func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.Window, why string) {
 	now := time.Now()
 	w.mu.Lock()
-	former = w.front
-	w.front = next
+	s.hold.SetWait(next.config.Wall.Hold)
+	retired := w.sockets
+	w.sockets = s
+	e := audit.Event{Time: now, Kind: audit.Reloaded}
 	if former == nil {
+		e.Kind = audit.Started
 		w.since = now
 	} else {
-		next.inherit(former)
+		w.evicted += former.tracker.Evicted()
 	}
 	w.forgetAllBut(windows)
 	w.mu.Unlock()
+	if retired != nil && retired != s {
+		settled := make(chan struct{})
+		w.settled = settled
+		go func() {
+			defer close(settled)
+			retired.retire()
+		}()
+	}
 	w.nudge()
-	w.trail.Record(audit.Event{
-		Time: now, Kind: audit.Started,
-		Reason: fmt.Sprintf("doors guarded: %d, windows open: %d", len(next.config.Doors), len(windows)),
-	})
-	return former
+	e.Reason = fmt.Sprintf("%sdoors guarded: %d, windows open: %d", why, len(next.config.Doors), len(windows))
+	w.trail.Record(e)
 }
 
-// Run keeps the wall that Raise has put up until ctx ends, or the kernel can no
-// longer be heard. It ends as the rule files say: the wall stays, or goes.
+// Run keeps the wall that Raise has put up until ctx ends, [Wall.Down] is called,
+// or the kernel can no longer be heard. It ends as the rule files say: the wall
+// stays, or goes.
 func (w *Wall) Run(ctx context.Context) error {
 	kept, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -305,31 +432,81 @@ func (w *Wall) Run(ctx context.Context) error {
 		w.keep(kept)
 	}()
 	var err error
+	asked := false
 	select {
 	case <-ctx.Done():
 	case err = <-w.failed:
+	case <-w.down:
+		asked = true
 	}
 	stop()
 	<-done
-	return errors.Join(err, w.lower(err == nil))
+	w.endErr = errors.Join(err, w.lower(asked, err))
+	close(w.ended)
+	return w.endErr
 }
 
-// lower ends the daemon's part of the wall, and takes the whole wall down if it
-// was asked to stop and the rule files want that.
-func (w *Wall) lower(asked bool) error {
-	f := w.current()
-	reason := "the wall stands: open windows admit until their time is up, strangers get in as on_failure says"
-	var err error
-	if asked && f.config.Wall.OnStop == ruleset.Remove {
-		reason = "the wall is taken down"
-		w.change.Lock()
-		_, err = w.edges.Kernel.Remove(f.config.Wall.Table)
-		w.change.Unlock()
+// Down takes the wall down, whatever the rule files say of that, and ends Run.
+func (w *Wall) Down(ctx context.Context) error {
+	select {
+	case w.down <- struct{}{}:
+	default: // somebody else has asked
 	}
-	f.close()
+	select {
+	case <-w.ended:
+		return w.endErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lower ends the daemon's part of the wall. The whole wall goes if that is asked
+// for, if the rule files want it and nothing has failed, or if it is on trial.
+func (w *Wall) lower(asked bool, failure error) error {
+	remove, err := w.handOver(asked, failure)
+	w.sockets.retire() // whose handlers may still open windows
+	w.lockSettled()    // after a trial's
+	w.change.Unlock()
+	if w.watch != nil {
+		w.watch.Close()
+	}
+	reason := "the wall stands: open windows admit until their time is up, strangers get in as on_failure says"
+	if remove {
+		reason = "the wall is taken down"
+		_, err = w.edges.Kernel.Remove(w.table.Name)
+	}
 	w.trail.Flush()
 	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason})
 	return err
+}
+
+// handOver gives the table numbers that nobody listens to, so that the kernel
+// goes on alone; what is in the sockets still can be judged then, and nobody is
+// turned away for having come this very moment. It says whether the wall is to
+// be removed.
+func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
+	w.lockSettled()
+	defer w.change.Unlock()
+	defer func() { w.lowered = true }()
+	w.mu.Lock()
+	trial := w.trial
+	w.trial = nil
+	w.mu.Unlock()
+	if trial != nil && trial.former != nil && !asked {
+		_ = w.raise(trial.former, false, notConfirmed) // else the wall stays as it is
+	}
+	c := w.front.config
+	for turn := range 2 {
+		if n := c.Wall.Numbers(turn); !overlap(n, w.sockets.numbers) {
+			table := ruleset.NewTable(c, n)
+			table.Trial = w.table.Trial
+			if err = w.edges.Kernel.Install(table, w.noted(), ""); err == nil {
+				w.table = table
+			}
+			break
+		}
+	}
+	return asked || trial != nil && trial.former == nil || c.Wall.OnStop == ruleset.Remove && failure == nil, err
 }
 
 func (w *Wall) current() *front {
@@ -347,9 +524,9 @@ func (w *Wall) open(door string, source packet.Source, length time.Duration, why
 	w.mu.Lock()
 	f := w.front
 	i := f.doorNamed(door)
-	if i < 0 { // a reload has taken the door away
+	if !f.tells(door, source) { // a reload has taken the door away, or changed it
 		w.mu.Unlock()
-		return nil
+		return errGone
 	}
 	id := f.ids[i]
 	var former sequence.Window
@@ -362,6 +539,9 @@ func (w *Wall) open(door string, source packet.Source, length time.Duration, why
 	w.mu.Unlock()
 
 	err := w.edges.Kernel.OpenWindow(f.config.Wall.Table, ruleset.Window{Door: door, Source: source, Left: length})
+	if err != nil && w.mend("") {
+		err = nil // put back with this window in it
+	}
 	if err != nil {
 		w.mu.Lock()
 		var admitted int // meanwhile
@@ -383,17 +563,23 @@ func (w *Wall) open(door string, source packet.Source, length time.Duration, why
 	w.mu.Lock()
 	w.windows.Stands(id, source)
 	d := &f.config.Doors[i]
-	f.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
-	f.tallies[i].opened++
-	w.mu.Unlock()
-	w.nudge()
+	t := &f.tallies[i]
+	t.released += w.sockets.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
 	why.Kind, why.Window = audit.Opened, length
 	if refreshed {
 		why.Kind = audit.Refreshed
+		t.refreshed++
+	} else {
+		t.opened++
 	}
+	w.mu.Unlock()
+	w.nudge()
 	w.trail.Record(why)
 	return nil
 }
+
+// errGone is why a window is not opened whose door has gone meanwhile.
+var errGone = errors.New("the door is no longer there")
 
 // spend closes a window that has admitted as many connections as it may.
 func (w *Wall) spend(door string, source packet.Source) {
@@ -407,6 +593,9 @@ func (w *Wall) spend(door string, source packet.Source) {
 		win = w.windows.Get(f.ids[i], source)
 	}
 	spent := win != nil && win.Spent() // and not knocked open again meanwhile
+	if spent {
+		f.tallies[i].closed++
+	}
 	w.mu.Unlock()
 	if !spent {
 		return

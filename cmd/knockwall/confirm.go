@@ -1,0 +1,30 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/control"
+)
+
+func confirmCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "confirm",
+		Short: "Keep the rules that are on trial",
+		Long: `confirm ends the trial that run --confirm or reload --confirm has begun: what is in
+force stays. Type it from a connection that you made after the trial began, as
+then you know that you can get in.`,
+		Example: `  sudo knockwall confirm`,
+		Args:    noArguments,
+	}
+	path := controlFlag(c)
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		if err := control.NewClient(*path).Confirm(c.Context()); err != nil {
+			return err
+		}
+		fmt.Fprintln(c.OutOrStdout(), "The rules stay in force.")
+		return nil
+	}
+	return c
+}

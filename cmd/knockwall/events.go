@@ -1,0 +1,42 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/control"
+)
+
+func eventsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "events",
+		Short: "Show what happens at the doors",
+		Long: `events shows the audit trail: the last 1,000 events since the daemon started, a
+line for each, and with --follow those that come, until Ctrl-C. Knocks and refusals
+are summed up by source and door.
+
+With --json each line is what GET /v1/events on the control socket answers.`,
+		Example: `  sudo knockwall events
+  sudo knockwall events --follow
+  sudo knockwall events --json | jq -r 'select(.event == "refused") | .source'`,
+		Args: noArguments,
+	}
+	path := controlFlag(c)
+	follow := c.Flags().Bool("follow", false, "go on with what happens from now on")
+	asJSON := c.Flags().Bool("json", false, "write each event as a line of JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		out := c.OutOrStdout()
+		encoder := json.NewEncoder(out)
+		return control.NewClient(*path).Events(c.Context(), *follow, func(e audit.Event) error {
+			if *asJSON {
+				return encoder.Encode(e)
+			}
+			_, err := fmt.Fprintln(out, e)
+			return err
+		})
+	}
+	return c
+}

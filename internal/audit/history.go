@@ -1,0 +1,144 @@
+package audit
+
+import (
+	"encoding/json"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The bounds of what is kept: for who asks what has happened, and for each who
+// follows and is slow. An event takes about 200 bytes.
+const (
+	historySize  = 1000
+	followerSize = 1000
+)
+
+// History is a sink that keeps the last events, and passes on to followers what
+// happens from then on.
+type History struct {
+	mu        sync.Mutex
+	events    []Event // a ring once it is full
+	oldest    int
+	followers []*Follower
+}
+
+// Follower hears of all events, from when it began to follow until it is closed.
+type Follower struct {
+	history *History
+	events  chan Event
+	missed  int // as it was too slow, since it was told so last
+}
+
+// NewHistory returns an empty History.
+func NewHistory() *History { return &History{} }
+
+// Record takes an event. It never waits.
+func (h *History) Record(e Event) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.events) < historySize {
+		h.events = append(h.events, e)
+	} else {
+		h.events[h.oldest] = e
+		h.oldest = (h.oldest + 1) % historySize
+	}
+	for _, f := range h.followers {
+		f.take(e)
+	}
+}
+
+// take passes an event on, or counts it; it keeps room to say how many it has
+// counted.
+func (f *Follower) take(e Event) {
+	if len(f.events) >= cap(f.events)-1 {
+		f.missed++
+		return
+	}
+	if f.missed > 0 {
+		f.events <- Event{Time: e.Time, Kind: Overloaded, Count: f.missed, Reason: "events came faster than they were read here"}
+		f.missed = 0
+		if len(f.events) >= cap(f.events)-1 {
+			f.missed++
+			return
+		}
+	}
+	f.events <- e
+}
+
+// Past returns the events that are kept, the oldest first.
+func (h *History) Past() []Event {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.past()
+}
+
+func (h *History) past() []Event {
+	return slices.Concat(h.events[h.oldest:], h.events[:h.oldest])
+}
+
+// Follow returns the events that are kept, and a Follower of all that come after
+// them.
+func (h *History) Follow() ([]Event, *Follower) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f := &Follower{history: h, events: make(chan Event, followerSize)}
+	h.followers = append(h.followers, f)
+	return h.past(), f
+}
+
+// Events is where events come from. Who is too slow misses some, and is told how
+// many.
+func (f *Follower) Events() <-chan Event { return f.events }
+
+// Close ends the following.
+func (f *Follower) Close() {
+	h := f.history
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.followers = slices.DeleteFunc(h.followers, func(other *Follower) bool { return other == f })
+}
+
+// Sinks is a sink that passes events on to several.
+type Sinks []Sink
+
+// Record takes an event.
+func (s Sinks) Record(e Event) {
+	for _, sink := range s {
+		sink.Record(e)
+	}
+}
+
+// form is an event in JSON. Fields that do not apply are left out.
+type form struct {
+	Time          time.Time     `json:"time"`
+	Kind          Kind          `json:"event"`
+	Door          string        `json:"door,omitempty"`
+	Source        packet.Source `json:"source,omitzero"`
+	Port          packet.Port   `json:"port,omitzero"`
+	Step          int           `json:"step,omitempty"`
+	Steps         int           `json:"steps,omitempty"`
+	WindowSeconds float64       `json:"window_seconds,omitempty"`
+	Count         int           `json:"count,omitempty"`
+	Reason        string        `json:"reason,omitempty"`
+}
+
+// MarshalJSON writes the event with the fields of the audit trail.
+func (e Event) MarshalJSON() ([]byte, error) {
+	return json.Marshal(form{e.Time, e.Kind, e.Door, e.Source, e.Port, e.Step, e.Steps, e.Window.Seconds(), e.Count, e.Reason})
+}
+
+// UnmarshalJSON reads what MarshalJSON has written.
+func (e *Event) UnmarshalJSON(b []byte) error {
+	var f form
+	if err := json.Unmarshal(b, &f); err != nil {
+		return err
+	}
+	*e = Event{
+		Time: f.Time, Kind: f.Kind, Door: f.Door, Source: f.Source, Port: f.Port, Step: f.Step, Steps: f.Steps,
+		Window: time.Duration(f.WindowSeconds * float64(time.Second)), Count: f.Count, Reason: f.Reason,
+	}
+	return nil
+}

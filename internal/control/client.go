@@ -1,0 +1,160 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"syscall"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/wall"
+)
+
+// maxAnswer is how many bytes of an answer are read: that of a wall with a
+// hundred thousand windows has about 10 MB.
+const maxAnswer = 32 << 20
+
+// Client asks the daemon that listens at a path.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// NewClient returns a client for the socket at path.
+func NewClient(path string) *Client {
+	return &Client{path: path, http: http.Client{
+		Transport: &http.Transport{
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", path)
+			},
+		},
+	}}
+}
+
+// ErrNoDaemon is in the error where nobody listens at the path.
+var ErrNoDaemon = errors.New("no knockwall listens")
+
+// Status asks for the state of the wall.
+func (c *Client) Status(ctx context.Context) (s wall.Status, err error) {
+	return s, c.ask(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// Open opens a window for a source, as long as window says, if it is not empty.
+func (c *Client) Open(ctx context.Context, door, source, window string) (w wall.WindowStatus, err error) {
+	return w, c.ask(ctx, http.MethodPost, "/v1/windows", openRequest{door, source, window}, &w)
+}
+
+// Close closes a source's window, and ends its connections if sessions says so.
+func (c *Client) Close(ctx context.Context, door, source string, sessions bool) (w wall.Closing, err error) {
+	path := "/v1/windows/" + url.PathEscape(door) + "/" + url.PathEscape(source) + "?sessions=" + strconv.FormatBool(sessions)
+	return w, c.ask(ctx, http.MethodDelete, path, nil, &w)
+}
+
+// Reload has the rule files read again, and put on trial if confirm is not empty.
+// It returns a [*RulesError] if they are wrong.
+func (c *Client) Reload(ctx context.Context, confirm string) (r Reloaded, err error) {
+	return r, c.ask(ctx, http.MethodPost, "/v1/reload", reloadRequest{confirm}, &r)
+}
+
+// Confirm ends a trial.
+func (c *Client) Confirm(ctx context.Context) error {
+	return c.ask(ctx, http.MethodPost, "/v1/confirm", nil, &struct{}{})
+}
+
+// Down takes the wall down and ends the daemon.
+func (c *Client) Down(ctx context.Context) error {
+	return c.ask(ctx, http.MethodPost, "/v1/down", nil, &struct{}{})
+}
+
+// Events hands on what the daemon remembers, and then, if follow says so, what
+// happens, until ctx or the daemon ends.
+func (c *Client) Events(ctx context.Context, follow bool, each func(audit.Event) error) error {
+	response, err := c.send(ctx, http.MethodGet, "/v1/events?follow="+strconv.FormatBool(follow), nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	decoder := json.NewDecoder(response.Body)
+	for {
+		var e audit.Event
+		switch err := decoder.Decode(&e); {
+		case errors.Is(err, io.EOF) && follow:
+			return fmt.Errorf("the daemon at %s has ended", c.path)
+		case errors.Is(err, io.EOF):
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			return fmt.Errorf("reading the daemon's answer: %w", err)
+		}
+		if err := each(e); err != nil {
+			return err
+		}
+	}
+}
+
+// ask asks for something that is answered at once.
+func (c *Client) ask(ctx context.Context, method, path string, body, to any) error {
+	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+	defer cancel()
+	response, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(to); err != nil {
+		return fmt.Errorf("reading the daemon's answer: %w", err)
+	}
+	return nil
+}
+
+// send sends a request, and turns every answer that is not the one that was
+// asked for into an error.
+func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
+	var b io.Reader
+	if body != nil {
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, err
+		}
+		b = bytes.NewReader(text)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, "http://knockwall"+path, b)
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.http.Do(request)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%w at %s: start it with `knockwall run`, or name its socket with --control", ErrNoDaemon, c.path)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("the control socket %s is not yours to use: try it with sudo, or join the group that owns it", c.path)
+	case errors.Is(err, syscall.EINVAL):
+		return nil, tooLong(c.path)
+	case os.IsTimeout(err):
+		return nil, fmt.Errorf("who listens at %s does not answer: see what became of the daemon", c.path)
+	case err != nil:
+		return nil, fmt.Errorf("asking the daemon: %w", err)
+	}
+	if response.StatusCode == http.StatusOK {
+		return response, nil
+	}
+	defer response.Body.Close()
+	var p problem
+	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(&p); err != nil || p.Error == "" {
+		p.Error = response.Status
+	}
+	if p.Diagnostics != "" {
+		return nil, &RulesError{p.Diagnostics}
+	}
+	return nil, fmt.Errorf("the daemon says: %s", p.Error)
+}

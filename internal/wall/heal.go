@@ -1,0 +1,102 @@
+package wall
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// changed is told what others do to tables, where the kernel lets them.
+func (w *Wall) changed(c ruleset.Change) {
+	w.change.Lock()
+	defer w.change.Unlock()
+	if w.table == nil || w.lowered {
+		return
+	}
+	switch {
+	case len(c.Tables) == 0:
+		// Something was changed, and what it was is not known.
+		if intact, err := w.edges.Kernel.Intact(w.table); err == nil && intact {
+			return
+		}
+	case !slices.Contains(c.Tables, w.table.Name):
+		return
+	}
+	w.restore(c.By)
+}
+
+// mend puts the wall back if it is not what was installed, and reports whether
+// it has. It is called with change held.
+func (w *Wall) mend(by string) bool {
+	if intact, err := w.edges.Kernel.Intact(w.table); err != nil || intact {
+		return false
+	}
+	return w.restore(by)
+}
+
+// restore puts the wall back with all windows in it that are noted, and reports
+// whether it could. It is called with change held.
+func (w *Wall) restore(by string) bool {
+	began := time.Now()
+	windows := w.noted()
+	err := w.edges.Kernel.Restore(w.table, windows)
+	if err != nil {
+		w.fail(err)
+		return false
+	}
+	w.mu.Lock()
+	w.healed++
+	f := w.front
+	for _, win := range windows {
+		w.windows.Stands(w.doorID(win.Door), win.Source)
+	}
+	w.mu.Unlock()
+	// Who was let in while there was no wall is known to the kernel only if it
+	// may be there.
+	_, _ = w.edges.Adopt(func(local packet.Port, remote netip.Addr) bool { return w.mayEnter(f, local, remote) })
+	if by == "" {
+		by = "somebody"
+	}
+	w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Reason: fmt.Sprintf(
+		"the wall was changed by %s and is put back, windows open: %d", by, len(windows))})
+	return true
+}
+
+// mayEnter reports whether a source need not knock at a port now, as it has a
+// window or is trusted.
+func (w *Wall) mayEnter(f *front, local packet.Port, remote netip.Addr) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	trusts := func(prefixes []netip.Prefix) bool {
+		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(remote) })
+	}
+	for i := range f.config.Doors {
+		d := &f.config.Doors[i]
+		if !d.Guards(local) {
+			continue
+		}
+		if trusts(f.config.Wall.Trusted) || trusts(d.Trusted) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(remote)) != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// noted returns the windows that are open as far as is known here.
+func (w *Wall) noted() []ruleset.Window {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var windows []ruleset.Window
+	for win := range w.windows.All() {
+		if left := win.Until.Sub(now); left > 0 && !win.Spent() {
+			windows = append(windows, ruleset.Window{Door: w.doors[win.Door], Source: win.Source, Left: left})
+		}
+	}
+	return windows
+}

@@ -1,0 +1,120 @@
+package wall
+
+import (
+	"errors"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// trial is a wall that has to be confirmed, or else the former state returns.
+type trial struct {
+	former *ruleset.Config // nil: no wall
+	until  time.Time
+	over   bool // and the former state is on its way
+}
+
+// Why a trial, or the end of one, cannot be.
+var (
+	ErrOnTrial      = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or wait until the former ones are back")
+	ErrNoTrial      = errors.New("nothing waits to be confirmed: no trial is under way, or its time was up")
+	ErrNotConfirmed = errors.New("the wall was not confirmed in time and is taken down")
+)
+
+// notConfirmed begins the account of a return to the former rules.
+const notConfirmed = "the new rules were not confirmed, and the former ones are back; "
+
+// Try puts up a wall as [Wall.Raise] does. Unless [Wall.Confirm] is called within
+// the time given, the former one returns; where there was none, Run ends with
+// [ErrNotConfirmed]. If Run ends before, for whatever reason, the former state
+// returns, too; and if the daemon is killed, a wall that none stood before goes
+// where the kernel can see to that (Linux 6.9).
+func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
+	w.lockSettled()
+	defer w.change.Unlock()
+	if w.onTrial() {
+		return ErrOnTrial
+	}
+	t := &trial{until: time.Now().Add(within)}
+	if former := w.current(); former != nil {
+		t.former = former.config
+	}
+	if err := w.raise(c, t.former == nil, "on trial for "+within.String()+"; "); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	w.trial = t
+	w.mu.Unlock()
+	w.nudge()
+	return nil
+}
+
+// Confirm ends a trial: its rules stay.
+func (w *Wall) Confirm() error {
+	w.change.Lock()
+	defer w.change.Unlock()
+	if w.lowered {
+		return ErrLowered
+	}
+	w.mu.Lock()
+	t := w.trial
+	w.mu.Unlock()
+	if t == nil || t.over {
+		return ErrNoTrial
+	}
+	if w.table.Trial {
+		lasting := *w.table
+		lasting.Trial = false
+		if err := w.edges.Kernel.Install(&lasting, w.noted(), ""); err != nil {
+			return err
+		}
+		w.table = &lasting
+	}
+	w.mu.Lock()
+	w.trial = nil
+	w.mu.Unlock()
+	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Reloaded, Reason: "the rules on trial are confirmed"})
+	return nil
+}
+
+func (w *Wall) onTrial() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.trial != nil
+}
+
+// endTrial brings the former state back when a trial's time is up.
+func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
+	w.mu.Lock()
+	t := w.trial
+	if t == nil || t.over || t.until.After(now) {
+		w.mu.Unlock()
+		if t == nil || t.over {
+			return time.Time{}, false
+		}
+		return t.until, true
+	}
+	w.mu.Unlock()
+
+	w.lockSettled()
+	defer w.change.Unlock()
+	w.mu.Lock()
+	confirmed := w.trial != t // meanwhile
+	t.over = true
+	w.mu.Unlock()
+	switch {
+	case confirmed:
+	case t.former == nil:
+		w.fail(ErrNotConfirmed)
+	default:
+		if err := w.raise(t.former, false, notConfirmed); err != nil {
+			w.fail(err)
+			break
+		}
+		w.mu.Lock()
+		w.trial = nil
+		w.mu.Unlock()
+	}
+	return time.Time{}, false
+}

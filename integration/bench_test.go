@@ -108,7 +108,7 @@ func BenchmarkInstall(b *testing.B) {
 		}
 		defer k.Close()
 		for b.Loop() {
-			if err := k.Install(table, windows); err != nil {
+			if err := k.Install(table, windows, ""); err != nil {
 				return err
 			}
 		}

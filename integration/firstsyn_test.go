@@ -74,7 +74,11 @@ func TestLetInOnTheFirstPacket(t *testing.T) {
 
 // firstSYN knocks and connects without a pause. It fails if the SYN had to be
 // sent again.
-func firstSYN(l *lab, from, to netip.Addr) error {
+func firstSYN(l *lab, from, to netip.Addr) error { return l.onFirstSYN(from, to, firstKnocks...) }
+
+// onFirstSYN knocks, if there are knocks, and connects to port 22 without a
+// pause. It fails if the SYN had to be sent again.
+func (l *lab) onFirstSYN(from, to netip.Addr, knocks ...packet.Port) error {
 	return l.client.Do(func() error {
 		fd, err := boundSocket(from, to, unix.SOCK_STREAM)
 		if err != nil {
@@ -83,7 +87,7 @@ func firstSYN(l *lab, from, to netip.Addr) error {
 		defer unix.Close(fd)
 		// The end of the connection is not what is tested.
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		for _, p := range firstKnocks {
+		for _, p := range knocks {
 			if err := knockFrom(from, to, p); err != nil {
 				return err
 			}

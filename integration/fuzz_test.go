@@ -54,7 +54,7 @@ func FuzzInstall(f *testing.F) {
 		loaded.Config.Wall.Table = name
 		for turn := range 2 {
 			table := ruleset.NewTable(loaded.Config, loaded.Config.Wall.Numbers(turn))
-			if err := kernel.Install(table, nil); err != nil {
+			if err := kernel.Install(table, nil, ""); err != nil {
 				t.Fatalf("a rule file without errors cannot be installed: %v\n%s", err, text)
 			}
 		}

@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"os/exec"
+	"regexp"
 	"strings"
 	"time"
 
@@ -73,3 +74,21 @@ func (e *windowEvents) wait(timeout time.Duration) error {
 }
 
 func (e *windowEvents) close() { e.conn.Close() }
+
+// owned reports whether this kernel lets a table be one process's own.
+func (l *lab) owned() (owned bool) {
+	l.t.Helper()
+	must(l.t, l.server.Do(func() error {
+		k, err := ruleset.OpenKernel()
+		if err == nil {
+			owned = k.Features().Ownership
+			k.Close()
+		}
+		return err
+	}))
+	return owned
+}
+
+// changing is what changes in a listing by itself: what counters count, and what
+// is in sets.
+var changing = regexp.MustCompile(`(?s)packets \d+ bytes \d+|\n\s*elements = \{.*?\}`)

@@ -199,10 +199,10 @@ func (l *lab) launch(rules string) *daemon {
 	return l.launchFile(l.rules(rules))
 }
 
-func (l *lab) launchFile(path string) *daemon {
+func (l *lab) launchFile(path string, arguments ...string) *daemon {
 	l.t.Helper()
 	d := &daemon{lab: l, log: &output{}, control: filepath.Join(l.folder, "control"), exited: make(chan error, 1)}
-	d.cmd = knockwall("run", "--config", path, "--control", d.control)
+	d.cmd = knockwall(append([]string{"run", "--config", path, "--control", d.control}, arguments...)...)
 	d.cmd.Stderr = d.log
 	must(l.t, on(l.server, d.cmd))
 	go func() { d.exited <- d.cmd.Wait() }()
@@ -388,6 +388,11 @@ func (l *lab) connects(from, to netip.Addr, port int, timeout time.Duration) boo
 // talks reports whether a session still carries data both ways.
 func talks(conn net.Conn) error {
 	conn.SetDeadline(time.Now().Add(deadline))
+	return ping(conn)
+}
+
+// ping sends data and waits for it to come back.
+func ping(conn net.Conn) error {
 	if _, err := io.WriteString(conn, "ping"); err != nil {
 		return err
 	}

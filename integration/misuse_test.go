@@ -94,7 +94,6 @@ func (deaf) Logged(string, packet.Packet) {}
 func (deaf) Lost(uint32)                  {}
 func (deaf) Queued(uint32, packet.Packet) {}
 func (deaf) Unreadable(uint32)            {}
-func (deaf) Overflowed()                  {}
 func (deaf) Failed(error)                 {}
 
 // Without the privilege, run says what it needs, in one sentence.

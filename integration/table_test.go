@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,6 +28,7 @@ const tableFolder = "../ruleset/testdata/tables"
 // x_tables; the version of nft decides what it says in its place.
 var (
 	queueStatement = regexp.MustCompile(`(?m) queue (flags bypass )?to \d+$`)
+	ownership      = regexp.MustCompile(`\{ # progname .*\n\tflags owner(,persist)?\n`)
 	foreignTarget  = regexp.MustCompile(`(?m)( xt target "?NFQUEUE"?)?[ \t]*\n*$`)
 )
 
@@ -55,10 +57,20 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 				}
 				defer k.Close()
 				for round := range 2 {
-					if err := k.Install(table, nil); err != nil {
+					if err := k.Install(table, nil, ""); err != nil {
 						return err
 					}
-					l.compareListing(t, k, string(golden), l.nft("list", "table", "inet", table.Name))
+					listed := l.nft("list", "table", "inet", table.Name)
+					if owned := ownership.MatchString(listed); owned != k.Features().Ownership {
+						t.Errorf("the table is the process's own: %v, want %v", owned, !owned)
+					}
+					listed = ownership.ReplaceAllString(listed, "{\n")
+					if round == 0 {
+						l.compareListing(t, k, string(golden), listed)
+					} else {
+						// What is kept comes before what is new.
+						l.compareListing(t, k, sortBlocks(string(golden)), sortBlocks(listed))
+					}
 					l.compareQueues(t, string(golden), round)
 				}
 				return nil
@@ -80,13 +92,21 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 
 func (l *lab) compareListing(t *testing.T, k *ruleset.Kernel, golden, listed string) {
 	t.Helper()
-	if !k.NativeQueue() {
+	if !k.Features().NativeQueue {
 		golden = queueStatement.ReplaceAllString(golden, "")
 		golden, listed = squeeze(golden), squeeze(foreignTarget.ReplaceAllString(listed, "\n"))
 	}
 	if diff := cmp.Diff(golden, listed); diff != "" {
 		t.Errorf("the kernel's listing (-golden +listed):\n%s", diff)
 	}
+}
+
+// sortBlocks sorts the sets, counters and chains of a listing.
+func sortBlocks(listing string) string {
+	head, rest, _ := strings.Cut(listing, "{\n")
+	blocks := strings.Split(strings.Trim(strings.TrimSuffix(rest, "}\n"), "\n"), "\n\n")
+	slices.Sort(blocks)
+	return head + "{\n" + strings.Join(blocks, "\n\n") + "\n}\n"
 }
 
 // squeeze removes empty lines and blanks at the end of lines.
@@ -149,7 +169,7 @@ func (l *lab) loadScript(t *testing.T, script, golden, table string) {
 	must(t, l.server.Do(func() error {
 		k, err := ruleset.OpenKernel()
 		if err == nil {
-			native = k.NativeQueue()
+			native = k.Features().NativeQueue
 			k.Close()
 		}
 		return err
@@ -167,8 +187,8 @@ func (l *lab) loadScript(t *testing.T, script, golden, table string) {
 }
 
 // The daemon takes its groups and queues in turn, so that a table never names a
-// number that is just being bound; restarted, it leaves the rest of the table
-// as it was.
+// number that is just being bound; killed and
+// restarted, it leaves the rest of the table as it was.
 func TestRestartTakesTheOtherNumbers(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -177,6 +197,6 @@ func TestRestartTakesTheOtherNumbers(t *testing.T) {
 		if listing := l.nft("list", "table", "inet", "knockwall"); !strings.Contains(listing, group) {
 			t.Errorf("round %d: the rules do not log to %s", round, group)
 		}
-		d.end(syscall.SIGTERM)
+		d.end(syscall.SIGKILL)
 	}
 }

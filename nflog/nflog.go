@@ -45,6 +45,7 @@ type Log struct {
 	busy    sync.Mutex // while the handler is
 	closed  bool
 	next    uint32 // the kernel's number for the packet that is due, from 0 on
+	told    uint32 // losses that were told of before the numbers showed how many
 }
 
 // Listen binds a group and hands what is logged to it to h. No rule may name the
@@ -137,9 +138,11 @@ func (l *Log) logged(a nflog.Attribute) int {
 		return 1
 	}
 	if a.Seq != nil {
-		if lost := *a.Seq - l.next; lost != 0 {
-			l.handler.Lost(lost)
+		lost := *a.Seq - l.next
+		if lost > l.told {
+			l.handler.Lost(lost - l.told)
 		}
+		l.told -= min(lost, l.told)
 		l.next = *a.Seq + 1
 	}
 	if a.Prefix == nil || a.Payload == nil {
@@ -153,9 +156,19 @@ func (l *Log) logged(a nflog.Attribute) int {
 
 // readError decides whether reading goes on after an error: after a deadline,
 // which is how reading is ended, and on a closed socket it does not. When the
-// socket's buffer overflows, the gap in the numbers tells what was lost.
+// socket's buffer overflows, it is known at once that something was lost, and how
+// much from the gap in the numbers, when the next packet comes.
 func (l *Log) readError(err error) int {
-	if errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EINTR) {
+	if errors.Is(err, unix.ENOBUFS) {
+		l.busy.Lock()
+		defer l.busy.Unlock()
+		if !l.closed {
+			l.handler.Lost(1)
+			l.told++
+		}
+		return 0
+	}
+	if errors.Is(err, unix.EINTR) {
 		return 0
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.EBADF) {

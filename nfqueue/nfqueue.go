@@ -23,12 +23,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// MaxLength is how many packets may wait in a queue. What comes then is dropped,
-// or accepted if the queue fails open.
-const MaxLength = 16384
-
 // socketBuffer is how many bytes of messages the kernel keeps for the daemon
-// when it is busy: about 8,000 packets'.
+// when it is busy: about 10,000 packets'.
 const socketBuffer = 4 << 20
 
 // Handler judges packets. It is called from one goroutine for each queue.
@@ -44,6 +40,9 @@ type Handler interface {
 // Config says which queue, and how it behaves.
 type Config struct {
 	Number uint16
+	// Length is how many packets may wait. What comes then is dropped, or accepted
+	// if the queue fails open.
+	Length uint32
 	// FailOpen accepts packets that come when the queue is full.
 	FailOpen bool
 	// RefusedMark is the mark that refused packets get.
@@ -70,7 +69,7 @@ func Listen(c Config, h Handler) (*Queue, error) {
 	conn, err := nfqueue.Open(&nfqueue.Config{
 		NfQueue:      c.Number,
 		MaxPacketLen: packet.SnapLen,
-		MaxQueueLen:  MaxLength,
+		MaxQueueLen:  c.Length,
 		Copymode:     nfqueue.NfQnlCopyPacket,
 		Flags:        flags,
 	})

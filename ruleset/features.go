@@ -89,8 +89,8 @@ func (k *Kernel) explain(table string, err error) error {
 		if probe(k.conn, 0, rule{accept}, false) != nil {
 			return ErrPrivilege
 		}
-		return fmt.Errorf("the table inet %s is another process's own, which runs and lets nobody else change it: "+
-			"find it with `nft list tables` and stop it", table)
+		return fmt.Errorf("the table inet %[1]s is another process's own, which runs and lets nobody else change it: "+
+			"`nft list table inet %[1]s` names it in its first line", table)
 	}
 	for _, f := range required {
 		if probeErr := probe(k.conn, 0, f.rule, k.features.NativeQueue); probeErr != nil && !errors.Is(probeErr, unix.EPERM) {

@@ -3,15 +3,21 @@ package ruleset
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
-// attempts is how often a change is begun again because somebody else has
-// changed the rules meanwhile.
-const attempts = 20
+// Somebody else's changes interrupt what is read, and what was read before one
+// no longer holds. Then it is begun anew, after pauses that grow, for so long.
+const (
+	patience   = 5 * time.Second
+	firstPause = time.Millisecond
+	maxPause   = 100 * time.Millisecond
+)
 
 // Install puts a table in place of the one of that name, if there is one, in one
 // transaction: packets meet either the old table or the new one, never none.
@@ -19,8 +25,10 @@ const attempts = 20
 //
 // Of a wall's table that stands, what is the same in the new one stays: the hook,
 // as the kernel drops all packets that wait in queues when one is taken away, and
-// sets with what is in them, so that windows keep their time to the tick. If
-// replaced names another table, it is deleted in the same transaction.
+// sets with what is in them, so that windows keep their time to the tick; in the
+// others, those given are opened. Of what is not a wall's nothing is touched: the
+// error is a [*TakenError] then. If replaced names another table, it is deleted in
+// the same transaction.
 //
 // Where the kernel knows tables with an owner, this connection owns the table,
 // and nobody else can change it. It stays when the owner has gone; that of a
@@ -38,58 +46,118 @@ func (k *Kernel) Restore(t *Table, windows []Window) error {
 func (k *Kernel) put(t *Table, windows []Window, replaced string, keep bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	err := k.unhindered(func() error { return k.tryPut(t, windows, replaced, keep) })
+	began := time.Now()
+	err := k.unhindered(func() error {
+		left := make([]Window, 0, len(windows))
+		for _, w := range windows {
+			// The kernel counts in milliseconds, and takes 0 for no end at all.
+			if w.Left -= time.Since(began); w.Left >= time.Millisecond {
+				left = append(left, w)
+			}
+		}
+		return k.tryPut(t, left, replaced, keep)
+	})
+	k.owned = nil
 	if errors.Is(err, unix.ENOBUFS) {
 		// The answer was lost, which does not say that the transaction was.
 		if intact, readErr := k.intact(t); readErr == nil && intact {
-			return nil
+			err = nil
 		}
 	}
 	if err != nil {
 		return k.explain(t.Name, fmt.Errorf("installing table inet %s: %w", t.Name, err))
 	}
+	if k.features.Ownership {
+		k.owned = t
+	}
 	return nil
 }
 
-// unhindered does something once more if somebody else's change has come in
-// between.
-func (k *Kernel) unhindered(do func() error) (err error) {
-	for range attempts {
-		if err = do(); !errors.Is(err, unix.ERESTART) && !errors.Is(err, unix.EINTR) {
+// unhindered does something until nobody else's change comes in between.
+func (k *Kernel) unhindered(do func() error) error {
+	end := time.Now().Add(patience)
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
+		err := do()
+		hindered := errors.Is(err, unix.ERESTART) || errors.Is(err, unix.EINTR)
+		if !hindered {
 			return err
 		}
+		if time.Now().After(end) {
+			return fmt.Errorf("somebody else changes the firewall's rules without a pause, and has done so for %s: %w", patience, err)
+		}
+		time.Sleep(rand.N(pause))
 	}
-	return err
 }
 
+// tryPut sends the transaction once.
 func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) error {
-	// If anything changes after this has been read, the transaction fails.
-	generation, err := k.conn.GetGen()
-	if err != nil {
-		return err
+	if replaced == t.Name {
+		replaced = ""
 	}
-	old, err := k.find(t.Name)
-	if err != nil {
-		return err
+	// If anything changes after what stands has been read, the transaction fails.
+	// A table of one's own nobody else changes, and it is known what is in it.
+	var generation uint32
+	var old *found
+	if k.owned != nil && k.owned.Name == t.Name {
+		old = k.owned.found(k.flags(k.owned))
+	} else {
+		gen, err := k.conn.GetGen()
+		if err != nil {
+			return err
+		}
+		generation = gen.ID
+		if old, err = k.find(t.Name); err != nil {
+			return err
+		}
 	}
 	table := tableNamed(t.Name)
 	table.Flags = k.flags(t)
 	b := &batch{conn: k.conn, table: table, nativeQueue: k.features.NativeQueue}
-	if keep && old.keeps(table.Flags) {
+	switch {
+	case old == nil:
+	case keep && !old.isWall() && !old.isEmpty(), replaced != "":
+		return &TakenError{t.Name}
+	case keep && old.isWall() && old.keeps(table.Flags):
 		k.conn.AddTable(table) // to own it again
 		b.clear(t, old)
-	} else {
-		if old != nil {
-			k.conn.DelTable(table)
-		}
-		old = &found{}
-		k.conn.AddTable(table)
+		b.add(t, windows, old)
+		return k.conn.FlushWithGenID(generation)
+	default:
+		k.conn.DelTable(table)
 	}
-	b.add(t, windows, old)
-	if replaced != "" && replaced != t.Name {
+	k.conn.AddTable(table)
+	b.add(t, windows, &found{})
+	if replaced != "" {
 		k.conn.DelTable(tableNamed(replaced))
 	}
-	return k.conn.FlushWithGenID(generation.ID)
+	return k.conn.FlushWithGenID(generation)
+}
+
+// TakenError says that a table is not replaced, as it is not the wall's.
+type TakenError struct{ Table string }
+
+func (e *TakenError) Error() string {
+	return fmt.Sprintf("there is a table inet %s already, which is not this wall's: "+
+		"give table another name in the rule files", e.Table)
+}
+
+// found is what is found of a table that was installed with these flags; what is
+// in its sets is not known.
+func (t *Table) found(flags nftables.TableFlags) *found {
+	f := &found{
+		flags: flags, hooked: true, marked: true,
+		rules: map[string]int{}, shapes: map[string]shape{}, counters: map[string]bool{},
+	}
+	for _, c := range t.chains {
+		f.rules[c.name] = len(c.rules)
+	}
+	for _, s := range t.sets {
+		f.shapes[s.name] = s.shape()
+	}
+	for _, name := range t.counters {
+		f.counters[name] = true
+	}
+	return f
 }
 
 // flags returns the flags that the table is to have.
@@ -107,6 +175,7 @@ func (k *Kernel) flags(t *Table) nftables.TableFlags {
 func (k *Kernel) Remove(name string) (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.owned = nil
 	k.conn.DelTable(tableNamed(name))
 	err := k.conn.Flush()
 	if errors.Is(err, unix.ENOENT) {
@@ -126,56 +195,26 @@ type batch struct {
 }
 
 // clear takes out of a table that stands what the new one has not, and all
-// rules.
+// rules. What is left in old is what stays.
 func (b *batch) clear(t *Table, old *found) {
 	b.conn.FlushTable(b.table)
-	for _, c := range old.chains {
-		if !t.hasChain(c.Name) {
-			b.conn.DelChain(&nftables.Chain{Name: c.Name, Table: b.table})
+	wanted := t.found(0)
+	for name := range old.rules {
+		if _, ok := wanted.rules[name]; !ok {
+			b.conn.DelChain(&nftables.Chain{Name: name, Table: b.table})
 		}
 	}
-	for _, s := range old.sets {
-		if !s.Anonymous && !t.hasSet(old, s) {
-			b.conn.DelSet(&nftables.Set{Name: s.Name, Table: b.table})
-			delete(old.sets, s.Name)
+	for name, shape := range old.shapes {
+		if wanted.shapes[name] != shape || shape.constant {
+			b.conn.DelSet(&nftables.Set{Name: name, Table: b.table})
+			delete(old.shapes, name)
 		}
 	}
 	for name := range old.counters {
-		if !t.hasCounter(name) {
+		if !wanted.counters[name] {
 			b.conn.DeleteObject(&nftables.CounterObj{Table: b.table, Name: name})
 		}
 	}
-}
-
-func (t *Table) hasChain(name string) bool {
-	for _, c := range t.chains {
-		if c.name == name {
-			return true
-		}
-	}
-	return false
-}
-
-func (t *Table) hasCounter(name string) bool {
-	for _, c := range t.counters {
-		if c == name {
-			return true
-		}
-	}
-	return false
-}
-
-// hasSet reports whether the table has the same set as one that stands, and
-// means the same by what is in it.
-func (t *Table) hasSet(old *found, s *nftables.Set) bool {
-	for _, want := range t.sets {
-		if want.name == s.Name {
-			return want.elements == nil && !s.Interval && s.HasTimeout && want.dynamic == s.Dynamic &&
-				int(s.KeyType.Bytes) == want.family.length && s.Size == want.size && s.Timeout == want.timeout &&
-				old.lookedUp[s.Name] == want.bits
-		}
-	}
-	return false
 }
 
 // add puts into the transaction all of t that is not there yet. Mistakes in
@@ -192,7 +231,7 @@ func (b *batch) add(t *Table, windows []Window, old *found) {
 	chains := make([]*nftables.Chain, len(t.chains))
 	for i, c := range t.chains {
 		chains[i] = &nftables.Chain{Name: c.name, Table: b.table}
-		if old.chain(c.name) != nil {
+		if _, ok := old.rules[c.name]; ok {
 			continue
 		}
 		if c.name == baseChain {
@@ -219,26 +258,23 @@ func (b *batch) addRule(c *nftables.Chain, r rule) {
 	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: exprs})
 }
 
+// addSet adds a set with the windows that are open in it. In one that stays they
+// are still, each with the time it has left.
 func (b *batch) addSet(s set, windows []Window, old *found) {
-	open := old.open(s.name)
+	if _, stays := old.shapes[s.name]; stays {
+		return
+	}
 	elements := prefixElements(s.elements, true)
 	for _, w := range windows {
-		f := familyOf(w.Source.Addr())
-		if s.name == openSet(w.Door, f) && !open[w.Source.Addr()] {
+		if s.name == openSet(w.Door, familyOf(w.Source.Addr())) {
 			elements = append(elements, nftables.SetElement{Key: w.Source.Addr().AsSlice(), Timeout: w.Left})
 		}
 	}
-	n := &nftables.Set{
+	b.conn.AddSet(&nftables.Set{
 		Table: b.table, Name: s.name, KeyType: s.family.kind, Size: s.size,
 		Interval: s.elements != nil, HasTimeout: s.elements == nil,
 		Dynamic: s.dynamic, Timeout: s.timeout,
-	}
-	switch {
-	case old.sets[s.name] == nil:
-		b.conn.AddSet(n, elements)
-	case len(elements) > 0:
-		b.conn.SetAddElements(n, elements)
-	}
+	}, elements)
 }
 
 // lookup makes an anonymous set of the elements, and the expression that looks

@@ -18,8 +18,9 @@ import (
 type Kernel struct {
 	features Features
 
-	mu   sync.Mutex // a transaction is built and sent as a whole
-	conn *nftables.Conn
+	mu    sync.Mutex // a transaction is built and sent as a whole
+	conn  *nftables.Conn
+	owned *Table // that was installed last, if it is this connection's own
 }
 
 // Window is a door that stands open for a source, as the kernel holds it.
@@ -103,7 +104,8 @@ func (k *Kernel) CloseWindow(table, door string, source packet.Source) (bool, er
 func element(table string, w Window) (*nftables.Set, []nftables.SetElement) {
 	f := familyOf(w.Source.Addr())
 	s := &nftables.Set{Table: tableNamed(table), Name: openSet(w.Door, f), KeyType: f.kind, HasTimeout: true}
-	return s, []nftables.SetElement{{Key: w.Source.Addr().AsSlice(), Timeout: w.Left}}
+	// The kernel takes less than a millisecond for no end at all.
+	return s, []nftables.SetElement{{Key: w.Source.Addr().AsSlice(), Timeout: max(w.Left, time.Millisecond)}}
 }
 
 // Counts are packets that the kernel itself has counted at one door since it

@@ -26,6 +26,8 @@ const RefusedMark = 0x6b6e6f63
 // lets nothing of them pass. It spells "knoe".
 const EndedMark = 0x6b6e6f65
 
+var endedMark = binaryutil.NativeEndian.PutUint32(EndedMark)
+
 // rule is one nftables rule: a row of terms.
 type rule []term
 
@@ -116,12 +118,12 @@ var (
 
 	notEnded = say(fmt.Sprintf("ct mark != %#x", EndedMark),
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
-		unequal(binaryutil.NativeEndian.PutUint32(EndedMark)))
+		unequal(endedMark))
 
 	// Who has a window anew begins anew, even by a flow of the same ports.
 	pardon = say(fmt.Sprintf("ct mark %#x ct mark set 0x00000000", EndedMark),
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1},
-		equal(binaryutil.NativeEndian.PutUint32(EndedMark)),
+		equal(endedMark),
 		&expr.Immediate{Register: 1, Data: make([]byte, 4)},
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true})
 

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -46,8 +48,8 @@ func (k *Kernel) Others(name string) ([]*Standing, error) {
 	return k.walls(func(t string) bool { return t != name })
 }
 
-// walls reads the walls' tables whose name is wanted. A wall's table is known
-// by its chains; what else there is may be large, and is left alone.
+// walls reads the walls' tables whose name is wanted. What else there is may be
+// large, and is left alone.
 func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -65,7 +67,7 @@ func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err erro
 			if err != nil {
 				return err
 			}
-			if f != nil {
+			if f.isWall() {
 				all = append(all, &Standing{c.Table.Name, f.windows, f.groups, f.queues})
 			}
 		}
@@ -88,39 +90,93 @@ func (k *Kernel) Intact(t *Table) (intact bool, err error) {
 
 func (k *Kernel) intact(t *Table) (bool, error) {
 	f, err := k.find(t.Name)
-	if err != nil || !f.keeps(k.flags(t)) {
+	if err != nil || f == nil || !f.keeps(k.flags(t)) || len(f.rules) != len(t.chains) {
 		return false, err
 	}
 	for _, c := range t.chains {
-		if f.rules[c.name] != len(c.rules) {
+		if rules, ok := f.rules[c.name]; !ok || rules != len(c.rules) {
 			return false, nil
 		}
 	}
 	for _, s := range t.sets {
-		if f.sets[s.name] == nil {
+		if f.shapes[s.name] != s.shape() {
 			return false, nil
 		}
 	}
 	standing := Standing{Groups: f.groups, Queues: f.queues}
 	// One without doors names no numbers.
-	return len(f.chains) == len(t.chains) && (len(f.queues) == 0 || standing.Names(t.numbers)), nil
+	return len(f.queues) == 0 || standing.Names(t.numbers), nil
 }
 
 // found is a table in the kernel with all that is in it.
 type found struct {
 	flags    nftables.TableFlags
-	chains   []*nftables.Chain
+	hooked   bool           // where a wall is, and nowhere else
 	rules    map[string]int // how many, by chain
-	sets     map[string]*nftables.Set
+	marked   bool           // they have a mark that only a wall's have
+	shapes   map[string]shape
 	counters map[string]bool
-	lookedUp map[string]int // by set: how many leading bits of an address
 	groups   []uint16
 	queues   []uint16
 	windows  []Window
+
+	lookedUp map[string]int // by set: how many leading bits of an address
 }
 
-// find reads a table. It returns nil if there is none of that name.
+// shape is all of a set but what is in it. Two of the same shape can hold the
+// same windows.
+type shape struct {
+	constant, dynamic bool
+	length            int // of an address, in bytes
+	bits              int // of it that count
+	size              uint32
+	timeout           time.Duration
+}
+
+func (s set) shape() shape {
+	if s.elements != nil {
+		return shape{constant: true, length: s.family.length}
+	}
+	return shape{dynamic: s.dynamic, length: s.family.length, bits: s.bits, size: s.size, timeout: s.timeout}
+}
+
+// isWall reports whether it is a wall's table, or one whose rules were flushed.
+func (f *found) isWall() bool {
+	if f == nil || !f.hooked {
+		return false
+	}
+	rules := 0
+	for _, n := range f.rules {
+		rules += n
+	}
+	_, wall := f.rules[wallChain]
+	return wall && (f.marked || rules == 0)
+}
+
+// isEmpty reports whether nothing is in it that could be anybody's.
+func (f *found) isEmpty() bool {
+	return len(f.rules) == 0 && len(f.shapes) == 0 && len(f.counters) == 0
+}
+
+// keeps reports whether a wall's table can get other contents without being
+// deleted: it has the flags, or can be given them. An owner can be had by a table
+// that has lost its own, and one that stays cannot be made of one that does not.
+func (f *found) keeps(flags nftables.TableFlags) bool {
+	orphan := nftables.TableFlagPersist
+	return f.hooked && (f.flags == flags || f.flags == orphan && flags == orphan|nftables.TableFlagOwner)
+}
+
+// find reads a table. It returns nil if there is none of that name, and ERESTART
+// if that goes while it is read.
 func (k *Kernel) find(name string) (*found, error) {
+	f, err := k.read(name)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("%w: %w", err, unix.ERESTART)
+	}
+	return f, err
+}
+
+func (k *Kernel) read(name string) (*found, error) {
 	table, err := k.conn.ListTableOfFamily(name, nftables.TableFamilyINet)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
@@ -129,27 +185,32 @@ func (k *Kernel) find(name string) (*found, error) {
 		return nil, fmt.Errorf("reading table inet %s: %w", name, err)
 	}
 	f := &found{
-		flags: table.Flags, rules: map[string]int{}, sets: map[string]*nftables.Set{},
+		flags: table.Flags, rules: map[string]int{}, shapes: map[string]shape{},
 		counters: map[string]bool{}, lookedUp: map[string]int{},
 	}
 	chains, err := k.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return nil, fmt.Errorf("listing chains: %w", err)
 	}
+	hooks := 0
 	for _, c := range chains {
 		if c.Table.Name != name {
 			continue
+		}
+		if c.Hooknum != nil {
+			hooks++
+			f.hooked = isHook(c)
 		}
 		rules, err := k.conn.GetRules(table, c)
 		if err != nil {
 			return nil, fmt.Errorf("reading the rules of table inet %s: %w", name, err)
 		}
-		f.chains = append(f.chains, c)
 		f.rules[c.Name] = len(rules)
 		for _, r := range rules {
 			f.note(r.Exprs)
 		}
 	}
+	f.hooked = f.hooked && hooks == 1
 	objects, err := k.conn.GetObjects(table)
 	if err != nil {
 		return nil, fmt.Errorf("reading the counters of table inet %s: %w", name, err)
@@ -164,7 +225,10 @@ func (k *Kernel) find(name string) (*found, error) {
 		return nil, fmt.Errorf("reading the sets of table inet %s: %w", name, err)
 	}
 	for _, s := range sets {
-		f.sets[s.Name] = s
+		if s.Anonymous {
+			continue
+		}
+		f.shapes[s.Name] = f.shapeOf(s)
 		if err := k.readWindows(f, s); err != nil {
 			return nil, err
 		}
@@ -172,8 +236,26 @@ func (k *Kernel) find(name string) (*found, error) {
 	return f, nil
 }
 
-// note collects the groups and queues that a rule names, and by how many leading
-// bits it looks sources up.
+// isHook reports whether a chain hooks in where a wall does.
+func isHook(c *nftables.Chain) bool {
+	return c.Name == baseChain && c.Type == nftables.ChainTypeFilter && *c.Hooknum == *nftables.ChainHookPrerouting &&
+		c.Priority != nil && *c.Priority == *nftables.ChainPriorityMangle &&
+		c.Policy != nil && *c.Policy == nftables.ChainPolicyAccept
+}
+
+// shapeOf returns the shape of a set. By how many bits of an address it tells
+// sources apart is not in the set, but in the rules that look it up.
+func (f *found) shapeOf(s *nftables.Set) shape {
+	if !s.HasTimeout {
+		return shape{constant: s.Interval, length: int(s.KeyType.Bytes), size: s.Size}
+	}
+	return shape{
+		dynamic: s.Dynamic, length: int(s.KeyType.Bytes), bits: f.lookedUp[s.Name], size: s.Size, timeout: s.Timeout,
+	}
+}
+
+// note collects the groups and queues that a rule names, by how many leading
+// bits it looks sources up, and whether it has a wall's mark.
 func (f *found) note(exprs []expr.Any) {
 	mask := 0 // leading bits of the value that was loaded last
 	for _, e := range exprs {
@@ -182,6 +264,8 @@ func (f *found) note(exprs []expr.Any) {
 			mask = int(e.Len) * 8
 		case *expr.Bitwise:
 			mask = leadingOnes(e.Mask)
+		case *expr.Cmp:
+			f.marked = f.marked || bytes.Equal(e.Data, endedMark)
 		case *expr.Lookup:
 			f.lookedUp[e.SetName] = mask
 		case *expr.Log:
@@ -206,8 +290,7 @@ func leadingOnes(mask []byte) (n int) {
 	return n
 }
 
-// readWindows reads the windows that a set holds. How long their sources'
-// prefixes are is not in the elements, but in the rules that look them up.
+// readWindows reads the windows that a set holds.
 func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 	door, family, ok := doorOfSet(s.Name)
 	length, known := f.lookedUp[s.Name]
@@ -219,6 +302,12 @@ func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 		return fmt.Errorf("reading the windows of the door %s: %w", door, err)
 	}
 	for _, e := range elements {
+		if e.Timeout == 0 && e.Expires == 0 {
+			// Somebody has put in what never ends. A wall's set has no such window, and
+			// is made anew.
+			f.shapes[s.Name] = shape{}
+			continue
+		}
 		if addr, ok := netip.AddrFromSlice(e.Key); ok && e.Expires > 0 {
 			f.windows = append(f.windows, Window{door, packet.Source{Prefix: netip.PrefixFrom(addr, length)}, e.Expires})
 		}
@@ -234,48 +323,4 @@ func doorOfSet(name string) (string, family, bool) {
 		}
 	}
 	return "", family{}, false
-}
-
-// keeps reports whether the table can get other contents without being deleted:
-// it hooks in where the wall does and nowhere else, and has the flags, or can be
-// given them. An owner can be had by a table that has lost its own, and one
-// that stays cannot be made of one that does not.
-func (f *found) keeps(flags nftables.TableFlags) bool {
-	orphan := nftables.TableFlagPersist
-	if f == nil || f.flags != flags && (f.flags != orphan || flags != orphan|nftables.TableFlagOwner) {
-		return false
-	}
-	hooked := false
-	for _, c := range f.chains {
-		if c.Hooknum == nil {
-			continue
-		}
-		if c.Name != baseChain || c.Type != nftables.ChainTypeFilter || *c.Hooknum != *nftables.ChainHookPrerouting ||
-			c.Priority == nil || *c.Priority != *nftables.ChainPriorityMangle ||
-			c.Policy == nil || *c.Policy != nftables.ChainPolicyAccept {
-			return false
-		}
-		hooked = true
-	}
-	return hooked
-}
-
-func (f *found) chain(name string) *nftables.Chain {
-	for _, c := range f.chains {
-		if c.Name == name {
-			return c
-		}
-	}
-	return nil
-}
-
-// open returns the sources whose window a set holds.
-func (f *found) open(set string) map[netip.Addr]bool {
-	open := map[netip.Addr]bool{}
-	for _, w := range f.windows {
-		if openSet(w.Door, familyOf(w.Source.Addr())) == set {
-			open[w.Source.Addr()] = true
-		}
-	}
-	return open
 }

@@ -12,8 +12,8 @@ import (
 
 // Change is what somebody else has done to tables.
 type Change struct {
-	// Tables are those of the family inet whose rules, chains, sets or counters
-	// are no longer what they were. It is empty if the kernel's account of it was
+	// Tables are those of the family inet in which anything is no longer what it
+	// was. It is empty if the kernel's account of it was
 	// lost: then any may have changed.
 	Tables []string
 	// By is the name and the id of the process that did it, if that is known.
@@ -28,8 +28,8 @@ type Watcher struct {
 }
 
 // Watch tells changed of each transaction that is not k's own, as soon as the
-// kernel has committed it, and failed when that can no longer be heard. What
-// comes and goes in sets is not told of.
+// kernel has committed it, and failed when that can no longer be heard. What rules
+// put into sets, and what leaves them when its time is up, is no transaction's.
 func (k *Kernel) Watch(changed func(Change), failed func(error)) (*Watcher, error) {
 	own, err := k.conn.GetPortID()
 	if err != nil {
@@ -95,12 +95,12 @@ func (w *Watcher) read(own uint32, changed func(Change), failed func(error)) {
 }
 
 // changedTable returns the name of the table that a message is about, if it is
-// about one of the family inet, and about more than what is in a set.
+// about one of the family inet.
 func changedTable(m netlink.Message) (name string, ok bool) {
 	switch m.Header.Type & 0xff {
 	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN,
 		unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE, unix.NFT_MSG_NEWSET, unix.NFT_MSG_DELSET,
-		unix.NFT_MSG_NEWOBJ, unix.NFT_MSG_DELOBJ:
+		unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM, unix.NFT_MSG_NEWOBJ, unix.NFT_MSG_DELOBJ:
 	default:
 		return "", false
 	}

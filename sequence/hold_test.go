@@ -219,3 +219,82 @@ func TestHoldHandsBackThePacket(t *testing.T) {
 		})
 	})
 }
+
+func TestClearedHoldIsEmptyAndNamesTheLastThatWaited(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		added    int
+		released []int
+		want     uint32
+		ok       bool
+	}{
+		{"nothing", 0, nil, 0, false},
+		{"some", 4, nil, 13, true},
+		{"the last is released", 4, []int{3}, 12, true},
+		{"only the first waits", 4, []int{1, 2, 3}, 10, true},
+		{"all are released", 4, []int{0, 1, 2, 3}, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := sequence.NewHold(hold, 5)
+				// So that it wraps around.
+				h.Add(1, connection(1), time.Now())
+				h.Add(2, connection(2), time.Now())
+				time.Sleep(hold)
+				expectDue(t, h, 1, 2)
+				for id := range tt.added {
+					h.Add(10+uint32(id), connection(id), time.Now())
+				}
+				for _, n := range tt.released {
+					release(h, from(n))
+				}
+				if last, ok := h.Clear(); last != tt.want || ok != tt.ok {
+					t.Errorf("Clear = %d, %t, want %d, %t", last, ok, tt.want, tt.ok)
+				}
+				if _, ok := h.Next(); ok || h.Len() != 0 {
+					t.Errorf("%d wait", h.Len())
+				}
+				if got := release(h, anyPacket); got != nil {
+					t.Errorf("released: %d", got)
+				}
+				if last, ok := h.Clear(); ok {
+					t.Errorf("Clear, once more: %d", last)
+				}
+				for id := range uint32(5) {
+					if !h.Add(20+id, connection(5), time.Now()) {
+						t.Errorf("no room for %d", id)
+					}
+				}
+				time.Sleep(hold)
+				expectDue(t, h, 20, 21, 22, 23, 24)
+			})
+		})
+	}
+}
+
+func TestHoldMayChangeHowLongPacketsWait(t *testing.T) {
+	for _, wait := range []time.Duration{hold / 2, hold * 2} {
+		synctest.Test(t, func(t *testing.T) {
+			h := sequence.NewHold(hold, 8)
+			start := time.Now()
+			h.Add(1, connection(1), time.Now())
+			time.Sleep(hold / 4)
+			h.Add(2, connection(2), time.Now())
+			h.SetWait(wait)
+			if next, ok := h.Next(); !ok || next.Sub(start) != wait {
+				t.Errorf("Next = %s, %t, want %s", next.Sub(start), ok, wait)
+			}
+			time.Sleep(wait - hold/4 - 1)
+			expectDue(t, h)
+			time.Sleep(time.Nanosecond)
+			expectDue(t, h, 1)
+			h.Add(3, connection(3), time.Now())
+			time.Sleep(hold / 4)
+			expectDue(t, h, 2)
+			time.Sleep(wait - hold/4 - 1)
+			expectDue(t, h)
+			time.Sleep(time.Nanosecond)
+			expectDue(t, h, 3)
+		})
+	}
+}

@@ -230,6 +230,7 @@ func (a *modelAttempt) public() sequence.Attempt {
 type trial struct {
 	*testing.T
 	doors   []sequence.Door
+	known   []int // which of trialDoors they are, and -1 for others
 	tracker *sequence.Tracker
 	model   *model
 	now     time.Time
@@ -259,8 +260,12 @@ var trialSources = []netip.Addr{alice, bob, alice6, bob6, carol6}
 func newTrial(t *testing.T, most int) *trial {
 	doors := trialDoors()
 	epoch := time.Unix(1, 0)
+	known := make([]int, len(doors))
+	for i := range known {
+		known[i] = i
+	}
 	return &trial{
-		T: t, doors: doors, now: epoch,
+		T: t, doors: doors, known: known, now: epoch,
 		tracker: sequence.NewTracker(doors, reorder, most, epoch),
 		model:   &model{doors: doors, most: most},
 	}
@@ -301,6 +306,85 @@ func (t *trial) check() {
 	got, want := slices.Collect(t.tracker.All(t.now)), t.model.All(t.now)
 	if !slices.Equal(got, want) {
 		t.Fatalf("under way (-want +got):\n%s", cmp.Diff(want, got, compareSources))
+	}
+}
+
+// pass has another Tracker take over, which knows some of the doors, in another
+// order, and may have places for more or fewer attempts. The model forgets the
+// rest.
+func (t *trial) pass(random *rand.Rand) {
+	t.Helper()
+	all := trialDoors()
+	var doors []sequence.Door
+	var chosen []int // of all doors
+	for _, i := range random.Perm(len(all))[:1+random.IntN(len(all))] {
+		doors = append(doors, all[i])
+		chosen = append(chosen, i)
+	}
+	if random.IntN(3) == 0 { // one that nobody knows, with more steps
+		doors = append(doors, door(1, 2, 3, 4, 5, 6, 7, 8))
+		chosen = append(chosen, -1)
+	}
+	doorOf := func(door int) int {
+		if t.known[door] < 0 {
+			return -1
+		}
+		return slices.Index(chosen, t.known[door])
+	}
+	most := 1 + random.IntN(64)
+	next := sequence.NewTracker(doors, reorder, most, t.now.Add(-time.Duration(random.IntN(3))*time.Hour))
+	next.Inherit(t.tracker, doorOf)
+
+	m := &model{doors: doors, most: most}
+	for _, a := range t.model.attempts {
+		if i := doorOf(a.door); i >= 0 {
+			a.door = i
+			m.add(a)
+		}
+	}
+	t.tracker, t.model, t.doors, t.known = next, m, doors, chosen
+	t.check()
+}
+
+// Attempts do not notice that another Tracker follows them from then on.
+func TestATrackerGoesOnWhereAnotherHasStopped(t *testing.T) {
+	t.Logf("run again with -seed=%d", *seed)
+	random := rand.New(rand.NewPCG(*seed, 1000))
+	trial := newTrial(t, 64)
+	completed, evicted := 0, uint64(0)
+	for range 20_000 {
+		door := random.IntN(len(trial.doors))
+		steps := trial.doors[door].Steps
+		addr := trialSources[random.IntN(len(trialSources))]
+		source := uint16(random.IntN(6))
+		passed := false
+		for step := range steps {
+			if random.IntN(4) == 0 {
+				step = random.IntN(len(steps))
+			}
+			out := trial.knock(door, packet.Packet{Source: addr, Port: steps[step], SourcePort: source})
+			trial.check()
+			if out.Progress == sequence.Completed && passed {
+				completed++
+			}
+			trial.now = trial.now.Add(pause(6 + random.IntN(58)))
+			if random.IntN(16) == 0 {
+				was := trial.known[door]
+				trial.pass(random)
+				evicted += trial.tracker.Evicted()
+				if door = slices.Index(trial.known, was); was < 0 || door < 0 {
+					break
+				}
+				passed = true
+			}
+		}
+		if random.IntN(16) == 0 {
+			trial.expire()
+			trial.check()
+		}
+	}
+	if completed < 100 || evicted < 100 {
+		t.Errorf("%d attempts were completed at a later Tracker, and %d gave way: too few", completed, evicted)
 	}
 }
 

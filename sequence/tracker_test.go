@@ -696,3 +696,62 @@ func TestReasonString(t *testing.T) {
 		}
 	}
 }
+
+func TestATrackerThatInheritsGoesOnAtTheDoorsThatAreTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ssh, web := door(7000, 8000, 9000), door(7001, 8001)
+		former := newTracker(ssh, web)
+		a, b := &client{Tracker: former, addr: alice}, &client{Tracker: former, addr: bob}
+		begun := time.Now()
+		first := a.dial(tcp(7000))
+		expect(t, "alice begins", a.send(first), advanced(1))
+		expect(t, "bob begins", b.knock(7000, 8000), advanced(2))
+		former.Knock(1, a.dial(tcp(7001)), time.Now())
+		time.Sleep(time.Second)
+		expect(t, "alice goes on", a.knock(9000), early(1))
+
+		mail := door(1, 2, 3, 4, 5)
+		tracker := sequence.NewTracker([]sequence.Door{mail, ssh}, reorder, 16, time.Now())
+		tracker.Inherit(former, func(door int) int { return []int{1, -1}[door] })
+		if err := tracker.Check(); err != nil {
+			t.Fatal(err)
+		}
+		want := []sequence.Attempt{
+			{Door: 1, Source: single(bob), Step: 2, Started: begun},
+			{Door: 1, Source: single(alice), Step: 1, Started: begun},
+		}
+		if diff := cmp.Diff(want, slices.Collect(tracker.All(time.Now())), compareSources); diff != "" {
+			t.Errorf("under way (-want +got):\n%s", diff)
+		}
+		at := func(p packet.Packet) sequence.Outcome { return tracker.Knock(1, p, time.Now()) }
+		expect(t, "a knock that the former one has heard", at(first), nothing(1))
+		expect(t, "what was early counts", at(a.dial(tcp(8000))), completed(3))
+		time.Sleep(4 * time.Second)
+		expect(t, "bob's time has run on", at(b.dial(tcp(9000))), completed(3))
+		time.Sleep(time.Nanosecond)
+		ended := 0
+		tracker.Expire(time.Now(), func(sequence.Attempt) { ended++ })
+		if ended != 0 || tracker.Len() != 0 {
+			t.Errorf("%d attempts ended, %d are left", ended, tracker.Len())
+		}
+	})
+}
+
+func TestATrackerWithFewerPlacesInheritsTheNewest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := door(7000, 8000)
+		former := newTracker(d)
+		for _, addr := range []netip.Addr{alice, bob, alice6} {
+			(&client{Tracker: former, addr: addr}).knock(7000)
+			time.Sleep(time.Millisecond)
+		}
+		tracker := sequence.NewTracker([]sequence.Door{d}, reorder, 2, time.Now())
+		tracker.Inherit(former, func(door int) int { return door })
+		if tracker.Len() != 2 || tracker.Evicted() != 1 {
+			t.Errorf("%d attempts, %d gave way", tracker.Len(), tracker.Evicted())
+		}
+		for addr, want := range map[netip.Addr]sequence.Outcome{alice6: completed(2), bob: completed(2)} {
+			expect(t, addr.String(), (&client{Tracker: tracker, addr: addr, connections: 9}).knock(8000), want)
+		}
+	})
+}

@@ -28,14 +28,14 @@ which ends them, too, whether a window is open or not.`,
 		}
 		out := c.OutOrStdout()
 		if closed.Closed {
-			fmt.Fprintf(out, "%s is closed for %s\n", closed.Door, closed.Source)
+			_, err = fmt.Fprintf(out, "%s is closed for %s\n", closed.Door, closed.Source)
 		} else {
-			fmt.Fprintf(out, "%s was not open for %s\n", closed.Door, closed.Source)
+			_, err = fmt.Fprintf(out, "%s was not open for %s\n", closed.Door, closed.Source)
 		}
 		if *sessions {
-			fmt.Fprintf(out, "%s ended\n", count(closed.Ended, "connection"))
+			_, err = fmt.Fprintf(out, "%s ended\n", count(closed.Ended, "connection"))
 		}
-		return nil
+		return err
 	}
 	return c
 }

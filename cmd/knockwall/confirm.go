@@ -12,9 +12,9 @@ func confirmCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "confirm",
 		Short: "Keep the rules that are on trial",
-		Long: `confirm ends the trial that run --confirm or reload --confirm has begun: what is in
-force stays. Type it from a connection that you made after the trial began, as
-then you know that you can get in.`,
+		Long: `confirm ends the trial that run --confirm or reload --confirm has begun: what is
+in force stays. Type it from a connection that you made after the trial began,
+as then you know that you can get in.`,
 		Example: `  sudo knockwall confirm`,
 		Args:    noArguments,
 	}
@@ -23,8 +23,8 @@ then you know that you can get in.`,
 		if err := control.NewClient(*path).Confirm(c.Context()); err != nil {
 			return err
 		}
-		fmt.Fprintln(c.OutOrStdout(), "The rules stay in force.")
-		return nil
+		_, err := fmt.Fprintln(c.OutOrStdout(), "The rules stay in force.")
+		return err
 	}
 	return c
 }

@@ -15,10 +15,10 @@ func downCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "down",
 		Short: "Take the wall down, daemon or no daemon",
-		Long: `down takes the wall down: every port answers again as it would without knockwall.
-A daemon that listens at --control does it itself, and ends. Where none does, down
-removes the tables that daemons have left standing, for which it needs root, or
-the capability CAP_NET_ADMIN. It needs no rule files.`,
+		Long: `down takes the wall down: every port answers again as it would without
+knockwall. A daemon that listens at --control does it itself, and ends. Where
+none does, down removes the tables that daemons have left standing, for which it
+needs root, or the capability CAP_NET_ADMIN. It needs no rule files.`,
 		Example: `  sudo knockwall down`,
 		Args:    noArguments,
 	}
@@ -61,6 +61,8 @@ func removeTables(c *cobra.Command, path string) error {
 				return fmt.Errorf("a daemon minds the table inet %s, and does not listen at %s: name its socket with --control, or end it", w.Table, path)
 			}
 		}
+	}
+	for _, w := range walls {
 		if _, err := kernel.Remove(w.Table); err != nil {
 			return err
 		}

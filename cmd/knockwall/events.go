@@ -15,8 +15,8 @@ func eventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Show what happens at the doors",
 		Long: `events shows the audit trail: the last 1,000 events since the daemon started, a
-line for each, and with --follow those that come, until Ctrl-C. Knocks and refusals
-are summed up by source and door.
+line for each, and with --follow those that come, until Ctrl-C. Knocks and
+refusals are summed up by source and door.
 
 With --json each line is what GET /v1/events on the control socket answers.`,
 		Example: `  sudo knockwall events

@@ -75,6 +75,9 @@ func warnOfLockout(w io.Writer, c *ruleset.Config, s session, onTrial bool) {
 		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 	}
 	from := s.client.Addr()
+	if from.IsLoopback() { // which is never judged
+		return
+	}
 	var doors []string
 	for _, d := range c.Doors {
 		if d.Guards(packet.Port{Number: s.server.Port(), Protocol: packet.TCP}) &&
@@ -88,9 +91,13 @@ func warnOfLockout(w io.Writer, c *ruleset.Config, s session, onTrial bool) {
 	if len(doors) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "You are here by ssh, from %s to port %d, which is about to close: the door %s\n"+
-		"hides it. This session goes on, but the next one has to knock. Stay connected\n"+
-		"until you have tried that from another terminal.\n", from, s.server.Port(), strings.Join(doors, ", "))
+	hides := "the door " + doors[0] + "\nhides"
+	if len(doors) > 1 {
+		hides = "the doors\n" + strings.Join(doors, ", ") + " hide"
+	}
+	fmt.Fprintf(w, "You are here by ssh, from %s to port %d, which is about to close: %s "+
+		"it. This session goes on, but the next one has to knock. Stay connected\n"+
+		"until you have tried that from another terminal.\n", from, s.server.Port(), hides)
 	if onTrial {
 		fmt.Fprintln(w, "The wall is on trial: it goes again unless `knockwall confirm` comes in time.")
 		return

@@ -46,7 +46,8 @@ func run(ctx context.Context, arguments []string, stdin io.Reader, stdout, stder
 	}
 	code := exitFailed
 	var wrong *usageError
-	if errors.As(err, &wrong) {
+	var request *control.RequestError
+	if errors.As(err, &wrong) || errors.As(err, &request) {
 		code = exitUsage
 	}
 	if !errors.Is(err, errSaid) {
@@ -89,6 +90,9 @@ open for that one source, for new connections, for a short time.`,
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 			kind, _ := pflag.UnquoteUsage(wrong.GetFlag())
+			if kind == "" {
+				kind = "true or false"
+			}
 			err = fmt.Errorf("--%s takes %s, and not %q", wrong.GetFlag().Name, kind, wrong.GetValue())
 		}
 		return usage("%w. See %q", err, c.CommandPath()+" --help")

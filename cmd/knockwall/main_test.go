@@ -3,23 +3,28 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
 )
 
-// TestMain lets the scripts run this binary as knockwall.
+// TestMain lets the scripts and tests run this binary as knockwall, and as another
+// program.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"knockwall": main})
+	testscript.Main(m, map[string]func(){"knockwall": main, "session": tellSession})
 }
 
 // TestScripts pins what a user sees of the commands that need no privilege.
@@ -34,6 +39,8 @@ func TestScripts(t *testing.T) {
 			"unprivileged": unprivileged,
 			"deadsocket":   deadSocket,
 			"service":      service,
+			"daemon":       fakeDaemon,
+			"asked":        asked,
 		},
 		Condition: func(name string) (bool, error) {
 			if name == "root" {
@@ -130,6 +137,74 @@ func service(ts *testscript.TestScript, neg bool, args []string) {
 			}()
 		}
 	}()
+}
+
+// fakeDaemon listens at a control socket, and answers as files say whose names
+// follow, each with a line of a method, a path and a status code, and then the
+// body:
+//
+//	daemon $RUN/control.sock status.http
+//
+// Requests are written down in requests.txt.
+func fakeDaemon(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: daemon PATH FILE...")
+	}
+	type answer struct {
+		code int
+		body string
+	}
+	answers := map[string]answer{}
+	for _, name := range args[1:] {
+		first, body, _ := strings.Cut(ts.ReadFile(name), "\n")
+		fields := strings.Fields(first)
+		if len(fields) != 3 {
+			ts.Fatalf("%s: no method, path and code in %q", name, first)
+		}
+		code, err := strconv.Atoi(fields[2])
+		ts.Check(err)
+		answers[fields[0]+" "+fields[1]] = answer{code, body}
+	}
+	requests, err := os.Create(ts.MkAbs("requests.txt"))
+	ts.Check(err)
+	var mu sync.Mutex
+	l, err := net.Listen("unix", args[0])
+	ts.Check(err)
+	server := &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		b, _ := io.ReadAll(r.Body)
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintln(requests, strings.TrimSpace(r.Method+" "+r.RequestURI+" "+string(b)))
+		a, ok := answers[r.Method+" "+r.RequestURI]
+		if !ok {
+			a = answer{http.StatusTeapot, `{"error": "the script says nothing of this"}`}
+		}
+		rw.WriteHeader(a.code)
+		_, _ = io.WriteString(rw, a.body)
+	})}
+	go func() { _ = server.Serve(l) }()
+	ts.Defer(func() {
+		server.Close()
+		requests.Close()
+	})
+}
+
+// asked waits until the daemon has been asked so many times.
+func asked(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: asked TIMES")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		got := strings.Count(ts.ReadFile("requests.txt"), "\n")
+		if got >= want {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("asked %d times, want %d", got, want)
+		}
+	}
 }
 
 // commands returns all commands that a user can name.

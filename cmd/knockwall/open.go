@@ -30,8 +30,8 @@ whatever becomes of the daemon.`,
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(c.OutOrStdout(), "%s is open for %s, for %s\n", w.Door, w.Source, inSeconds(w.LeftSeconds))
-		return nil
+		_, err = fmt.Fprintf(c.OutOrStdout(), "%s is open for %s, for %s\n", w.Door, w.Source, inSeconds(w.LeftSeconds))
+		return err
 	}
 	return c
 }

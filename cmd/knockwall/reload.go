@@ -14,13 +14,14 @@ func reloadCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reload",
 		Short: "Put new rule files in force",
-		Long: `reload has the daemon read its rule files again, those that run was started with,
-and puts them in force at once: no packet is lost, windows stay open, attempts
-under way go on. If anything is wrong with the files, it says what, changes
-nothing, and ends with exit code 2.
+		Long: `reload has the daemon read its rule files again, those that run was started
+with, and puts them in force at once: no packet is lost, windows stay open,
+attempts under way go on. If anything is wrong with the files, it says what,
+changes nothing, and ends with exit code 2.
 
-With --confirm the new rules are on trial: unless you type knockwall confirm within
-the time, from a connection that you made under them, the former ones return.`,
+With --confirm the new rules are on trial: unless you type knockwall confirm
+within the time, from a connection that you made under them, the former ones
+return.`,
 		Example: `  sudo knockwall reload
   sudo knockwall reload --confirm 2m    # and then, from a new connection:
   sudo knockwall confirm`,
@@ -30,7 +31,7 @@ the time, from a connection that you made under them, the former ones return.`,
 	confirm := confirmFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		trial := ""
-		if *confirm != 0 {
+		if c.Flags().Changed("confirm") {
 			if err := control.CheckTrial(*confirm); err != nil {
 				return usage("--confirm: %w", err)
 			}
@@ -46,12 +47,13 @@ the time, from a connection that you made under them, the former ones return.`,
 			return err
 		}
 		fmt.Fprint(c.ErrOrStderr(), reloaded.Warnings)
-		fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", count(reloaded.Doors, "door"))
-		if *confirm != 0 {
-			fmt.Fprintf(c.OutOrStdout(), "The former ones return at %s, unless `knockwall confirm` comes first.\n",
+		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", count(reloaded.Doors, "door"))
+		if trial != "" {
+			_, err = fmt.Fprintf(c.OutOrStdout(), "The former ones return at %s, unless `knockwall confirm` comes first. The files\n"+
+				"are not put back: a daemon that is started again reads what is in them.\n",
 				time.Now().Add(*confirm).Format(time.TimeOnly))
 		}
-		return nil
+		return err
 	}
 	return c
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,9 +35,10 @@ When run ends, the wall stays: open windows admit until their time is up, and
 strangers are refused. With on_stop = "remove" in the rule files it goes, too.
 To take it down: knockwall down.
 
-With --confirm the wall is on trial: unless you type knockwall confirm within the
-time, from a connection that you made through it, it goes again. Put up a wall on
-a distant machine in no other way.`,
+With --confirm the wall is on trial: unless you type knockwall confirm within
+the time, from a connection that you made through it, it goes again. Put up the
+first wall on a distant machine in no other way. Where one stands already, start
+without, and try new rules with reload --confirm.`,
 		Example: `  sudo knockwall run --config ssh.hcl --confirm 2m
   sudo knockwall run    # every *.hcl in /etc/knockwall.d`,
 		Args: noArguments,
@@ -45,7 +47,7 @@ a distant machine in no other way.`,
 	path := controlFlag(c)
 	confirm := confirmFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if *confirm != 0 {
+		if c.Flags().Changed("confirm") {
 			if err := control.CheckTrial(*confirm); err != nil {
 				return usage("--confirm: %w", err)
 			}
@@ -102,10 +104,15 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 
 	// The wall is what the daemon is for. It goes on if nobody can ask about it.
 	asked := make(chan struct{})
+	serving, stopServing := context.WithCancel(context.Background()) // until all that happens can be heard of
+	defer stopServing()
 	go func() {
 		defer close(asked)
-		err := control.Serve(ctx, listener, control.Daemon{Wall: w, History: history,
+		var reloading sync.Mutex // so that what was read last is in force in the end
+		err := control.Serve(serving, listener, control.Daemon{Wall: w, History: history,
 			Reload: func(confirm time.Duration) (int, string, error) {
+				reloading.Lock()
+				defer reloading.Unlock()
 				config, warnings, err := reread(configPath)
 				if err != nil {
 					return 0, "", err
@@ -118,7 +125,7 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	}()
 	err = w.Run(ctx)
 	_ = systemd.Stopping()
-	stop()
+	stopServing()
 	<-asked
 	return err
 }

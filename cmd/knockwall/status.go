@@ -82,10 +82,10 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 		fmt.Fprintf(out, "It is on trial: without `knockwall confirm` the former state returns in %s.\n", inSeconds(s.Trial.LeftSeconds))
 	}
 	if n := s.Counters.Healed; n > 0 {
-		fmt.Fprintf(out, "Others have changed it, and it was put back: %d times.\n", n)
+		fmt.Fprintf(out, "Others have changed it, and it was put back: %s.\n", count(int(n), "time"))
 	}
 	if n := s.Counters.Lost; n > 0 {
-		fmt.Fprintf(out, "%d packets came faster than they could be read.\n", n)
+		fmt.Fprintf(out, "%s came faster than they could be read.\n", count(int(n), "packet"))
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\nDOOR\tPORTS\tKNOCKS\tOPENED\tACCEPTED\tREFUSED\n")

@@ -5,4 +5,6 @@ const (
 	SumLeading    = sumLeading
 	BufferSize    = bufferSize
 	ClosePatience = closePatience
+	HistorySize   = historySize
+	FollowerSize  = followerSize
 )

@@ -2,6 +2,7 @@ package audit
 
 import (
 	"encoding/json"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -50,22 +51,21 @@ func (h *History) Record(e Event) {
 	}
 }
 
-// take passes an event on, or counts it; it keeps room to say how many it has
-// counted.
+// take passes an event on, or counts it; before the next one that is passed on it
+// says how many it has counted.
 func (f *Follower) take(e Event) {
-	if len(f.events) >= cap(f.events)-1 {
-		f.missed++
-		return
-	}
 	if f.missed > 0 {
-		f.events <- Event{Time: e.Time, Kind: Overloaded, Count: f.missed, Reason: "events came faster than they were read here"}
-		f.missed = 0
-		if len(f.events) >= cap(f.events)-1 {
-			f.missed++
-			return
+		select {
+		case f.events <- Event{Time: e.Time, Kind: Overloaded, Count: f.missed, Reason: "events came faster than they were read here"}:
+			f.missed = 0
+		default:
 		}
 	}
-	f.events <- e
+	select {
+	case f.events <- e:
+	default:
+		f.missed++
+	}
 }
 
 // Past returns the events that are kept, the oldest first.
@@ -138,7 +138,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	}
 	*e = Event{
 		Time: f.Time, Kind: f.Kind, Door: f.Door, Source: f.Source, Port: f.Port, Step: f.Step, Steps: f.Steps,
-		Window: time.Duration(f.WindowSeconds * float64(time.Second)), Count: f.Count, Reason: f.Reason,
+		Window: time.Duration(math.Round(f.WindowSeconds * float64(time.Second))), Count: f.Count, Reason: f.Reason,
 	}
 	return nil
 }

@@ -78,8 +78,9 @@ func (s *Summer) sum(e Event) {
 		s.leading[group]++
 		s.settle(e.Door, e.Source)
 		s.sink.Record(e)
-		e.Count = 0
-		s.sums[key] = &e
+		last := e // which would escape on every way, were it e itself
+		last.Count = 0
+		s.sums[key] = &last
 		return
 	}
 	others := s.sums[group]

@@ -33,6 +33,7 @@ type Client struct {
 func NewClient(path string) *Client {
 	return &Client{path: path, http: http.Client{
 		Transport: &http.Transport{
+			ResponseHeaderTimeout: clientTimeout,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "unix", path)
 			},
@@ -42,6 +43,11 @@ func NewClient(path string) *Client {
 
 // ErrNoDaemon is in the error where nobody listens at the path.
 var ErrNoDaemon = errors.New("no knockwall listens")
+
+// RequestError says that what was asked for is not what it should be.
+type RequestError struct{ err error }
+
+func (e *RequestError) Error() string { return e.err.Error() }
 
 // Status asks for the state of the wall.
 func (c *Client) Status(ctx context.Context) (s wall.Status, err error) {
@@ -140,6 +146,10 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		return nil, fmt.Errorf("the control socket %s is not yours to use: try it with sudo, or join the group that owns it", c.path)
 	case errors.Is(err, syscall.EINVAL):
 		return nil, tooLong(c.path)
+	case c.path == "":
+		return nil, errors.New("--control names no path")
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return nil, fmt.Errorf("who listens at %s hung up: too many ask at once, or the daemon has just ended; try again", c.path)
 	case os.IsTimeout(err):
 		return nil, fmt.Errorf("who listens at %s does not answer: see what became of the daemon", c.path)
 	case err != nil:
@@ -156,5 +166,9 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	if p.Diagnostics != "" {
 		return nil, &RulesError{p.Diagnostics}
 	}
-	return nil, fmt.Errorf("the daemon says: %s", p.Error)
+	err = fmt.Errorf("the daemon says: %s", p.Error)
+	if response.StatusCode == http.StatusBadRequest {
+		err = &RequestError{err}
+	}
+	return nil, err
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
@@ -191,7 +192,7 @@ func TestTheClientSaysWhyThereIsNoAnswer(t *testing.T) {
 			}
 		}()
 		_, err := NewClient(path).Status(context.Background())
-		wantError(t, err, "asking the daemon")
+		wantError(t, err, path, "hung up", "try again")
 	})
 	t.Run("a context that has ended", func(t *testing.T) {
 		path := socket(t)
@@ -279,21 +280,28 @@ func TestTheClientPassesOnWhatIsWrong(t *testing.T) {
 	}
 }
 
-// TestServeEndsWithItsContext asks for nothing that needs a wall.
+// notYet is a daemon whose wall does not stand yet.
+func notYet() Daemon {
+	return Daemon{Wall: wall.New(wall.Edges{}, audit.Sinks{}), History: audit.NewHistory()}
+}
+
 func TestServeEndsWithItsContext(t *testing.T) {
 	path := socket(t)
 	l := listen(t, path)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Serve(ctx, l, nil) }()
+	go func() { done <- Serve(ctx, l, notYet()) }()
 
 	for _, request := range []struct {
 		method, path string
 		want         int
 	}{
-		{http.MethodGet, "/", http.StatusNotFound},
+		{http.MethodGet, "/", http.StatusOK},
 		{http.MethodGet, "/v1/nothing", http.StatusNotFound},
 		{http.MethodPost, "/v1/status", http.StatusMethodNotAllowed},
+		{http.MethodGet, "/v1/status", http.StatusInternalServerError},
+		{http.MethodGet, "/v1/windows", http.StatusOK},
+		{http.MethodPost, "/v1/confirm", http.StatusConflict},
 	} {
 		r, err := http.NewRequest(request.method, "http://knockwall"+request.path, nil)
 		if err != nil {
@@ -321,5 +329,5 @@ func TestServeEndsWithItsContext(t *testing.T) {
 func TestServeReportsAListenerThatFails(t *testing.T) {
 	l := listen(t, socket(t))
 	l.Close()
-	wantError(t, Serve(context.Background(), l, nil), "answering on the control socket")
+	wantError(t, Serve(context.Background(), l, notYet()), "answering on the control socket")
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
@@ -32,22 +33,55 @@ type stillKernel struct {
 	knock   func(prefix string, p packet.Packet)
 
 	mu      sync.Mutex
-	failure error // of Counts
+	failure error // of Counts, and of windows
+	stands  bool
 }
 
-func (k *stillKernel) Install(*ruleset.Table, []ruleset.Window) error { return nil }
+func (k *stillKernel) Install(*ruleset.Table, []ruleset.Window, string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stands = true
+	return nil
+}
 
-func (k *stillKernel) Remove(string) (bool, error) { return true, nil }
+func (k *stillKernel) Restore(*ruleset.Table, []ruleset.Window) error { return k.Install(nil, nil, "") }
+
+func (k *stillKernel) Remove(string) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.stands = false
+	return true, nil
+}
+
+func (k *stillKernel) Intact(*ruleset.Table) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stands, nil
+}
 
 func (*stillKernel) Others(string) ([]*ruleset.Standing, error) { return nil, nil }
 
 func (k *stillKernel) Standing(string) (*ruleset.Standing, error) {
+	if k.windows == nil {
+		return nil, nil
+	}
 	return &ruleset.Standing{Windows: k.windows}, nil
 }
 
-func (k *stillKernel) OpenWindow(string, ruleset.Window) error { return nil }
+func (k *stillKernel) OpenWindow(string, ruleset.Window) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.stands {
+		return errors.New("there is no such table")
+	}
+	return k.failure
+}
 
-func (k *stillKernel) CloseWindow(string, string, packet.Source) (bool, error) { return true, nil }
+func (k *stillKernel) CloseWindow(_, _ string, source packet.Source) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return source != never, k.failure
+}
 
 func (k *stillKernel) Counts(string) (map[string]ruleset.Counts, error) {
 	k.mu.Lock()
@@ -61,9 +95,19 @@ func (k *stillKernel) fail(err error) {
 	k.failure = err
 }
 
+func (k *stillKernel) wallStands() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stands
+}
+
+// never is a source that the kernel has no window of.
+var never = packet.Source{Prefix: netip.MustParsePrefix("192.0.2.99/32")}
+
 // edges are those of a wall behind which nobody listens but it.
 func (k *stillKernel) edges() wall.Edges {
 	free := func(uint16) (bool, error) { return false, nil }
+	three := func(func(sessions.Session) bool) (int, error) { return 3, nil }
 	return wall.Edges{
 		Kernel: k,
 		ListenLog: func(_ uint16, h nflog.Handler) (wall.Log, error) {
@@ -73,37 +117,25 @@ func (k *stillKernel) edges() wall.Edges {
 		ListenQueue: func(nfqueue.Config, nfqueue.Handler) (wall.Queue, error) { return stillSocket{}, nil },
 		LogInUse:    free,
 		QueueInUse:  free,
-		Adopt:       func(func(packet.Port) bool) (int, error) { return 0, nil },
+		Adopt:       three,
+		EndSessions: three,
 	}
 }
 
 type stillSocket struct{}
 
-func (stillSocket) Drained() bool           { return true }
-func (stillSocket) Accept(uint32) error     { return nil }
-func (stillSocket) Repeat(uint32) error     { return nil }
-func (stillSocket) Refuse(uint32) error     { return nil }
-func (stillSocket) RefuseUpTo(uint32) error { return nil }
-func (stillSocket) Close() error            { return nil }
+func (stillSocket) Drained() bool                 { return true }
+func (stillSocket) Accept(uint32) error           { return nil }
+func (stillSocket) Repeat(uint32) error           { return nil }
+func (stillSocket) RepeatUpTo(uint32) error       { return nil }
+func (stillSocket) Refuse(uint32) error           { return nil }
+func (stillSocket) RefuseUpTo(uint32) error       { return nil }
+func (stillSocket) Stats() (nfqueue.Stats, error) { return nfqueue.Stats{}, nil }
+func (stillSocket) Close() error                  { return nil }
 
-type noTrail struct{}
-
-func (noTrail) Record(audit.Event) {}
-
-// served is a wall that answers on a control socket.
-type served struct {
-	kernel *stillKernel
-	wall   *wall.Wall
-	path   string
-	stop   func() error // and wait
-}
-
-func serve(t *testing.T) *served {
-	t.Helper()
-	source := packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}
-	s := &served{kernel: &stillKernel{windows: []ruleset.Window{{Door: "ssh", Source: source, Left: time.Hour}}}}
-	s.wall = wall.New(s.kernel.edges(), noTrail{})
-	err := s.wall.Raise(&ruleset.Config{
+// rules are a configuration with one door.
+func rules() *ruleset.Config {
+	return &ruleset.Config{
 		Wall: ruleset.Wall{Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep, Hold: time.Second, MaxSources: 16},
 		Doors: []ruleset.Door{{
 			Name:            "ssh",
@@ -112,12 +144,67 @@ func serve(t *testing.T) *served {
 			SequenceTimeout: time.Hour,
 			Window:          time.Hour,
 			Closed:          ruleset.Drop,
-			SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
+			SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 64},
 		}},
-	})
-	if err != nil {
+	}
+}
+
+// daemon is what Serve serves, and what is behind it.
+type daemon struct {
+	control.Daemon
+	kernel *stillKernel
+	// reload is what Reload does: put rules in force, unless a test changes it.
+	reload func(confirm time.Duration) (int, string, error)
+	end    func() error // Run, and wait until it has ended
+	ended  chan struct{}
+}
+
+// newDaemon raises a wall over a kernel, and runs it.
+func newDaemon(t testing.TB, k *stillKernel) *daemon {
+	t.Helper()
+	d := &daemon{kernel: k, ended: make(chan struct{})}
+	d.History = audit.NewHistory()
+	d.Wall = wall.New(k.edges(), d.History)
+	d.reload = func(confirm time.Duration) (int, string, error) {
+		if confirm != 0 {
+			return 1, "", d.Wall.Try(rules(), confirm)
+		}
+		return 1, "", d.Wall.Raise(rules())
+	}
+	d.Reload = func(confirm time.Duration) (int, string, error) { return d.reload(confirm) }
+	if err := d.Wall.Raise(rules()); err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var err error
+	go func() {
+		defer close(d.ended)
+		err = d.Wall.Run(ctx)
+	}()
+	d.end = func() error {
+		cancel()
+		<-d.ended
+		return err
+	}
+	t.Cleanup(func() {
+		if err := d.end(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return d
+}
+
+// served is a daemon that answers on a control socket.
+type served struct {
+	*daemon
+	path string
+	stop func() error // Serve, and wait
+}
+
+func serve(t testing.TB) *served {
+	t.Helper()
+	source := packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}
+	s := &served{daemon: newDaemon(t, &stillKernel{windows: []ruleset.Window{{Door: "ssh", Source: source, Left: time.Hour}}})}
 	s.kernel.knock("ssh", packet.Packet{
 		Source: netip.MustParseAddr("192.0.2.2"), SourcePort: 40000, Port: packet.Port{Number: 17001, Protocol: packet.TCP},
 	})
@@ -135,7 +222,7 @@ func serve(t *testing.T) *served {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- control.Serve(ctx, l, s.wall) }()
+	go func() { ended <- control.Serve(ctx, l, s.Daemon) }()
 	s.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-ended
@@ -148,14 +235,30 @@ func serve(t *testing.T) *served {
 	return s
 }
 
+// dial connects to the control socket.
+func (s *served) dial(t testing.TB) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("unix", s.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // ask sends a request as curl would, and returns the answer and its body.
-func (s *served) ask(t *testing.T, method, path string, header http.Header) (*http.Response, string) {
+func (s *served) ask(t testing.TB, method, path, body string) (*http.Response, string) {
+	t.Helper()
+	return s.askWith(t, method, path, body, nil)
+}
+
+func (s *served) askWith(t testing.TB, method, path, body string, header http.Header) (*http.Response, string) {
 	t.Helper()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", s.path)
 	}}
 	defer transport.CloseIdleConnections()
-	request, err := http.NewRequest(method, "http://knockwall"+path, nil)
+	request, err := http.NewRequest(method, "http://knockwall"+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,16 +270,39 @@ func (s *served) ask(t *testing.T, method, path string, header http.Header) (*ht
 		t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
+	answer, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return response, string(body)
+	return response, string(answer)
+}
+
+// wantRefusal checks an answer that is not the one that was asked for: its code,
+// that it says why in JSON, and that this says each of parts.
+func wantRefusal(t testing.TB, response *http.Response, body string, code int, parts ...string) {
+	t.Helper()
+	if response.StatusCode != code {
+		t.Errorf("answered with %s, want %d: %s", response.Status, code, body)
+	}
+	var problem struct {
+		Error string `json:"error"`
+	}
+	if kind := response.Header.Get("Content-Type"); kind != "application/json" {
+		t.Errorf("the answer is %q", kind)
+	}
+	if err := json.Unmarshal([]byte(body), &problem); err != nil || problem.Error == "" {
+		t.Errorf("no error in JSON: %s", body)
+	}
+	for _, part := range parts {
+		if !strings.Contains(problem.Error, part) {
+			t.Errorf("%q does not say %q", problem.Error, part)
+		}
+	}
 }
 
 func TestServeAnswersWithTheStatusOfTheWall(t *testing.T) {
 	s := serve(t)
-	before, err := s.wall.Status()
+	before, err := s.Wall.Status()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +310,7 @@ func TestServeAnswersWithTheStatusOfTheWall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, body := s.ask(t, http.MethodGet, "/v1/status", nil)
+	response, body := s.ask(t, http.MethodGet, "/v1/status", "")
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/json" {
 		t.Errorf("answer: %s, %v", response.Status, response.Header)
 	}
@@ -192,7 +318,7 @@ func TestServeAnswersWithTheStatusOfTheWall(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &asJSON); err != nil {
 		t.Fatalf("%v in\n%s", err, body)
 	}
-	after, err := s.wall.Status()
+	after, err := s.Wall.Status()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,7 +367,7 @@ func TestServePassesOnWhatTheWallCannotTell(t *testing.T) {
 	if err == nil || err.Error() != "the daemon says: the table is gone" {
 		t.Errorf("Status: %v", err)
 	}
-	response, body := s.ask(t, http.MethodGet, "/v1/status", nil)
+	response, body := s.ask(t, http.MethodGet, "/v1/status", "")
 	if response.StatusCode != http.StatusInternalServerError || response.Header.Get("Content-Type") != "application/json" ||
 		body != `{"error":"the table is gone"}`+"\n" {
 		t.Errorf("answer: %s %s", response.Status, body)
@@ -252,39 +378,14 @@ func TestServePassesOnWhatTheWallCannotTell(t *testing.T) {
 	}
 }
 
-func TestServeRefusesWhatItDoesNotKnow(t *testing.T) {
-	s := serve(t)
-	for _, test := range []struct {
-		method, path string
-		header       http.Header
-		want         int
-	}{
-		{http.MethodGet, "/v1/statuses", nil, http.StatusNotFound},
-		{http.MethodGet, "/v2/status", nil, http.StatusNotFound},
-		{http.MethodPost, "/v1/status", nil, http.StatusMethodNotAllowed},
-		{http.MethodDelete, "/v1/status", nil, http.StatusMethodNotAllowed},
-		{http.MethodGet, "/v1/status", http.Header{"Big": {strings.Repeat("x", 64<<10)}}, http.StatusRequestHeaderFieldsTooLarge},
-		{http.MethodGet, "/v1/status", http.Header{"Small": {strings.Repeat("x", 4<<10)}}, http.StatusOK},
-	} {
-		response, body := s.ask(t, test.method, test.path, test.header)
-		if response.StatusCode != test.want {
-			t.Errorf("%s %s: %s, want %d: %s", test.method, test.path, response.Status, test.want, body)
-		}
-	}
-}
-
 func TestServeEndsAndTheClientSaysSo(t *testing.T) {
 	s := serve(t)
 	// A client that is connected and silent does not hold it up.
-	idle, err := net.Dial("unix", s.path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer idle.Close()
+	idle := s.dial(t)
 	if err := s.stop(); err != nil {
 		t.Errorf("Serve: %v", err)
 	}
-	_, err = control.NewClient(s.path).Status(t.Context())
+	_, err := control.NewClient(s.path).Status(t.Context())
 	if err == nil || !strings.HasPrefix(err.Error(), "no knockwall listens at "+s.path) {
 		t.Errorf("Status: %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +32,8 @@ const (
 	maxBody        = 4 << 10
 	maxConnections = 512
 	maxFollowers   = 32
-	shutdownTime   = 2 * time.Second
+	maxAnswering   = 8 // at once, with what may be long
+	patience       = 2 * time.Second
 )
 
 // The bounds of how long a trial takes.
@@ -79,8 +81,7 @@ var page []byte
 
 // Serve answers on l until ctx ends.
 func Serve(ctx context.Context, l net.Listener, d Daemon) error {
-	s := &service{Daemon: d, following: make(chan struct{}, maxFollowers)}
-	c := &crowd{waiting: list.New(), places: map[net.Conn]*list.Element{}}
+	s := newService(d)
 	server := &http.Server{
 		Handler:           s.handler(),
 		ReadTimeout:       clientTimeout,
@@ -88,15 +89,16 @@ func Serve(ctx context.Context, l net.Listener, d Daemon) error {
 		IdleTimeout:       clientTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ReadHeaderTimeout: clientTimeout,
-		ConnState:         c.changed,
+		ConnState:         s.crowd.changed,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connection{}, c) },
 		BaseContext:       func(net.Listener) context.Context { return ctx },
 	}
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(closed)
-		patience, cancel := context.WithTimeout(context.Background(), shutdownTime)
+		wait, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		_ = server.Shutdown(patience) // an answer may be on its way
+		_ = server.Shutdown(wait) // an answer may be on its way
 		server.Close()
 	})
 	err := server.Serve(l)
@@ -111,7 +113,13 @@ func Serve(ctx context.Context, l net.Listener, d Daemon) error {
 
 type service struct {
 	Daemon
+	crowd     *crowd
 	following chan struct{} // one for each who follows
+	answering chan struct{} // one for each long answer that is on its way
+}
+
+func newService(d Daemon) *service {
+	return &service{d, newCrowd(), make(chan struct{}, maxFollowers), make(chan struct{}, maxAnswering)}
 }
 
 func (s *service) handler() http.Handler {
@@ -122,9 +130,9 @@ func (s *service) handler() http.Handler {
 		rw.Header().Set("Content-Type", "text/markdown; charset=utf-8")
 		_, _ = rw.Write(page)
 	})
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-	mux.HandleFunc("GET /v1/status", answer(func(*http.Request) (any, error) { return s.Wall.Status() }))
-	mux.HandleFunc("GET /v1/windows", answer(func(*http.Request) (any, error) { return s.Wall.Windows(), nil }))
+	mux.HandleFunc("GET /metrics", s.long(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP))
+	mux.HandleFunc("GET /v1/status", s.long(answer(func(*http.Request) (any, error) { return s.Wall.Status() })))
+	mux.HandleFunc("GET /v1/windows", s.long(answer(func(*http.Request) (any, error) { return s.Wall.Windows(), nil })))
 	mux.HandleFunc("POST /v1/windows", answer(s.open))
 	mux.HandleFunc("DELETE /v1/windows/{door}/{source...}", answer(s.shut))
 	mux.HandleFunc("POST /v1/reload", answer(s.reload))
@@ -144,33 +152,72 @@ func (s *service) handler() http.Handler {
 	return inJSON(mux)
 }
 
-// inJSON answers in JSON, too, where there is nothing to be had.
+// long bounds how many answers are on their way at once that may have many
+// megabytes, as their readers may be slow.
+func (s *service) long(handler http.HandlerFunc) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		select {
+		case s.answering <- struct{}{}:
+			defer func() { <-s.answering }()
+			handler(rw, r)
+		case <-time.After(patience):
+			fail(rw, http.StatusServiceUnavailable, errors.New("too many ask for this, and read the answer slowly: try again"))
+		case <-r.Context().Done():
+		}
+	}
+}
+
+// inJSON answers in JSON, too, where there is nothing to be had, and sends nobody
+// elsewhere.
 func inJSON(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		handler, pattern := mux.Handler(r)
-		if pattern != "" {
-			mux.ServeHTTP(rw, r)
+		if handler, pattern := mux.Handler(r); pattern == "" {
+			handler.ServeHTTP(&refusal{ResponseWriter: rw, request: r}, r)
 			return
 		}
-		refusal := &refusal{header: rw.Header(), code: http.StatusNotFound}
-		handler.ServeHTTP(refusal, r)
-		text := "there is nothing at " + r.URL.Path + ": GET / says what there is"
-		if refusal.code == http.StatusMethodNotAllowed {
-			text = fmt.Sprintf("%s takes %s, and not %s", r.URL.Path, rw.Header().Get("Allow"), r.Method)
-		}
-		fail(rw, refusal.code, errors.New(text))
+		mux.ServeHTTP(&refusal{ResponseWriter: rw, request: r}, r)
 	})
 }
 
-// refusal takes down what ServeMux would answer.
+// refusal says in JSON what ServeMux would say otherwise.
 type refusal struct {
-	header http.Header
-	code   int
+	http.ResponseWriter
+	request *http.Request
+	refused bool // and what the body would have been is left out
+	code    int  // of a failure whose text is to come
 }
 
-func (r *refusal) Header() http.Header         { return r.header }
-func (r *refusal) WriteHeader(code int)        { r.code = code }
-func (r *refusal) Write(b []byte) (int, error) { return len(b), nil }
+func (r *refusal) WriteHeader(code int) {
+	header, path := r.Header(), r.request.URL.Path
+	ours := strings.HasPrefix(header.Get("Content-Type"), "application/json")
+	switch {
+	case code >= 300 && code < 400, code == http.StatusNotFound && !ours:
+		r.refused = true
+		header.Del("Location")
+		fail(r.ResponseWriter, http.StatusNotFound, fmt.Errorf("there is nothing at %s: GET / says what there is", path))
+	case code == http.StatusMethodNotAllowed && !ours:
+		r.refused = true
+		fail(r.ResponseWriter, code, fmt.Errorf("%s takes %s, and not %s", path, header.Get("Allow"), r.request.Method))
+	case code >= 400 && !ours:
+		r.code = code
+	default:
+		r.ResponseWriter.WriteHeader(code)
+	}
+}
+
+func (r *refusal) Write(b []byte) (int, error) {
+	if r.code != 0 {
+		fail(r.ResponseWriter, r.code, errors.New(strings.Join(strings.Fields(string(b)), " ")))
+		r.refused, r.code = true, 0
+	}
+	if r.refused {
+		return len(b), nil
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap is for [http.ResponseController].
+func (r *refusal) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // badRequest is an error in how something was asked for.
 type badRequest struct{ error }
@@ -178,6 +225,9 @@ type badRequest struct{ error }
 // answer makes a handler that writes what f returns.
 func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(rw).SetReadDeadline(time.Now().Add(patience))
+		}
 		result, err := f(r)
 		if err != nil {
 			fail(rw, codeOf(err), err)
@@ -237,7 +287,10 @@ func readBody(r *http.Request, to any) error {
 	}
 	decoder := json.NewDecoder(bytes.NewReader(b))
 	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(to); err != nil {
+	if err := decoder.Decode(to); err != nil || bytes.TrimSpace(b)[0] != '{' {
+		if err == nil {
+			err = errors.New("it is no object")
+		}
 		return badRequest{fmt.Errorf("the body is not the JSON that is wanted: %w", err)}
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
@@ -271,12 +324,12 @@ func (s *service) open(r *http.Request) (any, error) {
 }
 
 func (s *service) shut(r *http.Request) (any, error) {
-	sessions := false
-	if text := r.URL.Query().Get("sessions"); text != "" {
-		var err error
-		if sessions, err = strconv.ParseBool(text); err != nil {
-			return nil, badRequest{fmt.Errorf("sessions is true or false, and not %q", text)}
-		}
+	if err := readBody(r, &struct{}{}); err != nil {
+		return nil, err
+	}
+	sessions, err := flag(r, "sessions")
+	if err != nil {
+		return nil, err
 	}
 	return s.Wall.Close(r.PathValue("door"), r.PathValue("source"), sessions)
 }
@@ -306,29 +359,48 @@ func (s *service) reload(r *http.Request) (any, error) {
 // CheckTrial says what is wrong with the length of a trial, if anything is.
 func CheckTrial(confirm time.Duration) error {
 	if confirm < minTrial || confirm > maxTrial {
-		return fmt.Errorf("a trial takes %s to %s, and not %s", minTrial, maxTrial, confirm)
+		return fmt.Errorf("a trial takes %.0fs to %.0fh, and not %s", minTrial.Seconds(), maxTrial.Hours(), confirm)
 	}
 	return nil
 }
 
 // events writes a line of JSON for each event.
 func (s *service) events(rw http.ResponseWriter, r *http.Request) {
-	follow := false
-	if text := r.URL.Query().Get("follow"); text != "" {
-		var err error
-		if follow, err = strconv.ParseBool(text); err != nil {
-			fail(rw, http.StatusBadRequest, fmt.Errorf("follow is true or false, and not %q", text))
-			return
-		}
+	follow, err := flag(r, "follow")
+	switch {
+	case err != nil:
+		fail(rw, http.StatusBadRequest, err)
+	case follow:
+		s.follow(rw, r)
+	default:
+		s.long(s.past)(rw, r)
 	}
-	rw.Header().Set("Content-Type", "application/x-ndjson")
+}
+
+// flag reads a parameter that is false if it is left out.
+func flag(r *http.Request, name string) (bool, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return false, nil
+	}
+	value, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, badRequest{fmt.Errorf("%s is true or false, and not %q", name, text)}
+	}
+	return value, nil
+}
+
+func (s *service) past(rw http.ResponseWriter, _ *http.Request) {
+	rw.Header().Set("Content-Type", linesOfJSON)
 	encoder := json.NewEncoder(rw)
-	if !follow {
-		for _, e := range s.History.Past() {
-			_ = encoder.Encode(e)
-		}
-		return
+	for _, e := range s.History.Past() {
+		_ = encoder.Encode(e) // the client may be gone
 	}
+}
+
+const linesOfJSON = "application/x-ndjson"
+
+func (s *service) follow(rw http.ResponseWriter, r *http.Request) {
 	select {
 	case s.following <- struct{}{}:
 		defer func() { <-s.following }()
@@ -336,8 +408,13 @@ func (s *service) events(rw http.ResponseWriter, r *http.Request) {
 		fail(rw, http.StatusServiceUnavailable, fmt.Errorf("%d follow the events already, and no more can", maxFollowers))
 		return
 	}
+	if conn, ok := r.Context().Value(connection{}).(net.Conn); ok {
+		s.crowd.exempt(conn)
+	}
 	past, follower := s.History.Follow()
 	defer follower.Close()
+	rw.Header().Set("Content-Type", linesOfJSON)
+	encoder := json.NewEncoder(rw)
 	stream := http.NewResponseController(rw)
 	send := func(e audit.Event) bool {
 		return stream.SetWriteDeadline(time.Now().Add(clientTimeout)) == nil && encoder.Encode(e) == nil
@@ -350,7 +427,17 @@ func (s *service) events(rw http.ResponseWriter, r *http.Request) {
 	for stream.Flush() == nil {
 		select {
 		case <-r.Context().Done():
-			return
+			// The daemon ends, and what it has said last is to be heard.
+			for {
+				select {
+				case e := <-follower.Events():
+					if !send(e) {
+						return
+					}
+				default:
+					return
+				}
+			}
 		case e := <-follower.Events():
 			if !send(e) {
 				return
@@ -359,36 +446,49 @@ func (s *service) events(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// crowd closes the connection that has waited longest when there are too many.
+// crowd closes the connection on which nothing has happened for longest when
+// there are too many.
 type crowd struct {
-	mu      sync.Mutex
-	count   int
-	waiting *list.List // of net.Conn: connections that have asked for nothing yet, or not again
-	places  map[net.Conn]*list.Element
+	mu     sync.Mutex
+	all    *list.List // of net.Conn
+	places map[net.Conn]*list.Element
 }
+
+func newCrowd() *crowd { return &crowd{all: list.New(), places: map[net.Conn]*list.Element{}} }
 
 // changed is called by [http.Server] whenever the state of a connection changes.
 func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if place := c.places[conn]; place != nil {
-		c.waiting.Remove(place)
-		delete(c.places, conn)
-	}
-	switch state {
-	case http.StateNew:
-		c.count++
-		if c.count > maxConnections {
-			longest := conn
-			if first := c.waiting.Front(); first != nil {
-				longest = first.Value.(net.Conn)
-			}
-			longest.Close() // which ends in StateClosed
+	switch place := c.places[conn]; {
+	case state == http.StateNew:
+		if c.all.Len() >= maxConnections {
+			longest := c.all.Front().Value.(net.Conn)
+			c.leave(longest)
+			longest.Close()
 		}
-		c.places[conn] = c.waiting.PushBack(conn)
-	case http.StateIdle:
-		c.places[conn] = c.waiting.PushBack(conn)
-	case http.StateClosed, http.StateHijacked:
-		c.count--
+		c.places[conn] = c.all.PushBack(conn)
+	case place == nil: // it has left
+	case state == http.StateClosed, state == http.StateHijacked:
+		c.leave(conn)
+	default:
+		c.all.MoveToBack(place)
 	}
 }
+
+// exempt lets a connection stay on which nothing need happen.
+func (c *crowd) exempt(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.places[conn] != nil {
+		c.leave(conn)
+	}
+}
+
+func (c *crowd) leave(conn net.Conn) {
+	c.all.Remove(c.places[conn])
+	delete(c.places, conn)
+}
+
+// connection is the key of a request's connection in its context.
+type connection struct{}

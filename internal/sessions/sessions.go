@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 
 	"github.com/mdlayher/netlink"
@@ -29,13 +30,14 @@ import (
 // still to come.
 const (
 	established = 1
+	synReceived = 3
 	finWait1    = 4
 	finWait2    = 5
 	closeWait   = 8
 	lastAck     = 9
 	closing     = 11
 
-	alive = 1<<established | 1<<finWait1 | 1<<finWait2 | 1<<closeWait | 1<<lastAck | 1<<closing
+	alive = 1<<established | 1<<synReceived | 1<<finWait1 | 1<<finWait2 | 1<<closeWait | 1<<lastAck | 1<<closing
 )
 
 // Of linux/netfilter/nf_conntrack_tcp.h: the state of an established connection,
@@ -49,10 +51,17 @@ const (
 	idleTimeout          = 432000
 )
 
+// Session is a connection that somebody has made to a port.
+type Session struct {
+	Port   packet.Port
+	Local  netip.Addr // that it was made to
+	Here   bool       // which is one of this host's
+	Remote netip.Addr // who has made it
+}
+
 // Adopt makes those TCP connections of this host known to conntrack that are
-// wanted, by their local port and who is at the other end. It returns how many
-// of them were not known before.
-func Adopt(wanted func(local packet.Port, remote netip.Addr) bool) (adopted int, err error) {
+// wanted. It returns how many of them were not known before.
+func Adopt(wanted func(Session) bool) (adopted int, err error) {
 	conn, err := conntrack.Dial(nil)
 	if err != nil {
 		return 0, fmt.Errorf("connecting to conntrack: %w", err)
@@ -64,12 +73,15 @@ func Adopt(wanted func(local packet.Port, remote netip.Addr) bool) (adopted int,
 			return adopted, err
 		}
 		for _, c := range connections {
-			if !wanted(packet.Port{Number: c.local.Port(), Protocol: packet.TCP}, c.remote.Addr()) {
+			if !wanted(c.session()) {
 				continue
 			}
 			switch err := conn.Create(c.flow()); {
 			case err == nil:
 				adopted++
+			case errors.Is(err, unix.EEXIST) && c.established:
+				// What is known may be what is left of an earlier one of the same ports.
+				_ = conn.Update(c.flow())
 			case !errors.Is(err, unix.EEXIST):
 				return adopted, fmt.Errorf("making the connection from %s known to conntrack, "+
 					"for which the kernel needs CONFIG_NF_CT_NETLINK: %w", c.remote, err)
@@ -79,12 +91,15 @@ func Adopt(wanted func(local packet.Port, remote netip.Addr) bool) (adopted int,
 	return adopted, nil
 }
 
-// End ends those established connections that are wanted, by the port that the
-// other end came to and who that is: connections of this host, and those that it
-// forwards. All are marked for the wall to stop; TCP connections of this host are
+// End ends those established connections that are wanted, connections of this host
+// and those that it forwards. All are marked for the wall to stop; TCP connections of this host are
 // closed, too, so that both ends learn of it, where the kernel can
 // (CONFIG_INET_DIAG_DESTROY). It returns how many were marked.
-func End(wanted func(local packet.Port, remote netip.Addr) bool) (ended int, err error) {
+func End(wanted func(Session) bool) (ended int, err error) {
+	here, err := addresses()
+	if err != nil {
+		return 0, err
+	}
 	conn, err := conntrack.Dial(nil)
 	if err != nil {
 		return 0, fmt.Errorf("connecting to conntrack: %w", err)
@@ -97,7 +112,8 @@ func End(wanted func(local packet.Port, remote netip.Addr) bool) (ended int, err
 	for _, f := range flows {
 		// One that this host's side spoke first in, as far as conntrack saw, is
 		// known the other way round.
-		if f.Mark == ruleset.EndedMark || !comesTo(f.TupleOrig, wanted) && !comesTo(f.TupleReply, wanted) {
+		if f.Mark == ruleset.EndedMark || !lives(f) ||
+			!wanted(sessionOf(f.TupleOrig, here)) && !wanted(sessionOf(f.TupleReply, here)) {
 			continue
 		}
 		err := conn.Update(conntrack.Flow{TupleOrig: f.TupleOrig, TupleReply: f.TupleReply, Mark: ruleset.EndedMark})
@@ -115,7 +131,7 @@ func End(wanted func(local packet.Port, remote netip.Addr) bool) (ended int, err
 			return ended, err
 		}
 		for _, c := range connections {
-			if wanted(packet.Port{Number: c.local.Port(), Protocol: packet.TCP}, c.remote.Addr()) {
+			if wanted(c.session()) {
 				_ = destroy(c) // what is marked ends by itself in the end
 			}
 		}
@@ -123,17 +139,54 @@ func End(wanted func(local packet.Port, remote netip.Addr) bool) (ended int, err
 	return ended, nil
 }
 
-// comesTo reports whether packets of a flow's direction go from who is wanted to
-// the port.
-func comesTo(t conntrack.Tuple, wanted func(packet.Port, netip.Addr) bool) bool {
-	return wanted(packet.Port{Number: t.Proto.DestinationPort, Protocol: packet.Protocol(t.Proto.Protocol)}, t.IP.SourceAddress.Unmap())
+// addresses returns those of this host.
+func addresses() (map[netip.Addr]bool, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing this host's addresses: %w", err)
+	}
+	here := map[netip.Addr]bool{}
+	for _, a := range all {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			here[prefix.Addr().Unmap()] = true
+		}
+	}
+	return here, nil
+}
+
+// sessionOf reads one direction of a flow as if it were who made the connection
+// that sends there.
+func sessionOf(t conntrack.Tuple, here map[netip.Addr]bool) Session {
+	local := t.IP.DestinationAddress.Unmap()
+	return Session{
+		Port:   packet.Port{Number: t.Proto.DestinationPort, Protocol: packet.Protocol(t.Proto.Protocol)},
+		Local:  local,
+		Here:   here[local],
+		Remote: t.IP.SourceAddress.Unmap(),
+	}
+}
+
+// lives reports whether a flow has anything to end: TCP connections are
+// remembered for a while after that, from TCP_CONNTRACK_TIME_WAIT of
+// linux/netfilter/nf_conntrack_tcp.h on.
+func lives(f conntrack.Flow) bool {
+	const timeWait = 7
+	return f.ProtoInfo.TCP == nil || f.ProtoInfo.TCP.State < timeWait
 }
 
 // connection is one of this host's, as inet_diag has it.
 type connection struct {
 	local, remote netip.AddrPort
+	established   bool
 	family        uint8
 	id            [48]byte // struct inet_diag_sockid
+}
+
+func (c connection) session() Session {
+	return Session{
+		Port:  packet.Port{Number: c.local.Port(), Protocol: packet.TCP},
+		Local: c.local.Addr(), Here: true, Remote: c.remote.Addr(),
+	}
 }
 
 // destroy closes a connection: SOCK_DESTROY of linux/sock_diag.h.
@@ -202,10 +255,11 @@ func list(family uint8) ([]connection, error) {
 			return netip.AddrFrom16([16]byte(b[:16])).Unmap()
 		}
 		connections = append(connections, connection{
-			family: family,
-			id:     [48]byte(m.Data[4:]),
-			local:  netip.AddrPortFrom(address(m.Data[8:]), binary.BigEndian.Uint16(m.Data[4:])),
-			remote: netip.AddrPortFrom(address(m.Data[24:]), binary.BigEndian.Uint16(m.Data[6:])),
+			established: m.Data[1] == established,
+			family:      family,
+			id:          [48]byte(m.Data[4:]),
+			local:       netip.AddrPortFrom(address(m.Data[8:]), binary.BigEndian.Uint16(m.Data[4:])),
+			remote:      netip.AddrPortFrom(address(m.Data[24:]), binary.BigEndian.Uint16(m.Data[6:])),
 		})
 	}
 	return connections, nil

@@ -11,6 +11,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -45,11 +46,15 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	}
 	if length < ruleset.MinWindow || length > ruleset.MaxWindow {
 		return WindowStatus{}, &request{ErrBadWindow, fmt.Sprintf(
-			"a window is open for %s to %s, and not for %s", ruleset.MinWindow, ruleset.MaxWindow, length)}
+			"a window is open for %s to %.0fh, and not for %s", ruleset.MinWindow, ruleset.MaxWindow.Hours(), length)}
 	}
-	now := time.Now()
-	why := audit.Event{Time: now, Door: door, Source: s, Reason: byHand}
-	if err := w.open(door, s, length, why); err != nil {
+	w.change.Lock()
+	defer w.change.Unlock()
+	if w.lowered {
+		return WindowStatus{}, ErrLowered
+	}
+	why := audit.Event{Time: time.Now(), Door: door, Source: s, Reason: byHand}
+	if err := w.openLocked(door, s, length, why); err != nil {
 		return WindowStatus{}, err
 	}
 	return WindowStatus{Door: door, Source: s, LeftSeconds: seconds(length)}, nil
@@ -79,8 +84,10 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 		return c, err
 	}
 	if endSessions {
-		c.Ended, err = w.edges.EndSessions(func(local packet.Port, remote netip.Addr) bool {
-			return d.Guards(local) && d.SourcePrefix.Of(remote) == s
+		c.Ended, err = w.edges.EndSessions(func(e sessions.Session) bool {
+			behind := e.Here && len(d.To) == 0 ||
+				slices.ContainsFunc(d.To, func(to netip.Prefix) bool { return to.Contains(e.Local) })
+			return behind && d.Guards(e.Port) && d.SourcePrefix.Of(e.Remote) == s
 		})
 		return c, err
 	}
@@ -94,7 +101,13 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 func (w *Wall) shut(door string, source packet.Source) (bool, error) {
 	w.change.Lock()
 	defer w.change.Unlock()
+	if w.lowered {
+		return false, ErrLowered
+	}
 	f := w.current()
+	if f == nil {
+		return false, errNotYet
+	}
 	i := f.doorNamed(door)
 	if i < 0 {
 		return false, errGone
@@ -131,6 +144,9 @@ func (w *Wall) find(door, source string) (*ruleset.Door, packet.Source, error) {
 		for _, d := range f.config.Doors {
 			names = append(names, strconv.Quote(d.Name))
 		}
+		if names == nil {
+			names = []string{"none at all"}
+		}
 		return nil, packet.Source{}, &request{ErrNoDoor, fmt.Sprintf("there is no door %q; there is %s", door, strings.Join(names, ", "))}
 	}
 	d := &f.config.Doors[i]
@@ -141,9 +157,11 @@ func (w *Wall) find(door, source string) (*ruleset.Door, packet.Source, error) {
 	}
 	addr = addr.Unmap()
 	switch {
-	case err != nil, addr.Zone() != "":
+	case err != nil:
 		return nil, packet.Source{}, &request{ErrBadSource, fmt.Sprintf("%q is not an IP address", source)}
-	case addr.IsUnspecified() && !prefix.IsValid(), addr.IsMulticast(), addr.IsLoopback():
+	case addr.Zone() != "":
+		return nil, packet.Source{}, &request{ErrBadSource, fmt.Sprintf("a source has no zone: leave %q out of %s", "%"+addr.Zone(), source)}
+	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLoopback(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return nil, packet.Source{}, &request{ErrBadSource, fmt.Sprintf("nobody comes to a door from %s", addr)}
 	}
 	s := d.SourcePrefix.Of(addr)

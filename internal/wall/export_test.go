@@ -1,9 +1,10 @@
 package wall
 
-// The times that the tests are about.
+// The times and numbers that the tests are about.
 const (
-	SweepInterval = sweepInterval
-	Patience      = patience
+	SweepInterval    = sweepInterval
+	Patience         = patience
+	StrangersWaiting = strangersWaiting
 )
 
 // Locked reports whether somebody holds the lock on the wall's notes.

@@ -3,6 +3,7 @@ package wall_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"maps"
 	"net/netip"
 	"os"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
@@ -41,19 +43,42 @@ type kernel struct {
 	calls   []string // that change something
 	batches int      // verdicts on all packets up to one
 	singles int      // all other verdicts
-	adopted int
+	// ownership: tables have owners, whom nobody can tamper with, and a trial's
+	// goes with its owner.
+	ownership   bool
+	watchers    []*watcher
+	connections []connection
+	adopted     int        // times that connections were adopted
+	wanted      sessionsOf // those that were adopted last
+	ending      sessionsOf // those that were ended last
 
 	// intercept is asked before every call what to answer, if not as always. The
 	// kernel is not locked meanwhile, so that it may wait, and send packets.
 	intercept func(call string) error
 }
 
+// connection is one that is established.
+type connection struct {
+	local  packet.Port
+	remote netip.Addr
+}
+
+type sessionsOf = func(sessions.Session) bool
+
+// session is one that somebody has made to this host.
+func session(port packet.Port, remote netip.Addr) sessions.Session {
+	return sessions.Session{Port: port, Local: server, Here: true, Remote: remote}
+}
+
 // table is what stands in the kernel.
 type table struct {
-	config  *ruleset.Config
-	numbers ruleset.Numbers
-	windows map[opening]time.Time // until when
-	counts  map[string]ruleset.Counts
+	config   *ruleset.Config
+	numbers  ruleset.Numbers
+	listing  string
+	trial    bool
+	tampered bool
+	windows  map[opening]time.Time // until when
+	counts   map[string]ruleset.Counts
 }
 
 // opening is an element of a set: of a source it has no more than the address.
@@ -92,6 +117,10 @@ func newKernel(t *testing.T) *kernel {
 }
 
 func (k *kernel) edges() wall.Edges {
+	watch := k.watch
+	if k.ownership {
+		watch = nil
+	}
 	return wall.Edges{
 		Kernel:      k,
 		ListenLog:   k.listenLog,
@@ -110,20 +139,85 @@ func (k *kernel) edges() wall.Edges {
 			defer k.mu.Unlock()
 			return k.queues[number] != nil, nil
 		},
-		Adopt: func(guarded func(packet.Port) bool) (int, error) {
-			if err := k.begin("Adopt"); err != nil {
-				return 0, err
-			}
-			defer k.mu.Unlock()
-			for _, d := range k.configs[len(k.configs)-1].Doors {
-				if first := d.Ports[0]; !guarded(tcp(first.First)) || guarded(d.Sequence[0]) {
-					k.t.Errorf("connections of the wrong ports are adopted, as for %s", d.Name)
-				}
-			}
-			k.adopted++
-			return 0, nil
-		},
+		Watch:       watch,
+		Adopt:       k.adopt,
+		EndSessions: k.endSessions,
 	}
+}
+
+func (k *kernel) adopt(wanted sessionsOf) (adopted int, err error) {
+	if err := k.begin("Adopt"); err != nil {
+		return 0, err
+	}
+	defer k.mu.Unlock()
+	k.adopted++
+	k.wanted = wanted
+	return 0, nil
+}
+
+func (k *kernel) endSessions(wanted sessionsOf) (ended int, err error) {
+	if err := k.begin("EndSessions"); err != nil {
+		return 0, err
+	}
+	defer k.mu.Unlock()
+	k.ending = wanted
+	k.connections = slices.DeleteFunc(k.connections, func(c connection) bool {
+		if wanted(session(c.local, c.remote)) {
+			ended++
+			return true
+		}
+		return false
+	})
+	return ended, nil
+}
+
+// watcher hears of what others do to tables.
+type watcher struct {
+	k       *kernel
+	changed func(ruleset.Change)
+	failed  func(error)
+	busy    sync.WaitGroup
+}
+
+func (k *kernel) watch(changed func(ruleset.Change), failed func(error)) (io.Closer, error) {
+	if err := k.begin("Watch"); err != nil {
+		return nil, err
+	}
+	defer k.mu.Unlock()
+	w := &watcher{k: k, changed: changed, failed: failed}
+	k.watchers = append(k.watchers, w)
+	return w, nil
+}
+
+// Close waits until nothing is told of any more, as [ruleset.Watcher] does.
+func (w *watcher) Close() error {
+	w.k.mu.Lock()
+	w.k.watchers = slices.DeleteFunc(w.k.watchers, func(other *watcher) bool { return w == other })
+	w.k.mu.Unlock()
+	w.busy.Wait()
+	return nil
+}
+
+// tell tells those who watch of a change that was made.
+func (k *kernel) tell(c ruleset.Change) {
+	k.mu.Lock()
+	watchers := slices.Clone(k.watchers)
+	for _, w := range watchers {
+		w.busy.Add(1)
+	}
+	k.mu.Unlock()
+	for _, w := range watchers {
+		w.changed(c)
+		w.busy.Done()
+	}
+}
+
+// flush is what `nft delete table` does, before anybody is told of it.
+func (k *kernel) flush(name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.unhook()
+	delete(k.tables, name)
 }
 
 // begin begins a call: it is intercepted, or k.mu is held.
@@ -165,13 +259,21 @@ func (k *kernel) intercepted(prefix string, do func()) {
 	})
 }
 
+// once has something done before the next call that begins so.
+func (k *kernel) once(prefix string, do func()) {
+	k.intercepted(prefix, func() {
+		k.failing("nothing", nil)
+		do()
+	})
+}
+
 // changes returns the calls since it was last asked that change what stands.
 func (k *kernel) changes() (calls []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, call := range k.calls {
 		switch verb, _, _ := strings.Cut(call, " "); verb {
-		case "Install", "Remove", "OpenWindow", "CloseWindow":
+		case "Install", "Restore", "Remove", "OpenWindow", "CloseWindow":
 			calls = append(calls, call)
 		}
 	}
@@ -179,29 +281,89 @@ func (k *kernel) changes() (calls []string) {
 	return calls
 }
 
-// Install applies the whole transaction to a copy, which then takes the place
-// of what stood.
-func (k *kernel) Install(t *ruleset.Table, windows []ruleset.Window) error {
-	if err := k.begin("Install %s", t.Name); err != nil {
+// Install keeps the hook, the windows and the counters of a table of the same
+// kind, as [ruleset.Kernel] does.
+func (k *kernel) Install(t *ruleset.Table, windows []ruleset.Window, replaced string) error {
+	call := "Install " + t.Name
+	if replaced != "" && replaced != t.Name {
+		call += " for " + replaced
+	}
+	if err := k.begin("%s", call); err != nil {
 		return err
 	}
 	defer k.mu.Unlock()
+	return k.put(t, windows, replaced, true)
+}
+
+func (k *kernel) Restore(t *ruleset.Table, windows []ruleset.Window) error {
+	if err := k.begin("Restore %s", t.Name); err != nil {
+		return err
+	}
+	defer k.mu.Unlock()
+	return k.put(t, windows, "", false)
+}
+
+// put applies the whole transaction to a copy, which then takes the place of
+// what stood.
+func (k *kernel) put(t *ruleset.Table, windows []ruleset.Window, replaced string, keep bool) error {
 	tables := maps.Clone(k.tables)
 	next := k.understand(t)
 	if next == nil {
 		return fmt.Errorf("no configuration that is known makes this table:\n%s", t)
 	}
+	old := k.tables[t.Name]
+	drops := old != nil
+	if keep && old != nil && !old.tampered && (!k.ownership || old.trial == t.Trial) {
+		drops = false
+		next.keep(old)
+	}
 	tables[t.Name] = next
 	for _, w := range windows {
+		if next.isOpen(w.Door, w.Source) {
+			continue // as it is
+		}
 		if err := next.open(w); err != nil {
 			return err
 		}
 	}
-	if k.tables[t.Name] != nil {
+	if replaced != "" && replaced != t.Name {
+		if tables[replaced] == nil {
+			return fmt.Errorf("deleting %s: %w", replaced, unix.ENOENT)
+		}
+		delete(tables, replaced)
+		drops = true
+	}
+	if drops {
 		k.unhook()
 	}
 	k.tables = tables
 	return nil
+}
+
+// keep takes over what is in a table of the same name, where it means the same.
+func (t *table) keep(old *table) {
+	for _, d := range t.config.Doors {
+		for _, former := range old.config.Doors {
+			if former.Name != d.Name {
+				continue
+			}
+			t.counts[d.Name] = old.counts[d.Name]
+			for o, until := range old.windows {
+				if o.door == d.Name && former.SourcePrefix.Of(o.addr) == d.SourcePrefix.Of(o.addr) {
+					t.windows[o] = until
+				}
+			}
+		}
+	}
+}
+
+func (k *kernel) Intact(t *ruleset.Table) (bool, error) {
+	if err := k.begin("Intact %s", t.Name); err != nil {
+		return false, err
+	}
+	defer k.mu.Unlock()
+	stands := k.tables[t.Name]
+	return stands != nil && !stands.tampered && stands.listing == t.String(), nil
 }
 
 // unhook drops all that is queued, as the kernel does when any of its hooks goes
@@ -217,7 +379,9 @@ func (k *kernel) understand(t *ruleset.Table) *table {
 	for _, c := range k.configs {
 		for turn := range 2 {
 			if n := c.Wall.Numbers(turn); c.Wall.Table == t.Name && ruleset.NewTable(c, n).String() == t.String() {
-				return newTable(c, n)
+				next := newTable(c, n)
+				next.listing, next.trial = t.String(), t.Trial
+				return next
 			}
 		}
 	}
@@ -401,7 +565,11 @@ func (k *kernel) send(p packet.Packet) *journey {
 
 // judge sends a packet through the rules.
 func (k *kernel) judge(j *journey) {
-	j.passes++
+	if j.passes++; j.passes > 1000 {
+		k.t.Errorf("%+v goes round for ever", j.packet)
+		k.seal(j, dropped)
+		return
+	}
 	for _, t := range k.tables {
 		if k.judgeBy(t, j) {
 			return
@@ -456,7 +624,7 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 // bypass says where nobody listens and fail-open where the queue is full.
 func (k *kernel) queue(number uint16, bypass bool, j *journey) bool {
 	q := k.queues[number]
-	if q == nil || len(q.pending) >= nfqueue.MaxLength {
+	if q == nil || len(q.pending) >= int(q.config.Length) {
 		if q == nil && bypass || q != nil && q.config.FailOpen {
 			return false
 		}
@@ -644,6 +812,7 @@ type fakeQueue struct {
 	config  nfqueue.Config
 	handler nfqueue.Handler
 	pending []queued // for a verdict, in the order of their ids
+	lost    uint64
 }
 
 type queued struct {
@@ -719,8 +888,11 @@ func (q *fakeQueue) verdict(id uint32, then func(*journey)) error {
 	return nil // the kernel's ENOENT comes another way, and is ignored there
 }
 
-// RefuseUpTo compares ids as nfqnl_recv_verdict_batch does.
-func (q *fakeQueue) RefuseUpTo(id uint32) error {
+func (q *fakeQueue) RefuseUpTo(id uint32) error { return q.batch(id, q.refuse) }
+func (q *fakeQueue) RepeatUpTo(id uint32) error { return q.batch(id, q.k.judge) }
+
+// batch compares ids as nfqnl_recv_verdict_batch does.
+func (q *fakeQueue) batch(id uint32, then func(*journey)) error {
 	q.k.mu.Lock()
 	defer q.k.mu.Unlock()
 	q.k.batches++
@@ -736,9 +908,27 @@ func (q *fakeQueue) RefuseUpTo(id uint32) error {
 	judged := slices.Clone(q.pending[:n])
 	q.pending = slices.Delete(q.pending, 0, n)
 	for _, p := range judged {
-		q.refuse(p.journey)
+		then(p.journey)
 	}
 	return nil
+}
+
+func (q *fakeQueue) Stats() (nfqueue.Stats, error) {
+	q.k.mu.Lock()
+	defer q.k.mu.Unlock()
+	select {
+	case <-q.closed:
+		return nfqueue.Stats{}, os.ErrClosed
+	default:
+	}
+	return nfqueue.Stats{Waiting: len(q.pending), Lost: q.lost}, nil
+}
+
+// lose has the kernel lose packets, as the queue is full.
+func (q *fakeQueue) lose(n uint64) {
+	q.k.mu.Lock()
+	defer q.k.mu.Unlock()
+	q.lost += n
 }
 
 // trail keeps the events that it is handed.
@@ -867,25 +1057,31 @@ func limited(d ruleset.Door, connections int) ruleset.Door {
 }
 
 // newHost returns a host whose wall does not stand yet.
-func newHost(t *testing.T) *host {
-	h := &host{kernel: newKernel(t), trail: &trail{}, ended: make(chan error, 1)}
+func newHost(t *testing.T) *host { return newKernel(t).newHost() }
+
+func (k *kernel) newHost() *host {
+	h := &host{kernel: k, trail: &trail{}, ended: make(chan error, 1)}
 	h.wall = wall.New(h.edges(), h.trail)
 	return h
 }
 
+// knows tells the kernel of a configuration whose table it will have to understand.
+func (h *host) knows(c *ruleset.Config) *ruleset.Config {
+	h.kernel.mu.Lock()
+	defer h.kernel.mu.Unlock()
+	h.configs = append(h.configs, c)
+	return c
+}
+
 // raise puts up the wall.
 func (h *host) raise(c *ruleset.Config) error {
-	h.kernel.mu.Lock()
-	h.configs = append(h.configs, c)
-	h.kernel.mu.Unlock()
-	return h.wall.Raise(c)
+	return h.wall.Raise(h.knows(c))
 }
 
 // found installs a table as another daemon would have left it.
 func (h *host) found(c *ruleset.Config, turn int, windows ...ruleset.Window) {
 	h.t.Helper()
-	h.configs = append(h.configs, c)
-	if err := h.Install(ruleset.NewTable(c, c.Wall.Numbers(turn)), windows); err != nil {
+	if err := h.Install(ruleset.NewTable(h.knows(c), c.Wall.Numbers(turn)), windows, ""); err != nil {
 		h.t.Fatal(err)
 	}
 	h.changes()
@@ -907,6 +1103,9 @@ func (h *host) run() {
 		}
 		if bound := h.bound(); bound != nil {
 			h.t.Errorf("after Run, still bound: %v", bound)
+		}
+		if n := len(h.watchers); n != 0 {
+			h.t.Errorf("after Run, %d watch the tables", n)
 		}
 	})
 	synctest.Wait()

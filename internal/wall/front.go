@@ -7,6 +7,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -96,8 +97,8 @@ func (f *front) doorNamed(name string) int {
 	return slices.IndexFunc(f.config.Doors, func(d ruleset.Door) bool { return d.Name == name })
 }
 
-func (f *front) guardsAny(p packet.Port, _ netip.Addr) bool {
-	return slices.ContainsFunc(f.config.Doors, func(d ruleset.Door) bool { return d.Guards(p) })
+func (f *front) guardsAny(s sessions.Session) bool {
+	return slices.ContainsFunc(f.config.Doors, func(d ruleset.Door) bool { return d.Guards(s.Port) })
 }
 
 // doorFor returns the door that a new connection is reckoned to: of those
@@ -262,6 +263,10 @@ func (s strangers) Queued(id uint32, p packet.Packet) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if s.retired && s.named {
+		_ = s.sockets.strangers.Refuse(id)
+		return
+	}
 	if s.retired {
 		_ = s.sockets.strangers.Repeat(id)
 		return

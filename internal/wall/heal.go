@@ -7,8 +7,15 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
+)
+
+// How often putting the wall back is tried, and for how long.
+const (
+	firstPause   = 10 * time.Millisecond
+	maxPause     = time.Second
+	healPatience = time.Minute
 )
 
 // changed is told what others do to tables, where the kernel lets them.
@@ -33,6 +40,9 @@ func (w *Wall) changed(c ruleset.Change) {
 // mend puts the wall back if it is not what was installed, and reports whether
 // it has. It is called with change held.
 func (w *Wall) mend(by string) bool {
+	if w.lowered {
+		return false
+	}
 	if intact, err := w.edges.Kernel.Intact(w.table); err != nil || intact {
 		return false
 	}
@@ -45,9 +55,18 @@ func (w *Wall) restore(by string) bool {
 	began := time.Now()
 	windows := w.noted()
 	err := w.edges.Kernel.Restore(w.table, windows)
-	if err != nil {
-		w.fail(err)
-		return false
+	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
+		// There is no wall now. Whatever is in the way may go.
+		if pause == firstPause {
+			w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Reason: "the wall was changed and cannot be put back yet: " + err.Error()})
+		}
+		if time.Since(began) > healPatience {
+			w.fail(err)
+			return false
+		}
+		time.Sleep(pause)
+		windows = w.noted()
+		err = w.edges.Kernel.Restore(w.table, windows)
 	}
 	w.mu.Lock()
 	w.healed++
@@ -58,7 +77,7 @@ func (w *Wall) restore(by string) bool {
 	w.mu.Unlock()
 	// Who was let in while there was no wall is known to the kernel only if it
 	// may be there.
-	_, _ = w.edges.Adopt(func(local packet.Port, remote netip.Addr) bool { return w.mayEnter(f, local, remote) })
+	_, _ = w.edges.Adopt(func(s sessions.Session) bool { return w.mayEnter(f, s) })
 	if by == "" {
 		by = "somebody"
 	}
@@ -69,18 +88,18 @@ func (w *Wall) restore(by string) bool {
 
 // mayEnter reports whether a source need not knock at a port now, as it has a
 // window or is trusted.
-func (w *Wall) mayEnter(f *front, local packet.Port, remote netip.Addr) bool {
+func (w *Wall) mayEnter(f *front, s sessions.Session) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	trusts := func(prefixes []netip.Prefix) bool {
-		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(remote) })
+		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(s.Remote) })
 	}
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
-		if !d.Guards(local) {
+		if !d.Guards(s.Port) {
 			continue
 		}
-		if trusts(f.config.Wall.Trusted) || trusts(d.Trusted) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(remote)) != nil {
+		if trusts(f.config.Wall.Trusted) || trusts(d.Trusted) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(s.Remote)) != nil {
 			return true
 		}
 	}

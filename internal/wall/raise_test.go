@@ -22,7 +22,20 @@ import (
 var (
 	turn0 = []string{"group 7100", "queue 7100", "queue 7101"}
 	turn1 = []string{"group 7101", "queue 7102", "queue 7103"}
+	turn2 = []string{"group 7200", "queue 7200", "queue 7201"} // after a reload with other numbers
 )
+
+// moved returns a configuration like c with other numbers, and renamed one with
+// another table.
+func moved(c *ruleset.Config) *ruleset.Config {
+	c.Wall.LogGroup, c.Wall.Queue = 7200, 7200
+	return c
+}
+
+func renamed(c *ruleset.Config) *ruleset.Config {
+	c.Wall.Table = "rampart"
+	return c
+}
 
 // expectBound compares what is bound with what is wanted.
 func (h *host) expectBound(want []string) {
@@ -35,7 +48,7 @@ func (h *host) expectBound(want []string) {
 func TestAWallIsInstalledOnceItsSocketsAreBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
-		h.intercepted("Install", func() {
+		h.once("Install", func() {
 			h.expectBound(turn0)
 			if h.adopted != 1 {
 				t.Errorf("connections were adopted %d times before the wall stood", h.adopted)
@@ -45,6 +58,9 @@ func TestAWallIsInstalledOnceItsSocketsAreBound(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.run()
+		if !h.wanted(session(tcp(22), bob)) || h.wanted(session(tcp(7000), bob)) || h.wanted(session(tcp(80), bob)) {
+			t.Error("connections of the wrong ports are adopted")
+		}
 		h.trail.expect(t, nil, "started: doors guarded: 1, windows open: 0")
 		if want := (ruleset.Numbers{LogGroup: 7100, Admitted: 7100, Strangers: 7101}); h.named() != want {
 			t.Errorf("numbers: %+v", h.named())
@@ -231,27 +247,34 @@ func TestNobodyInheritsAWindowOfAnotherPrefix(t *testing.T) {
 }
 
 func TestAReloadThatTakesItsTimeGivesNobodyMore(t *testing.T) {
-	guarded(t, config(sshDoor(), door("web", 443, 8001)), func(h *host) {
-		h.client(alice).knock(7000, 8000, 9000)
-		h.client(bob).knock(8001)
-		time.Sleep(window - time.Second)
-		h.client(bob).knock(8001)
-		synctest.Wait()
-		h.intercepted("Adopt", func() { time.Sleep(2 * time.Second) }) // before the table stands, and after
-		if err := h.raise(config(sshDoor(), door("web", 443, 8001))); err != nil {
-			h.t.Fatal(err)
-		}
-		if got, want := h.left("web", bob), window-4*time.Second; got != want {
-			h.t.Errorf("bob's window is open for %s, want %s", got, want)
-		}
-		if got := h.left("ssh", alice); got != 0 {
-			h.t.Errorf("alice's window, which is over, is open for %s", got)
-		}
-		want := []wall.WindowStatus{{Door: "web", Source: single(bob), LeftSeconds: 26}}
-		if diff := cmp.Diff(want, h.status().Windows, compareSources); diff != "" {
-			h.t.Errorf("windows (-want +got):\n%s", diff)
-		}
-	})
+	for name, next := range map[string]*ruleset.Config{
+		"the same table": config(sshDoor(), door("web", 443, 8001)),
+		"another table":  renamed(config(sshDoor(), door("web", 443, 8001))),
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, config(sshDoor(), door("web", 443, 8001)), func(h *host) {
+				h.client(alice).knock(7000, 8000, 9000)
+				h.client(bob).knock(8001)
+				time.Sleep(window - time.Second)
+				h.client(bob).knock(8001)
+				synctest.Wait()
+				h.intercepted("Adopt", func() { time.Sleep(2 * time.Second) }) // before the table stands, and after
+				if err := h.raise(next); err != nil {
+					h.t.Fatal(err)
+				}
+				if got, want := h.left("web", bob), window-4*time.Second; got != want {
+					h.t.Errorf("bob's window is open for %s, want %s", got, want)
+				}
+				if got := h.left("ssh", alice); got != 0 {
+					h.t.Errorf("alice's window, which is over, is open for %s", got)
+				}
+				want := []wall.WindowStatus{{Door: "web", Source: single(bob), LeftSeconds: 26}}
+				if diff := cmp.Diff(want, h.status().Windows, compareSources); diff != "" {
+					h.t.Errorf("windows (-want +got):\n%s", diff)
+				}
+			})
+		})
+	}
 }
 
 func TestASecondDaemonLeavesTheFirstAlone(t *testing.T) {
@@ -269,7 +292,7 @@ func TestASecondDaemonLeavesTheFirstAlone(t *testing.T) {
 }
 
 func TestAStartThatFailsLeavesNothing(t *testing.T) {
-	for _, call := range []string{"Others", "Standing", "ListenLog 7100", "ListenQueue 7100", "ListenQueue 7101", "Adopt", "Install"} {
+	for _, call := range []string{"Others", "Standing", "ListenLog 7100", "ListenQueue 7100", "ListenQueue 7101", "Watch", "Adopt", "Install"} {
 		t.Run(call, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHost(t)
@@ -277,9 +300,10 @@ func TestAStartThatFailsLeavesNothing(t *testing.T) {
 				if err := h.raise(config(sshDoor())); !errors.Is(err, errInjected) {
 					t.Errorf("Raise: %v", err)
 				}
+				synctest.Wait()
 				h.expectBound(nil)
-				if len(h.stands()) != 0 {
-					t.Errorf("stands: %v", h.stands())
+				if len(h.stands()) != 0 || len(h.watchers) != 0 {
+					t.Errorf("stands: %v, %d watch", h.stands(), len(h.watchers))
 				}
 				h.trail.expect(t, nil)
 				h.failing("nothing", nil)
@@ -293,18 +317,19 @@ func TestAStartThatFailsLeavesNothing(t *testing.T) {
 }
 
 func TestAReloadThatFailsLeavesAllAsItWas(t *testing.T) {
-	renamed := config(sshDoor())
-	renamed.Wall.Table = "rampart"
+	ssh := func() *ruleset.Config { return config(limited(sshDoor(), 9)) }
 	for call, c := range map[string]*ruleset.Config{
-		"Standing": config(sshDoor()), "ListenLog 7101": config(sshDoor()), "ListenQueue 7102": config(sshDoor()),
-		"ListenQueue 7103": config(sshDoor()), "Adopt": config(sshDoor()), "Install": config(sshDoor()),
-		"Remove knockwall": renamed,
+		"Adopt": ssh(), "Install knockwall": ssh(),
+		"ListenLog 7200": moved(ssh()), "ListenQueue 7200": moved(ssh()), "ListenQueue 7201": moved(ssh()),
+		"Install": moved(ssh()), "Install rampart": renamed(ssh()),
 	} {
 		t.Run(call, func(t *testing.T) {
 			guarded(t, config(sshDoor()), func(h *host) {
-				a := h.client(alice)
+				a, b := h.client(alice), h.client(bob)
+				b.knock(7000, 8000, 9000)
 				first := a.dial(22)
 				a.knock(7000, 8000)
+				synctest.Wait()
 				h.failing(call, errInjected)
 				if err := h.raise(c); !errors.Is(err, errInjected) {
 					h.t.Errorf("Raise: %v", err)
@@ -313,12 +338,22 @@ func TestAReloadThatFailsLeavesAllAsItWas(t *testing.T) {
 				if got := h.stands(); !slices.Equal(got, []string{"knockwall"}) {
 					h.t.Errorf("stands: %v", got)
 				}
-				a.knock(9000)
-				if call == "Remove knockwall" { // the new table was there, and has gone
-					h.expect("was waiting", first, dropped)
-					first = a.dial(22)
+				h.trail.expect(h.t, []audit.Kind{audit.Reloaded})
+				if s := h.status(); s.Doors[0].MaxConnections != 0 || len(s.Windows) != 1 || s.Counters.Attempts != 2 {
+					h.t.Errorf("status: %+v", s)
 				}
+				h.expect("bob's window is open", b.dial(22), accepted)
+				a.knock(9000)
 				h.expect("alice has knocked", first, accepted)
+
+				h.failing("nothing", nil)
+				if err := h.raise(c); err != nil {
+					h.t.Errorf("Raise, when nothing fails any more: %v", err)
+				}
+				if s := h.status(); s.Doors[0].MaxConnections != 9 || len(s.Windows) != 2 {
+					h.t.Errorf("status: %+v", s)
+				}
+				h.expect("alice's window is open", a.dial(22), accepted)
 			})
 		})
 	}
@@ -338,15 +373,13 @@ func TestAReloadCarriesWindowsOver(t *testing.T) {
 		if err := h.raise(config(web, sshDoor())); err != nil {
 			h.t.Fatal(err)
 		}
-		h.expectBound(turn1)
-		h.expect("bob's packet went with the table", theirs, dropped)
-		theirs = h.send(theirs.packet)
-		h.expect("bob's packet, sent again", theirs, waiting)
+		h.expectBound(turn0)
+		h.trail.expect(h.t, []audit.Kind{audit.Started, audit.Reloaded}, "reloaded: doors guarded: 2, windows open: 1")
 		if got, want := h.left("ssh", alice), window/2-hold/2; got != want {
 			h.t.Errorf("the kernel has the window open for %s, want %s", got, want)
 		}
 		h.expect("alice's window is open", a.dial(22), accepted)
-		time.Sleep(hold - 1)
+		time.Sleep(hold/2 - 1)
 		h.expect("hold is not over", theirs, waiting)
 		b.knock(7000, 8000, 9000)
 		h.expect("bob has knocked at the new wall", theirs, accepted)
@@ -390,9 +423,7 @@ func TestPacketsThatMeetTheNewTableBeforeItsFrontStandsAreJudgedByItsDoors(t *te
 		h.intercepted("Install", func() {
 			// Installed by hand, so that a packet meets the table before Raise goes on.
 			h.intercepted("nothing", func() {})
-			n := next.Wall.Numbers(1)
-			left := h.left("web", alice)
-			if err := h.Install(ruleset.NewTable(next, n), []ruleset.Window{{Door: "web", Source: single(alice), Left: left}}); err != nil {
+			if err := h.Install(ruleset.NewTable(next, h.named()), nil, ""); err != nil {
 				h.t.Error(err)
 			}
 			early = a.dial(443)
@@ -450,13 +481,13 @@ func TestAWindowThatIsSpentDuringAReloadIsClosed(t *testing.T) {
 		synctest.Wait()
 		var during []*journey
 		h.intercepted("Adopt", func() { // when the windows were read, and when the table stands
-			j := a.dial(22)
-			<-j.done
-			during = append(during, j)
+			during = append(during, a.dial(22))
+			<-during[0].done // and its handler waits for the reload, to close the window
 		})
 		if err := h.raise(c); err != nil {
 			h.t.Fatal(err)
 		}
+		synctest.Wait()
 		if len(during) != 2 || during[0].fate != accepted || during[1].fate != refused {
 			h.t.Errorf("during the reload: %v", during)
 		}
@@ -504,7 +535,7 @@ func TestAWindowThatIsKnockedOpenAgainBeforeItIsClosedStaysOpen(t *testing.T) {
 		// While a reload is under way, first a knock and then the end of the window
 		// wait for it.
 		installing, install := make(chan struct{}), make(chan struct{})
-		h.intercepted("Install", func() {
+		h.once("Install", func() {
 			close(installing)
 			<-install
 		})
@@ -559,15 +590,13 @@ func TestAReloadMayRenameTheTable(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		synctest.Wait()
 		h.changes()
-		renamed := config(sshDoor())
-		renamed.Wall.Table = "rampart"
-		if err := h.raise(renamed); err != nil {
+		if err := h.raise(renamed(config(sshDoor()))); err != nil {
 			h.t.Fatal(err)
 		}
-		if got := h.changes(); !slices.Equal(got, []string{"Install rampart", "Remove knockwall"}) {
+		if got := h.changes(); !slices.Equal(got, []string{"Install rampart for knockwall"}) {
 			h.t.Errorf("changed: %v", got)
 		}
-		h.expectBound(turn1)
+		h.expectBound(turn0)
 		if got := h.stands(); !slices.Equal(got, []string{"rampart"}) {
 			h.t.Errorf("stands: %v", got)
 		}
@@ -584,7 +613,7 @@ func TestAReloadPutsBackATableThatSomebodyHasDeleted(t *testing.T) {
 		if err := h.raise(config(sshDoor())); err != nil {
 			h.t.Fatal(err)
 		}
-		h.expectBound(turn1)
+		h.expectBound(turn0)
 		h.expect("the wall stands again", h.client(bob).dial(22), waiting)
 	})
 }
@@ -593,7 +622,7 @@ func TestAKnockThatCompletesAtADoorWhichAReloadTakesAwayOpensNothing(t *testing.
 	guarded(t, config(sshDoor(), door("web", 443, 8001)), func(h *host) {
 		h.changes()
 		installing, install := make(chan struct{}), make(chan struct{})
-		h.intercepted("Install", func() {
+		h.once("Adopt", func() {
 			close(installing)
 			<-install
 		})
@@ -622,7 +651,7 @@ func TestAKnockThatCompletesAtADoorWhichAReloadTakesAwayOpensNothing(t *testing.
 }
 
 // A handler that opens a window waits for a reload that is under way, and the
-// reload waits for the handlers of the former sockets.
+// former sockets are closed when their handlers are done.
 func TestAReloadAndAKnockThatWaitForEachOtherBothEnd(t *testing.T) {
 	c := config(limited(sshDoor(), 1), door("web", 443, 8001))
 	guarded(t, c, func(h *host) {
@@ -632,7 +661,7 @@ func TestAReloadAndAKnockThatWaitForEachOtherBothEnd(t *testing.T) {
 		synctest.Wait()
 
 		installing, install := make(chan struct{}), make(chan struct{})
-		h.intercepted("Install", func() {
+		h.once("Install", func() {
 			close(installing)
 			<-install
 		})
@@ -647,7 +676,7 @@ func TestAReloadAndAKnockThatWaitForEachOtherBothEnd(t *testing.T) {
 		})
 
 		raised := make(chan error)
-		go func() { raised <- h.raise(c) }()
+		go func() { raised <- h.raise(moved(config(limited(sshDoor(), 1), door("web", 443, 8001)))) }()
 		<-installing
 		b.knock(8001)
 		a.dial(22)
@@ -657,13 +686,13 @@ func TestAReloadAndAKnockThatWaitForEachOtherBothEnd(t *testing.T) {
 		if err := <-raised; err != nil {
 			h.t.Fatal(err)
 		}
-		h.expectBound(turn1)
-		h.expect("bob's packet went with the table", theirs, dropped)
-		h.expect("bob's window was opened in the new table", h.send(theirs.packet), accepted)
+		h.expect("bob's window was opened in the new table", theirs, accepted)
 		h.expect("alice's was spent", a.dial(22), waiting)
 		if got := h.left("ssh", alice); got != 0 {
 			h.t.Errorf("the spent window is open for %s", got)
 		}
+		time.Sleep(time.Second)
+		h.expectBound(turn2)
 	})
 }
 
@@ -689,7 +718,7 @@ func TestAReloadWaitsForAWindowThatIsBeingOpened(t *testing.T) {
 		if err := <-raised; err != nil {
 			h.t.Fatal(err)
 		}
-		h.expect("alice has knocked", h.send(j.packet), accepted)
+		h.expect("alice has knocked", j, accepted)
 		if got := h.left("ssh", alice); got != window {
 			h.t.Errorf("the new table has the window open for %s", got)
 		}
@@ -724,7 +753,7 @@ func TestWhenRunEndsTheWallGoesIfThatIsWanted(t *testing.T) {
 	c.Wall.OnStop = ruleset.Remove
 	guarded(t, c, func(h *host) {
 		h.intercepted("Remove", func() {
-			h.expectBound(turn0) // nobody is turned away by a wall without a daemon
+			h.expectBound(nil) // all that was in the sockets has been judged
 		})
 		h.stop()
 		if err := <-h.ended; err != nil {

@@ -25,13 +25,22 @@ type sockets struct {
 	backlog             time.Time      // since when the log was never drained, if a knock was early then
 	swept               time.Time      // when the hold was last swept
 	lost                [2]uint64      // what each queue had lost when it was last asked
+	named               bool           // by the rules still, though they are retired
 	retired             bool           // no rule names them any more
 	closed              bool           // and no failure to read matters any more
 }
 
+// How many packets may wait in each lane. Strangers wait for their knock, with
+// room for what the rules' rates let through meanwhile. Guests wait only for a
+// daemon that hangs, and are let in without it when there are this many.
+const (
+	strangersWaiting = 16384
+	guestsWaiting    = 1024
+)
+
 // listen binds the sockets that a table with these numbers will name.
 func (w *Wall) listen(n ruleset.Numbers) (*sockets, error) {
-	s := &sockets{wall: w, numbers: n, hold: sequence.NewHold(0, nfqueue.MaxLength)}
+	s := &sockets{wall: w, numbers: n, hold: sequence.NewHold(0, strangersWaiting)}
 	// Packets come only once the table names these numbers: nobody reads s yet.
 	log, err := w.edges.ListenLog(n.LogGroup, knocks{s})
 	if err != nil {
@@ -39,13 +48,15 @@ func (w *Wall) listen(n ruleset.Numbers) (*sockets, error) {
 	}
 	s.log = log
 	mark := uint32(ruleset.RefusedMark)
-	admit, err := w.edges.ListenQueue(nfqueue.Config{Number: n.Admitted, FailOpen: true, RefusedMark: mark}, admitted{s})
+	admit, err := w.edges.ListenQueue(nfqueue.Config{
+		Number: n.Admitted, Length: guestsWaiting, FailOpen: true, RefusedMark: mark}, admitted{s})
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	s.admitted = admit
-	refuse, err := w.edges.ListenQueue(nfqueue.Config{Number: n.Strangers, RefusedMark: mark}, strangers{s})
+	refuse, err := w.edges.ListenQueue(nfqueue.Config{
+		Number: n.Strangers, Length: strangersWaiting, RefusedMark: mark}, strangers{s})
 	if err != nil {
 		s.close()
 		return nil, err
@@ -81,7 +92,11 @@ func (s *sockets) retire() {
 	w.mu.Lock()
 	s.retired = true
 	if last, ok := s.hold.Clear(); ok {
-		_ = s.strangers.RepeatUpTo(last)
+		if s.named {
+			_ = s.strangers.RefuseUpTo(last)
+		} else {
+			_ = s.strangers.RepeatUpTo(last)
+		}
 	}
 	w.mu.Unlock()
 	calm := 0
@@ -106,7 +121,7 @@ func (s *sockets) retire() {
 func (s *sockets) countLosses() {
 	for i, q := range []Queue{s.admitted, s.strangers} {
 		if stats, err := q.Stats(); err == nil {
-			s.wall.lost += stats.Lost - s.lost[i]
+			s.wall.lost += max(stats.Lost, s.lost[i]) - s.lost[i] // the kernel's count wraps
 			s.lost[i] = stats.Lost
 		}
 	}

@@ -100,6 +100,9 @@ func (w *Wall) Status() (Status, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	f = w.front
+	if w.sockets == nil {
+		return Status{}, errNotYet
+	}
 	w.sockets.countLosses()
 	s := Status{
 		Table:    f.config.Wall.Table,

@@ -17,13 +17,15 @@ type trial struct {
 
 // Why a trial, or the end of one, cannot be.
 var (
-	ErrOnTrial      = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or wait until the former ones are back")
-	ErrNoTrial      = errors.New("nothing waits to be confirmed: no trial is under way, or its time was up")
+	ErrOnTrial = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or wait until the former ones are back")
+	ErrNoTrial = errors.New("nothing waits to be confirmed: no trial is under way, or its time was up")
+	errStands  = errors.New("a wall stands already, which a trial would take the place of and could not bring back: " +
+		"start without --confirm and try new rules with `knockwall reload --confirm`, or take the wall down first with `knockwall down`")
 	ErrNotConfirmed = errors.New("the wall was not confirmed in time and is taken down")
 )
 
 // notConfirmed begins the account of a return to the former rules.
-const notConfirmed = "the new rules were not confirmed, and the former ones are back; "
+const notConfirmed = "the new rules were not confirmed, and the former ones are back, though not in the files; "
 
 // Try puts up a wall as [Wall.Raise] does. Unless [Wall.Confirm] is called within
 // the time given, the former one returns; where there was none, Run ends with

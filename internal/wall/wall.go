@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -61,9 +60,9 @@ type Edges struct {
 	// lets nobody else change the wall's.
 	Watch func(changed func(ruleset.Change), failed func(error)) (io.Closer, error)
 	// Adopt makes connections known to the kernel that were there before the wall.
-	Adopt func(wanted func(local packet.Port, remote netip.Addr) bool) (int, error)
+	Adopt func(wanted func(sessions.Session) bool) (int, error)
 	// EndSessions ends connections that are established.
-	EndSessions func(wanted func(local packet.Port, remote netip.Addr) bool) (int, error)
+	EndSessions func(wanted func(sessions.Session) bool) (int, error)
 }
 
 // KernelEdges are the true ones.
@@ -202,8 +201,14 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	}
 	read := time.Now()
 	standing, err := w.edges.Kernel.Standing(replaced)
-	if err != nil {
+	if err != nil && former == nil {
 		return err
+	}
+	if onTrial && standing != nil {
+		return errStands
+	}
+	if err == nil && standing == nil {
+		replaced = ""
 	}
 	next := w.newFront(c)
 	s, err := w.socketsFor(c, standing)
@@ -235,7 +240,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	switch {
 	case standing != nil:
 		windows = next.carriedOver(standing.Windows, time.Since(read))
-	case former != nil: // somebody has deleted the table this very moment
+	case former != nil: // somebody has deleted the table this very moment, or it cannot be read
 		windows = next.carriedOver(w.noted(), 0)
 	}
 	w.note(windows, next)
@@ -246,8 +251,15 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	// the other way round a knock that only the new one knows could be missed.
 	w.advance(next)
 	if err := w.edges.Kernel.Install(table, windows, replaced); err != nil {
+		var back *front
+		if former != nil {
+			back = w.newFront(former.config)
+		}
 		w.mu.Lock()
-		w.front = former
+		if back != nil {
+			back.inherit(next)
+		}
+		w.front = back
 		w.mu.Unlock()
 		undo()
 		return err
@@ -278,7 +290,7 @@ func (w *Wall) socketsFor(c *ruleset.Config, standing *ruleset.Standing) (*socke
 		}
 	}
 	return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each turn: "+
-		"give nflog_group and queue in the rule files numbers that are further off", standing.Table)
+		"give nflog_group and queue in the rule files numbers that are further off", c.Wall.Table)
 }
 
 func overlap(a, b ruleset.Numbers) bool {
@@ -351,8 +363,9 @@ func (w *Wall) note(windows []ruleset.Window, next *front) {
 	}
 }
 
-// forgetAllBut forgets the windows that the kernel has no more.
-func (w *Wall) forgetAllBut(windows []ruleset.Window) {
+// forgetAllBut forgets the windows that the kernel has no more, and returns what
+// to tell of it.
+func (w *Wall) forgetAllBut(windows []ruleset.Window, now time.Time) (events []audit.Event) {
 	type key struct {
 		id     int
 		source packet.Source
@@ -368,8 +381,14 @@ func (w *Wall) forgetAllBut(windows []ruleset.Window) {
 		}
 	}
 	for _, win := range gone {
+		if i := w.front.doorNamed(w.doors[win.Door]); i >= 0 {
+			w.front.tallies[i].closed++
+		}
 		w.windows.Close(win.Door, win.Source)
+		events = append(events, audit.Event{Time: now, Kind: audit.Closed, Door: w.doors[win.Door], Source: win.Source,
+			Reason: "the new rules have no such door, or tell sources apart otherwise"})
 	}
+	return events
 }
 
 // doorID returns the id of a door of that name.
@@ -406,8 +425,9 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.W
 	} else {
 		w.evicted += former.tracker.Evicted()
 	}
-	w.forgetAllBut(windows)
+	closed := w.forgetAllBut(windows, now)
 	w.mu.Unlock()
+	w.record(closed)
 	if retired != nil && retired != s {
 		settled := make(chan struct{})
 		w.settled = settled
@@ -500,8 +520,16 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 		if n := c.Wall.Numbers(turn); !overlap(n, w.sockets.numbers) {
 			table := ruleset.NewTable(c, n)
 			table.Trial = w.table.Trial
-			if err = w.edges.Kernel.Install(table, w.noted(), ""); err == nil {
+			windows := w.noted()
+			if s, err := w.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
+				windows = w.front.carriedOver(s.Windows, 0)
+			}
+			if err = w.edges.Kernel.Install(table, windows, ""); err == nil {
 				w.table = table
+			} else {
+				w.mu.Lock()
+				w.sockets.named = true
+				w.mu.Unlock()
 			}
 			break
 		}
@@ -519,10 +547,17 @@ func (w *Wall) current() *front {
 func (w *Wall) open(door string, source packet.Source, length time.Duration, why audit.Event) error {
 	w.change.Lock()
 	defer w.change.Unlock()
+	return w.openLocked(door, source, length, why)
+}
 
+func (w *Wall) openLocked(door string, source packet.Source, length time.Duration, why audit.Event) error {
 	now := time.Now()
 	w.mu.Lock()
 	f := w.front
+	if f == nil {
+		w.mu.Unlock()
+		return errNotYet
+	}
 	i := f.doorNamed(door)
 	if !f.tells(door, source) { // a reload has taken the door away, or changed it
 		w.mu.Unlock()
@@ -579,7 +614,7 @@ func (w *Wall) open(door string, source packet.Source, length time.Duration, why
 }
 
 // errGone is why a window is not opened whose door has gone meanwhile.
-var errGone = errors.New("the door is no longer there")
+var errGone = &request{ErrNoDoor, "a reload has taken the door away, or changed it, this very moment: try again"}
 
 // spend closes a window that has admitted as many connections as it may.
 func (w *Wall) spend(door string, source packet.Source) {
@@ -593,17 +628,20 @@ func (w *Wall) spend(door string, source packet.Source) {
 		win = w.windows.Get(f.ids[i], source)
 	}
 	spent := win != nil && win.Spent() // and not knocked open again meanwhile
-	if spent {
-		f.tallies[i].closed++
-	}
 	w.mu.Unlock()
 	if !spent {
 		return
 	}
 	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Reason: "max_connections is reached"}
-	if _, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source); err != nil {
+	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
+	if err != nil {
 		e.Reason = err.Error()
+	} else if !closed {
+		return
 	}
+	w.mu.Lock()
+	f.tallies[i].closed++
+	w.mu.Unlock()
 	w.trail.Record(e)
 }
 

@@ -17,7 +17,6 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
-	"github.com/knockwall/knockwall/nfqueue"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -375,7 +374,7 @@ func TestConnectionsThatCameBeforeTheWindowWasClosedAreRefused(t *testing.T) {
 		h.expect("first", first, accepted)
 		h.expect("second", second, refused)
 		h.trail.expect(h.t, []audit.Kind{audit.Refused}, "refused ssh 192.0.2.1: max_connections is reached")
-		if got := h.status().Doors[0].Counters; got.Accepted != 1 || got.Refused != 1 {
+		if got := h.status().Doors[0].Counters; got.Accepted != 1 || got.Exhausted != 1 || got.Refused != 0 {
 			h.t.Errorf("counters: %+v", got)
 		}
 	})
@@ -515,31 +514,60 @@ func TestUnreadablePacketsAreRefused(t *testing.T) {
 	})
 }
 
-func TestPacketsThatWereLostAreReportedOnceAnInterval(t *testing.T) {
+func TestLossesAreReportedWhenTheyBeginAndWhenTheyAreOver(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		log := h.log()
 		lane, strangers := h.lanes()
-		time.Sleep(time.Second)
-		log.do(func() { log.handler.Lost(7) })
-		for range 3 {
-			lane.do(lane.handler.Overflowed)
-			strangers.do(strangers.handler.Overflowed)
+		interval := func() {
+			time.Sleep(audit.SumInterval)
+			synctest.Wait()
 		}
-		synctest.Wait()
-		if got := h.status().Counters.Lost; got != 13 {
-			h.t.Errorf("%d lost, want 13", got)
+		for range 2 { // for what is over can begin anew
+			time.Sleep(time.Second)
+			before := h.status().Counters.Lost
+			log.do(func() { log.handler.Lost(7) })
+			lane.lose(4)
+			strangers.lose(2)
+			synctest.Wait()
+			if got := h.status().Counters.Lost - before; got != 13 {
+				h.t.Errorf("%d lost, want 13", got)
+			}
+			h.trail.expect(h.t, nil)
+			time.Sleep(audit.SumInterval - time.Second)
+			synctest.Wait()
+			h.trail.expect(h.t, nil, "overloaded ×13: packets come faster than they can be read")
+			var last time.Time
+			for i := range 8 {
+				if i%2 == 0 { // so that it is never over
+					strangers.lose(3)
+				}
+				interval()
+				if i%2 == 0 {
+					last = time.Now()
+				}
+			}
+			for time.Since(last) < time.Minute-audit.SumInterval {
+				interval()
+			}
+			h.trail.expect(h.t, nil)
+			interval()
+			h.trail.expect(h.t, nil,
+				"overloaded ×12: packets came faster than they could be read, until "+last.Format(time.TimeOnly))
+			for range 10 {
+				interval()
+			}
+			h.trail.expect(h.t, nil)
 		}
-		h.trail.expect(h.t, nil)
-		time.Sleep(audit.SumInterval - time.Second)
+	})
+}
+
+func TestLossesThatWereToldOfAreNotToldOfAgainWhenTheyAreOver(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		lane, _ := h.lanes()
+		lane.lose(1)
+		time.Sleep(5 * time.Minute)
 		synctest.Wait()
-		const reason = ": packets came faster than they could be read, in the last 10s"
-		h.trail.expect(h.t, nil, "overloaded ×13"+reason)
-		log.do(func() { log.handler.Lost(2) })
-		time.Sleep(audit.SumInterval)
-		synctest.Wait()
-		h.trail.expect(h.t, nil, "overloaded ×2"+reason)
-		time.Sleep(time.Minute)
-		h.trail.expect(h.t, nil)
+		h.trail.expect(h.t, nil, "overloaded: packets come faster than they can be read")
 	})
 }
 
@@ -776,7 +804,7 @@ func TestThereIsRoomForAFullQueueInTheHold(t *testing.T) {
 		hers := a.dial(22)
 		b := h.client(bob)
 		var all []*journey
-		for range nfqueue.MaxLength - 1 {
+		for range wall.StrangersWaiting - 1 {
 			all = append(all, b.dial(22))
 		}
 		h.expect("the queue is full", b.dial(22), dropped)

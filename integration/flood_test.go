@@ -1,0 +1,774 @@
+package integration
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Whatever is flooded, whoever has a window gets in on the first SYN, sessions go
+// on, windows end when they would have, and nobody else gets in; and the daemon
+// stays small, as the kernel hands on only so much.
+func TestAFloodKeepsNobodyOut(t *testing.T) {
+	door, knocks, both := []uint16{22}, []uint16{4113, 1840}, []uint16{22, 4113, 1840}
+	for _, c := range []struct {
+		name      string
+		server    netip.Addr
+		closed    string
+		ports     []uint16
+		newcomers bool // can knock meanwhile: what they send is not drowned
+	}{
+		{"the door", server4, "drop", door, true},
+		{"the door, IPv6", server6, "drop", door, true},
+		{"the knock ports", server4, "drop", knocks, false},
+		{"both", server4, "drop", both, false},
+		{"both, IPv6", server6, "drop", both, false},
+		{"both, and the door rejects", server4, "reject", both, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			l.serve(22)
+			rules := floodRules(c.closed)
+			limits := l.limits(rules)
+			started := time.Now()
+			d := l.run(rules)
+			guests := l.letGuestsKnock(d, c.server, 50)
+			session := l.session(guests.addresses[0], c.server)
+			stranger := nth(1000, c.server)
+			l.logUnflooded(guests)
+			before, status := d.vitals(), d.status()
+
+			began := time.Now()
+			received := l.received()
+			f := l.flood(netip.Addr{}, c.server, c.ports...)
+			eventually(t, "the flood is on", func() bool { return f.sent.Load() > 20_000 })
+			var took []time.Duration
+			for i, guest := range guests.addresses {
+				at := time.Now()
+				if err := l.onFirstSYN(guest, c.server); err != nil {
+					t.Fatalf("guest %d of %d: %v", i+1, len(guests.addresses), err)
+				}
+				took = append(took, time.Since(at))
+				if i%25 == 24 && l.admits(stranger, c.server, 22) {
+					t.Error("a stranger gets in during the flood")
+				}
+				if i%10 == 9 {
+					if err := talks(session); err != nil {
+						t.Errorf("during the flood the session is dead: %v", err)
+					}
+				}
+				if c.newcomers && i%10 == 0 {
+					if err := l.onFirstSYN(nth(500+i, c.server), c.server, floodKnocks...); err != nil {
+						t.Errorf("who knocks during the flood: %v", err)
+					}
+					guests.newcomers = append(guests.newcomers, nth(500+i, c.server))
+				}
+				time.Sleep(40 * time.Millisecond) // so that the flood lasts
+			}
+			lines, during := d.log.String(), d.vitals()
+			f.end()
+			received = l.received() - received
+			if err := talks(session); err != nil {
+				t.Errorf("after the flood the session is dead: %v", err)
+			}
+			if l.admits(stranger, c.server, 22) {
+				t.Error("a stranger gets in after the flood")
+			}
+			guests.check(t, d)
+
+			after := d.status()
+			counters := after.Doors[0].Counters
+			lasted := time.Since(started)
+			slices.Sort(took)
+			t.Logf("%d SYNs sent, %.0f/s, %d received, %d not taken by the cable; connects took %s at the median, %s at the 49th of 50, %s at most; %s",
+				f.sent.Load(), f.rate(), received, f.dropped.Load(), took[len(took)/2], took[len(took)-2], took[len(took)-1], l.conntrack())
+			t.Logf("the daemon: %s of CPU in %s (%.0f %%; the flood %.0f %%); %s; knocks %d, held %d, refused %d, by the kernel %d, lost %d",
+				during.cpu-before.cpu, f.took, 100*(during.cpu-before.cpu).Seconds()/f.took.Seconds(), 100*f.cpu.Seconds()/f.took.Seconds(),
+				during, counters.Knocks, counters.Held, counters.Refused, counters.KernelRefused, after.Counters.Lost)
+
+			// It was a flood: far more came than the kernel hands on.
+			if received < uint64(f.sent.Load())/2 {
+				t.Errorf("of %d SYNs only %d have arrived", f.sent.Load(), received)
+			}
+			if received < (counters.Knocks+counters.Held)*5/4 {
+				t.Errorf("no flood: %d SYNs arrived, and the daemon was handed %d", received, counters.Knocks+counters.Held)
+			}
+			least := uint64(20)
+			if len(c.ports) > 1 {
+				least = 5 // knocks cost the kernel more, as it answers them
+			}
+			if slices.Contains(c.ports, 22) && counters.KernelRefused < least*max(counters.Held, 1) {
+				t.Errorf("no flood: %d SYNs were refused, and of them %d held", counters.KernelRefused, counters.Held)
+			}
+
+			// And the daemon was handed no more than that.
+			heard, queued := counters.Knocks, counters.Held
+			if bound := limits.log.in(lasted); heard > bound || heard < 50*3 {
+				t.Errorf("%d knocks were heard in %s; the rules hand on up to %d", heard, lasted, bound)
+			}
+			if bound := limits.queue.in(lasted); queued > bound {
+				t.Errorf("%d packets were held in %s; the rules hand on up to %d", queued, lasted, bound)
+			}
+			if bound := limits.queue.in(lasted) + limits.log.in(lasted); heard+queued+after.Counters.Lost > bound {
+				t.Errorf("%d packets were heard and held, and %d lost, of %d that the rules hand on at most",
+					heard+queued, after.Counters.Lost, bound)
+			}
+			if after.Counters.Attempts > 65536 {
+				t.Errorf("%d attempts are remembered, more than max_sources", after.Counters.Attempts)
+			}
+			d.checkSmall(before, 3)
+			// The accepted are not strangers, and each is told of.
+			accepted := int(counters.Accepted - status.Doors[0].Counters.Accepted)
+			written := strings.Count(lines, "\n") - before.lines
+			bound := floodLines(time.Since(began)) + accepted + 8*len(guests.newcomers)
+			t.Logf("the log got %d lines, of %d at most", written, bound)
+			if written > bound {
+				t.Errorf("the log got %d lines, want %d at most:\n%s", written, bound, tail(lines, 4000))
+			}
+			if n := d.logged(" overloaded "); n > 1 {
+				t.Errorf("the overload is told of %d times", n)
+			}
+		})
+	}
+}
+
+// A daemon that cannot read for a while loses packets for sure. They are
+// counted, and told of once and not every 10 s; nothing else comes of it. Those
+// with a window are let in by the kernel alone as soon as their queue is full;
+// until then they wait.
+func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
+	l := newLab(t)
+	l.serve(22)
+	rules := floodRules("drop")
+	limits := l.limits(rules)
+	started := time.Now()
+	d := l.run(rules)
+	guests := l.letGuestsKnock(d, server4, 20)
+	session := l.session(guests.addresses[0], server4)
+	before := d.vitals()
+	const admitted, strangers = 7100, 7101
+
+	// One who has begun to knock has the highest rate of all. In a second, and of
+	// so many SYNs, the rules log more than any socket takes.
+	began := nth(1000, server4)
+	overload := func() {
+		t.Helper()
+		f := l.flood(began, server4, 4113, 22, 22, 22)
+		must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
+		was, at := l.queue(strangers).lost(), time.Now()
+		eventually(t, "the strangers' queue and the log overflow", func() bool {
+			return l.queue(strangers).lost() > was && f.sent.Load() > 100_000 && time.Since(at) > time.Second
+		})
+		f.end()
+		t.Logf("%.0f SYNs a second were sent for %s until queue and log overflowed: %+v", f.rate(), f.took, l.queue(strangers))
+	}
+	resume := func() { must(t, d.cmd.Process.Signal(syscall.SIGCONT)) }
+	// What was lost of the log shows in the number of the next knock that is heard.
+	countedMoreThan := func(n uint64) func() bool {
+		return func() bool {
+			l.knock(nth(1003, server4), server4, tcp(4113))
+			return d.status().Counters.Lost > n
+		}
+	}
+	t.Cleanup(func() { d.cmd.Process.Signal(syscall.SIGCONT) })
+
+	overload()
+	if err := talks(session); err != nil {
+		t.Errorf("with the daemon stopped the session is dead: %v", err)
+	}
+	if l.admits(nth(1001, server4), server4, 22) {
+		t.Error("with the daemon stopped a stranger gets in")
+	}
+	// The first who come have to wait for it.
+	early := make(chan error, 1)
+	at := time.Now()
+	go func() {
+		conn, err := l.dial(guests.addresses[1], server4, 22, deadline)
+		if err == nil {
+			conn.Close()
+		}
+		early <- err
+	}()
+	select {
+	case err := <-early:
+		t.Logf("with the daemon stopped and room in the queue, a guest gets in after %s: %v", time.Since(at), err)
+		early <- err
+	case <-time.After(short):
+		t.Logf("with the daemon stopped and room in the queue, a guest waits: %+v", l.queue(admitted))
+	}
+	f := l.flood(guests.addresses[2], server4, 22)
+	full, sent := -1, int64(0)
+	eventually(t, "the queue of those with a window is full", func() bool {
+		if f.sent.Load() < sent+20_000 {
+			return false
+		}
+		was := full
+		full, sent = l.queue(admitted).waiting, f.sent.Load()
+		return full == was
+	})
+	f.end()
+	t.Logf("with the daemon stopped, %d SYNs of guests wait at most", full)
+	if lost := l.queue(admitted).lost(); lost != 0 {
+		t.Errorf("%d SYNs of guests were lost", lost)
+	}
+	for i, guest := range guests.addresses[3:] {
+		if err := l.onFirstSYN(guest, server4); err != nil {
+			t.Fatalf("with the daemon stopped and the queue full, guest %d: %v", i, err)
+		}
+	}
+	dropped := l.queue(strangers).lost() + l.queue(admitted).lost()
+	resume()
+	if err := <-early; err != nil {
+		t.Errorf("who has waited for the daemon is not let in: %v", err)
+	}
+	t.Logf("who came first got in after %s", time.Since(at))
+
+	eventually(t, "what the log has lost is counted, too", countedMoreThan(dropped))
+	d.waitFor(" overloaded ", "read")
+	lost := d.status().Counters.Lost
+	if bound := limits.log.in(time.Since(started)) + limits.queue.in(time.Since(started)); lost > bound {
+		t.Errorf("%d packets are lost, of %d that the rules handed on at most", lost, bound)
+	}
+
+	overload()
+	resume()
+	eventually(t, "what was lost since is counted", countedMoreThan(lost))
+	time.Sleep(audit.SumInterval + time.Second) // when it would be told again
+	if n := d.logged(" overloaded ", "read"); n != 1 {
+		t.Errorf("the overload is told of %d times, want once", n)
+	}
+	t.Logf("%d packets were lost in all", d.status().Counters.Lost)
+
+	newcomer := nth(1002, server4)
+	if err := l.onFirstSYN(newcomer, server4, floodKnocks...); err != nil {
+		t.Errorf("who knocks after the overload: %v", err)
+	}
+	guests.newcomers = append(guests.newcomers, newcomer)
+	for i, guest := range guests.addresses {
+		if err := l.onFirstSYN(guest, server4); err != nil {
+			t.Fatalf("after the overload guest %d: %v", i, err)
+		}
+	}
+	if err := talks(session); err != nil {
+		t.Errorf("after the overload the session is dead: %v", err)
+	}
+	if l.admits(nth(1001, server4), server4, 22) {
+		t.Error("after the overload a stranger gets in")
+	}
+	guests.check(t, d)
+	t.Logf("the daemon: %s", d.vitals())
+	d.checkSmall(before, 40)
+}
+
+var floodKnocks = []packet.Port{tcp(4113), udp(27911), tcp(1840)}
+
+// floodRules have a knock that no flood of SYNs can take, so that no random
+// source ever gets in by chance.
+func floodRules(closed string) string {
+	return `door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  window   = "60s"
+  closed   = "` + closed + `"
+}`
+}
+
+const floodWindow = 60 * time.Second
+
+// floodLines is how many lines a flood of one door can write in a time, by the
+// bounds of [audit.Summer]: in each interval 32 leading events of the three
+// kinds that are summed up; before each of them what was counted of its source's
+// other two kinds; in the end a sum for each, and one for all others of a kind.
+// One line more tells of an overload.
+func floodLines(d time.Duration) int {
+	intervals := int(d/audit.SumInterval) + 2
+	return intervals*(3*32*4+3) + 1
+}
+
+// floodGuests are sources that have a window.
+type floodGuests struct {
+	lab       *lab
+	server    netip.Addr
+	addresses []netip.Addr
+	began     time.Time // none has knocked before
+	seen      time.Time // all windows were open by then
+	newcomers []netip.Addr
+}
+
+func (l *lab) letGuestsKnock(d *daemon, server netip.Addr, n int) *floodGuests {
+	l.t.Helper()
+	g := &floodGuests{lab: l, server: server, began: time.Now()}
+	for i := range n {
+		g.addresses = append(g.addresses, nth(i+1, server))
+		l.knock(g.addresses[i], server, floodKnocks...)
+	}
+	eventually(l.t, "all windows are open", func() bool { return len(d.status().Windows) == n })
+	g.seen = time.Now()
+	return g
+}
+
+// check compares the windows that the daemon and the kernel know with those that
+// there should be, and the time that they have left.
+func (g *floodGuests) check(t *testing.T, d *daemon) {
+	t.Helper()
+	check := func(who string, left map[netip.Addr]time.Duration, asked, answered time.Time) {
+		t.Helper()
+		if n := len(g.addresses) + len(g.newcomers); len(left) != n {
+			t.Errorf("%s has %d windows, want %d", who, len(left), n)
+		}
+		// The kernel counts in its ticks.
+		const tick = 100 * time.Millisecond
+		least, most := floodWindow-answered.Sub(g.began)-tick, floodWindow-asked.Sub(g.seen)+tick
+		for _, a := range g.addresses {
+			if got, ok := left[a]; !ok || got < least || got > most {
+				t.Errorf("%s: the window of %s has %s left (%v), want %s to %s", who, a, got, ok, least, most)
+			}
+		}
+		for _, a := range g.newcomers {
+			if got, ok := left[a]; !ok || got < most-tick {
+				t.Errorf("%s: the window of %s, which came later, has %s left (%v)", who, a, got, ok)
+			}
+		}
+	}
+	left := map[netip.Addr]time.Duration{}
+	asked := time.Now()
+	for _, w := range d.status().Windows {
+		left[w.Source.Addr()] = time.Duration(w.LeftSeconds * float64(time.Second))
+	}
+	check("the daemon", left, asked, time.Now())
+	clear(left)
+	asked = time.Now()
+	for _, w := range g.lab.kernelWindows() {
+		left[w.Source.Addr()] = w.Left
+	}
+	check("the kernel", left, asked, time.Now())
+}
+
+// logUnflooded tells how long connecting takes when nothing else happens.
+func (l *lab) logUnflooded(g *floodGuests) {
+	l.t.Helper()
+	var took []time.Duration
+	for _, a := range g.addresses[:20] {
+		at := time.Now()
+		must(l.t, l.onFirstSYN(a, g.server))
+		took = append(took, time.Since(at))
+	}
+	slices.Sort(took)
+	l.t.Logf("without a flood connects take %s at the median, %s at most", took[len(took)/2], took[len(took)-1])
+}
+
+// session connects and stays connected.
+func (l *lab) session(from, to netip.Addr) net.Conn {
+	l.t.Helper()
+	conn, err := l.dial(from, to, 22, deadline)
+	must(l.t, err)
+	l.t.Cleanup(func() { conn.Close() })
+	must(l.t, talks(conn))
+	return conn
+}
+
+// rate is what limits of the rules let through.
+type rate struct{ perSecond, burst uint64 }
+
+func (r rate) in(d time.Duration) uint64 { return uint64(float64(r.perSecond)*d.Seconds()) + r.burst }
+
+// floodLimits are what all rules together hand to the daemon at most, of what
+// strangers send.
+type floodLimits struct{ log, queue rate }
+
+var limited = regexp.MustCompile(`limit rate (\d+)/second burst (\d+) packets (log|queue)`)
+
+// limits reads them from the table that belongs to rules.
+func (l *lab) limits(rules string) (limits floodLimits) {
+	l.t.Helper()
+	out, err := knockwall("ruleset", "--config", l.rules(rules)).Output()
+	must(l.t, err)
+	for _, m := range limited.FindAllStringSubmatch(string(out), -1) {
+		perSecond, err := strconv.ParseUint(m[1], 10, 64)
+		must(l.t, err)
+		burst, err := strconv.ParseUint(m[2], 10, 64)
+		must(l.t, err)
+		to := &limits.log
+		if m[3] == "queue" {
+			to = &limits.queue
+		}
+		to.perSecond += perSecond
+		to.burst += burst
+	}
+	if limits.log.perSecond == 0 {
+		l.t.Fatalf("the rules have no limits:\n%s", out)
+	}
+	return limits
+}
+
+// received is how many packets have come in at the server's end of the cable.
+func (l *lab) received() (n uint64) {
+	l.t.Helper()
+	must(l.t, l.server.Do(func() error {
+		link, err := netlink.LinkByName(l.serverLink)
+		if err == nil {
+			n = link.Attrs().Statistics.RxPackets
+		}
+		return err
+	}))
+	return n
+}
+
+// conntrack tells how full the server's table of connections is.
+func (l *lab) conntrack() string {
+	l.t.Helper()
+	var words []string
+	must(l.t, l.server.Do(func() error {
+		for _, name := range []string{"nf_conntrack_count", "nf_conntrack_max"} {
+			b, err := os.ReadFile("/proc/sys/net/netfilter/" + name)
+			if err != nil {
+				return err
+			}
+			words = append(words, name+" "+strings.TrimSpace(string(b)))
+		}
+		b, err := os.ReadFile("/proc/thread-self/net/stat/nf_conntrack")
+		if err != nil {
+			return nil // not every kernel has it
+		}
+		rows := strings.Split(strings.TrimSpace(string(b)), "\n")
+		names := strings.Fields(rows[0])
+		for i, name := range names {
+			if !slices.Contains([]string{"insert_failed", "drop", "early_drop"}, name) {
+				continue
+			}
+			var sum uint64
+			for _, row := range rows[1:] {
+				n, err := strconv.ParseUint(strings.Fields(row)[i], 16, 64)
+				if err != nil {
+					return err
+				}
+				sum += n
+			}
+			words = append(words, fmt.Sprintf("%s %d", name, sum))
+		}
+		return nil
+	}))
+	return strings.Join(words, ", ")
+}
+
+// queueState is what the kernel says of a queue.
+type queueState struct {
+	waiting      int
+	full, unread uint64 // dropped: no room in the queue, or in the socket
+}
+
+func (q queueState) lost() uint64 { return q.full + q.unread }
+
+// queue reads the state of one of the server's queues.
+func (l *lab) queue(number int) (q queueState) {
+	l.t.Helper()
+	must(l.t, l.server.Do(func() error {
+		b, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(b)) {
+			var n, port, mode, length int
+			if _, err := fmt.Sscan(line, &n, &port, &q.waiting, &mode, &length, &q.full, &q.unread); err == nil && n == number {
+				return nil
+			}
+		}
+		return fmt.Errorf("there is no queue %d:\n%s", number, b)
+	}))
+	return q
+}
+
+// vitals are what a process takes up.
+type vitals struct {
+	rss, peak   int // KiB
+	threads     int
+	descriptors int
+	cpu         time.Duration
+	lines       int // logged
+}
+
+func (v vitals) String() string {
+	return fmt.Sprintf("memory %d KiB, at its peak %d KiB, %d threads, %d descriptors, %s of CPU", v.rss, v.peak, v.threads, v.descriptors, v.cpu)
+}
+
+func (d *daemon) vitals() (v vitals) {
+	t := d.lab.t
+	t.Helper()
+	folder := fmt.Sprintf("/proc/%d", d.cmd.Process.Pid)
+	b, err := os.ReadFile(filepath.Join(folder, "status"))
+	must(t, err)
+	for line := range strings.Lines(string(b)) {
+		name, value, _ := strings.Cut(line, ":")
+		for n, to := range map[string]*int{"VmRSS": &v.rss, "VmHWM": &v.peak, "Threads": &v.threads} {
+			if n == name {
+				fmt.Sscan(value, to)
+			}
+		}
+	}
+	if v.rss == 0 || v.peak == 0 {
+		t.Fatalf("the memory of the daemon is not known:\n%s", b)
+	}
+	b, err = os.ReadFile(filepath.Join(folder, "stat"))
+	must(t, err)
+	// Fields 14 and 15, in hundredths of a second; the name before may have blanks.
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		must(t, err)
+		v.cpu += time.Duration(n) * 10 * time.Millisecond
+	}
+	descriptors, err := os.ReadDir(filepath.Join(folder, "fd"))
+	must(t, err)
+	v.descriptors = len(descriptors)
+	v.lines = strings.Count(d.log.String(), "\n")
+	return v
+}
+
+// checkSmall fails the test if the daemon has grown: beyond 64 MiB, or by file
+// descriptors, except for those of connections on which it was asked.
+func (d *daemon) checkSmall(before vitals, asked int) {
+	t := d.lab.t
+	t.Helper()
+	v := d.vitals()
+	if raceEnabled {
+		t.Logf("the race detector's own memory is in the %d KiB at the peak", v.peak)
+	} else if v.peak >= 64<<10 {
+		t.Errorf("the daemon's memory was %d KiB at its peak, want less than 64 MiB", v.peak)
+	}
+	if v.descriptors > before.descriptors+asked {
+		t.Errorf("the daemon has %d file descriptors, and had %d before", v.descriptors, before.descriptors)
+	}
+}
+
+// Where the sources of a flood are: behind the client, who does not answer for
+// them, so that what the server sends back is dropped there.
+var (
+	flood4 = netip.MustParsePrefix("10.128.0.0/9")
+	flood6 = netip.MustParsePrefix("2001:db8:2::/64")
+)
+
+const (
+	floodSources = 1 << 16  // packets that are built; their sources change from round to round
+	floodBatch   = 256      // packets that one call sends
+	floodPackets = 20 << 20 // that a flood sends at most
+	floodTime    = 40 * time.Second
+)
+
+// flood is a stream of SYNs as fast as this machine makes them. It ends when it
+// is stopped, and by itself after floodPackets or floodTime.
+type flood struct {
+	t       testing.TB
+	sent    atomic.Int64
+	dropped atomic.Int64 // by the client's own end of the cable
+	stop    atomic.Bool
+	ended   chan struct{}
+	err     error
+	took    time.Duration
+	cpu     time.Duration // of the thread that sends; receiving takes place on it, too
+}
+
+// flood sends SYNs to the ports, from random sources if from is the zero
+// address, else from that one.
+func (l *lab) flood(from, to netip.Addr, ports ...uint16) *flood {
+	l.t.Helper()
+	f := &flood{t: l.t, ended: make(chan struct{})}
+	var toServer net.HardwareAddr
+	must(l.t, l.server.Do(func() error {
+		link, err := netlink.LinkByName(l.serverLink)
+		if err != nil {
+			return err
+		}
+		toServer = link.Attrs().HardwareAddr
+		// The server would not take for true what comes from where it has no way to.
+		for p, via := range map[netip.Prefix]netip.Addr{flood4: client4, flood6: client6} {
+			if err := netlink.RouteReplace(&netlink.Route{Dst: ipNet(p), Gw: via.AsSlice()}); err != nil {
+				return fmt.Errorf("route %s: %w", p, err)
+			}
+		}
+		return nil
+	}))
+	fd := -1
+	var address unix.SockaddrLinklayer
+	must(l.t, l.client.Do(func() (err error) {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(links, func(link netlink.Link) bool { return link.Type() == "veth" })
+		if i < 0 {
+			return errors.New("the client has no cable")
+		}
+		address.Ifindex = links[i].Attrs().Index
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &address)
+	}))
+	packets := newFloodPackets(from, to, toServer, ports)
+	go func() {
+		defer close(f.ended)
+		defer unix.Close(fd)
+		f.send(fd, packets)
+	}()
+	l.t.Cleanup(func() { f.end() })
+	return f
+}
+
+// send is the flood itself.
+func (f *flood) send(fd int, packets *floodPacketSet) {
+	runtime.LockOSThread() // whose CPU time is the flood's
+	defer runtime.UnlockOSThread()
+	began := time.Now()
+	defer func() {
+		f.took = time.Since(began)
+		var usage unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_THREAD, &usage); err == nil {
+			f.cpu = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+		}
+	}()
+	for f.sent.Load() < floodPackets && time.Since(began) < floodTime && !f.stop.Load() {
+		headers := packets.next()
+		for len(headers) > 0 {
+			n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&headers[0])), uintptr(len(headers)), 0, 0, 0)
+			switch {
+			case e == unix.EINTR:
+			case e == unix.ENOBUFS: // the other end is full: on a cable it would be lost
+				f.dropped.Add(1)
+				headers = headers[1:]
+			case e != 0:
+				f.err = fmt.Errorf("sendmmsg: %w", e)
+				return
+			default:
+				f.sent.Add(int64(n))
+				headers = headers[n:]
+			}
+		}
+	}
+}
+
+// end stops the flood.
+func (f *flood) end() {
+	f.t.Helper()
+	f.stop.Store(true)
+	<-f.ended
+	if f.err != nil {
+		f.t.Errorf("the flood ended early: %v", f.err)
+	}
+}
+
+// rate is how many packets a second were sent.
+func (f *flood) rate() float64 { return float64(f.sent.Load()) / f.took.Seconds() }
+
+// mmsghdr is struct mmsghdr of sys/socket.h.
+type mmsghdr struct {
+	header unix.Msghdr
+	length uint32
+	_      [4]byte
+}
+
+// floodPacketSet is packets with their Ethernet headers, in the form in which
+// one call sends many.
+type floodPacketSet struct {
+	bytes   []byte
+	size    int // of each
+	iovecs  []unix.Iovec
+	headers []mmsghdr
+	at      int // the next one's number
+	address int // where in a packet the two bytes are that change
+	fixed   bool
+}
+
+func newFloodPackets(from, to netip.Addr, toServer net.HardwareAddr, ports []uint16) *floodPacketSet {
+	random := rand.New(rand.NewPCG(1, 2)) // every run has the same packets
+	s := &floodPacketSet{fixed: from.IsValid()}
+	etherType := uint16(unix.ETH_P_IP)
+	s.address = 14 + 12 + 2
+	if to.Is6() {
+		etherType = unix.ETH_P_IPV6
+		s.address = 14 + 8 + 14
+	}
+	for i := range floodSources {
+		source := from
+		switch {
+		case s.fixed:
+		case to.Is4():
+			a := flood4.Addr().As4()
+			a[1] |= byte(random.Uint32()) & 0x7f
+			a[2], a[3] = byte(random.Uint32()), byte(random.Uint32())
+			source = netip.AddrFrom4(a)
+		default:
+			a := flood6.Addr().As16()
+			binary.BigEndian.PutUint64(a[8:], random.Uint64())
+			source = netip.AddrFrom16(a)
+		}
+		syn := segment{
+			from: source, to: to, sourcePort: uint16(1024 + random.IntN(64000)),
+			port: tcp(ports[i%len(ports)]), sequence: random.Uint32(), flags: packet.SYN,
+		}
+		s.bytes = append(s.bytes, toServer...)
+		s.bytes = append(s.bytes, 2, 0, 0, 0, 0, 1)
+		s.bytes = binary.BigEndian.AppendUint16(s.bytes, etherType)
+		s.bytes = append(s.bytes, syn.bytes()...)
+	}
+	s.size = len(s.bytes) / floodSources
+	s.iovecs = make([]unix.Iovec, floodSources)
+	s.headers = make([]mmsghdr, floodSources)
+	for i := range s.headers {
+		s.iovecs[i].Base = &s.bytes[i*s.size]
+		s.iovecs[i].SetLen(s.size)
+		s.headers[i].header.Iov = &s.iovecs[i]
+		s.headers[i].header.SetIovlen(1)
+	}
+	return s
+}
+
+// next returns a batch to send. A round later its packets have other sources.
+func (s *floodPacketSet) next() []mmsghdr {
+	first := s.at
+	s.at = (s.at + floodBatch) % floodSources
+	for i := first; i < first+floodBatch; i++ {
+		s.change(s.bytes[i*s.size : (i+1)*s.size])
+	}
+	return s.headers[first : first+floodBatch]
+}
+
+// change makes a packet another one, whose checksums are right without being
+// computed anew: what one word of 16 bits gains another one of the same sum
+// loses. A packet from one source only gets another port.
+func (s *floodPacketSet) change(b []byte) {
+	const step = 0x6b43
+	add := func(at int, n uint16) {
+		sum := uint32(binary.BigEndian.Uint16(b[at:])) + uint32(n)
+		binary.BigEndian.PutUint16(b[at:], uint16(sum&0xffff+sum>>16))
+	}
+	transport := s.size - 20
+	at := s.address
+	if s.fixed {
+		at = transport
+	} else if b[12] == unix.ETH_P_IP>>8 {
+		add(14+4, ^uint16(step)) // identification
+	}
+	add(at, step)
+	add(transport+4, ^uint16(step)) // sequence number
+}

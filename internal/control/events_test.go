@@ -1,0 +1,488 @@
+package control_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/control"
+)
+
+// deadline is how long a test waits for what must happen.
+const deadline = 20 * time.Second
+
+// numbered is an event that is told from others by its number, as long as wanted.
+func numbered(n, length int) audit.Event {
+	return audit.Event{Time: time.Unix(int64(n), 0), Kind: audit.Accepted, Door: "ssh", Step: n, Steps: 1, Reason: strings.Repeat("x", length)}
+}
+
+// follower reads events as they come.
+type follower struct {
+	conn    net.Conn
+	decoder *json.Decoder
+}
+
+// follow asks for events as they come, and waits until the answer begins: from
+// then on nothing is missed.
+func (s *served) follow(t *testing.T) *follower {
+	t.Helper()
+	conn := s.dial(t)
+	if err := conn.SetDeadline(time.Now().Add(deadline)); err != nil {
+		t.Fatal(err)
+	}
+	return followOver(t, conn)
+}
+
+func followOver(t *testing.T, conn net.Conn) *follower {
+	t.Helper()
+	fmt.Fprint(conn, "GET /v1/events?follow=true HTTP/1.1\r\nHost: knockwall\r\n\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/x-ndjson" {
+		t.Fatalf("answered with %s, %v", response.Status, response.Header)
+	}
+	return &follower{conn, json.NewDecoder(response.Body)}
+}
+
+func (f *follower) next(t *testing.T) audit.Event {
+	t.Helper()
+	var e audit.Event
+	if err := f.decoder.Decode(&e); err != nil {
+		t.Fatalf("no event: %v", err)
+	}
+	return e
+}
+
+// skip reads what has happened when serve has returned.
+func (f *follower) skip(t *testing.T) {
+	t.Helper()
+	for _, want := range []audit.Kind{audit.Started, audit.Knock} {
+		if e := f.next(t); e.Kind != want {
+			t.Fatalf("%s, and not %s", e, want)
+		}
+	}
+}
+
+func TestFollowersMissNothingBetweenPastAndFuture(t *testing.T) {
+	s := serve(t)
+	// It goes on while they come: not all is over before the first of them is there.
+	const events, followers = 900, 8
+	var all sync.WaitGroup
+	all.Go(func() {
+		for n := range events {
+			s.History.Record(numbered(n, 0))
+			time.Sleep(10 * time.Microsecond)
+		}
+	})
+	for range followers {
+		all.Go(func() {
+			f := s.follow(t)
+			f.skip(t)
+			for n := range events {
+				if e := f.next(t); e.Step != n {
+					t.Errorf("event %d is %s", n, e)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestEventsThatAreNotFollowedEnd(t *testing.T) {
+	s := serve(t)
+	for n := range 1500 {
+		s.History.Record(numbered(n, 0))
+	}
+	for _, path := range []string{"/v1/events", "/v1/events?follow=false", "/v1/events?follow="} {
+		_, body := s.ask(t, http.MethodGet, path, "")
+		decoder := json.NewDecoder(strings.NewReader(body))
+		for n := 500; n < 1500; n++ { // the last thousand
+			var e audit.Event
+			if err := decoder.Decode(&e); err != nil || e.Step != n {
+				t.Fatalf("%s: event %d is %s: %v", path, n, e, err)
+			}
+		}
+		if err := decoder.Decode(&audit.Event{}); !errors.Is(err, io.EOF) {
+			t.Errorf("%s: after the last event there is more: %v", path, err)
+		}
+	}
+}
+
+func TestTheClientFollowsEvents(t *testing.T) {
+	s := serve(t)
+	enough := errors.New("enough")
+	var kinds []audit.Kind
+	err := control.NewClient(s.path).Events(t.Context(), true, func(e audit.Event) error {
+		kinds = append(kinds, e.Kind)
+		switch len(kinds) {
+		case 2: // all that was, so it follows
+			if _, err := s.Wall.Open("ssh", "192.0.2.7", 0); err != nil {
+				return err
+			}
+		case 3:
+			return enough
+		}
+		return nil
+	})
+	if !errors.Is(err, enough) {
+		t.Errorf("Events: %v", err)
+	}
+	if diff := cmp.Diff([]audit.Kind{audit.Started, audit.Knock, audit.Opened}, kinds); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	kinds = nil
+	err = control.NewClient(s.path).Events(t.Context(), false, func(e audit.Event) error {
+		kinds = append(kinds, e.Kind)
+		return nil
+	})
+	if err != nil || len(kinds) != 3 {
+		t.Errorf("without following: %v, %v", kinds, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	err = control.NewClient(s.path).Events(ctx, true, func(audit.Event) error {
+		cancel()
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("when the context ends: %v", err)
+	}
+}
+
+func TestAFollowerThatDoesNotReadIsToldWhatItMissedAndBlocksNobody(t *testing.T) {
+	s := serve(t)
+	slow, fast := s.follow(t), s.follow(t)
+	fast.skip(t)
+	// More than its socket and what is kept for it take: 1,000 events, and the
+	// kernel's buffers. The other one keeps pace, so that it misses none.
+	const flood = 4000
+	for n := range flood {
+		s.History.Record(numbered(n, 500))
+		if e := fast.next(t); e.Step != n || e.Kind != audit.Accepted {
+			t.Fatalf("event %d is %s for who reads", n, e)
+		}
+	}
+	// It is told with the next event that it has room for.
+	stop := make(chan struct{})
+	var more sync.WaitGroup
+	more.Go(func() {
+		for n := flood; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(time.Millisecond):
+				s.History.Record(numbered(n, 0))
+			}
+		}
+	})
+	defer more.Wait()
+	defer close(stop)
+	slow.skip(t)
+	expected, missed := 0, 0
+	for expected <= flood {
+		e := slow.next(t)
+		if e.Kind == audit.Overloaded {
+			missed += e.Count
+			expected += e.Count
+			continue
+		}
+		if e.Step != expected {
+			t.Fatalf("%s, where %d is expected", e, expected)
+		}
+		expected++
+	}
+	if missed == 0 || missed >= flood {
+		t.Errorf("it was told of %d missed of %d", missed, flood)
+	}
+}
+
+func TestNoMoreThan32Follow(t *testing.T) {
+	s := serve(t)
+	var all []*follower
+	for range control.MaxFollowers {
+		all = append(all, s.follow(t))
+	}
+	response, body := s.ask(t, http.MethodGet, "/v1/events?follow=true", "")
+	wantRefusal(t, response, body, http.StatusServiceUnavailable, "32 follow the events already")
+	// Others are answered, those too who ask for the past alone.
+	for _, path := range []string{"/v1/events", "/v1/status"} {
+		if response, body := s.ask(t, http.MethodGet, path, ""); response.StatusCode != http.StatusOK {
+			t.Errorf("GET %s: %s %s", path, response.Status, body)
+		}
+	}
+	// All hear what happens, and when one goes there is room for another.
+	s.History.Record(numbered(1, 0))
+	for _, f := range all {
+		f.skip(t)
+		if e := f.next(t); e.Step != 1 {
+			t.Errorf("heard %s", e)
+		}
+	}
+	all[0].conn.Close()
+	var more *http.Response
+	eventually(t, "another may follow", func() bool {
+		conn := s.dial(t)
+		fmt.Fprint(conn, "GET /v1/events?follow=1 HTTP/1.1\r\nHost: knockwall\r\n\r\n")
+		var err error
+		if more, err = http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+			t.Fatal(err)
+		}
+		return more.StatusCode == http.StatusOK
+	})
+}
+
+// What is kept for a follower goes with it: room for 1,000 events.
+func TestFollowersThatHaveGoneTakeNoMemory(t *testing.T) {
+	s := serve(t)
+	inUse := func() uint64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	first := inUse()
+	for range 150 {
+		eventually(t, "another may follow", func() bool {
+			conn := s.dial(t)
+			defer conn.Close()
+			fmt.Fprint(conn, "GET /v1/events?follow=1 HTTP/1.1\r\nHost: knockwall\r\n\r\n")
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return response.StatusCode == http.StatusOK
+		})
+	}
+	eventually(t, "less than 10 MB are in use for them", func() bool { return inUse() < first+10<<20 })
+}
+
+// eventually waits until something is so.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(deadline); !is(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after %s it is not so that %s", deadline, what)
+		}
+	}
+}
+
+func TestFollowersEndWithTheDaemon(t *testing.T) {
+	s := serve(t)
+	f := s.follow(t)
+	f.skip(t)
+	ended := make(chan error, 1)
+	following := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(following) })
+	go func() {
+		ended <- control.NewClient(s.path).Events(context.Background(), true, func(audit.Event) error {
+			begin()
+			return nil
+		})
+	}()
+	<-following
+	if err := s.stop(); err != nil {
+		t.Errorf("Serve: %v", err)
+	}
+	if err := f.decoder.Decode(&audit.Event{}); !errors.Is(err, io.EOF) {
+		t.Errorf("the answer ends with %v", err)
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "has ended") {
+		t.Errorf("the client says %v", err)
+	}
+}
+
+// The last thing that happens is that the wall is down.
+func TestFollowersHearHowItEnds(t *testing.T) {
+	for range 20 {
+		s := serve(t)
+		f := s.follow(t)
+		f.skip(t)
+		go func() {
+			<-s.ended // as run does
+			_ = s.stop()
+		}()
+		if err := control.NewClient(s.path).Down(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var e audit.Event
+		if err := f.decoder.Decode(&e); err != nil || e.Kind != audit.Stopped {
+			t.Fatalf("heard %s, %v", e, err)
+		}
+	}
+}
+
+// pipes is a listener whose connections need no kernel, so that their deadlines
+// go by the bubble's clock.
+type pipes struct {
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.done) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{Name: "pipe", Net: "unix"} }
+
+func (p *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	p.conns <- server
+	return client
+}
+
+// inBubble runs a test with a daemon whose time is the bubble's.
+func inBubble(t *testing.T, test func(t *testing.T, d *daemon, dial func() net.Conn)) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDaemon(t, &stillKernel{})
+		l := &pipes{conns: make(chan net.Conn), done: make(chan struct{})}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- control.Serve(ctx, l, d.Daemon) }()
+		test(t, d, l.dial)
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if err := d.end(); err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func TestAFollowerMayHearNothingForHours(t *testing.T) {
+	inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {
+		conn := dial()
+		defer conn.Close()
+		f := followOver(t, conn)
+		if e := f.next(t); e.Kind != audit.Started {
+			t.Errorf("%s", e)
+		}
+		for n, quiet := range []time.Duration{control.ClientTimeout / 2, control.ClientTimeout * 2, time.Hour} {
+			time.Sleep(quiet)
+			d.History.Record(numbered(n, 0))
+			if e := f.next(t); e.Step != n {
+				t.Errorf("after %s: %s", quiet, e)
+			}
+		}
+	})
+}
+
+func TestAFollowerThatReadsNothingForTooLongIsCutOff(t *testing.T) {
+	inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {
+		conn := dial()
+		defer conn.Close()
+		f := followOver(t, conn)
+		d.History.Record(numbered(1, 1000))
+		for n := range 10000 {
+			d.History.Record(numbered(n, 1000))
+		}
+		time.Sleep(control.ClientTimeout + time.Second)
+		var err error
+		for range 10 {
+			if err = f.decoder.Decode(&audit.Event{}); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			t.Error("it is served still")
+		}
+		// And its place is free: all of them can be taken.
+		for range control.MaxFollowers {
+			conn := dial()
+			defer conn.Close()
+			followOver(t, conn)
+		}
+	})
+}
+
+func TestConnectionsThatAskForNothingAreClosed(t *testing.T) {
+	for _, test := range []struct {
+		name, sent string
+		after      time.Duration
+	}{
+		{"nothing", "", control.ClientTimeout},
+		{"half a request", "GET /v1/sta", control.ClientTimeout},
+		{"no end of header", "GET /v1/status HTTP/1.1\r\nHost: knockwall\r\n", control.ClientTimeout},
+		{"one request", "GET /v1/windows HTTP/1.1\r\nHost: knockwall\r\n\r\n", control.ClientTimeout},
+		{"no body", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nContent-Length: 40\r\n\r\n", control.Patience},
+		{"half a body", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nContent-Length: 40\r\n\r\n{\"door\": ", control.Patience},
+		{"a chunk", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", control.Patience},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {
+				conn := dial()
+				defer conn.Close()
+				began := time.Now()
+				go func() { _, _ = io.WriteString(conn, test.sent) }()
+				_, err := io.ReadAll(conn) // until it is closed
+				// It is given a moment to read what it is told.
+				if took := time.Since(began); took < test.after || took > test.after+time.Second {
+					t.Errorf("closed after %s: %v", took, err)
+				}
+				if got := d.Wall.Windows(); len(got) != 0 {
+					t.Errorf("windows: %v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestATrialThatIsNotConfirmedEndsAndIsNotConfirmedAfterwards(t *testing.T) {
+	inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {
+		conn := dial()
+		defer conn.Close()
+		answers := bufio.NewReader(conn)
+		post := func(path, body string) int {
+			t.Helper()
+			fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: knockwall\r\nContent-Length: %d\r\n\r\n%s", path, len(body), body)
+			response, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = io.Copy(io.Discard, response.Body)
+			return response.StatusCode
+		}
+		if code := post("/v1/reload", `{"confirm": "9s"}`); code != http.StatusOK {
+			t.Fatalf("reload: %d", code)
+		}
+		time.Sleep(8 * time.Second)
+		if code := post("/v1/reload", ``); code != http.StatusConflict {
+			t.Errorf("another reload after 8 s: %d", code)
+		}
+		time.Sleep(2 * time.Second)
+		if code := post("/v1/confirm", ``); code != http.StatusConflict {
+			t.Errorf("confirmed after 10 s: %d", code)
+		}
+		past := d.History.Past()
+		if e := past[len(past)-1]; e.Kind != audit.Reloaded || !strings.Contains(e.Reason, "the former ones are back") {
+			t.Errorf("the trail says %s", e)
+		}
+	})
+}

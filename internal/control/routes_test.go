@@ -1,0 +1,770 @@
+package control_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"net/http"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
+)
+
+// opens returns who has a window, and at which door.
+func opens(d *daemon) []string {
+	var all []string
+	for _, w := range d.Wall.Windows() {
+		all = append(all, w.Door+" "+w.Source.String())
+	}
+	return all
+}
+
+// before is who has a window at first.
+var before = []string{"ssh 192.0.2.1"}
+
+func wantWindows(t *testing.T, s *served, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, opens(s.daemon)); diff != "" {
+		t.Errorf("windows (-want +got):\n%s", diff)
+	}
+}
+
+// wantAnswer checks that an answer is the one that was asked for, and reads it.
+func wantAnswer(t *testing.T, response *http.Response, body string, to any) {
+	t.Helper()
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/json" {
+		t.Fatalf("answered with %s, %v: %s", response.Status, response.Header, body)
+	}
+	decoder := json.NewDecoder(strings.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(to); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+}
+
+func TestWindowsAreListed(t *testing.T) {
+	s := serve(t)
+	response, body := s.ask(t, http.MethodGet, "/v1/windows", "")
+	var windows []wall.WindowStatus
+	wantAnswer(t, response, body, &windows)
+	if len(windows) != 1 || windows[0].Door != "ssh" || windows[0].Source.String() != "192.0.2.1" ||
+		windows[0].LeftSeconds > 3600 || windows[0].LeftSeconds < 3000 {
+		t.Errorf("%s", body)
+	}
+	if _, err := s.Wall.Close("ssh", "192.0.2.1", false); err != nil {
+		t.Fatal(err)
+	}
+	if _, body := s.ask(t, http.MethodGet, "/v1/windows", ""); body != "[]\n" {
+		t.Errorf("where none is open: %s", body)
+	}
+}
+
+func TestAWindowIsOpenedByHand(t *testing.T) {
+	for _, test := range []struct {
+		body, source string
+		seconds      float64
+	}{
+		{`{"door": "ssh", "source": "192.0.2.7"}`, "192.0.2.7", 3600}, // the door's own time
+		{`{"door": "ssh", "source": "192.0.2.7", "window": "1m30s"}`, "192.0.2.7", 90},
+		{`{"door": "ssh", "source": "192.0.2.7", "window": ""}`, "192.0.2.7", 3600},
+		{`{"door": "ssh", "source": "::ffff:192.0.2.7"}`, "192.0.2.7", 3600},
+		{`{"door": "ssh", "source": "2001:db8::7"}`, "2001:db8::/64", 3600},
+		{`{"door": "ssh", "source": "2001:db8::/64"}`, "2001:db8::/64", 3600},
+		{`{"door": "ssh", "source": "192.0.2.1", "window": "2h"}`, "192.0.2.1", 7200}, // which is open
+		{" \n{\"door\": \"ssh\", \"source\": \"192.0.2.7\"}\n\n", "192.0.2.7", 3600},
+	} {
+		t.Run(test.body, func(t *testing.T) {
+			s := serve(t)
+			response, body := s.ask(t, http.MethodPost, "/v1/windows", test.body)
+			var got wall.WindowStatus
+			wantAnswer(t, response, body, &got)
+			if got.Door != "ssh" || got.Source.String() != test.source || got.LeftSeconds != test.seconds {
+				t.Errorf("opened %s", body)
+			}
+			want := slices.Compact(append(slices.Clone(before), "ssh "+test.source))
+			wantWindows(t, s, want...)
+			last := s.History.Past()[len(s.History.Past())-1]
+			if last.Source.String() != test.source || last.Reason != "by hand" || last.Window.Seconds() != test.seconds {
+				t.Errorf("the trail says %s", last)
+			}
+		})
+	}
+}
+
+func TestAWindowIsClosedByHand(t *testing.T) {
+	s := serve(t)
+	if _, err := s.Wall.Open("ssh", "2001:db8::7", 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		path, source string
+		closed       bool
+		ended        int
+	}{
+		{"/v1/windows/ssh/2001:db8::%2F64", "2001:db8::/64", true, 0},
+		{"/v1/windows/ssh/192.0.2.1?sessions=false", "192.0.2.1", true, 0},
+		{"/v1/windows/ssh/192.0.2.99?sessions=true", "192.0.2.99", false, 3},
+		{"/v1/windows/ssh/192.0.2.2?sessions=1", "192.0.2.2", true, 3},
+		{"/v1/windows/ssh/2001:db8:1::/64", "2001:db8:1::/64", true, 0},
+	} {
+		response, body := s.ask(t, http.MethodDelete, test.path, "")
+		var got wall.Closing
+		wantAnswer(t, response, body, &got)
+		if got.Door != "ssh" || got.Source.String() != test.source || got.Closed != test.closed || got.Ended != test.ended {
+			t.Errorf("%s: %s", test.path, body)
+		}
+	}
+	wantWindows(t, s)
+}
+
+// Wrong requests, by the code that they are answered with. What is to be changed
+// is not, in any of them.
+var wrong = []struct {
+	name, method, path, body string
+	code                     int
+	says                     string
+}{
+	{"an unknown door", "POST", "/v1/windows", `{"door": "shh", "source": "192.0.2.7"}`, 404, `there is no door "shh"; there is "ssh"`},
+	{"no door", "POST", "/v1/windows", `{"source": "192.0.2.7"}`, 404, `there is no door ""`},
+	{"an empty body", "POST", "/v1/windows", ``, 404, `there is no door ""`},
+	{"no source", "POST", "/v1/windows", `{"door": "ssh"}`, 400, `"" is not an IP address`},
+	{"a name", "POST", "/v1/windows", `{"door": "ssh", "source": "example.org"}`, 400, `"example.org" is not an IP address`},
+	{"a port with it", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7:22"}`, 400, "is not an IP address"},
+	{"a zone", "POST", "/v1/windows", `{"door": "ssh", "source": "fe80::1%eth0"}`, 400, "%eth0"},
+	{"a wider network", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.0/24"}`, 400, "192.0.2.0/24"},
+	{"everybody", "POST", "/v1/windows", `{"door": "ssh", "source": "0.0.0.0/0"}`, 400, "0.0.0.0"},
+	{"every IPv6 address", "POST", "/v1/windows", `{"door": "ssh", "source": "::/0"}`, 400, "::"},
+	{"a long prefix", "POST", "/v1/windows", `{"door": "ssh", "source": "2001:db8::7/64"}`, 400, "2001:db8::/64"},
+	{"loopback", "POST", "/v1/windows", `{"door": "ssh", "source": "127.0.0.1"}`, 400, "nobody comes"},
+	{"no time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "soon"}`, 400, `window is a time such as "30s" or "2m", and not "soon"`},
+	{"a time without unit", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "30"}`, 400, "window is a time"},
+	{"a negative time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "-5s"}`, 400, "window is a time"},
+	{"time zero", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "0s"}`, 400, "window is a time"},
+	{"too short a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "1ms"}`, 400, "100ms to 24h"},
+	{"too long a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "1000h"}`, 400, "100ms to 24h"},
+	{"a time beyond all bounds", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "99999999999999h"}`, 400, "window is a time"},
+	{"an unknown field", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "windows": "30s"}`, 400, `unknown field "windows"`},
+	{"a number for a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": 30}`, 400, "not the JSON that is wanted"},
+	{"two values", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"} {"door": "ssh", "source": "192.0.2.8"}`, 400, "more than one JSON value"},
+	{"something after the value", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}}`, 400, "more than one JSON value"},
+	{"an array", "POST", "/v1/windows", `[{"door": "ssh", "source": "192.0.2.7"}]`, 400, "not the JSON that is wanted"},
+	{"a string", "POST", "/v1/windows", `"ssh"`, 400, "not the JSON that is wanted"},
+	{"no JSON", "POST", "/v1/windows", `door=ssh&source=192.0.2.7`, 400, "not the JSON that is wanted"},
+	{"half a value", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"`, 400, "not the JSON that is wanted"},
+	{"5 KiB", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"` + strings.Repeat(" ", 5<<10) + `}`, 400, "longer than 4096 bytes"},
+	{"a byte too many", "POST", "/v1/windows", pad(`{"door": "ssh", "source": "192.0.2.7"}`, control.MaxBody+1), 400, "longer than 4096 bytes"},
+	{"invalid UTF-8 in the door", "POST", "/v1/windows", "{\"door\": \"ss\xff\", \"source\": \"192.0.2.7\"}", 404, "there is no door"},
+	{"invalid UTF-8 in the source", "POST", "/v1/windows", "{\"door\": \"ssh\", \"source\": \"192.0.2.7\xff\"}", 400, "is not an IP address"},
+	{"invalid UTF-8 instead of JSON", "POST", "/v1/windows", "\xff\xfe", 400, "not the JSON that is wanted"},
+	{"deep nesting", "POST", "/v1/windows", `{"door": ` + strings.Repeat("[", 4000), 400, "not the JSON that is wanted"},
+	{"deep nesting that ends", "POST", "/v1/windows", `{"door": ` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`, 400, "not the JSON that is wanted"},
+
+	{"closing at an unknown door", "DELETE", "/v1/windows/shh/192.0.2.1", "", 404, `there is no door "shh"`},
+	{"closing what is not open", "DELETE", "/v1/windows/ssh/192.0.2.99", "", 404, "the door ssh is not open for 192.0.2.99"},
+	{"closing for nobody", "DELETE", "/v1/windows/ssh/", "", 400, "is not an IP address"},
+	{"closing for a name", "DELETE", "/v1/windows/ssh/example.org", "", 400, "is not an IP address"},
+	{"closing for a network", "DELETE", "/v1/windows/ssh/192.0.2.0/24", "", 400, "192.0.2.0/24"},
+	{"sessions that are neither", "DELETE", "/v1/windows/ssh/192.0.2.1?sessions=maybe", "", 400, `sessions is true or false, and not "maybe"`},
+
+	{"a trial that is no time", "POST", "/v1/reload", `{"confirm": "later"}`, 400, `confirm is a time such as "30s" or "2m", and not "later"`},
+	{"too short a trial", "POST", "/v1/reload", `{"confirm": "1ms"}`, 400, "a trial takes 1s to 1h, and not 1ms"},
+	{"too long a trial", "POST", "/v1/reload", `{"confirm": "61m"}`, 400, "a trial takes 1s to 1h, and not 1h1m0s"},
+	{"a reload with a path", "POST", "/v1/reload", `{"config": "/tmp/mine.hcl"}`, 400, `unknown field "config"`},
+	{"an array to reload", "POST", "/v1/reload", `[]`, 400, "not the JSON that is wanted"},
+	{"nothing to confirm", "POST", "/v1/confirm", ``, 409, "nothing waits to be confirmed"},
+	{"a body to confirm", "POST", "/v1/confirm", `{"confirm": true}`, 400, "unknown field"},
+	{"down with a body", "POST", "/v1/down", `{"table": "knockwall"}`, 400, "unknown field"},
+	{"down with garbage", "POST", "/v1/down", `down!`, 400, "not the JSON that is wanted"},
+	{"following perhaps", "GET", "/v1/events?follow=perhaps", "", 400, `follow is true or false, and not "perhaps"`},
+
+	{"an unknown path", "GET", "/v1/statuses", "", 404, "there is nothing at /v1/statuses: GET / says what there is"},
+	{"another version", "GET", "/v2/status", "", 404, "there is nothing at /v2/status"},
+	{"a path below", "GET", "/v1/status/ssh", "", 404, "there is nothing at /v1/status/ssh"},
+	{"a path that changes nothing", "POST", "/v1", "", 404, "there is nothing at /v1"},
+	{"a window that is posted", "POST", "/v1/windows/ssh/192.0.2.7", `{}`, 405, "takes DELETE, and not POST"},
+	{"a status that is posted", "POST", "/v1/status", "", 405, "/v1/status takes GET, HEAD, and not POST"},
+	{"a status that is deleted", "DELETE", "/v1/status", "", 405, "and not DELETE"},
+	{"all windows deleted", "DELETE", "/v1/windows", "", 405, "/v1/windows takes GET, HEAD, POST, and not DELETE"},
+	{"a reload that is only looked at", "GET", "/v1/reload", "", 405, "/v1/reload takes POST, and not GET"},
+	{"down that is only looked at", "GET", "/v1/down", "", 405, "/v1/down takes POST, and not GET"},
+	{"metrics that are posted", "POST", "/metrics", "", 405, "takes GET, HEAD, and not POST"},
+	{"a method of its own", "OPEN", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}`, 405, "and not OPEN"},
+}
+
+// pad makes a body as long as said, with blanks.
+func pad(body string, length int) string { return body + strings.Repeat(" ", length-len(body)) }
+
+func TestWrongRequestsAreRefusedInJSONAndChangeNothing(t *testing.T) {
+	s := serve(t)
+	for _, test := range wrong {
+		t.Run(test.name, func(t *testing.T) {
+			past := len(s.History.Past())
+			response, body := s.ask(t, test.method, test.path, test.body)
+			wantRefusal(t, response, body, test.code, test.says)
+			wantWindows(t, s, before...)
+			if now := s.History.Past(); len(now) != past {
+				t.Errorf("the trail goes on: %s", now[len(now)-1])
+			}
+			if test.code == http.StatusMethodNotAllowed && response.Header.Get("Allow") == "" {
+				t.Error("no header says which methods there are")
+			}
+		})
+	}
+}
+
+func TestPathsThatAreNotWrittenOutAreUnknown(t *testing.T) {
+	// A client that is sent elsewhere would do there what was not meant: close the
+	// window of another door.
+	s := serve(t)
+	for _, test := range []struct{ method, path string }{
+		{"GET", "//v1/status"},
+		{"GET", "/v1//status"},
+		{"GET", "/v1/./status"},
+		{"GET", "/v1/x/../status"},
+		{"DELETE", "/v1/windows/../reload"},
+		{"DELETE", "/v1/windows//192.0.2.1"},
+		{"DELETE", "/v1/windows/ssh"},
+		{"GET", "//nothing"},
+	} {
+		response, body := s.ask(t, test.method, test.path, "")
+		if response.StatusCode != http.StatusNotFound {
+			t.Errorf("%s %s: %s", test.method, test.path, response.Status)
+			continue
+		}
+		wantRefusal(t, response, body, http.StatusNotFound)
+	}
+	wantWindows(t, s, before...)
+}
+
+func TestTheLongestBodyIsTaken(t *testing.T) {
+	s := serve(t)
+	response, body := s.ask(t, http.MethodPost, "/v1/windows", pad(`{"door": "ssh", "source": "192.0.2.7"}`, control.MaxBody))
+	wantAnswer(t, response, body, &wall.WindowStatus{})
+}
+
+func TestLargeHeadersAreRefused(t *testing.T) {
+	s := serve(t)
+	for size, want := range map[int]int{64 << 10: http.StatusRequestHeaderFieldsTooLarge, 4 << 10: http.StatusOK} {
+		response, body := s.askWith(t, http.MethodGet, "/v1/status", "", http.Header{"Padding": {strings.Repeat("x", size)}})
+		if response.StatusCode != want {
+			t.Errorf("%d bytes: %s, want %d: %s", size, response.Status, want, body)
+		}
+	}
+}
+
+func TestWhatTheKernelRefusesIsSaid(t *testing.T) {
+	s := serve(t)
+	s.kernel.fail(errors.New("the table is gone"))
+	for _, test := range []struct{ method, path, body string }{
+		{"GET", "/v1/status", ""},
+		{"POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}`},
+		{"DELETE", "/v1/windows/ssh/192.0.2.1", ""},
+	} {
+		response, body := s.ask(t, test.method, test.path, test.body)
+		wantRefusal(t, response, body, http.StatusInternalServerError, "the table is gone")
+	}
+	wantWindows(t, s, before...)
+}
+
+func TestMetricsThatCannotBeHadAreAnErrorLikeAnyOther(t *testing.T) {
+	s := serve(t)
+	s.kernel.fail(errors.New("the table is gone"))
+	response, body := s.ask(t, http.MethodGet, "/metrics", "")
+	wantRefusal(t, response, body, http.StatusInternalServerError, "the table is gone")
+}
+
+func TestTooManyWhoAskForMetricsAreRefusedLikeAnybody(t *testing.T) {
+	s := serve(t)
+	s.kernel.mu.Lock() // so that those who are let in wait
+	release := sync.OnceFunc(s.kernel.mu.Unlock)
+	defer release()
+	type answer struct {
+		response *http.Response
+		body     string
+	}
+	answers := make(chan answer)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer release()
+	const many = 20
+	for range many {
+		all.Go(func() {
+			response, body := s.ask(t, http.MethodGet, "/metrics", "")
+			answers <- answer{response, body}
+		})
+	}
+	first := <-answers
+	wantRefusal(t, first.response, first.body, http.StatusServiceUnavailable)
+	release()
+	for range many - 1 {
+		<-answers
+	}
+}
+
+func TestTooManyWhoReadLongAnswersSlowlyAreRefused(t *testing.T) {
+	s := serve(t)
+	s.kernel.mu.Lock() // so that those who are let in are not answered
+	release := sync.OnceFunc(s.kernel.mu.Unlock)
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer release()
+	codes := make(chan int, control.MaxAnswering+1)
+	for range control.MaxAnswering + 1 {
+		all.Go(func() {
+			response, _ := s.ask(t, http.MethodGet, "/v1/status", "")
+			codes <- response.StatusCode
+		})
+	}
+	if code := <-codes; code != http.StatusServiceUnavailable { // the others are in by now
+		t.Fatalf("the first to be answered has %d", code)
+	}
+	var refused sync.WaitGroup // at once, as each is kept waiting for a while
+	for _, path := range []string{"/v1/status", "/v1/windows", "/v1/events", "/v1/events?follow=false"} {
+		refused.Go(func() {
+			response, body := s.ask(t, http.MethodGet, path, "")
+			wantRefusal(t, response, body, http.StatusServiceUnavailable)
+		})
+	}
+	refused.Wait()
+	// Who follows is counted by itself.
+	s.follow(t).skip(t)
+	release()
+	for range control.MaxAnswering {
+		if code := <-codes; code != http.StatusOK {
+			t.Errorf("one that was let in has %d", code)
+		}
+	}
+}
+
+func TestReload(t *testing.T) {
+	s := serve(t)
+	for _, test := range []struct {
+		body    string
+		confirm time.Duration
+		want    control.Reloaded
+	}{
+		{``, 0, control.Reloaded{Doors: 1}},
+		{`{}`, 0, control.Reloaded{Doors: 1}},
+		{`{"confirm": ""}`, 0, control.Reloaded{Doors: 1}},
+		{`{"confirm": "2m"}`, 2 * time.Minute, control.Reloaded{Doors: 1, TrialSeconds: 120}},
+	} {
+		asked := time.Duration(-1)
+		real := s.reload
+		s.reload = func(confirm time.Duration) (int, string, error) {
+			asked = confirm
+			return real(confirm)
+		}
+		response, body := s.ask(t, http.MethodPost, "/v1/reload", test.body)
+		s.reload = real
+		var got control.Reloaded
+		wantAnswer(t, response, body, &got)
+		if got != test.want || asked != test.confirm {
+			t.Errorf("reload %s: %s, after a trial of %s", test.body, body, asked)
+		}
+		past := s.History.Past()
+		if e := past[len(past)-1]; e.Kind != audit.Reloaded {
+			t.Errorf("reload %s: the trail says %s", test.body, e)
+		}
+	}
+	wantWindows(t, s, before...)
+}
+
+func TestReloadTellsOfWhatIsUnwise(t *testing.T) {
+	s := serve(t)
+	const warning = "Warning: Sequence easy to find\n\n  on ssh.hcl line 3\n"
+	s.reload = func(time.Duration) (int, string, error) { return 2, warning, nil }
+	response, body := s.ask(t, http.MethodPost, "/v1/reload", "")
+	var got control.Reloaded
+	wantAnswer(t, response, body, &got)
+	if want := (control.Reloaded{Doors: 2, Warnings: warning}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
+func TestReloadOfBrokenRulesTellsWhatIsWrong(t *testing.T) {
+	s := serve(t)
+	const diagnostics = "Error: Not a port\n\n  on ssh.hcl line 2:\n"
+	s.reload = func(time.Duration) (int, string, error) { return 0, "", &control.RulesError{Diagnostics: diagnostics} }
+	for _, request := range []string{``, `{"confirm": "2m"}`} {
+		response, body := s.ask(t, http.MethodPost, "/v1/reload", request)
+		wantRefusal(t, response, body, http.StatusUnprocessableEntity, "the rule files are wrong; the rules in force stay")
+		var problem struct{ Diagnostics string }
+		if err := json.Unmarshal([]byte(body), &problem); err != nil || problem.Diagnostics != diagnostics {
+			t.Errorf("diagnostics: %s", body)
+		}
+	}
+	_, err := control.NewClient(s.path).Reload(t.Context(), "")
+	wrong, ok := errors.AsType[*control.RulesError](err)
+	if !ok || wrong.Diagnostics != diagnostics {
+		t.Errorf("the client is told %v", err)
+	}
+	if status, err := s.Wall.Status(); err != nil || status.Trial != nil {
+		t.Errorf("status: %+v, %v", status, err)
+	}
+}
+
+func TestReloadThatTheKernelRefusesIsSaid(t *testing.T) {
+	s := serve(t)
+	s.reload = func(time.Duration) (int, string, error) { return 0, "", errors.New("no memory") }
+	response, body := s.ask(t, http.MethodPost, "/v1/reload", "")
+	wantRefusal(t, response, body, http.StatusInternalServerError, "no memory")
+}
+
+func TestATrialIsConfirmedOnce(t *testing.T) {
+	s := serve(t)
+	if response, body := s.ask(t, http.MethodPost, "/v1/reload", `{"confirm": "1h"}`); response.StatusCode != http.StatusOK {
+		t.Fatalf("reload: %s", body)
+	}
+	_, body := s.ask(t, http.MethodGet, "/v1/status", "")
+	var status wall.Status
+	if err := json.Unmarshal([]byte(body), &status); err != nil || status.Trial == nil ||
+		status.Trial.LeftSeconds > 3600 || status.Trial.LeftSeconds < 3000 {
+		t.Errorf("status of a trial: %v, %s", err, body)
+	}
+	// There is one trial at a time, and nothing is reloaded meanwhile.
+	for _, request := range []string{``, `{"confirm": "2m"}`} {
+		response, body := s.ask(t, http.MethodPost, "/v1/reload", request)
+		wantRefusal(t, response, body, http.StatusConflict, "on trial", "knockwall confirm")
+	}
+	response, body := s.ask(t, http.MethodPost, "/v1/confirm", `{}`)
+	wantAnswer(t, response, body, &struct{}{})
+	response, body = s.ask(t, http.MethodPost, "/v1/confirm", "")
+	wantRefusal(t, response, body, http.StatusConflict, "nothing waits to be confirmed")
+	if status, err := s.Wall.Status(); err != nil || status.Trial != nil {
+		t.Errorf("after the trial: %+v, %v", status, err)
+	}
+	response, body = s.ask(t, http.MethodPost, "/v1/reload", "")
+	wantAnswer(t, response, body, &control.Reloaded{})
+}
+
+// Down ends Run, and the daemon then ends Serve, while the answer is on its way.
+func TestDownIsAnsweredAlthoughTheDaemonEnds(t *testing.T) {
+	for range 20 {
+		s := serve(t)
+		served := make(chan error, 1)
+		go func() {
+			<-s.ended // as run does
+			served <- s.stop()
+		}()
+		response, body := s.ask(t, http.MethodPost, "/v1/down", "")
+		wantAnswer(t, response, body, &struct{}{})
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+		if s.kernel.wallStands() {
+			t.Error("the wall stands")
+		}
+		if _, err := os.Stat(s.path); !os.IsNotExist(err) {
+			t.Errorf("the socket is left behind: %v", err)
+		}
+		if t.Failed() {
+			return
+		}
+	}
+}
+
+// Requests may come in while the daemon is on its way out.
+func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
+	s := serve(t)
+	if err := control.NewClient(s.path).Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ method, path, body string }{
+		{"POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}`},
+		{"DELETE", "/v1/windows/ssh/192.0.2.1", ""},
+		{"POST", "/v1/reload", ""},
+		{"POST", "/v1/reload", `{"confirm": "2m"}`},
+		{"POST", "/v1/confirm", ""},
+	} {
+		t.Run(test.method+" "+test.path, func(t *testing.T) {
+			response, body := s.ask(t, test.method, test.path, test.body)
+			wantRefusal(t, response, body, http.StatusServiceUnavailable, "the daemon is on its way out")
+			if s.kernel.wallStands() {
+				t.Error("the wall stands again, and nobody is behind it")
+			}
+		})
+	}
+	// Whoever asks for it once more has it.
+	if err := control.NewClient(s.path).Down(t.Context()); err != nil {
+		t.Errorf("down again: %v", err)
+	}
+}
+
+func TestTheClientAsksForWhatItsMethodsSay(t *testing.T) {
+	s := serve(t)
+	c, ctx := control.NewClient(s.path), t.Context()
+	opened, err := c.Open(ctx, "ssh", "2001:db8::7", "5m")
+	if err != nil || opened.Source.String() != "2001:db8::/64" || opened.LeftSeconds != 300 {
+		t.Errorf("Open: %+v, %v", opened, err)
+	}
+	closed, err := c.Close(ctx, "ssh", "2001:db8::/64", true)
+	if err != nil || !closed.Closed || closed.Ended != 3 || closed.Source.String() != "2001:db8::/64" {
+		t.Errorf("Close: %+v, %v", closed, err)
+	}
+	closed, err = c.Close(ctx, "ssh", "192.0.2.1", false)
+	if err != nil || !closed.Closed || closed.Ended != 0 {
+		t.Errorf("Close, without sessions: %+v, %v", closed, err)
+	}
+	if r, err := c.Reload(ctx, "2m"); err != nil || r.Doors != 1 || r.TrialSeconds != 120 {
+		t.Errorf("Reload: %+v, %v", r, err)
+	}
+	if err := c.Confirm(ctx); err != nil {
+		t.Errorf("Confirm: %v", err)
+	}
+	if err := c.Down(ctx); err != nil {
+		t.Errorf("Down: %v", err)
+	}
+	<-s.ended
+}
+
+// Names may have in them what means something in a path.
+func TestTheClientNamesDoorsAndSourcesAsTheyAre(t *testing.T) {
+	s := serve(t)
+	c := control.NewClient(s.path)
+	for _, name := range []string{"a/b", "a?b", "a#b", "a%2fb", "a b", "ssh/192.0.2.1", "../windows/ssh"} {
+		_, err := c.Close(t.Context(), name, "192.0.2.1", false)
+		if want := fmt.Sprintf("there is no door %q; there is", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("closing %q: %v", name, err)
+		}
+		_, err = c.Close(t.Context(), "ssh", name, false)
+		if want := fmt.Sprintf("%q is not an IP address", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("closing for %q: %v", name, err)
+		}
+	}
+	// No path can have these as they are, so that there is nothing at it.
+	for _, name := range []string{"", ".", ".."} {
+		_, err := c.Close(t.Context(), name, "192.0.2.1", false)
+		if want := "there is nothing at /v1/windows/" + name + "/192.0.2.1"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("closing %q: %v", name, err)
+		}
+	}
+	wantWindows(t, s, before...)
+}
+
+// page returns what the daemon says of itself.
+func page(t *testing.T, s *served) string {
+	t.Helper()
+	response, body := s.ask(t, http.MethodGet, "/", "")
+	if response.StatusCode != http.StatusOK || !strings.HasPrefix(response.Header.Get("Content-Type"), "text/markdown") {
+		t.Fatalf("GET /: %s, %v", response.Status, response.Header)
+	}
+	return body
+}
+
+func TestThePageNamesEveryRoute(t *testing.T) {
+	s := serve(t)
+	// An example of a path stands for all of its kind.
+	kind := func(path string) string {
+		return strings.NewReplacer("/ssh/192.0.2.7", "/{door}/{source...}", "{$}", "").Replace(path)
+	}
+	named := map[string]bool{}
+	methods := map[string][]string{}
+	examples := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Z]+) (/[^`]*)` \\|").FindAllStringSubmatch(page(t, s), -1) {
+		named[m[1]+" "+kind(m[2])] = true
+		methods[m[2]] = append(methods[m[2]], m[1])
+		if m[1] == http.MethodGet {
+			methods[m[2]] = append(methods[m[2]], http.MethodHead)
+		}
+		examples[m[1]] = m[2]
+	}
+	source, err := os.ReadFile("server.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := map[string]bool{}
+	for _, m := range regexp.MustCompile(`mux\.Handle(?:Func)?\("([A-Z]+) ([^"]+)"`).FindAllStringSubmatch(string(source), -1) {
+		served[m[1]+" "+kind(m[2])] = true
+	}
+	if len(served) < 10 {
+		t.Errorf("only these routes are found in server.go: %v", served)
+	}
+	if diff := cmp.Diff(served, named); diff != "" {
+		t.Errorf("routes (-served +on the page):\n%s", diff)
+	}
+	// And it is answered just as the page has it.
+	for path, want := range methods {
+		response, body := s.ask(t, "ANY", path, "")
+		wantRefusal(t, response, body, http.StatusMethodNotAllowed)
+		slices.Sort(want)
+		if got := response.Header.Get("Allow"); got != strings.Join(want, ", ") {
+			t.Errorf("%s takes %s, and the page says %v", path, got, want)
+		}
+	}
+}
+
+func TestThePageNamesEveryStatus(t *testing.T) {
+	s := serve(t)
+	named := map[int]bool{}
+	for _, m := range regexp.MustCompile(`(?m)^\| ([0-9]{3}) \|`).FindAllStringSubmatch(page(t, s), -1) {
+		code, _ := strconv.Atoi(m[1])
+		named[code] = true
+	}
+	byName := map[string]int{}
+	for code := 100; code < 600; code++ {
+		if text := http.StatusText(code); text != "" {
+			byName["Status"+strings.NewReplacer(" ", "", "-", "").Replace(text)] = code
+		}
+	}
+	given := map[int]bool{http.StatusOK: true}
+	file, err := parser.ParseFile(token.NewFileSet(), "server.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		selector, ok := n.(*ast.SelectorExpr)
+		if !ok || !strings.HasPrefix(selector.Sel.Name, "Status") {
+			return true
+		}
+		if from, ok := selector.X.(*ast.Ident); ok && from.Name == "http" {
+			if code := byName[selector.Sel.Name]; code != 0 {
+				given[code] = true
+			}
+		}
+		return true
+	})
+	if diff := cmp.Diff(given, named); diff != "" {
+		t.Errorf("status codes (-given +on the page):\n%s", diff)
+	}
+}
+
+func TestThePageNamesEveryMetricAndItsLabels(t *testing.T) {
+	s := serve(t)
+	text := page(t, s)
+	_, table, _ := strings.Cut(text, "| metric |")
+	ticked := regexp.MustCompile("`([a-z_]+)`")
+	named := map[string][]string{}
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) != 5 {
+			continue
+		}
+		labels := []string{}
+		for _, m := range ticked.FindAllStringSubmatch(cells[2], -1) {
+			labels = append(labels, m[1])
+		}
+		slices.Sort(labels)
+		for _, m := range ticked.FindAllStringSubmatch(cells[1], -1) {
+			named["knockwall_"+m[1]] = labels
+		}
+	}
+	response, body := s.ask(t, http.MethodGet, "/metrics", "")
+	if response.StatusCode != http.StatusOK || !strings.HasPrefix(response.Header.Get("Content-Type"), "text/plain") {
+		t.Fatalf("GET /metrics: %s, %v", response.Status, response.Header)
+	}
+	given := map[string][]string{}
+	label := regexp.MustCompile(`([a-z_]+)="`)
+	var name string
+	for line := range strings.Lines(body) {
+		if text, ok := strings.CutPrefix(line, "# TYPE "); ok {
+			name, _, _ = strings.Cut(text, " ")
+			continue
+		}
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		labels := []string{}
+		for _, m := range label.FindAllStringSubmatch(line, -1) {
+			if m[1] != "le" {
+				labels = append(labels, m[1])
+			}
+		}
+		slices.Sort(labels)
+		// What every program in Go tells of itself is named as a whole.
+		if prefix, _, _ := strings.Cut(name, "_"); prefix == "go" || prefix == "process" {
+			if !strings.Contains(text, "`"+prefix+"_") {
+				t.Errorf("the page does not say that there is %s", name)
+			}
+			continue
+		}
+		given[name] = labels
+	}
+	if diff := cmp.Diff(given, named); diff != "" {
+		t.Errorf("metrics (-given +on the page):\n%s", diff)
+	}
+}
+
+func TestMetricsSayWhatTheStatusSays(t *testing.T) {
+	s := serve(t)
+	_, body := s.ask(t, http.MethodGet, "/metrics", "")
+	for _, want := range []string{
+		`knockwall_knocks_total{door="ssh"} 1`,
+		`knockwall_windows_open{door="ssh"} 1`,
+		`knockwall_kernel_packets_total{door="ssh",verdict="admitted"} 2`,
+		`knockwall_kernel_packets_total{door="ssh",verdict="refused"} 5`,
+		`knockwall_attempts 1`,
+	} {
+		if !strings.Contains(body, "\n"+want+"\n") {
+			t.Errorf("no line %q in\n%s", want, body)
+		}
+	}
+}
+
+func TestThePageNamesEveryFieldOfAnEvent(t *testing.T) {
+	s := serve(t)
+	_, text, _ := strings.Cut(page(t, s), "An event has the fields of the audit trail:")
+	text, _, _ = strings.Cut(text, "those that apply")
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([a-z_]+)`").FindAllStringSubmatch(text, -1) {
+		named[m[1]] = true
+	}
+	event, err := json.Marshal(audit.Event{
+		Time: time.Now(), Kind: audit.Opened, Door: "ssh", Source: packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")},
+		Port: packet.Port{Number: 22, Protocol: packet.TCP}, Step: 1, Steps: 2, Reason: "x", Window: time.Second, Count: 1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(event, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for name := range maps.Keys(fields) {
+		if !named[name] {
+			t.Errorf("the page does not name %q", name)
+		}
+		delete(named, name)
+	}
+	if len(named) > 0 {
+		t.Errorf("the page names %v, which no event has", named)
+	}
+}
+
+func TestEventsAreALineOfJSONEach(t *testing.T) {
+	s := serve(t)
+	response, body := s.ask(t, http.MethodGet, "/v1/events", "")
+	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/x-ndjson" {
+		t.Errorf("answered with %s, %v", response.Status, response.Header)
+	}
+	var kinds []string
+	lines := bufio.NewScanner(strings.NewReader(body))
+	for lines.Scan() {
+		var e audit.Event
+		if err := json.Unmarshal(bytes.TrimSpace(lines.Bytes()), &e); err != nil {
+			t.Errorf("%v in %s", err, lines.Text())
+		}
+		kinds = append(kinds, string(e.Kind))
+	}
+	if diff := cmp.Diff([]string{"started", "knock"}, kinds); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}

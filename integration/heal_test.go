@@ -65,7 +65,7 @@ func unownedDaemon(rules, path string) error {
 	defer stop()
 	served := make(chan error, 1)
 	go func() {
-		served <- control.Serve(ctx, listener, control.Daemon{Wall: w, History: history, Reload: raise})
+		served <- control.Serve(ctx, listener, control.Daemon{Wall: w, History: history, Reload: raise, Confirm: w.Confirm})
 	}()
 	if err := w.Run(ctx); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -319,8 +320,47 @@ func TestTrial(t *testing.T) {
 	if l.admits(client4, server4, 22) {
 		t.Error("a wall that was confirmed has gone with the daemon")
 	}
+
+	// What was not confirmed does not come into force by a restart, nor by the
+	// daemon's death in the middle of a trial, but by a reload.
+	d = l.runFile(filepath.Join(l.folder, "rules.hcl"))
+	if l.admits(client4, server4, 22) || !l.letsIn(client4, server4, 23) {
+		t.Error("a restart has put rules in force that were not confirmed")
+	}
+	_, err = control.NewClient(d.control).Reload(context.Background(), "5m")
+	must(t, err)
+	d.end(syscall.SIGKILL)
+	d = l.runFile(filepath.Join(l.folder, "rules.hcl"))
+	if l.admits(client4, server4, 22) || !l.letsIn(client4, server4, 23) {
+		t.Error("the daemon was killed in a trial, and the rules on trial are in force")
+	}
+	_, err = control.NewClient(d.control).Reload(context.Background(), "5m")
+	must(t, err)
+	must(t, confirm(d))
+	d.end(syscall.SIGTERM)
+	d = l.runFile(filepath.Join(l.folder, "rules.hcl"))
+	if !l.letsIn(client4, server4, 22) || l.admits(client4, server4, 23) {
+		t.Error("rules that were confirmed are not in force after a restart")
+	}
+
+	// Where a wall stands, a first wall cannot be on trial: it could not be brought
+	// back.
+	d.end(syscall.SIGKILL)
+	d = l.launchFile(filepath.Join(l.folder, "rules.hcl"), "--confirm", "5m")
+	if err := <-d.exited; err == nil || d.logged("a wall stands already") == 0 {
+		t.Errorf("a trial over a standing wall ends with %v", err)
+	}
+	if l.admits(client4, server4, 23) {
+		t.Error("a trial that was refused has taken the wall down")
+	}
+	// A table with a chain of the same name is not a wall.
+	const foreign = "table inet foreign {\n\tchain wall {\n\t\ttcp dport 1 drop\n\t}\n}\n"
+	l.nftScript(foreign)
 	must(t, l.server.Do(func() error { return knockwall("down", "--control", d.control).Run() }))
-	if !l.letsIn(client4, server4, 22) {
+	if got := l.nft("list", "table", "inet", "foreign"); got != foreign {
+		t.Errorf("another table has changed:\n%s", got)
+	}
+	if !l.letsIn(client4, server4, 22) || !l.letsIn(client4, server4, 23) {
 		t.Error("the wall was to come down")
 	}
 

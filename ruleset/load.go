@@ -72,6 +72,31 @@ func Load(path string) *Loaded {
 	return l
 }
 
+// Save copies the rule files, as they were when they were read, to a folder from
+// which [Load] reads the same. What is in the folder is replaced, at once or not
+// at all.
+func (l *Loaded) Save(folder string) (err error) {
+	next, err := os.MkdirTemp(filepath.Dir(folder), filepath.Base(folder)+".*")
+	if err != nil {
+		return fmt.Errorf("making a folder for the rule files: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(next)
+		}
+	}()
+	for i, name := range slices.Sorted(maps.Keys(l.files)) {
+		copied := filepath.Join(next, fmt.Sprintf("%04d-%s.hcl", i, strings.TrimSuffix(filepath.Base(name), ".hcl")))
+		if err := os.WriteFile(copied, l.files[name].Bytes, 0o600); err != nil {
+			return fmt.Errorf("copying the rule files: %w", err)
+		}
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		return fmt.Errorf("replacing the copied rule files: %w", err)
+	}
+	return os.Rename(next, folder)
+}
+
 // shorten leaves out what nobody would read to its end.
 func (l *Loaded) shorten() {
 	if n := len(l.Diagnostics) - maxDiagnostics; n > 0 {

@@ -21,7 +21,7 @@ changes nothing, and ends with exit code 2.
 
 With --confirm the new rules are on trial: unless you type knockwall confirm
 within the time, from a connection that you made under them, the former ones
-return.`,
+return, also if the daemon is killed meanwhile or started again.`,
 		Example: `  sudo knockwall reload
   sudo knockwall reload --confirm 2m    # and then, from a new connection:
   sudo knockwall confirm`,
@@ -50,7 +50,7 @@ return.`,
 		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", count(reloaded.Doors, "door"))
 		if trial != "" {
 			_, err = fmt.Fprintf(c.OutOrStdout(), "The former ones return at %s, unless `knockwall confirm` comes first. The files\n"+
-				"are not put back: a daemon that is started again reads what is in them.\n",
+				"stay as they are, and come into force with the next reload only.\n",
 				time.Now().Add(*confirm).Format(time.TimeOnly))
 		}
 		return err

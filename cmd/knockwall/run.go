@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,7 +57,9 @@ without, and try new rules with reload --confirm.`,
 }
 
 func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Duration) error {
-	config, err := loadConfig(c, configPath)
+	said := c.ErrOrStderr()
+	r := &rules{path: configPath, kept: controlPath + keptSuffix}
+	config, err := r.start(said)
 	if err != nil {
 		return err
 	}
@@ -73,7 +74,6 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	}
 	defer listener.Close()
 
-	said := c.ErrOrStderr()
 	if _, terminal := terminalWidth(said); terminal {
 		if s, ok := sshSession(); ok {
 			warnOfLockout(said, config, s, confirm != 0)
@@ -82,16 +82,15 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	history := audit.NewHistory()
 	written := audit.NewBuffer(audit.Text(said))
 	defer written.Close()
-	w := wall.New(wall.KernelEdges(kernel), audit.Sinks{history, written})
+	r.wall = wall.New(wall.KernelEdges(kernel), audit.Sinks{history, written})
 	ctx, stop := untilSignal(c.Context())
 	defer stop()
-	raise := func(config *ruleset.Config, confirm time.Duration) error {
-		if confirm != 0 {
-			return w.Try(config, confirm)
-		}
-		return w.Raise(config)
+	if confirm != 0 {
+		err = r.wall.Try(config, confirm)
+	} else {
+		err = r.wall.Raise(config)
 	}
-	if err := raise(config, confirm); err != nil {
+	if err != nil {
 		return err
 	}
 	tellGuarded(said, config)
@@ -108,39 +107,16 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	defer stopServing()
 	go func() {
 		defer close(asked)
-		var reloading sync.Mutex // so that what was read last is in force in the end
-		err := control.Serve(serving, listener, control.Daemon{Wall: w, History: history,
-			Reload: func(confirm time.Duration) (int, string, error) {
-				reloading.Lock()
-				defer reloading.Unlock()
-				config, warnings, err := reread(configPath)
-				if err != nil {
-					return 0, "", err
-				}
-				return len(config.Doors), warnings, raise(config, confirm)
-			}})
+		err := control.Serve(serving, listener, control.Daemon{Wall: r.wall, History: history, Reload: r.reload, Confirm: r.confirm})
 		if err != nil {
 			fmt.Fprintf(said, "knockwall: %v: `knockwall status` has no answer until run is started again\n", err)
 		}
 	}()
-	err = w.Run(ctx)
+	err = r.wall.Run(ctx)
 	_ = systemd.Stopping()
 	stopServing()
 	<-asked
 	return err
-}
-
-// reread reads rule files for a reload, and tells what is unwise in them.
-func reread(path string) (config *ruleset.Config, warnings string, err error) {
-	loaded := ruleset.Load(path)
-	var text strings.Builder
-	if err := loaded.WriteText(&text, otherwiseWide, false); err != nil {
-		return nil, "", err
-	}
-	if loaded.Config == nil {
-		return nil, "", &control.RulesError{Diagnostics: text.String()}
-	}
-	return loaded.Config, text.String(), nil
 }
 
 // untilSignal returns a context that ends with the first signal that asks the

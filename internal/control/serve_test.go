@@ -171,6 +171,7 @@ func newDaemon(t testing.TB, k *stillKernel) *daemon {
 		}
 		return 1, "", d.Wall.Raise(rules())
 	}
+	d.Confirm = d.Wall.Confirm
 	d.Reload = func(confirm time.Duration) (int, string, error) { return d.reload(confirm) }
 	if err := d.Wall.Raise(rules()); err != nil {
 		t.Fatal(err)

@@ -50,6 +50,8 @@ type Daemon struct {
 	// is 0. It says how many doors there are, and what is unwise in the files. What
 	// is wrong with them it says as a [*RulesError].
 	Reload func(confirm time.Duration) (doors int, warnings string, err error)
+	// Confirm ends a trial.
+	Confirm func() error
 }
 
 // RulesError says that rule files are wrong, and how, as text of several lines.
@@ -140,7 +142,7 @@ func (s *service) handler() http.Handler {
 		if err := readBody(r, &struct{}{}); err != nil {
 			return nil, err
 		}
-		return struct{}{}, s.Wall.Confirm()
+		return struct{}{}, s.Confirm()
 	}))
 	mux.HandleFunc("POST /v1/down", answer(func(r *http.Request) (any, error) {
 		if err := readBody(r, &struct{}{}); err != nil {

@@ -25,7 +25,7 @@ var (
 )
 
 // notConfirmed begins the account of a return to the former rules.
-const notConfirmed = "the new rules were not confirmed, and the former ones are back, though not in the files; "
+const notConfirmed = "the new rules were not confirmed, and the former ones are back; "
 
 // Try puts up a wall as [Wall.Raise] does. Unless [Wall.Confirm] is called within
 // the time given, the former one returns; where there was none, Run ends with

@@ -140,7 +140,7 @@ func TestNewRulesThatAreNotConfirmedGiveWayToTheFormerOnes(t *testing.T) {
 				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				h.trail.expect(h.t, []audit.Kind{audit.Reloaded},
-					"reloaded: the new rules were not confirmed, and the former ones are back, though not in the files; doors guarded: 2, windows open: 1")
+					"reloaded: the new rules were not confirmed, and the former ones are back; doors guarded: 2, windows open: 1")
 				h.expect("mail is not guarded any more", h.client(carol).dial(25), accepted)
 				h.expect("web is", h.client(carol).dial(443), waiting)
 				h.expect("and has lost its windows", a.dial(443), waiting)

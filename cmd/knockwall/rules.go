@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// rules are what a daemon has in force, and where it comes from.
+//
+// Rules on trial come into force for good only when somebody says so. So the
+// former ones are kept in a folder of their own until then: a daemon that is
+// killed during the trial, or restarted after it, goes on with these, and not with
+// what nobody has confirmed.
+type rules struct {
+	wall *wall.Wall
+	path string // of the rule files
+	kept string // of the folder with the former ones, where rules were not confirmed
+
+	mu      sync.Mutex // what was read last is in force in the end
+	inForce *ruleset.Loaded
+	onTrial *ruleset.Loaded
+}
+
+// keptSuffix makes the name of the folder from that of the control socket, which
+// is the daemon's own, and does not outlive the machine.
+const keptSuffix = ".former-rules"
+
+// pathFile is in that folder, and says of which rule files these are the former.
+const pathFile = "path"
+
+func absolute(path string) string {
+	if absolute, err := filepath.Abs(path); err == nil {
+		return absolute
+	}
+	return path
+}
+
+// start returns the rules to begin with, and says so if they are the former ones.
+func (r *rules) start(said io.Writer) (*ruleset.Config, error) {
+	if path, err := os.ReadFile(filepath.Join(r.kept, pathFile)); err == nil && string(path) == absolute(r.path) {
+		if former := ruleset.Load(r.kept); former.Config != nil {
+			fmt.Fprintf(said, "The rules of %s were on trial and not confirmed: those from before are in\n"+
+				"force. `knockwall reload` puts the new ones in force.\n", r.path)
+			r.inForce = former
+			return former.Config, nil
+		}
+	}
+	loaded := ruleset.Load(r.path)
+	if err := writeDiagnostics(said, loaded); err != nil {
+		return nil, err
+	}
+	if loaded.Config == nil {
+		return nil, &usageError{errSaid}
+	}
+	r.inForce = loaded
+	return loaded.Config, nil
+}
+
+// reload reads the rule files again, and puts them in force, or on trial.
+func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	loaded := ruleset.Load(r.path)
+	var text strings.Builder
+	if err := loaded.WriteText(&text, otherwiseWide, false); err != nil {
+		return 0, "", err
+	}
+	if loaded.Config == nil {
+		return 0, "", &control.RulesError{Diagnostics: text.String()}
+	}
+	if confirm == 0 {
+		if err := r.wall.Raise(loaded.Config); err != nil {
+			return 0, "", err
+		}
+		r.inForce = loaded
+		return len(loaded.Config.Doors), text.String(), r.forget()
+	}
+	err = r.inForce.Save(r.kept)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(r.kept, pathFile), []byte(absolute(r.path)), 0o600)
+	}
+	if err != nil {
+		return 0, "", fmt.Errorf("keeping the former rules, which return if the new ones are not confirmed: %w", err)
+	}
+	if err := r.wall.Try(loaded.Config, confirm); err != nil {
+		if errors.Is(err, wall.ErrOnTrial) {
+			return 0, "", err // and the former ones are those of that trial
+		}
+		return 0, "", errors.Join(err, r.forget())
+	}
+	r.onTrial = loaded
+	return len(loaded.Config.Doors), text.String(), nil
+}
+
+// confirm keeps the rules that are on trial.
+func (r *rules) confirm() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.wall.Confirm(); err != nil {
+		return err
+	}
+	if r.onTrial != nil {
+		r.inForce, r.onTrial = r.onTrial, nil
+	}
+	return r.forget()
+}
+
+// forget removes the former rules, as those in force are wanted.
+func (r *rules) forget() error {
+	if err := os.RemoveAll(r.kept); err != nil {
+		return fmt.Errorf("the rules are in force, but the former ones, which a restart would take, cannot be removed: %w", err)
+	}
+	return nil
+}

@@ -251,18 +251,23 @@ func sameWindows(want, got map[string]span, tolerance time.Duration) error {
 // kernel counts in ticks.
 const ticks = 50 * time.Millisecond
 
-// There are 100 attacks, or as many as an emulated machine can do in two minutes.
-const (
-	strikes         = 100
-	strikesPatience = 2 * time.Minute
-)
+// strikes returns how many attacks there are; an emulated machine does as many as
+// it can in two minutes.
+func strikes() int {
+	if testing.Short() {
+		return 20
+	}
+	return 100
+}
+
+const strikesPatience = 2 * time.Minute
 
 // tired reports whether the attacks have to end here.
 func tired(t *testing.T, began time.Time, n int) bool {
 	t.Helper()
 	tired := time.Since(began) > strikesPatience
 	if tired {
-		t.Logf("this machine is so slow that only %d of %d attacks were tried", n, strikes)
+		t.Logf("this machine is so slow that only %d of %d attacks were tried", n, strikes())
 	}
 	return tired
 }
@@ -271,9 +276,7 @@ func tired(t *testing.T, began time.Time, n int) bool {
 // changes it, and nobody at the doors notices that somebody tries.
 func TestNobodyElseChangesAnOwnedWall(t *testing.T) {
 	l := newLab(t)
-	if !l.owned() {
-		t.Skip("this kernel lets no table be one process's own: Linux 6.9 does")
-	}
+	l.needsOwnership(t)
 	l.serve(22)
 	d := l.run(survivalRules("", "10m"))
 	// When any chain is taken away that packets pass, be it nobody's business but
@@ -308,7 +311,7 @@ func TestNobodyElseChangesAnOwnedWall(t *testing.T) {
 	if len(windows) != 2 {
 		t.Fatalf("the windows are %v", windows)
 	}
-	for n, began := 0, time.Now(); n < strikes && !tired(t, began, n); n++ {
+	for n, began := 0, time.Now(); n < strikes() && !tired(t, began, n); n++ {
 		a := attacks[n%len(attacks)]
 		if a.unhooks {
 			unhooking.Add(1)
@@ -398,7 +401,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 
 	var afterNft, gaps, reference []time.Duration
 	damage, slow := 0, 0
-	for n, began := 0, time.Now(); n < strikes && !tired(t, began, n); n++ {
+	for n, began := 0, time.Now(); n < strikes() && !tired(t, began, n); n++ {
 		a := attacks[n%len(attacks)]
 		for len(changes) > 0 {
 			<-changes
@@ -602,13 +605,17 @@ func TestASavedRulesetReopensNothing(t *testing.T) {
 			t.Parallel()
 			l := newLab(t)
 			owned := c.name == "owned"
-			if owned && !l.owned() {
-				t.Skip("this kernel lets no table be one process's own: Linux 6.9 does")
+			if owned {
+				l.needsOwnership(t)
 			}
 			l.serve(22)
 			d := c.run(l, survivalRules("", "10m"))
 			client := control.NewClient(d.control)
-			for round := range 10 {
+			rounds := 10
+			if testing.Short() {
+				rounds = 2
+			}
+			for round := range rounds {
 				var guests []netip.Addr
 				for _, server := range []netip.Addr{server4, server6} {
 					guest := nth(1+round, server)

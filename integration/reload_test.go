@@ -123,7 +123,10 @@ func TestAHundredReloadsCostNobodyASYN(t *testing.T) {
 			l.serve(22)
 			d := l.run(reloadRules[0])
 			w := l.startTraffic(server, true)
-			const reloads = 100
+			reloads := 100
+			if testing.Short() {
+				reloads = 10
+			}
 			client := control.NewClient(d.control)
 			for n := range reloads {
 				l.rules(reloadRules[(n+1)%len(reloadRules)])
@@ -149,7 +152,7 @@ func TestAHundredReloadsCostNobodyASYN(t *testing.T) {
 			w.end()
 			t.Logf("meanwhile %d connections of a guest, %d newcomers, %d tries of strangers",
 				w.guests.Load(), w.newcomers.Load(), w.strangers.Load())
-			if w.guests.Load() < reloads || w.newcomers.Load() < reloads {
+			if w.guests.Load() < int64(reloads) || w.newcomers.Load() < int64(reloads) {
 				t.Error("too little traffic to prove anything")
 			}
 			if n := d.logged(" reloaded "); n != reloads {
@@ -172,7 +175,11 @@ func TestRestartsCostNoGuestASYN(t *testing.T) {
 			l.serve(22)
 			d := l.run(reloadRules[0])
 			w := l.startTraffic(server, false)
-			for n := range 20 {
+			restarts := 20
+			if testing.Short() {
+				restarts = 4
+			}
+			for n := range restarts {
 				if err := d.end(syscall.SIGTERM); err != nil {
 					t.Errorf("the daemon ends with %v", err)
 				}

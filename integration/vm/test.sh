@@ -48,14 +48,15 @@ modprobe nf_tables
 export KNOCKWALL_BINARY=$PWD/knockwall HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
 ./knockwall demo || exit
 cd integration
-# Left out: what needs clients that are not in the image, and what compares
-# times of a few milliseconds, which an emulated machine does not keep.
-../integration.test -test.v -test.skip 'Clients|SSH|Scans|LetIn.*/(.*several|among)|WhatKnocksMean/.*/overtaken'
+# Left out: what needs clients that are not in the image, what compares times of
+# a few milliseconds, which an emulated machine does not keep, and floods.
+../integration.test -test.v -test.short -test.skip 'Clients|Curl|SSH|Scans|Flood|LetIn.*/(.*several|among)|WhatKnocksMean/.*/overtaken'
 RUN
 tar -cf "$work/payload.tar" -C "$work/payload" .
 truncate -s %1M "$work/payload.tar" # a disk has whole sectors
 
 init='mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev 2>/dev/null; mount -t tmpfs tmpfs /tmp;
+ mkdir -p /dev/pts; mount -t devpts devpts /dev/pts;
  mount -t tmpfs tmpfs /run; modprobe virtio_pci; modprobe virtio_blk; mkdir /tmp/p; cd /tmp/p;
  until [ -b /dev/vda ]; do sleep 0.1; done; tar -xf /dev/vda; ip link set lo up;
  sh ./run </dev/null >/dev/ttyS1 2>&1; echo "@@ $?" >/dev/ttyS1; sync; echo o >/proc/sysrq-trigger; sleep 60'
@@ -64,7 +65,7 @@ cp --sparse=always "$cache/root.ext4" "$work/root.ext4"
 debugfs -w -R "write $work/init /vm-init" "$work/root.ext4" >/dev/null 2>&1
 debugfs -w -R "set_inode_field /vm-init mode 0100755" "$work/root.ext4" >/dev/null 2>&1
 
-timeout "${TIMEOUT:-480}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -M q35 -smp 2 -m 1024 \
+timeout "${TIMEOUT:-720}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -M q35 -smp 2 -m 1024 \
   -nodefaults -no-user-config -display none -no-reboot -kernel "$cache/vmlinuz" \
   -append "root=/dev/nvme0n1 rootfstype=ext4 rw init=/vm-init console=ttyS0 quiet panic=-1 mitigations=off" \
   -drive "file=$work/root.ext4,format=raw,if=none,id=root" -device nvme,drive=root,serial=root \

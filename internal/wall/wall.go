@@ -91,7 +91,7 @@ type Wall struct {
 	metrics *metrics
 	wake    chan struct{} // the keeper is to look what is due
 	failed  chan error    // why Run ends by itself
-	down    chan struct{} // closed when the wall is asked to come down
+	down    chan struct{} // somebody asks for the wall to come down
 	ended   chan struct{} // closed when Run has ended
 	endErr  error         // that it has ended with
 
@@ -303,32 +303,9 @@ func overlap(a, b ruleset.Numbers) bool {
 // at the first start, that no wall of another name queues there: a second daemon
 // would take the wall from the first.
 func (w *Wall) checkFree(c *ruleset.Config) error {
-	var own ruleset.Numbers
-	if w.sockets != nil {
-		own = w.sockets.numbers
-	}
 	for turn := range 2 {
-		n := c.Wall.Numbers(turn)
-		if w.sockets == nil || n.LogGroup != own.LogGroup {
-			inUse, err := w.edges.LogInUse(n.LogGroup)
-			if err != nil {
-				return err
-			}
-			if inUse {
-				return &InUseError{fmt.Sprintf("NFLOG group %d", n.LogGroup), "nflog_group"}
-			}
-		}
-		for _, number := range []uint16{n.Admitted, n.Strangers} {
-			if w.sockets != nil && (number == own.Admitted || number == own.Strangers) {
-				continue
-			}
-			inUse, err := w.edges.QueueInUse(number)
-			if err != nil {
-				return err
-			}
-			if inUse {
-				return &InUseError{fmt.Sprintf("queue %d", number), "queue"}
-			}
+		if err := w.taken(c.Wall.Numbers(turn)); err != nil {
+			return err
 		}
 	}
 	if w.sockets != nil {
@@ -342,6 +319,36 @@ func (w *Wall) checkFree(c *ruleset.Config) error {
 		if other.Names(c.Wall.Numbers(0)) || other.Names(c.Wall.Numbers(1)) {
 			return fmt.Errorf("the table inet %[1]s is another wall's, and its rules name the same groups and queues: "+
 				"take it down with `nft delete table inet %[1]s`, or give nflog_group and queue other numbers in the rule files", other.Table)
+		}
+	}
+	return nil
+}
+
+// taken returns an [*InUseError] if another process listens to any of the numbers.
+func (w *Wall) taken(n ruleset.Numbers) error {
+	var own ruleset.Numbers
+	if w.sockets != nil {
+		own = w.sockets.numbers
+	}
+	if w.sockets == nil || n.LogGroup != own.LogGroup {
+		inUse, err := w.edges.LogInUse(n.LogGroup)
+		if err != nil {
+			return err
+		}
+		if inUse {
+			return &InUseError{fmt.Sprintf("NFLOG group %d", n.LogGroup), "nflog_group"}
+		}
+	}
+	for _, number := range []uint16{n.Admitted, n.Strangers} {
+		if w.sockets != nil && (number == own.Admitted || number == own.Strangers) {
+			continue
+		}
+		inUse, err := w.edges.QueueInUse(number)
+		if err != nil {
+			return err
+		}
+		if inUse {
+			return &InUseError{fmt.Sprintf("queue %d", number), "queue"}
 		}
 	}
 	return nil
@@ -516,25 +523,34 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 		_ = w.raise(trial.former, false, notConfirmed) // else the wall stays as it is
 	}
 	c := w.front.config
-	for turn := range 2 {
-		if n := c.Wall.Numbers(turn); !overlap(n, w.sockets.numbers) {
-			table := ruleset.NewTable(c, n)
-			table.Trial = w.table.Trial
-			windows := w.noted()
-			if s, err := w.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
-				windows = w.front.carriedOver(s.Windows, 0)
-			}
-			if err = w.edges.Kernel.Install(table, windows, ""); err == nil {
-				w.table = table
-			} else {
-				w.mu.Lock()
-				w.sockets.named = true
-				w.mu.Unlock()
-			}
-			break
-		}
+	if err = w.idle(c); err != nil {
+		w.mu.Lock()
+		w.sockets.named = true
+		w.mu.Unlock()
 	}
 	return asked || trial != nil && trial.former == nil || c.Wall.OnStop == ruleset.Remove && failure == nil, err
+}
+
+// idle puts the numbers of the other turn into the table, to which nobody listens.
+func (w *Wall) idle(c *ruleset.Config) error {
+	n := c.Wall.Numbers(0)
+	if overlap(n, w.sockets.numbers) {
+		n = c.Wall.Numbers(1)
+	}
+	if err := w.taken(n); err != nil {
+		return err
+	}
+	table := ruleset.NewTable(c, n)
+	table.Trial = w.table.Trial
+	windows := w.noted()
+	if s, err := w.edges.Kernel.Standing(table.Name); err == nil && s != nil {
+		windows = w.front.carriedOver(s.Windows, 0)
+	}
+	if err := w.edges.Kernel.Install(table, windows, ""); err != nil {
+		return err
+	}
+	w.table = table
+	return nil
 }
 
 func (w *Wall) current() *front {

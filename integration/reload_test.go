@@ -350,6 +350,16 @@ func TestTrial(t *testing.T) {
 		t.Error("rules that were confirmed are not in force after a restart")
 	}
 
+	// What is to be removed is removed, and it is said truly.
+	must(t, d.cmd.Process.Signal(syscall.SIGTERM))
+	down := knockwall("down", "--control", d.control)
+	must(t, on(l.server, down))
+	if err := down.Wait(); err == nil && !l.letsIn(client4, server4, 23) {
+		t.Error("down says that the wall is down, and it stands")
+	}
+	<-d.exited
+	d = l.runFile(filepath.Join(l.folder, "rules.hcl"))
+
 	// Where a wall stands, a first wall cannot be on trial: it could not be brought
 	// back.
 	d.end(syscall.SIGKILL)
@@ -363,6 +373,8 @@ func TestTrial(t *testing.T) {
 	// A table with a chain of the same name is not a wall.
 	const foreign = "table inet foreign {\n\tchain wall {\n\t\ttcp dport 1 drop\n\t}\n}\n"
 	l.nftScript(foreign)
+	// And a wall is one though somebody has put a chain into it.
+	l.nft("add", "chain", "inet", "knockwall", "mine", "{ type filter hook input priority 0; }")
 	must(t, l.server.Do(func() error { return knockwall("down", "--control", d.control).Run() }))
 	if got := l.nft("list", "table", "inet", "foreign"); got != foreign {
 		t.Errorf("another table has changed:\n%s", got)

@@ -108,8 +108,8 @@ func element(table string, w Window) (*nftables.Set, []nftables.SetElement) {
 	return s, []nftables.SetElement{{Key: w.Source.Addr().AsSlice(), Timeout: max(w.Left, time.Millisecond)}}
 }
 
-// Counts are packets that the kernel itself has counted at one door since it
-// was put up first.
+// Counts are packets that the kernel itself has counted at one door since its
+// table was made.
 type Counts struct {
 	Admitted uint64 // first packets of sources with an open window
 	Refused  uint64 // packets that were dropped or rejected

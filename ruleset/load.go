@@ -76,6 +76,9 @@ func Load(path string) *Loaded {
 // which [Load] reads the same. What is in the folder is replaced, at once or not
 // at all.
 func (l *Loaded) Save(folder string) (err error) {
+	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
+		return fmt.Errorf("making a folder for the rule files: %w", err)
+	}
 	next, err := os.MkdirTemp(filepath.Dir(folder), filepath.Base(folder)+".*")
 	if err != nil {
 		return fmt.Errorf("making a folder for the rule files: %w", err)

@@ -140,17 +140,22 @@ func (s set) shape() shape {
 	return shape{dynamic: s.dynamic, length: s.family.length, bits: s.bits, size: s.size, timeout: s.timeout}
 }
 
-// isWall reports whether it is a wall's table, or one whose rules were flushed.
+// isWall reports whether it is a wall's table, though it may be one whose rules
+// were flushed, or in which somebody else has changed something.
 func (f *found) isWall() bool {
-	if f == nil || !f.hooked {
+	if f == nil {
+		return false
+	}
+	if _, ok := f.rules[wallChain]; !ok {
 		return false
 	}
 	rules := 0
-	for _, n := range f.rules {
+	door := false
+	for chain, n := range f.rules {
 		rules += n
+		door = door || strings.HasSuffix(chain, refuseChain(""))
 	}
-	_, wall := f.rules[wallChain]
-	return wall && (f.marked || rules == 0)
+	return f.marked || door || f.hooked && rules == 0
 }
 
 // isEmpty reports whether nothing is in it that could be anybody's.

@@ -21,7 +21,7 @@ changes nothing, and ends with exit code 2.
 
 With --confirm the new rules are on trial: unless you type knockwall confirm
 within the time, from a connection that you made under them, the former ones
-return, also if the daemon is killed meanwhile or started again.`,
+return; a daemon that is started again meanwhile, or later, begins with these.`,
 		Example: `  sudo knockwall reload
   sudo knockwall reload --confirm 2m    # and then, from a new connection:
   sudo knockwall confirm`,

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/control"
@@ -28,11 +29,12 @@ type rules struct {
 
 	mu      sync.Mutex // what was read last is in force in the end
 	inForce *ruleset.Loaded
+	former  bool // they are not those of the rule files
 	onTrial *ruleset.Loaded
 }
 
 // keptSuffix makes the name of the folder from that of the control socket, which
-// is the daemon's own, and does not outlive the machine.
+// is the daemon's own. Both are gone when the machine is started again.
 const keptSuffix = ".former-rules"
 
 // pathFile is in that folder, and says of which rule files these are the former.
@@ -45,15 +47,20 @@ func absolute(path string) string {
 	return path
 }
 
-// start returns the rules to begin with, and says so if they are the former ones.
-func (r *rules) start(said io.Writer) (*ruleset.Config, error) {
-	if path, err := os.ReadFile(filepath.Join(r.kept, pathFile)); err == nil && string(path) == absolute(r.path) {
-		if former := ruleset.Load(r.kept); former.Config != nil {
-			fmt.Fprintf(said, "The rules of %s were on trial and not confirmed: those from before are in\n"+
-				"force. `knockwall reload` puts the new ones in force.\n", r.path)
-			r.inForce = former
-			return former.Config, nil
+// start returns the rules to begin with: those of the rule files, or, if these were
+// on trial before and not confirmed, the former ones, and says so. A wall on trial
+// begins with the rule files, as they are what is to be tried.
+func (r *rules) start(said io.Writer, onTrial bool) (*ruleset.Config, error) {
+	if !onTrial && r.areKept() {
+		former := ruleset.Load(r.kept)
+		if former.Config == nil {
+			return nil, usage("the rules of %s were on trial and not confirmed, and those from before, in %s, cannot be read: "+
+				"remove that folder to begin with the new ones", r.path, r.kept)
 		}
+		fmt.Fprintf(said, "The rules of %s were on trial and not confirmed: those from before are in\n"+
+			"force. `knockwall reload` puts the new ones in force.\n", r.path)
+		r.inForce, r.former = former, true
+		return former.Config, nil
 	}
 	loaded := ruleset.Load(r.path)
 	if err := writeDiagnostics(said, loaded); err != nil {
@@ -64,6 +71,20 @@ func (r *rules) start(said io.Writer) (*ruleset.Config, error) {
 	}
 	r.inForce = loaded
 	return loaded.Config, nil
+}
+
+// areKept reports whether former rules of these rule files are kept, by this user
+// and nobody else.
+func (r *rules) areKept() bool {
+	info, err := os.Lstat(r.kept)
+	if err != nil || !info.IsDir() || info.Mode().Perm()&0o077 != 0 {
+		return false
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); !ok || int(owner.Uid) != os.Geteuid() {
+		return false
+	}
+	path, err := os.ReadFile(filepath.Join(r.kept, pathFile))
+	return err == nil && string(path) == absolute(r.path)
 }
 
 // reload reads the rule files again, and puts them in force, or on trial.
@@ -82,9 +103,13 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 		if err := r.wall.Raise(loaded.Config); err != nil {
 			return 0, "", err
 		}
-		r.inForce = loaded
+		r.inForce, r.former = loaded, false
 		return len(loaded.Config.Doors), text.String(), r.forget()
 	}
+	if r.wall.OnTrial() {
+		return 0, "", wall.ErrOnTrial // and what is kept is from before that
+	}
+	wereKept := r.areKept()
 	err = r.inForce.Save(r.kept)
 	if err == nil {
 		err = os.WriteFile(filepath.Join(r.kept, pathFile), []byte(absolute(r.path)), 0o600)
@@ -93,10 +118,10 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 		return 0, "", fmt.Errorf("keeping the former rules, which return if the new ones are not confirmed: %w", err)
 	}
 	if err := r.wall.Try(loaded.Config, confirm); err != nil {
-		if errors.Is(err, wall.ErrOnTrial) {
-			return 0, "", err // and the former ones are those of that trial
+		if !wereKept {
+			err = errors.Join(err, r.forget())
 		}
-		return 0, "", errors.Join(err, r.forget())
+		return 0, "", err
 	}
 	r.onTrial = loaded
 	return len(loaded.Config.Doors), text.String(), nil
@@ -110,7 +135,10 @@ func (r *rules) confirm() error {
 		return err
 	}
 	if r.onTrial != nil {
-		r.inForce, r.onTrial = r.onTrial, nil
+		r.inForce, r.onTrial, r.former = r.onTrial, nil, false
+	}
+	if r.former {
+		return nil // they are in force, and the rule files are not confirmed yet
 	}
 	return r.forget()
 }

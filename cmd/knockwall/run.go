@@ -59,7 +59,7 @@ without, and try new rules with reload --confirm.`,
 func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Duration) error {
 	said := c.ErrOrStderr()
 	r := &rules{path: configPath, kept: controlPath + keptSuffix}
-	config, err := r.start(said)
+	config, err := r.start(said, confirm != 0)
 	if err != nil {
 		return err
 	}

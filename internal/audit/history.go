@@ -54,18 +54,32 @@ func (h *History) Record(e Event) {
 // take passes an event on, or counts it; before the next one that is passed on it
 // says how many it has counted.
 func (f *Follower) take(e Event) {
-	if f.missed > 0 {
-		select {
-		case f.events <- Event{Time: e.Time, Kind: Overloaded, Count: f.missed, Reason: "events came faster than they were read here"}:
-			f.missed = 0
-		default:
-		}
-	}
+	f.tell(e.Time)
 	select {
 	case f.events <- e:
 	default:
 		f.missed++
 	}
+}
+
+// tell says how many events were missed, if any were and there is room.
+func (f *Follower) tell(now time.Time) {
+	if f.missed == 0 {
+		return
+	}
+	select {
+	case f.events <- Event{Time: now, Kind: Overloaded, Count: f.missed, Reason: "events came faster than they were read here"}:
+		f.missed = 0
+	default:
+	}
+}
+
+// CaughtUp is called by who has read all events there were: if some were missed,
+// there is one more, which says so.
+func (f *Follower) CaughtUp() {
+	f.history.mu.Lock()
+	defer f.history.mu.Unlock()
+	f.tell(time.Now())
 }
 
 // Past returns the events that are kept, the oldest first.

@@ -282,7 +282,8 @@ func TestTheClientPassesOnWhatIsWrong(t *testing.T) {
 
 // notYet is a daemon whose wall does not stand yet.
 func notYet() Daemon {
-	return Daemon{Wall: wall.New(wall.Edges{}, audit.Sinks{}), History: audit.NewHistory()}
+	w := wall.New(wall.Edges{}, audit.Sinks{})
+	return Daemon{Wall: w, History: audit.NewHistory(), Confirm: w.Confirm}
 }
 
 func TestServeEndsWithItsContext(t *testing.T) {

@@ -106,6 +106,7 @@ func newFuzzed(t testing.TB) (*daemon, http.Handler, *int) {
 	d := &daemon{kernel: &stillKernel{}, ended: make(chan struct{})}
 	d.History = audit.NewHistory()
 	d.Wall = wall.New(d.kernel.edges(), d.History)
+	d.Confirm = d.Wall.Confirm
 	reloads := new(int)
 	d.Reload = func(time.Duration) (int, string, error) {
 		*reloads++

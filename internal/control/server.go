@@ -444,6 +444,9 @@ func (s *service) follow(rw http.ResponseWriter, r *http.Request) {
 			if !send(e) {
 				return
 			}
+			if len(follower.Events()) == 0 {
+				follower.CaughtUp()
+			}
 		}
 	}
 }

@@ -60,8 +60,10 @@ type Session struct {
 }
 
 // Adopt makes those TCP connections of this host known to conntrack that are
-// wanted. It returns how many of them were not known before.
-func Adopt(wanted func(Session) bool) (adopted int, err error) {
+// wanted. It returns how many of them were not known before. With renew, what
+// conntrack knows of the others is made anew, too: where it was not asked for a
+// while, that may be what is left of an earlier connection of the same ports.
+func Adopt(wanted func(Session) bool, renew bool) (adopted int, err error) {
 	conn, err := conntrack.Dial(nil)
 	if err != nil {
 		return 0, fmt.Errorf("connecting to conntrack: %w", err)
@@ -79,8 +81,7 @@ func Adopt(wanted func(Session) bool) (adopted int, err error) {
 			switch err := conn.Create(c.flow()); {
 			case err == nil:
 				adopted++
-			case errors.Is(err, unix.EEXIST) && c.established:
-				// What is known may be what is left of an earlier one of the same ports.
+			case errors.Is(err, unix.EEXIST) && renew && c.established:
 				_ = conn.Update(c.flow())
 			case !errors.Is(err, unix.EEXIST):
 				return adopted, fmt.Errorf("making the connection from %s known to conntrack, "+

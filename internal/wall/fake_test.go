@@ -145,7 +145,7 @@ func (k *kernel) edges() wall.Edges {
 	}
 }
 
-func (k *kernel) adopt(wanted sessionsOf) (adopted int, err error) {
+func (k *kernel) adopt(wanted sessionsOf, _ bool) (adopted int, err error) {
 	if err := k.begin("Adopt"); err != nil {
 		return 0, err
 	}

@@ -64,7 +64,11 @@ func (w *Wall) restore(by string) bool {
 			w.fail(err)
 			return false
 		}
-		time.Sleep(pause)
+		select {
+		case <-w.ending:
+			return false
+		case <-time.After(pause):
+		}
 		windows = w.noted()
 		err = w.edges.Kernel.Restore(w.table, windows)
 	}
@@ -77,7 +81,7 @@ func (w *Wall) restore(by string) bool {
 	w.mu.Unlock()
 	// Who was let in while there was no wall is known to the kernel only if it
 	// may be there.
-	_, _ = w.edges.Adopt(func(s sessions.Session) bool { return w.mayEnter(f, s) })
+	_, _ = w.edges.Adopt(func(s sessions.Session) bool { return w.mayEnter(f, s) }, true)
 	if by == "" {
 		by = "somebody"
 	}

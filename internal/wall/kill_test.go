@@ -124,10 +124,12 @@ func (p *process) edges() wall.Edges {
 		}
 	}
 	mortal := wall.Edges{
-		Kernel:      mortalKernel{p},
-		LogInUse:    in(e.LogInUse),
-		QueueInUse:  in(e.QueueInUse),
-		Adopt:       about(e.Adopt),
+		Kernel:     mortalKernel{p},
+		LogInUse:   in(e.LogInUse),
+		QueueInUse: in(e.QueueInUse),
+		Adopt: func(wanted sessionsOf, renew bool) (int, error) {
+			return about(func(wanted sessionsOf) (int, error) { return e.Adopt(wanted, renew) })(wanted)
+		},
 		EndSessions: about(e.EndSessions),
 		ListenLog: func(group uint16, h nflog.Handler) (wall.Log, error) {
 			if !p.steps() {

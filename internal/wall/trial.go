@@ -35,7 +35,7 @@ const notConfirmed = "the new rules were not confirmed, and the former ones are 
 func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
 	w.lockSettled()
 	defer w.change.Unlock()
-	if w.onTrial() {
+	if w.OnTrial() {
 		return ErrOnTrial
 	}
 	t := &trial{until: time.Now().Add(within)}
@@ -80,7 +80,8 @@ func (w *Wall) Confirm() error {
 	return nil
 }
 
-func (w *Wall) onTrial() bool {
+// OnTrial reports whether rules are on trial.
+func (w *Wall) OnTrial() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.trial != nil
@@ -90,14 +91,13 @@ func (w *Wall) onTrial() bool {
 func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	t := w.trial
-	if t == nil || t.over || t.until.After(now) {
-		w.mu.Unlock()
-		if t == nil || t.over {
-			return time.Time{}, false
-		}
+	w.mu.Unlock()
+	switch {
+	case t == nil, t.over && t.former == nil:
+		return time.Time{}, false
+	case t.until.After(now):
 		return t.until, true
 	}
-	w.mu.Unlock()
 
 	w.lockSettled()
 	defer w.change.Unlock()
@@ -110,13 +110,32 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 	case t.former == nil:
 		w.fail(ErrNotConfirmed)
 	default:
-		if err := w.raise(t.former, false, notConfirmed); err != nil {
-			w.fail(err)
-			break
+		if err := w.goBack(t.former); err != nil {
+			w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Reason: "the former rules cannot be put back yet: " + err.Error()})
+			return now.Add(goBackInterval), true
 		}
 		w.mu.Lock()
 		w.trial = nil
 		w.mu.Unlock()
 	}
 	return time.Time{}, false
+}
+
+// goBackInterval is how often it is tried to put the former rules back.
+const goBackInterval = 5 * time.Second
+
+// goBack puts the former rules in force again, if need be with the numbers of the
+// present ones, as somebody else may have taken those that they had.
+func (w *Wall) goBack(former *ruleset.Config) error {
+	err := w.raise(former, false, notConfirmed)
+	if err == nil {
+		return nil
+	}
+	present := w.front.config.Wall
+	moved := *former
+	moved.Wall.LogGroup, moved.Wall.Queue = present.LogGroup, present.Queue
+	if w.raise(&moved, false, notConfirmed) != nil {
+		return err
+	}
+	return nil
 }

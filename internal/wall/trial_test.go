@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -163,32 +162,48 @@ func TestNewRulesThatAreNotConfirmedGiveWayToTheFormerOnes(t *testing.T) {
 	}
 }
 
-func TestFormerRulesThatDoNotComeBackEndRun(t *testing.T) {
+func TestFormerRulesThatDoNotComeBackAreTriedAgain(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		if err := h.try(config(limited(sshDoor(), 1)), time.Second); err != nil {
 			h.t.Fatal(err)
 		}
-		confirmed := make(chan error)
-		h.answering("Adopt", func() error {
-			h.failing("Adopt", errInjected)
-			go func() { confirmed <- h.wall.Confirm() }()
-			for range 1000 { // until it waits
-				runtime.Gosched()
-			}
-			return errInjected
-		})
-		time.Sleep(time.Second)
-		if err := <-h.ended; !errors.Is(err, errInjected) {
-			h.t.Errorf("Run: %v", err)
-		}
-		if err := <-confirmed; !errors.Is(err, wall.ErrNoTrial) && !errors.Is(err, wall.ErrLowered) {
+		h.trail.take()
+		h.failing("Adopt", errInjected)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		h.trail.expect(h.t, nil, "reloaded: the former rules cannot be put back yet: "+errInjected.Error())
+		if err := h.wall.Confirm(); !errors.Is(err, wall.ErrNoTrial) {
 			h.t.Errorf("Confirm, too late: %v", err)
 		}
-		h.stop()
-		h.expectBound(nil)
-		if got := h.stands(); len(got) != 1 {
-			h.t.Errorf("stands: %v", got)
+		if h.status().Doors[0].MaxConnections != 1 {
+			h.t.Error("the former rules are back, though that has failed")
 		}
+		h.failing("nothing", nil)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		h.trail.expect(h.t, nil, "reloaded: the new rules were not confirmed, and the former ones are back; doors guarded: 1, windows open: 0")
+		if s := h.status(); s.Doors[0].MaxConnections != 0 || s.Trial != nil {
+			h.t.Errorf("status: %+v", s)
+		}
+	})
+}
+
+func TestFormerRulesWhoseNumbersAreTakenComeBackWithOthers(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		if err := h.try(moved(config(limited(sshDoor(), 1))), time.Second); err != nil {
+			h.t.Fatal(err)
+		}
+		h.configs = append(h.configs, moved(config(sshDoor())))           // by which the kernel understands it
+		h.answering("LogInUse 7100", func() error { return errInjected }) // or so it seems
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if s := h.status(); s.Doors[0].MaxConnections != 0 || s.Trial != nil {
+			h.t.Errorf("status: %+v", s)
+		}
+		if h.named().LogGroup != 7200 {
+			h.t.Errorf("the table names %+v", h.named())
+		}
+		h.failing("nothing", nil)
 	})
 }
 

@@ -59,8 +59,9 @@ type Edges struct {
 	// Watch tells of changes that others make to tables. It is nil where the kernel
 	// lets nobody else change the wall's.
 	Watch func(changed func(ruleset.Change), failed func(error)) (io.Closer, error)
-	// Adopt makes connections known to the kernel that were there before the wall.
-	Adopt func(wanted func(sessions.Session) bool) (int, error)
+	// Adopt makes connections known to the kernel that were there before the wall,
+	// and with renew those, too, that it knows otherwise than they are.
+	Adopt func(wanted func(sessions.Session) bool, renew bool) (int, error)
 	// EndSessions ends connections that are established.
 	EndSessions func(wanted func(sessions.Session) bool) (int, error)
 }
@@ -92,8 +93,10 @@ type Wall struct {
 	wake    chan struct{} // the keeper is to look what is due
 	failed  chan error    // why Run ends by itself
 	down    chan struct{} // somebody asks for the wall to come down
+	ending  chan struct{} // closed when Run begins to end
 	ended   chan struct{} // closed when Run has ended
 	endErr  error         // that it has ended with
+	removed bool          // and that the table is gone by then
 
 	// change is held while the table or a window in it is changed, and guards
 	// what was done last.
@@ -138,13 +141,14 @@ func New(edges Edges, sink audit.Sink) *Wall {
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan error, 1),
 		down:    make(chan struct{}, 1),
+		ending:  make(chan struct{}),
 		ended:   make(chan struct{}),
 		windows: sequence.NewWindows(),
 	}
 }
 
 // ErrLowered is why a wall is not changed that is being taken down, or was.
-var ErrLowered = errors.New("the daemon is on its way out")
+var ErrLowered = errors.New("the daemon is on its way out: ask again when it has ended")
 
 // InUseError says that somebody listens where the wall wants to.
 type InUseError struct {
@@ -163,7 +167,7 @@ func (e *InUseError) Error() string {
 func (w *Wall) Raise(c *ruleset.Config) error {
 	w.lockSettled()
 	defer w.change.Unlock()
-	if w.onTrial() {
+	if w.OnTrial() {
 		return ErrOnTrial
 	}
 	return w.raise(c, false, "")
@@ -232,7 +236,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 		}
 		w.watch = watch
 	}
-	if _, err := w.edges.Adopt(next.guardsAny); err != nil {
+	if _, err := w.edges.Adopt(next.guardsAny, false); err != nil {
 		undo()
 		return err
 	}
@@ -257,6 +261,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 		}
 		w.mu.Lock()
 		if back != nil {
+			copy(back.tallies, former.tallies)
 			back.inherit(next)
 		}
 		w.front = back
@@ -266,7 +271,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	}
 	// Once more, for those that were made meanwhile. The wall stands by now, and
 	// most will have been seen by the kernel itself.
-	_, _ = w.edges.Adopt(next.guardsAny)
+	_, _ = w.edges.Adopt(next.guardsAny, false)
 	w.table = table
 	w.stand(next, s, former, windows, why)
 	return nil
@@ -466,6 +471,7 @@ func (w *Wall) Run(ctx context.Context) error {
 	case <-w.down:
 		asked = true
 	}
+	close(w.ending)
 	stop()
 	<-done
 	w.endErr = errors.Join(err, w.lower(asked, err))
@@ -481,6 +487,9 @@ func (w *Wall) Down(ctx context.Context) error {
 	}
 	select {
 	case <-w.ended:
+		if !w.removed && w.endErr == nil {
+			return ErrLowered // for another reason, by which the wall stays
+		}
 		return w.endErr
 	case <-ctx.Done():
 		return ctx.Err()
@@ -497,10 +506,16 @@ func (w *Wall) lower(asked bool, failure error) error {
 	if w.watch != nil {
 		w.watch.Close()
 	}
+	select {
+	case <-w.down: // meanwhile
+		remove = true
+	default:
+	}
 	reason := "the wall stands: open windows admit until their time is up, strangers get in as on_failure says"
 	if remove {
 		reason = "the wall is taken down"
 		_, err = w.edges.Kernel.Remove(w.table.Name)
+		w.removed = err == nil
 	}
 	w.trail.Flush()
 	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason})
@@ -520,7 +535,7 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 	w.trial = nil
 	w.mu.Unlock()
 	if trial != nil && trial.former != nil && !asked {
-		_ = w.raise(trial.former, false, notConfirmed) // else the wall stays as it is
+		_ = w.goBack(trial.former) // else the wall stays as it is
 	}
 	c := w.front.config
 	if err = w.idle(c); err != nil {

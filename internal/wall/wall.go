@@ -630,7 +630,6 @@ func (w *Wall) openLocked(door string, source packet.Source, length time.Duratio
 	w.windows.Stands(id, source)
 	d := &f.config.Doors[i]
 	t := &f.tallies[i]
-	t.released += w.sockets.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
 	why.Kind, why.Window = audit.Opened, length
 	if refreshed {
 		why.Kind = audit.Refreshed
@@ -639,8 +638,11 @@ func (w *Wall) openLocked(door string, source packet.Source, length time.Duratio
 		t.opened++
 	}
 	w.mu.Unlock()
+	w.trail.Record(why) // before anybody who waits is let in
+	w.mu.Lock()
+	t.released += w.sockets.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
+	w.mu.Unlock()
 	w.nudge()
-	w.trail.Record(why)
 	return nil
 }
 

@@ -13,5 +13,24 @@
 // and putting them into a new table. mu guards the notes; it is held while
 // packets get their verdicts, so that those are given in order and agree with
 // the notes, but never while waiting: not for a transaction, and not for the
-// audit trail.
+// audit trail. Whoever takes both takes change first; closing sockets waits for
+// their handlers, which may want change, so that it is never done with it held.
+//
+// # Changes
+//
+// The kernel drops every packet that waits in any queue when a hook is taken
+// away. So a reload keeps the table's hook, and the sockets, and changes what is
+// between them. For the moment between the two, the new configuration judges what
+// the old rules hand on. Where numbers change, and when the daemon stops, the
+// rules name others first, and then the former sockets are read until they are
+// empty (retire). To stop is to let the rules name numbers to which nobody
+// listens: what on_failure says holds from then on, and windows admit by the
+// kernel's own set.
+//
+// # Truth
+//
+// At a start the kernel's windows are noted, with the time that they have left.
+// From then on the kernel's table can lack what is noted only if somebody else has
+// changed it; it is put back from the notes then (restore). On kernels where a
+// table can be a process's own nobody can, and nobody watches.
 package wall

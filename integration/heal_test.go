@@ -687,6 +687,9 @@ func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 			return err
 		}
 		defer k.Close()
+		if err := k.Install(table, nil, ""); err != nil {
+			return err
+		}
 		for _, left := range []time.Duration{time.Nanosecond, 999 * time.Microsecond} {
 			windows := []ruleset.Window{{Door: "ssh", Source: source, Left: left}}
 			for name, put := range map[string]func() error{

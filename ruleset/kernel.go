@@ -61,14 +61,22 @@ func (k *Kernel) OpenWindow(table string, w Window) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s, e := element(table, w)
+	_, passing := element(table, Window{Door: w.Door, Source: w.Source, Left: MaxWindow})
 	// Adding an element that is there leaves its timeout alone before Linux
-	// 6.12, and deleting one that is not there fails: so add, delete, add.
-	err := errors.Join(
-		k.conn.SetAddElements(s, e),
-		k.conn.SetDeleteElements(s, e),
-		k.conn.SetAddElements(s, e))
-	if err == nil {
-		err = k.conn.Flush()
+	// 6.12, and deleting one that is not there fails: so add, delete, add. And once
+	// more, if a window's time is up between the first two.
+	var err error
+	for range 2 {
+		err = errors.Join(
+			k.conn.SetAddElements(s, passing),
+			k.conn.SetDeleteElements(s, e),
+			k.conn.SetAddElements(s, e))
+		if err == nil {
+			err = k.conn.Flush()
+		}
+		if !errors.Is(err, unix.ENOENT) {
+			break
+		}
 	}
 	if errors.Is(err, unix.ENOBUFS) {
 		// The answer was lost, which does not say that the transaction was.

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -90,18 +91,12 @@ func (k *Kernel) Intact(t *Table) (intact bool, err error) {
 
 func (k *Kernel) intact(t *Table) (bool, error) {
 	f, err := k.find(t.Name)
-	if err != nil || f == nil || !f.keeps(k.flags(t)) || len(f.rules) != len(t.chains) {
+	if err != nil || f == nil {
 		return false, err
 	}
-	for _, c := range t.chains {
-		if rules, ok := f.rules[c.name]; !ok || rules != len(c.rules) {
-			return false, nil
-		}
-	}
-	for _, s := range t.sets {
-		if f.shapes[s.name] != s.shape() {
-			return false, nil
-		}
+	want := t.found(k.flags(t))
+	if !f.keeps(want.flags) || !maps.Equal(f.rules, want.rules) || !maps.Equal(f.shapes, want.shapes) {
+		return false, nil
 	}
 	standing := Standing{Groups: f.groups, Queues: f.queues}
 	// One without doors names no numbers.

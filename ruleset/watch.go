@@ -13,8 +13,8 @@ import (
 // Change is what somebody else has done to tables.
 type Change struct {
 	// Tables are those of the family inet in which anything is no longer what it
-	// was. It is empty if the kernel's account of it was
-	// lost: then any may have changed.
+	// was. It is empty if the kernel's account of it was lost: then any may have
+	// changed.
 	Tables []string
 	// By is the name and the id of the process that did it, if that is known.
 	By string

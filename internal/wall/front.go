@@ -263,7 +263,7 @@ func (s strangers) Queued(id uint32, p packet.Packet) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if s.retired && s.named {
+	if s.retired && s.stillNamed {
 		_ = s.sockets.strangers.Refuse(id)
 		return
 	}

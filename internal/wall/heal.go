@@ -39,14 +39,14 @@ func (w *Wall) changed(c ruleset.Change) {
 
 // mend puts the wall back if it is not what was installed, and reports whether
 // it has. It is called with change held.
-func (w *Wall) mend(by string) bool {
+func (w *Wall) mend() bool {
 	if w.lowered {
 		return false
 	}
 	if intact, err := w.edges.Kernel.Intact(w.table); err != nil || intact {
 		return false
 	}
-	return w.restore(by)
+	return w.restore("")
 }
 
 // restore puts the wall back with all windows in it that are noted, and reports

@@ -25,7 +25,7 @@ type sockets struct {
 	backlog             time.Time      // since when the log was never drained, if a knock was early then
 	swept               time.Time      // when the hold was last swept
 	lost                [2]uint64      // what each queue had lost when it was last asked
-	named               bool           // by the rules still, though they are retired
+	stillNamed          bool           // by the rules, though they are retired
 	retired             bool           // no rule names them any more
 	closed              bool           // and no failure to read matters any more
 }
@@ -92,7 +92,7 @@ func (s *sockets) retire() {
 	w.mu.Lock()
 	s.retired = true
 	if last, ok := s.hold.Clear(); ok {
-		if s.named {
+		if s.stillNamed {
 			_ = s.strangers.RefuseUpTo(last)
 		} else {
 			_ = s.strangers.RepeatUpTo(last)

@@ -1,0 +1,98 @@
+package wall
+
+import (
+	"context"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// Down takes the wall down, whatever the rule files say of that, and ends Run.
+func (w *Wall) Down(ctx context.Context) error {
+	select {
+	case w.down <- struct{}{}:
+	default: // somebody else has asked
+	}
+	select {
+	case <-w.ended:
+		if !w.removed && w.endErr == nil {
+			return ErrLowered // for another reason, by which the wall stays
+		}
+		return w.endErr
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lower ends the daemon's part of the wall. The whole wall goes if that is asked
+// for, if the rule files want it and nothing has failed, or if it is on trial.
+func (w *Wall) lower(asked bool, failure error) error {
+	remove, err := w.handOver(asked, failure)
+	w.sockets.retire() // whose handlers may still open windows
+	w.lockSettled()    // after a trial's
+	w.change.Unlock()
+	if w.watch != nil {
+		w.watch.Close()
+	}
+	select {
+	case <-w.down: // meanwhile
+		remove = true
+	default:
+	}
+	reason := "the wall stands: open windows admit until their time is up, strangers get in as on_failure says"
+	if remove {
+		reason = "the wall is taken down"
+		_, err = w.edges.Kernel.Remove(w.table.Name)
+		w.removed = err == nil
+	}
+	w.trail.Flush()
+	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason})
+	return err
+}
+
+// handOver gives the table numbers that nobody listens to, so that the kernel
+// goes on alone; what is in the sockets still can be judged then, and nobody is
+// turned away for having come this very moment. It says whether the wall is to
+// be removed.
+func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
+	w.lockSettled()
+	defer w.change.Unlock()
+	defer func() { w.lowered = true }()
+	w.mu.Lock()
+	trial := w.trial
+	w.trial = nil
+	w.mu.Unlock()
+	if trial != nil && trial.former != nil && !asked {
+		_ = w.goBack(trial.former) // else the wall stays as it is
+	}
+	c := w.front.config
+	if err = w.idle(c); err != nil {
+		w.mu.Lock()
+		w.sockets.stillNamed = true
+		w.mu.Unlock()
+	}
+	return asked || trial != nil && trial.former == nil || c.Wall.OnStop == ruleset.Remove && failure == nil, err
+}
+
+// idle puts the numbers of the other turn into the table, to which nobody listens.
+func (w *Wall) idle(c *ruleset.Config) error {
+	n := c.Wall.Numbers(0)
+	if overlap(n, w.sockets.numbers) {
+		n = c.Wall.Numbers(1)
+	}
+	if err := w.taken(n); err != nil {
+		return err
+	}
+	table := ruleset.NewTable(c, n)
+	table.Trial = w.table.Trial
+	windows := w.noted()
+	if s, err := w.edges.Kernel.Standing(table.Name); err == nil && s != nil {
+		windows = w.front.carriedOver(s.Windows, 0)
+	}
+	if err := w.edges.Kernel.Install(table, windows, ""); err != nil {
+		return err
+	}
+	w.table = table
+	return nil
+}

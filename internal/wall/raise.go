@@ -1,0 +1,304 @@
+package wall
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// Raise puts up the wall that a configuration describes, in place of the one
+// that stands, if any, whose open windows, attempts under way and waiting packets
+// it takes over. After an error all is as it was.
+func (w *Wall) Raise(c *ruleset.Config) error {
+	w.lockSettled()
+	defer w.change.Unlock()
+	if w.OnTrial() {
+		return ErrOnTrial
+	}
+	return w.raise(c, false, "")
+}
+
+// lockSettled locks change when the sockets of an earlier reload, whose handlers
+// may want it, too, are closed: their numbers may be wanted again.
+func (w *Wall) lockSettled() {
+	for {
+		w.change.Lock()
+		settled := w.settled
+		select {
+		case <-settled:
+			return
+		default:
+		}
+		w.change.Unlock()
+		<-settled
+	}
+}
+
+// raise is called with change held. A wall on trial that none stood before goes
+// with the daemon, where the kernel can see to that.
+func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
+	if w.lowered {
+		return ErrLowered
+	}
+	if err := w.checkFree(c); err != nil {
+		return err
+	}
+	former := w.current()
+	replaced := c.Wall.Table
+	if former != nil {
+		replaced = former.config.Wall.Table // of another name, perhaps
+	}
+	read := time.Now()
+	standing, err := w.edges.Kernel.Standing(replaced)
+	if err != nil && former == nil {
+		return err
+	}
+	if onTrial && standing != nil {
+		return errStands
+	}
+	if err == nil && standing == nil {
+		replaced = ""
+	}
+	next := w.newFront(c)
+	s, err := w.socketsFor(c, standing)
+	if err != nil {
+		return err
+	}
+	undo := func() {
+		if s != w.sockets {
+			s.close()
+		}
+		if former == nil && w.watch != nil {
+			go w.watch.Close() // which waits for who waits for change
+			w.watch = nil
+		}
+	}
+	if former == nil && w.edges.Watch != nil {
+		watch, err := w.edges.Watch(w.changed, w.fail)
+		if err != nil {
+			undo()
+			return err
+		}
+		w.watch = watch
+	}
+	if _, err := w.edges.Adopt(next.guardsAny, false); err != nil {
+		undo()
+		return err
+	}
+	var windows []ruleset.Window
+	switch {
+	case standing != nil:
+		windows = next.carriedOver(standing.Windows, time.Since(read))
+	case former != nil: // somebody has deleted the table this very moment, or it cannot be read
+		windows = next.carriedOver(w.noted(), 0)
+	}
+	w.note(windows, next)
+
+	table := ruleset.NewTable(c, s.numbers)
+	table.Trial = onTrial
+	// What the old rules hand on is judged by the new configuration from now on:
+	// the other way round a knock that only the new one knows could be missed.
+	w.advance(next)
+	if err := w.edges.Kernel.Install(table, windows, replaced); err != nil {
+		var back *front
+		if former != nil {
+			back = w.newFront(former.config)
+		}
+		w.mu.Lock()
+		if back != nil {
+			copy(back.tallies, former.tallies)
+			back.inherit(next)
+		}
+		w.front = back
+		w.mu.Unlock()
+		undo()
+		return err
+	}
+	// Once more, for those that were made meanwhile. The wall stands by now, and
+	// most will have been seen by the kernel itself.
+	_, _ = w.edges.Adopt(next.guardsAny, false)
+	w.table = table
+	w.stand(next, s, former, windows, why)
+	return nil
+}
+
+// socketsFor returns the sockets for a configuration: those that there are, or,
+// if it has other numbers or there are none, new ones that no rule names yet.
+func (w *Wall) socketsFor(c *ruleset.Config, standing *ruleset.Standing) (*sockets, error) {
+	w.mu.Lock()
+	current := w.sockets
+	w.mu.Unlock()
+	for turn := range 2 {
+		if n := c.Wall.Numbers(turn); current != nil && current.numbers == n {
+			return current, nil
+		}
+	}
+	for turn := range 2 {
+		n := c.Wall.Numbers(turn)
+		if (standing == nil || !standing.Names(n)) && (current == nil || !overlap(current.numbers, n)) {
+			return w.listen(n)
+		}
+	}
+	return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each turn: "+
+		"give nflog_group and queue in the rule files numbers that are further off", c.Wall.Table)
+}
+
+func overlap(a, b ruleset.Numbers) bool {
+	return a.LogGroup == b.LogGroup ||
+		a.Admitted == b.Admitted || a.Admitted == b.Strangers ||
+		a.Strangers == b.Admitted || a.Strangers == b.Strangers
+}
+
+// checkFree makes sure that nobody else listens where this wall may want to, and,
+// at the first start, that no wall of another name queues there: a second daemon
+// would take the wall from the first.
+func (w *Wall) checkFree(c *ruleset.Config) error {
+	for turn := range 2 {
+		if err := w.taken(c.Wall.Numbers(turn)); err != nil {
+			return err
+		}
+	}
+	if w.sockets != nil {
+		return nil
+	}
+	others, err := w.edges.Kernel.Others(c.Wall.Table)
+	if err != nil {
+		return err
+	}
+	for _, other := range others {
+		if other.Names(c.Wall.Numbers(0)) || other.Names(c.Wall.Numbers(1)) {
+			return fmt.Errorf("the table inet %[1]s is another wall's, and its rules name the same groups and queues: "+
+				"take it down with `nft delete table inet %[1]s`, or give nflog_group and queue other numbers in the rule files", other.Table)
+		}
+	}
+	return nil
+}
+
+// taken returns an [*InUseError] if another process listens to any of the numbers.
+func (w *Wall) taken(n ruleset.Numbers) error {
+	var own ruleset.Numbers
+	if w.sockets != nil {
+		own = w.sockets.numbers
+	}
+	if w.sockets == nil || n.LogGroup != own.LogGroup {
+		inUse, err := w.edges.LogInUse(n.LogGroup)
+		if err != nil {
+			return err
+		}
+		if inUse {
+			return &InUseError{fmt.Sprintf("NFLOG group %d", n.LogGroup), "nflog_group"}
+		}
+	}
+	for _, number := range []uint16{n.Admitted, n.Strangers} {
+		if w.sockets != nil && (number == own.Admitted || number == own.Strangers) {
+			continue
+		}
+		inUse, err := w.edges.QueueInUse(number)
+		if err != nil {
+			return err
+		}
+		if inUse {
+			return &InUseError{fmt.Sprintf("queue %d", number), "queue"}
+		}
+	}
+	return nil
+}
+
+// note notes windows that were found in the kernel, unless they are known. Those
+// that are keep count of their connections.
+func (w *Wall) note(windows []ruleset.Window, next *front) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, win := range windows {
+		id := w.doorID(win.Door)
+		if w.windows.Get(id, win.Source) == nil {
+			limit := next.config.Doors[next.doorNamed(win.Door)].MaxConnections
+			w.windows.Open(id, win.Source, now, now.Add(win.Left), limit)
+			w.windows.Stands(id, win.Source)
+		}
+	}
+}
+
+// forgetAllBut forgets the windows that the kernel has no more, and returns what
+// to tell of it.
+func (w *Wall) forgetAllBut(windows []ruleset.Window, now time.Time) (events []audit.Event) {
+	type key struct {
+		id     int
+		source packet.Source
+	}
+	open := make(map[key]bool, len(windows))
+	for _, win := range windows {
+		open[key{w.doorID(win.Door), win.Source}] = true
+	}
+	var gone []*sequence.Window
+	for win := range w.windows.All() {
+		if !win.Spent() && !open[key{win.Door, win.Source}] {
+			gone = append(gone, win)
+		}
+	}
+	for _, win := range gone {
+		if i := w.front.doorNamed(w.doors[win.Door]); i >= 0 {
+			w.front.tallies[i].closed++
+		}
+		w.windows.Close(win.Door, win.Source)
+		events = append(events, audit.Event{Time: now, Kind: audit.Closed, Door: w.doors[win.Door], Source: win.Source,
+			Reason: "the new rules have no such door, or tell sources apart otherwise"})
+	}
+	return events
+}
+
+// doorID returns the id of a door of that name.
+func (w *Wall) doorID(name string) int {
+	id := slices.Index(w.doors, name)
+	if id < 0 {
+		id = len(w.doors)
+		w.doors = append(w.doors, name)
+	}
+	return id
+}
+
+// advance lets the next front judge, which takes over what the former one knows.
+func (w *Wall) advance(next *front) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.front != nil {
+		next.inherit(w.front)
+	}
+	w.front = next
+}
+
+// stand notes that the wall stands.
+func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.Window, why string) {
+	now := time.Now()
+	w.mu.Lock()
+	s.hold.SetWait(next.config.Wall.Hold)
+	retired := w.sockets
+	w.sockets = s
+	e := audit.Event{Time: now, Kind: audit.Reloaded}
+	if former == nil {
+		e.Kind = audit.Started
+		w.since = now
+	} else {
+		w.evicted += former.tracker.Evicted()
+	}
+	closed := w.forgetAllBut(windows, now)
+	w.mu.Unlock()
+	w.record(closed)
+	if retired != nil && retired != s {
+		settled := make(chan struct{})
+		w.settled = settled
+		go func() {
+			defer close(settled)
+			retired.retire()
+		}()
+	}
+	w.nudge()
+	e.Reason = fmt.Sprintf("%sdoors guarded: %d, windows open: %d", why, len(next.config.Doors), len(windows))
+	w.trail.Record(e)
+}

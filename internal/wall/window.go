@@ -1,0 +1,114 @@
+package wall
+
+import (
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// open opens a window in the kernel, and sends round again who waits for it.
+func (w *Wall) open(door string, source packet.Source, length time.Duration, why audit.Event) error {
+	w.change.Lock()
+	defer w.change.Unlock()
+	return w.openLocked(door, source, length, why)
+}
+
+func (w *Wall) openLocked(door string, source packet.Source, length time.Duration, why audit.Event) error {
+	now := time.Now()
+	w.mu.Lock()
+	f := w.front
+	if f == nil {
+		w.mu.Unlock()
+		return errNotYet
+	}
+	i := f.doorNamed(door)
+	if !f.tells(door, source) { // a reload has taken the door away, or changed it
+		w.mu.Unlock()
+		return errGone
+	}
+	id := f.ids[i]
+	var former sequence.Window
+	if win := w.windows.Get(id, source); win != nil {
+		former = *win
+	}
+	// Noted first, so that not one connection is admitted that is not counted.
+	limit := f.config.Doors[i].MaxConnections
+	refreshed := w.windows.Open(id, source, now, now.Add(length), limit)
+	w.mu.Unlock()
+
+	err := w.edges.Kernel.OpenWindow(f.config.Wall.Table, ruleset.Window{Door: door, Source: source, Left: length})
+	if err != nil && w.mend() {
+		err = nil // put back with this window in it
+	}
+	if err != nil {
+		w.mu.Lock()
+		var admitted int // meanwhile
+		if win := w.windows.Get(id, source); win != nil {
+			admitted = win.Connections
+		}
+		w.windows.Close(id, source)
+		if refreshed { // the kernel has it as it was
+			w.windows.Open(id, source, former.Opened, former.Until, limit)
+			w.windows.Stands(id, source)
+			w.windows.Get(id, source).Connections = former.Connections + admitted
+		}
+		w.mu.Unlock()
+		w.nudge()
+		why.Kind, why.Reason = audit.Refused, err.Error()
+		w.trail.Record(why)
+		return err
+	}
+	w.mu.Lock()
+	w.windows.Stands(id, source)
+	d := &f.config.Doors[i]
+	t := &f.tallies[i]
+	why.Kind, why.Window = audit.Opened, length
+	if refreshed {
+		why.Kind = audit.Refreshed
+		t.refreshed++
+	} else {
+		t.opened++
+	}
+	w.mu.Unlock()
+	w.trail.Record(why) // before anybody who waits is let in
+	w.mu.Lock()
+	t.released += w.sockets.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
+	w.mu.Unlock()
+	w.nudge()
+	return nil
+}
+
+// errGone is why a window is not opened whose door has gone meanwhile.
+var errGone = &request{ErrNoDoor, "a reload has taken the door away, or changed it, this very moment: try again"}
+
+// spend closes a window that has admitted as many connections as it may.
+func (w *Wall) spend(door string, source packet.Source) {
+	w.change.Lock()
+	defer w.change.Unlock()
+	w.mu.Lock()
+	f := w.front
+	i := f.doorNamed(door)
+	var win *sequence.Window
+	if i >= 0 {
+		win = w.windows.Get(f.ids[i], source)
+	}
+	spent := win != nil && win.Spent() // and not knocked open again meanwhile
+	w.mu.Unlock()
+	if !spent {
+		return
+	}
+	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Reason: "max_connections is reached"}
+	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
+	if err != nil {
+		e.Reason = err.Error()
+	} else if !closed {
+		return
+	}
+	w.mu.Lock()
+	f.tallies[i].closed++
+	w.mu.Unlock()
+	w.trail.Record(e)
+}

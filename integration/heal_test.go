@@ -82,27 +82,10 @@ func (l *lab) runUnowned(rules string) *daemon {
 	}
 	self, err := os.Executable()
 	must(l.t, err)
-	d := &daemon{lab: l, log: &output{}, control: filepath.Join(l.folder, "control"), exited: make(chan error, 1)}
-	d.cmd = exec.Command(self, l.rules(rules), d.control)
-	d.cmd.Env = []string{unownedVariable + "=1"}
-	d.cmd.Stderr = d.log
-	must(l.t, on(l.server, d.cmd))
-	go func() { d.exited <- d.cmd.Wait() }()
-	l.t.Cleanup(func() {
-		d.cmd.Process.Kill()
-		if l.t.Failed() {
-			l.t.Logf("the daemon said:\n%s", tail(d.log.String(), 4000))
-		}
-	})
-	eventually(l.t, "the daemon guards", func() bool {
-		select {
-		case err := <-d.exited:
-			l.t.Fatalf("the daemon ended: %v\n%s", err, d.log)
-		default:
-		}
-		return strings.Contains(d.log.String(), "guarding ")
-	})
-	return d
+	control := filepath.Join(l.folder, "control")
+	cmd := exec.Command(self, l.rules(rules), control)
+	cmd.Env = []string{unownedVariable + "=1"}
+	return l.launchCommand(control, cmd).guards()
 }
 
 // attack is what somebody else does to the tables of the server.

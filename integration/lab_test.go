@@ -201,8 +201,14 @@ func (l *lab) launch(rules string) *daemon {
 
 func (l *lab) launchFile(path string, arguments ...string) *daemon {
 	l.t.Helper()
-	d := &daemon{lab: l, log: &output{}, control: filepath.Join(l.folder, "control"), exited: make(chan error, 1)}
-	d.cmd = knockwall(append([]string{"run", "--config", path, "--control", d.control}, arguments...)...)
+	control := filepath.Join(l.folder, "control")
+	return l.launchCommand(control, knockwall(append([]string{"run", "--config", path, "--control", control}, arguments...)...))
+}
+
+// launchCommand starts a daemon that listens at the control socket.
+func (l *lab) launchCommand(control string, cmd *exec.Cmd) *daemon {
+	l.t.Helper()
+	d := &daemon{lab: l, cmd: cmd, log: &output{}, control: control, exited: make(chan error, 1)}
 	d.cmd.Stderr = d.log
 	must(l.t, on(l.server, d.cmd))
 	go func() { d.exited <- d.cmd.Wait() }()
@@ -223,11 +229,16 @@ func (l *lab) run(rules string) *daemon {
 
 func (l *lab) runFile(path string) *daemon {
 	l.t.Helper()
-	d := l.launchFile(path)
-	eventually(l.t, "the daemon guards", func() bool {
+	return l.launchFile(path).guards()
+}
+
+// guards waits until the wall stands.
+func (d *daemon) guards() *daemon {
+	d.lab.t.Helper()
+	eventually(d.lab.t, "the daemon guards", func() bool {
 		select {
 		case err := <-d.exited:
-			l.t.Fatalf("the daemon ended: %v\n%s", err, d.log)
+			d.lab.t.Fatalf("the daemon ended: %v\n%s", err, d.log)
 		default:
 		}
 		return strings.Contains(d.log.String(), "guarding ")

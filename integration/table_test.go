@@ -60,6 +60,9 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 					if err := k.Install(table, nil, ""); err != nil {
 						return err
 					}
+					if intact, err := k.Intact(table); err != nil || !intact {
+						t.Errorf("round %d: what was just installed is intact: %v, %v", round, intact, err)
+					}
 					listed := l.nft("list", "table", "inet", table.Name)
 					if owned := ownership.MatchString(listed); owned != k.Features().Ownership {
 						t.Errorf("the table is the process's own: %v, want %v", owned, !owned)

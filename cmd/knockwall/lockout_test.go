@@ -194,7 +194,7 @@ func TestTheSessionIsFoundInTheEnvironmentOfThisProcessOrAnAncestor(t *testing.T
 	}
 	shell, err := exec.LookPath("sh")
 	if err != nil {
-		t.Skip("needs a shell")
+		lacks(t, "needs a shell")
 	}
 	// Whoever runs this test may be there by ssh.
 	s, ok := sshSession()
@@ -238,7 +238,7 @@ func TestTheSessionIsFoundInTheEnvironmentOfThisProcessOrAnAncestor(t *testing.T
 func TestParentsAreFoundWhateverProcessesAreCalled(t *testing.T) {
 	was, err := os.ReadFile("/proc/self/comm")
 	if err != nil {
-		t.Skipf("needs /proc: %v", err)
+		lacks(t, "needs /proc: %v", err)
 	}
 	rename := func(name string) {
 		if err := os.WriteFile("/proc/self/comm", []byte(name), 0); err != nil {
@@ -259,6 +259,15 @@ func TestParentsAreFoundWhateverProcessesAreCalled(t *testing.T) {
 	}
 }
 
+// lacks skips the test on a machine that lacks what it needs; CI's does not.
+func lacks(t *testing.T, format string, a ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, a...)
+	}
+	t.Skipf(format, a...)
+}
+
 // isolated makes a command one in a network of its own, where it may put up a
 // wall that nobody else meets.
 func isolated(cmd *exec.Cmd) {
@@ -275,19 +284,19 @@ func terminal(t *testing.T) (user, program *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("needs a terminal: %v", err)
+		lacks(t, "needs a terminal: %v", err)
 	}
 	t.Cleanup(func() { user.Close() })
 	if err := unix.IoctlSetPointerInt(int(user.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Skipf("needs a terminal: %v", err)
+		lacks(t, "needs a terminal: %v", err)
 	}
 	number, err := unix.IoctlGetInt(int(user.Fd()), unix.TIOCGPTN)
 	if err != nil {
-		t.Skipf("needs a terminal: %v", err)
+		lacks(t, "needs a terminal: %v", err)
 	}
 	program, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		t.Skipf("needs a terminal: %v", err)
+		lacks(t, "needs a terminal: %v", err)
 	}
 	t.Cleanup(func() { program.Close() })
 	return user, program
@@ -315,7 +324,7 @@ func said(t *testing.T, from io.Reader, stderr *os.File, flags ...string) string
 	cmd.Stderr = stderr
 	isolated(cmd)
 	if err := cmd.Start(); err != nil {
-		t.Skipf("needs a network of its own: %v", err)
+		lacks(t, "needs a network of its own: %v", err)
 	}
 	stderr.Close()
 	watchdog := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
@@ -334,7 +343,7 @@ func said(t *testing.T, from io.Reader, stderr *os.File, flags ...string) string
 	if err := lines.Err(); err != nil && !errors.Is(err, unix.EIO) { // as a terminal ends
 		t.Error(err)
 	}
-	t.Skipf("needs a kernel on which run works: %s", text.String())
+	lacks(t, "needs a kernel on which run works: %s", text.String())
 	return ""
 }
 
@@ -375,7 +384,7 @@ func TestDownWhereNoWallStands(t *testing.T) {
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
-		t.Skipf("needs a network of its own: %v", err)
+		lacks(t, "needs a network of its own: %v", err)
 	}
 	if err := cmd.Wait(); err != nil || out.String() != "No wall stands.\n" || errs.Len() > 0 {
 		t.Errorf("%v, stdout %q, stderr %q", err, out.String(), errs.String())

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -458,13 +459,25 @@ func knockFrom(from, to netip.Addr, p packet.Port) error {
 }
 
 // bindAny binds a socket to one of the client's many addresses, which are local
-// by a route, though no interface has them.
+// by a route, though no interface has them. Its port is one that has not been
+// used for longest. The kernel would choose at random, and soon one again whose
+// connection was reset: if that reset went astray, the server answers the new
+// SYN as one of the old connection, and it has to be sent again.
 func bindAny(fd int, from netip.Addr) error {
 	if err := freebind(fd, from); err != nil {
 		return err
 	}
-	return unix.Bind(fd, sockaddr(from, 0))
+	for {
+		port := firstPort + uint16(lastPort.Add(1)%(1<<16-firstPort))
+		if err := unix.Bind(fd, sockaddr(from, port)); !errors.Is(err, unix.EADDRINUSE) {
+			return err
+		}
+	}
 }
+
+const firstPort = 1024 // that clients use
+
+var lastPort atomic.Uint32
 
 func freebind(fd int, from netip.Addr) error {
 	if from.Is4() {

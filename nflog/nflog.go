@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/pulse"
 )
 
 // socketBuffer is how many bytes of messages the kernel keeps for the daemon
@@ -38,8 +39,9 @@ type Handler interface {
 
 // Log is an NFLOG group that is being listened to.
 type Log struct {
-	group  *nflog.Nflog
-	cancel context.CancelFunc
+	group    *nflog.Nflog
+	cancel   context.CancelFunc
+	messages pulse.Counter
 
 	handler Handler
 	busy    sync.Mutex // while the handler is
@@ -118,20 +120,15 @@ func (l *Log) Close() error {
 // Drained reports whether everything that was logged so far has been taken off
 // the socket. The last message may still be on its way to the handler.
 func (l *Log) Drained() bool {
-	raw, err := l.group.Con.SyscallConn()
-	if err != nil {
-		return true // closed: nothing more will come
-	}
-	drained := true
-	_ = raw.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 0)
-		drained = err != nil || n == 0
-	})
-	return drained
+	return pulse.Drained(l.group.Con)
 }
 
+// Pulse tells whether what is logged is being handled.
+func (l *Log) Pulse() pulse.Pulse { return l.messages.Of(l.group.Con) }
+
 func (l *Log) logged(a nflog.Attribute) int {
+	l.messages.Begin()
+	defer l.messages.Done()
 	l.busy.Lock()
 	defer l.busy.Unlock()
 	if l.closed {

@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/pulse"
 )
 
 // socketBuffer is how many bytes of messages the kernel keeps for the daemon
@@ -52,10 +53,11 @@ type Config struct {
 // Queue is an NFQUEUE that is being listened to. Verdicts may be given from any
 // goroutine.
 type Queue struct {
-	queue   *nfqueue.Nfqueue
-	config  Config
-	cancel  context.CancelFunc
-	handler Handler
+	queue    *nfqueue.Nfqueue
+	config   Config
+	cancel   context.CancelFunc
+	messages pulse.Counter
+	handler  Handler
 }
 
 // Listen binds a queue and hands its packets to h. No rule may name the queue
@@ -210,7 +212,12 @@ func statsOf(table string, queue uint16) (Stats, error) {
 	return Stats{}, fmt.Errorf("the kernel's account of its queues has no queue %d", queue)
 }
 
+// Pulse tells whether what is queued is being handled.
+func (q *Queue) Pulse() pulse.Pulse { return q.messages.Of(q.queue.Con) }
+
 func (q *Queue) queued(a nfqueue.Attribute) int {
+	q.messages.Begin()
+	defer q.messages.Done()
 	if a.PacketID == nil {
 		return 0
 	}

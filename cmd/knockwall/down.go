@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
 
 	"github.com/spf13/cobra"
 
@@ -17,56 +21,83 @@ func downCommand() *cobra.Command {
 		Short: "Take the wall down, daemon or no daemon",
 		Long: `down takes the wall down: every port answers again as it would without
 knockwall. A daemon that listens at --control does it itself, and ends. Where
-none does, down removes the tables that daemons have left standing, for which it
-needs root, or the capability CAP_NET_ADMIN. It needs no rule files.`,
+none minds the wall, down removes the tables that daemons have left standing,
+for which it needs root, or the capability CAP_NET_ADMIN. It needs no rule files.
+
+Where systemd listens for the daemon, it would put the wall up again as soon as
+somebody asks for its status; so down stops that, too, if it is root. The wall is
+put up again by systemctl start knockwall, and when the machine starts.`,
 		Example: `  sudo knockwall down`,
 		Args:    noArguments,
 	}
 	path := controlFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		err := control.NewClient(*path).Down(c.Context())
-		if err == nil {
-			fmt.Fprintln(c.OutOrStdout(), "The wall is down, and the daemon has ended.")
-			return nil
+		// To ask at a socket that is systemd's is to start the daemon. So the kernel is
+		// asked first whether one runs, by who may.
+		kernel, notAllowed := ruleset.OpenKernel()
+		if notAllowed == nil {
+			defer kernel.Close()
+			if done, err := removeTables(c.OutOrStdout(), kernel); done || err != nil {
+				return err
+			}
 		}
-		if !errors.Is(err, control.ErrNoDaemon) {
+		lowered, err := control.NewClient(*path).Down(c.Context())
+		switch {
+		case errors.Is(err, control.ErrNoDaemon) && notAllowed != nil:
+			return notAllowed
+		case errors.Is(err, control.ErrNoDaemon):
+			return fmt.Errorf("a daemon minds the wall, and does not listen at %s: name its socket with --control, or end it", *path)
+		case err != nil:
 			return err
 		}
-		return removeTables(c, *path)
+		fmt.Fprintln(c.OutOrStdout(), "The wall is down, and the daemon has ended.")
+		if lowered.SocketUnit == "" {
+			return nil
+		}
+		return stopListening(c.OutOrStdout(), lowered.SocketUnit)
 	}
 	return c
 }
 
-// removeTables removes the tables of walls that no daemon minds.
-func removeTables(c *cobra.Command, path string) error {
-	kernel, err := ruleset.OpenKernel()
-	if err != nil {
-		return err
-	}
-	defer kernel.Close()
+// removeTables removes the tables of walls if no daemon minds any of them, and
+// reports whether there is nothing more to do.
+func removeTables(out io.Writer, kernel *ruleset.Kernel) (done bool, err error) {
 	walls, err := kernel.Others("")
 	if err != nil {
-		return err
-	}
-	if len(walls) == 0 {
-		fmt.Fprintln(c.OutOrStdout(), "No wall stands.")
+		return false, err
 	}
 	for _, w := range walls {
 		for _, queue := range w.Queues {
-			minded, err := nfqueue.InUse(queue)
-			if err != nil {
-				return err
-			}
-			if minded {
-				return fmt.Errorf("a daemon minds the table inet %s, and does not listen at %s: name its socket with --control, or end it", w.Table, path)
+			if minded, err := nfqueue.InUse(queue); minded || err != nil {
+				return false, err
 			}
 		}
 	}
 	for _, w := range walls {
 		if _, err := kernel.Remove(w.Table); err != nil {
-			return err
+			return false, err
 		}
-		fmt.Fprintf(c.OutOrStdout(), "The table inet %s is removed; no daemon minded it.\n", w.Table)
+		fmt.Fprintf(out, "The table inet %s is removed; no daemon minded it.\n", w.Table)
 	}
+	if len(walls) == 0 {
+		fmt.Fprintln(out, "No wall stands.")
+	}
+	return true, nil
+}
+
+// stopListening has systemd listen no more, as it would put the wall up again for
+// the next who asks for its status.
+func stopListening(out io.Writer, unit string) error {
+	if os.Geteuid() != 0 {
+		fmt.Fprintf(out, "systemd puts it up again as soon as somebody asks for its status. To prevent that:\n"+
+			"  sudo systemctl stop %s\n", unit)
+		return nil
+	}
+	if said, err := exec.Command("systemctl", "stop", "--", unit).CombinedOutput(); err != nil {
+		return fmt.Errorf("systemd listens for who asks for the wall, and puts it up again then; "+
+			"`systemctl stop %s`, which would prevent that, failed: %w: %s", unit, err, bytes.TrimSpace(said))
+	}
+	fmt.Fprintf(out, "So that nobody puts it up again by asking for its status, %s is stopped, too.\n"+
+		"To put it up: systemctl start knockwall\n", unit)
 	return nil
 }

@@ -14,9 +14,10 @@ func eventsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "events",
 		Short: "Show what happens at the doors",
-		Long: `events shows the audit trail: the last 1,000 events since the daemon started, a
-line for each, and with --follow those that come, until Ctrl-C. Knocks and
-refusals are summed up by source and door.
+		Long: `events shows the audit trail, a line for each event: the last 1,000 refusals
+since the daemon started, as many knocks, and as many others; with --follow those
+that come, too, until Ctrl-C. Knocks and refusals are summed up by source and
+door.
 
 With --json each line is what GET /v1/events on the control socket answers.`,
 		Example: `  sudo knockwall events

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/systemd"
 )
 
 func main() {
@@ -51,7 +52,7 @@ func run(ctx context.Context, arguments []string, stdin io.Reader, stdout, stder
 		code = exitUsage
 	}
 	if !errors.Is(err, errSaid) {
-		fmt.Fprintf(stderr, "knockwall: %v\n", err)
+		fmt.Fprintf(systemd.At(stderr, systemd.Error), "knockwall: %v\n", err)
 	}
 	return code
 }
@@ -103,6 +104,7 @@ open for that one source, for new connections, for a short time.`,
 		rulesetCommand(),
 		statusCommand(),
 		eventsCommand(),
+		explainCommand(),
 		openCommand(),
 		closeCommand(),
 		reloadCommand(),

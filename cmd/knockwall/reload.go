@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/systemd"
 )
 
 func reloadCommand() *cobra.Command {
@@ -40,13 +41,13 @@ return; a daemon that is started again meanwhile, or later, begins with these.`,
 		reloaded, err := control.NewClient(*path).Reload(c.Context(), trial)
 		var wrong *control.RulesError
 		if errors.As(err, &wrong) {
-			fmt.Fprint(c.ErrOrStderr(), wrong.Diagnostics)
+			fmt.Fprint(systemd.At(c.ErrOrStderr(), systemd.Error), wrong.Diagnostics)
 			return &usageError{wrong}
 		}
 		if err != nil {
 			return err
 		}
-		fmt.Fprint(c.ErrOrStderr(), reloaded.Warnings)
+		fmt.Fprint(systemd.At(c.ErrOrStderr(), systemd.Warning), reloaded.Warnings)
 		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", count(reloaded.Doors, "door"))
 		if trial != "" {
 			_, err = fmt.Fprintf(c.OutOrStdout(), "The former ones return at %s, unless `knockwall confirm` comes first. The files\n"+

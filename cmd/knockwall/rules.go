@@ -14,6 +14,7 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/systemd"
 )
 
 // rules are what a daemon has in force, and where it comes from.
@@ -23,9 +24,10 @@ import (
 // killed during the trial, or restarted after it, goes on with these, and not with
 // what nobody has confirmed.
 type rules struct {
-	wall *wall.Wall
-	path string // of the rule files
-	kept string // of the folder with the former ones, where rules were not confirmed
+	wall    *wall.Wall
+	service *systemd.Service
+	path    string // of the rule files
+	kept    string // of the folder with the former ones, where rules were not confirmed
 
 	mu      sync.Mutex // what was read last is in force in the end
 	inForce *ruleset.Loaded
@@ -57,13 +59,17 @@ func (r *rules) start(said io.Writer, onTrial bool) (*ruleset.Config, error) {
 			return nil, usage("the rules of %s were on trial and not confirmed, and those from before, in %s, cannot be read: "+
 				"remove that folder to begin with the new ones", r.path, r.kept)
 		}
-		fmt.Fprintf(said, "The rules of %s were on trial and not confirmed: those from before are in\n"+
+		fmt.Fprintf(systemd.At(said, systemd.Warning), "The rules of %s were on trial and not confirmed: those from before are in\n"+
 			"force. `knockwall reload` puts the new ones in force.\n", r.path)
 		r.inForce, r.former = former, true
 		return former.Config, nil
 	}
 	loaded := ruleset.Load(r.path)
-	if err := writeDiagnostics(said, loaded); err != nil {
+	level := systemd.Warning
+	if loaded.Config == nil {
+		level = systemd.Error
+	}
+	if err := writeDiagnostics(systemd.At(said, level), loaded); err != nil {
 		return nil, err
 	}
 	if loaded.Config == nil {
@@ -91,6 +97,8 @@ func (r *rules) areKept() bool {
 func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.service.Reloading()
+	defer r.service.Ready()
 	loaded := ruleset.Load(r.path)
 	var text strings.Builder
 	if err := loaded.WriteText(&text, otherwiseWide, false); err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -68,7 +69,7 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 		return err
 	}
 	defer kernel.Close()
-	listener, err := controlListener(controlPath)
+	listener, unit, err := controlListener(controlPath)
 	if err != nil {
 		return err
 	}
@@ -80,10 +81,11 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 		}
 	}
 	history := audit.NewHistory()
-	written := audit.NewBuffer(audit.Text(said))
+	written := audit.NewBuffer(trail(said))
 	defer written.Close()
-	r.wall = wall.New(wall.KernelEdges(kernel), audit.Sinks{history, written})
-	ctx, stop := untilSignal(c.Context())
+	r.service = systemd.NewService(func() string { return brief(r.wall.Brief()) })
+	r.wall = wall.New(wall.KernelEdges(kernel), audit.Sinks{history, written, r.service})
+	ctx, hangups, stop := untilSignal(c.Context())
 	defer stop()
 	if confirm != 0 {
 		err = r.wall.Try(config, confirm)
@@ -97,9 +99,12 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	if confirm != 0 {
 		fmt.Fprintf(said, "on trial until %s: type `knockwall confirm` before, from a new connection\n", time.Now().Add(confirm).Format(time.TimeOnly))
 	}
-	if err := systemd.Ready(); err != nil {
-		return err
-	}
+	r.service.Ready()
+	go r.service.TellStatus(ctx)
+	go r.service.Watch(ctx, r.wall.Alive, func(err error) {
+		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: the daemon hangs: %v\n", err)
+	})
+	go r.reloadAt(ctx, hangups, said)
 
 	// The wall is what the daemon is for. It goes on if nobody can ask about it.
 	asked := make(chan struct{})
@@ -107,39 +112,81 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	defer stopServing()
 	go func() {
 		defer close(asked)
-		err := control.Serve(serving, listener, control.Daemon{Wall: r.wall, History: history, Reload: r.reload, Confirm: r.confirm})
+		err := control.Serve(serving, listener, control.Daemon{
+			Wall: r.wall, History: history, Reload: r.reload, Confirm: r.confirm, SocketUnit: unit})
 		if err != nil {
-			fmt.Fprintf(said, "knockwall: %v: `knockwall status` has no answer until run is started again\n", err)
+			fmt.Fprintf(systemd.At(said, systemd.Error),
+				"knockwall: %v: `knockwall status` has no answer until run is started again\n", err)
 		}
 	}()
 	err = r.wall.Run(ctx)
-	_ = systemd.Stopping()
+	r.service.Stopping()
 	stopServing()
 	<-asked
 	return err
 }
 
+// trail returns where the audit trail is written to: the journal, where stderr
+// goes there, too, or else stderr.
+func trail(said io.Writer) audit.Sink {
+	text := audit.Text(said)
+	if said == os.Stderr && systemd.InJournal() {
+		return systemd.Journal(text)
+	}
+	return text
+}
+
+// brief says in a line what the daemon does.
+func brief(doors, windows int) string {
+	return count(doors, "door") + " guarded, " + count(windows, "window") + " open"
+}
+
 // untilSignal returns a context that ends with the first signal that asks the
-// daemon to stop; the second one ends the process.
-func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+// daemon to stop; the second one ends the process. SIGHUP is a terminal's end, or
+// asks a service to read its files again: then it is among the hangups.
+func untilSignal(ctx context.Context) (_ context.Context, hangups <-chan os.Signal, _ context.CancelFunc) {
 	// Whoever reads the messages may go; the doors are minded all the same.
 	signal.Ignore(unix.SIGPIPE)
+	heard := make(chan os.Signal, 1)
 	stops := []os.Signal{unix.SIGTERM, unix.SIGINT}
-	if !signal.Ignored(unix.SIGHUP) { // by nohup
+	switch {
+	case systemd.InJournal():
+		signal.Notify(heard, unix.SIGHUP)
+	case !signal.Ignored(unix.SIGHUP): // by nohup
 		stops = append(stops, unix.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(ctx, stops...)
 	context.AfterFunc(ctx, stop)
-	return ctx, stop
+	return ctx, heard, stop
 }
 
-// controlListener returns systemd's socket, or else makes one at path.
-func controlListener(path string) (net.Listener, error) {
-	l, err := systemd.Listener()
-	if l != nil || err != nil {
-		return l, err
+// reloadAt reads the rule files again at each hangup.
+func (r *rules) reloadAt(ctx context.Context, hangups <-chan os.Signal, said io.Writer) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		}
+		_, warnings, err := r.reload(0)
+		fmt.Fprint(systemd.At(said, systemd.Warning), warnings)
+		if err == nil {
+			continue
+		}
+		if wrong, ok := errors.AsType[*control.RulesError](err); ok {
+			fmt.Fprint(systemd.At(said, systemd.Error), wrong.Diagnostics)
+		}
+		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %v\n", err)
 	}
-	return control.Listen(path)
+}
+
+// controlListener returns systemd's socket, and its unit, or else makes one at path.
+func controlListener(path string) (l net.Listener, unit string, err error) {
+	l, unit, err = systemd.Listener()
+	if l == nil && err == nil {
+		l, err = control.Listen(path)
+	}
+	return l, unit, err
 }
 
 // tellGuarded says what the wall guards.

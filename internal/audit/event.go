@@ -45,6 +45,7 @@ type Event struct {
 	Reason string
 	Window time.Duration // how long the window is open from then on
 	Count  int           // how many of the kind were summed up in this event
+	Failed bool          // what was to be done could not be, and somebody should see to it
 }
 
 // Sink takes events. It is safe for concurrent use.

@@ -5,6 +5,5 @@ const (
 	SumLeading    = sumLeading
 	BufferSize    = bufferSize
 	ClosePatience = closePatience
-	HistorySize   = historySize
 	FollowerSize  = followerSize
 )

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
 	"slices"
@@ -10,20 +11,53 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The bounds of what is kept: for who asks what has happened, and for each who
-// follows and is slow. An event takes about 200 bytes.
+// The bounds of what is kept: of each sort of events for who asks what has
+// happened, and for each who follows and is slow. An event takes about 200 bytes.
 const (
-	historySize  = 1000
+	HistorySize  = 1000
 	followerSize = 1000
 )
 
 // History is a sink that keeps the last events, and passes on to followers what
-// happens from then on.
+// happens from then on. It keeps three sorts apart, so that those of which
+// strangers cause as many as they like do not drive out the others: who was
+// refused, who has knocked, and all the rest.
 type History struct {
 	mu        sync.Mutex
-	events    []Event // a ring once it is full
-	oldest    int
+	recorded  uint64 // events so far
+	kept      [3]ring
 	followers []*Follower
+}
+
+// ring keeps the last events of a sort, and the number of each.
+type ring struct {
+	events []numbered
+	oldest int // once it is full
+}
+
+type numbered struct {
+	number uint64
+	Event
+}
+
+func (r *ring) keep(e numbered) {
+	if len(r.events) < HistorySize {
+		r.events = append(r.events, e)
+		return
+	}
+	r.events[r.oldest] = e
+	r.oldest = (r.oldest + 1) % HistorySize
+}
+
+// sort returns which ring keeps events of a kind.
+func sort(k Kind) int {
+	switch k {
+	case Refused:
+		return 0
+	case Knock, Reset:
+		return 1
+	}
+	return 2
 }
 
 // Follower hears of all events, from when it began to follow until it is closed.
@@ -40,12 +74,8 @@ func NewHistory() *History { return &History{} }
 func (h *History) Record(e Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if len(h.events) < historySize {
-		h.events = append(h.events, e)
-	} else {
-		h.events[h.oldest] = e
-		h.oldest = (h.oldest + 1) % historySize
-	}
+	h.recorded++
+	h.kept[sort(e.Kind)].keep(numbered{h.recorded, e})
 	for _, f := range h.followers {
 		f.take(e)
 	}
@@ -90,7 +120,13 @@ func (h *History) Past() []Event {
 }
 
 func (h *History) past() []Event {
-	return slices.Concat(h.events[h.oldest:], h.events[:h.oldest])
+	kept := slices.Concat(h.kept[0].events, h.kept[1].events, h.kept[2].events)
+	slices.SortFunc(kept, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
+	past := make([]Event, len(kept))
+	for i, e := range kept {
+		past[i] = e.Event
+	}
+	return past
 }
 
 // Follow returns the events that are kept, and a Follower of all that come after
@@ -137,11 +173,12 @@ type form struct {
 	WindowSeconds float64       `json:"window_seconds,omitempty"`
 	Count         int           `json:"count,omitempty"`
 	Reason        string        `json:"reason,omitempty"`
+	Failed        bool          `json:"failed,omitempty"`
 }
 
 // MarshalJSON writes the event with the fields of the audit trail.
 func (e Event) MarshalJSON() ([]byte, error) {
-	return json.Marshal(form{e.Time, e.Kind, e.Door, e.Source, e.Port, e.Step, e.Steps, e.Window.Seconds(), e.Count, e.Reason})
+	return json.Marshal(form{e.Time, e.Kind, e.Door, e.Source, e.Port, e.Step, e.Steps, e.Window.Seconds(), e.Count, e.Reason, e.Failed})
 }
 
 // UnmarshalJSON reads what MarshalJSON has written.
@@ -152,7 +189,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	}
 	*e = Event{
 		Time: f.Time, Kind: f.Kind, Door: f.Door, Source: f.Source, Port: f.Port, Step: f.Step, Steps: f.Steps,
-		Window: time.Duration(math.Round(f.WindowSeconds * float64(time.Second))), Count: f.Count, Reason: f.Reason,
+		Window: time.Duration(math.Round(f.WindowSeconds * float64(time.Second))), Count: f.Count, Reason: f.Reason, Failed: f.Failed,
 	}
 	return nil
 }

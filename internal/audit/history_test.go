@@ -350,7 +350,7 @@ func TestEventAsJSON(t *testing.T) {
 func TestEachFieldOfAnEventGoesThereAndBack(t *testing.T) {
 	full := audit.Event{
 		Time: noon, Kind: audit.Opened, Door: "ssh", Source: source(7), Port: tcp(22), Step: 1, Steps: 2,
-		Reason: "x", Window: time.Second, Count: 5,
+		Reason: "x", Window: time.Second, Count: 5, Failed: true,
 	}
 	for i := range reflect.TypeFor[audit.Event]().NumField() {
 		name := reflect.TypeFor[audit.Event]().Field(i).Name

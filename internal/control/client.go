@@ -65,6 +65,11 @@ func (c *Client) Close(ctx context.Context, door, source string, sessions bool) 
 	return w, c.ask(ctx, http.MethodDelete, path, nil, &w)
 }
 
+// Explain asks why an address is let in at each door, or is not.
+func (c *Client) Explain(ctx context.Context, address string) (all []wall.Explanation, err error) {
+	return all, c.ask(ctx, http.MethodGet, "/v1/explain/"+url.PathEscape(address), nil, &all)
+}
+
 // Reload has the rule files read again, and put on trial if confirm is not empty.
 // It returns a [*RulesError] if they are wrong.
 func (c *Client) Reload(ctx context.Context, confirm string) (r Reloaded, err error) {
@@ -77,8 +82,8 @@ func (c *Client) Confirm(ctx context.Context) error {
 }
 
 // Down takes the wall down and ends the daemon.
-func (c *Client) Down(ctx context.Context) error {
-	return c.ask(ctx, http.MethodPost, "/v1/down", nil, &struct{}{})
+func (c *Client) Down(ctx context.Context) (l Lowered, err error) {
+	return l, c.ask(ctx, http.MethodPost, "/v1/down", nil, &l)
 }
 
 // Events hands on what the daemon remembers, and then, if follow says so, what

@@ -317,7 +317,7 @@ func TestFollowersHearHowItEnds(t *testing.T) {
 			<-s.ended // as run does
 			_ = s.stop()
 		}()
-		if err := control.NewClient(s.path).Down(t.Context()); err != nil {
+		if _, err := control.NewClient(s.path).Down(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		var e audit.Event

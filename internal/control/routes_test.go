@@ -485,7 +485,7 @@ func TestDownIsAnsweredAlthoughTheDaemonEnds(t *testing.T) {
 // Requests may come in while the daemon is on its way out.
 func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 	s := serve(t)
-	if err := control.NewClient(s.path).Down(t.Context()); err != nil {
+	if _, err := control.NewClient(s.path).Down(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct{ method, path, body string }{
@@ -504,7 +504,7 @@ func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 		})
 	}
 	// Whoever asks for it once more has it.
-	if err := control.NewClient(s.path).Down(t.Context()); err != nil {
+	if _, err := control.NewClient(s.path).Down(t.Context()); err != nil {
 		t.Errorf("down again: %v", err)
 	}
 }
@@ -530,7 +530,7 @@ func TestTheClientAsksForWhatItsMethodsSay(t *testing.T) {
 	if err := c.Confirm(ctx); err != nil {
 		t.Errorf("Confirm: %v", err)
 	}
-	if err := c.Down(ctx); err != nil {
+	if _, err := c.Down(ctx); err != nil {
 		t.Errorf("Down: %v", err)
 	}
 	<-s.ended

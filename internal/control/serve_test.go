@@ -20,6 +20,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
@@ -125,6 +126,7 @@ func (k *stillKernel) edges() wall.Edges {
 type stillSocket struct{}
 
 func (stillSocket) Drained() bool                 { return true }
+func (stillSocket) Pulse() pulse.Pulse            { return pulse.Pulse{Idle: true} }
 func (stillSocket) Accept(uint32) error           { return nil }
 func (stillSocket) Repeat(uint32) error           { return nil }
 func (stillSocket) RepeatUpTo(uint32) error       { return nil }

@@ -46,6 +46,9 @@ type Daemon struct {
 	Reload func(confirm time.Duration) (doors int, warnings string, err error)
 	// Confirm ends a trial.
 	Confirm func() error
+	// SocketUnit is the unit by which systemd listens for the daemon, and starts it
+	// when it does not run; empty where the daemon listens by itself.
+	SocketUnit string
 }
 
 // RulesError says that rule files are wrong, and how, as text of several lines.
@@ -58,6 +61,11 @@ type Reloaded struct {
 	Doors        int     `json:"doors"`
 	Warnings     string  `json:"warnings,omitempty"`
 	TrialSeconds float64 `json:"trial_seconds,omitempty"`
+}
+
+// Lowered is what taking the wall down came to.
+type Lowered struct {
+	SocketUnit string `json:"socket_unit,omitempty"`
 }
 
 // openRequest is the body of POST /v1/windows.
@@ -131,6 +139,9 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("GET /v1/windows", s.long(answer(func(*http.Request) (any, error) { return s.Wall.Windows(), nil })))
 	mux.HandleFunc("POST /v1/windows", answer(s.open))
 	mux.HandleFunc("DELETE /v1/windows/{door}/{source...}", answer(s.shut))
+	mux.HandleFunc("GET /v1/explain/{address...}", s.long(answer(func(r *http.Request) (any, error) {
+		return s.Wall.Explain(r.PathValue("address"), s.History.Past)
+	})))
 	mux.HandleFunc("POST /v1/reload", answer(s.reload))
 	mux.HandleFunc("POST /v1/confirm", answer(func(r *http.Request) (any, error) {
 		if err := readBody(r, &struct{}{}); err != nil {
@@ -142,7 +153,7 @@ func (s *service) handler() http.Handler {
 		if err := readBody(r, &struct{}{}); err != nil {
 			return nil, err
 		}
-		return struct{}{}, s.Wall.Down(context.WithoutCancel(r.Context()))
+		return Lowered{s.SocketUnit}, s.Wall.Down(context.WithoutCancel(r.Context()))
 	}))
 	mux.HandleFunc("GET /v1/events", s.events)
 	return inJSON(mux)

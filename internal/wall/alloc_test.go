@@ -7,6 +7,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
@@ -23,6 +24,7 @@ func (nowhere) RefuseUpTo(uint32) error       { return nil }
 func (nowhere) RepeatUpTo(uint32) error       { return nil }
 func (nowhere) Stats() (nfqueue.Stats, error) { return nfqueue.Stats{}, nil }
 func (nowhere) Drained() bool                 { return true }
+func (nowhere) Pulse() pulse.Pulse            { return pulse.Pulse{Idle: true} }
 func (nowhere) Close() error                  { return nil }
 
 // handlers returns those of a wall whose verdicts and events go nowhere.

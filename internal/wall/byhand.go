@@ -86,7 +86,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 	if endSessions {
 		c.Ended, err = w.edges.EndSessions(func(e sessions.Session) bool {
 			behind := e.Here && len(d.To) == 0 ||
-				slices.ContainsFunc(d.To, func(to netip.Prefix) bool { return to.Contains(e.Local) })
+				contains(d.To, e.Local)
 			return behind && d.Guards(e.Port) && d.SourcePrefix.Of(e.Remote) == s
 		})
 		return c, err
@@ -150,19 +150,9 @@ func (w *Wall) find(door, source string) (*ruleset.Door, packet.Source, error) {
 		return nil, packet.Source{}, &request{ErrNoDoor, fmt.Sprintf("there is no door %q; there is %s", door, strings.Join(names, ", "))}
 	}
 	d := &f.config.Doors[i]
-	prefix, err := netip.ParsePrefix(source)
-	addr := prefix.Addr()
+	addr, prefix, err := parseSource(source)
 	if err != nil {
-		addr, err = netip.ParseAddr(source)
-	}
-	addr = addr.Unmap()
-	switch {
-	case err != nil:
-		return nil, packet.Source{}, &request{ErrBadSource, fmt.Sprintf("%q is not an IP address", source)}
-	case addr.Zone() != "":
-		return nil, packet.Source{}, &request{ErrBadSource, fmt.Sprintf("a source has no zone: leave %q out of %s", "%"+addr.Zone(), source)}
-	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLoopback(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return nil, packet.Source{}, &request{ErrBadSource, fmt.Sprintf("nobody comes to a door from %s", addr)}
+		return nil, packet.Source{}, err
 	}
 	s := d.SourcePrefix.Of(addr)
 	if prefix.IsValid() && prefix != s.Prefix {
@@ -170,6 +160,28 @@ func (w *Wall) find(door, source string) (*ruleset.Door, packet.Source, error) {
 			"the door %s opens for one source, and not for %s: of these addresses that is %s", door, source, s)}
 	}
 	return d, s, nil
+}
+
+// parseSource reads an address, or a prefix, of somebody who may come to a door.
+func parseSource(source string) (addr netip.Addr, prefix netip.Prefix, err error) {
+	prefix, err = netip.ParsePrefix(source)
+	addr = prefix.Addr()
+	if err != nil {
+		addr, err = netip.ParseAddr(source)
+	}
+	addr = addr.Unmap()
+	text := ""
+	switch {
+	case err != nil:
+		text = fmt.Sprintf("%q is not an IP address", source)
+	case addr.Zone() != "":
+		text = fmt.Sprintf("a source has no zone: leave %q out of %s", "%"+addr.Zone(), source)
+	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLoopback(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		text = fmt.Sprintf("nobody comes to a door from %s", addr)
+	default:
+		return addr, prefix, nil
+	}
+	return addr, prefix, &request{ErrBadSource, text}
 }
 
 // errNotYet is why nothing can be asked of a wall that was never raised.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
@@ -678,15 +679,17 @@ type socket struct {
 	closed chan struct{}
 	done   chan struct{}
 	failed func(error) // of the handler
+	read   uint64      // messages that were handled, of those that were begun
+	begun  uint64
 }
 
 func newSocket(k *kernel, failed func(error)) *socket {
 	s := &socket{k: k, failed: failed, wake: make(chan struct{}, 1), closed: make(chan struct{}), done: make(chan struct{})}
-	go s.read()
+	go s.readAll()
 	return s
 }
 
-func (s *socket) read() {
+func (s *socket) readAll() {
 	defer close(s.done)
 	for {
 		select {
@@ -697,8 +700,18 @@ func (s *socket) read() {
 		}
 		for handle := s.next(); handle != nil; handle = s.next() {
 			handle()
+			s.k.mu.Lock()
+			s.read++
+			s.k.mu.Unlock()
 		}
 	}
+}
+
+// Pulse is that of a socket.
+func (s *socket) Pulse() pulse.Pulse {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	return pulse.Pulse{Done: s.read, Idle: s.begun == s.read && len(s.inbox) == 0}
 }
 
 func (s *socket) next() (handle func()) {
@@ -709,6 +722,7 @@ func (s *socket) next() (handle func()) {
 	}
 	s.few = max(0, s.few-1)
 	handle, s.inbox = s.inbox[0], s.inbox[1:]
+	s.begun++
 	return handle
 }
 

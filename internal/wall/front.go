@@ -1,7 +1,6 @@
 package wall
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -130,7 +129,7 @@ func (f *front) doorFor(p packet.Packet) (door int, source packet.Source, win *s
 // host's own.
 func guards(d *ruleset.Door, p packet.Packet) bool {
 	return d.Guards(p.Port) &&
-		(len(d.To) == 0 || slices.ContainsFunc(d.To, func(to netip.Prefix) bool { return to.Contains(p.Destination) }))
+		(len(d.To) == 0 || contains(d.To, p.Destination))
 }
 
 // knocks handles what the kernel has logged.

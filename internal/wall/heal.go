@@ -2,7 +2,6 @@ package wall
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -58,7 +57,8 @@ func (w *Wall) restore(by string) bool {
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
 		// There is no wall now. Whatever is in the way may go.
 		if pause == firstPause {
-			w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Reason: "the wall was changed and cannot be put back yet: " + err.Error()})
+			w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Failed: true,
+				Reason: "the wall was changed and cannot be put back yet: " + err.Error()})
 		}
 		if time.Since(began) > healPatience {
 			w.fail(err)
@@ -95,15 +95,12 @@ func (w *Wall) restore(by string) bool {
 func (w *Wall) mayEnter(f *front, s sessions.Session) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	trusts := func(prefixes []netip.Prefix) bool {
-		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(s.Remote) })
-	}
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
 		if !d.Guards(s.Port) {
 			continue
 		}
-		if trusts(f.config.Wall.Trusted) || trusts(d.Trusted) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(s.Remote)) != nil {
+		if contains(f.config.Wall.Trusted, s.Remote) || contains(d.Trusted, s.Remote) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(s.Remote)) != nil {
 			return true
 		}
 	}

@@ -41,6 +41,9 @@ func (w *Wall) keep(ctx context.Context) {
 				next = at
 			}
 		}
+		w.mu.Lock()
+		w.kept = now
+		w.mu.Unlock()
 		timer.Reset(next.Sub(now))
 	}
 }

@@ -47,7 +47,7 @@ func (w *Wall) lower(asked bool, failure error) error {
 		w.removed = err == nil
 	}
 	w.trail.Flush()
-	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason})
+	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason, Failed: failure != nil})
 	return err
 }
 

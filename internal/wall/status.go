@@ -84,6 +84,22 @@ type Counters struct {
 	Healed   uint64 `json:"healed"`   // times that somebody else's change was undone
 }
 
+// Brief returns how many doors are guarded, and how many windows are open.
+func (w *Wall) Brief() (doors, windows int) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.front != nil {
+		doors = len(w.front.config.Doors)
+	}
+	for win := range w.windows.All() {
+		if win.Until.After(now) && !win.Spent() {
+			windows++
+		}
+	}
+	return doors, windows
+}
+
 // Status returns the state of the wall.
 func (w *Wall) Status() (Status, error) {
 	f := w.current()

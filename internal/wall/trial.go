@@ -111,7 +111,8 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 		w.fail(ErrNotConfirmed)
 	default:
 		if err := w.goBack(t.former); err != nil {
-			w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Reason: "the former rules cannot be put back yet: " + err.Error()})
+			w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Failed: true,
+				Reason: "the former rules cannot be put back yet: " + err.Error()})
 			return now.Add(goBackInterval), true
 		}
 		w.mu.Lock()

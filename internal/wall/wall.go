@@ -10,6 +10,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
@@ -33,6 +34,7 @@ type Kernel interface {
 // Log is an NFLOG group that is listened to; [nflog.Log] is one.
 type Log interface {
 	Drained() bool
+	Pulse() pulse.Pulse
 	Close() error
 }
 
@@ -44,6 +46,7 @@ type Queue interface {
 	Refuse(id uint32) error
 	RefuseUpTo(id uint32) error
 	Stats() (nfqueue.Stats, error)
+	Pulse() pulse.Pulse
 	Close() error
 }
 
@@ -96,6 +99,7 @@ type Wall struct {
 	ended   chan struct{} // closed when Run has ended
 	endErr  error         // that it has ended with
 	removed bool          // and that the table is gone by then
+	pulses  pulses        // Alive's own
 
 	// change is held while the table or a window in it is changed, and guards
 	// what was done last.
@@ -113,8 +117,9 @@ type Wall struct {
 	doors   []string // names by id, which a door keeps whatever is reloaded
 	trial   *trial
 	since   time.Time
-	lost    uint64 // packets that were logged or queued and never arrived
-	evicted uint64 // attempts that gave way to newer ones, of former fronts
+	kept    time.Time // when the keeper has last done what was due
+	lost    uint64    // packets that were logged or queued and never arrived
+	evicted uint64    // attempts that gave way to newer ones, of former fronts
 	healed  uint64
 	reports reports
 }

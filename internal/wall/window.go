@@ -57,7 +57,7 @@ func (w *Wall) openLocked(door string, source packet.Source, length time.Duratio
 		}
 		w.mu.Unlock()
 		w.nudge()
-		why.Kind, why.Reason = audit.Refused, err.Error()
+		why.Kind, why.Reason, why.Failed = audit.Refused, err.Error(), true
 		w.trail.Record(why)
 		return err
 	}
@@ -103,7 +103,7 @@ func (w *Wall) spend(door string, source packet.Source) {
 	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Reason: "max_connections is reached"}
 	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
 	if err != nil {
-		e.Reason = err.Error()
+		e.Reason, e.Failed = err.Error(), true
 	} else if !closed {
 		return
 	}

@@ -1,0 +1,59 @@
+package audit
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Sentence tells the event to somebody who does not know the fields, without its
+// time.
+func (e Event) Sentence() string {
+	who := "many sources"
+	if e.Source.IsValid() {
+		who = e.Source.String()
+	}
+	var b strings.Builder
+	switch e.Kind {
+	case Knock:
+		fmt.Fprintf(&b, "%s knocks at %s, %d of %d right", who, e.Door, e.Step, e.Steps)
+	case Reset:
+		fmt.Fprintf(&b, "%s fails to knock at %s after %d of %d", who, e.Door, e.Step, e.Steps)
+	case Opened:
+		fmt.Fprintf(&b, "%s is open for %s, for %s", e.Door, who, e.Window.Round(time.Millisecond))
+	case Refreshed:
+		fmt.Fprintf(&b, "%s stays open for %s, for %s from now", e.Door, who, e.Window.Round(time.Millisecond))
+	case Accepted:
+		fmt.Fprintf(&b, "%s is let in at %s", who, e.Door)
+	case Refused:
+		fmt.Fprintf(&b, "%s is refused at %s", who, e.Door)
+	case Closed:
+		fmt.Fprintf(&b, "%s is closed for %s before its time", e.Door, who)
+	case Expired:
+		fmt.Fprintf(&b, "%s is closed for %s, whose time is up", e.Door, who)
+	case Overloaded:
+		fmt.Fprintf(&b, "%d lost", e.Count)
+	case Reloaded:
+		b.WriteString("Other rules are in force")
+		if e.Failed {
+			b.Reset()
+			b.WriteString("The rules in force are not those that were wanted")
+		}
+	case Healed:
+		b.WriteString("Somebody else has changed the wall")
+	case Started:
+		b.WriteString("The wall stands, and a daemon is behind it")
+	case Stopped:
+		b.WriteString("The daemon stops")
+	}
+	if e.Port.Number != 0 {
+		fmt.Fprintf(&b, " (%s)", e.Port)
+	}
+	if e.Count > 1 && e.Kind != Overloaded {
+		fmt.Fprintf(&b, ", %d times", e.Count)
+	}
+	if e.Reason != "" {
+		fmt.Fprintf(&b, ": %s", e.Reason)
+	}
+	return b.String()
+}

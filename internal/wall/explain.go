@@ -1,0 +1,167 @@
+package wall
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Explanation is why a source is let in at a door, or is not.
+type Explanation struct {
+	Door     string        `json:"door"`
+	Source   packet.Source `json:"source"`
+	In       bool          `json:"in"`
+	Reason   Why           `json:"reason"`
+	Since    time.Time     `json:"since,omitzero"` // when that came about, where it is known
+	Sentence string        `json:"sentence"`
+}
+
+// Why is the reason in an [Explanation].
+type Why string
+
+// The reasons.
+const (
+	Trusted      Why = "trusted"
+	WindowOpen   Why = "window open"
+	Exhausted    Why = "exhausted" // max_connections is reached
+	Knocking     Why = "knocking"  // an attempt is under way
+	WrongOrder   Why = "wrong order"
+	TooLate      Why = "too late"
+	Forgotten    Why = "forgotten" // an attempt gave way to newer ones
+	WindowOver   Why = "window over"
+	WindowClosed Why = "window closed"
+	NotOpened    Why = "not opened" // the kernel refused to
+	NeverKnocked Why = "never knocked"
+)
+
+// Explain says of each door why an address is let in there, or is not. What there
+// was before now is known from the past that is remembered, as [audit.History]
+// has it.
+func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Explanation, error) {
+	addr, _, err := parseSource(address)
+	if err != nil {
+		return nil, err
+	}
+	w.trail.Flush() // so that what was summed up is remembered, too
+	past := remembered()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.front == nil {
+		return nil, errNotYet
+	}
+	all := []Explanation{}
+	for i := range w.front.config.Doors {
+		all = append(all, w.explain(i, addr, past))
+	}
+	return all, nil
+}
+
+// explain explains one door. It is called with mu held.
+func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event) Explanation {
+	f := w.front
+	d := &f.config.Doors[door]
+	source := d.SourcePrefix.Of(addr)
+	in := func(why Why, format string, a ...any) Explanation {
+		return Explanation{d.Name, source, true, why, time.Time{}, fmt.Sprintf("%s is let in: ", source) + fmt.Sprintf(format, a...) + "."}
+	}
+	now := time.Now()
+	if contains(f.config.Wall.Trusted, addr) || contains(d.Trusted, addr) {
+		return in(Trusted, "it is trusted, and need not knock")
+	}
+	win := w.windows.Get(f.ids[door], source)
+	if win != nil && !win.Spent() && win.Until.After(now) {
+		return in(WindowOpen, "its window is open for another %s", roughly(win.Until.Sub(now)))
+	}
+
+	out := func(why Why, since time.Time, format string, a ...any) Explanation {
+		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in: ", source) + fmt.Sprintf(format, a...) + "."}
+	}
+	for a := range f.tracker.All(now) {
+		if a.Door == door && a.Source == source && a.Step < len(d.Sequence) && now.Sub(a.Started) <= d.SequenceTimeout {
+			return out(Knocking, a.Started, "it has knocked %d of %d so far, and has %s left for the rest",
+				a.Step, len(d.Sequence), roughly(d.SequenceTimeout-now.Sub(a.Started)))
+		}
+	}
+	if win != nil && win.Spent() {
+		return out(Exhausted, time.Time{}, "it has knocked, and made as many connections as max_connections lets it (%d); it has to knock again", d.MaxConnections)
+	}
+	last, tried, overlooked := account(past, d.Name, source)
+	switch {
+	case last.Failed:
+		return out(NotOpened, last.Time, "it has knocked, and the door could not be opened at %s: %s", when(last.Time, now), last.Reason)
+	case last.Kind == audit.Expired, last.Kind == audit.Opened, last.Kind == audit.Refreshed:
+		return out(WindowOver, last.Time, "its window is over since %s; it has to knock again", when(last.Time, now))
+	case last.Kind == audit.Closed:
+		return out(WindowClosed, last.Time, "its window was closed at %s: %s", when(last.Time, now), last.Reason)
+	case last.Kind == audit.Reset && last.Reason == string(TooLate):
+		return out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s",
+			when(last.Time, now), last.Step, last.Steps, d.SequenceTimeout)
+	case last.Kind == audit.Reset:
+		return out(WrongOrder, last.Time, "it knocked in the wrong order at %s, after %d of %d right knocks",
+			when(last.Time, now), last.Step, last.Steps)
+	case last.Kind == audit.Knock:
+		return out(Forgotten, last.Time, "it knocked %d of %d until %s, and was forgotten, as more than max_sources (%d) knock at once",
+			last.Step, last.Steps, when(last.Time, now), f.config.Wall.MaxSources)
+	}
+	sentence := fmt.Sprintf("no knock of it was heard since %s", when(w.rememberedSince(past), now))
+	if tried.Count > 0 {
+		sentence += fmt.Sprintf("; it tried to connect, the last time at %s", when(tried.Time, now))
+	}
+	if !overlooked.IsZero() {
+		sentence += fmt.Sprintf("; at %s so many came at once that not each is remembered", when(overlooked, now))
+	}
+	return out(NeverKnocked, time.Time{}, "%s", sentence)
+}
+
+// account looks up what became of a source at a door last, when it was refused
+// last, and when so many came that not each of them was noted.
+func account(past []audit.Event, door string, source packet.Source) (last, tried audit.Event, overlooked time.Time) {
+	for _, e := range past {
+		switch {
+		case e.Door != door:
+		case e.Source != source:
+			if !e.Source.IsValid() && (e.Kind == audit.Knock || e.Kind == audit.Reset) {
+				overlooked = e.Time
+			}
+		case e.Kind == audit.Refused && !e.Failed:
+			tried = e
+		case e.Kind != audit.Accepted:
+			last = e
+		}
+	}
+	return last, tried, overlooked
+}
+
+// rememberedSince returns since when every knock is remembered.
+func (w *Wall) rememberedSince(past []audit.Event) time.Time {
+	knocks := slices.DeleteFunc(slices.Clone(past), func(e audit.Event) bool { return e.Kind != audit.Knock && e.Kind != audit.Reset })
+	if len(knocks) < audit.HistorySize {
+		return w.since
+	}
+	return knocks[0].Time
+}
+
+func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// when tells a moment, and how long ago it is.
+func when(t, now time.Time) string {
+	layout := time.TimeOnly
+	if now.Sub(t) > 12*time.Hour {
+		layout = time.DateTime
+	}
+	return fmt.Sprintf("%s (%s ago)", t.Format(layout), roughly(now.Sub(t)))
+}
+
+// roughly rounds a time to what matters of it.
+func roughly(d time.Duration) time.Duration {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Second)
+}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,8 +38,12 @@ put up again by systemctl start knockwall, and when the machine starts.`,
 		kernel, notAllowed := ruleset.OpenKernel()
 		if notAllowed == nil {
 			defer kernel.Close()
-			if done, err := removeTables(c.OutOrStdout(), kernel); done || err != nil {
+			if done, err := removeTables(c.OutOrStdout(), kernel); err != nil {
 				return err
+			} else if done && listenedAt(*path) {
+				return stopListening(c.OutOrStdout(), socketUnit)
+			} else if done {
+				return nil
 			}
 		}
 		lowered, err := control.NewClient(*path).Down(c.Context())
@@ -83,6 +88,26 @@ func removeTables(out io.Writer, kernel *ruleset.Kernel) (done bool, err error) 
 		fmt.Fprintln(out, "No wall stands.")
 	}
 	return true, nil
+}
+
+// socketUnit is what the unit is called by which systemd listens for a daemon that
+// does not run.
+const socketUnit = "knockwall.socket"
+
+// listenedAt reports whether somebody listens at a unix socket, without asking
+// there (proc_net_unix(5): __SO_ACCEPTCON is among the flags).
+func listenedAt(path string) bool {
+	sockets, err := os.ReadFile("/proc/net/unix")
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(sockets)) {
+		// Num RefCount Protocol Flags Type St Inode Path
+		if f := strings.Fields(line); len(f) == 8 && f[3] == "00010000" && f[7] == path {
+			return true
+		}
+	}
+	return false
 }
 
 // stopListening has systemd listen no more, as it would put the wall up again for

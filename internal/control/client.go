@@ -156,7 +156,8 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return nil, fmt.Errorf("who listens at %s hung up: too many ask at once, or the daemon has just ended; try again", c.path)
 	case os.IsTimeout(err):
-		return nil, fmt.Errorf("who listens at %s does not answer: see what became of the daemon", c.path)
+		return nil, fmt.Errorf("who listens at %s does not answer: see what became of the daemon, "+
+			"by `systemctl status knockwall` where systemd starts it", c.path)
 	case err != nil:
 		return nil, fmt.Errorf("asking the daemon: %w", err)
 	}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/systemd"
+)
+
+// untilSignal returns a context that ends with the first signal that asks the
+// daemon to stop; the second one ends the process. SIGHUP is a terminal's end, or
+// asks a service to read its files again: then it is among the hangups.
+func untilSignal(ctx context.Context) (_ context.Context, hangups <-chan os.Signal, _ context.CancelFunc) {
+	// Whoever reads the messages may go; the doors are minded all the same.
+	signal.Ignore(unix.SIGPIPE)
+	heard := make(chan os.Signal, 1)
+	stops := []os.Signal{unix.SIGTERM, unix.SIGINT}
+	switch {
+	case systemd.InJournal():
+		signal.Notify(heard, unix.SIGHUP)
+	case !signal.Ignored(unix.SIGHUP): // by nohup
+		stops = append(stops, unix.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(ctx, stops...)
+	context.AfterFunc(ctx, stop)
+	return ctx, heard, stop
+}
+
+// reloadAt reads the rule files again at each hangup.
+func (r *rules) reloadAt(ctx context.Context, hangups <-chan os.Signal, said io.Writer) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+		}
+		_, warnings, err := r.reload(0)
+		fmt.Fprint(systemd.At(said, systemd.Warning), warnings)
+		if err == nil {
+			continue
+		}
+		if wrong, ok := errors.AsType[*control.RulesError](err); ok {
+			fmt.Fprint(systemd.At(said, systemd.Error), wrong.Diagnostics)
+		}
+		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %v\n", err)
+	}
+}

@@ -115,6 +115,7 @@ open for that one source, for new connections, for a short time.`,
 		demoCommand(),
 		versionCommand(),
 		completionCommand(),
+		manCommand(),
 	)
 	help := helpCommand()
 	root.SetHelpCommand(help)

@@ -1,0 +1,41 @@
+# The same commit, built with the same Go, becomes the same bytes anywhere.
+
+host   := $(shell go env GOHOSTARCH)
+GOARCH := $(or $(GOARCH),$(host))
+binary := build/$(GOARCH)/knockwall
+
+# What Go runs here is for this machine, whatever the packages are for.
+unexport GOARCH GOFLAGS
+export LC_ALL := C
+export TZ := UTC
+export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct)
+
+.PHONY: help build deb rpm test-packages clean generated always
+help:
+	@echo 'make build           the program, static:             $(binary)'
+	@echo 'make deb             a package for Debian and Ubuntu: build/*.deb'
+	@echo 'make rpm             a package for Fedora and others: build/*.rpm'
+	@echo 'make test-packages   build them twice, and look at them'
+	@echo 'make clean           remove build/'
+	@echo
+	@echo 'GOARCH=arm64 after one of the first three is for another architecture.'
+
+build: $(binary)
+
+# Always: Go knows better what has changed. Panics name their lines without
+# symbols, too.
+build/%/knockwall: always
+	CGO_ENABLED=0 GOARCH=$* go build -trimpath -buildvcs=true -ldflags='-s -w' -o $@ ./cmd/knockwall
+
+generated: $(binary) build/$(host)/knockwall
+	internal/packaging/generate.sh build/$(host)/knockwall $(binary)
+
+deb rpm: generated
+	VERSION=$$(cat build/version) ARCH=$(GOARCH:arm=arm7) BINARY=$(binary) \
+	  go tool nfpm package --config internal/packaging/nfpm.yaml --packager $@ --target build/
+
+test-packages:
+	internal/packaging/test.sh
+
+clean:
+	rm -rf build

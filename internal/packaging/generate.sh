@@ -1,0 +1,45 @@
+#!/bin/sh
+# generate.sh HOST BINARY: what packages have besides the program and files of
+# this repository goes to build/. HOST is the program for this machine, BINARY
+# that which is packed. Times and modes are told by whoever packs it.
+set -eu
+umask 022
+host=$1 binary=$2
+
+# Go takes the version from git. Here, what comes before a release sorts before
+# it, and what comes later sorts later: v1.2.4-0.DATE-COMMIT is 1.2.4~0.DATE.COMMIT.
+version=$(go version -m "$binary" | awk '$1 == "mod" { print substr($3, 2) }')
+case $version in
+[0-9]*) ;;
+*) echo "$binary has no version of git's: build it in a clone" >&2; exit 1 ;;
+esac
+echo "$version" | sed 's/-/~/; s/-/./g' >build/version
+
+rm -rf build/man build/completions build/licenses
+mkdir -p build/man build/completions build/licenses
+"$host" man build/man
+gzip -9n build/man/*
+for shell in bash zsh fish; do
+  "$host" completion $shell >build/completions/$shell
+done
+
+{
+  printf 'knockwall (%s) stable; urgency=medium\n\n' "$(cat build/version)"
+  printf '  * As of commit %s.\n\n' "$(git rev-parse --short=12 HEAD)"
+  printf ' -- knockwall authors <knockwall@example.org>  %s\n' "$(date -Rd "@$SOURCE_DATE_EPOCH")"
+} | gzip -9n >build/changelog.gz
+
+# The licences of all that is linked.
+copy() { # MODULE FOLDER
+  mkdir -p "build/licenses/$1"
+  find "$2" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'patents*' \) \
+    -exec install -m 644 -t "build/licenses/$1" {} +
+  [ -n "$(ls "build/licenses/$1")" ] || { echo "$1 has no licence" >&2; exit 1; }
+}
+copy go "$(go env GOROOT)"
+modules=$(go version -m "$binary" | awk '$1 == "dep" { print $2 }')
+# shellcheck disable=SC2086 # one argument a module
+go list -m -f '{{.Path}} {{.Dir}}' $modules | while read -r module folder; do
+  copy "$module" "$folder"
+done
+find build/licenses -exec touch -d "@$SOURCE_DATE_EPOCH" {} +

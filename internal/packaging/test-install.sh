@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# test-install.sh OLD.deb NEW.deb: the life of a package, with dpkg, systemd and the
+# kernel. As root on a Debian machine to throw away, with nftables and no policy-rc.d: it
+# installs, changes the firewall, and purges.
+set -euo pipefail
+old=$1 new=$2
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+
+failed() { echo "FAILED: $*" >&2; journalctl -u knockwall --no-pager -n 20 >&2; exit 1; }
+said() { printf '== %s\n' "$*"; }
+active() { [ "$(systemctl is-active knockwall.socket knockwall.service | xargs)" = "$1" ] || failed "not $1"; }
+daemon() { systemctl show -p MainPID --value knockwall.service; }
+bare() { [ -z "$(nft list tables)" ] || failed "a table is left: $(nft list tables)"; }
+window() { nft list set inet knockwall ssh_open4 2>/dev/null | grep '192\.0\.2\.7 timeout 10m expires 9m' >/dev/null; }
+
+said "install: it runs, guards nothing, and its secrets are its own"
+dpkg -i "$old"
+active "active active"
+knockwall check
+[ "$(stat -c '%U:%G %a' /etc/knockwall.d /etc/knockwall.d/example.hcl | xargs)" = "root:knockwall 750 root:knockwall 640" ] || failed "owners or modes"
+systemctl is-enabled knockwall.socket knockwall.service
+[ "$(find /usr/share/man/man8 -name 'knockwall*.8.gz' | wc -l)" -gt 10 ] || failed "no manual pages"
+journalctl --list-catalog | grep ' knockwall: ' >/dev/null || failed "no catalog"
+
+said "upgrade: another daemon, the same window; what an administrator changed stays"
+cat >/etc/knockwall.d/ssh.hcl <<'RULES'
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}
+RULES
+chgrp knockwall /etc/knockwall.d/ssh.hcl
+chmod 640 /etc/knockwall.d/ssh.hcl
+chmod 755 /etc/knockwall.d
+knockwall reload
+knockwall open ssh 192.0.2.7 --window 10m
+sleep 1.1 # it has been running for a while
+before=$(daemon)
+dpkg -i "$new"
+active "active active"
+[ "$(daemon)" != "$before" ] || failed "the old daemon runs on"
+window || failed "the window is gone"
+[ "$(stat -c %a /etc/knockwall.d)" = 755 ] || failed "the folder's mode is not the administrator's"
+
+said "upgrade with rule files that are wrong: the daemon that runs goes on"
+before=$(daemon)
+echo 'door "web" {' >/etc/knockwall.d/web.hcl
+dpkg -i "$old"
+[ "$(daemon)" = "$before" ] || failed "the daemon was stopped, and none can start"
+window || failed "the window is gone"
+rm /etc/knockwall.d/web.hcl
+
+said "upgrade of one that is stopped: it stays so, and so does the wall"
+systemctl stop knockwall.service
+dpkg -i "$new"
+active "active inactive"
+window || failed "the window is gone"
+
+said "remove, with no daemon: the wall goes"
+dpkg -r knockwall
+active "inactive inactive"
+bare
+[ ! -e /run/knockwall/control.sock ] || failed "the socket is left"
+
+said "install again: the wall is back"
+dpkg -i "$new"
+active "active active"
+nft list table inet knockwall >/dev/null 2>&1 || failed "no wall"
+
+said "purge, with a daemon: nothing is left but the user"
+dpkg -P knockwall
+bare
+active "inactive inactive"
+left=$(find /etc /run /usr/bin /usr/lib /usr/share /var/lib -name '*knockwall*')
+[ -z "$left" ] || failed "left: $left"
+
+said "install over rule files that are wrong: dpkg succeeds, and right ones are taken"
+mkdir /etc/knockwall.d
+echo 'door "web" {' >/etc/knockwall.d/web.hcl
+chmod 600 /etc/knockwall.d/web.hcl
+dpkg -i "$new"
+bare
+printf 'door "web" {\n  ports    = [443]\n  sequence = [4113, "27911/udp", 1840]\n}\n' >/etc/knockwall.d/web.hcl
+for _ in $(seq 50); do
+  systemctl --quiet is-active knockwall.service && break
+  sleep 0.1
+done
+active "active active"
+dpkg -P knockwall
+bare
+echo "passed: install, upgrade, remove, purge"

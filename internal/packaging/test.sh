@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Packages of the last commit are built twice, in places and habits that differ, and
+# must be the same bytes, with all that belongs in them and nothing that betrays
+# where they were built. Needs dpkg; takes twenty seconds.
+set -euo pipefail
+repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+built() { # FOLDER UMASK TZ LOCALE
+  git clone -q "$repository" "$work/$1"
+  (umask "$2" && cd "$work/$1" && TZ=$3 LC_ALL=$4 make -s deb rpm) >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+}
+built one 022 UTC C
+sleep 1 # so that no time of the clock is the same by chance
+built another/place 077 Pacific/Auckland C.UTF-8
+for package in "$work"/one/build/*.{deb,rpm}; do
+  cmp "$package" "$work/another/place/build/${package##*/}"
+  echo "twice the same: $(sha256sum "$package" | cut -c -16) $(stat -c %s "$package") bytes, ${package##*/}"
+done
+
+cd "$work/one"
+version=$(build/"$(go env GOHOSTARCH)"/knockwall version | cut -d ' ' -f 2)
+! grep -rqF "$work" build/"$(go env GOHOSTARCH)"/knockwall build/man build/completions || { echo "a path of this machine is in it"; exit 1; }
+diff <(grep -v '^#' systemd/sysusers.conf) <(grep '^u ' internal/packaging/rpm/pre)
+for page in build/man/*; do
+  zcat "$page" | grep '^\.SH NAME' >/dev/null || { echo "$page is no manual page"; exit 1; }
+done
+build/"$(go env GOHOSTARCH)"/knockwall check --config internal/packaging/example.hcl
+
+# Mode, owner and path of what must be there; what is not named has the mode of any
+# file or folder, and is root's.
+deb=$(echo build/*.deb)
+dpkg-deb -c "$deb" | awk '{ print $1, $2, substr($6, 2) }' | sort >"$work/list"
+cat >"$work/expected" <<'LIST'
+-rw-r----- root/root /etc/knockwall.d/example.hcl
+-rw-r--r-- root/root /usr/lib/systemd/catalog/knockwall.catalog
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall.service
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall.socket
+-rw-r--r-- root/root /usr/lib/sysusers.d/knockwall.conf
+-rw-r--r-- root/root /usr/share/bash-completion/completions/knockwall
+-rw-r--r-- root/root /usr/share/doc/knockwall/README.md
+-rw-r--r-- root/root /usr/share/doc/knockwall/changelog.gz
+-rw-r--r-- root/root /usr/share/doc/knockwall/copyright
+-rw-r--r-- root/root /usr/share/doc/knockwall/examples/ssh.hcl
+-rw-r--r-- root/root /usr/share/doc/knockwall/licenses/github.com/spf13/cobra/LICENSE.txt
+-rw-r--r-- root/root /usr/share/doc/knockwall/licenses/go/LICENSE
+-rw-r--r-- root/root /usr/share/fish/vendor_completions.d/knockwall.fish
+-rw-r--r-- root/root /usr/share/man/man8/knockwall-run.8.gz
+-rw-r--r-- root/root /usr/share/man/man8/knockwall.8.gz
+-rw-r--r-- root/root /usr/share/zsh/vendor-completions/_knockwall
+-rwxr-xr-x root/root /usr/bin/knockwall
+drwxr-x--- root/root /etc/knockwall.d/
+LIST
+sort -o "$work/expected" "$work/expected"
+missing=$(comm -13 "$work/list" "$work/expected")
+[ -z "$missing" ] || { echo "not in the package: $missing"; exit 1; }
+odd=$(comm -23 "$work/list" "$work/expected" | grep -vE '^(-rw-r--r--|drwxr-xr-x) root/root /' || true)
+[ -z "$odd" ] || { echo "of an odd mode or owner: $odd"; exit 1; }
+echo "of the right modes and owners: $(wc -l <"$work/list") files and folders"
+
+# Later commits and releases are later packages.
+package=$(dpkg-deb -f "$deb" Version)
+[ "v${package//[~.]/}" = "${version//[-.]/}" ] || { echo "the package is $package, and the program $version"; exit 1; }
+previous=0
+for next in '0.0.0~20260101000000.ffffffffffff' "$package" '0.1.0~rc.1' '0.1.0~rc.1.0.20991231000000.000000000000' '0.1.0~rc.2' \
+  '0.1.0' '0.1.1~0.20991231000000.000000000000' '0.1.1'; do
+  dpkg --compare-versions "$previous" lt "$next" || { echo "$next is not later than $previous"; exit 1; }
+  previous=$next
+done
+echo "in order: versions up to $package and after"

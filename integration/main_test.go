@@ -31,6 +31,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if os.Getenv(machineVariable) != "" {
+		// It returns only if it fails.
+		fmt.Fprintf(os.Stderr, "machine: %v\n", becomeMachine(os.Args[1], os.Args[2], os.Args[3]))
+		os.Exit(1)
+	}
 	if netlab.Inside() {
 		os.Exit(m.Run())
 	}

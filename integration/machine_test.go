@@ -1,0 +1,253 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// machineVariable makes this program the first process of a machine.
+const machineVariable = "KNOCKWALL_MACHINE"
+
+// machineRootVariable names the root filesystem of machines, where that is not to
+// be this one's: that of another release, say.
+const machineRootVariable = "KNOCKWALL_MACHINE_ROOT"
+
+const (
+	systemdPath  = "/usr/lib/systemd/systemd"
+	machinePath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	machineUnits = "/etc/systemd/system/"
+)
+
+// machine is a server with a systemd of its own as its first process. It has the
+// system that it is on for its disk, and what it writes there is gone with it. It
+// is on the lab's server host, and on no other network.
+type machine struct {
+	t       testing.TB
+	cmd     *exec.Cmd
+	console *output
+	exited  chan struct{}
+}
+
+// newMachine boots a machine.
+func (l *lab) newMachine() *machine {
+	l.t.Helper()
+	needsRoot(l.t, "a machine has cgroups")
+	needs(l.t, "nsenter")
+	lower := os.Getenv(machineRootVariable)
+	if lower == "" {
+		lower = "/"
+	}
+	needs(l.t, filepath.Join(lower, systemdPath))
+	folder, err := os.MkdirTemp(l.folder, "machine-")
+	must(l.t, err)
+	group := newCgroup(l.t)
+	m := &machine{t: l.t, console: &output{}, exited: make(chan struct{})}
+	pty, tty := newTerminal(l.t)
+	m.cmd = exec.Command("/proc/self/exe", lower, folder, tty.Name())
+	m.cmd.Env = []string{machineVariable + "=1"}
+	m.cmd.Stdout, m.cmd.Stderr = tty, tty
+	m.cmd.SysProcAttr = &unix.SysProcAttr{
+		Setsid:      true, // An interrupt is for the tests: systemd would reboot.
+		UseCgroupFD: true,
+		CgroupFD:    int(group.Fd()),
+		// A cgroup namespace made by clone would have the tests' cgroup for its
+		// root, as the child moves to its own only after. There is no Pdeathsig, as
+		// the thread that starts a process on a host ends at once: a machine ends
+		// with the process namespace that the tests are in.
+		Cloneflags:   unix.CLONE_NEWPID,
+		Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
+	}
+	must(l.t, on(l.server, m.cmd))
+	written := make(chan struct{})
+	go func() { io.Copy(m.console, pty); close(written) }()
+	go func() {
+		m.cmd.Wait()
+		tty.Close() // The last one to do so ends the copying.
+		<-written
+		close(m.exited)
+	}()
+	l.t.Cleanup(func() {
+		if l.t.Failed() {
+			journal, err := m.tell("journalctl", "--no-pager", "--lines=200")
+			l.t.Logf("the machine's console:\n%s\nits journal (%v):\n%s", tail(m.console.String(), 4000), err, tail(journal, 16000))
+		}
+		m.cmd.Process.Kill()
+		select {
+		case <-m.exited:
+		case <-time.After(deadline):
+			l.t.Error("the machine was killed and does not end")
+		}
+	})
+	eventually(l.t, "the machine has booted", func() bool {
+		select {
+		case <-m.exited:
+			l.t.Fatalf("the machine ended: %v", m.cmd.ProcessState)
+		default:
+		}
+		// Before it is systemd, its root is the one of this system.
+		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", m.cmd.Process.Pid)); string(name) != "systemd\n" {
+			return false
+		}
+		if _, err := os.Stat(m.outside("/run/systemd/private")); err != nil {
+			return false
+		}
+		// Degraded is what it is if anything has failed, an error to systemctl.
+		state, _ := m.tell("systemctl", "is-system-running", "--wait")
+		return state == "running\n" || state == "degraded\n"
+	})
+	return m
+}
+
+// newTerminal makes a terminal, as systemd reports what fails early on no console
+// that is not one. What is written to tty is read from pty.
+func newTerminal(t testing.TB) (pty, tty *os.File) {
+	t.Helper()
+	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	t.Cleanup(func() { pty.Close() })
+	must(t, unix.IoctlSetPointerInt(int(pty.Fd()), unix.TIOCSPTLCK, 0))
+	n, err := unix.IoctlGetUint32(int(pty.Fd()), unix.TIOCGPTN)
+	must(t, err)
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	must(t, err)
+	return pty, tty
+}
+
+// newCgroup makes a cgroup that is gone after the test, with all that are in it.
+func newCgroup(t testing.TB) *os.File {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	must(t, err)
+	var parent string
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); f[2] == "cgroup2" {
+			parent = f[1]
+			break
+		}
+	}
+	if parent == "" {
+		// Only if there is none, as all mounts take over the options of a new one.
+		parent, err = os.MkdirTemp("", "kw-cgroup-")
+		must(t, err)
+		t.Cleanup(func() { os.Remove(parent) })
+		must(t, unix.Mount("cgroup2", parent, "cgroup2", 0, ""))
+		t.Cleanup(func() { unix.Unmount(parent, unix.MNT_DETACH) })
+	}
+	path, err := os.MkdirTemp(parent, "knockwall-")
+	must(t, err)
+	t.Cleanup(func() {
+		eventually(t, "the machine's cgroups are gone", func() bool {
+			var groups []string
+			filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
+				if err == nil && d.IsDir() {
+					groups = append(groups, p)
+				}
+				return nil
+			})
+			for _, g := range slices.Backward(groups) {
+				unix.Rmdir(g)
+			}
+			return len(groups) == 0
+		})
+	})
+	group, err := os.Open(path)
+	must(t, err)
+	t.Cleanup(func() { group.Close() })
+	return group
+}
+
+// tell runs a command in the machine, as root, with a clean environment and in
+// none of its units, and returns its stdout; its stderr is in the error.
+func (m *machine) tell(name string, args ...string) (string, error) {
+	select {
+	case <-m.exited: // and its number may be somebody else's
+		return "", fmt.Errorf("the machine ended: %v", m.cmd.ProcessState)
+	default:
+	}
+	// The bound is set inside, as nsenter must not end before its child: that would
+	// become a child of these tests, and no process namespace ends before all its
+	// dead have been waited for.
+	enter := []string{"--target", strconv.Itoa(m.cmd.Process.Pid), "--all", "--", "timeout", "--signal=KILL", fmt.Sprint(deadline.Seconds()), name}
+	cmd := exec.Command("nsenter", append(enter, args...)...)
+	cmd.Env = []string{machinePath, "HOME=/root", "LANG=C.UTF-8"}
+	cmd.WaitDelay = short // for what the command has left running
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	began := time.Now()
+	err := cmd.Run()
+	if err != nil && time.Since(began) >= deadline {
+		err = fmt.Errorf("not done after %s: %w", deadline, err)
+	}
+	if err != nil {
+		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, stderr.String())
+	}
+	return stdout.String(), err
+}
+
+// does runs a command in the machine that has to succeed, and returns its stdout.
+func (m *machine) does(name string, args ...string) string {
+	m.t.Helper()
+	out, err := m.tell(name, args...)
+	if err != nil {
+		m.t.Fatalf("in the machine: %v%s", err, out)
+	}
+	return out
+}
+
+// outside is where this system sees a file of the machine; the path must have no
+// absolute symbolic links in it, as these lead nowhere near.
+func (m *machine) outside(path string) string {
+	return fmt.Sprintf("/proc/%d/root", m.cmd.Process.Pid) + path
+}
+
+// write makes a file of the machine, root's.
+func (m *machine) write(path, text string, mode os.FileMode) {
+	m.t.Helper()
+	path = m.outside(path)
+	must(m.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	must(m.t, os.WriteFile(path, []byte(text), mode))
+	must(m.t, os.Chmod(path, mode)) // whatever the umask
+}
+
+// install does what the package does: knockwall is there and is not started.
+func (m *machine) install() {
+	m.t.Helper()
+	files := map[string]string{
+		os.Getenv(binaryVariable):      "/usr/bin/knockwall",
+		"../systemd/knockwall.service": "/usr/lib/systemd/system/knockwall.service",
+		"../systemd/knockwall.socket":  "/usr/lib/systemd/system/knockwall.socket",
+		"../systemd/sysusers.conf":     "/usr/lib/sysusers.d/knockwall.conf",
+	}
+	catalogs, err := filepath.Glob("../systemd/*.catalog")
+	must(m.t, err)
+	for _, c := range catalogs {
+		files[c] = "/usr/lib/systemd/catalog/" + filepath.Base(c)
+	}
+	for from, to := range files {
+		b, err := os.ReadFile(from)
+		must(m.t, err)
+		mode := os.FileMode(0o644)
+		if to == "/usr/bin/knockwall" {
+			mode = 0o755
+		}
+		m.write(to, string(b), mode)
+	}
+	if len(catalogs) > 0 {
+		m.does("journalctl", "--update-catalog")
+	}
+	m.does("systemd-sysusers", "/usr/lib/sysusers.d/knockwall.conf")
+	m.does("install", "--directory", "--owner=root", "--group=knockwall", "--mode=0750", "/etc/knockwall.d")
+	m.does("systemctl", "daemon-reload")
+}

@@ -123,7 +123,7 @@ func TestASynAfterAResetIsANewConnection(t *testing.T) {
 	}
 	l.knock(client4, server4, survivalKnocks...)
 	must(t, connect())
-	d.waitFor("expired")
+	d.waitForEnd()
 	if err := connect(); err == nil {
 		t.Error("the same source port gets in after the window's end")
 	}

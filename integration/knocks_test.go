@@ -161,7 +161,7 @@ func TestKnockingAgainRefreshesTheWindow(t *testing.T) {
 	if !l.letsIn(client4, server4, 22) {
 		t.Error("refused within the refreshed window")
 	}
-	d.waitFor("expired", "door=ssh")
+	d.waitForEnd()
 	if l.admits(client4, server4, 22) {
 		t.Error("admitted after the window's end")
 	}

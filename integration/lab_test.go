@@ -281,6 +281,14 @@ func (d *daemon) waitFor(words ...string) {
 	eventually(d.lab.t, "the log has "+strings.Join(words, ", "), func() bool { return d.logged(words...) > 0 })
 }
 
+// waitForEnd waits until all windows are over: to the daemon, and to the kernel,
+// whose clock for them has ticks of up to 10 ms.
+func (d *daemon) waitForEnd() {
+	d.lab.t.Helper()
+	d.waitFor("expired")
+	eventually(d.lab.t, "the windows are over in the kernel, too", func() bool { return len(d.lab.kernelWindows()) == 0 })
+}
+
 // logged counts the lines of the log with all of the words.
 func (d *daemon) logged(words ...string) (n int) {
 lines:

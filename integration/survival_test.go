@@ -61,7 +61,7 @@ func TestSessionsSurvive(t *testing.T) {
 					t.Fatalf("%s the guest's new connection is admitted: %v, want %v", when, got, admitted)
 				}
 			}
-			d.waitFor("expired")
+			d.waitForEnd()
 			check("after the window's end", false)
 
 			d.end(syscall.SIGTERM)

@@ -175,7 +175,7 @@ func TestRestartsCostNoGuestASYN(t *testing.T) {
 			l.serve(22)
 			d := l.run(reloadRules[0])
 			w := l.startTraffic(server, false)
-			restarts := 20
+			restarts := 10
 			if testing.Short() {
 				restarts = 4
 			}

@@ -19,6 +19,7 @@ eventually() { # WHAT COMMAND…
 }
 client() { ip netns exec client "$@"; }
 # Whoever gets in hears back what it says.
+# shellcheck disable=SC2016 # it is the inner shell's line
 stranger() { client timeout 3 bash -c 'exec 3<>/dev/tcp/192.0.2.1/22 && echo hello >&3 && read -r line <&3 && [ "$line" = hello ]' 2>/dev/null; }
 guest() { [ "$(echo hello | client timeout 60 knockwall connect "$1" 22 4113 27911/udp 1840 2>/dev/null)" = hello ]; }
 

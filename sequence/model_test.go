@@ -307,6 +307,11 @@ func (t *trial) check() {
 	if !slices.Equal(got, want) {
 		t.Fatalf("under way (-want +got):\n%s", cmp.Diff(want, got, compareSources))
 	}
+	for _, a := range want {
+		if got, ok := t.tracker.Of(a.Door, a.Source); !ok || got != a {
+			t.Fatalf("of %s at door %d: %+v, %t", a.Source, a.Door, got, ok)
+		}
+	}
 }
 
 // pass has another Tracker take over, which knows some of the doors, in another

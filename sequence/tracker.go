@@ -364,6 +364,16 @@ func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
 	}
 }
 
+// Of returns a source's attempt at a door, if one is remembered: one that is
+// complete, or too late, may be.
+func (t *Tracker) Of(door int, source packet.Source) (Attempt, bool) {
+	i := t.find(keyOf(door, source))
+	if i == none {
+		return Attempt{}, false
+	}
+	return t.attempt(i), true
+}
+
 // Len returns how many attempts are remembered, complete ones among them.
 func (t *Tracker) Len() int { return t.count }
 

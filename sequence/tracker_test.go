@@ -755,3 +755,31 @@ func TestATrackerWithFewerPlacesInheritsTheNewest(t *testing.T) {
 		}
 	})
 }
+
+func TestAnAttemptIsRememberedUntilItIsExpired(t *testing.T) {
+	now := time.Now()
+	tracker := sequence.NewTracker([]sequence.Door{door(1, 2)}, 0, 2, now)
+	prefix := packet.SourcePrefix{IPv4: 32, IPv6: 128}
+	p := packet.Packet{Source: netip.MustParseAddr("192.0.2.1"), SourcePort: 40000, Port: tcp(1)}
+	if a, ok := tracker.Of(0, prefix.Of(p.Source)); ok {
+		t.Errorf("before any knock: %+v", a)
+	}
+	tracker.Knock(0, p, now)
+	for _, other := range []packet.Source{prefix.Of(netip.MustParseAddr("192.0.2.2")), packet.SourcePrefix{IPv4: 24}.Of(p.Source)} {
+		if a, ok := tracker.Of(0, other); ok {
+			t.Errorf("of %s: %+v", other, a)
+		}
+	}
+	late := now.Add(time.Hour)
+	for range tracker.All(late) {
+		t.Error("an attempt that is too late is under way")
+	}
+	want := sequence.Attempt{Door: 0, Source: prefix.Of(p.Source), Step: 1, Started: now}
+	if a, ok := tracker.Of(0, want.Source); !ok || !a.Started.Equal(now) || a.Step != 1 || a.Source != want.Source {
+		t.Errorf("too late: %+v, %t; want %+v", a, ok, want)
+	}
+	tracker.Expire(late, func(sequence.Attempt) {})
+	if a, ok := tracker.Of(0, want.Source); ok {
+		t.Errorf("expired: %+v", a)
+	}
+}

@@ -2,10 +2,14 @@ package systemd
 
 import (
 	"bytes"
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"os"
 	"reflect"
 	"regexp"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -43,6 +47,42 @@ func TestCatalogExplainsEachMessage(t *testing.T) {
 		if known[string(field[1])] == "" {
 			t.Errorf("the catalog speaks of %s, which no entry has", field[1])
 		}
+	}
+}
+
+// A kind that nobody has thought of here would be sent as an emergency, and without
+// a MESSAGE_ID.
+func TestEachKindHasAMessage(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../internal/audit/event.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := map[audit.Kind]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if kind, ok := spec.Type.(*ast.Ident); ok && kind.Name == "Kind" {
+			text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			declared[audit.Kind(text)] = true
+		}
+		return true
+	})
+	sent := map[audit.Kind]bool{}
+	ids := map[string]audit.Kind{}
+	for kind, m := range messages {
+		sent[kind] = true
+		if other, ok := ids[m.id]; ok {
+			t.Errorf("%s and %s have the same MESSAGE_ID", kind, other)
+		}
+		ids[m.id] = kind
+	}
+	if diff := cmp.Diff(declared, sent); diff != "" {
+		t.Errorf("kinds (-declared +sent):\n%s", diff)
 	}
 }
 

@@ -23,11 +23,12 @@ func downCommand() *cobra.Command {
 		Long: `down takes the wall down: every port answers again as it would without
 knockwall. A daemon that listens at --control does it itself, and ends. Where
 none minds the wall, down removes the tables that daemons have left standing,
-for which it needs root, or the capability CAP_NET_ADMIN. It needs no rule files.
+for which it needs root, or the capability CAP_NET_ADMIN. It needs no rule
+files.
 
 Where systemd listens for the daemon, it would put the wall up again as soon as
-somebody asks for its status; so down stops that, too, if it is root. The wall is
-put up again by systemctl start knockwall, and when the machine starts.`,
+somebody asks for its status; so down stops that, too, if it is root. The wall
+is put up again by systemctl start knockwall, and when the machine starts.`,
 		Example: `  sudo knockwall down`,
 		Args:    noArguments,
 	}

@@ -15,9 +15,9 @@ func eventsCommand() *cobra.Command {
 		Use:   "events",
 		Short: "Show what happens at the doors",
 		Long: `events shows the audit trail, a line for each event: the last 1,000 refusals
-since the daemon started, as many knocks, and as many others; with --follow those
-that come, too, until Ctrl-C. Knocks and refusals are summed up by source and
-door.
+since the daemon started, as many knocks, and as many others; with --follow
+those that come, too, until Ctrl-C. Knocks and refusals are summed up by source
+and door.
 
 With --json each line is what GET /v1/events on the control socket answers.`,
 		Example: `  sudo knockwall events

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -24,7 +25,42 @@ import (
 // TestMain lets the scripts and tests run this binary as knockwall, and as another
 // program.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"knockwall": main, "session": tellSession})
+	testscript.Main(m, map[string]func(){
+		"knockwall": main, "session": tellSession, "nobody": asNobody, "systemctl": fakeSystemctl,
+	})
+}
+
+// asNobody is knockwall, run by somebody who is not root even if root runs the tests.
+// Unlike with setpriv, the program itself may be where only root can read it.
+func asNobody() {
+	if os.Geteuid() == 0 {
+		const nobody = 65534
+		for _, drop := range []func() error{
+			func() error { return syscall.Setgroups(nil) },
+			func() error { return syscall.Setgid(nobody) },
+			func() error { return syscall.Setuid(nobody) },
+		} {
+			if err := drop(); err != nil {
+				fmt.Fprintln(os.Stderr, "nobody:", err)
+				os.Exit(127)
+			}
+		}
+	}
+	main()
+}
+
+// fakeSystemctl writes down what systemctl is told, so that no script tells it
+// anything. It fails where there is a file systemctl-fails.
+func fakeSystemctl() {
+	told := fmt.Sprintln(strings.Join(os.Args[1:], " "))
+	if err := os.WriteFile("systemctl.txt", []byte(told), 0o644); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(127)
+	}
+	if _, err := os.Stat("systemctl-fails"); err == nil {
+		fmt.Fprintln(os.Stderr, "Failed to stop it.")
+		os.Exit(5)
+	}
 }
 
 // TestScripts pins what a user sees of the commands that need no privilege.

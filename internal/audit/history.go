@@ -49,12 +49,15 @@ func (r *ring) keep(e numbered) {
 	r.oldest = (r.oldest + 1) % HistorySize
 }
 
-// sort returns which ring keeps events of a kind.
-func sort(k Kind) int {
-	switch k {
-	case Refused:
+// sort returns which ring keeps an event. That something failed is not what
+// strangers cause as they like.
+func sort(e Event) int {
+	switch {
+	case e.Failed:
+		return 2
+	case e.Kind == Refused:
 		return 0
-	case Knock, Reset:
+	case e.Kind == Knock, e.Kind == Reset:
 		return 1
 	}
 	return 2
@@ -75,7 +78,7 @@ func (h *History) Record(e Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.recorded++
-	h.kept[sort(e.Kind)].keep(numbered{h.recorded, e})
+	h.kept[sort(e)].keep(numbered{h.recorded, e})
 	for _, f := range h.followers {
 		f.take(e)
 	}

@@ -72,6 +72,87 @@ func TestHistoryKeepsTheLastEventsInOrder(t *testing.T) {
 	}
 }
 
+// What strangers cause as they like drives out only what is of its own sort.
+func TestAFloodOfOneSortLeavesTheOthers(t *testing.T) {
+	every := append(kinds(t), "something new")
+	sorts := map[audit.Kind]int{audit.Refused: 1, audit.Knock: 2, audit.Reset: 2} // and all others
+	for _, flood := range every {
+		t.Run(string(flood), func(t *testing.T) {
+			h := audit.NewHistory()
+			n := 0
+			put := func(e audit.Event) audit.Event {
+				n++
+				e.Time, e.Step = noon, n // the same time, so that the order is not by that
+				h.Record(e)
+				return e
+			}
+			var before, want []audit.Event
+			for _, kind := range every {
+				before = append(before, put(audit.Event{Kind: kind}))
+			}
+			for _, e := range before {
+				if sorts[e.Kind] != sorts[flood] {
+					want = append(want, e)
+				}
+			}
+			// A thousand, and then as many again with something else among them.
+			for range audit.HistorySize {
+				put(audit.Event{Kind: flood})
+			}
+			var last []audit.Event
+			for i := range audit.HistorySize {
+				last = append(last, put(audit.Event{Kind: flood}))
+				if i%100 == 0 {
+					for _, kind := range []audit.Kind{audit.Refused, audit.Knock, audit.Accepted} {
+						if sorts[kind] != sorts[flood] {
+							last = append(last, put(audit.Event{Kind: kind}))
+						}
+					}
+				}
+			}
+			want = append(want, last...)
+			past := h.Past()
+			if !slices.Equal(steps(past), steps(want)) {
+				t.Errorf("of %d events %d are kept, and not %d", n, len(past), len(want))
+			}
+			if !slices.IsSortedFunc(past, func(a, b audit.Event) int { return a.Step - b.Step }) {
+				t.Error("they are in another order")
+			}
+			again, follower := h.Follow()
+			follower.Close()
+			if !slices.Equal(steps(again), steps(past)) {
+				t.Error("who follows is told another past")
+			}
+		})
+	}
+}
+
+func TestAThousandOfEachSortAreKept(t *testing.T) {
+	h := audit.NewHistory()
+	const each = audit.HistorySize + 10
+	for n := range each {
+		for i, kind := range []audit.Kind{audit.Refused, audit.Knock, audit.Accepted} {
+			h.Record(audit.Event{Time: noon, Kind: kind, Step: 3*n + i + 1})
+		}
+	}
+	if got := steps(h.Past()); !slices.Equal(got, to(3*(each-audit.HistorySize)+1, 3*each)) {
+		t.Errorf("%d are kept", len(got))
+	}
+}
+
+// Among all those who are refused as they have not knocked, one who has, and whose
+// window could not be opened, is not lost.
+func TestWhatFailedIsNotDrivenOutByStrangers(t *testing.T) {
+	h := audit.NewHistory()
+	h.Record(audit.Event{Time: noon, Kind: audit.Refused, Failed: true})
+	for n := range 2 * audit.HistorySize {
+		h.Record(refused(n))
+	}
+	if past := h.Past(); len(past) != audit.HistorySize+1 || !past[0].Failed {
+		t.Errorf("of %d events the first is %s", len(past), past[0])
+	}
+}
+
 func TestThePastStaysAsItWas(t *testing.T) {
 	h := audit.NewHistory()
 	record(h, 1, audit.HistorySize)

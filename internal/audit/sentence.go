@@ -9,16 +9,22 @@ import (
 // Sentence tells the event to somebody who does not know the fields, without its
 // time.
 func (e Event) Sentence() string {
-	who := "many sources"
+	who := "somebody"
 	if e.Source.IsValid() {
 		who = e.Source.String()
 	}
 	var b strings.Builder
 	switch e.Kind {
 	case Knock:
-		fmt.Fprintf(&b, "%s knocks at %s, %d of %d right", who, e.Door, e.Step, e.Steps)
+		fmt.Fprintf(&b, "%s knocks at %s", who, e.Door)
+		if e.Steps != 0 {
+			fmt.Fprintf(&b, ", %d of %d right", e.Step, e.Steps)
+		}
 	case Reset:
-		fmt.Fprintf(&b, "%s fails to knock at %s after %d of %d", who, e.Door, e.Step, e.Steps)
+		fmt.Fprintf(&b, "%s fails to knock at %s", who, e.Door)
+		if e.Steps != 0 {
+			fmt.Fprintf(&b, " after %d of %d", e.Step, e.Steps)
+		}
 	case Opened:
 		fmt.Fprintf(&b, "%s is open for %s, for %s", e.Door, who, e.Window.Round(time.Millisecond))
 	case Refreshed:
@@ -26,8 +32,16 @@ func (e Event) Sentence() string {
 	case Accepted:
 		fmt.Fprintf(&b, "%s is let in at %s", who, e.Door)
 	case Refused:
+		if e.Failed {
+			fmt.Fprintf(&b, "%s could not be opened for %s", e.Door, who)
+			break
+		}
 		fmt.Fprintf(&b, "%s is refused at %s", who, e.Door)
 	case Closed:
+		if e.Failed {
+			fmt.Fprintf(&b, "%s could not be closed for %s", e.Door, who)
+			break
+		}
 		fmt.Fprintf(&b, "%s is closed for %s before its time", e.Door, who)
 	case Expired:
 		fmt.Fprintf(&b, "%s is closed for %s, whose time is up", e.Door, who)

@@ -38,6 +38,7 @@ type sumKey struct {
 	kind   Kind
 	door   string
 	source packet.Source // zero: all that are not summed up by themselves
+	failed bool          // which is not to be lost among what did not fail
 }
 
 // NewSummer returns a Summer before a sink. Flush is to be called after every
@@ -67,13 +68,13 @@ func (s *Summer) Record(e Event) {
 }
 
 func (s *Summer) sum(e Event) {
-	key := sumKey{e.Kind, e.Door, e.Source}
+	key := sumKey{e.Kind, e.Door, e.Source, e.Failed}
 	if known := s.sums[key]; known != nil {
 		e.Count += known.Count
 		*known = e
 		return
 	}
-	group := sumKey{kind: e.Kind, door: e.Door}
+	group := sumKey{kind: e.Kind, door: e.Door, failed: e.Failed}
 	if s.leading[group] < sumLeading {
 		s.leading[group]++
 		s.settle(e.Door, e.Source)
@@ -85,7 +86,7 @@ func (s *Summer) sum(e Event) {
 	}
 	others := s.sums[group]
 	if others == nil {
-		others = &Event{Kind: e.Kind, Door: e.Door, Reason: "of many other sources"}
+		others = &Event{Kind: e.Kind, Door: e.Door, Reason: "of many other sources", Failed: e.Failed}
 		s.sums[group] = others
 	}
 	others.Time = e.Time
@@ -97,8 +98,10 @@ func (s *Summer) sum(e Event) {
 func (s *Summer) settle(door string, source packet.Source) {
 	var sums []*Event
 	for _, kind := range summed {
-		if known := s.sums[sumKey{kind, door, source}]; known != nil {
-			sums = append(sums, known)
+		for _, failed := range []bool{false, true} {
+			if known := s.sums[sumKey{kind, door, source, failed}]; known != nil {
+				sums = append(sums, known)
+			}
 		}
 	}
 	slices.SortStableFunc(sums, byTime)

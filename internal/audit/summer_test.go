@@ -114,6 +114,31 @@ func TestSummerAddsUpCounts(t *testing.T) {
 	})
 }
 
+// That a window could not be opened is told at once, and not as one of the refusals
+// that come before and after it.
+func TestSummerDoesNotLoseWhatFailedAmongWhatDidNot(t *testing.T) {
+	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+		failed := refused(1)
+		failed.Failed, failed.Reason = true, "no such file"
+		record(refused(1))
+		record(refused(1))
+		got.expect(t, "before", "refused ssh 10.0.0.1 ×1")
+		record(failed)
+		got.expect(t, "at once, after what was counted", "refused ssh 10.0.0.1 ×1", "refused ssh 10.0.0.1 no such file ×1")
+		record(failed)
+		record(refused(1))
+		record(failed)
+		got.expect(t, "again")
+		s.Flush()
+		for _, e := range *got {
+			if e.Failed != (e.Reason != "") {
+				t.Errorf("%+v", e)
+			}
+		}
+		got.expect(t, "the sums", "refused ssh 10.0.0.1 ×1", "refused ssh 10.0.0.1 no such file ×2")
+	})
+}
+
 func TestSummerTellsSourcesDoorsAndKindsApart(t *testing.T) {
 	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
 		events := []audit.Event{

@@ -302,6 +302,8 @@ func TestServeEndsWithItsContext(t *testing.T) {
 		{http.MethodPost, "/v1/status", http.StatusMethodNotAllowed},
 		{http.MethodGet, "/v1/status", http.StatusInternalServerError},
 		{http.MethodGet, "/v1/windows", http.StatusOK},
+		{http.MethodGet, "/v1/explain/192.0.2.7", http.StatusInternalServerError},
+		{http.MethodGet, "/v1/explain/everybody", http.StatusBadRequest},
 		{http.MethodPost, "/v1/confirm", http.StatusConflict},
 	} {
 		r, err := http.NewRequest(request.method, "http://knockwall"+request.path, nil)

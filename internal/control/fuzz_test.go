@@ -31,6 +31,8 @@ func FuzzControl(f *testing.F) {
 		{"GET", "/v1/windows", ""},
 		{"GET", "/v1/events", ""},
 		{"GET", "/v1/events?follow=true", ""},
+		{"GET", "/v1/explain/192.0.2.7", ""},
+		{"GET", "/v1/explain/2001:db8::%2f64", ""},
 		{"GET", "/metrics", ""},
 		{"HEAD", "/v1/events?follow=true", ""},
 		{"POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "5m"}`},

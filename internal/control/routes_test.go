@@ -196,6 +196,14 @@ var wrong = []struct {
 	{"down with garbage", "POST", "/v1/down", `down!`, 400, "not the JSON that is wanted"},
 	{"following perhaps", "GET", "/v1/events?follow=perhaps", "", 400, `follow is true or false, and not "perhaps"`},
 
+	{"explaining nobody", "GET", "/v1/explain/", "", 400, `"" is not an IP address`},
+	{"explaining a name", "GET", "/v1/explain/example.org", "", 400, `"example.org" is not an IP address`},
+	{"explaining an address with a zone", "GET", "/v1/explain/fe80::1%25eth0", "", 400, "a source has no zone"},
+	{"explaining nobody who can come", "GET", "/v1/explain/127.0.0.1", "", 400, "nobody comes to a door from 127.0.0.1"},
+	{"explaining a network", "GET", "/v1/explain/192.0.2.0/24", "", 400, "192.0.2.0/24"},
+	{"explaining twice", "GET", "/v1/explain/192.0.2.7/192.0.2.8", "", 400, "is not an IP address"},
+	{"an explanation that is posted", "POST", "/v1/explain/192.0.2.7", "", 405, "/v1/explain/192.0.2.7 takes GET, HEAD, and not POST"},
+
 	{"an unknown path", "GET", "/v1/statuses", "", 404, "there is nothing at /v1/statuses: GET / says what there is"},
 	{"another version", "GET", "/v2/status", "", 404, "there is nothing at /v2/status"},
 	{"a path below", "GET", "/v1/status/ssh", "", 404, "there is nothing at /v1/status/ssh"},
@@ -456,6 +464,94 @@ func TestATrialIsConfirmedOnce(t *testing.T) {
 	wantAnswer(t, response, body, &control.Reloaded{})
 }
 
+func TestWhyAnAddressIsLetInOrIsNotIsExplained(t *testing.T) {
+	s := serve(t)
+	for _, test := range []struct {
+		path, source string
+		reason       wall.Why
+		in           bool
+	}{
+		{"192.0.2.1", "192.0.2.1", wall.WindowOpen, true},
+		{"::ffff:192.0.2.1", "192.0.2.1", wall.WindowOpen, true},
+		{"192.0.2.2", "192.0.2.2", wall.Knocking, false},
+		{"192.0.2.7", "192.0.2.7", wall.NeverKnocked, false},
+		{"2001:db8::7", "2001:db8::/64", wall.NeverKnocked, false},
+		{"2001:db8::/64", "2001:db8::/64", wall.NeverKnocked, false},
+		{"2001:db8::%2f64", "2001:db8::/64", wall.NeverKnocked, false},
+	} {
+		t.Run(test.path, func(t *testing.T) {
+			response, body := s.ask(t, http.MethodGet, "/v1/explain/"+test.path, "")
+			var all []wall.Explanation
+			wantAnswer(t, response, body, &all)
+			if len(all) != 1 {
+				t.Fatalf("there is one door, and the answer is %s", body)
+			}
+			e := all[0]
+			if e.Door != "ssh" || e.Source.String() != test.source || e.Reason != test.reason || e.In != test.in ||
+				e.Since.IsZero() == (test.reason == wall.Knocking) || !strings.HasPrefix(e.Sentence, test.source+" is ") {
+				t.Errorf("%s", body)
+			}
+		})
+	}
+}
+
+// What has happened is remembered where the events are, too.
+func TestAnExplanationKnowsThePast(t *testing.T) {
+	s := serve(t)
+	if _, err := s.Wall.Close("ssh", "192.0.2.1", false); err != nil {
+		t.Fatal(err)
+	}
+	all, err := control.NewClient(s.path).Explain(t.Context(), "192.0.2.1")
+	if err != nil || len(all) != 1 || all[0].Reason != wall.WindowClosed || !strings.Contains(all[0].Sentence, "by hand") {
+		t.Errorf("Explain: %+v, %v", all, err)
+	}
+}
+
+func TestThePageNamesEveryReason(t *testing.T) {
+	s := serve(t)
+	_, text, _ := strings.Cut(page(t, s), "The reasons are")
+	text, _, _ = strings.Cut(text, "\n\n")
+	named := map[string]bool{}
+	for _, m := range regexp.MustCompile("`([a-z ]+)`").FindAllStringSubmatch(strings.Join(strings.Fields(text), " "), -1) {
+		named[m[1]] = true
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), "../wall/explain.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := map[string]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok {
+			if kind, ok := spec.Type.(*ast.Ident); ok && kind.Name == "Why" {
+				text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+				if err != nil {
+					t.Fatal(err)
+				}
+				given[text] = true
+			}
+		}
+		return true
+	})
+	if diff := cmp.Diff(given, named); diff != "" {
+		t.Errorf("reasons (-given +on the page):\n%s", diff)
+	}
+}
+
+func TestDownSaysWhichUnitWouldStartTheDaemonAgain(t *testing.T) {
+	for _, unit := range []string{"", "knockwall.socket"} {
+		s := serveAs(t, unit)
+		response, body := s.ask(t, http.MethodPost, "/v1/down", "")
+		var lowered control.Lowered
+		wantAnswer(t, response, body, &lowered)
+		if want := map[bool]string{true: "{}\n"}[unit == ""]; lowered.SocketUnit != unit || want != "" && body != want {
+			t.Errorf("where the unit is %q, the answer is %q", unit, body)
+		}
+		if again, err := control.NewClient(s.path).Down(t.Context()); err != nil || again != lowered {
+			t.Errorf("asked again: %+v, %v", again, err)
+		}
+	}
+}
+
 // Down ends Run, and the daemon then ends Serve, while the answer is on its way.
 func TestDownIsAnsweredAlthoughTheDaemonEnds(t *testing.T) {
 	for range 20 {
@@ -524,6 +620,10 @@ func TestTheClientAsksForWhatItsMethodsSay(t *testing.T) {
 	if err != nil || !closed.Closed || closed.Ended != 0 {
 		t.Errorf("Close, without sessions: %+v, %v", closed, err)
 	}
+	explained, err := c.Explain(ctx, "2001:db8::/64")
+	if err != nil || len(explained) != 1 || explained[0].Door != "ssh" || explained[0].Source.String() != "2001:db8::/64" {
+		t.Errorf("Explain: %+v, %v", explained, err)
+	}
 	if r, err := c.Reload(ctx, "2m"); err != nil || r.Doors != 1 || r.TrialSeconds != 120 {
 		t.Errorf("Reload: %+v, %v", r, err)
 	}
@@ -548,6 +648,10 @@ func TestTheClientNamesDoorsAndSourcesAsTheyAre(t *testing.T) {
 		_, err = c.Close(t.Context(), "ssh", name, false)
 		if want := fmt.Sprintf("%q is not an IP address", name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("closing for %q: %v", name, err)
+		}
+		_, err = c.Explain(t.Context(), name)
+		if want := fmt.Sprintf("%q is not an IP address", name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("explaining %q: %v", name, err)
 		}
 	}
 	// No path can have these as they are, so that there is nothing at it.
@@ -574,7 +678,7 @@ func TestThePageNamesEveryRoute(t *testing.T) {
 	s := serve(t)
 	// An example of a path stands for all of its kind.
 	kind := func(path string) string {
-		return strings.NewReplacer("/ssh/192.0.2.7", "/{door}/{source...}", "{$}", "").Replace(path)
+		return strings.NewReplacer("/ssh/192.0.2.7", "/{door}/{source...}", "/explain/192.0.2.7", "/explain/{address...}", "{$}", "").Replace(path)
 	}
 	named := map[string]bool{}
 	methods := map[string][]string{}
@@ -731,7 +835,7 @@ func TestThePageNamesEveryFieldOfAnEvent(t *testing.T) {
 	}
 	event, err := json.Marshal(audit.Event{
 		Time: time.Now(), Kind: audit.Opened, Door: "ssh", Source: packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")},
-		Port: packet.Port{Number: 22, Protocol: packet.TCP}, Step: 1, Steps: 2, Reason: "x", Window: time.Second, Count: 1,
+		Port: packet.Port{Number: 22, Protocol: packet.TCP}, Step: 1, Steps: 2, Reason: "x", Window: time.Second, Count: 1, Failed: true,
 	})
 	if err != nil {
 		t.Fatal(err)

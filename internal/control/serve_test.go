@@ -206,6 +206,12 @@ type served struct {
 
 func serve(t testing.TB) *served {
 	t.Helper()
+	return serveAs(t, "")
+}
+
+// serveAs serves a daemon for which systemd listens by a unit.
+func serveAs(t testing.TB, unit string) *served {
+	t.Helper()
 	source := packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}
 	s := &served{daemon: newDaemon(t, &stillKernel{windows: []ruleset.Window{{Door: "ssh", Source: source, Left: time.Hour}}})}
 	s.kernel.knock("ssh", packet.Packet{
@@ -219,6 +225,7 @@ func serve(t testing.TB) *served {
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	s.path = filepath.Join(folder, "control.sock")
+	s.SocketUnit = unit
 	l, err := control.Listen(s.path)
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Explanation is why a source is let in at a door, or is not.
@@ -41,18 +42,25 @@ const (
 // Explain says of each door why an address is let in there, or is not. What there
 // was before now is known from the past that is remembered, as [audit.History]
 // has it.
+//
+// An address stands for the source it is part of, which may also be named by its
+// prefix; a network that is no source at any door is [ErrBadSource].
 func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Explanation, error) {
-	addr, _, err := parseSource(address)
+	addr, prefix, err := parseSource(address)
 	if err != nil {
 		return nil, err
+	}
+	f := w.current()
+	if f == nil {
+		return nil, errNotYet
+	}
+	if prefix.IsValid() && !slices.ContainsFunc(f.config.Doors, func(d ruleset.Door) bool { return d.SourcePrefix.Of(addr).Prefix == prefix }) {
+		return nil, &request{ErrBadSource, fmt.Sprintf("no door takes %s for one source: name one address of it", address)}
 	}
 	w.trail.Flush() // so that what was summed up is remembered, too
 	past := remembered()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.front == nil {
-		return nil, errNotYet
-	}
 	all := []Explanation{}
 	for i := range w.front.config.Doors {
 		all = append(all, w.explain(i, addr, past))
@@ -80,60 +88,99 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event) Explanatio
 	out := func(why Why, since time.Time, format string, a ...any) Explanation {
 		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in: ", source) + fmt.Sprintf(format, a...) + "."}
 	}
-	for a := range f.tracker.All(now) {
-		if a.Door == door && a.Source == source && a.Step < len(d.Sequence) && now.Sub(a.Started) <= d.SequenceTimeout {
-			return out(Knocking, a.Started, "it has knocked %d of %d so far, and has %s left for the rest",
-				a.Step, len(d.Sequence), roughly(d.SequenceTimeout-now.Sub(a.Started)))
-		}
+	attempt, known := f.tracker.Of(door, source)
+	known = known && attempt.Step < len(d.Sequence)
+	late := attempt.Started.Add(d.SequenceTimeout)
+	if known && !now.After(late) {
+		return out(Knocking, attempt.Started, "it has knocked %d of %d so far, and has %s left for the rest",
+			attempt.Step, len(d.Sequence), roughly(late.Sub(now)))
 	}
 	if win != nil && win.Spent() {
 		return out(Exhausted, time.Time{}, "it has knocked, and made as many connections as max_connections lets it (%d); it has to knock again", d.MaxConnections)
 	}
-	last, tried, overlooked := account(past, d.Name, source)
+	s := account(past, d.Name, source)
+	last := s.last
+	if known && !last.Time.After(late) { // and that it is too late is not told yet
+		last = audit.Event{Time: late, Kind: audit.Reset, Step: attempt.Step, Steps: len(d.Sequence), Reason: string(TooLate)}
+	}
+	if last.Kind == audit.Reset && !s.wrong.Time.IsZero() && s.wrong.Time.Equal(s.knock.Time) {
+		last = s.wrong // with a knock that was taken for the first of an attempt, and then none came
+	}
 	switch {
-	case last.Failed:
+	case last.Kind == audit.Refused && last.Steps == 0: // by hand
+		return out(NotOpened, last.Time, "the door could not be opened at %s: %s", when(last.Time, now), last.Reason)
+	case last.Kind == audit.Refused:
 		return out(NotOpened, last.Time, "it has knocked, and the door could not be opened at %s: %s", when(last.Time, now), last.Reason)
-	case last.Kind == audit.Expired, last.Kind == audit.Opened, last.Kind == audit.Refreshed:
+	case last.Kind == audit.Opened, last.Kind == audit.Refreshed: // and nobody has told that it is over
+		over := last.Time.Add(last.Window)
+		return out(WindowOver, over, "its window is over since %s; it has to knock again", when(over, now))
+	case last.Kind == audit.Expired:
 		return out(WindowOver, last.Time, "its window is over since %s; it has to knock again", when(last.Time, now))
+	case last.Kind == audit.Closed && last.Failed: // and so it was open for all of its time
+		return out(WindowOver, time.Time{}, "its window is over; it has to knock again")
 	case last.Kind == audit.Closed:
 		return out(WindowClosed, last.Time, "its window was closed at %s: %s", when(last.Time, now), last.Reason)
+	case last.Kind == audit.Reset && last.Reason == string(TooLate) && last.Step == 0:
+		// What has come were later knocks, which waited for the first in vain.
+		return out(WrongOrder, last.Time, "it knocked in the wrong order: the first of its %d knocks had not come by %s",
+			last.Steps, when(last.Time, now))
 	case last.Kind == audit.Reset && last.Reason == string(TooLate):
 		return out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s",
 			when(last.Time, now), last.Step, last.Steps, d.SequenceTimeout)
 	case last.Kind == audit.Reset:
 		return out(WrongOrder, last.Time, "it knocked in the wrong order at %s, after %d of %d right knocks",
 			when(last.Time, now), last.Step, last.Steps)
+	case last.Kind == audit.Knock && last.Step == last.Steps: // of what came then nothing is remembered
+		return out(WindowOver, time.Time{}, "the window that it knocked for at %s is over; it has to knock again", when(last.Time, now))
+	case last.Kind == audit.Knock && w.evicted+f.tracker.Evicted() == 0:
+		return out(Forgotten, last.Time, "it knocked %d of %d until %s, and was forgotten, as other rules came into force",
+			last.Step, last.Steps, when(last.Time, now))
 	case last.Kind == audit.Knock:
 		return out(Forgotten, last.Time, "it knocked %d of %d until %s, and was forgotten, as more than max_sources (%d) knock at once",
 			last.Step, last.Steps, when(last.Time, now), f.config.Wall.MaxSources)
 	}
 	sentence := fmt.Sprintf("no knock of it was heard since %s", when(w.rememberedSince(past), now))
-	if tried.Count > 0 {
-		sentence += fmt.Sprintf("; it tried to connect, the last time at %s", when(tried.Time, now))
+	if s.tried.Count > 0 {
+		sentence += fmt.Sprintf("; it tried to connect, the last time at %s", when(s.tried.Time, now))
 	}
-	if !overlooked.IsZero() {
-		sentence += fmt.Sprintf("; at %s so many came at once that not each is remembered", when(overlooked, now))
+	if !s.overlooked.IsZero() {
+		sentence += fmt.Sprintf("; at %s so many came at once that not each is remembered", when(s.overlooked, now))
 	}
 	return out(NeverKnocked, time.Time{}, "%s", sentence)
 }
 
-// account looks up what became of a source at a door last, when it was refused
-// last, and when so many came that not each of them was noted.
-func account(past []audit.Event, door string, source packet.Source) (last, tried audit.Event, overlooked time.Time) {
+// story is what is remembered of a source at a door.
+type story struct {
+	last       audit.Event // what became of it
+	knock      audit.Event // the last one
+	wrong      audit.Event // when it knocked in the wrong order last
+	tried      audit.Event // when it was refused last
+	overlooked time.Time   // when so many came that not each of them was noted
+}
+
+func account(past []audit.Event, door string, source packet.Source) (s story) {
 	for _, e := range past {
 		switch {
 		case e.Door != door:
+			continue
 		case e.Source != source:
 			if !e.Source.IsValid() && (e.Kind == audit.Knock || e.Kind == audit.Reset) {
-				overlooked = e.Time
+				s.overlooked = e.Time
 			}
+			continue
+		case e.Kind == audit.Accepted:
+			continue
 		case e.Kind == audit.Refused && !e.Failed:
-			tried = e
-		case e.Kind != audit.Accepted:
-			last = e
+			s.tried = e
+			continue
+		case e.Kind == audit.Knock:
+			s.knock = e
+		case e.Kind == audit.Reset && e.Reason == string(WrongOrder):
+			s.wrong = e
 		}
+		s.last = e
 	}
-	return last, tried, overlooked
+	return s
 }
 
 // rememberedSince returns since when every knock is remembered.

@@ -45,9 +45,12 @@ func (w *Wall) lower(asked bool, failure error) error {
 		reason = "the wall is taken down"
 		_, err = w.edges.Kernel.Remove(w.table.Name)
 		w.removed = err == nil
+		if err != nil {
+			reason = "the wall could not be taken down: " + err.Error()
+		}
 	}
 	w.trail.Flush()
-	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason, Failed: failure != nil})
+	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason, Failed: failure != nil || err != nil})
 	return err
 }
 

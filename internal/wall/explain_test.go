@@ -1,0 +1,504 @@
+package wall_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// teller is a host that remembers what has happened.
+type teller struct {
+	*host
+	history *audit.History
+}
+
+// telling runs f in a bubble, with a host behind a wall that runs and remembers.
+func telling(t *testing.T, c *ruleset.Config, f func(h *teller)) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &teller{newHost(t), audit.NewHistory()}
+		h.wall = wall.New(h.edges(), audit.Sinks{h.trail, h.history})
+		if err := h.raise(c); err != nil {
+			t.Fatal(err)
+		}
+		h.run()
+		time.Sleep(time.Minute) // so that the wall has stood for a while
+		f(h)
+	})
+}
+
+func (h *teller) explain(address string) []wall.Explanation {
+	h.t.Helper()
+	synctest.Wait()
+	all, err := h.wall.Explain(address, h.history.Past)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return all
+}
+
+// because checks what is explained of somebody at the first door. The sentence is
+// what follows "192.0.2.1 is not let in: ", without the full stop.
+func (h *teller) because(addr netip.Addr, why wall.Why, since time.Time, sentence string) {
+	h.t.Helper()
+	in := why == wall.Trusted || why == wall.WindowOpen
+	want := wall.Explanation{
+		Door: "ssh", Source: single(addr), In: in, Reason: why, Since: since,
+		Sentence: fmt.Sprintf("%s is %s: %s.", addr, map[bool]string{true: "let in", false: "not let in"}[in], sentence),
+	}
+	if diff := cmp.Diff(want, h.explain(addr.String())[0], compareSources); diff != "" {
+		h.t.Errorf("explained (-want +got):\n%s", diff)
+	}
+}
+
+// at tells a moment as a sentence does.
+func at(t time.Time, ago string) string {
+	return fmt.Sprintf("%s (%s ago)", t.Format(time.TimeOnly), ago)
+}
+
+var unknown time.Time // since when it is so
+
+func TestWhoIsTrustedIsLetInBecauseOfThat(t *testing.T) {
+	trusts := netip.MustParsePrefix("192.0.2.0/30")
+	byWall, byDoor := config(sshDoor()), config(sshDoor(), door("web", 443, 7001))
+	byWall.Wall.Trusted = []netip.Prefix{trusts}
+	byDoor.Doors[0].Trusted = []netip.Prefix{trusts}
+	for _, c := range []*ruleset.Config{byWall, byDoor} {
+		telling(t, c, func(h *teller) {
+			h.client(alice).knock(7000)
+			h.because(alice, wall.Trusted, unknown, "it is trusted, and need not knock")
+			if got := h.explain("192.0.2.4")[0]; got.In || got.Reason != wall.NeverKnocked {
+				h.t.Errorf("who is not: %+v", got)
+			}
+			if c == byDoor {
+				if got := h.explain(alice.String())[1]; got.Door != "web" || got.In || got.Reason != wall.NeverKnocked {
+					h.t.Errorf("at another door: %+v", got)
+				}
+			}
+		})
+	}
+}
+
+func TestAKnockersStoryIsToldAsItGoesOn(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		a := h.client(alice)
+		a.knock(7000)
+		synctest.Wait()
+		started := time.Now()
+		h.because(alice, wall.Knocking, started, "it has knocked 1 of 3 so far, and has 5s left for the rest")
+		time.Sleep(1230 * time.Millisecond)
+		a.knock(8000)
+		h.because(alice, wall.Knocking, started, "it has knocked 2 of 3 so far, and has 3.8s left for the rest")
+		a.knock(9000)
+		opened := time.Now()
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
+		time.Sleep(window - 1234*time.Millisecond)
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 1.2s")
+		time.Sleep(time.Second)
+		a.knock(7000, 8000, 9000)
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
+		opened = opened.Add(window - 234*time.Millisecond)
+		time.Sleep(window)
+		over := opened.Add(window)
+		h.because(alice, wall.WindowOver, over, "its window is over since "+at(over, "0s")+"; it has to knock again")
+		time.Sleep(90 * time.Second)
+		h.because(alice, wall.WindowOver, over, "its window is over since "+at(over, "1m30s")+"; it has to knock again")
+		time.Sleep(23 * time.Hour)
+		h.because(alice, wall.WindowOver, over, "its window is over since "+over.Format(time.DateTime)+" (23h1m30s ago); it has to knock again")
+		a.knock(7000)
+		h.because(alice, wall.Knocking, time.Now(), "it has knocked 1 of 3 so far, and has 5s left for the rest")
+		h.because(bob, wall.NeverKnocked, unknown,
+			"no knock of it was heard since "+h.status().Since.Format(time.DateTime)+" (23h3m31s ago)")
+	})
+}
+
+func TestWhoHasUsedUpItsWindowIsToldSo(t *testing.T) {
+	telling(t, config(limited(sshDoor(), 2)), func(h *teller) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		h.expect("the first", a.dial(22), accepted)
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
+		h.expect("the last", a.dial(22), accepted)
+		exhausted := "it has knocked, and made as many connections as max_connections lets it (2); it has to knock again"
+		h.because(alice, wall.Exhausted, unknown, exhausted)
+		h.expect("one too many", a.dial(22), waiting)
+		time.Sleep(window / 2)
+		h.because(alice, wall.Exhausted, unknown, exhausted)
+		a.knock(7000)
+		h.because(alice, wall.Knocking, time.Now(), "it has knocked 1 of 3 so far, and has 5s left for the rest")
+		time.Sleep(window)
+		if got := h.explain(alice.String())[0]; got.Reason != wall.TooLate {
+			h.t.Errorf("then: %+v", got)
+		}
+		// By then the window would have been over, and who has not knocked since is told
+		// what became of it.
+		a.knock(7000, 8000, 9000)
+		h.expect("the first", a.dial(22), accepted)
+		h.expect("the last", a.dial(22), accepted)
+		spent := time.Now()
+		time.Sleep(window)
+		h.because(alice, wall.WindowClosed, spent, "its window was closed at "+at(spent, "30s")+": max_connections is reached")
+	})
+}
+
+// The kernel may not let a spent window be closed; it is open for all of its time.
+func TestAWindowThatCouldNotBeClosedIsOver(t *testing.T) {
+	telling(t, config(limited(sshDoor(), 1)), func(h *teller) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		h.failing("CloseWindow", errInjected)
+		h.expect("her only one", a.dial(22), accepted)
+		time.Sleep(window)
+		h.because(alice, wall.WindowOver, unknown, "its window is over; it has to knock again")
+	})
+}
+
+func TestAWindowThatIsClosedByHandIsToldOf(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		h.client(alice).knock(7000, 8000, 9000)
+		synctest.Wait()
+		time.Sleep(window / 2)
+		if _, err := h.wall.Close("ssh", alice.String(), false); err != nil {
+			h.t.Fatal(err)
+		}
+		closed := time.Now()
+		time.Sleep(3 * time.Second)
+		h.because(alice, wall.WindowClosed, closed, "its window was closed at "+at(closed, "3s")+": by hand")
+	})
+}
+
+func TestAWindowThatNewRulesHaveClosedIsToldOf(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		h.client(alice).knock(7000, 8000, 9000)
+		synctest.Wait()
+		h.reload(config(door("web", 443, 7001)))
+		h.reload(config(sshDoor()))
+		h.because(alice, wall.WindowClosed, time.Now(),
+			"its window was closed at "+at(time.Now(), "0s")+": the new rules have no such door, or tell sources apart otherwise")
+	})
+}
+
+func TestWhoKnocksInTheWrongOrderIsToldSo(t *testing.T) {
+	for _, tt := range []struct {
+		ports []uint16
+		right int // knocks, when it was wrong
+	}{
+		{[]uint16{7000, 8000, 7000}, 2},
+		{[]uint16{7000, 9000, 8000}, 1},
+		{[]uint16{8000, 9000, 7000}, 0},
+		{[]uint16{9000, 8000, 7000}, 0},
+		{[]uint16{7000, 8000, 7000, 9000, 8000}, 1},
+		{[]uint16{7000, 7000, 8000, 8000, 7000}, 2}, // dialled again, which is no matter
+	} {
+		t.Run(fmt.Sprint(tt.ports), func(t *testing.T) {
+			telling(t, config(sshDoor()), func(h *teller) {
+				a := h.client(alice)
+				for _, port := range tt.ports {
+					time.Sleep(100 * time.Millisecond)
+					a.knock(port)
+				}
+				wrong := time.Now()
+				// As long as there is time a new attempt may come of it.
+				if got := h.explain(alice.String())[0]; got.Reason != wall.Knocking {
+					h.t.Errorf("at once: %+v", got)
+				}
+				sentence := fmt.Sprintf("it knocked in the wrong order at %%s, after %d of 3 right knocks", tt.right)
+				time.Sleep(5100 * time.Millisecond)
+				h.because(alice, wall.WrongOrder, wrong, fmt.Sprintf(sentence, at(wrong, "5.1s")))
+				time.Sleep(time.Minute)
+				h.because(alice, wall.WrongOrder, wrong, fmt.Sprintf(sentence, at(wrong, "1m5s")))
+			})
+		})
+	}
+}
+
+func TestWhoNeverSendsTheFirstKnockIsToldSo(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		a := h.client(alice)
+		a.knock(8000)
+		synctest.Wait()
+		late := time.Now().Add(5 * time.Second)
+		time.Sleep(5 * time.Second)
+		h.because(alice, wall.Knocking, late.Add(-5*time.Second), "it has knocked 0 of 3 so far, and has 0s left for the rest")
+		time.Sleep(100 * time.Millisecond)
+		h.because(alice, wall.WrongOrder, late,
+			"it knocked in the wrong order: the first of its 3 knocks had not come by "+at(late, "100ms"))
+	})
+}
+
+// That an attempt is too late is noted by the keeper, once a second, and later if
+// an older one at another door has more time. It is told before that, too.
+func TestWhoKnocksTooSlowlyIsToldSo(t *testing.T) {
+	slow := door("web", 443, 7001, 8001)
+	slow.SequenceTimeout = time.Minute
+	for _, c := range []*ruleset.Config{config(sshDoor()), config(sshDoor(), slow)} {
+		telling(t, c, func(h *teller) {
+			h.client(bob).knock(7001)
+			synctest.Wait()
+			time.Sleep(300 * time.Millisecond)
+			a := h.client(alice)
+			a.knock(7000, 8000)
+			synctest.Wait()
+			began := time.Now()
+			late := began.Add(5 * time.Second)
+			time.Sleep(5 * time.Second)
+			h.because(alice, wall.Knocking, began, "it has knocked 2 of 3 so far, and has 0s left for the rest")
+			time.Sleep(100 * time.Millisecond)
+			h.trail.expect(h.t, []audit.Kind{audit.Reset})
+			h.because(alice, wall.TooLate, late, "it knocked too slowly: by "+at(late, "100ms")+" only 2 of 3 had come within 5s")
+			time.Sleep(2 * time.Second)
+			got := h.explain(alice.String())[0]
+			if got.Reason != wall.TooLate || got.Since.Before(late) || got.Since.After(late.Add(time.Second)) ||
+				!strings.HasSuffix(got.Sentence, " only 2 of 3 had come within 5s.") {
+				h.t.Errorf("when it is noted: %+v", got)
+			}
+		})
+	}
+}
+
+func TestWhoHasToGiveWayToOthersIsToldSo(t *testing.T) {
+	c := config(sshDoor())
+	c.Wall.MaxSources = 1
+	telling(t, c, func(h *teller) {
+		h.client(alice).knock(7000, 8000) // the second of which is summed up
+		synctest.Wait()
+		last := time.Now()
+		time.Sleep(time.Second)
+		h.client(bob).knock(7000)
+		synctest.Wait()
+		time.Sleep(time.Second)
+		forgotten := "it knocked 2 of 3 until " + at(last, "2s") + ", and was forgotten, as more than max_sources (1) knock at once"
+		h.because(alice, wall.Forgotten, last, forgotten)
+		h.because(bob, wall.Knocking, last.Add(time.Second), "it has knocked 1 of 3 so far, and has 4s left for the rest")
+	})
+}
+
+func TestWhoseKnocksNewRulesHaveForgottenIsToldSo(t *testing.T) {
+	longer := sshDoor()
+	longer.Sequence = append(longer.Sequence, tcp(9999))
+	telling(t, config(sshDoor()), func(h *teller) {
+		h.client(alice).knock(7000)
+		synctest.Wait()
+		last := time.Now()
+		time.Sleep(time.Second)
+		h.reload(config(longer))
+		h.because(alice, wall.Forgotten, last, "it knocked 1 of 3 until "+at(last, "1s")+", and was forgotten, as other rules came into force")
+	})
+}
+
+func TestADoorThatCouldNotBeOpenedIsToldOf(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		a := h.client(alice)
+		h.failing("OpenWindow", errInjected)
+		// Refusals of before and after do not hide it, though they are of the same kind.
+		h.expect("before", a.dial(22), waiting)
+		time.Sleep(time.Second)
+		a.knock(7000, 8000, 9000)
+		synctest.Wait()
+		failed := time.Now()
+		h.expect("after", a.dial(22), waiting)
+		time.Sleep(time.Second)
+		h.because(alice, wall.NotOpened, failed, "it has knocked, and the door could not be opened at "+at(failed, "1s")+": "+errInjected.Error())
+
+		if _, err := h.wall.Open("ssh", bob.String(), 0); !errors.Is(err, errInjected) {
+			h.t.Fatalf("Open: %v", err)
+		}
+		h.because(bob, wall.NotOpened, time.Now(), "the door could not be opened at "+at(time.Now(), "0s")+": "+errInjected.Error())
+		h.failing("nothing", nil)
+		a.knock(7000, 8000, 9000)
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
+	})
+}
+
+// A window that is not refreshed stays as it was.
+func TestAWindowThatCouldNotBeRefreshedIsOpen(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		synctest.Wait()
+		time.Sleep(10 * time.Second)
+		h.failing("OpenWindow", errInjected)
+		a.knock(7000, 8000, 9000)
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 20s")
+	})
+}
+
+func TestWhoHasNeverKnockedIsToldSo(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		since := h.status().Since
+		heard := "no knock of it was heard since " + at(since, "1m0s")
+		h.because(alice, wall.NeverKnocked, unknown, heard)
+		h.client(alice).dial(22)
+		time.Sleep(2 * time.Second)
+		tried := time.Now().Add(hold - 2*time.Second) // when its time to knock was over
+		heard = "no knock of it was heard since " + at(since, "1m2s")
+		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(tried, "1.8s"))
+		h.because(bob, wall.NeverKnocked, unknown, heard)
+		// What was tried later is summed up, and counts all the same.
+		h.client(alice).dial(22)
+		time.Sleep(time.Second)
+		heard = "no knock of it was heard since " + at(since, "1m3s")
+		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(time.Now().Add(hold-time.Second), "800ms"))
+	})
+}
+
+// stranger is one of many.
+func stranger(n int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}) }
+
+func TestWhileManyKnockNotEachIsRemembered(t *testing.T) {
+	telling(t, config(sshDoor(), door("web", 443, 7001)), func(h *teller) {
+		for n := range audit.HistorySize {
+			h.client(stranger(n)).knock(7000)
+			if n%100 == 0 {
+				synctest.Wait()
+			}
+		}
+		synctest.Wait()
+		many := time.Now()
+		time.Sleep(time.Second)
+		heard := "no knock of it was heard since " + at(h.status().Since, "1m1s")
+		h.because(alice, wall.NeverKnocked, unknown, heard+"; at "+at(many, "1s")+" so many came at once that not each is remembered")
+		if got := h.explain(alice.String())[1]; strings.Contains(got.Sentence, "so many") {
+			h.t.Errorf("nobody knocks at web: %s", got.Sentence)
+		}
+		// Who is one of them, and not noted by itself, is known as long as it has time.
+		h.because(stranger(500), wall.Knocking, many, "it has knocked 1 of 3 so far, and has 4s left for the rest")
+	})
+}
+
+// Since when every knock is remembered is known even after more than that.
+func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		h.client(alice).knock(7000, 8000, 9000)
+		synctest.Wait()
+		opened := time.Now()
+		h.client(bob).knock(7000)
+		synctest.Wait()
+		// Each two seconds a source knocks, and six seconds later it is too late.
+		for n := range audit.HistorySize {
+			h.client(stranger(n)).knock(7000)
+			time.Sleep(2 * time.Second)
+		}
+		synctest.Wait()
+		now := time.Now()
+		got := h.explain(bob.String())[0]
+		var first audit.Event
+		for _, e := range h.history.Past() {
+			if e.Kind == audit.Knock || e.Kind == audit.Reset {
+				first = e
+				break
+			}
+		}
+		want := fmt.Sprintf("%s is not let in: no knock of it was heard since %s (%s ago).", bob, first.Time.Format(time.TimeOnly),
+			now.Sub(first.Time).Round(time.Second))
+		if got.Reason != wall.NeverKnocked || got.Sentence != want {
+			h.t.Errorf("%+v, want %s", got, want)
+		}
+		// What became of a window is not driven out by that.
+		over := opened.Add(window)
+		h.because(alice, wall.WindowOver, over, fmt.Sprintf("its window is over since %s (%s ago); it has to knock again",
+			over.Format(time.TimeOnly), now.Sub(over).Round(time.Second)))
+	})
+}
+
+// Guests who connect often can drive out what became of a window, and not the knocks.
+func TestAWindowOfWhichOnlyTheKnocksAreRememberedIsOver(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		h.client(alice).knock(7000, 8000, 9000)
+		synctest.Wait()
+		knocked := time.Now()
+		time.Sleep(window)
+		synctest.Wait()
+		for range audit.HistorySize {
+			h.history.Record(audit.Event{Time: time.Now(), Kind: audit.Accepted, Door: "ssh", Source: single(bob), Count: 1})
+		}
+		h.because(alice, wall.WindowOver, unknown, "the window that it knocked for at "+at(knocked, "30s")+" is over; it has to knock again")
+	})
+}
+
+func TestEachDoorExplainsItselfByTheSourcesThatItKnows(t *testing.T) {
+	wide := door("web", 443, 7001)
+	wide.SourcePrefix = packet.SourcePrefix{IPv4: 24, IPv6: 64}
+	type answer struct {
+		door, source string
+		reason       wall.Why
+		in           bool
+	}
+	telling(t, config(wide, sshDoor()), func(h *teller) {
+		h.client(alice).knock(7001)
+		h.client(alice).knock(7000)
+		six := h.client(netip.MustParseAddr("2001:db8::7"))
+		six.knock(7001, 7000, 8000, 9000)
+		synctest.Wait()
+		for _, tt := range []struct {
+			address string
+			want    []answer
+		}{
+			{"192.0.2.1", []answer{
+				{"web", "192.0.2.0/24", wall.WindowOpen, true}, {"ssh", "192.0.2.1", wall.Knocking, false}}},
+			{"::ffff:192.0.2.1", []answer{
+				{"web", "192.0.2.0/24", wall.WindowOpen, true}, {"ssh", "192.0.2.1", wall.Knocking, false}}},
+			{"192.0.2.77", []answer{ // its neighbour has knocked
+				{"web", "192.0.2.0/24", wall.WindowOpen, true}, {"ssh", "192.0.2.77", wall.NeverKnocked, false}}},
+			{"192.0.2.0/24", []answer{
+				{"web", "192.0.2.0/24", wall.WindowOpen, true}, {"ssh", "192.0.2.0", wall.NeverKnocked, false}}},
+			{"192.0.2.1/32", []answer{
+				{"web", "192.0.2.0/24", wall.WindowOpen, true}, {"ssh", "192.0.2.1", wall.Knocking, false}}},
+			{"2001:db8::7", []answer{
+				{"web", "2001:db8::/64", wall.WindowOpen, true}, {"ssh", "2001:db8::7", wall.WindowOpen, true}}},
+			{"2001:db8::8", []answer{
+				{"web", "2001:db8::/64", wall.WindowOpen, true}, {"ssh", "2001:db8::8", wall.NeverKnocked, false}}},
+			{"2001:db8:0:1::7", []answer{
+				{"web", "2001:db8:0:1::/64", wall.NeverKnocked, false}, {"ssh", "2001:db8:0:1::7", wall.NeverKnocked, false}}},
+		} {
+			var got []answer
+			for _, e := range h.explain(tt.address) {
+				got = append(got, answer{e.Door, e.Source.String(), e.Reason, e.In})
+				if !strings.HasPrefix(e.Sentence, e.Source.String()+" is ") {
+					h.t.Errorf("%s: %s", tt.address, e.Sentence)
+				}
+			}
+			if diff := cmp.Diff(tt.want, got, cmp.AllowUnexported(answer{})); diff != "" {
+				h.t.Errorf("%s (-want +got):\n%s", tt.address, diff)
+			}
+		}
+	})
+}
+
+func TestWhereThereIsNoDoorNothingIsExplained(t *testing.T) {
+	telling(t, config(), func(h *teller) {
+		if got := h.explain("192.0.2.1"); got == nil || len(got) != 0 {
+			h.t.Errorf("explained: %#v", got)
+		}
+	})
+}
+
+func TestWhoCannotComeToADoorIsNotExplained(t *testing.T) {
+	telling(t, config(sshDoor()), func(h *teller) {
+		for _, address := range []string{
+			"", "example.org", "192.0.2", "192.0.2.256", "192.0.2.0/24", "192.0.2.1/33", "2001:db8::/64", "0.0.0.0/0", "fe80::1%eth0",
+			"0.0.0.0", "::", "127.0.0.1", "::1", "::ffff:127.0.0.1", "224.0.0.1", "ff02::1", "255.255.255.255", "192.0.2.1 ", "192.0.2.1,192.0.2.2",
+		} {
+			if got, err := h.wall.Explain(address, h.history.Past); !errors.Is(err, wall.ErrBadSource) || got != nil {
+				h.t.Errorf("%q: %+v, %v", address, got, err)
+			}
+		}
+	})
+}
+
+func TestNothingIsExplainedBeforeTheWallStands(t *testing.T) {
+	w := wall.New(wall.Edges{}, audit.Sinks{})
+	if got, err := w.Explain("192.0.2.1", audit.NewHistory().Past); err == nil || errors.Is(err, wall.ErrBadSource) {
+		t.Errorf("Explain: %+v, %v", got, err)
+	}
+}

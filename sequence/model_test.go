@@ -76,7 +76,7 @@ func (m *model) lapse(a *modelAttempt, now time.Time) (left *modelAttempt, ended
 		if a.complete() {
 			return nil, sequence.NotEnded
 		}
-		return nil, sequence.TooLate
+		return nil, a.public().Reason()
 	}
 	var first *modelKnock
 	for step := range a.steps {
@@ -223,7 +223,11 @@ func (m *model) All(now time.Time) (all []sequence.Attempt) {
 }
 
 func (a *modelAttempt) public() sequence.Attempt {
-	return sequence.Attempt{Door: a.door, Source: a.source, Step: a.taken, Started: a.started}
+	strayed := false
+	for step, k := range a.heard {
+		strayed = strayed || step > a.taken && !k.redialled
+	}
+	return sequence.Attempt{Door: a.door, Source: a.source, Step: a.taken, Started: a.started, Strayed: strayed}
 }
 
 // trial is a Tracker and its model, which hear the same.

@@ -74,6 +74,15 @@ type Attempt struct {
 	Source  packet.Source
 	Step    int // steps taken
 	Started time.Time
+	Strayed bool // a later knock has come than the one that is due
+}
+
+// Reason says why the attempt is over when its time is up.
+func (a Attempt) Reason() Reason {
+	if a.Strayed {
+		return WrongOrder
+	}
+	return TooLate
 }
 
 // Tracker follows the attempts of all sources at all doors. Its memory is
@@ -291,11 +300,12 @@ func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
 	d := &t.doors[a.key.door]
 	taken := int(a.taken)
 	if at-a.started > d.Timeout {
+		reason := t.attempt(i).Reason()
 		t.remove(i)
 		if taken == len(d.Steps) {
 			return NotEnded, 0
 		}
-		return TooLate, taken
+		return reason, taken
 	}
 	heard := t.hearings(i)
 	restart := none // the wrong knock that was also a first one
@@ -387,6 +397,7 @@ func (t *Tracker) attempt(i int32) Attempt {
 		Source:  a.key.sourceOf(),
 		Step:    int(a.taken),
 		Started: t.epoch.Add(a.started),
+		Strayed: a.early&^a.redialled != 0,
 	}
 }
 

@@ -481,6 +481,26 @@ func TestLastKnockAgainDoesNotCountForALaterAttempt(t *testing.T) {
 	}
 }
 
+// Who has knocked out of turn did not fail by being slow, though nothing came after
+// that would have shown it before the time was up.
+func TestAnAttemptThatHasStrayedEndsByItsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+		c.knock(7000, 9000)
+		time.Sleep(timeout + 1)
+		expect(t, "the next knock", c.knock(7000), after(sequence.WrongOrder, 1, advanced(1)))
+		expect(t, "a redialled one is nothing else", c.knock(7000), nothing(1))
+		time.Sleep(timeout + 1)
+		expect(t, "the next knock", c.knock(9000), after(sequence.TooLate, 1, early(0)))
+		time.Sleep(timeout + 1)
+		var reasons []sequence.Reason
+		c.Expire(time.Now(), func(a sequence.Attempt) { reasons = append(reasons, a.Reason()) })
+		if !slices.Equal(reasons, []sequence.Reason{sequence.WrongOrder}) {
+			t.Errorf("ended: %v", reasons)
+		}
+	})
+}
+
 // Once complete, an attempt is only remembered so that it is known when it is
 // retransmitted: it never ends too late.
 func TestCompleteAttemptNeverEndsTooLate(t *testing.T) {
@@ -718,7 +738,7 @@ func TestATrackerThatInheritsGoesOnAtTheDoorsThatAreTheSame(t *testing.T) {
 		}
 		want := []sequence.Attempt{
 			{Door: 1, Source: single(bob), Step: 2, Started: begun},
-			{Door: 1, Source: single(alice), Step: 1, Started: begun},
+			{Door: 1, Source: single(alice), Step: 1, Started: begun, Strayed: true},
 		}
 		if diff := cmp.Diff(want, slices.Collect(tracker.All(time.Now())), compareSources); diff != "" {
 			t.Errorf("under way (-want +got):\n%s", diff)

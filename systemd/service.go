@@ -3,6 +3,7 @@ package systemd
 import (
 	"context"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -12,14 +13,19 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
+// Supervised reports whether systemd wants to hear how the daemon is, as it does of
+// a service.
+func Supervised() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
+
 // Service tells systemd how the daemon is (sd_notify(3)). That nobody hears it is
 // no error.
 type Service struct {
 	status func() string
 	stir   chan struct{} // the status may have changed
 
-	mu   sync.Mutex
-	told string // the status that systemd knows
+	mu       sync.Mutex
+	told     string // the status that systemd knows
+	stopping bool   // and nothing else is told any more
 }
 
 // NewService returns a Service that describes the daemon, in a line, by what
@@ -40,12 +46,20 @@ func (s *Service) Reloading() {
 }
 
 // Stopping tells that the daemon is on its way out.
-func (s *Service) Stopping() { s.notify(daemon.SdNotifyStopping) }
+func (s *Service) Stopping() {
+	s.notify(daemon.SdNotifyStopping)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopping = true
+}
 
 // notify tells systemd of a change, and of the status, if that has changed.
 func (s *Service) notify(change string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.stopping {
+		return
+	}
 	if status := s.status(); status != s.told {
 		s.told = status
 		if change != "" {

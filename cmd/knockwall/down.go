@@ -34,17 +34,20 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 	}
 	path := controlFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		// To ask at a socket that is systemd's is to start the daemon. So the kernel is
-		// asked first whether one runs, by who may.
 		kernel, notAllowed := ruleset.OpenKernel()
 		if notAllowed == nil {
 			defer kernel.Close()
-			if done, err := removeTables(c.OutOrStdout(), kernel); err != nil {
-				return err
-			} else if done && listenedAt(*path) {
+		}
+		// To ask at a socket that is systemd's is to start the daemon. So the kernel is
+		// asked first whether one runs, by who may; unless a socket is named, whose
+		// daemon may guard another network than this one.
+		if notAllowed == nil && !c.Flags().Changed("control") {
+			done, err := removeTables(c.OutOrStdout(), kernel)
+			switch {
+			case done && listenedAt(*path):
 				return stopListening(c.OutOrStdout(), socketUnit)
-			} else if done {
-				return nil
+			case done, err != nil:
+				return err
 			}
 		}
 		lowered, err := control.NewClient(*path).Down(c.Context())
@@ -52,6 +55,9 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 		case errors.Is(err, control.ErrNoDaemon) && notAllowed != nil:
 			return notAllowed
 		case errors.Is(err, control.ErrNoDaemon):
+			if done, err := removeTables(c.OutOrStdout(), kernel); done || err != nil {
+				return err
+			}
 			return fmt.Errorf("a daemon minds the wall, and does not listen at %s: name its socket with --control, or end it", *path)
 		case err != nil:
 			return err

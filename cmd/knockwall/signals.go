@@ -23,7 +23,7 @@ func untilSignal(ctx context.Context) (_ context.Context, hangups <-chan os.Sign
 	heard := make(chan os.Signal, 1)
 	stops := []os.Signal{unix.SIGTERM, unix.SIGINT}
 	switch {
-	case systemd.InJournal():
+	case systemd.Supervised():
 		signal.Notify(heard, unix.SIGHUP)
 	case !signal.Ignored(unix.SIGHUP): // by nohup
 		stops = append(stops, unix.SIGHUP)

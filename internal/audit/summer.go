@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -47,7 +48,7 @@ func NewSummer(sink Sink) *Summer {
 	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, accepted: map[string]int{}}
 }
 
-var summed = []Kind{Knock, Reset, Refused, Accepted}
+var summed = []Kind{Reset, Knock, Refused, Accepted}
 
 // Record takes an event.
 func (s *Summer) Record(e Event) {
@@ -93,6 +94,14 @@ func (s *Summer) sum(e Event) {
 	others.Count += e.Count
 }
 
+// Settle passes on what was counted of a source at a door, for who wants to know
+// now.
+func (s *Summer) Settle(door string, source packet.Source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.settle(door, source)
+}
+
 // settle passes on what was counted of a source at a door, in the order it
 // happened.
 func (s *Summer) settle(door string, source packet.Source) {
@@ -110,7 +119,10 @@ func (s *Summer) settle(door string, source packet.Source) {
 	}
 }
 
-func byTime(a, b *Event) int { return a.Time.Compare(b.Time) }
+// byTime orders what happened at once as one packet causes it.
+func byTime(a, b *Event) int {
+	return cmp.Or(a.Time.Compare(b.Time), slices.Index(summed, a.Kind)-slices.Index(summed, b.Kind))
+}
 
 // pass passes on what was counted since the last time.
 func (s *Summer) pass(e *Event) {

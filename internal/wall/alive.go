@@ -24,10 +24,15 @@ type pulses struct {
 // a whole. It is to be called by one goroutine.
 func (w *Wall) Alive() error {
 	w.mu.Lock()
-	s, kept := w.sockets, w.kept
+	s, kept, healing := w.sockets, w.kept, w.healing
 	w.mu.Unlock()
 	if s == nil || kept.IsZero() {
 		return nil // it does not stand yet
+	}
+	if healing {
+		// Who is killed now takes the windows with it. This ends by itself.
+		w.pulses = pulses{}
+		return nil
 	}
 	earlier := w.pulses
 	w.pulses = pulses{s, s.log.Pulse(), s.admitted.Pulse(), s.strangers.Pulse()}

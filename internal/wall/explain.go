@@ -57,19 +57,27 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	if prefix.IsValid() && !slices.ContainsFunc(f.config.Doors, func(d ruleset.Door) bool { return d.SourcePrefix.Of(addr).Prefix == prefix }) {
 		return nil, &request{ErrBadSource, fmt.Sprintf("no door takes %s for one source: name one address of it", address)}
 	}
-	w.trail.Flush() // so that what was summed up is remembered, too
+	for _, d := range f.config.Doors { // so that what was summed up is remembered, too
+		w.trail.Settle(d.Name, d.SourcePrefix.Of(addr))
+		w.trail.Settle(d.Name, packet.Source{})
+	}
 	past := remembered()
+	since := knocksSince(past)
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if since.Before(w.since) {
+		since = w.since
+	}
 	all := []Explanation{}
 	for i := range w.front.config.Doors {
-		all = append(all, w.explain(i, addr, past))
+		all = append(all, w.explain(i, addr, past, since))
 	}
 	return all, nil
 }
 
-// explain explains one door. It is called with mu held.
-func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event) Explanation {
+// explain explains one door. It is called with mu held. Since tells since when all
+// knocks are remembered.
+func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time.Time) Explanation {
 	f := w.front
 	d := &f.config.Doors[door]
 	source := d.SourcePrefix.Of(addr)
@@ -101,9 +109,9 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event) Explanatio
 	s := account(past, d.Name, source)
 	last := s.last
 	if known && !last.Time.After(late) { // and that it is too late is not told yet
-		last = audit.Event{Time: late, Kind: audit.Reset, Step: attempt.Step, Steps: len(d.Sequence), Reason: string(TooLate)}
+		last = audit.Event{Time: late, Kind: audit.Reset, Step: attempt.Step, Steps: len(d.Sequence), Reason: attempt.Reason().String()}
 	}
-	if last.Kind == audit.Reset && !s.wrong.Time.IsZero() && s.wrong.Time.Equal(s.knock.Time) {
+	if last.Kind == audit.Reset && s.wrong.Kind != "" {
 		last = s.wrong // with a knock that was taken for the first of an attempt, and then none came
 	}
 	switch {
@@ -120,10 +128,6 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event) Explanatio
 		return out(WindowOver, time.Time{}, "its window is over; it has to knock again")
 	case last.Kind == audit.Closed:
 		return out(WindowClosed, last.Time, "its window was closed at %s: %s", when(last.Time, now), last.Reason)
-	case last.Kind == audit.Reset && last.Reason == string(TooLate) && last.Step == 0:
-		// What has come were later knocks, which waited for the first in vain.
-		return out(WrongOrder, last.Time, "it knocked in the wrong order: the first of its %d knocks had not come by %s",
-			last.Steps, when(last.Time, now))
 	case last.Kind == audit.Reset && last.Reason == string(TooLate):
 		return out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s",
 			when(last.Time, now), last.Step, last.Steps, d.SequenceTimeout)
@@ -139,7 +143,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event) Explanatio
 		return out(Forgotten, last.Time, "it knocked %d of %d until %s, and was forgotten, as more than max_sources (%d) knock at once",
 			last.Step, last.Steps, when(last.Time, now), f.config.Wall.MaxSources)
 	}
-	sentence := fmt.Sprintf("no knock of it was heard since %s", when(w.rememberedSince(past), now))
+	sentence := fmt.Sprintf("no knock of it was heard since %s", when(since, now))
 	if s.tried.Count > 0 {
 		sentence += fmt.Sprintf("; it tried to connect, the last time at %s", when(s.tried.Time, now))
 	}
@@ -152,8 +156,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event) Explanatio
 // story is what is remembered of a source at a door.
 type story struct {
 	last       audit.Event // what became of it
-	knock      audit.Event // the last one
-	wrong      audit.Event // when it knocked in the wrong order last
+	wrong      audit.Event // the end of an attempt by the last knock
 	tried      audit.Event // when it was refused last
 	overlooked time.Time   // when so many came that not each of them was noted
 }
@@ -174,22 +177,33 @@ func account(past []audit.Event, door string, source packet.Source) (s story) {
 			s.tried = e
 			continue
 		case e.Kind == audit.Knock:
-			s.knock = e
-		case e.Kind == audit.Reset && e.Reason == string(WrongOrder):
-			s.wrong = e
+			s.wrong = audit.Event{}
+			if s.last.Kind == audit.Reset && s.last.Time.Equal(e.Time) {
+				s.wrong = s.last
+			}
 		}
 		s.last = e
 	}
 	return s
 }
 
-// rememberedSince returns since when every knock is remembered.
-func (w *Wall) rememberedSince(past []audit.Event) time.Time {
-	knocks := slices.DeleteFunc(slices.Clone(past), func(e audit.Event) bool { return e.Kind != audit.Knock && e.Kind != audit.Reset })
-	if len(knocks) < audit.HistorySize {
-		return w.since
+// knocksSince returns since when all knocks are in the past that is remembered, or
+// a time before all if that is since the beginning.
+func knocksSince(past []audit.Event) (since time.Time) {
+	n := 0
+	for _, e := range past {
+		if e.Kind != audit.Knock && e.Kind != audit.Reset {
+			continue
+		}
+		if n == 0 {
+			since = e.Time
+		}
+		n++
 	}
-	return knocks[0].Time
+	if n < audit.HistorySize {
+		return time.Time{}
+	}
+	return since
 }
 
 func contains(prefixes []netip.Prefix, addr netip.Addr) bool {

@@ -232,7 +232,7 @@ func TestWhoNeverSendsTheFirstKnockIsToldSo(t *testing.T) {
 		h.because(alice, wall.Knocking, late.Add(-5*time.Second), "it has knocked 0 of 3 so far, and has 0s left for the rest")
 		time.Sleep(100 * time.Millisecond)
 		h.because(alice, wall.WrongOrder, late,
-			"it knocked in the wrong order: the first of its 3 knocks had not come by "+at(late, "100ms"))
+			"it knocked in the wrong order at "+at(late, "100ms")+", after 0 of 3 right knocks")
 	})
 }
 

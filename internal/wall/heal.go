@@ -52,6 +52,8 @@ func (w *Wall) mend() bool {
 // whether it could. It is called with change held.
 func (w *Wall) restore(by string) bool {
 	began := time.Now()
+	w.setHealing(true)
+	defer w.setHealing(false)
 	windows := w.noted()
 	err := w.edges.Kernel.Restore(w.table, windows)
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
@@ -88,6 +90,15 @@ func (w *Wall) restore(by string) bool {
 	w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Reason: fmt.Sprintf(
 		"the wall was changed by %s and is put back, windows open: %d", by, len(windows))})
 	return true
+}
+
+// setHealing notes that the wall is being put back, for which who knocks, and the
+// keeper, may have to wait.
+func (w *Wall) setHealing(healing bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.healing = healing
+	w.kept = time.Now()
 }
 
 // mayEnter reports whether a source need not knock at a port now, as it has a

@@ -27,6 +27,9 @@ const (
 func (w *Wall) keep(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	w.mu.Lock()
+	w.kept = time.Now()
+	w.mu.Unlock()
 	for {
 		select {
 		case <-ctx.Done():
@@ -42,7 +45,7 @@ func (w *Wall) keep(ctx context.Context) {
 			}
 		}
 		w.mu.Lock()
-		w.kept = now
+		w.kept = time.Now()
 		w.mu.Unlock()
 		timer.Reset(next.Sub(now))
 	}
@@ -110,7 +113,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	return s.hold.Next()
 }
 
-// forget ends the attempts that are too late.
+// forget ends the attempts whose time is up.
 func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 	var events []audit.Event
 	defer func() { w.record(events) }()
@@ -122,7 +125,7 @@ func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 		d := &f.config.Doors[a.Door]
 		events = append(events, audit.Event{
 			Time: now, Kind: audit.Reset, Door: d.Name, Source: a.Source,
-			Step: a.Step, Steps: len(d.Sequence), Reason: sequence.TooLate.String(),
+			Step: a.Step, Steps: len(d.Sequence), Reason: a.Reason().String(),
 		})
 	})
 	return now.Add(forgetInterval), f.tracker.Len() > 0

@@ -102,13 +102,15 @@ func (w *Wall) spend(door string, source packet.Source) {
 	}
 	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Reason: "max_connections is reached"}
 	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
-	if err != nil {
+	switch {
+	case err != nil:
 		e.Reason, e.Failed = err.Error(), true
-	} else if !closed {
+	case !closed:
 		return
+	default:
+		w.mu.Lock()
+		f.tallies[i].closed++
+		w.mu.Unlock()
 	}
-	w.mu.Lock()
-	f.tallies[i].closed++
-	w.mu.Unlock()
 	w.trail.Record(e)
 }

@@ -283,3 +283,24 @@ func TestBriefCountsDoorsAndOpenWindows(t *testing.T) {
 		brief(h, "other rules", 1, 0)
 	})
 }
+
+// Who knocks has to wait while the wall is being put back. To kill the daemon then
+// would be to lose the windows that it is put back with.
+func TestAWallThatIsBeingPutBackIsAlive(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		h.failing("Restore", errInjected)
+		h.flush("knockwall")
+		h.knocked(alice, 7000, 8000, 9000)
+		h.knocked(bob, 7000)
+		for ended := false; !ended; {
+			select {
+			case <-h.ended: // after a minute, by itself
+				ended = true
+			default:
+				h.alive("while it is put back")
+				time.Sleep(watchdog)
+			}
+		}
+		h.stop()
+	})
+}

@@ -28,6 +28,8 @@ const (
 	systemdPath  = "/usr/lib/systemd/systemd"
 	machinePath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	machineUnits = "/etc/systemd/system/"
+	// atOnce lets programs with the race detector end without a second's wait.
+	atOnce = "GORACE=atexit_sleep_ms=0"
 )
 
 // machine is a server with a systemd of its own as its first process. It has the
@@ -43,6 +45,13 @@ type machine struct {
 // newMachine boots a machine.
 func (l *lab) newMachine() *machine {
 	l.t.Helper()
+	return l.newMachineWith("")
+}
+
+// newMachineWith boots a machine that has the files in a folder from the start, if
+// one is named.
+func (l *lab) newMachineWith(files string) *machine {
+	l.t.Helper()
 	needsRoot(l.t, "a machine has cgroups")
 	needs(l.t, "nsenter")
 	lower := os.Getenv(machineRootVariable)
@@ -55,7 +64,7 @@ func (l *lab) newMachine() *machine {
 	group := newCgroup(l.t)
 	m := &machine{t: l.t, console: &output{}, exited: make(chan struct{})}
 	pty, tty := newTerminal(l.t)
-	m.cmd = exec.Command("/proc/self/exe", lower, folder, tty.Name())
+	m.cmd = exec.Command("/proc/self/exe", lower, folder, tty.Name(), files)
 	m.cmd.Env = []string{machineVariable + "=1"}
 	m.cmd.Stdout, m.cmd.Stderr = tty, tty
 	m.cmd.SysProcAttr = &unix.SysProcAttr{
@@ -83,12 +92,7 @@ func (l *lab) newMachine() *machine {
 			journal, err := m.tell("journalctl", "--no-pager", "--lines=200")
 			l.t.Logf("the machine's console:\n%s\nits journal (%v):\n%s", tail(m.console.String(), 4000), err, tail(journal, 16000))
 		}
-		m.cmd.Process.Kill()
-		select {
-		case <-m.exited:
-		case <-time.After(deadline):
-			l.t.Error("the machine was killed and does not end")
-		}
+		m.end()
 	})
 	eventually(l.t, "the machine has booted", func() bool {
 		select {
@@ -108,6 +112,17 @@ func (l *lab) newMachine() *machine {
 		return state == "running\n" || state == "degraded\n"
 	})
 	return m
+}
+
+// end switches the machine off, if it is not yet.
+func (m *machine) end() {
+	m.t.Helper()
+	m.cmd.Process.Kill()
+	select {
+	case <-m.exited:
+	case <-time.After(deadline):
+		m.t.Error("the machine was killed and does not end")
+	}
 }
 
 // newTerminal makes a terminal, as systemd reports what fails early on no console
@@ -171,6 +186,11 @@ func newCgroup(t testing.TB) *os.File {
 // tell runs a command in the machine, as root, with a clean environment and in
 // none of its units, and returns its stdout; its stderr is in the error.
 func (m *machine) tell(name string, args ...string) (string, error) {
+	return m.tellWithin(deadline, name, args...)
+}
+
+// tellWithin is tell for what may take longer than most.
+func (m *machine) tellWithin(patience time.Duration, name string, args ...string) (string, error) {
 	select {
 	case <-m.exited: // and its number may be somebody else's
 		return "", fmt.Errorf("the machine ended: %v", m.cmd.ProcessState)
@@ -179,16 +199,16 @@ func (m *machine) tell(name string, args ...string) (string, error) {
 	// The bound is set inside, as nsenter must not end before its child: that would
 	// become a child of these tests, and no process namespace ends before all its
 	// dead have been waited for.
-	enter := []string{"--target", strconv.Itoa(m.cmd.Process.Pid), "--all", "--", "timeout", "--signal=KILL", fmt.Sprint(deadline.Seconds()), name}
+	enter := []string{"--target", strconv.Itoa(m.cmd.Process.Pid), "--all", "--", "timeout", "--signal=KILL", fmt.Sprint(patience.Seconds()), name}
 	cmd := exec.Command("nsenter", append(enter, args...)...)
-	cmd.Env = []string{machinePath, "HOME=/root", "LANG=C.UTF-8"}
+	cmd.Env = []string{machinePath, "HOME=/root", "LANG=C.UTF-8", atOnce}
 	cmd.WaitDelay = short // for what the command has left running
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
 	err := cmd.Run()
-	if err != nil && time.Since(began) >= deadline {
-		err = fmt.Errorf("not done after %s: %w", deadline, err)
+	if err != nil && time.Since(began) >= patience {
+		err = fmt.Errorf("not done after %s: %w", patience, err)
 	}
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, stderr.String())
@@ -215,38 +235,42 @@ func (m *machine) outside(path string) string {
 // write makes a file of the machine, root's.
 func (m *machine) write(path, text string, mode os.FileMode) {
 	m.t.Helper()
-	path = m.outside(path)
-	must(m.t, os.MkdirAll(filepath.Dir(path), 0o755))
-	must(m.t, os.WriteFile(path, []byte(text), mode))
-	must(m.t, os.Chmod(path, mode)) // whatever the umask
+	writeFile(m.t, m.outside(path), text, mode)
+}
+
+// writeFile makes a file, and the folders that it is in.
+func writeFile(t testing.TB, path, text string, mode os.FileMode) {
+	t.Helper()
+	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	must(t, os.WriteFile(path, []byte(text), mode))
+	must(t, os.Chmod(path, mode)) // whatever the umask
+}
+
+// packaged makes the files of the package below a folder.
+func packaged(t testing.TB, root string) {
+	t.Helper()
+	for from, to := range map[string]string{
+		os.Getenv(binaryVariable):      "/usr/bin/knockwall",
+		"../systemd/knockwall.service": "/usr/lib/systemd/system/knockwall.service",
+		"../systemd/knockwall.socket":  "/usr/lib/systemd/system/knockwall.socket",
+		"../systemd/sysusers.conf":     "/usr/lib/sysusers.d/knockwall.conf",
+		"../systemd/knockwall.catalog": "/usr/lib/systemd/catalog/knockwall.catalog",
+	} {
+		b, err := os.ReadFile(from)
+		must(t, err)
+		mode := os.FileMode(0o644)
+		if to == "/usr/bin/knockwall" {
+			mode = 0o755
+		}
+		writeFile(t, root+to, string(b), mode)
+	}
 }
 
 // install does what the package does: knockwall is there and is not started.
 func (m *machine) install() {
 	m.t.Helper()
-	files := map[string]string{
-		os.Getenv(binaryVariable):      "/usr/bin/knockwall",
-		"../systemd/knockwall.service": "/usr/lib/systemd/system/knockwall.service",
-		"../systemd/knockwall.socket":  "/usr/lib/systemd/system/knockwall.socket",
-		"../systemd/sysusers.conf":     "/usr/lib/sysusers.d/knockwall.conf",
-	}
-	catalogs, err := filepath.Glob("../systemd/*.catalog")
-	must(m.t, err)
-	for _, c := range catalogs {
-		files[c] = "/usr/lib/systemd/catalog/" + filepath.Base(c)
-	}
-	for from, to := range files {
-		b, err := os.ReadFile(from)
-		must(m.t, err)
-		mode := os.FileMode(0o644)
-		if to == "/usr/bin/knockwall" {
-			mode = 0o755
-		}
-		m.write(to, string(b), mode)
-	}
-	if len(catalogs) > 0 {
-		m.does("journalctl", "--update-catalog")
-	}
+	packaged(m.t, m.outside(""))
+	m.does("journalctl", "--update-catalog")
 	m.does("systemd-sysusers", "/usr/lib/sysusers.d/knockwall.conf")
 	m.does("install", "--directory", "--owner=root", "--group=knockwall", "--mode=0750", "/etc/knockwall.d")
 	m.does("systemctl", "daemon-reload")

@@ -12,8 +12,9 @@ import (
 )
 
 // becomeMachine makes this process, which is the first one of its namespaces,
-// systemd on an overlay of the lower root filesystem.
-func becomeMachine(lower, folder, console string) error {
+// systemd on an overlay of the lower root filesystem. The files are added to what
+// is there, if there is a folder of them.
+func becomeMachine(lower, folder, console, files string) error {
 	unix.Umask(0o022) // what is made here is for all of the machine's users
 	root := filepath.Join(folder, "root")
 	if err := mountMachine(lower, folder, root, console); err != nil {
@@ -21,6 +22,11 @@ func becomeMachine(lower, folder, console string) error {
 	}
 	if err := furnish(root); err != nil {
 		return err
+	}
+	if files != "" {
+		if err := os.CopyFS(root, os.DirFS(files)); err != nil {
+			return err
+		}
 	}
 	if err := errors.Join(unix.Chdir(root), unix.PivotRoot(".", ".")); err != nil {
 		return fmt.Errorf("changing the root: %w", err)
@@ -92,6 +98,8 @@ func furnish(root string) error {
 		"/etc/systemd", // what is configured, and which units are enabled
 		"/etc/fstab", "/etc/machine-id", "/etc/hostname",
 		"/var/log/journal",
+		"/usr/sbin/policy-rc.d", // by which containers forbid packages to start their services
+		"/etc/.updated",         // so that systemd-sysusers has something to do at boot
 	} {
 		if err := os.RemoveAll(root + path); err != nil {
 			return err
@@ -105,6 +113,7 @@ func furnish(root string) error {
 	for path, text := range map[string]string{
 		"/etc/machine-id":               hex.EncodeToString(id) + "\n",
 		"/etc/hostname":                 "machine\n",
+		"/etc/systemd/system.conf":      "[Manager]\nDefaultEnvironment=" + atOnce + "\n",
 		machineUnits + "machine.target": "[Unit]\nRequires=basic.target\nAfter=basic.target\nAllowIsolate=yes\n",
 	} {
 		if err := os.WriteFile(root+path, []byte(text), 0o644); err != nil {

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(machineVariable) != "" {
 		// It returns only if it fails.
-		fmt.Fprintf(os.Stderr, "machine: %v\n", becomeMachine(os.Args[1], os.Args[2], os.Args[3]))
+		fmt.Fprintf(os.Stderr, "machine: %v\n", becomeMachine(os.Args[1], os.Args[2], os.Args[3], os.Args[4]))
 		os.Exit(1)
 	}
 	if netlab.Inside() {

@@ -1,36 +1,242 @@
 package integration
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
-	"time"
 )
+
+// ruleFile is that of a machine.
+const ruleFile = "/etc/knockwall.d/rules.hcl"
+
+// rounds is how often what might succeed by chance is done.
+func rounds() int {
+	if testing.Short() {
+		return 1
+	}
+	return 3
+}
+
+// newPackaged boots a machine with the package, which has rules and is not
+// started. Somebody answers on port 22.
+func (l *lab) newPackaged(rules string) *machine {
+	l.t.Helper()
+	l.serve(22)
+	m := l.newMachine()
+	m.install()
+	m.rules(rules)
+	return m
+}
+
+// rules writes the machine's rule file.
+func (m *machine) rules(text string) {
+	m.t.Helper()
+	m.write(ruleFile, text, 0o644)
+}
+
+// configure adds to the service's unit.
+func (m *machine) configure(service string) {
+	m.t.Helper()
+	m.write(machineUnits+"knockwall.service.d/test.conf", "[Service]\n"+service+"\n", 0o644)
+	m.does("systemctl", "daemon-reload")
+}
+
+// property is what systemd knows of the service.
+func (m *machine) property(name string) string {
+	m.t.Helper()
+	return strings.TrimSpace(m.does("systemctl", "show", "--value", "--property", name, "knockwall.service"))
+}
+
+// states are those of the socket and of the service. It is no error if they are
+// not active.
+func (m *machine) states() string {
+	m.t.Helper()
+	states, _ := m.tell("systemctl", "is-active", "knockwall.socket", "knockwall.service")
+	return strings.Join(strings.Fields(states), " ")
+}
+
+// addUsers makes a user who is in the daemon's group, and one who is not.
+func (m *machine) addUsers() {
+	m.t.Helper()
+	m.does("systemd-sysusers", "--inline", "u member - -", "m member knockwall", "u other - -")
+}
+
+// tellAs is tell, not as root.
+func (m *machine) tellAs(user, name string, args ...string) (string, error) {
+	m.t.Helper()
+	return m.tell("setpriv", append([]string{"--reuid=" + user, "--regid=" + user, "--init-groups", name}, args...)...)
+}
+
+// checkGuards fails the test if strangers get in, or who knocks does not; the n-th
+// is the stranger, and the next one knocks.
+func (l *lab) checkGuards(when string, n int) {
+	l.t.Helper()
+	l.checkStrangers(when, n)
+	for _, server := range []netip.Addr{server4, server6} {
+		l.enter(nth(n+1, server), server)
+	}
+	l.checkStrangers(when+", and a guest is in,", n)
+}
+
+// checkStrangers fails the test if a stranger, the n-th, gets in.
+func (l *lab) checkStrangers(when string, n int) {
+	l.t.Helper()
+	for _, server := range []netip.Addr{server4, server6} {
+		if l.admits(nth(n, server), server, 22) {
+			l.t.Errorf("%s a stranger gets in to %s", when, server)
+		}
+	}
+}
 
 // Under a real systemd, with the units and the user that the package has, the
 // wall stands when the service is started, and opens to those who knock.
 func TestUnitsUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
-	began := time.Now()
-	m := l.newMachine()
-	t.Logf("the machine booted in %s", time.Since(began))
-	m.install()
-	l.serve(22)
+	m := l.newPackaged(survivalRules("", "10m"))
 	if !l.letsIn(client4, server4, 22) {
 		t.Fatal("strangers are refused before there is a wall")
 	}
-	m.write("/etc/knockwall.d/ssh.hcl", survivalRules("", "10m"), 0o644)
 	m.does("systemctl", "start", "knockwall.service")
-	for _, server := range []netip.Addr{server4, server6} {
-		if l.admits(nth(1, server), server, 22) {
-			t.Errorf("%s: a stranger gets in", server)
+	l.checkGuards("when it is started", 1)
+	if states := m.states(); states != "active active" {
+		t.Errorf("socket and service are %s", states)
+	}
+}
+
+// With nothing but the socket there, who asks starts the daemon, if it is who may.
+func TestColdSocketUnderSystemd(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	m := l.newPackaged(survivalRules("", "10m"))
+	m.addUsers()
+	m.does("systemctl", "start", "knockwall.socket")
+	socket := m.does("stat", "--format=%U:%G %a", "/run/knockwall/control.sock")
+	if want := "knockwall:knockwall 660\n"; socket != want {
+		t.Errorf("the control socket is %q, want %q", socket, want)
+	}
+	const cold = "active inactive"
+	_, err := m.tellAs("other", "knockwall", "status")
+	if err == nil || !strings.Contains(err.Error(), "is not yours to use: try it with sudo, or join the group that owns it") {
+		t.Errorf("who is not in the group is told: %v", err)
+	}
+	if states := m.states(); states != cold || !l.letsIn(client4, server4, 22) {
+		t.Errorf("who may not ask changes something: socket and service are %s", states)
+	}
+	for i, user := range []string{"member", "root"} {
+		m.does("systemctl", "stop", "knockwall.service")
+		if states := m.states(); states != cold {
+			t.Fatalf("before %s asks, socket and service are %s", user, states)
 		}
-		l.enter(nth(2, server), server)
-		if l.admits(nth(1, server), server, 22) {
-			t.Errorf("%s: a stranger gets in after a guest", server)
+		out, err := m.tellAs(user, "knockwall", "status")
+		if err != nil || !strings.HasPrefix(out, "The wall (table inet knockwall) has stood") {
+			t.Errorf("%s is answered %q: %v", user, out, err)
+		}
+		if states := m.states(); states != "active active" {
+			t.Errorf("after %s has asked, socket and service are %s", user, states)
+		}
+		l.checkGuards(fmt.Sprintf("after %s has asked", user), 10*i+1)
+	}
+}
+
+// down takes the wall down for good: no question puts it up again.
+func TestDownUnderSystemd(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	m := l.newPackaged(survivalRules("", "10m"))
+	m.addUsers()
+	bare := func(when string) {
+		t.Helper()
+		if tables := l.nft("list", "tables"); strings.TrimSpace(tables) != "" || !l.letsIn(client4, server4, 22) {
+			t.Errorf("%s the wall is not down: %s", when, tables)
 		}
 	}
-	if state := m.does("systemctl", "is-active", "knockwall.service"); state != "active\n" {
-		t.Errorf("the service is %q", state)
+	down := func(when string, words ...string) {
+		t.Helper()
+		out := m.does("knockwall", "down")
+		for _, w := range words {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s down does not say %q: %s", when, w, out)
+			}
+		}
+		bare(when)
+		if out, err := m.tell("knockwall", "status"); err == nil || !strings.Contains(err.Error(), "no knockwall listens") {
+			t.Errorf("%s and down, status is answered %q: %v", when, out, err)
+		}
+		if states := m.states(); strings.Contains(strings.ReplaceAll(states, "inactive", ""), "active") {
+			t.Errorf("%s and down, socket and service are %s", when, states)
+		}
+		bare(when + " and after a question")
 	}
+	start := func() {
+		t.Helper()
+		m.does("systemctl", "start", "knockwall.service")
+		if l.admits(nth(1, server4), server4, 22) {
+			t.Error("after a start strangers get in")
+		}
+	}
+
+	start()
+	down("with a daemon", "The wall is down, and the daemon has ended", "knockwall.socket is stopped, too")
+
+	start()
+	m.does("systemctl", "stop", "knockwall.service")
+	if l.admits(nth(1, server4), server4, 22) {
+		t.Error("the service is stopped, and strangers get in")
+	}
+	cursor := m.cursor()
+	down("with no daemon", "is removed; no daemon minded it", "knockwall.socket is stopped, too")
+	if entries := m.does("journalctl", "--after-cursor="+cursor, "--quiet", "--unit=knockwall.service"); entries != "" {
+		t.Errorf("down has started a daemon where there was none: %s", entries)
+	}
+
+	start()
+	out, err := m.tellAs("member", "knockwall", "down")
+	if err != nil || !strings.Contains(out, "sudo systemctl stop knockwall.socket") {
+		t.Errorf("who is in the group types down and is told %q: %v", out, err)
+	}
+	bare("who is in the group has typed down and")
+	eventually(t, "the service has ended, and the socket has not", func() bool { return m.states() == "active inactive" })
+}
+
+// Rules on trial do not outlive the daemon: the next one goes on with the former.
+func TestTrialAndRestartUnderSystemd(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(23)
+	m := l.newPackaged(survivalRules("", "10m"))
+	m.does("systemctl", "start", "knockwall.service")
+	m.rules(survivalRules("", "10m") + telnetDoor)
+	m.does("knockwall", "reload", "--confirm", "1m")
+	if l.admits(nth(1, server4), server4, 23) {
+		t.Error("the rules on trial are not in force")
+	}
+	m.does("systemctl", "restart", "knockwall.service")
+	if !l.letsIn(nth(1, server4), server4, 23) {
+		t.Error("after a restart the rules that nobody has confirmed are in force")
+	}
+	l.checkGuards("after a restart in a trial", 1)
+	if out := m.does("journalctl", "--unit=knockwall", "--priority=warning", "--output=cat"); !strings.Contains(out, "were on trial and not confirmed") {
+		t.Errorf("the journal does not warn of that: %s", out)
+	}
+	m.does("systemctl", "reload", "knockwall.service")
+	if l.admits(nth(1, server4), server4, 23) {
+		t.Error("after a reload the new rules are not in force")
+	}
+}
+
+const telnetDoor = `
+door "telnet" {
+  ports    = [23]
+  sequence = [5227, 911, 30411]
+}`
+
+// settled waits until the service is active, which it is not while it is started or
+// reloaded.
+func (m *machine) settled() {
+	m.t.Helper()
+	eventually(m.t, "the service is active and runs", func() bool {
+		return m.property("ActiveState") == "active" && m.property("SubState") == "running"
+	})
 }

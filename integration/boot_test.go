@@ -1,0 +1,55 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// At boot the wall stands before any network is configured.
+func TestBootOrderUnderSystemd(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	needs(t, "nft")
+	files := filepath.Join(l.folder, "files")
+	packaged(t, files)
+	writeFile(t, files+ruleFile, survivalRules("", "10m"), 0o644)
+	enable := needs(t, "systemctl")
+	must(t, runQuietly(enable, "--root="+files, "enable", "knockwall.service"))
+	for _, link := range []string{"multi-user.target.wants/knockwall.service", "sockets.target.wants/knockwall.socket"} {
+		if _, err := os.Readlink(files + machineUnits + link); err != nil {
+			t.Errorf("what is enabled: %v", err)
+		}
+	}
+	// What stands for the programs that configure networks: see systemd.special(7).
+	writeFile(t, files+machineUnits+"probe.service", `[Unit]
+DefaultDependencies=no
+After=local-fs.target network-pre.target
+Wants=network-pre.target
+Before=network.target
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/bin/sh -c 'nft list tables >/run/probe'
+`, 0o644)
+	writeFile(t, files+machineUnits+"machine.target.d/boot.conf", "[Unit]\nWants=multi-user.target network.target probe.service\nAfter=multi-user.target\n", 0o644)
+	l.serve(22)
+	for n := range rounds() {
+		m := l.newMachineWith(files)
+		probe, err := os.ReadFile(m.outside("/run/probe"))
+		must(t, err)
+		if string(probe) != "table inet knockwall\n" {
+			t.Errorf("boot %d: when networks are configured, the tables are %q", n, probe)
+		}
+		if states := m.states(); states != "active active" {
+			t.Errorf("boot %d: socket and service are %s", n, states)
+		}
+		if failed := m.does("systemctl", "--failed", "--plain", "--no-legend"); strings.Contains(failed, "knockwall") {
+			t.Errorf("boot %d: %s", n, failed)
+		}
+		l.checkGuards("after the boot", 10*n+1)
+		m.does("knockwall", "down") // for the next one, on the same network
+		m.end()
+	}
+}

@@ -33,4 +33,12 @@
 // From then on the kernel's table can lack what is noted only if somebody else has
 // changed it; it is put back from the notes then (restore). On kernels where a
 // table can be a process's own nobody can, and nobody watches.
+//
+// # Life
+//
+// A daemon that hangs keeps guests waiting, until the kernel's queue is full and
+// lets them in without it. So that somebody ends it before, Alive compares what was
+// read from the sockets, and handled, with what it was some seconds ago. While the
+// wall is being put back everybody waits, and that is life: the windows are nowhere
+// else then.
 package wall

@@ -5,7 +5,7 @@ GOARCH := $(or $(GOARCH),$(host))
 binary := build/$(GOARCH)/knockwall
 
 # What Go runs here is for this machine, whatever the packages are for.
-unexport GOARCH GOFLAGS
+unexport GOARCH GOFLAGS GOAMD64 GOARM GOARM64 GOEXPERIMENT
 export LC_ALL := C
 export TZ := UTC
 export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct)

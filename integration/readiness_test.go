@@ -79,7 +79,7 @@ func TestStartWithBrokenRulesUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	m := l.newPackaged(brokenRules)
-	if got := m.property("RestartUSec"); got != "1s" {
+	if got := m.property("RestartUSec"); got != "2s" {
 		t.Errorf("it is started again after %s", got)
 	}
 	m.configure("RestartSec=20ms")
@@ -155,4 +155,18 @@ func TestReloadUnderSystemd(t *testing.T) {
 	if now := m.property("MainPID"); now != pid || m.property("NRestarts") != "0" {
 		t.Error("it is not the same daemon any more")
 	}
+}
+
+// Where there can be no socket of systemd's, the daemon makes its own.
+func TestWithoutSocketUnderSystemd(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	m := l.newPackaged(survivalRules("", "10m"))
+	m.does("systemctl", "mask", "knockwall.socket")
+	m.does("systemctl", "start", "knockwall.service")
+	l.checkGuards("without a socket unit", 1)
+	if socket, want := m.does("stat", "--format=%U:%G %a", "/run/knockwall/control.sock"), "knockwall:knockwall 660\n"; socket != want {
+		t.Errorf("the control socket is %q, want %q", socket, want)
+	}
+	m.does("knockwall", "status")
 }

@@ -21,7 +21,7 @@ func TestWatchdogUnderSystemd(t *testing.T) {
 	if got := m.property("WatchdogUSec"); got != "10s" {
 		t.Errorf("the watchdog's time is %q", got)
 	}
-	m.configure("WatchdogSec=3s") // so that nobody waits for ten
+	m.configure("WatchdogSec=5s") // so that nobody waits for ten
 	m.does("systemctl", "restart", "knockwall.service")
 	fed := m.property("WatchdogTimestampMonotonic")
 	eventually(t, "the daemon feeds the watchdog", func() bool { return m.property("WatchdogTimestampMonotonic") != fed })

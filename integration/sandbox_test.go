@@ -40,6 +40,11 @@ func TestSandboxUnderSystemd(t *testing.T) {
 		}
 	}
 
+	// What it needs mounted may wait for the network, which waits for it.
+	if mounts := m.property("RequiresMountsFor"); mounts != "/run/knockwall" {
+		t.Errorf("the service waits for these to be mounted: %s", mounts)
+	}
+
 	const netAdmin = "0000000000001000"
 	status, err := os.ReadFile(m.outside("/proc/" + m.property("MainPID") + "/status"))
 	must(t, err)

@@ -198,6 +198,20 @@ func TestDownUnderSystemd(t *testing.T) {
 	}
 	bare("who is in the group has typed down and")
 	eventually(t, "the service has ended, and the socket has not", func() bool { return m.states() == "active inactive" })
+
+	// While others go on asking, and systemctl takes its time.
+	m.write("/usr/local/bin/systemctl", "#!/bin/sh\nsleep 0.2\nexec /usr/bin/systemctl \"$@\"\n", 0o755)
+	m.does("systemd-run", "--quiet", "--unit=asks", "sh", "-c",
+		"while :; do curl --silent --max-time 1 --unix-socket /run/knockwall/control.sock http://knockwall/v1/status >/run/asked; done")
+	start()
+	eventually(t, "others ask", func() bool { return m.does("cat", "/run/asked") != "" })
+	down("while others ask", "The wall is down")
+	m.does("systemctl", "stop", "asks.service")
+
+	// A wall without doors names no queues by which a daemon is known.
+	m.rules("")
+	m.does("systemctl", "start", "knockwall.service")
+	down("without doors", "The wall is down, and the daemon has ended")
 }
 
 // Rules on trial do not outlive the daemon: the next one goes on with the former.

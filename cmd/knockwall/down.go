@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,6 +35,7 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 	}
 	path := controlFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		out := c.OutOrStdout()
 		kernel, notAllowed := ruleset.OpenKernel()
 		if notAllowed == nil {
 			defer kernel.Close()
@@ -42,10 +44,10 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 		// asked first whether one runs, by who may; unless a socket is named, whose
 		// daemon may guard another network than this one.
 		if notAllowed == nil && !c.Flags().Changed("control") {
-			done, err := removeTables(c.OutOrStdout(), kernel)
+			done, err := removeTables(out, kernel, false)
 			switch {
 			case done && listenedAt(*path):
-				return stopListening(c.OutOrStdout(), socketUnit)
+				return stopListening(out, kernel, socketUnit)
 			case done, err != nil:
 				return err
 			}
@@ -55,30 +57,34 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 		case errors.Is(err, control.ErrNoDaemon) && notAllowed != nil:
 			return notAllowed
 		case errors.Is(err, control.ErrNoDaemon):
-			if done, err := removeTables(c.OutOrStdout(), kernel); done || err != nil {
+			if done, err := removeTables(out, kernel, true); done || err != nil {
 				return err
 			}
 			return fmt.Errorf("a daemon minds the wall, and does not listen at %s: name its socket with --control, or end it", *path)
 		case err != nil:
 			return err
 		}
-		fmt.Fprintln(c.OutOrStdout(), "The wall is down, and the daemon has ended.")
+		fmt.Fprintln(out, "The wall is down, and the daemon has ended.")
 		if lowered.SocketUnit == "" {
 			return nil
 		}
-		return stopListening(c.OutOrStdout(), lowered.SocketUnit)
+		return stopListening(out, kernel, lowered.SocketUnit)
 	}
 	return c
 }
 
 // removeTables removes the tables of walls if no daemon minds any of them, and
-// reports whether there is nothing more to do.
-func removeTables(out io.Writer, kernel *ruleset.Kernel) (done bool, err error) {
+// reports whether there is nothing more to do. Of a wall without doors, which has no
+// queues, that is not known before the daemon was asked in vain.
+func removeTables(out io.Writer, kernel *ruleset.Kernel, asked bool) (done bool, err error) {
 	walls, err := kernel.Others("")
 	if err != nil {
 		return false, err
 	}
 	for _, w := range walls {
+		if len(w.Queues) == 0 && !asked {
+			return false, nil
+		}
 		for _, queue := range w.Queues {
 			if minded, err := nfqueue.InUse(queue); minded || err != nil {
 				return false, err
@@ -118,16 +124,31 @@ func listenedAt(path string) bool {
 }
 
 // stopListening has systemd listen no more, as it would put the wall up again for
-// the next who asks for its status.
-func stopListening(out io.Writer, unit string) error {
-	if os.Geteuid() != 0 {
+// the next who asks for its status. What the unit is called is the daemon's to say,
+// but not which units root stops.
+func stopListening(out io.Writer, kernel *ruleset.Kernel, unit string) error {
+	if os.Geteuid() != 0 || unit != socketUnit {
+		if unit != socketUnit {
+			unit = strconv.Quote(unit)
+		}
 		fmt.Fprintf(out, "systemd puts it up again as soon as somebody asks for its status. To prevent that:\n"+
 			"  sudo systemctl stop %s\n", unit)
 		return nil
 	}
-	if said, err := exec.Command("systemctl", "stop", "--", unit).CombinedOutput(); err != nil {
+	if said, err := exec.Command("systemctl", "stop", unit).CombinedOutput(); err != nil {
 		return fmt.Errorf("systemd listens for who asks for the wall, and puts it up again then; "+
 			"`systemctl stop %s`, which would prevent that, failed: %w: %s", unit, err, bytes.TrimSpace(said))
+	}
+	// Somebody may have asked before that, and a daemon put the wall up, which has
+	// ended with the socket.
+	if kernel != nil {
+		done, err := removeTables(io.Discard, kernel, true)
+		switch {
+		case err != nil:
+			return err
+		case !done:
+			return errors.New("somebody has put the wall up again this very moment: type `knockwall down` once more")
+		}
 	}
 	fmt.Fprintf(out, "So that nobody puts it up again by asking for its status, %s is stopped, too.\n"+
 		"To put it up: systemctl start knockwall\n", unit)

@@ -11,7 +11,7 @@ said() { printf '== %s\n' "$*"; }
 active() { [ "$(systemctl is-active knockwall.socket knockwall.service | xargs)" = "$1" ] || failed "not $1"; }
 daemon() { systemctl show -p MainPID --value knockwall.service; }
 bare() { [ -z "$(nft list tables)" ] || failed "a table is left: $(nft list tables)"; }
-window() { nft list set inet knockwall ssh_open4 2>/dev/null | grep '192\.0\.2\.7 timeout 10m expires 9m' >/dev/null; }
+window() { nft list set inet knockwall ssh_open4 2>/dev/null | grep '192\.0\.2\.7 timeout 10m expires [89]m' >/dev/null; }
 
 said "install: it runs, guards nothing, and its secrets are its own"
 dpkg -i "$old"
@@ -21,6 +21,10 @@ knockwall check
 systemctl is-enabled knockwall.socket knockwall.service
 [ "$(find /usr/share/man/man8 -name 'knockwall*.8.gz' | wc -l)" -gt 10 ] || failed "no manual pages"
 journalctl --list-catalog | grep ' knockwall: ' >/dev/null || failed "no catalog"
+knockwall down
+active "inactive inactive"
+bare
+systemctl start knockwall
 
 said "upgrade: another daemon, the same window; what an administrator changed stays"
 cat >/etc/knockwall.d/ssh.hcl <<'RULES'
@@ -34,7 +38,6 @@ chmod 640 /etc/knockwall.d/ssh.hcl
 chmod 755 /etc/knockwall.d
 knockwall reload
 knockwall open ssh 192.0.2.7 --window 10m
-sleep 1.1 # it has been running for a while
 before=$(daemon)
 dpkg -i "$new"
 active "active active"
@@ -55,6 +58,16 @@ systemctl stop knockwall.service
 dpkg -i "$new"
 active "active inactive"
 window || failed "the window is gone"
+
+said "upgrade after the wall was taken down: it stays down"
+systemctl start knockwall.service
+knockwall down
+dpkg -i "$new"
+active "inactive inactive"
+bare
+systemctl start knockwall.service
+systemctl stop knockwall.service
+nft list table inet knockwall >/dev/null 2>&1 || failed "no wall"
 
 said "remove, with no daemon: the wall goes"
 dpkg -r knockwall

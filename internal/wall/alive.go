@@ -29,8 +29,8 @@ func (w *Wall) Alive() error {
 	if s == nil || kept.IsZero() {
 		return nil // it does not stand yet
 	}
-	if healing {
-		// Who is killed now takes the windows with it. This ends by itself.
+	if !healing.IsZero() && time.Since(healing) < healPatience+keeperPatience {
+		// Who is killed now takes the windows with it. It is given up in time.
 		w.pulses = pulses{}
 		return nil
 	}

@@ -52,8 +52,8 @@ func (w *Wall) mend() bool {
 // whether it could. It is called with change held.
 func (w *Wall) restore(by string) bool {
 	began := time.Now()
-	w.setHealing(true)
-	defer w.setHealing(false)
+	w.setHealing(began)
+	defer w.setHealing(time.Time{})
 	windows := w.noted()
 	err := w.edges.Kernel.Restore(w.table, windows)
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
@@ -92,12 +92,12 @@ func (w *Wall) restore(by string) bool {
 	return true
 }
 
-// setHealing notes that the wall is being put back, for which who knocks, and the
-// keeper, may have to wait.
-func (w *Wall) setHealing(healing bool) {
+// setHealing notes since when the wall is being put back, if it is, for which who
+// knocks, and the keeper, may have to wait.
+func (w *Wall) setHealing(since time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.healing = healing
+	w.healing = since
 	w.kept = time.Now()
 }
 

@@ -118,7 +118,7 @@ type Wall struct {
 	trial   *trial
 	since   time.Time
 	kept    time.Time // when the keeper has last done what was due
-	healing bool      // and the wall is being put back
+	healing time.Time // since when the wall is being put back, if it is
 	lost    uint64    // packets that were logged or queued and never arrived
 	evicted uint64    // attempts that gave way to newer ones, of former fronts
 	healed  uint64

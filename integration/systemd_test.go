@@ -208,6 +208,19 @@ func TestDownUnderSystemd(t *testing.T) {
 	down("while others ask", "The wall is down")
 	m.does("systemctl", "stop", "asks.service")
 
+	// Another wall, that no daemon minds, is not what the daemon takes down; but what
+	// is left when there is none.
+	m.write("/root/second.hcl", "wall {\n  table = \"second\"\n  nflog_group = 7200\n  queue = 7200\n}\n"+telnetDoor, 0o644)
+	m.does("sh", "-c", "timeout --preserve-status 2 knockwall run --config /root/second.hcl --control /run/second.sock 2>&1")
+	start()
+	if out := m.does("knockwall", "down"); strings.Contains(out, "second") {
+		t.Errorf("down with another wall says %q", out)
+	}
+	if tables := l.nft("list", "tables"); tables != "table inet second\n" {
+		t.Errorf("after down the tables are %q, and there was another wall", tables)
+	}
+	down("with another wall that is left", "The table inet second is removed; no daemon minded it")
+
 	// A wall without doors names no queues by which a daemon is known.
 	m.rules("")
 	m.does("systemctl", "start", "knockwall.service")

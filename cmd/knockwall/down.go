@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,77 +36,126 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 	}
 	path := controlFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		out := c.OutOrStdout()
+		d := &lowering{out: c.OutOrStdout(), path: *path}
 		kernel, notAllowed := ruleset.OpenKernel()
 		if notAllowed == nil {
 			defer kernel.Close()
+			d.kernel = kernel
 		}
 		// To ask at a socket that is systemd's is to start the daemon. So the kernel is
-		// asked first whether one runs, by who may; unless a socket is named, whose
-		// daemon may guard another network than this one.
-		if notAllowed == nil && !c.Flags().Changed("control") {
-			done, err := removeTables(out, kernel, false)
-			switch {
-			case done && listenedAt(*path):
-				return stopListening(out, kernel, socketUnit)
-			case done, err != nil:
+		// asked first whether one runs, by who may; unless another socket is named,
+		// whose daemon may guard another network than this one.
+		if d.kernel != nil && d.ours() {
+			if done, err := d.removeUnminded(); done || err != nil {
 				return err
 			}
 		}
 		lowered, err := control.NewClient(*path).Down(c.Context())
 		switch {
-		case errors.Is(err, control.ErrNoDaemon) && notAllowed != nil:
+		case errors.Is(err, control.ErrNoDaemon) && d.kernel == nil:
 			return notAllowed
 		case errors.Is(err, control.ErrNoDaemon):
-			if done, err := removeTables(out, kernel, true); done || err != nil {
-				return err
-			}
-			return fmt.Errorf("a daemon minds the wall, and does not listen at %s: name its socket with --control, or end it", *path)
+			return d.removeAll()
 		case err != nil:
 			return err
 		}
-		fmt.Fprintln(out, "The wall is down, and the daemon has ended.")
+		fmt.Fprintln(d.out, "The wall is down, and the daemon has ended.")
 		if lowered.SocketUnit == "" {
 			return nil
 		}
-		return stopListening(out, kernel, lowered.SocketUnit)
+		d.others = slices.DeleteFunc(d.others, func(table string) bool { return table == lowered.Table })
+		return d.stopUnits(lowered.SocketUnit)
 	}
 	return c
 }
 
-// removeTables removes the tables of walls if no daemon minds any of them, and
-// reports whether there is nothing more to do. Of a wall without doors, which has no
-// queues, that is not known before the daemon was asked in vain.
-func removeTables(out io.Writer, kernel *ruleset.Kernel, asked bool) (done bool, err error) {
-	walls, err := kernel.Others("")
+// lowering takes walls down.
+type lowering struct {
+	out    io.Writer
+	path   string          // of the control socket
+	kernel *ruleset.Kernel // nil: it may not be asked
+	others []string        // tables of walls that are not to be touched
+}
+
+// ours reports whether the control socket is that of this system's own daemon.
+func (d *lowering) ours() bool { return d.path == control.DefaultPath }
+
+// minded reports whether a daemon minds a wall: whether it listens to any of its
+// queues. Of a wall without doors, which has none, that is not known.
+func minded(w *ruleset.Standing) (minded, known bool, err error) {
+	for _, queue := range w.Queues {
+		if minded, err := nfqueue.InUse(queue); minded || err != nil {
+			return minded, true, err
+		}
+	}
+	return false, len(w.Queues) > 0, nil
+}
+
+// removeUnminded removes the tables of walls if no daemon minds any of them, and
+// has systemd start none. It reports whether there is nothing more to do.
+func (d *lowering) removeUnminded() (done bool, err error) {
+	walls, err := d.kernel.Others("")
 	if err != nil {
 		return false, err
 	}
 	for _, w := range walls {
-		if len(w.Queues) == 0 && !asked {
-			return false, nil
-		}
-		for _, queue := range w.Queues {
-			if minded, err := nfqueue.InUse(queue); minded || err != nil {
-				return false, err
-			}
-		}
+		d.others = append(d.others, w.Table)
 	}
 	for _, w := range walls {
-		if _, err := kernel.Remove(w.Table); err != nil {
+		if minded, known, err := minded(w); minded || !known || err != nil {
 			return false, err
 		}
-		fmt.Fprintf(out, "The table inet %s is removed; no daemon minded it.\n", w.Table)
 	}
-	if len(walls) == 0 {
-		fmt.Fprintln(out, "No wall stands.")
+	d.others = nil
+	if err := d.removeAll(); err != nil {
+		return false, err
+	}
+	if listenedAt(d.path) || restarts() {
+		return true, d.stopUnits(socketUnit)
 	}
 	return true, nil
 }
 
-// socketUnit is what the unit is called by which systemd listens for a daemon that
-// does not run.
-const socketUnit = "knockwall.socket"
+// removeAll removes the tables of walls that no daemon minds, and says of those that
+// one does.
+func (d *lowering) removeAll() error {
+	walls, err := d.kernel.Others("")
+	if err != nil {
+		return err
+	}
+	for _, w := range walls {
+		minded, _, asking := minded(w)
+		switch {
+		case asking != nil:
+			return asking
+		case minded:
+			err = errors.Join(err, fmt.Errorf("a daemon minds the table inet %s, and does not listen at %s: "+
+				"name its socket with --control, or end it", w.Table, d.path))
+			continue
+		}
+		if _, err := d.kernel.Remove(w.Table); err != nil {
+			return err
+		}
+		fmt.Fprintf(d.out, "The table inet %s is removed; no daemon minded it.\n", w.Table)
+	}
+	if len(walls) == 0 {
+		fmt.Fprintln(d.out, "No wall stands.")
+	}
+	return err
+}
+
+// What the units are called by which systemd listens for a daemon that does not
+// run, and starts it.
+const (
+	socketUnit  = "knockwall.socket"
+	serviceUnit = "knockwall.service"
+)
+
+// restarts reports whether systemd is about to start the daemon again.
+func restarts() bool {
+	state, _ := exec.Command("systemctl", "is-active", serviceUnit).Output() // its error is that it is not active
+	return string(bytes.TrimSpace(state)) == "activating"
+}
 
 // listenedAt reports whether somebody listens at a unix socket, without asking
 // there (proc_net_unix(5): __SO_ACCEPTCON is among the flags).
@@ -123,34 +173,47 @@ func listenedAt(path string) bool {
 	return false
 }
 
-// stopListening has systemd listen no more, as it would put the wall up again for
-// the next who asks for its status. What the unit is called is the daemon's to say,
-// but not which units root stops.
-func stopListening(out io.Writer, kernel *ruleset.Kernel, unit string) error {
-	if os.Geteuid() != 0 || unit != socketUnit {
+// stopUnits has systemd listen no more, as it would put the wall up again for the
+// next who asks for its status. What the unit is called is the daemon's to say, but
+// not which units root stops.
+func (d *lowering) stopUnits(unit string) error {
+	if os.Geteuid() != 0 || !d.ours() || unit != socketUnit {
 		if unit != socketUnit {
 			unit = strconv.Quote(unit)
 		}
-		fmt.Fprintf(out, "systemd puts it up again as soon as somebody asks for its status. To prevent that:\n"+
+		fmt.Fprintf(d.out, "systemd puts it up again as soon as somebody asks for its status. To prevent that:\n"+
 			"  sudo systemctl stop %s\n", unit)
 		return nil
 	}
-	if said, err := exec.Command("systemctl", "stop", unit).CombinedOutput(); err != nil {
+	if said, err := exec.Command("systemctl", "stop", socketUnit, serviceUnit).CombinedOutput(); err != nil {
 		return fmt.Errorf("systemd listens for who asks for the wall, and puts it up again then; "+
-			"`systemctl stop %s`, which would prevent that, failed: %w: %s", unit, err, bytes.TrimSpace(said))
+			"`systemctl stop %s`, which would prevent that, failed: %w: %s", socketUnit, err, bytes.TrimSpace(said))
 	}
-	// Somebody may have asked before that, and a daemon put the wall up, which has
-	// ended with the socket.
-	if kernel != nil {
-		done, err := removeTables(io.Discard, kernel, true)
-		switch {
-		case err != nil:
+	if err := d.removeLate(); err != nil {
+		return err
+	}
+	fmt.Fprintf(d.out, "So that nobody puts it up again by asking for its status, %s is stopped, too.\n"+
+		"To put it up: systemctl start knockwall\n", socketUnit)
+	return nil
+}
+
+// removeLate removes a wall that a daemon has put up because somebody asked for its
+// status before systemd listened no more. The daemon has been stopped with the units.
+func (d *lowering) removeLate() error {
+	if d.kernel == nil {
+		return nil
+	}
+	walls, err := d.kernel.Others("")
+	if err != nil {
+		return err
+	}
+	for _, w := range walls {
+		if slices.Contains(d.others, w.Table) {
+			continue
+		}
+		if _, err := d.kernel.Remove(w.Table); err != nil {
 			return err
-		case !done:
-			return errors.New("somebody has put the wall up again this very moment: type `knockwall down` once more")
 		}
 	}
-	fmt.Fprintf(out, "So that nobody puts it up again by asking for its status, %s is stopped, too.\n"+
-		"To put it up: systemctl start knockwall\n", unit)
 	return nil
 }

@@ -65,6 +65,7 @@ type Reloaded struct {
 
 // Lowered is what taking the wall down came to.
 type Lowered struct {
+	Table      string `json:"table"`
 	SocketUnit string `json:"socket_unit,omitempty"`
 }
 
@@ -153,7 +154,8 @@ func (s *service) handler() http.Handler {
 		if err := readBody(r, &struct{}{}); err != nil {
 			return nil, err
 		}
-		return Lowered{s.SocketUnit}, s.Wall.Down(context.WithoutCancel(r.Context()))
+		table, err := s.Wall.Down(context.WithoutCancel(r.Context()))
+		return Lowered{table, s.SocketUnit}, err
 	}))
 	mux.HandleFunc("GET /v1/events", s.events)
 	return inJSON(mux)

@@ -53,6 +53,14 @@ dpkg -i "$old"
 window || failed "the window is gone"
 rm /etc/knockwall.d/web.hcl
 
+said "upgrade of one that cannot start again: it says so"
+echo 'door "web" {' >/etc/knockwall.d/web.hcl
+systemctl restart knockwall.service || true
+dpkg -i "$old" 2>&1 | tee /dev/stderr | grep 'the daemon could not start' >/dev/null || failed "it does not say so"
+window || failed "the window is gone"
+rm /etc/knockwall.d/web.hcl
+systemctl restart knockwall.service
+
 said "upgrade of one that is stopped: it stays so, and so does the wall"
 systemctl stop knockwall.service
 dpkg -i "$new"

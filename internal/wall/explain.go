@@ -32,7 +32,7 @@ const (
 	Knocking     Why = "knocking"  // an attempt is under way
 	WrongOrder   Why = "wrong order"
 	TooLate      Why = "too late"
-	Forgotten    Why = "forgotten" // an attempt gave way to newer ones
+	Forgotten    Why = "forgotten" // what became of an attempt is not remembered
 	WindowOver   Why = "window over"
 	WindowClosed Why = "window closed"
 	NotOpened    Why = "not opened" // the kernel refused to
@@ -99,7 +99,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	attempt, known := f.tracker.Of(door, source)
 	known = known && attempt.Step < len(d.Sequence)
 	late := attempt.Started.Add(d.SequenceTimeout)
-	if known && !now.After(late) {
+	if known && !attempt.Strayed && !now.After(late) {
 		return out(Knocking, attempt.Started, "it has knocked %d of %d so far, and has %s left for the rest",
 			attempt.Step, len(d.Sequence), roughly(late.Sub(now)))
 	}
@@ -108,8 +108,12 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	}
 	s := account(past, d.Name, source)
 	last := s.last
-	if known && !last.Time.After(late) { // and that it is too late is not told yet
-		last = audit.Event{Time: late, Kind: audit.Reset, Step: attempt.Step, Steps: len(d.Sequence), Reason: attempt.Reason().String()}
+	if known && (!last.Time.After(late) || attempt.Strayed) { // and that it has failed is not told yet
+		failed := late
+		if !now.After(late) {
+			failed = attempt.Started
+		}
+		last = audit.Event{Time: failed, Kind: audit.Reset, Step: attempt.Step, Steps: len(d.Sequence), Reason: attempt.Reason().String()}
 	}
 	if last.Kind == audit.Reset && s.wrong.Kind != "" {
 		last = s.wrong // with a knock that was taken for the first of an attempt, and then none came
@@ -136,12 +140,9 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 			when(last.Time, now), last.Step, last.Steps)
 	case last.Kind == audit.Knock && last.Step == last.Steps: // of what came then nothing is remembered
 		return out(WindowOver, time.Time{}, "the window that it knocked for at %s is over; it has to knock again", when(last.Time, now))
-	case last.Kind == audit.Knock && w.evicted+f.tracker.Evicted() == 0:
-		return out(Forgotten, last.Time, "it knocked %d of %d until %s, and was forgotten, as other rules came into force",
-			last.Step, last.Steps, when(last.Time, now))
 	case last.Kind == audit.Knock:
-		return out(Forgotten, last.Time, "it knocked %d of %d until %s, and was forgotten, as more than max_sources (%d) knock at once",
-			last.Step, last.Steps, when(last.Time, now), f.config.Wall.MaxSources)
+		return out(Forgotten, last.Time, "it knocked %d of %d until %s, and what became of that is not remembered: "+
+			"other rules came into force, or too many knocked at once", last.Step, last.Steps, when(last.Time, now))
 	}
 	sentence := fmt.Sprintf("no knock of it was heard since %s", when(since, now))
 	if s.tried.Count > 0 {

@@ -84,7 +84,7 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 		}, []string{"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says"}},
 		{"taking down", func(h *host) {
 			h.failing("Remove", errInjected)
-			if err := h.wall.Down(context.Background()); !errors.Is(err, errInjected) {
+			if _, err := h.wall.Down(context.Background()); !errors.Is(err, errInjected) {
 				h.t.Errorf("Down: %v", err)
 			}
 			<-h.ended

@@ -251,7 +251,7 @@ func TestAWallThatWasLoweredIsNotPutBack(t *testing.T) {
 
 func TestAWallThatWasTakenDownIsNotPutUpByAWindowThatIsOpenedByHand(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		if err := h.wall.Down(h.t.Context()); err != nil {
+		if _, err := h.wall.Down(h.t.Context()); err != nil {
 			h.t.Fatal(err)
 		}
 		h.stop()

@@ -394,7 +394,8 @@ func TestADaemonThatIsKilledAtAnyMomentIsTakenOverFrom(t *testing.T) {
 		{"stop, and start with other numbers", func(t *testing.T) *life { return lived(t, rules()) }, stop, moved(rules()), false},
 		{"stop, and the wall is to go", func(t *testing.T) *life { return lived(t, removing()) }, stop, removing(), true},
 		{"down", func(t *testing.T) *life { return lived(t, rules()) }, func(l *life) error {
-			return l.wall.Down(context.Background())
+			_, err := l.wall.Down(context.Background())
+			return err
 		}, rules(), true},
 		{"trial, and confirmed", func(t *testing.T) *life { return born(t, true) }, func(l *life) error {
 			return errors.Join(l.try(rules(), time.Minute), l.wall.Confirm())

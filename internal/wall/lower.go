@@ -8,8 +8,9 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Down takes the wall down, whatever the rule files say of that, and ends Run.
-func (w *Wall) Down(ctx context.Context) error {
+// Down takes the wall down, whatever the rule files say of that, and ends Run. It
+// returns the name of the table that is gone.
+func (w *Wall) Down(ctx context.Context) (table string, err error) {
 	select {
 	case w.down <- struct{}{}:
 	default: // somebody else has asked
@@ -17,11 +18,11 @@ func (w *Wall) Down(ctx context.Context) error {
 	select {
 	case <-w.ended:
 		if !w.removed && w.endErr == nil {
-			return ErrLowered // for another reason, by which the wall stays
+			return "", ErrLowered // for another reason, by which the wall stays
 		}
-		return w.endErr
+		return w.table.Name, w.endErr
 	case <-ctx.Done():
-		return ctx.Err()
+		return "", ctx.Err()
 	}
 }
 

@@ -16,7 +16,7 @@ func TestWhatIsInTheSocketsWhenTheDaemonStopsIsJudgedYet(t *testing.T) {
 	for name, end := range map[string]func(h *host){
 		"it is told to":          func(h *host) { h.stop() },
 		"the log fails":          func(h *host) { h.log().handler.Failed(errInjected) },
-		"the wall is taken down": func(h *host) { go func() { _ = h.wall.Down(context.Background()) }() },
+		"the wall is taken down": func(h *host) { go func() { _, _ = h.wall.Down(context.Background()) }() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			open := sshDoor()

@@ -318,7 +318,10 @@ func TestDownTakesTheWallDownWhateverTheRulesSay(t *testing.T) {
 				h.trail.take()
 				down := make(chan error)
 				for range 3 { // asked by several
-					go func() { down <- h.wall.Down(context.Background()) }()
+					go func() {
+						_, err := h.wall.Down(context.Background())
+						down <- err
+					}()
 				}
 				if err := <-h.ended; err != nil {
 					h.t.Errorf("Run: %v", err)
@@ -328,7 +331,7 @@ func TestDownTakesTheWallDownWhateverTheRulesSay(t *testing.T) {
 						h.t.Errorf("Down: %v", err)
 					}
 				}
-				if err := h.wall.Down(context.Background()); err != nil {
+				if _, err := h.wall.Down(context.Background()); err != nil {
 					h.t.Errorf("Down, once more: %v", err)
 				}
 				h.stop()
@@ -345,7 +348,7 @@ func TestDownTakesTheWallDownWhateverTheRulesSay(t *testing.T) {
 
 func TestDownDuringAFirstTrialTakesTheWallDown(t *testing.T) {
 	tried(t, false, func(h *host) {
-		if err := h.wall.Down(context.Background()); err != nil {
+		if _, err := h.wall.Down(context.Background()); err != nil {
 			h.t.Errorf("Down: %v", err)
 		}
 		if err := <-h.ended; err != nil {
@@ -364,7 +367,7 @@ func TestDownWaitsNoLongerThanItIsToldTo(t *testing.T) {
 		h.client(bob).knock(7000) // which is waited for
 		ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 		defer cancel()
-		if err := h.wall.Down(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := h.wall.Down(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			h.t.Errorf("Down: %v", err)
 		}
 		if err := <-h.ended; err != nil {
@@ -380,7 +383,7 @@ func TestDownWaitsNoLongerThanItIsToldTo(t *testing.T) {
 func TestDownSaysThatTheWallCannotBeRemoved(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		h.failing("Remove", errInjected)
-		if err := h.wall.Down(context.Background()); !errors.Is(err, errInjected) {
+		if _, err := h.wall.Down(context.Background()); !errors.Is(err, errInjected) {
 			h.t.Errorf("Down: %v", err)
 		}
 		if err := <-h.ended; !errors.Is(err, errInjected) {

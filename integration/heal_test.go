@@ -175,6 +175,18 @@ func (l *lab) meanwhile(try func() error) (stop func() int) {
 	return stop
 }
 
+// strangersMeanwhile has one stranger after the other try to get in.
+func (l *lab) strangersMeanwhile(server netip.Addr) (stop func() int) {
+	l.t.Helper()
+	strangers := 0
+	return l.meanwhile(func() error {
+		if strangers++; l.admits(nth(1000+strangers, server), server, 22) {
+			return fmt.Errorf("a stranger gets in to %s", server)
+		}
+		return nil
+	})
+}
+
 // talksOn lets a session carry data, and then a little time for others.
 func talksOn(session net.Conn) error {
 	time.Sleep(time.Millisecond)
@@ -270,7 +282,6 @@ func TestNobodyElseChangesAnOwnedWall(t *testing.T) {
 	for _, server := range []netip.Addr{server4, server6} {
 		guest := nth(1, server)
 		session := l.enter(guest, server)
-		strangers := 0
 		stops = append(stops,
 			l.meanwhile(func() error {
 				before := unhooking.Load()
@@ -282,12 +293,7 @@ func TestNobodyElseChangesAnOwnedWall(t *testing.T) {
 				return err
 			}),
 			l.meanwhile(func() error { return talksOn(session) }),
-			l.meanwhile(func() error {
-				if strangers++; l.admits(nth(1000+strangers, server), server, 22) {
-					return fmt.Errorf("a stranger gets in to %s", server)
-				}
-				return nil
-			}))
+			l.strangersMeanwhile(server))
 	}
 	before := l.listing()
 	windows := l.windowEnds()

@@ -73,7 +73,6 @@ func TestRestartsWithOpenWindowsUnderSystemd(t *testing.T) {
 	for _, server := range []netip.Addr{server4, server6} {
 		guest := nth(1, server)
 		session := l.enter(guest, server)
-		strangers := 0
 		stops = append(stops,
 			l.meanwhile(func() error {
 				// Who connects without a pause has the server's side pile up.
@@ -81,12 +80,7 @@ func TestRestartsWithOpenWindowsUnderSystemd(t *testing.T) {
 				return l.onFirstSYN(guest, server)
 			}),
 			l.meanwhile(func() error { return talksOn(session) }),
-			l.meanwhile(func() error {
-				if strangers++; l.admits(nth(1000+strangers, server), server, 22) {
-					return fmt.Errorf("a stranger gets in to %s", server)
-				}
-				return nil
-			}))
+			l.strangersMeanwhile(server))
 	}
 	windows := l.windowEnds()
 	pid := m.property("MainPID")

@@ -54,7 +54,7 @@ func (l *lab) tryExample(t *testing.T, d *daemon, to netip.Addr, door ruleset.Do
 	if admitted(false) {
 		t.Errorf("%s: a stranger gets in to %s", to, port)
 	}
-	l.knock(from, to, door.Sequence...)
+	l.knock(from, to, door.Sequences[0]...)
 	d.waitFor("opened", "door="+door.Name)
 	if !admitted(true) {
 		t.Errorf("%s: who has knocked is kept out of %s", to, port)

@@ -28,8 +28,9 @@ const socketBuffer = 4 << 20
 
 // Handler takes what the kernel has logged. It is called from one goroutine.
 type Handler interface {
-	// Logged is called for each packet, with the prefix of the rule that logged it.
-	Logged(prefix string, p packet.Packet)
+	// Logged is called for each packet, with the prefix of the rule that logged it, and
+	// what it carries if that is a whole datagram of UDP. Data is not to be kept.
+	Logged(prefix string, p packet.Packet, data []byte)
 	// Lost is called when packets were logged that never arrived: how many, as far
 	// as the kernel's numbering of them tells.
 	Lost(n uint32)
@@ -57,7 +58,7 @@ func Listen(group uint16, h Handler) (*Log, error) {
 	conn, err := nflog.Open(&nflog.Config{
 		Group:    group,
 		Copymode: nflog.CopyPacket,
-		Bufsize:  packet.SnapLen,
+		Bufsize:  packet.MaxSnapLen, // of which a rule may ask for less
 		Flags:    nflog.FlagSeq,
 		// Each message at once: a knock that waits for others comes too late.
 		QThresh: 1,
@@ -145,8 +146,8 @@ func (l *Log) logged(a nflog.Attribute) int {
 	if a.Prefix == nil || a.Payload == nil {
 		return 0
 	}
-	if p, ok := packet.Parse(*a.Payload); ok {
-		l.handler.Logged(*a.Prefix, p)
+	if p, data, ok := packet.ParseDatagram(*a.Payload); ok {
+		l.handler.Logged(*a.Prefix, p, data)
 	}
 	return 0
 }

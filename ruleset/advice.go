@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/knockwall/knockwall/internal/command"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -25,9 +26,14 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 	}
 	for i := range c.Doors {
 		d, r := &c.Doors[i], &raw.Doors[i]
-		if advice := adviseSequence(d.Sequence); advice != "" {
-			l.warnAt(r.Sequence, "Sequence easy to find", advice)
+		for _, steps := range d.Sequences {
+			if advice := adviseSequence(steps); advice != "" {
+				l.warnAt(r.Sequence, "Sequence easy to find", advice)
+			}
 		}
+		l.adviseRolling(c, r, d)
+		l.adviseProgram(r.OnOpen, d.OnOpen)
+		l.adviseProgram(r.OnClose, d.OnClose)
 		if d.Window < synRetransmission {
 			l.warnAt(r.Window, "Short window",
 				"A client whose SYN is lost sends it again after one second, when this window is over.")
@@ -62,7 +68,8 @@ func adviseSequence(steps []packet.Port) string {
 
 func (l *Loaded) adviseSame(c *Config, raw *rawConfig, i int) {
 	for j := range i {
-		if slices.Equal(c.Doors[i].Sequence, c.Doors[j].Sequence) {
+		same := slices.EqualFunc(c.Doors[i].Sequences, c.Doors[j].Sequences, slices.Equal)
+		if same && len(c.Doors[i].Sequences) > 0 {
 			l.warnAt(raw.Doors[i].Sequence, "Two doors with the same sequence",
 				fmt.Sprintf("It opens the door %q, too. One door with the ports of both would do the same.", c.Doors[j].Name))
 		}
@@ -70,14 +77,62 @@ func (l *Loaded) adviseSame(c *Config, raw *rawConfig, i int) {
 }
 
 func (l *Loaded) adviseProtected(c *Config, r *rawDoor, d *Door) {
-	elements, _ := hcl.ExprList(r.Sequence)
-	for k, step := range d.Sequence {
-		for _, other := range c.Doors {
-			if other.Guards(step) {
-				l.warnAt(elements[k], "Knock on a guarded port",
-					fmt.Sprintf("The door %q guards %s. It counts as a knock, but whoever finds the port has found a knock.", other.Name, step))
+	for _, e := range []hcl.Expression{r.Sequence, r.CloseSequence} {
+		elements, _ := hcl.ExprList(e)
+		for _, element := range elements {
+			text, _ := l.value(element)
+			step, _ := packet.ParsePort(text)
+			for _, other := range c.Doors {
+				if other.Guards(step) {
+					l.warnAt(element, "Knock on a guarded port",
+						fmt.Sprintf("The door %q guards %s. It counts as a knock, but whoever finds the port has found a knock.", other.Name, step))
+				}
 			}
 		}
+	}
+}
+
+// The least of a rolling sequence that is not soon guessed: from what is overheard
+// once, a secret can be searched for at home; and knocks, by trying.
+const (
+	fewBytes = 16
+	fewPorts = 1000
+)
+
+func (l *Loaded) adviseRolling(c *Config, r *rawDoor, d *Door) {
+	if d.Rolling == nil {
+		return
+	}
+	if n := len(d.Rolling.Secret.Key()); 0 < n && n < fewBytes {
+		l.warnAt(r.Rolling.Secret, "Short secret",
+			fmt.Sprintf("Who overhears some knocks can search for it at home. Take %d bytes or more that are random: openssl rand -hex 16.", fewBytes))
+	}
+	ports := d.Rolling.Ports
+	if d.Rolling.Length < 3 {
+		l.warnAt(r.Rolling.Length, "Sequence easy to find", "A sequence of fewer than three knocks is found by chance. Use three or more.")
+	}
+	if ports.Last-ports.First < fewPorts-1 {
+		l.warnAt(r.Rolling.Ports, "Narrow range", fmt.Sprintf("Knocks of so few ports are found by chance. Take %d or more.", fewPorts))
+	}
+	for _, other := range c.Doors {
+		if slices.ContainsFunc(other.Ports, func(p packet.PortRange) bool {
+			return p.Protocol == ports.Protocol && p.First <= ports.Last && ports.First <= p.Last
+		}) {
+			l.warnAt(r.Rolling.Ports, "Knocks on guarded ports",
+				fmt.Sprintf("The door %q guards some of these ports. Knocks there count, but whoever finds the port may have found a knock.", other.Name))
+		}
+	}
+}
+
+// adviseProgram warns of a program that is not there. It may be by the time that it
+// is wanted.
+func (l *Loaded) adviseProgram(r *rawCommand, c *Command) {
+	if c == nil {
+		return
+	}
+	elements, _ := hcl.ExprList(r.Command)
+	if name := c.Arguments[0].text(); !command.Exists(name) {
+		l.warnAt(elements[0], "No such program", fmt.Sprintf("There is no program %s here that can be run.", name))
 	}
 }
 

@@ -2,9 +2,12 @@ package ruleset
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/secret"
 )
 
 // Config is what the rule files say, checked and with every default filled in.
@@ -29,8 +32,14 @@ type Wall struct {
 // Door is a group of ports that open together.
 type Door struct {
 	Name            string
-	Ports           []packet.PortRange // what is hidden; sorted, without overlaps
-	Sequence        []packet.Port      // the knocks, in order
+	Ports           []packet.PortRange // what is hidden; sorted, without overlaps; may be none
+	Sequences       [][]packet.Port    // each opens the door: one that is written down, or those that [Config.At] fills in
+	Rolling         *Rolling           // where they come from, if they are not written down
+	OneTime         *onetime.List      // likewise
+	Line            onetime.Line       // that is good now, which [Config.At] fills in
+	LinesLeft       int                // with it
+	CloseSequence   []packet.Port      // closes the door
+	OTP             *OTP               // opens and closes it, too
 	SequenceTimeout time.Duration      // first knock to last
 	Window          time.Duration      // how long new connections are admitted
 	Flags           FlagMatch          // what a TCP knock looks like
@@ -41,7 +50,31 @@ type Door struct {
 	To              []netip.Prefix // addresses that are guarded; empty: this host's own
 	Trusted         []netip.Prefix // need not knock at this door
 	SourcePrefix    packet.SourcePrefix
+	Traps           []packet.PortRange // who knocks there cannot knock here; [Config.At] adds TrapCount of them
+	TrapCount       int
+	Penalty         time.Duration // for how long
+	OnOpen, OnClose *Command      // nil: none
 }
+
+// Rolling is a sequence that follows from a secret and the time, as
+// [sequence.Rolling] has it.
+type Rolling struct {
+	Secret secret.Secret
+	Length int
+	Ports  packet.PortRange
+	Step   time.Duration
+}
+
+// OTP is a door's one-time passwords, as [otp.Verifier] takes them.
+type OTP struct {
+	Port        packet.Port
+	Open, Close secret.Secret // Close may be missing
+	Skew        time.Duration
+}
+
+// The limits of what can be guarded. A door has a lock for each of its sequences,
+// which are five at most.
+const maxDoors = 1024
 
 // How long a window can be open.
 const (
@@ -92,6 +125,8 @@ var (
 		Closed:          Drop,
 		OnFailure:       FailClosed,
 		SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
+		TrapCount:       64,
+		Penalty:         30 * time.Second,
 	}
 )
 
@@ -103,4 +138,56 @@ func (d *Door) Guards(p packet.Port) bool {
 		}
 	}
 	return false
+}
+
+// Knocks reports whether a port is one of the door's knocks, those that close it
+// among them.
+func (d *Door) Knocks(p packet.Port) bool {
+	return slices.Contains(d.CloseSequence, p) ||
+		slices.ContainsFunc(d.Sequences, func(steps []packet.Port) bool { return slices.Contains(steps, p) })
+}
+
+// Ways returns by what the door is opened, as rule files have it.
+func (d *Door) Ways() []string {
+	var ways []string
+	switch {
+	case d.Rolling != nil:
+		ways = append(ways, "rolling")
+	case d.OneTime != nil:
+		ways = append(ways, "one_time_sequences")
+	case len(d.Sequences) > 0:
+		ways = append(ways, "sequence")
+	}
+	if d.OTP != nil {
+		ways = append(ways, "otp")
+	}
+	return ways
+}
+
+// Steps returns how many knocks open the door now, and 0 if none do.
+func (d *Door) Steps() int {
+	if len(d.Sequences) == 0 {
+		return 0
+	}
+	return len(d.Sequences[0])
+}
+
+// Door returns the door of a name, or nil.
+func (c *Config) Door(name string) *Door {
+	i := slices.IndexFunc(c.Doors, func(d Door) bool { return d.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &c.Doors[i]
+}
+
+// UsesUp reports whether it has to be remembered what was used, so that it opens a
+// door once. (Lists of one-time sequences are crossed out themselves.)
+func (c *Config) UsesUp() bool {
+	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.OTP != nil || d.Rolling != nil })
+}
+
+// HasCommands reports whether it has to be remembered which commands are due.
+func (c *Config) HasCommands() bool {
+	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.OnClose != nil })
 }

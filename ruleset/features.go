@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/google/nftables"
+	"github.com/knockwall/knockwall/internal/packet"
 	"golang.org/x/sys/unix"
 )
 
@@ -39,7 +40,7 @@ type feature struct {
 var required = []feature{
 	{"follow connections in nftables", "CONFIG_NFT_CT and CONFIG_NF_CONNTRACK", rule{ofKnownConnection}},
 	{"tell this host's addresses in nftables", "CONFIG_NFT_FIB_INET", rule{toThisHost}},
-	{"log packets from nftables", "CONFIG_NFT_LOG and CONFIG_NETFILTER_NETLINK_LOG", rule{logTo(65535, "probe")}},
+	{"log packets from nftables", "CONFIG_NFT_LOG and CONFIG_NETFILTER_NETLINK_LOG", rule{logTo(65535, "probe", packet.SnapLen)}},
 	{"limit rates in nftables", "CONFIG_NFT_LIMIT", rule{limit(1, 1)}},
 	{"reject packets in nftables", "CONFIG_NFT_REJECT_INET", rule{unreachable}},
 }

@@ -40,12 +40,22 @@ type Loaded struct {
 
 	files  map[string]*hcl.File
 	broken map[string]map[int]bool // the files that have errors in their syntax, and the lines of these
+
+	elsewhere bool            // what only the daemon can read is not wrong
+	exposed   map[string]bool // whether others can read a rule file, of those that were looked at
 }
 
 // Load reads the rule files at path: one file, or every *.hcl of a folder in
 // lexical order, as one configuration. It finds all errors before it gives up.
-func Load(path string) *Loaded {
-	l := &Loaded{files: map[string]*hcl.File{}, broken: map[string]map[int]bool{}}
+func Load(path string) *Loaded { return load(path, false) }
+
+// Review reads rule files as [Load] does, for somebody who is not the daemon:
+// secrets and lists that only the daemon may read are no error then, but a warning,
+// and missing from the configuration.
+func Review(path string) *Loaded { return load(path, true) }
+
+func load(path string, elsewhere bool) *Loaded {
+	l := &Loaded{files: map[string]*hcl.File{}, broken: map[string]map[int]bool{}, elsewhere: elsewhere}
 	names, err := ruleFiles(path)
 	if err != nil {
 		l.fail("Cannot read the rule files", err.Error(), nil)
@@ -98,6 +108,14 @@ func (l *Loaded) Save(folder string) (err error) {
 		return fmt.Errorf("replacing the copied rule files: %w", err)
 	}
 	return os.Rename(next, folder)
+}
+
+// Errors returns what Load found without the warnings, for who is not to be told of
+// these.
+func (l *Loaded) Errors() *Loaded {
+	errors := *l
+	errors.Diagnostics = slices.DeleteFunc(slices.Clone(l.Diagnostics), func(d *hcl.Diagnostic) bool { return d.Severity != hcl.DiagError })
+	return &errors
 }
 
 // shorten leaves out what nobody would read to its end.
@@ -232,6 +250,10 @@ type rawDoor struct {
 	Name            string         `hcl:"name,label"`
 	Ports           hcl.Expression `hcl:"ports,optional"`
 	Sequence        hcl.Expression `hcl:"sequence,optional"`
+	Rolling         *rawRolling    `hcl:"rolling,block"`
+	OneTime         hcl.Expression `hcl:"one_time_sequences,optional"`
+	CloseSequence   hcl.Expression `hcl:"close_sequence,optional"`
+	OTP             *rawOTP        `hcl:"otp,block"`
 	SequenceTimeout hcl.Expression `hcl:"seq_timeout,optional"`
 	Window          hcl.Expression `hcl:"window,optional"`
 	Flags           hcl.Expression `hcl:"tcp_flags,optional"`
@@ -242,8 +264,34 @@ type rawDoor struct {
 	To              hcl.Expression `hcl:"to,optional"`
 	Trusted         hcl.Expression `hcl:"trusted,optional"`
 	SourcePrefix    hcl.Expression `hcl:"source_prefix,optional"`
+	Traps           hcl.Expression `hcl:"traps,optional"`
+	Penalty         hcl.Expression `hcl:"penalty,optional"`
+	OnOpen          *rawCommand    `hcl:"on_open,block"`
+	OnClose         *rawCommand    `hcl:"on_close,block"`
 	Range           hcl.Range      `hcl:",def_range"`
 	NameRange       hcl.Range      `hcl:"name,label_range"`
+}
+
+type rawRolling struct {
+	Secret hcl.Expression `hcl:"secret"`
+	Length hcl.Expression `hcl:"length,optional"`
+	Ports  hcl.Expression `hcl:"ports,optional"`
+	Step   hcl.Expression `hcl:"step,optional"`
+	Range  hcl.Range      `hcl:",def_range"`
+}
+
+type rawOTP struct {
+	Port        hcl.Expression `hcl:"port"`
+	OpenSecret  hcl.Expression `hcl:"open_secret"`
+	CloseSecret hcl.Expression `hcl:"close_secret,optional"`
+	Skew        hcl.Expression `hcl:"skew,optional"`
+	Range       hcl.Range      `hcl:",def_range"`
+}
+
+type rawCommand struct {
+	Command hcl.Expression `hcl:"command"`
+	Timeout hcl.Expression `hcl:"timeout,optional"`
+	Range   hcl.Range      `hcl:",def_range"`
 }
 
 func (l *Loaded) check(raw *rawConfig) *Config {
@@ -255,9 +303,9 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 		}
 		l.checkWall(&r, &c.Wall)
 	}
-	if len(raw.Doors) > sequence.MaxDoors {
-		l.fail("Too many doors", fmt.Sprintf("There are %d doors; at most %d can be guarded.", len(raw.Doors), sequence.MaxDoors), &raw.Doors[sequence.MaxDoors].Range)
-		raw.Doors = raw.Doors[:sequence.MaxDoors]
+	if len(raw.Doors) > maxDoors {
+		l.fail("Too many doors", fmt.Sprintf("There are %d doors; at most %d can be guarded.", len(raw.Doors), maxDoors), &raw.Doors[maxDoors].Range)
+		raw.Doors = raw.Doors[:maxDoors]
 	}
 	first := map[string]hcl.Range{}
 	for i := range raw.Doors {
@@ -331,7 +379,7 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 		l.fail("Not a door name", "A door's name is a letter, then up to 31 letters, digits, hyphens and underscores.", &r.NameRange)
 	}
 	d.Ports = l.ports(r)
-	d.Sequence = l.sequence(r)
+	l.locks(r, &d)
 	l.duration(r.SequenceTimeout, &d.SequenceTimeout, 100*time.Millisecond, sequence.MaxTimeout)
 	l.duration(r.Window, &d.Window, MinWindow, MaxWindow)
 	l.flags(r.Flags, &d.Flags)
@@ -345,6 +393,9 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 	d.To = l.addresses(r.To, "Nothing would be guarded. Leave to out to guard this host's own addresses.")
 	d.Trusted = l.addresses(r.Trusted, "")
 	l.sourcePrefix(r.SourcePrefix, &d.SourcePrefix)
+	l.traps(r.Traps, &d)
+	l.duration(r.Penalty, &d.Penalty, time.Second, MaxWindow)
+	d.OnOpen, d.OnClose = l.command(r.OnOpen), l.command(r.OnClose)
 	return d
 }
 

@@ -18,7 +18,6 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/sequence"
 )
 
 var equalConfigs = cmp.Options{
@@ -70,13 +69,15 @@ func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 		Doors: []Door{{
 			Name:            "ssh",
 			Ports:           []packet.PortRange{ports(22, 22, packet.TCP)},
-			Sequence:        []packet.Port{tcp(4113), udp(27911), tcp(1840)},
+			Sequences:       [][]packet.Port{{tcp(4113), udp(27911), tcp(1840)}},
 			SequenceTimeout: 5 * time.Second,
 			Window:          30 * time.Second,
 			Flags:           FlagMatch{Mask: packet.SYN | packet.ACK, Value: packet.SYN},
 			Closed:          Drop,
 			OnFailure:       FailClosed,
 			SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
+			TrapCount:       64,
+			Penalty:         30 * time.Second,
 		}},
 	}
 	const door = `ports = [22]` + "\n" + `sequence = [4113, "27911/udp", 1840]`
@@ -130,7 +131,7 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 		Doors: []Door{{
 			Name:            "ssh",
 			Ports:           []packet.PortRange{ports(22, 22, packet.TCP), ports(2200, 2210, packet.TCP)},
-			Sequence:        []packet.Port{tcp(4113), udp(27911), tcp(1840)},
+			Sequences:       [][]packet.Port{{tcp(4113), udp(27911), tcp(1840)}},
 			SequenceTimeout: 7 * time.Second,
 			Window:          90 * time.Second,
 			Flags:           FlagMatch{Mask: packet.SYN | packet.ACK | packet.RST, Value: packet.SYN},
@@ -141,13 +142,17 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 			To:              prefixes("203.0.113.7/32", "2001:db8:1::7/128"),
 			Trusted:         prefixes("198.51.100.0/24"),
 			SourcePrefix:    packet.SourcePrefix{IPv4: 24, IPv6: 64},
+			TrapCount:       64,
+			Penalty:         30 * time.Second,
 		}, {
 			Name:            "vpn",
 			Ports:           []packet.PortRange{ports(51820, 51820, packet.UDP)},
-			Sequence:        []packet.Port{udp(2000), tcp(2001), udp(1999)},
+			Sequences:       [][]packet.Port{{udp(2000), tcp(2001), udp(1999)}},
 			SequenceTimeout: defaultDoor.SequenceTimeout,
 			Window:          defaultDoor.Window,
 			Flags:           defaultDoor.Flags,
+			TrapCount:       defaultDoor.TrapCount,
+			Penalty:         defaultDoor.Penalty,
 			Closed:          Reject,
 			OnFailure:       FailClosed,
 			Interfaces:      []string{"wan0"}, // the wall's
@@ -341,7 +346,7 @@ func TestAFileAtTheLimitIsRead(t *testing.T) {
 
 func TestTooManyDoorsAreOneError(t *testing.T) {
 	var b strings.Builder
-	for i := range sequence.MaxDoors + 1 {
+	for i := range 1024 + 1 {
 		fmt.Fprintf(&b, "door \"d%d\" {\nports = [%d]\nsequence = [3, 1, 2]\n}\n", i, 10000+i)
 	}
 	l := Load(write(t, b.String()))

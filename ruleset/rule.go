@@ -360,13 +360,22 @@ func count(counter string) term {
 		&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counter})
 }
 
-// logTo copies the head of the packet to an NFLOG group.
-func logTo(group uint16, prefix string) term {
-	return say(fmt.Sprintf("log prefix %q group %d snaplen %d", prefix, group, packet.SnapLen),
+// ofLength matches UDP datagrams by how many bytes they carry.
+func ofLength(n uint16) term {
+	const header = 8 // of UDP, which counts itself: RFC 768
+	return say(fmt.Sprintf("udp length %d", header+n),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.UDP)}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2},
+		equal(bigEndian(header+n)))
+}
+
+// logTo copies the first bytes of the packet to an NFLOG group.
+func logTo(group uint16, prefix string, length uint32) term {
+	return say(fmt.Sprintf("log prefix %q group %d snaplen %d", prefix, group, length),
 		&expr.Log{
 			Key:     1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,
 			Group:   group,
-			Snaplen: packet.SnapLen,
+			Snaplen: length,
 			Data:    []byte(prefix),
 		})
 }

@@ -29,6 +29,8 @@ const (
 	strangersBurst = 200
 	noticesRate    = 100
 	noticesBurst   = 100
+	trapsRate      = 1000
+	trapsBurst     = 1000
 )
 
 // MaxWindows is how many windows of one door and IP version the kernel holds.
@@ -49,26 +51,6 @@ func (w *Wall) Numbers(turn int) Numbers {
 		Admitted:  w.Queue + uint16(2*turn),
 		Strangers: w.Queue + uint16(2*turn) + 1,
 	}
-}
-
-// refusedSuffix ends the log prefix of packets that a closed door has answered
-// without asking the daemon. No door's name has a space in it.
-const refusedSuffix = " refused"
-
-// Notice is what the prefix of a logged packet says.
-type Notice struct {
-	Door    int
-	Refused bool // a stranger was turned away; else it is a knock
-}
-
-// Notices maps the prefixes that the rules log with to what they mean.
-func (c *Config) Notices() map[string]Notice {
-	m := make(map[string]Notice, 2*len(c.Doors))
-	for i, d := range c.Doors {
-		m[d.Name] = Notice{Door: i}
-		m[d.Name+refusedSuffix] = Notice{Door: i, Refused: true}
-	}
-	return m
 }
 
 // Table is an nftables table of the family inet, ready to be installed or
@@ -106,6 +88,9 @@ const (
 	wallChain = "wall"
 )
 
+func knockChain(door string) string        { return door + "_knock" }
+func passwordChain(door string) string     { return door + "_otp" }
+func trapChain(door string) string         { return door + "_trap" }
 func admitChain(door string) string        { return door + "_admit" }
 func refuseChain(door string) string       { return door + "_refuse" }
 func openSet(door string, f family) string { return door + "_open" + f.digit }
@@ -117,36 +102,43 @@ func refusedCounter(door string) string  { return door + "_refused" }
 //
 // A packet that has nothing to do with any door leaves after three rules. One to
 // a port that a door names goes through the chain "wall": trusted sources leave
-// it at once, knocks are logged and go on, and then each door that guards the
-// port is asked twice. First whether it admits the packet, so that of two doors
-// before one port either may; then, if none did, the first one refuses it.
+// it at once, those to knocks and traps are noted and go on, and then each door that
+// guards the port is asked twice. First whether it admits the packet, so that of two
+// doors before one port either may; then, if none did, the first one refuses it.
+//
+// The sequences and traps in the table are those that the configuration has now.
 func NewTable(c *Config, n Numbers) *Table {
 	t := &Table{Name: c.Wall.Table, numbers: n}
 	wall := t.trust("", c.Wall.Trusted)
+	var chains []chain
 	for i := range c.Doors {
-		wall = append(wall, t.knocks(&c.Doors[i], n, c.Wall.MaxSources)...)
+		rules, heard := t.hear(&c.Doors[i], n, uint32(c.Wall.MaxSources))
+		wall = append(wall, rules...)
+		chains = append(chains, heard...)
 	}
-	var admit, refuse []chain
 	for _, ask := range []func(string) term{
 		func(door string) term { return jump(admitChain(door)) },
 		func(door string) term { return goTo(refuseChain(door)) },
 	} {
 		for i := range c.Doors {
-			for _, ports := range byProtocol(c.Doors[i].Ports) {
-				for _, p := range c.Doors[i].places() {
-					wall = append(wall, slices.Concat(rule{toPorts(ports[0].Protocol, ports)}, p.match, rule{ask(c.Doors[i].Name)}))
-				}
+			d := &c.Doors[i]
+			for _, ports := range byProtocol(d.Ports) {
+				wall = append(wall, d.everywhere(rule{toPorts(ports[0].Protocol, ports)}, rule{ask(d.Name)})...)
 			}
 		}
 	}
 	for i := range c.Doors {
-		admit = append(admit, t.admit(&c.Doors[i], n))
-		refuse = append(refuse, t.refuse(&c.Doors[i], n))
+		chains = append(chains, t.admit(&c.Doors[i], n))
+	}
+	for i := range c.Doors {
+		if len(c.Doors[i].Ports) > 0 {
+			chains = append(chains, t.refuse(&c.Doors[i], n))
+		}
 	}
 	t.chains = slices.Concat([]chain{
 		{baseChain, base(c)},
 		{wallChain, wall},
-	}, admit, refuse)
+	}, chains)
 	return t
 }
 
@@ -159,10 +151,9 @@ func base(c *Config) []rule {
 		{ofKnownConnection, notEnded, withoutFlags(opening), accept},
 		{ofKnownConnection, notEnded, notTCP, accept},
 	}
-	var named []packet.PortRange
+	named := c.named()
 	for _, d := range c.Doors {
-		named = append(named, d.Ports...)
-		named = append(named, single(d.Sequence)...)
+		named = append(named, d.Traps...)
 	}
 	for _, ports := range byProtocol(merge(named)) {
 		rules = append(rules, rule{toPorts(ports[0].Protocol, ports), goTo(wallChain)})
@@ -186,46 +177,6 @@ func (t *Table) trust(door string, trusted []netip.Prefix) []rule {
 	}
 	return rules
 }
-
-// knocks logs the door's knocks, and makes the kernel remember who has knocked:
-// when a source's first packet comes, the kernel knows without asking whether a
-// knock of that source may be on its way to the daemon.
-func (t *Table) knocks(d *Door, n Numbers, maxSources int) []rule {
-	for _, f := range families {
-		if d.answersAtOnce() {
-			break // who has knocked is answered as anybody else
-		}
-		t.sets = append(t.sets, set{
-			name: knockingSet(d.Name, f), family: f, bits: d.bits(f), dynamic: true,
-			size: uint32(maxSources), timeout: d.SequenceTimeout,
-		})
-	}
-	var rules []rule
-	for _, ports := range byProtocol(merge(single(d.Sequence))) {
-		match := rule{toPorts(ports[0].Protocol, ports)}
-		flags := rule{}
-		if ports[0].Protocol == packet.TCP {
-			flags = rule{withFlags(d.Flags)}
-		}
-		for _, p := range d.places() {
-			knock := slices.Concat(match, p.match, flags)
-			for _, f := range families {
-				remembered := slices.Concat(knock, rule{remember(f, knockingSet(d.Name, f), d.bits(f))})
-				switch {
-				case d.answersAtOnce():
-				case p.family == nil:
-					rules = append(rules, slices.Concat(rule{ofFamily(f)}, remembered))
-				case p.family.number == f.number:
-					rules = append(rules, remembered)
-				}
-			}
-			rules = append(rules, slices.Concat(knock, rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name)}))
-		}
-	}
-	return rules
-}
-
-func knockingSet(door string, f family) string { return door + "_knocking" + f.digit }
 
 // admit queues the first packets of sources whose window is open.
 func (t *Table) admit(d *Door, n Numbers) chain {
@@ -268,7 +219,7 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 		rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), queue})
 	}
 	if d.answersAtOnce() {
-		rules = append(rules, rule{notRefused, limit(noticesRate, noticesBurst), logTo(n.LogGroup, d.Name+refusedSuffix)})
+		rules = append(rules, rule{notRefused, limit(noticesRate, noticesBurst), logTo(n.LogGroup, d.Name+suffixes[Refused], packet.SnapLen)})
 	}
 	counted := count(refusedCounter(d.Name))
 	if d.Closed == Drop {
@@ -291,15 +242,13 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 // is open is rejected, and not let in a moment later.
 func (d *Door) answersAtOnce() bool { return d.Closed == Reject && d.OnFailure == FailClosed }
 
-// place is somewhere a door is: an interface, if it is not at all of them, and
-// addresses.
-type place struct {
-	family *family // nil: both
-	match  rule
-}
+// holds reports whether strangers may wait before the door. Where they do not, who
+// has knocked is answered as anybody else.
+func (d *Door) holds() bool { return len(d.Ports) > 0 && !d.answersAtOnce() }
 
-// places returns all places where the door is.
-func (d *Door) places() []place {
+// everywhere returns a rule for each place where the door is, with the match of the
+// place between what comes first and last.
+func (d *Door) everywhere(first, last rule) (rules []rule) {
 	interfaces := []rule{{}}
 	if len(d.Interfaces) > 0 {
 		interfaces = nil
@@ -307,18 +256,17 @@ func (d *Door) places() []place {
 			interfaces = append(interfaces, rule{by(name)})
 		}
 	}
-	var all []place
 	for _, in := range interfaces {
 		if len(d.To) == 0 {
-			all = append(all, place{nil, slices.Concat(in, rule{toThisHost})})
+			rules = append(rules, slices.Concat(first, in, rule{toThisHost}, last))
 		}
 		for _, f := range families {
 			if to := f.of(d.To); len(to) > 0 {
-				all = append(all, place{&f, slices.Concat(in, rule{toAddresses(f, to)})})
+				rules = append(rules, slices.Concat(first, in, rule{toAddresses(f, to)}, last))
 			}
 		}
 	}
-	return all
+	return rules
 }
 
 // firstPackets returns the matches for what opens a connection to the door.

@@ -16,7 +16,6 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/sequence"
 )
 
 // absent reports whether an optional attribute was not given, or given as null.
@@ -198,8 +197,18 @@ func (l *Loaded) missing(r *rawDoor, e hcl.Expression) bool {
 }
 
 func (l *Loaded) ports(r *rawDoor) []packet.PortRange {
-	var ports []packet.PortRange
-	n, ok := l.list(r.Ports, func(e hcl.Expression, s string) {
+	ports, n, ok := l.portList(r.Ports)
+	if l.missing(r, r.Ports) && r.OnOpen == nil || ok && n == 0 {
+		l.fail("No ports", `A door needs ports to guard: ports = [22], or ["51820/udp"], or ["8000-8010/tcp"]. `+
+			"One without has an on_open, to run a command when it is knocked at.", &r.Range)
+	}
+	return ports
+}
+
+// portList reads ports and ranges of them. It reports how many there are, and false
+// if there is no list.
+func (l *Loaded) portList(e hcl.Expression) (ports []packet.PortRange, n int, ok bool) {
+	n, ok = l.list(e, func(e hcl.Expression, s string) {
 		r, err := packet.ParsePortRange(s)
 		if err != nil {
 			l.failAt(e, "Not a port", sentence(err))
@@ -207,10 +216,7 @@ func (l *Loaded) ports(r *rawDoor) []packet.PortRange {
 		}
 		ports = append(ports, r)
 	})
-	if l.missing(r, r.Ports) || ok && n == 0 {
-		l.fail("No ports", `A door needs ports to guard: ports = [22], or ["51820/udp"], or ["8000-8010/tcp"].`, &r.Range)
-	}
-	return merge(ports)
+	return merge(ports), n, ok
 }
 
 // merge sorts ranges and joins those that overlap or touch, as the kernel's
@@ -231,25 +237,6 @@ func merge(ports []packet.PortRange) []packet.PortRange {
 		merged = append(merged, r)
 	}
 	return merged
-}
-
-func (l *Loaded) sequence(r *rawDoor) []packet.Port {
-	var steps []packet.Port
-	n, ok := l.list(r.Sequence, func(e hcl.Expression, s string) {
-		p, err := packet.ParsePort(s)
-		if err != nil {
-			l.failAt(e, "Not a knock", sentence(err))
-			return
-		}
-		steps = append(steps, p)
-	})
-	switch {
-	case l.missing(r, r.Sequence) || ok && n == 0:
-		l.fail("No sequence", `A door needs knocks that open it: sequence = [4113, "27911/udp", 1840].`, &r.Range)
-	case n > sequence.MaxSteps:
-		l.failAt(r.Sequence, "Sequence too long", fmt.Sprintf("A sequence has %d knocks at most, this one has %d.", sequence.MaxSteps, n))
-	}
-	return steps
 }
 
 var flagNames = map[string]packet.Flags{

@@ -28,7 +28,7 @@ type crowd struct {
 func newCrowd(most int) *crowd {
 	now := time.Now()
 	d := door(7000, 8000, 9000)
-	c := &crowd{tracker: sequence.NewTracker([]sequence.Door{d}, reorder, most, now), steps: d.Steps, random: 1, now: now}
+	c := &crowd{tracker: sequence.NewTracker([]sequence.Lock{d}, reorder, most, now), steps: d.Steps, random: 1, now: now}
 	for source := range knownSources {
 		c.knock(uint32(source))
 	}

@@ -6,7 +6,7 @@
 // bounded in memory:
 //
 //   - [Tracker] follows the attempts: which source has taken how many steps of
-//     which door's sequence.
+//     which of a door's locks, the sequences that open or close it.
 //   - [Windows] are the doors that stand open, for whom, until when and for how
 //     many connections. The kernel holds the same windows and enforces them;
 //     these are the daemon's notes about them.

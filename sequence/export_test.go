@@ -15,10 +15,10 @@ func (t *Tracker) Check() error {
 		if found := t.find(a.key); found != i {
 			return fmt.Errorf("attempt %d is found as %d", i, found)
 		}
-		if d := t.doors[a.key.door]; int(a.taken) > len(d.Steps) || a.early>>len(d.Steps) != 0 {
+		if d := t.locks[a.key.at]; int(a.taken) > len(d.Steps) || a.early>>len(d.Steps) != 0 {
 			return fmt.Errorf("attempt %d has taken %d steps and heard %b early of %d", i, a.taken, a.early, len(d.Steps))
 		}
-		if early := a.early >> a.taken << a.taken &^ (1 << a.taken); early != a.early || int(a.taken) < len(t.doors[a.key.door].Steps) && a.redialled&^a.early != 0 {
+		if early := a.early >> a.taken << a.taken &^ (1 << a.taken); early != a.early || int(a.taken) < len(t.locks[a.key.at].Steps) && a.redialled&^a.early != 0 {
 			return fmt.Errorf("attempt %d has taken %d steps, heard %b early, %b of them redialled", i, a.taken, a.early, a.redialled)
 		}
 		older = i

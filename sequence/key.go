@@ -6,12 +6,12 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-func keyOf(door int, s packet.Source) key {
+func keyOf(at int, s packet.Source) key {
 	return key{
 		source: s.Addr().As16(),
 		bits:   uint8(s.Bits()),
 		is4:    s.Addr().Is4(),
-		door:   uint16(door),
+		at:     uint16(at),
 	}
 }
 

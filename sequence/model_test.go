@@ -19,7 +19,7 @@ var seed = flag.Uint64("seed", rand.Uint64(), "what the random knocks of the mod
 // model says by the same rules as a Tracker what a knock leads to, as simply as
 // can be: it keeps a list of attempts, and in each a map of what was heard.
 type model struct {
-	doors    []sequence.Door
+	doors    []sequence.Lock
 	most     int
 	attempts []*modelAttempt // the oldest first
 	evicted  uint64
@@ -227,13 +227,13 @@ func (a *modelAttempt) public() sequence.Attempt {
 	for step, k := range a.heard {
 		strayed = strayed || step > a.taken && !k.redialled
 	}
-	return sequence.Attempt{Door: a.door, Source: a.source, Step: a.taken, Started: a.started, Strayed: strayed}
+	return sequence.Attempt{Lock: a.door, Source: a.source, Step: a.taken, Started: a.started, Strayed: strayed}
 }
 
 // trial is a Tracker and its model, which hear the same.
 type trial struct {
 	*testing.T
-	doors   []sequence.Door
+	doors   []sequence.Lock
 	known   []int // which of trialDoors they are, and -1 for others
 	tracker *sequence.Tracker
 	model   *model
@@ -242,8 +242,8 @@ type trial struct {
 
 // trialDoors share prefixes and ports, come back to ports, and differ in
 // their timeouts and in who counts as one source.
-func trialDoors() []sequence.Door {
-	doors := []sequence.Door{
+func trialDoors() []sequence.Lock {
+	doors := []sequence.Lock{
 		door(7000, 8000),
 		door(7000, 8000, 9000),
 		door(9000, 8000, 7000),
@@ -312,8 +312,8 @@ func (t *trial) check() {
 		t.Fatalf("under way (-want +got):\n%s", cmp.Diff(want, got, compareSources))
 	}
 	for _, a := range want {
-		if got, ok := t.tracker.Of(a.Door, a.Source); !ok || got != a {
-			t.Fatalf("of %s at door %d: %+v, %t", a.Source, a.Door, got, ok)
+		if got, ok := t.tracker.Of(a.Lock, a.Source); !ok || got != a {
+			t.Fatalf("of %s at door %d: %+v, %t", a.Source, a.Lock, got, ok)
 		}
 	}
 }
@@ -324,7 +324,7 @@ func (t *trial) check() {
 func (t *trial) pass(random *rand.Rand) {
 	t.Helper()
 	all := trialDoors()
-	var doors []sequence.Door
+	var doors []sequence.Lock
 	var chosen []int // of all doors
 	for _, i := range random.Perm(len(all))[:1+random.IntN(len(all))] {
 		doors = append(doors, all[i])

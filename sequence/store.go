@@ -13,7 +13,7 @@ import (
 func (t *Tracker) bucket(k key) *int32 {
 	var b [20]byte
 	copy(b[:], k.source[:])
-	binary.NativeEndian.PutUint16(b[16:], k.door)
+	binary.NativeEndian.PutUint16(b[16:], k.at)
 	b[18] = k.bits
 	if k.is4 {
 		b[19] = 1

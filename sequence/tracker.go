@@ -2,8 +2,8 @@ package sequence
 
 import (
 	"hash/maphash"
-	"iter"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -14,27 +14,29 @@ import (
 const (
 	MaxSteps   = 32
 	MaxTimeout = time.Hour
-	MaxDoors   = 1024
+	MaxLocks   = 1 << 16
 )
 
-// Door is what a Tracker must know of a door.
-type Door struct {
-	Steps   []packet.Port // the knocks, in order: from 1 to MaxSteps of them
+// Lock is a sequence that opens or closes a door. A door may have several, which
+// have nothing to do with each other.
+type Lock struct {
+	Steps   []packet.Port // the knocks, in order: up to MaxSteps of them; none: nothing undoes it
 	Timeout time.Duration // first knock to last, up to MaxTimeout
 	Prefix  packet.SourcePrefix
+	Room    int // for how many steps there is room at least, where others may replace them
 }
 
-// Progress says what a knock did to its source's attempt at a door.
+// Progress says what a knock did to its source's attempt at a lock.
 type Progress uint8
 
 const (
-	// Nothing: a retransmission, a re-dialled step, or no knock of the door.
+	// Nothing: a retransmission, a re-dialled step, or no knock of the lock.
 	Nothing Progress = iota
 	// Early: a later step's knock that counts if the missing ones follow at once.
 	Early
 	// Advanced: the next step is taken.
 	Advanced
-	// Completed: the last step is taken, the door is to open.
+	// Completed: the last step is taken, the lock is undone.
 	Completed
 )
 
@@ -43,7 +45,7 @@ type Reason uint8
 
 const (
 	NotEnded Reason = iota
-	// WrongOrder: another knock of the door came than the one that was due.
+	// WrongOrder: another knock of the lock came than the one that was due.
 	WrongOrder
 	// TooLate: the sequence was not complete in time.
 	TooLate
@@ -67,9 +69,9 @@ type Outcome struct {
 	EndedAt  int    // steps that attempt had taken
 }
 
-// Attempt is one source's way through one door's sequence.
+// Attempt is one source's way through one lock's sequence.
 type Attempt struct {
-	Door    int
+	Lock    int
 	Source  packet.Source
 	Step    int // steps taken
 	Started time.Time
@@ -84,12 +86,12 @@ func (a Attempt) Reason() Reason {
 	return TooLate
 }
 
-// Tracker follows the attempts of all sources at all doors. Its memory is
+// Tracker follows the attempts of all sources at all locks. Its memory is
 // fixed when it is made and touched as it fills: about 56 bytes, and 12 more
 // for each step of the longest sequence, an attempt. When it is full, the
 // oldest attempt gives way.
 type Tracker struct {
-	doors   []Door
+	locks   []Lock
 	reorder time.Duration
 	epoch   time.Time
 	seed    maphash.Seed
@@ -119,33 +121,36 @@ type attempt struct {
 	started      time.Duration
 	chain        int32 // next of the same bucket, or next free
 	older, newer int32
+	hearings     uint16 // so far; it wraps
 }
 
-// key tells attempts apart: the source's address, masked, and the door.
+// key tells attempts apart, and windows: the source's address, masked, and at which
+// lock or door.
 type key struct {
 	source [16]byte
 	bits   uint8
 	is4    bool
-	door   uint16
+	at     uint16
 }
 
 // hearing is a knock that was heard for a step: enough to know it again.
 type hearing struct {
 	sequence uint32
 	port     uint16 // that it was sent from
+	order    uint16 // of the attempt's hearings
 	at       uint32 // in microseconds since the attempt started
 }
 
-// NewTracker makes a Tracker for doors, which later calls name by their index.
+// NewTracker makes a Tracker for locks, which later calls name by their index.
 // Knocks may overtake each other by up to reorder. At most maxAttempts are
 // followed at once; epoch is any time not after the first knock.
-func NewTracker(doors []Door, reorder time.Duration, maxAttempts int, epoch time.Time) *Tracker {
+func NewTracker(locks []Lock, reorder time.Duration, maxAttempts int, epoch time.Time) *Tracker {
 	stride := 1
-	for _, d := range doors {
-		stride = max(stride, len(d.Steps))
+	for _, l := range locks {
+		stride = max(stride, len(l.Steps), l.Room)
 	}
 	t := &Tracker{
-		doors:    doors,
+		locks:    slices.Clone(locks),
 		reorder:  reorder,
 		epoch:    epoch,
 		seed:     maphash.MakeSeed(),
@@ -163,30 +168,43 @@ func NewTracker(doors []Door, reorder time.Duration, maxAttempts int, epoch time
 	return t
 }
 
-// Inherit takes over the attempts that another Tracker follows, if the door is
-// the same in both: doorOf says which door here one there is, and is negative if
+// Inherit takes over the attempts that another Tracker follows, if the lock is
+// the same in both: lockOf says which lock here one there is, and is negative if
 // that is none. If there is not room for all, the newest are taken.
-func (t *Tracker) Inherit(former *Tracker, doorOf func(door int) int) {
+func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
 	for i := former.oldest; i != none; i = former.attempts[i].newer {
 		a := former.attempts[i]
-		door := doorOf(int(a.key.door))
-		if door < 0 {
+		lock := lockOf(int(a.key.at))
+		if lock < 0 {
 			continue
 		}
 		k := a.key
-		k.door = uint16(door)
+		k.at = uint16(lock)
 		n := t.add(k, former.epoch.Add(a.started).Sub(t.epoch))
 		mine := &t.attempts[n]
-		mine.taken, mine.early, mine.redialled = a.taken, a.early, a.redialled
+		mine.taken, mine.early, mine.redialled, mine.hearings = a.taken, a.early, a.redialled, a.hearings
 		copy(t.hearings(n), former.hearings(i))
 	}
 }
 
-// Knock takes note of a knock at a door.
-func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
-	d := &t.doors[door]
+// Replace gives a lock other steps, and forgets the attempts at it. Of those there
+// may be as many as the lock had, or has [Lock.Room] for.
+func (t *Tracker) Replace(lock int, steps []packet.Port) {
+	t.locks[lock].Steps = steps
+	for i := t.oldest; i != none; {
+		next := t.attempts[i].newer
+		if int(t.attempts[i].key.at) == lock {
+			t.remove(i)
+		}
+		i = next
+	}
+}
+
+// Knock takes note of a knock at a lock.
+func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
+	l := &t.locks[lock]
 	at := now.Sub(t.epoch)
-	k := keyOf(door, d.Prefix.Of(p.Source))
+	k := keyOf(lock, l.Prefix.Of(p.Source))
 	i := t.find(k)
 
 	var out Outcome
@@ -202,7 +220,7 @@ func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 	heard := t.hearings(i)
 	out.Step = int(a.taken)
 	fits := none // the first step, not yet heard, that this knock may be
-	for s, step := range d.Steps {
+	for s, step := range l.Steps {
 		known := s < int(a.taken) || a.early&(1<<s) != 0
 		switch {
 		case step != p.Port:
@@ -212,7 +230,7 @@ func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 			fits = s
 		}
 	}
-	complete := int(a.taken) == len(d.Steps)
+	complete := int(a.taken) == len(l.Steps)
 	switch {
 	case fits == int(a.taken):
 		t.hear(i, fits, p, at)
@@ -224,11 +242,11 @@ func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 		}
 		out.Step = int(a.taken)
 		out.Progress = Advanced
-		if int(a.taken) == len(d.Steps) {
+		if int(a.taken) == len(l.Steps) {
 			out.Progress = Completed
 		}
 		return out
-	case a.taken > 0 && d.Steps[a.taken-1] == p.Port && !(complete && d.Steps[0] == p.Port):
+	case a.taken > 0 && l.Steps[a.taken-1] == p.Port && !(complete && l.Steps[0] == p.Port):
 		// The step just taken, from a new connection. Where the same port comes
 		// once more in the sequence it may also be that step, overtaking another;
 		// after the last step it may be the last of a new attempt, likewise.
@@ -238,8 +256,8 @@ func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 			a.early |= 1 << fits
 			a.redialled |= 1 << fits
 		case complete:
-			t.hear(i, len(d.Steps)-1, p, at)
-			a.redialled = 1 << (len(d.Steps) - 1)
+			t.hear(i, len(l.Steps)-1, p, at)
+			a.redialled = 1 << (len(l.Steps) - 1)
 		}
 		return out
 	case fits != none:
@@ -248,14 +266,14 @@ func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 		out.Progress = Early
 		return out
 	}
-	if last := len(d.Steps) - 1; complete && a.redialled != 0 && at-a.started-heard[last].since() <= t.reorder {
+	if last := len(l.Steps) - 1; complete && a.redialled != 0 && at-a.started-heard[last].since() <= t.reorder {
 		// It was the last of a new attempt, and has overtaken this one.
 		a.started += heard[last].since()
 		heard[last].at = 0
 		a.taken, a.early = 0, a.redialled
 		t.unlist(i)
 		t.list(i)
-		return t.Knock(door, p, now)
+		return t.Knock(lock, p, now)
 	}
 	if !complete {
 		out.Ended, out.EndedAt = WrongOrder, int(a.taken)
@@ -268,7 +286,7 @@ func (t *Tracker) Knock(door int, p packet.Packet, now time.Time) Outcome {
 // has overtaken it.
 func (t *Tracker) begin(k key, p packet.Packet, at time.Duration, out Outcome) Outcome {
 	out.Step = 0
-	steps := t.doors[k.door].Steps
+	steps := t.locks[k.at].Steps
 	for s, step := range steps {
 		if step != p.Port {
 			continue
@@ -296,12 +314,12 @@ func (t *Tracker) begin(k key, p packet.Packet, at time.Duration, out Outcome) O
 // wrong one, from which a new attempt may have begun.
 func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
 	a := &t.attempts[i]
-	d := &t.doors[a.key.door]
+	l := &t.locks[a.key.at]
 	taken := int(a.taken)
-	if at-a.started > d.Timeout {
+	if at-a.started > l.Timeout {
 		reason := t.attempt(i).Reason()
 		t.remove(i)
-		if taken == len(d.Steps) {
+		if taken == len(l.Steps) {
 			return NotEnded, 0
 		}
 		return reason, taken
@@ -320,7 +338,7 @@ func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
 			continue
 		}
 		wrong = true
-		if d.Steps[s] == d.Steps[0] {
+		if l.Steps[s] == l.Steps[0] {
 			restart = s
 		}
 	}
@@ -347,65 +365,26 @@ func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
 	for t.oldest != none {
 		i := t.oldest
 		a := &t.attempts[i]
-		d := &t.doors[a.key.door]
-		if at-a.started <= d.Timeout {
+		l := &t.locks[a.key.at]
+		if at-a.started <= l.Timeout {
 			return
 		}
-		if int(a.taken) < len(d.Steps) {
+		if int(a.taken) < len(l.Steps) {
 			ended(t.attempt(i))
 		}
 		t.remove(i)
 	}
 }
 
-// All iterates over the attempts that are under way, the newest first.
-func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
-	at := now.Sub(t.epoch)
-	return func(yield func(Attempt) bool) {
-		for i := t.newest; i != none; i = t.attempts[i].older {
-			a := &t.attempts[i]
-			d := &t.doors[a.key.door]
-			over := at-a.started > d.Timeout || int(a.taken) == len(d.Steps)
-			if !over && !yield(t.attempt(i)) {
-				return
-			}
-		}
-	}
-}
-
-// Of returns a source's attempt at a door, if one is remembered: one that is
-// complete, or too late, may be.
-func (t *Tracker) Of(door int, source packet.Source) (Attempt, bool) {
-	i := t.find(keyOf(door, source))
-	if i == none {
-		return Attempt{}, false
-	}
-	return t.attempt(i), true
-}
-
-// Len returns how many attempts are remembered, complete ones among them.
-func (t *Tracker) Len() int { return t.count }
-
-// Evicted returns how many attempts have given way to newer ones so far.
-func (t *Tracker) Evicted() uint64 { return t.evicted }
-
-func (t *Tracker) attempt(i int32) Attempt {
-	a := &t.attempts[i]
-	return Attempt{
-		Door:    int(a.key.door),
-		Source:  a.key.sourceOf(),
-		Step:    int(a.taken),
-		Started: t.epoch.Add(a.started),
-		Strayed: a.early&^a.redialled != 0,
-	}
-}
-
 // hear notes the knock that was heard for a step.
 func (t *Tracker) hear(i int32, step int, p packet.Packet, at time.Duration) {
+	a := &t.attempts[i]
+	a.hearings++
 	t.hearings(i)[step] = hearing{
 		sequence: p.Sequence,
 		port:     p.SourcePort,
-		at:       uint32((at - t.attempts[i].started) / time.Microsecond),
+		order:    a.hearings,
+		at:       uint32((at - a.started) / time.Microsecond),
 	}
 }
 

@@ -31,7 +31,7 @@ func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.
 func udp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.UDP} }
 
 // door makes a door whose knocks are TCP ports.
-func door(ports ...uint16) sequence.Door {
+func door(ports ...uint16) sequence.Lock {
 	steps := make([]packet.Port, len(ports))
 	for i, n := range ports {
 		steps[i] = tcp(n)
@@ -39,11 +39,11 @@ func door(ports ...uint16) sequence.Door {
 	return doorOf(steps...)
 }
 
-func doorOf(steps ...packet.Port) sequence.Door {
-	return sequence.Door{Steps: steps, Timeout: timeout, Prefix: packet.SourcePrefix{IPv4: 32, IPv6: 128}}
+func doorOf(steps ...packet.Port) sequence.Lock {
+	return sequence.Lock{Steps: steps, Timeout: timeout, Prefix: packet.SourcePrefix{IPv4: 32, IPv6: 128}}
 }
 
-func newTracker(doors ...sequence.Door) *sequence.Tracker {
+func newTracker(doors ...sequence.Lock) *sequence.Tracker {
 	return sequence.NewTracker(doors, reorder, 16, time.Now())
 }
 
@@ -97,7 +97,7 @@ var (
 // The tests named Row follow the table of what knocks mean in the design.
 
 func TestRowNextKnockIsOneStepOn(t *testing.T) {
-	for name, d := range map[string]sequence.Door{
+	for name, d := range map[string]sequence.Lock{
 		"tcp":   doorOf(tcp(7000), tcp(8000), tcp(9000)),
 		"udp":   doorOf(udp(7000), udp(8000), udp(9000)),
 		"mixed": doorOf(tcp(7000), udp(8000), tcp(8000)),
@@ -144,7 +144,7 @@ func TestRowNextKnockWithinTimeoutOfTheFirst(t *testing.T) {
 }
 
 func TestRowSameSYNAgainIsNothing(t *testing.T) {
-	for name, d := range map[string]sequence.Door{
+	for name, d := range map[string]sequence.Lock{
 		"tcp":            door(7000, 8000, 9000),
 		"udp":            doorOf(udp(7000), udp(8000), udp(9000)),
 		"repeated port":  door(7000, 7000, 8000),
@@ -249,7 +249,7 @@ func permutations(n int, f func(order []int)) {
 }
 
 func TestRowKnocksThatOvertakeEachOtherCount(t *testing.T) {
-	for _, d := range []sequence.Door{
+	for _, d := range []sequence.Lock{
 		door(7000, 8000),
 		door(7000, 8000, 9000),
 		door(7000, 8000, 9000, 10000),
@@ -641,7 +641,7 @@ func TestAddressFamiliesAreToldApart(t *testing.T) {
 func TestOldestAttemptGivesWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const most = 4
-		tracker := sequence.NewTracker([]sequence.Door{door(7000, 8000)}, reorder, most, time.Now())
+		tracker := sequence.NewTracker([]sequence.Lock{door(7000, 8000)}, reorder, most, time.Now())
 		clients := make([]*client, 2*most)
 		for i := range clients {
 			clients[i] = &client{Tracker: tracker, addr: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)})}
@@ -680,8 +680,8 @@ func TestAttemptsUnderWayNewestFirst(t *testing.T) {
 
 		source := door().Prefix.Of
 		want := []sequence.Attempt{
-			{Door: 1, Source: source(bob6), Step: 1, Started: start.Add(time.Second)},
-			{Door: 1, Source: source(alice), Step: 2, Started: start},
+			{Lock: 1, Source: source(bob6), Step: 1, Started: start.Add(time.Second)},
+			{Lock: 1, Source: source(alice), Step: 2, Started: start},
 		}
 		if diff := cmp.Diff(want, slices.Collect(tracker.All(time.Now())), compareSources); diff != "" {
 			t.Errorf("under way (-want +got):\n%s", diff)
@@ -731,14 +731,14 @@ func TestATrackerThatInheritsGoesOnAtTheDoorsThatAreTheSame(t *testing.T) {
 		expect(t, "alice goes on", a.knock(9000), early(1))
 
 		mail := door(1, 2, 3, 4, 5)
-		tracker := sequence.NewTracker([]sequence.Door{mail, ssh}, reorder, 16, time.Now())
+		tracker := sequence.NewTracker([]sequence.Lock{mail, ssh}, reorder, 16, time.Now())
 		tracker.Inherit(former, func(door int) int { return []int{1, -1}[door] })
 		if err := tracker.Check(); err != nil {
 			t.Fatal(err)
 		}
 		want := []sequence.Attempt{
-			{Door: 1, Source: single(bob), Step: 2, Started: begun},
-			{Door: 1, Source: single(alice), Step: 1, Started: begun, Strayed: true},
+			{Lock: 1, Source: single(bob), Step: 2, Started: begun},
+			{Lock: 1, Source: single(alice), Step: 1, Started: begun, Strayed: true},
 		}
 		if diff := cmp.Diff(want, slices.Collect(tracker.All(time.Now())), compareSources); diff != "" {
 			t.Errorf("under way (-want +got):\n%s", diff)
@@ -765,7 +765,7 @@ func TestATrackerWithFewerPlacesInheritsTheNewest(t *testing.T) {
 			(&client{Tracker: former, addr: addr}).knock(7000)
 			time.Sleep(time.Millisecond)
 		}
-		tracker := sequence.NewTracker([]sequence.Door{d}, reorder, 2, time.Now())
+		tracker := sequence.NewTracker([]sequence.Lock{d}, reorder, 2, time.Now())
 		tracker.Inherit(former, func(door int) int { return door })
 		if tracker.Len() != 2 || tracker.Evicted() != 1 {
 			t.Errorf("%d attempts, %d gave way", tracker.Len(), tracker.Evicted())
@@ -778,7 +778,7 @@ func TestATrackerWithFewerPlacesInheritsTheNewest(t *testing.T) {
 
 func TestAnAttemptIsRememberedUntilItIsExpired(t *testing.T) {
 	now := time.Now()
-	tracker := sequence.NewTracker([]sequence.Door{door(1, 2)}, 0, 2, now)
+	tracker := sequence.NewTracker([]sequence.Lock{door(1, 2)}, 0, 2, now)
 	prefix := packet.SourcePrefix{IPv4: 32, IPv6: 128}
 	p := packet.Packet{Source: netip.MustParseAddr("192.0.2.1"), SourcePort: 40000, Port: tcp(1)}
 	if a, ok := tracker.Of(0, prefix.Of(p.Source)); ok {
@@ -794,7 +794,7 @@ func TestAnAttemptIsRememberedUntilItIsExpired(t *testing.T) {
 	for range tracker.All(late) {
 		t.Error("an attempt that is too late is under way")
 	}
-	want := sequence.Attempt{Door: 0, Source: prefix.Of(p.Source), Step: 1, Started: now}
+	want := sequence.Attempt{Lock: 0, Source: prefix.Of(p.Source), Step: 1, Started: now}
 	if a, ok := tracker.Of(0, want.Source); !ok || !a.Started.Equal(now) || a.Step != 1 || a.Source != want.Source {
 		t.Errorf("too late: %+v, %t; want %+v", a, ok, want)
 	}

@@ -123,7 +123,7 @@ func TestFieldsAreThoseOfTheAuditTrail(t *testing.T) {
 
 func TestWhatAnAdminMustKnowIsAWarningAtLeast(t *testing.T) {
 	for kind, m := range messages {
-		must := kind == audit.Overloaded || kind == audit.Healed
+		must := kind == audit.Overloaded || kind == audit.Healed || kind == audit.Replayed || kind == audit.Low
 		if (m.priority <= journal.PriWarning) != must {
 			t.Errorf("%s has the priority %d", kind, m.priority)
 		}

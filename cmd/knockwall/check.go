@@ -28,7 +28,7 @@ code is 2 if there is an error, and 0 if there are only warnings.`,
 	config := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the result as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		loaded := ruleset.Load(*config)
+		loaded := ruleset.Review(*config)
 		if *asJSON {
 			if err := writeResult(c.OutOrStdout(), loaded); err != nil {
 				return err
@@ -51,7 +51,7 @@ code is 2 if there is an error, and 0 if there are only warnings.`,
 // loadConfig reads rule files, tells of what is wrong or unwise, and returns
 // nothing if anything is wrong.
 func loadConfig(c *cobra.Command, path string) (*ruleset.Config, error) {
-	loaded := ruleset.Load(path)
+	loaded := ruleset.Review(path)
 	if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {
 		return nil, err
 	}

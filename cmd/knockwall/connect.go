@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"math"
 	"time"
 
@@ -17,12 +18,17 @@ func connectCommand() *cobra.Command {
 		Long: `connect knocks at a host, connects to its TCP port PORT, and joins the
 connection with stdin and stdout: what ssh wants of a ProxyCommand. Each KNOCK
 is a port as in "knockwall knock". If the host's name has several addresses,
-they are tried in turn: knocked at, then connected to.`,
+they are tried in turn: knocked at, then connected to. With --otp-file, the one
+KNOCK is the UDP port that a one-time password is sent to: see "knockwall knock
+--help".`,
 		Example: `  ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org
 
   # in ~/.ssh/config, for good:
   Host example.org
-      ProxyCommand knockwall connect %h %p 4113 27911/udp 1840`,
+      ProxyCommand knockwall connect %h %p 4113 27911/udp 1840
+
+  # with a one-time password:
+      ProxyCommand knockwall connect --otp-file ~/.ssh/otp.key %h %p 2000`,
 		Args: takes("a HOST, its PORT and at least one KNOCK", 3, math.MaxInt),
 	}
 	r := reachFlags(c)
@@ -35,7 +41,7 @@ they are tried in turn: knocked at, then connected to.`,
 		if to.Protocol != packet.TCP {
 			return usage("connect is for TCP, and %s is not. Use knock, and what the service is used with", to)
 		}
-		knocks, err := r.ports(arguments[2:])
+		knock, err := r.knocker(c.Context(), arguments[2:], io.Discard)
 		if err != nil {
 			return err
 		}
@@ -43,7 +49,7 @@ they are tried in turn: knocked at, then connected to.`,
 		if err != nil {
 			return err
 		}
-		conn, err := client.Connect(c.Context(), addrs, to.Number, knocks, r.pause, *timeout)
+		conn, err := client.Connect(c.Context(), addrs, to.Number, knock, *timeout)
 		if err != nil {
 			return err
 		}

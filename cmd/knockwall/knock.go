@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"math"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -16,6 +19,7 @@ import (
 type reach struct {
 	ipv4, ipv6, udp bool
 	pause           time.Duration
+	password        password // that is sent instead of knocks
 }
 
 func reachFlags(c *cobra.Command) *reach {
@@ -25,12 +29,13 @@ func reachFlags(c *cobra.Command) *reach {
 	c.Flags().BoolVarP(&r.udp, "udp", "u", false, "knock by UDP at ports that do not say which")
 	// Of 32 bits, as more milliseconds than that are not a time.Duration.
 	milliseconds := c.Flags().Uint32P("delay", "d", 0, "`MILLISECONDS` between two knocks")
+	r.password.addFlags(c)
 	c.PreRunE = func(*cobra.Command, []string) error {
 		if r.ipv4 && r.ipv6 {
 			return usage("-4 and -6 exclude each other: leave both out to use what the host has")
 		}
 		r.pause = time.Duration(*milliseconds) * time.Millisecond
-		return nil
+		return r.password.check(c)
 	}
 	return r
 }
@@ -41,8 +46,32 @@ func (r *reach) network() string {
 		return "ip4"
 	case r.ipv6:
 		return "ip6"
+	case r.password.source.IsValid():
+		// It is sent over the protocol that the source is of. Behind NAT64 that is
+		// wrong, and -6 right.
+		if r.password.source.Is4() {
+			return "ip4"
+		}
+		return "ip6"
 	}
 	return "ip"
+}
+
+// knocker returns what knocks at an address, by ports as knock takes them, and
+// writes to said what it does.
+func (r *reach) knocker(ctx context.Context, arguments []string, said io.Writer) (func(netip.Addr) error, error) {
+	if r.password.isWanted {
+		return r.password.sender(ctx, arguments, said)
+	}
+	ports, err := r.ports(arguments)
+	if err != nil {
+		return nil, err
+	}
+	return func(addr netip.Addr) error {
+		return client.Knock(ctx, addr, ports, r.pause, func(p packet.Port) {
+			fmt.Fprintf(said, "knocking at %s of %s\n", p, addr)
+		})
+	}, nil
 }
 
 // ports reads knocks as knock writes them, 7000 or 7000:udp, and as rule files
@@ -54,13 +83,15 @@ func (r *reach) ports(arguments []string) ([]packet.Port, error) {
 		if err != nil {
 			return nil, usage("%w", err)
 		}
-		if r.udp && !strings.ContainsAny(a, ":/") {
+		if r.udp && saysNoProtocol(a) {
 			p.Protocol = packet.UDP
 		}
 		ports = append(ports, p)
 	}
 	return ports, nil
 }
+
+func saysNoProtocol(port string) bool { return !strings.ContainsAny(port, ":/") }
 
 func knockCommand() *cobra.Command {
 	c := &cobra.Command{
@@ -72,16 +103,28 @@ whether a door has opened shows when you connect. If the host's name has several
 addresses, the first one is knocked at.
 
 A PORT is TCP unless it says otherwise: 27911/udp, or 27911:udp as knockd's
-client has it, whose other flags are the same, too.`,
+client has it, whose other flags are the same, too.
+
+With --otp-file, knock sends one datagram instead, to the one PORT, which is UDP
+then: a one-time password as xt_pknock takes it, of the secret in that file, the
+address that it comes from and the time. It is good once, and within its minute
+by the clocks of both hosts. Behind NAT, --otp-source names the public address,
+which is the one that the host sees.`,
 		Example: `  knockwall knock example.org 4113 27911:udp 1840 && ssh example.org
   knockwall knock -6 -v -d 50 example.org 4113 27911/udp 1840
-  knockwall knock -u 192.0.2.1 4113 27911 1840`,
+  knockwall knock -u 192.0.2.1 4113 27911 1840
+  knockwall knock --otp-file otp.key example.org 2000
+  knockwall knock --otp-file otp.key --otp-source 198.51.100.7 example.org 2000`,
 		Args: takes("a HOST and at least one PORT", 2, math.MaxInt),
 	}
 	r := reachFlags(c)
 	verbose := c.Flags().BoolP("verbose", "v", false, "name each knock as it is sent")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
-		ports, err := r.ports(arguments[1:])
+		said := io.Discard
+		if *verbose {
+			said = c.OutOrStdout()
+		}
+		knock, err := r.knocker(c.Context(), arguments[1:], said)
 		if err != nil {
 			return err
 		}
@@ -89,11 +132,7 @@ client has it, whose other flags are the same, too.`,
 		if err != nil {
 			return err
 		}
-		return client.Knock(c.Context(), addrs[0], ports, r.pause, func(p packet.Port) {
-			if *verbose {
-				fmt.Fprintf(c.OutOrStdout(), "knocking at %s of %s\n", p, addrs[0])
-			}
-		})
+		return knock(addrs[0])
 	}
 	return c
 }

@@ -26,6 +26,7 @@ import (
 type rules struct {
 	wall    *wall.Wall
 	service *systemd.Service
+	memory  memory
 	path    string // of the rule files
 	kept    string // of the folder with the former ones, where rules were not confirmed
 
@@ -106,6 +107,9 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 	}
 	if loaded.Config == nil {
 		return 0, "", &control.RulesError{Diagnostics: text.String()}
+	}
+	if err := r.memory.open(loaded.Config); err != nil {
+		return 0, "", err
 	}
 	if confirm == 0 {
 		if err := r.wall.Raise(loaded.Config); err != nil {

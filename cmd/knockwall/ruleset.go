@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/knockwall/knockwall/internal/listening"
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -15,7 +18,8 @@ func rulesetCommand() *cobra.Command {
 		Long: `ruleset prints, as an nft script, the table that run would install. It changes
 nothing and needs no privilege. It is for reading, and for reviewing a change:
 nft -f would put the table in place of the one there is, in one transaction, and
-close all windows.
+close all windows. Sequences and traps are those of this moment: rolling
+sequences change, and no trap is where a program listens.
 
 On a kernel whose nftables cannot queue by themselves, run uses x_tables'
 NFQUEUE in place of "queue". The script says "queue" all the same, which nft -f
@@ -30,7 +34,20 @@ does not take there.`,
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprint(c.OutOrStdout(), ruleset.NewTable(config, config.Wall.Numbers(0)).Script())
+		for _, d := range config.Doors {
+			if d.Rolling != nil && !d.Rolling.Secret.IsSet() {
+				return fmt.Errorf("the knocks of the door %s follow from its secret, which cannot be read here", d.Name)
+			}
+		}
+		taken, err := listening.Ports()
+		if err != nil {
+			return err
+		}
+		now, err := config.At(time.Now(), func(p packet.Port) bool { return taken[p] })
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprint(c.OutOrStdout(), ruleset.NewTable(now, now.Wall.Numbers(0)).Script())
 		return err
 	}
 	return c

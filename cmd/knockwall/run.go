@@ -71,6 +71,11 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 		return err
 	}
 	defer listener.Close()
+	r.memory = newMemory(controlPath)
+	defer r.memory.close()
+	if err := r.memory.open(config); err != nil {
+		return err
+	}
 
 	if _, terminal := terminalWidth(said); terminal {
 		if s, ok := sshSession(); ok {
@@ -81,7 +86,9 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	written := audit.NewBuffer(trail(said))
 	defer written.Close()
 	r.service = systemd.NewService(func() string { return brief(r.wall.Brief()) })
-	r.wall = wall.New(wall.KernelEdges(kernel), audit.Sinks{history, written, r.service})
+	edges := wall.KernelEdges(kernel)
+	edges.Used, edges.Due = r.memory.used, r.memory.due
+	r.wall = wall.New(edges, audit.Sinks{history, written, r.service})
 	ctx, hangups, stop := untilSignal(c.Context())
 	defer stop()
 	if confirm != 0 {
@@ -149,15 +156,37 @@ func controlListener(path string) (l net.Listener, unit string, err error) {
 
 // tellGuarded says what the wall guards.
 func tellGuarded(w io.Writer, config *ruleset.Config) {
-	for _, d := range config.Doors {
+	for i := range config.Doors {
+		d := &config.Doors[i]
 		var ports []string
 		for _, p := range d.Ports {
 			ports = append(ports, p.String())
 		}
-		fmt.Fprintf(w, "guarding %s: %s, open for %s after %s within %s\n", d.Name,
-			strings.Join(ports, ", "), d.Window, count(len(d.Sequence), "knock"), d.SequenceTimeout)
+		what := "guarding " + d.Name + ": " + strings.Join(ports, ", ")
+		if len(ports) == 0 {
+			what = "minding " + d.Name + ": commands"
+		}
+		fmt.Fprintf(w, "%s, open for %s after %s\n", what, d.Window, opener(d))
 	}
 	if len(config.Doors) == 0 {
 		fmt.Fprintln(w, "guarding nothing: the rule files have no door")
 	}
+}
+
+// opener says what opens a door, and not how.
+func opener(d *ruleset.Door) string {
+	var ways []string
+	within := " within " + d.SequenceTimeout.String()
+	switch {
+	case d.Rolling != nil:
+		ways = append(ways, fmt.Sprintf("%d knocks%s, others every %s", d.Rolling.Length, within, d.Rolling.Step))
+	case d.OneTime != nil:
+		ways = append(ways, "the next of its sequences"+within)
+	case d.Steps() > 0:
+		ways = append(ways, count(d.Steps(), "knock")+within)
+	}
+	if d.OTP != nil {
+		ways = append(ways, "a one-time password")
+	}
+	return strings.Join(ways, ", or ")
 }

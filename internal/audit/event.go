@@ -20,12 +20,16 @@ type Kind string
 const (
 	Knock      Kind = "knock"      // a knock of a door was heard
 	Reset      Kind = "reset"      // an attempt is over before it was complete
+	Trapped    Kind = "trapped"    // somebody has tried a trap, and cannot knock for a while
+	Replayed   Kind = "replayed"   // what opens a door once came once more
 	Opened     Kind = "opened"     // a window opened
 	Refreshed  Kind = "refreshed"  // an open window got its full length again
 	Accepted   Kind = "accepted"   // a new connection was let in
 	Refused    Kind = "refused"    // a new connection was turned away
 	Closed     Kind = "closed"     // a window was closed before its time was up
 	Expired    Kind = "expired"    // a window's time was up
+	Command    Kind = "command"    // a command of the rule files was run
+	Low        Kind = "low"        // few one-time sequences are left
 	Overloaded Kind = "overloaded" // packets were lost before they were heard
 	Reloaded   Kind = "reloaded"   // other rules are in force
 	Healed     Kind = "healed"     // somebody else has changed the wall, which is put back

@@ -57,7 +57,7 @@ func sort(e Event) int {
 		return 2
 	case e.Kind == Refused:
 		return 0
-	case e.Kind == Knock, e.Kind == Reset:
+	case e.Kind == Knock, e.Kind == Reset, e.Kind == Trapped, e.Kind == Replayed:
 		return 1
 	}
 	return 2

@@ -75,7 +75,7 @@ func TestHistoryKeepsTheLastEventsInOrder(t *testing.T) {
 // What strangers cause as they like drives out only what is of its own sort.
 func TestAFloodOfOneSortLeavesTheOthers(t *testing.T) {
 	every := append(kinds(t), "something new")
-	sorts := map[audit.Kind]int{audit.Refused: 1, audit.Knock: 2, audit.Reset: 2} // and all others
+	sorts := map[audit.Kind]int{audit.Refused: 1, audit.Knock: 2, audit.Reset: 2, audit.Trapped: 2, audit.Replayed: 2} // and all others
 	for _, flood := range every {
 		t.Run(string(flood), func(t *testing.T) {
 			h := audit.NewHistory()

@@ -25,6 +25,13 @@ func (e Event) Sentence() string {
 		if e.Steps != 0 {
 			fmt.Fprintf(&b, " after %d of %d", e.Step, e.Steps)
 		}
+	case Trapped:
+		fmt.Fprintf(&b, "%s is trapped at %s", who, e.Door)
+		if e.Steps != 0 {
+			fmt.Fprintf(&b, " after %d of %d", e.Step, e.Steps)
+		}
+	case Replayed:
+		fmt.Fprintf(&b, "%s tries at %s what has been used", who, e.Door)
 	case Opened:
 		fmt.Fprintf(&b, "%s is open for %s, for %s", e.Door, who, e.Window.Round(time.Millisecond))
 	case Refreshed:
@@ -45,6 +52,14 @@ func (e Event) Sentence() string {
 		fmt.Fprintf(&b, "%s is closed for %s before its time", e.Door, who)
 	case Expired:
 		fmt.Fprintf(&b, "%s is closed for %s, whose time is up", e.Door, who)
+	case Command:
+		fmt.Fprintf(&b, "%s has run a command for %s", e.Door, who)
+		if e.Failed {
+			b.Reset()
+			fmt.Fprintf(&b, "A command of %s for %s has failed", e.Door, who)
+		}
+	case Low:
+		fmt.Fprintf(&b, "%s has few one-time sequences left", e.Door)
 	case Overloaded:
 		fmt.Fprintf(&b, "%d lost", e.Count)
 	case Reloaded:

@@ -21,7 +21,7 @@ const (
 )
 
 // Summer passes events on to a sink, and sums up those of which strangers can
-// cause as many as they like: knock, reset and refused, and, as a guest's address
+// cause as many as they like: knock, reset, trapped, replayed and refused, and, as a guest's address
 // can be forged, a great many that are accepted. The first of a source
 // is passed on at once; what follows it is counted, and passed on as one event
 // when the interval is over, or before the source's next event of another kind
@@ -48,7 +48,7 @@ func NewSummer(sink Sink) *Summer {
 	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, accepted: map[string]int{}}
 }
 
-var summed = []Kind{Reset, Knock, Refused, Accepted}
+var summed = []Kind{Reset, Trapped, Replayed, Knock, Refused, Accepted}
 
 // Record takes an event.
 func (s *Summer) Record(e Event) {
@@ -60,7 +60,7 @@ func (s *Summer) Record(e Event) {
 		s.accepted[e.Door]++
 	}
 	switch {
-	case many, e.Kind == Knock, e.Kind == Reset, e.Kind == Refused:
+	case many, e.Kind != Accepted && slices.Contains(summed, e.Kind):
 		s.sum(e)
 	default:
 		s.settle(e.Door, e.Source)

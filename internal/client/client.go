@@ -101,14 +101,14 @@ func socketAddress(host netip.Addr, port uint16) (int, unix.Sockaddr, error) {
 // a connection.
 const settle = 100 * time.Millisecond
 
-// Connect knocks at each of a host's addresses in turn and connects to its TCP
-// port, until that works within timeout. A door that rejects strangers may
-// reject a SYN that has overtaken its knocks on the way, so a connection that is
-// refused is tried once more.
-func Connect(ctx context.Context, host []netip.Addr, port uint16, knocks []packet.Port, pause, timeout time.Duration) (*net.TCPConn, error) {
+// Connect knocks at each of a host's addresses in turn, as knock does, and connects
+// to its TCP port, until that works within timeout. A door that rejects strangers
+// may reject a SYN that has overtaken its knocks on the way, so a connection that
+// is refused is tried once more.
+func Connect(ctx context.Context, host []netip.Addr, port uint16, knock func(netip.Addr) error, timeout time.Duration) (*net.TCPConn, error) {
 	var failures []error
 	for _, addr := range host {
-		err := Knock(ctx, addr, knocks, pause, func(packet.Port) {})
+		err := knock(addr)
 		if err == nil {
 			var conn *net.TCPConn
 			conn, err = dial(ctx, netip.AddrPortFrom(addr, port), timeout)

@@ -70,6 +70,13 @@ func closedPort(t *testing.T, addr netip.Addr) packet.Port {
 
 func silent(packet.Port) {}
 
+// knockingAt knocks at one port, for Connect.
+func knockingAt(t *testing.T, port packet.Port) func(netip.Addr) error {
+	return func(addr netip.Addr) error {
+		return Knock(t.Context(), addr, []packet.Port{port}, 0, silent)
+	}
+}
+
 func TestAUDPKnockIsOneDatagramOfOneNUL(t *testing.T) {
 	for _, addr := range loopbacks(t) {
 		t.Run(addr.String(), func(t *testing.T) {
@@ -241,7 +248,7 @@ func TestConnectKnocksFirst(t *testing.T) {
 		t.Run(addr.String(), func(t *testing.T) {
 			service, port := listenTCP(t, addr)
 			knock, knockPort := listenUDP(t, addr)
-			conn, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, []packet.Port{knockPort}, 0, patience)
+			conn, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, knockingAt(t, knockPort), patience)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -264,7 +271,7 @@ func TestConnectTriesOneAddressAfterTheOther(t *testing.T) {
 	_, knockPort := listenUDP(t, addr)
 	// Nobody listens at the port on the first one: it is bound on 127.0.0.1 alone.
 	hosts := []netip.Addr{netip.MustParseAddr("127.0.0.2"), addr}
-	conn, err := Connect(t.Context(), hosts, port.Number, []packet.Port{knockPort}, 0, patience)
+	conn, err := Connect(t.Context(), hosts, port.Number, knockingAt(t, knockPort), patience)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +286,7 @@ func TestConnectSaysWhyEachAddressFailed(t *testing.T) {
 	port := closedPort(t, addr)
 	_, knockPort := listenUDP(t, addr)
 	hosts := []netip.Addr{addr, netip.MustParseAddr("127.0.0.2")}
-	_, err := Connect(t.Context(), hosts, port.Number, []packet.Port{knockPort}, 0, patience)
+	_, err := Connect(t.Context(), hosts, port.Number, knockingAt(t, knockPort), patience)
 	if !errors.Is(err, unix.ECONNREFUSED) {
 		t.Fatalf("the error is %v", err)
 	}

@@ -31,7 +31,7 @@ import (
 // stillKernel is a kernel where nothing happens but what a test sends.
 type stillKernel struct {
 	windows []ruleset.Window // that another daemon has left open
-	knock   func(prefix string, p packet.Packet)
+	knock   func(prefix string, p packet.Packet, data []byte)
 
 	mu      sync.Mutex
 	failure error // of Counts, and of windows
@@ -110,7 +110,10 @@ func (k *stillKernel) edges() wall.Edges {
 	free := func(uint16) (bool, error) { return false, nil }
 	three := func(func(sessions.Session) bool) (int, error) { return 3, nil }
 	return wall.Edges{
-		Kernel: k,
+		Listening: func() (map[packet.Port]bool, error) { return nil, nil },
+		Used:      wall.NewFleeting(),
+		Due:       wall.NewFleeting(),
+		Kernel:    k,
 		ListenLog: func(_ uint16, h nflog.Handler) (wall.Log, error) {
 			k.knock = h.Logged
 			return stillSocket{}, nil
@@ -142,7 +145,7 @@ func rules() *ruleset.Config {
 		Doors: []ruleset.Door{{
 			Name:            "ssh",
 			Ports:           []packet.PortRange{{First: 22, Last: 23, Protocol: packet.TCP}},
-			Sequence:        []packet.Port{{Number: 17001, Protocol: packet.TCP}, {Number: 18002, Protocol: packet.UDP}},
+			Sequences:       [][]packet.Port{{{Number: 17001, Protocol: packet.TCP}, {Number: 18002, Protocol: packet.UDP}}},
 			SequenceTimeout: time.Hour,
 			Window:          time.Hour,
 			Closed:          ruleset.Drop,
@@ -216,7 +219,7 @@ func serveAs(t testing.TB, unit string) *served {
 	s := &served{daemon: newDaemon(t, &stillKernel{windows: []ruleset.Window{{Door: "ssh", Source: source, Left: time.Hour}}})}
 	s.kernel.knock("ssh", packet.Packet{
 		Source: netip.MustParseAddr("192.0.2.2"), SourcePort: 40000, Port: packet.Port{Number: 17001, Protocol: packet.TCP},
-	})
+	}, nil)
 
 	// Not in t.TempDir, whose path may be too long for a socket.
 	folder, err := os.MkdirTemp("", "kw")

@@ -18,6 +18,10 @@ import (
 // headers, and the 20 bytes of a TCP header without options.
 const SnapLen = 128
 
+// MaxSnapLen is how many bytes the kernel is asked to copy of a packet whose data
+// matters: the same headers, and data as short as a one-time password.
+const MaxSnapLen = 256
+
 // maxExtensions bounds how many IPv6 extension headers Parse walks through.
 // RFC 8200, section 4.1, names six kinds, of which one may occur twice.
 const maxExtensions = 7
@@ -49,8 +53,30 @@ const (
 // and flags) are within b, for later fragments, and for an IPv6 packet from or
 // to an IPv4-mapped address, which would pass for the IPv4 host of that name.
 func Parse(b []byte) (Packet, bool) {
+	p, _, ok := parse(b)
+	return p, ok
+}
+
+// ParseDatagram is Parse that returns what a UDP datagram carries, too: as many
+// bytes after the UDP header as its length field says, which are those of b. It
+// is nil for TCP, and where the field cannot be: below the 8 bytes of the header,
+// or beyond the end of b, as of a datagram that was cut short or is in fragments.
+func ParseDatagram(b []byte) (p Packet, data []byte, ok bool) {
+	p, transport, ok := parse(b)
+	if !ok || p.Port.Protocol != UDP {
+		return p, nil, ok
+	}
+	length := int(binary.BigEndian.Uint16(transport[4:6]))
+	if length < 8 || length > len(transport) {
+		return p, nil, true
+	}
+	return p, transport[8:length:length], true
+}
+
+// parse reads the headers, and returns b from the TCP or UDP header on.
+func parse(b []byte) (p Packet, transport []byte, ok bool) {
 	if len(b) < 20 {
-		return Packet{}, false
+		return Packet{}, nil, false
 	}
 	switch b[0] >> 4 {
 	case 4:
@@ -58,35 +84,36 @@ func Parse(b []byte) (Packet, bool) {
 	case 6:
 		return parse6(b)
 	}
-	return Packet{}, false
+	return Packet{}, nil, false
 }
 
 // parse4 reads an IPv4 packet (RFC 791, section 3.1) of at least 20 bytes.
-func parse4(b []byte) (Packet, bool) {
+func parse4(b []byte) (p Packet, transport []byte, ok bool) {
 	header := int(b[0]&0x0f) * 4
 	fragmentOffset := binary.BigEndian.Uint16(b[6:8]) & 0x1fff
 	if header < 20 || header > len(b) || fragmentOffset != 0 {
-		return Packet{}, false
+		return Packet{}, nil, false
 	}
-	p := Packet{
+	p = Packet{
 		Source:      netip.AddrFrom4([4]byte(b[12:16])),
 		Destination: netip.AddrFrom4([4]byte(b[16:20])),
 	}
-	ok := p.parseTransport(Protocol(b[9]), b[header:])
-	return p, ok
+	transport = b[header:]
+	ok = p.parseTransport(Protocol(b[9]), transport)
+	return p, transport, ok
 }
 
 // parse6 reads an IPv6 packet (RFC 8200, section 3).
-func parse6(b []byte) (Packet, bool) {
+func parse6(b []byte) (p Packet, transport []byte, ok bool) {
 	if len(b) < 40 {
-		return Packet{}, false
+		return Packet{}, nil, false
 	}
-	p := Packet{
+	p = Packet{
 		Source:      netip.AddrFrom16([16]byte(b[8:24])),
 		Destination: netip.AddrFrom16([16]byte(b[24:40])),
 	}
 	if p.Source.Is4In6() || p.Destination.Is4In6() {
-		return Packet{}, false
+		return Packet{}, nil, false
 	}
 	next, rest := b[6], b[40:]
 	for range maxExtensions {
@@ -94,30 +121,30 @@ func parse6(b []byte) (Packet, bool) {
 		switch next {
 		case 0, 43, 60, 135: // hop-by-hop, routing, destination options, mobility
 			if len(rest) < 8 {
-				return Packet{}, false
+				return Packet{}, nil, false
 			}
 			length = int(rest[1])*8 + 8
 		case 44: // fragment: only the first one has the ports
 			if len(rest) < 8 || binary.BigEndian.Uint16(rest[2:4])&0xfff8 != 0 {
-				return Packet{}, false
+				return Packet{}, nil, false
 			}
 			length = 8
 		case 51: // authentication header, RFC 4302, section 2.2
 			if len(rest) < 8 {
-				return Packet{}, false
+				return Packet{}, nil, false
 			}
 			length = int(rest[1])*4 + 8
 		default:
-			ok := p.parseTransport(Protocol(next), rest)
-			return p, ok
+			ok = p.parseTransport(Protocol(next), rest)
+			return p, rest, ok
 		}
 		if length > len(rest) {
-			return Packet{}, false
+			return Packet{}, nil, false
 		}
 		next, rest = rest[0], rest[length:]
 	}
-	ok := p.parseTransport(Protocol(next), rest)
-	return p, ok
+	ok = p.parseTransport(Protocol(next), rest)
+	return p, rest, ok
 }
 
 // parseTransport reads the head of a TCP (RFC 9293) or UDP (RFC 768) header.

@@ -274,6 +274,66 @@ func TestSnapLenIsEnoughForTheLongestIPv4Header(t *testing.T) {
 	}
 }
 
+// datagram returns a UDP header and what follows it; length is the field of that
+// name.
+func datagram(length uint16, data string) []byte {
+	b := udp()
+	binary.BigEndian.PutUint16(b[4:], length)
+	return append(b, data...)
+}
+
+// carrier is one packet, and what ParseDatagram finds that it carries.
+type carrier struct {
+	name string
+	b    []byte
+	want []byte
+}
+
+func carriers() []carrier {
+	over4 := func(length uint16, data string) []byte {
+		return ipv4(packet.UDP, 0, nil, datagram(length, data))
+	}
+	return []carrier{
+		{"all of it", over4(13, "hello"), []byte("hello")},
+		{"behind IPv4 options", ipv4(packet.UDP, 0, make([]byte, 40), datagram(13, "hello")), []byte("hello")},
+		{"behind IPv6 headers", ipv6(source6, destination6, packet.UDP, datagram(13, "hello"), options(0, 0), options(60, 1)), []byte("hello")},
+		{"bytes behind the datagram", over4(12, "hello"), []byte("hell")},
+		{"nothing", over4(8, ""), []byte{}},
+		{"nothing, and bytes behind it", over4(8, "hello"), []byte{}},
+		{"a length of one too many", over4(14, "hello"), nil},
+		{"the greatest length", over4(0xffff, "hello"), nil},
+		{"a length without the whole header", over4(7, "hello"), nil},
+		{"no length, as of a jumbogram", over4(0, "hello"), nil},
+		{"a first fragment", ipv4(packet.UDP, 0x2000, nil, datagram(14, "hello")), nil},
+		{"TCP", ipv4(packet.TCP, 0, nil, append(tcp(packet.SYN), "hello"...)), nil},
+	}
+}
+
+func TestParseDatagramReturnsWhatIsCarried(t *testing.T) {
+	for _, tt := range carriers() {
+		t.Run(tt.name, func(t *testing.T) {
+			want, _ := packet.Parse(tt.b)
+			p, data, ok := packet.ParseDatagram(tt.b)
+			if !ok || p != want {
+				t.Errorf("ParseDatagram = %+v, %t, Parse %+v", p, ok, want)
+			}
+			if !bytes.Equal(data, tt.want) || (data == nil) != (tt.want == nil) {
+				t.Errorf("the data is %#v, want %#v", data, tt.want)
+			}
+			if len(data) != cap(data) {
+				t.Error("what is appended to the data would be written into the packet")
+			}
+		})
+	}
+}
+
+func TestParseDatagramRefusesWhatParseRefuses(t *testing.T) {
+	b := ipv4(packet.UDP, 1, nil, datagram(13, "hello")) // a later fragment
+	if p, data, ok := packet.ParseDatagram(b); ok || data != nil {
+		t.Errorf("ParseDatagram = %+v, %q, true", p, data)
+	}
+}
+
 // transport finds where the TCP or UDP header of a packet begins, the slow and
 // simple way: one header after the other, by what comes next.
 func transport(next byte, b []byte, at, extensions int) (protocol packet.Protocol, offset int, ok bool) {
@@ -307,6 +367,9 @@ func FuzzParse(f *testing.F) {
 	for _, tt := range readable() {
 		f.Add(tt.b)
 	}
+	for _, tt := range carriers() {
+		f.Add(tt.b)
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = b[:min(len(b), 1024)] // as each length up to that is tried
 		before := bytes.Clone(b)
@@ -314,7 +377,14 @@ func FuzzParse(f *testing.F) {
 		if !bytes.Equal(b, before) {
 			t.Fatal("Parse has changed what it reads")
 		}
+		same, data, alsoOK := packet.ParseDatagram(b)
+		if same != p || alsoOK != ok {
+			t.Fatalf("ParseDatagram = %+v, %t, Parse %+v, %t", same, alsoOK, p, ok)
+		}
 		if !ok {
+			if data != nil {
+				t.Errorf("ParseDatagram reports false and the data %q", data)
+			}
 			if p.Port != (packet.Port{}) {
 				t.Errorf("Parse reports false and the port %v", p.Port)
 			}
@@ -353,9 +423,22 @@ func FuzzParse(f *testing.F) {
 		if p != want {
 			t.Errorf("Parse = %+v, want %+v", p, want)
 		}
+		var carried []byte
+		if protocol == packet.UDP {
+			if length := int(b[at+4])<<8 | int(b[at+5]); length >= 8 && at+length <= len(b) {
+				carried = b[at+8 : at+length]
+			}
+		}
+		if !bytes.Equal(data, carried) || (data == nil) != (carried == nil) {
+			t.Errorf("the data is %#v, want %#v", data, carried)
+		}
 		for n := range b {
 			if part, ok := packet.Parse(b[:n]); ok && part != p {
 				t.Fatalf("Parse of %d of %d bytes = %+v, of all %+v", n, len(b), part, p)
+			}
+			// Data that is cut short is none.
+			if _, part, _ := packet.ParseDatagram(b[:n]); part != nil && !bytes.Equal(part, data) {
+				t.Fatalf("ParseDatagram of %d of %d bytes has %q, of all %q", n, len(b), part, data)
 			}
 		}
 	})
@@ -365,6 +448,9 @@ func TestParseDoesNotAllocate(t *testing.T) {
 	for _, tt := range readable() {
 		if n := testing.AllocsPerRun(100, func() { packet.Parse(tt.b) }); n != 0 {
 			t.Errorf("%s: %v allocations", tt.name, n)
+		}
+		if n := testing.AllocsPerRun(100, func() { packet.ParseDatagram(tt.b) }); n != 0 {
+			t.Errorf("%s: %v allocations by ParseDatagram", tt.name, n)
 		}
 	}
 }

@@ -77,7 +77,7 @@ func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 	n := uint32(0)
 	for _, port := range []uint16{7000, 8000, 9000} {
 		n++
-		log.Logged("ssh", opener(alice, tcp(port), n))
+		log.Logged("ssh", opener(alice, tcp(port), n), nil)
 	}
 	check := func(what string, most float64, f func()) {
 		t.Helper()
@@ -102,12 +102,12 @@ func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 	some := sources(10_000)
 	for _, source := range some[:1000] {
 		n++
-		log.Logged("ssh", opener(source, tcp(7000), n))
+		log.Logged("ssh", opener(source, tcp(7000), n), nil)
 	}
 	i := 1000
 	check("the first knock of a source", 1, func() {
 		n++
 		i++
-		log.Logged("ssh", opener(some[i], tcp(7000), n))
+		log.Logged("ssh", opener(some[i], tcp(7000), n), nil)
 	})
 }

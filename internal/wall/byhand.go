@@ -80,7 +80,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 		return Closing{}, err
 	}
 	c := Closing{Door: door, Source: s}
-	if c.Closed, err = w.shut(door, s); err != nil {
+	if c.Closed, err = w.shut(door, s, byHand); err != nil {
 		return c, err
 	}
 	if endSessions {
@@ -98,7 +98,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 }
 
 // shut closes a window, and reports whether it was open.
-func (w *Wall) shut(door string, source packet.Source) (bool, error) {
+func (w *Wall) shut(door string, source packet.Source, why string) (bool, error) {
 	w.change.Lock()
 	defer w.change.Unlock()
 	if w.lowered {
@@ -127,7 +127,7 @@ func (w *Wall) shut(door string, source packet.Source) (bool, error) {
 	w.mu.Unlock()
 	w.nudge()
 	if closed {
-		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Reason: byHand})
+		w.tell(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Reason: why})
 	}
 	return closed, nil
 }

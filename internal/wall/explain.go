@@ -32,6 +32,9 @@ const (
 	Knocking     Why = "knocking"  // an attempt is under way
 	WrongOrder   Why = "wrong order"
 	TooLate      Why = "too late"
+	TrappedWhy   Why = "trapped"   // it has tried a trap
+	ReplayedWhy  Why = "replayed"  // it has sent what was used
+	BadPassword  Why = "bad password"
 	Forgotten    Why = "forgotten" // what became of an attempt is not remembered
 	WindowOver   Why = "window over"
 	WindowClosed Why = "window closed"
@@ -96,12 +99,12 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	out := func(why Why, since time.Time, format string, a ...any) Explanation {
 		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in: ", source) + fmt.Sprintf(format, a...) + "."}
 	}
-	attempt, known := f.tracker.Of(door, source)
-	known = known && attempt.Step < len(d.Sequence)
+	attempt, steps, known := f.attemptAt(door, source)
+	known = known && attempt.Step < steps && (attempt.Step > 0 || len(f.locksOf[door]) == 1)
 	late := attempt.Started.Add(d.SequenceTimeout)
 	if known && !attempt.Strayed && !now.After(late) {
 		return out(Knocking, attempt.Started, "it has knocked %d of %d so far, and has %s left for the rest",
-			attempt.Step, len(d.Sequence), roughly(late.Sub(now)))
+			attempt.Step, steps, roughly(late.Sub(now)))
 	}
 	if win != nil && win.Spent() {
 		return out(Exhausted, time.Time{}, "it has knocked, and made as many connections as max_connections lets it (%d); it has to knock again", d.MaxConnections)
@@ -113,7 +116,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		if !now.After(late) {
 			failed = attempt.Started
 		}
-		last = audit.Event{Time: failed, Kind: audit.Reset, Step: attempt.Step, Steps: len(d.Sequence), Reason: attempt.Reason().String()}
+		last = audit.Event{Time: failed, Kind: audit.Reset, Step: attempt.Step, Steps: steps, Reason: attempt.Reason().String()}
 	}
 	if last.Kind == audit.Reset && s.wrong.Kind != "" {
 		last = s.wrong // with a knock that was taken for the first of an attempt, and then none came
@@ -132,6 +135,17 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return out(WindowOver, time.Time{}, "its window is over; it has to knock again")
 	case last.Kind == audit.Closed:
 		return out(WindowClosed, last.Time, "its window was closed at %s: %s", when(last.Time, now), last.Reason)
+	case last.Kind == audit.Trapped:
+		until := last.Time.Add(d.Penalty)
+		if now.After(until) {
+			return out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, which ended what it had knocked; it can knock again", last.Port, when(last.Time, now))
+		}
+		return out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, and is not heard for another %s", last.Port, when(last.Time, now), roughly(until.Sub(now)))
+	case last.Kind == audit.Replayed:
+		return out(ReplayedWhy, last.Time, "what it sent at %s opens once, and was used", when(last.Time, now))
+	case last.Kind == audit.Reset && last.Reason == notPassword:
+		return out(BadPassword, last.Time, "what it sent at %s is no one-time password for its address and that minute: "+
+			"the secret is another, a clock is wrong, or the address that it was made for", when(last.Time, now))
 	case last.Kind == audit.Reset && last.Reason == string(TooLate):
 		return out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s",
 			when(last.Time, now), last.Step, last.Steps, d.SequenceTimeout)
@@ -172,7 +186,7 @@ func account(past []audit.Event, door string, source packet.Source) (s story) {
 				s.overlooked = e.Time
 			}
 			continue
-		case e.Kind == audit.Accepted:
+		case e.Kind == audit.Accepted, e.Kind == audit.Command:
 			continue
 		case e.Kind == audit.Refused && !e.Failed:
 			s.tried = e
@@ -193,7 +207,9 @@ func account(past []audit.Event, door string, source packet.Source) (s story) {
 func knocksSince(past []audit.Event) (since time.Time) {
 	n := 0
 	for _, e := range past {
-		if e.Kind != audit.Knock && e.Kind != audit.Reset {
+		switch e.Kind {
+		case audit.Knock, audit.Reset, audit.Trapped, audit.Replayed: // which are kept together
+		default:
 			continue
 		}
 		if n == 0 {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -290,7 +291,7 @@ func TestWhoHasToGiveWayToOthersIsToldSo(t *testing.T) {
 
 func TestWhoseKnocksNewRulesHaveForgottenIsToldSo(t *testing.T) {
 	longer := sshDoor()
-	longer.Sequence = append(longer.Sequence, tcp(9999))
+	longer.Sequences = [][]packet.Port{append(slices.Clone(longer.Sequences[0]), tcp(9999))}
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000)
 		synctest.Wait()

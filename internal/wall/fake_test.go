@@ -123,6 +123,9 @@ func (k *kernel) edges() wall.Edges {
 		watch = nil
 	}
 	return wall.Edges{
+		Listening:   func() (map[packet.Port]bool, error) { return nil, nil },
+		Used:        wall.NewFleeting(),
+		Due:         wall.NewFleeting(),
 		Kernel:      k,
 		ListenLog:   k.listenLog,
 		ListenQueue: k.listenQueue,
@@ -589,7 +592,7 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 			continue
 		}
 		flagged := p.Port.Protocol == packet.UDP || p.Flags&d.Flags.Mask == d.Flags.Value
-		if flagged && slices.Contains(d.Sequence, p.Port) {
+		if flagged && d.Knocks(p.Port) {
 			k.notify(t.numbers.LogGroup, d.Name, p)
 		}
 		if d.Guards(p.Port) {
@@ -645,7 +648,7 @@ func (k *kernel) queue(number uint16, bypass bool, j *journey) bool {
 
 func (k *kernel) notify(group uint16, prefix string, p packet.Packet) {
 	if l := k.logs[group]; l != nil {
-		l.post(func() { l.handler.Logged(prefix, p) })
+		l.post(func() { l.handler.Logged(prefix, p, nil) })
 	}
 }
 
@@ -1056,9 +1059,11 @@ func door(name string, port uint16, knocks ...uint16) ruleset.Door {
 		OnFailure:       ruleset.FailClosed,
 		SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
 	}
+	var steps []packet.Port
 	for _, n := range knocks {
-		d.Sequence = append(d.Sequence, tcp(n))
+		steps = append(steps, tcp(n))
 	}
+	d.Sequences = [][]packet.Port{steps}
 	return d
 }
 

@@ -11,36 +11,63 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// front is what judges the packets: a configuration, and what is known of those
-// who knock by it. A reload makes a new one.
+// front is what judges the packets: a configuration, as it is at a time, and what is
+// known of those who knock by it. A reload makes a new one; when the time has come
+// for other sequences there is one that shares all but these.
 type front struct {
 	wall    *Wall
 	config  *ruleset.Config
+	steps   []int64 // of the rolling sequences in it
 	notices map[string]ruleset.Notice
 	ids     []int // of its doors, by which their windows are noted
+	locks   []lock
+	locksOf [][]int // of each door
 
 	// Guarded by the wall's mu.
-	tracker *sequence.Tracker
-	tallies []tally // by door
+	tracker   *sequence.Tracker // whose locks are numbered as these
+	passwords []passwords       // by door
+	tallies   []tally           // by door
+}
+
+// lock is a sequence that opens or closes a door.
+type lock struct {
+	door   int
+	closes bool
+	place  int // in the door's Sequences, if it opens
+	steps  []packet.Port
 }
 
 // tally counts what happened at one door.
 type tally struct {
 	knocks, resets, opened, refreshed, closed, expired uint64
 	accepted, exhausted, refused, held, released       uint64
+	trapped, replayed                                  uint64
 }
 
-func (w *Wall) newFront(c *ruleset.Config) *front {
-	doors := make([]sequence.Door, len(c.Doors))
-	for i, d := range c.Doors {
-		doors[i] = sequence.Door{Steps: d.Sequence, Timeout: d.SequenceTimeout, Prefix: d.SourcePrefix}
-	}
+// newFront makes a front of a configuration as it is now.
+func (w *Wall) newFront(c *ruleset.Config, now time.Time) *front {
 	f := &front{
-		wall:    w,
-		config:  c,
-		notices: c.Notices(),
-		tracker: sequence.NewTracker(doors, c.Wall.Reorder, c.Wall.MaxSources, time.Now()),
-		tallies: make([]tally, len(c.Doors)),
+		wall:      w,
+		config:    c,
+		steps:     c.Steps(now),
+		notices:   c.Notices(),
+		passwords: make([]passwords, len(c.Doors)),
+		tallies:   make([]tally, len(c.Doors)),
+	}
+	f.locks, f.locksOf = locksOf(c)
+	tracked := make([]sequence.Lock, len(f.locks))
+	for i, l := range f.locks {
+		d := &c.Doors[l.door]
+		tracked[i] = sequence.Lock{Steps: l.steps, Timeout: d.SequenceTimeout, Prefix: d.SourcePrefix}
+		if d.OneTime != nil && !l.closes {
+			tracked[i].Room = sequence.MaxSteps
+		}
+	}
+	f.tracker = sequence.NewTracker(tracked, c.Wall.Reorder, c.Wall.MaxSources, now)
+	for i, d := range c.Doors {
+		if d.OTP != nil {
+			f.passwords[i] = newPasswords(d.OTP)
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -50,26 +77,60 @@ func (w *Wall) newFront(c *ruleset.Config) *front {
 	return f
 }
 
+// locksOf returns the locks of all doors, and which of them each has.
+func locksOf(c *ruleset.Config) (locks []lock, of [][]int) {
+	of = make([][]int, len(c.Doors))
+	add := func(l lock) {
+		of[l.door] = append(of[l.door], len(locks))
+		locks = append(locks, l)
+	}
+	for i, d := range c.Doors {
+		for place, steps := range d.Sequences {
+			add(lock{door: i, place: place, steps: steps})
+		}
+		if len(d.CloseSequence) > 0 {
+			add(lock{door: i, closes: true, steps: d.CloseSequence})
+		}
+	}
+	return locks, of
+}
+
 // inherit goes on counting where the former front has stopped, and follows the
-// attempts at those doors whose sequence is the same.
+// attempts at those locks that are the same.
 func (f *front) inherit(former *front) {
 	for i, d := range former.config.Doors {
 		if door := f.doorNamed(d.Name); door >= 0 {
 			f.tallies[door] = former.tallies[i]
 		}
 	}
-	f.tracker.Inherit(former.tracker, func(door int) int {
-		was := &former.config.Doors[door]
-		i := f.doorNamed(was.Name)
-		if i < 0 {
+	f.tracker.Inherit(former.tracker, func(lock int) int {
+		was := &former.locks[lock]
+		door := &former.config.Doors[was.door]
+		i := f.doorNamed(door.Name)
+		if i < 0 || f.config.Doors[i].SourcePrefix != door.SourcePrefix {
 			return -1
 		}
-		is := &f.config.Doors[i]
-		if !slices.Equal(is.Sequence, was.Sequence) || is.SourcePrefix != was.SourcePrefix {
+		at := slices.IndexFunc(f.locksOf[i], func(l int) bool {
+			is := &f.locks[l]
+			return is.closes == was.closes && is.place == was.place && slices.Equal(is.steps, was.steps)
+		})
+		if at < 0 {
 			return -1
 		}
-		return i
+		return f.locksOf[i][at]
 	})
+}
+
+// attemptAt returns a source's attempt to open a door which has come furthest, and
+// how many steps there are, if one is remembered.
+func (f *front) attemptAt(door int, source packet.Source) (furthest sequence.Attempt, steps int, known bool) {
+	for _, l := range f.locksOf[door] {
+		a, ok := f.tracker.Of(l, source)
+		if ok && !f.locks[l].closes && (!known || a.Step > furthest.Step) {
+			furthest, steps, known = a, len(f.locks[l].steps), true
+		}
+	}
+	return furthest, steps, known
 }
 
 // carriedOver returns those windows of a table that was read a while ago which
@@ -131,79 +192,6 @@ func guards(d *ruleset.Door, p packet.Packet) bool {
 	return d.Guards(p.Port) &&
 		(len(d.To) == 0 || contains(d.To, p.Destination))
 }
-
-// knocks handles what the kernel has logged.
-type knocks struct{ *sockets }
-
-func (s knocks) Logged(prefix string, p packet.Packet) {
-	w := s.wall
-	now := time.Now()
-	w.mu.Lock()
-	f := w.front
-	notice, ok := f.notices[prefix]
-	if !ok { // logged by a rule that a reload has taken away
-		w.mu.Unlock()
-		return
-	}
-	d := &f.config.Doors[notice.Door]
-	t := &f.tallies[notice.Door]
-	e := audit.Event{Time: now, Door: d.Name, Source: d.SourcePrefix.Of(p.Source), Port: p.Port}
-	if notice.Refused {
-		t.refused++
-		w.mu.Unlock()
-		e.Kind = audit.Refused
-		w.trail.Record(e)
-		return
-	}
-
-	idle := f.tracker.Len() == 0
-	heard := s.heardAt(now)
-	out := f.tracker.Knock(notice.Door, p, heard)
-	if out.Progress == sequence.Early && s.backlog.IsZero() && !s.log.Drained() {
-		s.backlog = heard
-	}
-	if out.Progress != sequence.Nothing {
-		t.knocks++
-	}
-	if out.Ended != sequence.NotEnded {
-		t.resets++
-	}
-	if out.Progress == sequence.Completed {
-		w.opening++
-	}
-	w.mu.Unlock()
-	if idle {
-		w.nudge()
-	}
-
-	e.Steps = len(d.Sequence)
-	if out.Ended != sequence.NotEnded {
-		reset := e
-		reset.Kind, reset.Step, reset.Reason = audit.Reset, out.EndedAt, out.Ended.String()
-		w.trail.Record(reset)
-	}
-	if out.Progress == sequence.Nothing {
-		return
-	}
-	e.Kind, e.Step = audit.Knock, out.Step
-	w.trail.Record(e)
-	if out.Progress == sequence.Completed {
-		if w.open(d.Name, e.Source, d.Window, e) == nil { // else the trail says why
-			w.metrics.opening.Observe(time.Since(now).Seconds())
-		}
-		w.mu.Lock()
-		w.opening--
-		w.mu.Unlock()
-	}
-}
-
-func (s knocks) Lost(n uint32) {
-	s.wall.mu.Lock()
-	s.wall.lost += uint64(n)
-	s.wall.mu.Unlock()
-}
-
-func (s knocks) Failed(err error) { s.fail(err) }
 
 // admitted handles new connections of sources that have a window.
 type admitted struct{ *sockets }

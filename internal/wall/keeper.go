@@ -39,7 +39,7 @@ func (w *Wall) keep(ctx context.Context) {
 		}
 		now := time.Now()
 		next := now.Add(audit.SumInterval)
-		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial} {
+		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.turn} {
 			if at, ok := tend(now); ok && at.Before(next) {
 				next = at
 			}
@@ -121,20 +121,23 @@ func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 	defer w.mu.Unlock()
 	f := w.front
 	f.tracker.Expire(now, func(a sequence.Attempt) {
-		f.tallies[a.Door].resets++
-		d := &f.config.Doors[a.Door]
+		l := &f.locks[a.Lock]
+		if !f.tellsEnd(l, a.Step) {
+			return
+		}
+		f.tallies[l.door].resets++
 		events = append(events, audit.Event{
-			Time: now, Kind: audit.Reset, Door: d.Name, Source: a.Source,
-			Step: a.Step, Steps: len(d.Sequence), Reason: a.Reason().String(),
+			Time: now, Kind: audit.Reset, Door: f.config.Doors[l.door].Name, Source: a.Source,
+			Step: a.Step, Steps: len(l.steps), Reason: a.Reason().String(),
 		})
 	})
 	return now.Add(forgetInterval), f.tracker.Len() > 0
 }
 
-// record passes events on that happened while mu was held.
+// record tells of events that happened while mu was held.
 func (w *Wall) record(events []audit.Event) {
 	for _, e := range events {
-		w.trail.Record(e)
+		w.tell(e)
 	}
 }
 

@@ -124,6 +124,9 @@ func (p *process) edges() wall.Edges {
 		}
 	}
 	mortal := wall.Edges{
+		Listening:  e.Listening,
+		Used:       e.Used,
+		Due:        e.Due,
 		Kernel:     mortalKernel{p},
 		LogInUse:   in(e.LogInUse),
 		QueueInUse: in(e.QueueInUse),

@@ -48,8 +48,11 @@ func (w *Wall) lower(asked bool, failure error) error {
 		w.removed = err == nil
 		if err != nil {
 			reason = "the wall could not be taken down: " + err.Error()
+		} else {
+			w.commands.closedAll()
 		}
 	}
+	w.commands.close()
 	w.trail.Flush()
 	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason, Failed: failure != nil || err != nil})
 	return err

@@ -38,6 +38,9 @@ var (
 
 	knocksMetric    = describe("knocks_total", "Knocks that were heard and counted for something.", byDoor)
 	resetsMetric    = describe("resets_total", "Attempts that were over before they were complete.", byDoor)
+	trappedMetric   = describe("trapped_total", "Packets to traps, as far as they were logged.", byDoor)
+	replayedMetric  = describe("replayed_total", "Times that what opens a door once came once more.", byDoor)
+	leftMetric      = describe("one_time_sequences_left", "Sequences of the list that were not used yet.", byDoor)
 	windowsMetric   = describe("windows_total", "What became of windows: opened, refreshed, expired, closed.", []string{"door", "event"})
 	openMetric      = describe("windows_open", "Windows that are open now.", byDoor)
 	verdictsMetric  = describe("verdicts_total", "Verdicts on new connections' first packets, retransmissions left out.", []string{"lane", "door", "verdict"})
@@ -49,7 +52,7 @@ var (
 	lostMetric      = describe("lost_total", "Packets that were logged or queued and could not be read in time.", nil)
 	healedMetric    = describe("healed_total", "Times that somebody else's change to the wall was undone.", nil)
 	startedMetric   = describe("start_time_seconds", "When the daemon put up the wall, in seconds since 1970.", nil)
-	collectedByDoor = []*prometheus.Desc{knocksMetric, resetsMetric, windowsMetric, openMetric, verdictsMetric, heldMetric, kernelMetric}
+	collectedByDoor = []*prometheus.Desc{knocksMetric, resetsMetric, trappedMetric, replayedMetric, leftMetric, windowsMetric, openMetric, verdictsMetric, heldMetric, kernelMetric}
 	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, healedMetric, startedMetric}
 )
 
@@ -92,6 +95,11 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 		c := d.Counters
 		total(knocksMetric, c.Knocks, d.Name)
 		total(resetsMetric, c.Resets, d.Name)
+		total(trappedMetric, c.Trapped, d.Name)
+		total(replayedMetric, c.Replayed, d.Name)
+		if d.SequencesLeft != nil {
+			now(leftMetric, float64(*d.SequencesLeft), d.Name)
+		}
 		total(windowsMetric, c.Opened, d.Name, "opened")
 		total(windowsMetric, c.Refreshed, d.Name, "refreshed")
 		total(windowsMetric, c.Expired, d.Name, "expired")

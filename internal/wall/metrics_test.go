@@ -101,6 +101,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		want := map[string]float64{
 			"knocks_total ssh": 6, "knocks_total web": 3,
 			"resets_total ssh": 1, "resets_total web": 0,
+			"trapped_total ssh": 0, "trapped_total web": 0, "replayed_total ssh": 0, "replayed_total web": 0,
 			"windows_total ssh opened": 1, "windows_total ssh refreshed": 0, "windows_total ssh expired": 0, "windows_total ssh closed": 1,
 			"windows_total web opened": 2, "windows_total web refreshed": 1, "windows_total web expired": 0, "windows_total web closed": 1,
 			"windows_open ssh": 0, "windows_open web": 1,

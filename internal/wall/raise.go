@@ -48,6 +48,11 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	if err := w.checkFree(c); err != nil {
 		return err
 	}
+	now := time.Now()
+	c, err := c.At(now, w.listening())
+	if err != nil {
+		return err
+	}
 	former := w.current()
 	replaced := c.Wall.Table
 	if former != nil {
@@ -64,7 +69,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	if err == nil && standing == nil {
 		replaced = ""
 	}
-	next := w.newFront(c)
+	next := w.newFront(c, now)
 	s, err := w.socketsFor(c, standing)
 	if err != nil {
 		return err
@@ -107,7 +112,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	if err := w.edges.Kernel.Install(table, windows, replaced); err != nil {
 		var back *front
 		if former != nil {
-			back = w.newFront(former.config)
+			back = w.newFront(former.config, now)
 		}
 		w.mu.Lock()
 		if back != nil {
@@ -301,4 +306,10 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.W
 	w.nudge()
 	e.Reason = fmt.Sprintf("%sdoors guarded: %d, windows open: %d", why, len(next.config.Doors), len(windows))
 	w.trail.Record(e)
+	w.tellLow(next.config)
+	if former == nil {
+		w.commands.resume(func(door string, source packet.Source) bool {
+			return slices.ContainsFunc(windows, func(win ruleset.Window) bool { return win.Door == door && win.Source == source })
+		})
+	}
 }

@@ -32,7 +32,9 @@ type TrialStatus struct {
 type DoorStatus struct {
 	Name           string             `json:"name"`
 	Ports          []packet.PortRange `json:"ports"`
-	Knocks         int                `json:"steps"` // of its sequence
+	Knocks         int                `json:"steps"` // of its sequence, 0 if it has none
+	OpensBy        []string           `json:"opens_by"`
+	SequencesLeft  *int               `json:"sequences_left,omitempty"` // of one-time sequences
 	WindowSeconds  float64            `json:"window_seconds"`
 	MaxConnections int                `json:"max_connections,omitempty"`
 	Closed         ruleset.Closed     `json:"closed"`
@@ -42,8 +44,10 @@ type DoorStatus struct {
 // DoorCounters count events of one door. Those of the kernel are packets, and
 // count while no daemon runs, too.
 type DoorCounters struct {
-	Knocks         uint64 `json:"knocks"`
+	Knocks         uint64 `json:"knocks"` // and one-time passwords
 	Resets         uint64 `json:"resets"`
+	Trapped        uint64 `json:"trapped"`
+	Replayed       uint64 `json:"replayed"`
 	Opened         uint64 `json:"opened"`
 	Refreshed      uint64 `json:"refreshed"`
 	Expired        uint64 `json:"expired"`
@@ -135,11 +139,15 @@ func (w *Wall) Status() (Status, error) {
 	}
 	for i, d := range f.config.Doors {
 		t, k := f.tallies[i], counts[d.Name]
+		var left *int
+		if d.OneTime != nil {
+			left = &d.LinesLeft
+		}
 		s.Doors = append(s.Doors, DoorStatus{
-			Name: d.Name, Ports: d.Ports, Knocks: len(d.Sequence),
+			Name: d.Name, Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.Ways(), SequencesLeft: left,
 			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
 			Counters: DoorCounters{
-				Knocks: t.knocks, Resets: t.resets,
+				Knocks: t.knocks, Resets: t.resets, Trapped: t.trapped, Replayed: t.replayed,
 				Opened: t.opened, Refreshed: t.refreshed, Expired: t.expired, Closed: t.closed,
 				Accepted: t.accepted, Exhausted: t.exhausted, Held: t.held, Released: t.released, Refused: t.refused,
 				KernelAdmitted: k.Admitted, KernelRefused: k.Refused,
@@ -150,9 +158,13 @@ func (w *Wall) Status() (Status, error) {
 		if len(s.Attempts) == maxAttempts {
 			break
 		}
-		d := &f.config.Doors[a.Door]
+		l := &f.locks[a.Lock]
+		if !f.tellsEnd(l, a.Step) {
+			continue
+		}
+		d := &f.config.Doors[l.door]
 		age := now.Sub(a.Started)
-		s.Attempts = append(s.Attempts, AttemptStatus{d.Name, a.Source, a.Step, len(d.Sequence), seconds(age), seconds(d.SequenceTimeout - age)})
+		s.Attempts = append(s.Attempts, AttemptStatus{d.Name, a.Source, a.Step, len(l.steps), seconds(age), seconds(d.SequenceTimeout - age)})
 	}
 	return s, nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -21,7 +22,7 @@ func TestWhatIsInTheSocketsWhenTheDaemonStopsIsJudgedYet(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			open := sshDoor()
 			open.Name, open.Ports[0].First, open.Ports[0].Last = "open", 23, 23
-			open.Sequence = append(slices.Clone(open.Sequence), tcp(7777))
+			open.Sequences = [][]packet.Port{append(slices.Clone(open.Sequences[0]), tcp(7777))}
 			open.OnFailure = ruleset.FailOpen
 			guarded(t, config(sshDoor(), open), func(h *host) {
 				a, b, c := h.client(alice), h.client(bob), h.client(carol)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/listening"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/sessions"
@@ -64,13 +65,22 @@ type Edges struct {
 	// Adopt makes connections known to the kernel that were there before the wall,
 	// and with renew those, too, that it knows otherwise than they are.
 	Adopt func(wanted func(sessions.Session) bool, renew bool) (int, error)
+	// Listening returns the ports on which programs of this host listen.
+	Listening func() (map[packet.Port]bool, error)
+	// Used remembers what opens a door once, and Due which commands are to be run.
+	// They last longer than the daemon.
+	Used, Due Ledger
 	// EndSessions ends connections that are established.
 	EndSessions func(wanted func(sessions.Session) bool) (int, error)
 }
 
-// KernelEdges are the true ones.
+// KernelEdges are the true ones, but for the ledgers, which last as long as the
+// process: a daemon that is to be outlasted has others.
 func KernelEdges(k *ruleset.Kernel) Edges {
 	e := Edges{
+		Used:        NewFleeting(),
+		Due:         NewFleeting(),
+		Listening:   listening.Ports,
 		Kernel:      k,
 		ListenLog:   func(group uint16, h nflog.Handler) (Log, error) { return nflog.Listen(group, h) },
 		ListenQueue: func(c nfqueue.Config, h nfqueue.Handler) (Queue, error) { return nfqueue.Listen(c, h) },
@@ -89,17 +99,19 @@ func KernelEdges(k *ruleset.Kernel) Edges {
 
 // Wall is a daemon's wall. Its methods may be called from any goroutine.
 type Wall struct {
-	edges   Edges
-	trail   *audit.Summer
-	metrics *metrics
-	wake    chan struct{} // the keeper is to look what is due
-	failed  chan error    // why Run ends by itself
-	down    chan struct{} // somebody asks for the wall to come down
-	ending  chan struct{} // closed when Run begins to end
-	ended   chan struct{} // closed when Run has ended
-	endErr  error         // that it has ended with
-	removed bool          // and that the table is gone by then
-	pulses  pulses        // Alive's own
+	edges    Edges
+	trail    *audit.Summer
+	metrics  *metrics
+	once     once
+	commands *commands
+	wake     chan struct{} // the keeper is to look what is due
+	failed   chan error    // why Run ends by itself
+	down     chan struct{} // somebody asks for the wall to come down
+	ending   chan struct{} // closed when Run begins to end
+	ended    chan struct{} // closed when Run has ended
+	endErr   error         // that it has ended with
+	removed  bool          // and that the table is gone by then
+	pulses   pulses        // Alive's own
 
 	// change is held while the table or a window in it is changed, and guards
 	// what was done last.
@@ -107,6 +119,7 @@ type Wall struct {
 	table   *ruleset.Table // that stands
 	watch   io.Closer      // tells of others' changes
 	lowered bool           // and nothing is to be put up again
+	toldLow map[string]int // by door: one-time sequences left when that was told, and one
 	settled chan struct{}  // closed when no sockets are being retired
 
 	mu      sync.Mutex
@@ -138,17 +151,21 @@ type reports struct {
 func New(edges Edges, sink audit.Sink) *Wall {
 	settled := make(chan struct{})
 	close(settled)
+	trail := audit.NewSummer(sink)
 	return &Wall{
-		settled: settled,
-		edges:   edges,
-		trail:   audit.NewSummer(sink),
-		metrics: newMetrics(),
-		wake:    make(chan struct{}, 1),
-		failed:  make(chan error, 1),
-		down:    make(chan struct{}, 1),
-		ending:  make(chan struct{}),
-		ended:   make(chan struct{}),
-		windows: sequence.NewWindows(),
+		once:     once{ledger: edges.Used},
+		commands: newCommands(edges.Due, trail.Record),
+		toldLow:  map[string]int{},
+		settled:  settled,
+		edges:    edges,
+		trail:    trail,
+		metrics:  newMetrics(),
+		wake:     make(chan struct{}, 1),
+		failed:   make(chan error, 1),
+		down:     make(chan struct{}, 1),
+		ending:   make(chan struct{}),
+		ended:    make(chan struct{}),
+		windows:  sequence.NewWindows(),
 	}
 }
 

@@ -463,7 +463,7 @@ func TestDoorsAtDifferentAddressesAreChargedByAddress(t *testing.T) {
 	here, there := netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
 	first, second := limited(door("here", 22, 7000), 1), limited(door("there", 22, 7000), 1)
 	first.To, second.To = []netip.Prefix{single(here).Prefix}, []netip.Prefix{single(there).Prefix}
-	second.Sequence = []packet.Port{tcp(8000)}
+	second.Sequences = [][]packet.Port{{tcp(8000)}}
 	guarded(t, config(first, second), func(h *host) {
 		a := h.client(alice)
 		a.dialTo(here, 7000)
@@ -623,7 +623,7 @@ func TestWhatTheKernelHasAnsweredItselfIsCounted(t *testing.T) {
 			h.t.Errorf("counters: %+v", got)
 		}
 		log := h.log()
-		log.do(func() { log.handler.Logged("somebody else's prefix", packet.Packet{Source: bob}) })
+		log.do(func() { log.handler.Logged("somebody else's prefix", packet.Packet{Source: bob}, nil) })
 		synctest.Wait()
 		h.trail.expect(h.t, nil)
 	})
@@ -725,11 +725,11 @@ func TestStatusTellsAllButSecrets(t *testing.T) {
 			Since: began,
 			Doors: []wall.DoorStatus{
 				{
-					Name: "ssh", Ports: ssh.Ports, Knocks: 3, WindowSeconds: 30, MaxConnections: 3, Closed: ruleset.Drop,
+					Name: "ssh", Ports: ssh.Ports, Knocks: 3, OpensBy: []string{"sequence"}, WindowSeconds: 30, MaxConnections: 3, Closed: ruleset.Drop,
 					Counters: wall.DoorCounters{Knocks: 13, Opened: 3, Accepted: 3, Held: 1, KernelAdmitted: 3, Resets: 1},
 				},
 				{
-					Name: "web", Ports: web.Ports, Knocks: 2, WindowSeconds: 30, Closed: ruleset.Reject,
+					Name: "web", Ports: web.Ports, Knocks: 2, OpensBy: []string{"sequence"}, WindowSeconds: 30, Closed: ruleset.Reject,
 					Counters: wall.DoorCounters{Knocks: 6, Opened: 1, Resets: 2},
 				},
 			},

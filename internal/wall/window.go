@@ -73,7 +73,7 @@ func (w *Wall) openLocked(door string, source packet.Source, length time.Duratio
 		t.opened++
 	}
 	w.mu.Unlock()
-	w.trail.Record(why) // before anybody who waits is let in
+	w.tell(why) // before anybody who waits is let in
 	w.mu.Lock()
 	t.released += w.sockets.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
 	w.mu.Unlock()
@@ -112,5 +112,5 @@ func (w *Wall) spend(door string, source packet.Source) {
 		f.tallies[i].closed++
 		w.mu.Unlock()
 	}
-	w.trail.Record(e)
+	w.tell(e)
 }

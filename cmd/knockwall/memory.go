@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/knockwall/knockwall/internal/ledger"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// memory is what outlasts the daemon: what opens doors once and was used, and which
+// commands are due. A service has it in its state folder ($STATE_DIRECTORY), which
+// outlasts the machine's rest, too; another daemon beside its control socket.
+type memory struct{ used, due *lasting }
+
+func newMemory(controlPath string) memory {
+	base := controlPath + "."
+	if folder := os.Getenv("STATE_DIRECTORY"); folder != "" {
+		base = folder + string(filepath.Separator)
+	}
+	return memory{&lasting{path: base + "used"}, &lasting{path: base + "due"}}
+}
+
+// open opens what there is, and what a configuration will need.
+func (m memory) open(c *ruleset.Config) error {
+	return errors.Join(m.used.open(c.UsesUp()), m.due.open(c.HasCommands()))
+}
+
+func (m memory) close() {
+	m.used.close()
+	m.due.close()
+}
+
+// lasting is a ledger in a file that is made when it is first needed.
+type lasting struct {
+	path string
+
+	mu     sync.Mutex
+	ledger *ledger.Ledger // nil: there is none yet
+}
+
+// open opens the ledger, if there is one or it is needed.
+func (l *lasting) open(needed bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ledger != nil {
+		return nil
+	}
+	if _, err := os.Lstat(l.path); errors.Is(err, fs.ErrNotExist) && !needed {
+		return nil
+	}
+	opened, err := ledger.Open(l.path)
+	if err != nil {
+		if needed {
+			return err
+		}
+		return nil
+	}
+	l.ledger = opened
+	return nil
+}
+
+func (l *lasting) close() {
+	if opened := l.get(); opened != nil {
+		opened.Close()
+	}
+}
+
+func (l *lasting) get() *ledger.Ledger {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.ledger
+}
+
+func (l *lasting) Add(entry string) error {
+	if err := l.open(true); err != nil {
+		return err
+	}
+	return l.get().Add(entry)
+}
+
+func (l *lasting) Remove(entry string) error {
+	if opened := l.get(); opened != nil {
+		return opened.Remove(entry)
+	}
+	return nil
+}
+
+func (l *lasting) Has(entry string) bool {
+	opened := l.get()
+	return opened != nil && opened.Has(entry)
+}
+
+func (l *lasting) All() []string {
+	if opened := l.get(); opened != nil {
+		return opened.All()
+	}
+	return nil
+}
+
+func (l *lasting) Len() int {
+	if opened := l.get(); opened != nil {
+		return opened.Len()
+	}
+	return 0
+}

@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+func portsCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "ports DOOR",
+		Short: "Print the knocks that open a door now",
+		Long: `ports prints the knocks that open a door now, as knock takes them. It is for
+clients of a rolling sequence, whose knocks are others every half minute: it
+needs a rule file with the same rolling block, the same secret, and a clock that
+is right. It asks nobody.`,
+		Example: `  knock example.org $(knockwall ports --config example.hcl ssh)
+  knockwall connect example.org 22 $(knockwall ports ssh)`,
+		Args: takes("the name of one DOOR", 1, 1),
+	}
+	path := configFlag(c)
+	c.RunE = func(c *cobra.Command, arguments []string) error {
+		loaded := ruleset.Review(*path)
+		if err := writeDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
+			return err
+		}
+		if loaded.Config == nil {
+			return &usageError{errSaid}
+		}
+		d := loaded.Config.Door(arguments[0])
+		if d == nil {
+			return usage("the rule files have no door %q", arguments[0])
+		}
+		knocks, err := d.Present(time.Now())
+		if err != nil {
+			return err
+		}
+		var words []string
+		for _, k := range knocks {
+			words = append(words, knockWord(k))
+		}
+		fmt.Fprintln(c.OutOrStdout(), strings.Join(words, " "))
+		return nil
+	}
+	return c
+}
+
+// knockWord writes a knock as knockd's client takes it, which is not how rule files
+// have it.
+func knockWord(p packet.Port) string {
+	if p.Protocol == packet.TCP {
+		return strconv.Itoa(int(p.Number))
+	}
+	return strconv.Itoa(int(p.Number)) + ":" + p.Protocol.String()
+}

@@ -1,0 +1,78 @@
+package command
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// output takes what a command writes: it keeps the beginning, and counts the rest,
+// so that no command ever waits for its output to be taken.
+type output struct {
+	pipe *os.File
+	over chan struct{} // closed when nobody holds the other end any more
+	kept []byte
+	left int64 // how many bytes were not kept
+}
+
+// newOutput returns an output, and the end of it that is written to.
+func newOutput() (o *output, written *os.File, err error) {
+	pipe, written, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	return &output{pipe: pipe, over: make(chan struct{})}, written, nil
+}
+
+func (o *output) read() {
+	defer close(o.over)
+	buffer := make([]byte, 32<<10)
+	for {
+		n, err := o.pipe.Read(buffer)
+		kept := min(n, MaxOutput-len(o.kept))
+		o.kept = append(o.kept, buffer[:kept]...)
+		o.left += int64(n - kept)
+		if err != nil {
+			return
+		}
+	}
+}
+
+// text returns what was written, for somebody to read. The command has ended; what
+// it has left behind is listened to for WaitDelay at most.
+func (o *output) text() string {
+	_ = o.pipe.SetReadDeadline(time.Now().Add(WaitDelay))
+	<-o.over
+	o.pipe.Close()
+	if o.left == 0 {
+		return strings.TrimRight(printable(o.kept), "\n")
+	}
+	text := strings.TrimRight(printable(wholeRunes(o.kept)), "\n")
+	return fmt.Sprintf("%s\n… and more, which is left out here: %d bytes", text, o.left)
+}
+
+// wholeRunes cuts off a character that goes on in what was not kept.
+func wholeRunes(b []byte) []byte {
+	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
+		if last := b[len(b)-i:]; utf8.RuneStart(last[0]) {
+			if !utf8.FullRune(last) {
+				return b[:len(b)-i]
+			}
+			break
+		}
+	}
+	return b
+}
+
+// printable makes of any bytes what a terminal and a log show as it is.
+func printable(b []byte) string {
+	return strings.Map(func(r rune) rune { // which takes U+FFFD for what is not UTF-8
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, string(b))
+}

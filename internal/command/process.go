@@ -1,0 +1,160 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// process is a command that runs, the first of a process group of its own.
+type process struct {
+	cmd    *exec.Cmd
+	output *output
+	exited chan struct{} // closed when it has; until it is waited for its number is not another's
+}
+
+// execute runs a job until it ends, or has to: at its time limit, or when closing is
+// closed.
+func execute(j Job, closing <-chan struct{}) Result {
+	result := Result{Job: j, ExitCode: -1}
+	select {
+	case <-closing:
+		result.Err = ErrClosed
+		return result
+	default:
+	}
+	began := time.Now()
+	p, err := start(j)
+	if err != nil {
+		result.Err = err
+		return result
+	}
+	limit := time.NewTimer(j.Timeout)
+	defer limit.Stop()
+	select {
+	case <-p.exited:
+	case <-limit.C:
+		result.Err = fmt.Errorf("%s was killed: it ran longer than %v, its time limit", j.Arguments[0], j.Timeout)
+		p.kill()
+	case <-closing:
+		result.Err = fmt.Errorf("%s was killed: %w", j.Arguments[0], ErrClosed)
+		p.kill()
+	}
+	result.Output = p.output.text()
+	code, err := p.end()
+	result.Took = time.Since(began)
+	if result.Err == nil {
+		result.ExitCode, result.Err = code, err
+	}
+	return result
+}
+
+// start starts a command, in the root folder, with nothing to read.
+func start(j Job) (*process, error) {
+	if len(j.Arguments) == 0 {
+		return nil, errors.New("there is no command to run")
+	}
+	if j.Timeout <= 0 {
+		return nil, fmt.Errorf("%s has no time limit", j.Arguments[0])
+	}
+	program, err := find(j.Arguments[0])
+	if err != nil {
+		return nil, err
+	}
+	output, written, err := newOutput()
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", program, err)
+	}
+	defer written.Close()
+	p := &process{
+		cmd: &exec.Cmd{
+			Path:        program,
+			Args:        j.Arguments,
+			Env:         append(append([]string{}, j.Environment...), "PATH="+Path), // the last one counts
+			Dir:         "/",
+			Stdout:      written,
+			Stderr:      written,
+			SysProcAttr: &unix.SysProcAttr{Setpgid: true},
+		},
+		output: output,
+		exited: make(chan struct{}),
+	}
+	if err := p.cmd.Start(); err != nil {
+		output.pipe.Close()
+		return nil, fmt.Errorf("starting %s: %w", program, err)
+	}
+	go output.read()
+	go p.watch()
+	return p, nil
+}
+
+// find returns the path of a program.
+func find(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	if name == "" || strings.Contains(name, "/") {
+		return "", fmt.Errorf("%q is neither an absolute path nor the name of a program", name)
+	}
+	for _, folder := range filepath.SplitList(Path) {
+		path := filepath.Join(folder, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w in %s: install it, or give its absolute path", name, exec.ErrNotFound, Path)
+}
+
+// watch tells when the command has exited, and leaves it to be waited for.
+func (p *process) watch() {
+	defer close(p.exited)
+	for {
+		err := unix.Waitid(unix.P_PID, p.cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return
+		}
+	}
+}
+
+// kill ends all of the process group: what asks for time to tidy up, by holding on
+// to the output, has KillDelay for that. The command was not waited for yet, so that
+// the group is its own.
+func (p *process) kill() {
+	p.signal(unix.SIGTERM)
+	patience, cancel := context.WithTimeout(context.Background(), KillDelay)
+	defer cancel()
+	for _, over := range []<-chan struct{}{p.exited, p.output.over} {
+		select {
+		case <-over:
+		case <-patience.Done():
+		}
+	}
+	p.signal(unix.SIGKILL)
+	<-p.exited
+}
+
+// signal sends a signal to the process group. It is there, as its first process
+// was not waited for.
+func (p *process) signal(s unix.Signal) {
+	_ = unix.Kill(-p.cmd.Process.Pid, s)
+}
+
+// end returns the exit code of a command that has exited, or why there is none.
+func (p *process) end() (code int, err error) {
+	err = p.cmd.Wait()
+	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+		return -1, fmt.Errorf("waiting for %s: %w", p.cmd.Path, err)
+	}
+	if status := p.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
+		return -1, fmt.Errorf("%s was ended by %s, which it has sent itself, or somebody else", p.cmd.Path, unix.SignalName(status.Signal()))
+	}
+	return p.cmd.ProcessState.ExitCode(), nil
+}

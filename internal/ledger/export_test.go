@@ -1,0 +1,18 @@
+package ledger
+
+import "os"
+
+// The bounds that the tests are about.
+const (
+	MaxFile = maxFile
+	MaxDead = maxDead
+)
+
+// Swap has the ledger write to another file, and returns the one it wrote to.
+func (l *Ledger) Swap(file *os.File) *os.File {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	former := l.file
+	l.file = file
+	return former
+}

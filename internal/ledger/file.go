@@ -1,0 +1,238 @@
+package ledger
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// A record is a line: what was done, and with which entry.
+const (
+	added   = '+'
+	removed = '-'
+)
+
+// newSuffix makes the name of a file that is to take the place of the ledger's.
+const newSuffix = ".new"
+
+// load reads the file, which is made if there is none, and leaves it ready for the
+// next record.
+func (l *Ledger) load() error {
+	folder, err := os.Open(filepath.Dir(l.path))
+	if err != nil {
+		return err
+	}
+	l.folder = folder
+	file, err := openRegular(l.path, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return err
+	}
+	l.file = file
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() > maxFile {
+		return fmt.Errorf("it has %d bytes, more than %d: it is no ledger of knockwall's", info.Size(), maxFile)
+	}
+	data := make([]byte, info.Size())
+	if _, err := io.ReadFull(file, data); err != nil {
+		return err
+	}
+	whole := data[:bytes.LastIndexByte(data, '\n')+1]
+	if err := l.read(whole); err != nil {
+		return err
+	}
+	l.size = int64(len(whole))
+	if err := l.settle(); err != nil {
+		return err
+	}
+	if l.records > l.Len() {
+		l.compact()
+	}
+	return l.failed
+}
+
+// read takes in whole records.
+func (l *Ledger) read(whole []byte) error {
+	for line := range bytes.Lines(whole) {
+		l.records++
+		kind, entry := line[0], string(line[1:max(len(line)-1, 1)])
+		if kind != added && kind != removed {
+			return fmt.Errorf("line %d of %s begins with neither + nor -: mend it, or move the file away to begin a new one", l.records, l.path)
+		}
+		if err := check(entry); err != nil {
+			return fmt.Errorf("line %d of %s: %w: mend it, or move the file away to begin a new one", l.records, l.path, err)
+		}
+		if kind == added {
+			l.put(entry)
+		} else {
+			l.take(entry)
+		}
+	}
+	return nil
+}
+
+// settle has the disk know what was read, and nothing else: whoever wrote it may
+// have been killed before it was there, be it the last record, the file itself, or
+// another in its place.
+func (l *Ledger) settle() error {
+	err := os.Remove(l.path + newSuffix)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := l.cutOff(); err != nil {
+		return err
+	}
+	return l.folder.Sync()
+}
+
+// cutOff removes what follows the last whole record.
+func (l *Ledger) cutOff() error {
+	if err := l.file.Truncate(l.size); err != nil {
+		return err
+	}
+	return l.sync()
+}
+
+func (l *Ledger) sync() error {
+	for {
+		err := unix.Fdatasync(int(l.file.Fd()))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("fdatasync %s: %w", l.file.Name(), err)
+		}
+	}
+}
+
+// write puts a record into the file. After an error the file is as it was, or takes
+// no more records: one that came after half of another would be lost with it.
+func (l *Ledger) write(kind byte, entry string) error {
+	record := appendRecord(nil, kind, entry)
+	if l.size+int64(len(record)) > maxFile {
+		return l.writeAnew(kind, entry)
+	}
+	_, err := l.file.WriteAt(record, l.size)
+	if err == nil {
+		err = l.sync()
+	}
+	if err != nil {
+		if undone := l.cutOff(); undone != nil {
+			l.failed = errors.Join(err, undone)
+		}
+		return err
+	}
+	l.size += int64(len(record))
+	l.records++
+	return nil
+}
+
+func appendRecord(b []byte, kind byte, entry string) []byte {
+	b = append(b, kind)
+	b = append(b, entry...)
+	return append(b, '\n')
+}
+
+// writeAnew makes a change for whose record there is no room, by a file without the
+// records that no longer count.
+func (l *Ledger) writeAnew(kind byte, entry string) error {
+	var entries []string
+	var size int
+	for _, e := range l.All() {
+		if e != entry {
+			entries = append(entries, e)
+			size += len(e) + 2
+		}
+	}
+	if kind == added {
+		entries = append(entries, entry)
+		size += len(entry) + 2
+	}
+	if size > maxFile {
+		return fmt.Errorf("it is full: with this entry it had %d bytes, more than %d", size, maxFile)
+	}
+	return l.replace(entries)
+}
+
+// compactIfDue removes records that no longer count, if there are many. If that
+// fails, nothing is lost, and it is tried again after as many more.
+func (l *Ledger) compactIfDue() {
+	if l.excess() <= l.bearable {
+		return
+	}
+	l.compact()
+	l.bearable = maxDead + max(l.excess(), 0)
+}
+
+// excess is by how many the records that no longer count outnumber those that do.
+func (l *Ledger) excess() int {
+	return l.records - 2*l.Len()
+}
+
+// compact writes the file anew, without the records that no longer count. It is as
+// good as before if that fails, so that this is no error: a disk that is full has
+// to keep no knockwall from beginning.
+func (l *Ledger) compact() {
+	_ = l.replace(l.All())
+}
+
+// replace puts a file with these entries in place of the ledger's. After an error
+// the old one is in use, or, when it is not known which of the two the disk has,
+// none takes any more records.
+func (l *Ledger) replace(entries []string) error {
+	var data []byte
+	for _, e := range entries {
+		data = appendRecord(data, added, e)
+	}
+	file, err := writeNew(l.path+newSuffix, data)
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(file.Name(), l.path); err != nil {
+		file.Close()
+		return err
+	}
+	l.file.Close() // it has no name any more
+	l.file, l.size, l.records = file, int64(len(data)), len(entries)
+	l.failed = l.folder.Sync()
+	return l.failed
+}
+
+// writeNew writes a file that is on stable storage when it returns.
+func writeNew(path string, data []byte) (*os.File, error) {
+	err := os.Remove(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	file, err := openRegular(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	_, err = file.Write(data)
+	if err == nil {
+		err = file.Sync()
+	}
+	if err != nil {
+		file.Close()
+		return nil, errors.Join(err, os.Remove(path)) // a full disk needs the room
+	}
+	return file, nil
+}
+
+// closeFiles closes what is open, the lock last.
+func (l *Ledger) closeFiles() error {
+	var errs []error
+	for _, file := range []*os.File{l.file, l.folder} {
+		if file != nil {
+			errs = append(errs, file.Close())
+		}
+	}
+	return errors.Join(append(errs, release(l.lock))...)
+}

@@ -1,0 +1,59 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// lockSuffix makes the name of the file that is locked. It is not the ledger
+// itself: that is replaced by another when it is compacted, and a lock would stay
+// with the old one. This one is never replaced, nor removed.
+const lockSuffix = ".lock"
+
+// takeLock locks a ledger. The lock is gone with the process.
+func takeLock(path string) (*os.File, error) {
+	lock, err := openRegular(path+lockSuffix, os.O_RDWR|os.O_CREATE)
+	if err != nil {
+		return nil, err
+	}
+	err = unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return lock, nil
+	}
+	lock.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, errors.New("another knockwall uses the file: stop it, or give this one a file of its own")
+	}
+	return nil, fmt.Errorf("locking %s: %w", path+lockSuffix, err)
+}
+
+// release unlocks the ledger, also where a process that has just been forked still
+// has the file open.
+func release(lock *os.File) error {
+	return errors.Join(unix.Flock(int(lock.Fd()), unix.LOCK_UN), lock.Close())
+}
+
+// openRegular opens a file that only this user can read, if it is made, and nothing
+// that merely has its name: no link, and no device.
+func openRegular(path string, flags int) (*os.File, error) {
+	// Without O_NONBLOCK a pipe of that name would keep us waiting.
+	file, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link, and has to be a file", path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is %v, and has to be a file", path, info.Mode().Type())
+	}
+	if err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}

@@ -1,0 +1,293 @@
+package ledger_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/ledger"
+)
+
+// roleVariable says what a test binary is to do with the ledger that its first
+// argument names, instead of the tests.
+const roleVariable = "KNOCKWALL_LEDGER_ROLE"
+
+var roles = map[string]func(*ledger.Ledger) error{
+	"changer": changeForEver,
+	"full":    fillTheDisk,
+}
+
+func TestMain(m *testing.M) {
+	role := os.Getenv(roleVariable)
+	if role == "" {
+		os.Exit(m.Run())
+	}
+	l, err := ledger.Open(os.Args[1])
+	if err == nil {
+		err = roles[role](l)
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", role, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// start starts a process with a role. It is killed at the end of the test.
+func start(t *testing.T, role, path string, arguments ...string) (*exec.Cmd, *bufio.Scanner) {
+	t.Helper()
+	child := exec.Command(os.Args[0], append([]string{path}, arguments...)...)
+	child.Env = append(os.Environ(), roleVariable+"="+role)
+	child.Stderr = os.Stderr
+	said, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = child.Process.Kill()
+		_ = child.Wait()
+	})
+	return child, bufio.NewScanner(said)
+}
+
+// changers is how many change a ledger at once, and standing how many entries of
+// each stay in it, so that it is compacted now and then.
+const (
+	changers = 4
+	standing = 5
+)
+
+// long makes an entry of the name of one.
+func long(name string) string {
+	sum := crc32.ChecksumIEEE([]byte(name))
+	return name + strings.Repeat(" and so on", int(sum%500))
+}
+
+// changeForEver adds and removes entries, each named by its changer and a number.
+// It says "+name" when one was added, "?name" when one may be gone from now on, and
+// "-name" when it is: in lines that a pipe takes whole or not at all.
+func changeForEver(l *ledger.Ledger) error {
+	failed := make(chan error)
+	for changer := range changers {
+		name := func(i int) string { return fmt.Sprintf("%s %d %d", os.Args[2], changer, i) }
+		go func() {
+			for i := 0; ; i++ {
+				if err := l.Add(long(name(i))); err != nil {
+					failed <- err
+				}
+				fmt.Printf("+%s\n", name(i))
+				if i < standing {
+					continue
+				}
+				fmt.Printf("?%s\n", name(i-standing))
+				if err := l.Remove(long(name(i - standing))); err != nil {
+					failed <- err
+				}
+				fmt.Printf("-%s\n", name(i-standing))
+			}
+		}()
+	}
+	return <-failed
+}
+
+// However it is killed, what was added is there, and what was removed is not.
+func TestAProcessThatIsKilled(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	there := map[string]bool{} // all that were ever said to be in it
+	for round := range 20 {
+		child, said := start(t, "changer", path, strconv.Itoa(round))
+		if round%2 == 0 {
+			go killIn(t.Context(), child, path+".new") // in the middle of compacting it
+		}
+		open := map[string]bool{}
+		for patience := 1 + rand.IntN(1000); said.Scan(); patience-- {
+			name := said.Text()[1:]
+			switch said.Text()[0] {
+			case '+':
+				there[name] = true
+			case '?':
+				open[name] = true
+			case '-':
+				there[name] = false
+				delete(open, name)
+			}
+			if patience == 0 && round%2 == 1 {
+				_ = child.Process.Kill()
+			}
+		}
+		err := child.Wait()
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || !strings.Contains(exit.Error(), "killed") {
+			t.Fatalf("it was not killed: %v", err)
+		}
+		l, err := ledger.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unsaid := l.Len()
+		for name, want := range there {
+			got := l.Has(long(name))
+			if got != want && !open[name] {
+				t.Errorf("round %d: %s is there: %t, want %t", round, name, got, want)
+			}
+			if there[name] = got; got {
+				unsaid--
+			}
+		}
+		if most := (round + 1) * changers; unsaid > most { // there was no time to say so
+			t.Errorf("round %d: %d entries of which nobody said that they were added, want at most %d", round, unsaid, most)
+		}
+		shut(t, l)
+	}
+}
+
+// killIn kills a process while there is a file.
+func killIn(ctx context.Context, child *exec.Cmd, path string) {
+	for ctx.Err() == nil {
+		if _, err := os.Lstat(path); err == nil {
+			_ = child.Process.Kill()
+			return
+		}
+	}
+}
+
+// Nobody else has it, be it opened when it is being replaced by a compacted one.
+func TestTwoProcesses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	child, said := start(t, "changer", path, "x")
+	if !said.Scan() {
+		t.Fatal("it says nothing")
+	}
+	var listening sync.WaitGroup
+	listening.Go(func() {
+		for said.Scan() { // or it would wait for us
+		}
+	})
+	var last uint64
+	for replaced := 0; replaced < 4; {
+		l, err := ledger.Open(path)
+		if err == nil {
+			shut(t, l)
+		}
+		fails(t, err, path, "another knockwall uses the file")
+		var file unix.Stat_t
+		if err := unix.Stat(path, &file); err != nil {
+			t.Fatal(err)
+		}
+		if file.Ino != last {
+			last = file.Ino
+			replaced++
+		}
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	listening.Wait()
+	_ = child.Wait()
+	shut(t, open(t, path))
+}
+
+func TestOnceInAProcess(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	l := open(t, path)
+	_, err := ledger.Open(path)
+	fails(t, err, path, "another knockwall uses the file")
+	shut(t, l)
+	open(t, path)
+}
+
+// fillTheDisk adds entries while files can have no more than a few bytes, and says
+// what went wrong.
+func fillTheDisk(l *ledger.Ledger) error {
+	signal.Ignore(unix.SIGXFSZ)
+	room := func(bytes uint64) error {
+		var limit unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &limit); err != nil {
+			return err
+		}
+		limit.Cur = bytes
+		return unix.Setrlimit(unix.RLIMIT_FSIZE, &limit)
+	}
+	size := func() int64 {
+		info, err := os.Stat(os.Args[1])
+		if err != nil {
+			return -1
+		}
+		return info.Size()
+	}
+	if err := l.Add("before"); err != nil {
+		return err
+	}
+	for _, full := range []struct {
+		room   uint64
+		change func(string) error
+		entry  string
+	}{
+		{room: 10, change: l.Add, entry: "comes half-way"},
+		{room: 8, change: l.Add, entry: "does not begin"},
+		{room: 10, change: l.Remove, entry: "before"},
+	} {
+		if err := room(full.room); err != nil {
+			return err
+		}
+		if err := full.change(full.entry); !errors.Is(err, unix.EFBIG) {
+			return fmt.Errorf("on a full disk: %v", err)
+		}
+		if l.Has("comes half-way") || l.Has("does not begin") || !l.Has("before") || size() != int64(len("+before\n")) {
+			return fmt.Errorf("a full disk leaves %q in memory, and %d bytes in the file", l.All(), size())
+		}
+		if err := room(unix.RLIM_INFINITY); err != nil {
+			return err
+		}
+	}
+	if err := errors.Join(l.Add("between"), l.Remove("between"), l.Add("after"), l.Close()); err != nil {
+		return err
+	}
+	// That there is no room to compact it is no reason not to open it.
+	if err := room(5); err != nil {
+		return err
+	}
+	l, err := ledger.Open(os.Args[1])
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(os.Args[1] + ".new"); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("half a file is left on a full disk: %v", err)
+	}
+	if !l.Has("after") || l.Has("between") {
+		return fmt.Errorf("on a full disk it has %q", l.All())
+	}
+	return l.Close()
+}
+
+// A disk that is full takes nothing from the ledger, and what comes when there is
+// room again is not mixed up with what did not fit.
+func TestAFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	child, said := start(t, "full", path)
+	for said.Scan() {
+		t.Log(said.Text())
+	}
+	if err := child.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := read(t, path), "+before\n+between\n-between\n+after\n"; got != want {
+		t.Errorf("the file has %q, want %q", got, want)
+	}
+	expect(t, open(t, path), "before", "after")
+}

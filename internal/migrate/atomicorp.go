@@ -1,0 +1,109 @@
+package migrate
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// otp is how a door is opened and closed by one-time passwords.
+type otp struct {
+	port        packet.Port
+	open, close string // the secrets
+}
+
+// longestSecret is how many bytes of a secret xt_pknock takes.
+const longestSecret = 31
+
+var atomicorpLine = regexp.MustCompile(`^[0-9]+\s*[:,]`)
+
+// isAtomicorp reports whether a line is of one of Atomicorp's lists, be it wrong.
+func isAtomicorp(s string) bool { return atomicorpLine.MatchString(s) }
+
+// atomicorp reads Atomicorp's lists, one door a line: simple, 22:1001,2002,3003,
+// and advanced, 22,2000,SECRET,SECRET. A file may have both.
+func (im *importer) atomicorp(lines []line) *ruleFile {
+	f := &ruleFile{from: im.name, kind: fromAtomicorp, notes: []string{fmt.Sprintf(
+		"The list does not say how long a door stays open: here it is %s each time. What is connected by then stays.", duration(someWindow))}}
+	for i, l := range lines {
+		if im.tooMany(i, l.number) {
+			return nil
+		}
+		// No error quotes a line: there may be secrets in it.
+		if !isAtomicorp(l.text) {
+			im.fail(l.number, "this is neither PORT:KNOCK,KNOCK,KNOCK nor PORT,OTP-PORT,SECRET,SECRET")
+			continue
+		}
+		if strings.IndexByte(l.text, ':') == strings.IndexAny(l.text, ":,") {
+			f.doors = append(f.doors, im.simpleDoor(l))
+		} else {
+			f.doors = append(f.doors, im.otpDoor(l))
+		}
+	}
+	return f
+}
+
+// simpleDoor reads 22:1001,2002,3003.
+func (im *importer) simpleDoor(l line) *door {
+	port, list, _ := strings.Cut(l.text, ":")
+	d := im.portDoor(l, port)
+	for knock := range strings.SplitSeq(list, ",") {
+		if p, ok := im.number(l, knock, "a knock"); ok {
+			d.sequence = append(d.sequence, packet.Port{Number: p, Protocol: packet.TCP})
+		}
+	}
+	if n := len(d.sequence); n > sequence.MaxSteps {
+		im.fail(l.number, "a sequence has %d knocks at most, and this one has %d: shorten it", sequence.MaxSteps, n)
+	}
+	return d
+}
+
+// otpDoor reads 22,2000,SECRET,SECRET.
+func (im *importer) otpDoor(l line) *door {
+	fields := strings.Split(l.text, ",")
+	if len(fields) != 4 {
+		im.fail(l.number, "there are %d fields and not the four of PORT,OTP-PORT,SECRET,SECRET; no secret has a comma in it", len(fields))
+		return &door{}
+	}
+	d := im.portDoor(l, fields[0])
+	port, _ := im.number(l, fields[1], "the OTP port")
+	d.otp = &otp{packet.Port{Number: port, Protocol: packet.UDP}, strings.TrimSpace(fields[2]), strings.TrimSpace(fields[3])}
+	for _, secret := range []string{d.otp.open, d.otp.close} {
+		switch {
+		case secret == "":
+			im.fail(l.number, "a secret is empty: an opening secret and a closing one are needed")
+		case len(secret) > longestSecret:
+			im.fail(l.number, "a secret has %d bytes, and %d at most can be used: shorten it here and at the clients", len(secret), longestSecret)
+		case !exact(secret):
+			im.fail(l.number, "a secret is not in UTF-8, or not in its normal form C, and would not be the same in a rule file: choose another")
+		}
+	}
+	if d.otp.open == d.otp.close {
+		im.fail(l.number, "the two secrets are the same, so that whatever opens the door closes it: choose another for one of them")
+	}
+	return d
+}
+
+// portDoor begins a door that guards one TCP port.
+func (im *importer) portDoor(l line, port string) *door {
+	d := &door{line: l.number, window: someWindow}
+	if p, ok := im.number(l, port, "the protected port"); ok {
+		d.title = "port-" + strconv.Itoa(int(p))
+		d.ports = []packet.PortRange{{First: p, Last: p, Protocol: packet.TCP}}
+	}
+	return d
+}
+
+// number reads a port, and says what it is for if it is none.
+func (im *importer) number(l line, s, what string) (uint16, bool) {
+	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 16)
+	if err != nil || n == 0 {
+		im.fail(l.number, "%s is not a whole number from 1 to 65535", what)
+		return 0, false
+	}
+	return uint16(n), true
+}

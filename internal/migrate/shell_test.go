@@ -1,0 +1,163 @@
+package migrate
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// TestWordsAreThoseOfAShell compares what a script is split into with what
+// /bin/sh makes of it.
+func TestWordsAreThoseOfAShell(t *testing.T) {
+	for _, text := range []string{
+		`a b  c`,
+		"a\tb",
+		`'a b' "c d" e\ f`,
+		`a'b'"c"d`,
+		`"a \" \\ \x b" '\'`,
+		`'' ""`,
+		`"rule family="ipv4" source address="192.0.2.1" accept"`,
+		`--rule='rule family="ipv4" accept'`,
+		`a#b c # d e`,
+		`a=b {22,80} { 22 }`,
+		`a~b a!b`,
+		`'$HOME' '*' '~' "a;b" 'a&&b'`,
+	} {
+		s, err := parseScript("x " + text)
+		if err != nil || s.shell || len(s.parts) != 1 {
+			t.Errorf("%s: %+v, %v; it needs no shell", text, s, err)
+			continue
+		}
+		out, err := exec.Command("/bin/sh", "-c", `for word in `+text+`
+do printf '<%s>\n' "$word"; done`).Output()
+		if err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		var got strings.Builder
+		for _, word := range s.parts[0].words[1:] {
+			got.WriteString("<" + word + ">\n")
+		}
+		if diff := cmp.Diff(string(out), got.String()); diff != "" {
+			t.Errorf("%s (-sh +got):\n%s", text, diff)
+		}
+	}
+}
+
+func TestScripts(t *testing.T) {
+	for text, want := range map[string][]string{
+		"a b; c":       {"a b", "c"},
+		"a&&b 'x;y' ;": {"a", "b 'x;y'"},
+		"a; b # c; d":  {"a", "b"},
+		"  ":           nil,
+		"# all of it":  nil,
+	} {
+		s, err := parseScript(text)
+		if err != nil || s.shell {
+			t.Errorf("%q: %+v, %v", text, s, err)
+		}
+		var got []string
+		for _, part := range s.parts {
+			got = append(got, part.text)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
+	}
+	for _, text := range []string{
+		"a | b", "a || b", "a &", "a > b", "(a)", "$a", `"$a"`, "`a`", "\"`a`\"", "a*", "a?", "a [b]", "~/a", "A=b c", "! a",
+		"a;; b", "&& a", "; a", "a \\", `"$(echo "it's")"`, "a & 'b",
+	} {
+		if s, err := parseScript(text); err != nil || !s.shell || s.parts != nil {
+			t.Errorf("%q: %+v, %v; it needs a shell", text, s, err)
+		}
+	}
+	for _, text := range []string{`a "b`, `a 'b`, `a "b\"`, `"`} {
+		if s, err := parseScript(text); err != errQuote {
+			t.Errorf("%q: %+v, %v; its quote is not closed", text, s, err)
+		}
+	}
+}
+
+// TestSourceReachesTheShell compares what a shell says when the address is put in
+// as text, as knockd does, with what it says when it is in the environment.
+func TestSourceReachesTheShell(t *testing.T) {
+	for _, text := range []string{
+		`echo %IP%`,
+		`echo a%IP%b %IP%, %IP%/32 "%IP%_"`,
+		`echo '%IP%' 'a %IP% b' "'%IP%'" '"%IP%"'`,
+		`echo \%IP% "\%IP%" '\%IP%' "\\%IP%" \\%IP%`,
+		`echo "$(echo '%IP%' "%IP%" "$(echo '%IP%')")" '%IP%'`,
+		"echo `echo '%IP%' %IP%` '%IP%'",
+		`echo "$(echo ')' '%IP%')" '%IP%'`,
+		`(echo '%IP%'; echo "a) '%IP%'") | grep '%IP%'`,
+		`awk 'BEGIN { print "%IP%" }'`,
+		`case '%IP%' in *:*) echo 6 "%IP%" ;; *) echo 4 '%IP%' ;; esac`,
+	} {
+		for _, source := range []string{"192.0.2.7", "2001:db8::7"} {
+			want, err := exec.Command("/bin/sh", "-c", strings.ReplaceAll(text, placeholder, source)).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%s: %v: %s", text, err, want)
+			}
+			through := throughEnvironment(text)
+			c := exec.Command("/bin/sh", "-c", through)
+			c.Env = append(os.Environ(), "KNOCKWALL_SOURCE="+source)
+			got, err := c.CombinedOutput()
+			if err != nil {
+				t.Errorf("%s: %v: %s", through, err, got)
+			}
+			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("%s became %s (-knockd +got):\n%s", text, through, diff)
+			}
+		}
+	}
+}
+
+func TestEitherFamilyRunsItsOwnScript(t *testing.T) {
+	c := eitherFamily(script{text: "echo four %IP% # a comment"}, script{})
+	for source, want := range map[string]string{"192.0.2.7": "four 192.0.2.7\n", "2001:db8::7": ""} {
+		run := exec.Command("/bin/sh", "-c", c.shell)
+		run.Env = append(os.Environ(), "KNOCKWALL_SOURCE="+source)
+		if got, err := run.CombinedOutput(); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v, want %q", source, got, err, want)
+		}
+	}
+}
+
+// evaluate returns what a rule file's expression stands for, with a source.
+func evaluate(t *testing.T, text string) string {
+	t.Helper()
+	e, diags := hclsyntax.ParseExpression([]byte(text), "", hcl.InitialPos)
+	if diags.HasErrors() {
+		t.Fatalf("%s: %v", text, diags)
+	}
+	v, diags := e.Value(&hcl.EvalContext{Variables: map[string]cty.Value{"source": cty.StringVal("192.0.2.7")}})
+	if diags.HasErrors() || v.Type() != cty.String {
+		t.Fatalf("%s: %v, %v", text, v, diags)
+	}
+	return v.AsString()
+}
+
+// FuzzArgument makes sure that nothing in an argument means anything in a rule
+// file, but for the source.
+func FuzzArgument(f *testing.F) {
+	for _, s := range []string{"", "%IP%", "$%IP%", "$$%IP%{", "%%IP%%{x}", "${source}", `"\`, "a\nb\x00\u2028", "$", "%{", "%IP%%IP%", "$%%IP%"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if !exact(s) || !exact(strings.ReplaceAll(s, placeholder, "192.0.2.7")) {
+			t.Skip()
+		}
+		if got, want := evaluate(t, argument(s)), strings.ReplaceAll(s, placeholder, "192.0.2.7"); got != want {
+			t.Errorf("%q is written %s, and reads as %q", s, argument(s), got)
+		}
+		if got := evaluate(t, quoted(s)); got != s {
+			t.Errorf("%q is written %s, and reads as %q", s, quoted(s), got)
+		}
+	})
+}

@@ -1,0 +1,289 @@
+package migrate
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// ruleFile is what becomes of a file.
+type ruleFile struct {
+	from       string
+	kind       fileKind
+	logs       []string // what was said about logs and the like
+	interfaces string   // the wall's interface
+	notes      []string // what else holds for all doors
+	doors      []*door
+}
+
+type fileKind int
+
+const (
+	fromKnockd fileKind = iota
+	fromAtomicorp
+)
+
+// writer writes HCL. Whatever comes from outside goes through quoted, argument or
+// comment.
+type writer struct{ strings.Builder }
+
+func (f *ruleFile) write() []byte {
+	var w writer
+	f.header(&w)
+	f.wall(&w)
+	names := map[string]bool{}
+	for _, d := range f.doors {
+		if d.left {
+			w.left(d)
+		} else {
+			w.door(d, unique(names, d.title))
+		}
+	}
+	return hclwrite.Format([]byte(w.String()))
+}
+
+// wall says what holds for all doors.
+func (f *ruleFile) wall(w *writer) {
+	if len(f.logs) > 0 {
+		w.WriteByte('\n')
+		w.comment("", "%s: knockwall writes to the journal, and to no file of its own. Read it with: journalctl -u knockwall", strings.Join(f.logs, ", "))
+	}
+	for _, note := range f.notes {
+		w.WriteByte('\n')
+		w.comment("", "%s", note)
+	}
+	if f.interfaces != "" {
+		w.WriteByte('\n')
+		w.comment("", "knockd listened on this interface only, and here all doors stand before it only. "+elsewhereOpen+
+			" Without this block they stand before all interfaces but lo. There is one wall: if another file has it, write the line there.")
+		fmt.Fprintf(w, "wall {\ninterfaces = [%s]\n}\n", quoted(f.interfaces))
+	}
+}
+
+func (w *writer) door(d *door, name string) {
+	w.WriteByte('\n')
+	if name != d.title {
+		w.comment("", "[%s], line %d", d.title, d.line)
+	}
+	for _, note := range d.notes {
+		w.comment("", "%s", note)
+	}
+	fmt.Fprintf(w, "door %s {\n", quoted(name))
+	if len(d.ports) > 0 {
+		fmt.Fprintf(w, "ports = %s\n", portText(d.ports))
+	}
+	w.knocks("sequence", d.sequence)
+	if d.oneTime != "" {
+		fmt.Fprintf(w, "one_time_sequences = %s\n", quoted(d.oneTime))
+	}
+	w.duration("seq_timeout", d.seqTimeout)
+	w.duration("window", d.window)
+	w.knocks("close_sequence", d.closeSequence)
+	w.list("tcp_flags", d.flags)
+	if d.device != "" {
+		w.list("interfaces", []string{d.device})
+	}
+	if d.to != "" {
+		w.list("to", []string{d.to})
+	}
+	w.command("on_open", d.onOpen)
+	w.command("on_close", d.onClose)
+	if o := d.otp; o != nil {
+		fmt.Fprintf(w, "\notp {\nport = %s\nopen_secret = %s\nclose_secret = %s\n}\n",
+			quoted(o.port.String()), quoted(o.open), quoted(o.close))
+	}
+	w.WriteString("}\n")
+}
+
+// left says why a door is left out, unless it has become part of another.
+func (w *writer) left(d *door) {
+	if len(d.notes) == 0 {
+		return
+	}
+	w.WriteByte('\n')
+	w.comment("", "[%s], line %d", d.title, d.line)
+	for _, note := range d.notes {
+		w.comment("", "%s", note)
+	}
+}
+
+func (w *writer) knocks(name string, steps []packet.Port) {
+	if len(steps) > 0 {
+		fmt.Fprintf(w, "%s = %s\n", name, knocks(steps))
+	}
+}
+
+func (w *writer) duration(name string, d time.Duration) {
+	if d > 0 {
+		fmt.Fprintf(w, "%s = %s\n", name, quoted(duration(d)))
+	}
+}
+
+func (w *writer) list(name string, items []string) {
+	if len(items) == 0 {
+		return
+	}
+	var all []string
+	for _, item := range items {
+		all = append(all, quoted(item))
+	}
+	fmt.Fprintf(w, "%s = [%s]\n", name, strings.Join(all, ", "))
+}
+
+func (w *writer) command(name string, c *command) {
+	if c == nil {
+		return
+	}
+	words := []string{`"/bin/sh"`, `"-c"`, quoted(c.shell)}
+	if c.shell == "" {
+		words = nil
+		for _, word := range c.words {
+			words = append(words, argument(word))
+		}
+	}
+	fmt.Fprintf(w, "\n%s {\ncommand = [%s]\n}\n", name, strings.Join(words, ", "))
+}
+
+// portText writes ports as a rule file has them, where TCP need not be said.
+func portText(ports []packet.PortRange) string {
+	var all []string
+	for _, r := range ports {
+		if r.First == r.Last && r.Protocol == packet.TCP {
+			all = append(all, strconv.Itoa(int(r.First)))
+		} else {
+			all = append(all, quoted(r.String()))
+		}
+	}
+	return "[" + strings.Join(all, ", ") + "]"
+}
+
+func knocks(steps []packet.Port) string {
+	var ports []packet.PortRange
+	for _, s := range steps {
+		ports = append(ports, packet.PortRange{First: s.Number, Last: s.Number, Protocol: s.Protocol})
+	}
+	return portText(ports)
+}
+
+// duration writes a number of seconds in the largest unit that divides it.
+func duration(d time.Duration) string {
+	switch {
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	}
+	return d.String()
+}
+
+// quoted writes text as HCL has it, so that it stands for itself.
+func quoted(s string) string {
+	return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes())
+}
+
+// argument writes an argument of a command, in which the placeholder is where the
+// source goes.
+func argument(word string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for i, text := range strings.Split(word, placeholder) {
+		if i > 0 {
+			b.WriteString("${source}")
+		}
+		text = strings.TrimSuffix(strings.TrimPrefix(quoted(text), `"`), `"`)
+		if strings.HasSuffix(text, "$") {
+			text = text[:len(text)-1] + `\u0024` // $${ would be no beginning of a template
+		}
+		b.WriteString(text)
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// columns is how wide comments are.
+const columns = 78
+
+// comment writes text as a comment, wrapped, whatever is in it.
+func (w *writer) comment(indent, format string, a ...any) {
+	line := "#" + indent
+	column := 0
+	for word := range strings.FieldsSeq(printable(fmt.Sprintf(format, a...))) {
+		if n := utf8.RuneCountInString(word); column > 0 && column+1+n > columns {
+			w.WriteString(line + "\n")
+			line, column = "#"+indent, 0
+		}
+		line += " " + word
+		column = utf8.RuneCountInString(line)
+	}
+	w.WriteString(line + "\n")
+}
+
+// printable writes what is not a character to be seen, such as a newline, as Go
+// does: nothing can end a comment or give orders to a terminal.
+func printable(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[0])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r == '\t':
+			b.WriteByte(' ')
+		default:
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+		s = s[size:]
+	}
+	return b.String()
+}
+
+// longestName is how long a door's name may be.
+const longestName = 32
+
+// unique makes a name for a door out of anything, and one that is not taken. It
+// is a letter, then letters, digits, hyphens and underscores.
+func unique(taken map[string]bool, title string) string {
+	var b strings.Builder
+	for _, r := range title {
+		switch {
+		case r < utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-'):
+			b.WriteRune(r)
+		case !strings.HasSuffix(b.String(), "-"):
+			b.WriteByte('-')
+		}
+	}
+	base := strings.Trim(b.String(), "-")
+	if base == "" || !unicode.IsLetter(rune(base[0])) {
+		base = strings.TrimSuffix("door-"+base, "-")
+	}
+	base = base[:min(len(base), longestName)]
+	name := base
+	for i := 2; taken[name]; i++ {
+		suffix := "-" + strconv.Itoa(i)
+		name = base[:min(len(base), longestName-len(suffix))] + suffix
+	}
+	taken[name] = true
+	return name
+}
+
+// allPorts are those that doors guard.
+func (f *ruleFile) allPorts() []packet.PortRange {
+	var ports []packet.PortRange
+	for _, d := range f.doors {
+		if !d.left {
+			ports = slices.Concat(ports, d.ports)
+		}
+	}
+	return distinct(ports)
+}

@@ -1,0 +1,154 @@
+// Package onetime reads lists of sequences of which each opens a door once, as
+// knockd has them: a sequence a line, and a line that begins with # is a comment,
+// or has been used.
+package onetime
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The bounds of a list.
+const (
+	maxSize  = 1 << 20 // bytes
+	MaxSteps = 32      // knocks in a line, knockd's own limit
+)
+
+// List is a file of sequences.
+type List struct{ Path string }
+
+// Line is a sequence of a list that was not used yet.
+type Line struct {
+	Steps  []packet.Port
+	number int
+	offset int64
+	text   string
+}
+
+// IsZero reports whether it is no line at all, because none is left.
+func (l Line) IsZero() bool { return l.text == "" }
+
+// Equal reports whether two are the same line of a list.
+func (l Line) Equal(o Line) bool {
+	return l.number == o.number && l.offset == o.offset && l.text == o.text
+}
+
+// LineError is what is wrong with a line.
+type LineError struct {
+	Path string
+	Line int
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("%s line %d: %v", e.Path, e.Line, e.Err) }
+func (e *LineError) Unwrap() error { return e.Err }
+
+// Next returns the first line that was not used yet, and how many there are with
+// it. Both are zero if all were. The error says that the file cannot be read, that
+// others can, or, as a [*LineError], which of its lines is no sequence.
+func (l List) Next() (next Line, left int, err error) {
+	f, err := l.open(os.O_RDONLY)
+	if err != nil {
+		return Line{}, 0, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSize+1))
+	if err != nil {
+		return Line{}, 0, err
+	}
+	if len(text) > maxSize {
+		return Line{}, 0, fmt.Errorf("%s: a list of sequences may have %d KiB at most", l.Path, maxSize>>10)
+	}
+	offset, number := int64(0), 0
+	for raw := range bytes.Lines(text) {
+		number++
+		line := strings.TrimRight(string(raw), "\r\n")
+		if strings.TrimSpace(line) != "" && line[0] != '#' {
+			steps, err := parse(line)
+			if err != nil {
+				return Line{}, 0, &LineError{l.Path, number, err}
+			}
+			if left++; left == 1 {
+				next = Line{steps, number, offset, line}
+			}
+		}
+		offset += int64(len(raw))
+	}
+	return next, left, nil
+}
+
+// parse reads knocks as knockd writes them, 7000,8000:udp, and as rule files do.
+func parse(line string) ([]packet.Port, error) {
+	var steps []packet.Port
+	for s := range strings.SplitSeq(line, ",") {
+		p, err := packet.ParsePort(strings.TrimSpace(s))
+		if err != nil {
+			return nil, err
+		}
+		steps = append(steps, p)
+	}
+	if len(steps) > MaxSteps {
+		return nil, fmt.Errorf("a sequence has %d knocks at most, this one has %d", MaxSteps, len(steps))
+	}
+	return steps, nil
+}
+
+// Use crosses a line out, so that it is never returned again: its first byte
+// becomes a #. It is on stable storage when Use returns. The error says that the
+// line was changed since it was read, or used, or that it cannot be written.
+func (l List) Use(line Line) error {
+	f, err := l.open(os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	now := make([]byte, len(line.text))
+	if _, err := f.ReadAt(now, line.offset); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if string(now) != line.text {
+		return &LineError{l.Path, line.number, errors.New("it was used or changed meanwhile")}
+	}
+	if _, err := f.WriteAt([]byte{'#'}, line.offset); err != nil {
+		return err
+	}
+	return unix.Fdatasync(int(f.Fd()))
+}
+
+// Writable returns an error if lines cannot be crossed out.
+func (l List) Writable() error {
+	f, err := l.open(os.O_RDWR)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// open opens the file, if nobody else can read or write it.
+func (l List) open(flags int) (*os.File, error) {
+	f, err := os.OpenFile(l.Path, flags|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = fmt.Errorf("%s is not a file", l.Path)
+	case info.Mode().Perm()&0o007 != 0:
+		err = fmt.Errorf("others can read or write %s, which is a list of secrets: chmod o= %[1]s", l.Path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}

@@ -1,0 +1,226 @@
+package wall
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// The commands of rule files: on_open when a window opens, on_close when it has
+// ended, however it has. An on_close is due from the moment that its window opens,
+// and is remembered until it has ended, so that it is run by the next daemon if this
+// one does not live to do it; and it is run as it was written then.
+
+// commands runs them.
+type commands struct {
+	record func(audit.Event)
+	runner *command.Runner
+
+	mu     sync.Mutex
+	ledger Ledger
+	due    map[windowKey]*due // of windows that are open
+}
+
+type windowKey struct {
+	door   string
+	source packet.Source
+}
+
+// due is an on_close that is to be run: a line of the ledger.
+type due struct {
+	Door      string        `json:"door"`
+	Source    packet.Source `json:"source"`
+	Port      packet.Port   `json:"port,omitzero"`
+	Opened    time.Time     `json:"opened"`
+	Arguments []string      `json:"arguments"`
+	Timeout   time.Duration `json:"timeout_ns"`
+
+	entry string
+}
+
+// task is what a command that runs is for.
+type task struct {
+	what   string // on_open or on_close
+	event  audit.Event
+	ledger string // entry to take out when it has ended
+}
+
+func newCommands(ledger Ledger, record func(audit.Event)) *commands {
+	c := &commands{record: record, ledger: ledger, due: map[windowKey]*due{}}
+	c.runner = command.NewRunner(c.ended)
+	return c
+}
+
+// resume runs what is due of windows that have ended while no daemon ran. What
+// cannot be read was not written here, and is left alone.
+func (c *commands) resume(isOpen func(door string, source packet.Source) bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, entry := range c.ledger.All() {
+		d := &due{entry: entry}
+		if json.Unmarshal([]byte(entry), d) != nil {
+			continue
+		}
+		key := windowKey{d.Door, d.Source}
+		if former := c.due[key]; former != nil {
+			c.runDue(former, "") // of a window before this one
+		}
+		delete(c.due, key)
+		if isOpen(d.Door, d.Source) {
+			c.due[key] = d
+		} else {
+			c.runDue(d, audit.Expired)
+		}
+	}
+}
+
+// opened runs what is to be run when a window has opened, or was refreshed. An
+// on_open that has an on_close is run once for a window; another, each time.
+func (c *commands) opened(d *ruleset.Door, e audit.Event) {
+	if d.OnOpen == nil && d.OnClose == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if d.OnClose != nil && c.due[windowKey{e.Door, e.Source}] == nil {
+		c.remember(d, e)
+	}
+	if d.OnOpen != nil && (e.Kind == audit.Opened || d.OnClose == nil) {
+		c.run(task{what: "on_open", event: e}, d.OnOpen.Expand(values(e)), d.OnOpen.Timeout)
+	}
+}
+
+// remember takes note that an on_close is due.
+func (c *commands) remember(d *ruleset.Door, e audit.Event) {
+	next := &due{
+		Door: e.Door, Source: e.Source, Port: e.Port, Opened: e.Time,
+		Arguments: d.OnClose.Expand(values(e)), Timeout: d.OnClose.Timeout,
+	}
+	text, err := json.Marshal(next)
+	if err == nil {
+		next.entry = string(text)
+		err = c.ledger.Add(next.entry)
+	}
+	if err != nil {
+		c.record(audit.Event{Time: e.Time, Kind: audit.Command, Door: e.Door, Source: e.Source, Failed: true,
+			Reason: "on_close would be forgotten if the daemon were killed: " + err.Error()})
+	}
+	c.due[windowKey{e.Door, e.Source}] = next
+}
+
+// closed runs what is to be run when a window has ended.
+func (c *commands) closed(e audit.Event) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := windowKey{e.Door, e.Source}
+	if d := c.due[key]; d != nil {
+		delete(c.due, key)
+		c.runDue(d, e.Kind)
+	}
+}
+
+// closedAll runs what is to be run as all windows have ended, with the wall.
+func (c *commands) closedAll() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, d := range c.due {
+		delete(c.due, key)
+		c.runDue(d, audit.Closed)
+	}
+}
+
+// commandsPatience is how long a daemon that ends lets commands run.
+const commandsPatience = 10 * time.Second
+
+// close ends all commands. What is due then is for the next daemon.
+func (c *commands) close() { c.runner.Close(commandsPatience) }
+
+func (c *commands) runDue(d *due, why audit.Kind) {
+	e := audit.Event{Kind: why, Door: d.Door, Source: d.Source, Port: d.Port}
+	c.run(task{"on_close", e, d.entry}, d.Arguments, d.Timeout)
+}
+
+func (c *commands) run(t task, arguments []string, timeout time.Duration) {
+	job := command.Job{
+		Key:       t.event.Door + " " + t.event.Source.String(),
+		Arguments: arguments, Environment: environment(t.event), Timeout: timeout,
+		Vital: t.ledger != "", For: t,
+	}
+	if !c.runner.Run(job) && t.ledger == "" {
+		t.tell(c.record, "not run, as too many commands wait to be run", true)
+	}
+}
+
+// ended tells what became of a command.
+func (c *commands) ended(r command.Result) {
+	t := r.Job.For.(task)
+	cut := errors.Is(r.Err, command.ErrClosed)
+	if t.ledger != "" && !cut {
+		if err := c.ledger.Remove(t.ledger); err != nil {
+			t.tell(c.record, "would be run again by the next daemon: "+err.Error(), true)
+		}
+	}
+	text := fmt.Sprintf("exit code %d after %s", r.ExitCode, r.Took.Round(time.Millisecond))
+	if r.Err != nil {
+		text = r.Err.Error()
+	}
+	if cut && t.ledger != "" {
+		text += "; it is run again when knockwall starts"
+	}
+	if r.Output != "" {
+		text += ": " + r.Output
+	}
+	t.tell(c.record, text, r.Err != nil || r.ExitCode != 0)
+}
+
+func (t task) tell(record func(audit.Event), text string, failed bool) {
+	record(audit.Event{
+		Time: time.Now(), Kind: audit.Command, Door: t.event.Door, Source: t.event.Source,
+		Reason: t.what + ": " + text, Failed: failed,
+	})
+}
+
+// values are what the arguments of a command can ask for.
+func values(e audit.Event) ruleset.Variables {
+	v := ruleset.Variables{"door": e.Door, "source": e.Source.String()}
+	if e.Port.Number != 0 {
+		v["port"] = e.Port.String()
+	}
+	return v
+}
+
+// environment tells a command what values tell its arguments, and what has happened.
+func environment(e audit.Event) []string {
+	var env []string
+	for name, value := range values(e) {
+		env = append(env, "KNOCKWALL_"+strings.ToUpper(name)+"="+value)
+	}
+	if e.Window != 0 {
+		env = append(env, "KNOCKWALL_WINDOW="+strconv.FormatFloat(e.Window.Seconds(), 'f', -1, 64))
+	}
+	return append(env, "KNOCKWALL_EVENT="+string(e.Kind))
+}
+
+// tell records what has happened at a door, and runs the commands for it. It is called
+// without mu.
+func (w *Wall) tell(e audit.Event) {
+	w.trail.Record(e)
+	switch {
+	case e.Kind == audit.Opened, e.Kind == audit.Refreshed:
+		f := w.current()
+		if i := f.doorNamed(e.Door); i >= 0 {
+			w.commands.opened(&f.config.Doors[i], e)
+		}
+	case e.Kind == audit.Expired, e.Kind == audit.Closed && !e.Failed:
+		w.commands.closed(e)
+	}
+}

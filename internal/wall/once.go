@@ -1,0 +1,170 @@
+package wall
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/onetime"
+	"github.com/knockwall/knockwall/internal/otp"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// What opens a door once is remembered before it opens, so that it cannot be used
+// again whatever becomes of the daemon.
+
+// Ledger is a set of lines that lasts; [ledger.Ledger] is one.
+type Ledger interface {
+	Add(entry string) error
+	Remove(entry string) error
+	Has(entry string) bool
+	All() []string
+	Len() int
+}
+
+// once remembers what was used. An entry begins with the Unix time, in seconds, of
+// the minute or step that it belongs to.
+type once struct {
+	mu     sync.Mutex
+	ledger Ledger
+}
+
+// The bounds of what is remembered. What is long over is kept while there is room,
+// as it would be good again if the clock were put back.
+const (
+	keptUsed  = 4096
+	mostUsed  = 65536
+	worthless = 3 * time.Hour // more than any step or minute can be good for
+)
+
+var errTooManyUsed = errors.New("more one-time passwords and steps are in use at once than can be remembered")
+
+// take takes note that something is used, and reports whether it was before.
+func (o *once) take(entry string, now time.Time) (replay bool, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ledger.Has(entry) {
+		return true, nil
+	}
+	if o.ledger.Len() >= keptUsed {
+		if err := o.forget(now); err != nil {
+			return false, err
+		}
+	}
+	return false, o.ledger.Add(entry)
+}
+
+// forget makes room by forgetting the oldest of what is over.
+func (o *once) forget(now time.Time) error {
+	excess := o.ledger.Len() - keptUsed + 1
+	for _, entry := range o.ledger.All() {
+		began, _, _ := strings.Cut(entry, " ")
+		seconds, err := strconv.ParseInt(began, 10, 64)
+		if excess <= 0 {
+			return nil
+		}
+		if err == nil && now.Sub(time.Unix(seconds, 0)) < worthless {
+			continue
+		}
+		if err := o.ledger.Remove(entry); err != nil {
+			return err
+		}
+		excess--
+	}
+	if o.ledger.Len() >= mostUsed {
+		return errTooManyUsed
+	}
+	return nil
+}
+
+func (o *once) has(entry string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.ledger.Has(entry)
+}
+
+// useUp takes note that the sequence at a place of a door was knocked, if it is one
+// that is good once, and reports whether it was knocked before. That of a rolling
+// sequence's present step is good for everybody; of the step before it, or after it,
+// only the first to knock it can be a client whose clock is off.
+func (w *Wall) useUp(d *ruleset.Door, place int, now time.Time) (replay bool, err error) {
+	switch {
+	case d.Rolling != nil:
+		begins, present := d.Rolling.StepOf(place, now)
+		entry := fmt.Sprintf("%d step %s", begins.Unix(), d.Name)
+		replay, err = w.once.take(entry, now)
+		return replay && !present, err
+	case d.OneTime != nil:
+		err = d.OneTime.Use(d.Line)
+		var changed *onetime.LineError
+		if errors.As(err, &changed) {
+			return true, nil
+		}
+		return false, err
+	}
+	return false, nil
+}
+
+// passwords check the one-time passwords of a door.
+type passwords struct{ open, shut *otp.Verifier }
+
+func newPasswords(o *ruleset.OTP) passwords {
+	p := passwords{open: otp.NewVerifier(o.Open.Key(), o.Skew)}
+	if o.Close.IsSet() {
+		p.shut = otp.NewVerifier(o.Close.Key(), o.Skew)
+	}
+	return p
+}
+
+// password handles what may be a one-time password. It is called with mu held, and
+// gives it up.
+func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e audit.Event) {
+	w := s.wall
+	d := &f.config.Doors[door]
+	check := f.passwords[door]
+	code, minute, opens := check.open.Verify(data, p.Source, e.Time)
+	shuts := false
+	if !opens && check.shut != nil {
+		code, minute, shuts = check.shut.Verify(data, p.Source, e.Time)
+	}
+	if !opens && !shuts {
+		f.tallies[door].resets++
+		w.mu.Unlock()
+		e.Kind, e.Reason = audit.Reset, notPassword
+		w.trail.Record(e)
+		return
+	}
+	f.tallies[door].knocks++
+	w.opening++
+	w.mu.Unlock()
+	defer func() {
+		w.mu.Lock()
+		w.opening--
+		w.mu.Unlock()
+	}()
+	// In the minute, as a door can have another skew after a reload.
+	entry := fmt.Sprintf("%d otp %s %s", 60*minute, d.Name, hex.EncodeToString(code[:]))
+	replay, err := w.once.take(entry, e.Time)
+	switch {
+	case err != nil:
+		w.notOpened(e, err)
+	case replay:
+		w.replayed(f, door, e)
+	case shuts:
+		w.knockedShut(e)
+	default:
+		began := e.Time
+		if w.open(d.Name, e.Source, d.Window, e) == nil {
+			w.metrics.opening.Observe(time.Since(began).Seconds())
+		}
+	}
+}
+
+// notPassword is why what is as long as a one-time password opens nothing.
+const notPassword = "no one-time password of this minute for this address"

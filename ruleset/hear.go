@@ -1,0 +1,116 @@
+package ruleset
+
+import (
+	"slices"
+
+	"github.com/knockwall/knockwall/internal/otp"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// How the rules let the daemon hear of what opens and closes doors, and of who looks
+// for it.
+
+// Notice is what the prefix of a logged packet says.
+type Notice struct {
+	Door int
+	Kind NoticeKind
+}
+
+// NoticeKind says why a packet was logged.
+type NoticeKind uint8
+
+const (
+	// Knock: it was sent to one of the door's knocks.
+	Knock NoticeKind = iota
+	// Password: it was sent to the door's port for one-time passwords, and is as long
+	// as one.
+	Password
+	// Trapped: it was sent to one of the door's traps.
+	Trapped
+	// Refused: the closed door has answered it without asking the daemon.
+	Refused
+)
+
+// suffixes end the log prefixes. No door's name has a space in it.
+var suffixes = map[NoticeKind]string{Knock: "", Password: " otp", Trapped: " trapped", Refused: " refused"}
+
+// Notices maps the prefixes that the rules log with to what they mean.
+func (c *Config) Notices() map[string]Notice {
+	m := make(map[string]Notice, len(suffixes)*len(c.Doors))
+	for i, d := range c.Doors {
+		for kind, suffix := range suffixes {
+			m[d.Name+suffix] = Notice{i, kind}
+		}
+	}
+	return m
+}
+
+// hear returns the rules by which the door hears of knocks, one-time passwords, and
+// who tries its traps, and adds the sets that they need.
+func (t *Table) hear(d *Door, n Numbers, maxSources uint32) (wall []rule, chains []chain) {
+	if d.holds() {
+		for _, f := range families {
+			t.sets = append(t.sets, set{
+				name: knockingSet(d.Name, f), family: f, bits: d.bits(f), dynamic: true,
+				size: maxSources, timeout: d.SequenceTimeout,
+			})
+		}
+	}
+	if knocks := merge(single(d.allKnocks())); len(knocks) > 0 {
+		for _, ports := range byProtocol(merge(slices.Concat(knocks, d.Traps))) {
+			match := rule{}
+			if ports[0].Protocol == packet.TCP {
+				match = rule{withFlags(d.Flags)}
+			}
+			wall = append(wall, d.everywhere(rule{toPorts(ports[0].Protocol, ports)}, append(match, jump(knockChain(d.Name))))...)
+		}
+		trap, trapped := t.trap(d, n, maxSources)
+		chains = append(trap, chain{knockChain(d.Name), append(trapped, t.note(d, n, Knock)...)})
+	}
+	if d.OTP != nil {
+		ports := single([]packet.Port{d.OTP.Port})
+		wall = append(wall, d.everywhere(rule{toPorts(packet.UDP, ports)}, rule{ofLength(otp.Size), jump(passwordChain(d.Name))})...)
+		chains = append(chains, chain{passwordChain(d.Name), t.note(d, n, Password)})
+	}
+	return wall, chains
+}
+
+// trap returns the chain for who tries a trap, and the rules that keep them from
+// knocking, which are none if the door has no traps.
+func (t *Table) trap(d *Door, n Numbers, maxSources uint32) (chains []chain, trapped []rule) {
+	if len(d.Traps) == 0 {
+		return nil, nil
+	}
+	for _, ports := range byProtocol(d.Traps) {
+		trapped = append(trapped, rule{toPorts(ports[0].Protocol, ports), goTo(trapChain(d.Name))})
+	}
+	var rules []rule
+	for _, f := range families {
+		name := trappedSet(d.Name, f)
+		t.sets = append(t.sets, set{name: name, family: f, bits: d.bits(f), dynamic: true, size: maxSources, timeout: d.Penalty})
+		rules = append(rules, rule{ofFamily(f), remember(f, name, d.bits(f))})
+		trapped = append(trapped, rule{fromSet(f, name, d.bits(f)), back})
+	}
+	rules = append(rules, rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, d.Name+suffixes[Trapped], packet.SnapLen)})
+	return []chain{{trapChain(d.Name), rules}}, trapped
+}
+
+// note logs what may open the door, and makes the kernel remember who has sent it:
+// when a source's first packet comes, the kernel knows without asking whether a
+// knock of that source may be on its way to the daemon.
+func (t *Table) note(d *Door, n Numbers, kind NoticeKind) []rule {
+	var rules []rule
+	for _, f := range families {
+		if d.holds() {
+			rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(d.Name, f), d.bits(f))})
+		}
+	}
+	length := uint32(packet.SnapLen)
+	if kind == Password {
+		length = packet.MaxSnapLen
+	}
+	return append(rules, rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[kind], length)})
+}
+
+func knockingSet(door string, f family) string { return door + "_knocking" + f.digit }
+func trappedSet(door string, f family) string  { return door + "_trapped" + f.digit }

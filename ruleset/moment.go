@@ -1,0 +1,137 @@
+package ruleset
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// What a configuration comes to at a time: a rolling sequence has other knocks with
+// each step, a list of one-time sequences with each that is used, and traps are
+// where no program listens now.
+
+// At returns the configuration as it is at a time: with the sequences that are good
+// then, and with the traps, none of which is a port that something listens on. The
+// error says which doors' sequences cannot be had; nobody can open them in the
+// configuration that comes with it.
+func (c *Config) At(now time.Time, listening func(packet.Port) bool) (*Config, error) {
+	at := &Config{Wall: c.Wall, Doors: slices.Clone(c.Doors)}
+	var errs []error
+	for i := range at.Doors {
+		d := &at.Doors[i]
+		switch {
+		case d.Rolling != nil:
+			d.Sequences = d.Rolling.at(now)
+		case d.OneTime != nil:
+			var err error
+			if d.Line, d.LinesLeft, err = d.OneTime.Next(); err != nil {
+				errs = append(errs, fmt.Errorf("nobody can open the door %s by a sequence: %w", d.Name, err))
+			}
+			d.Sequences = [][]packet.Port{d.Line.Steps}
+		}
+	}
+	named := map[packet.Port]bool{}
+	for _, r := range at.named() {
+		for n := int(r.First); n <= int(r.Last); n++ {
+			named[packet.Port{Number: uint16(n), Protocol: r.Protocol}] = true
+		}
+	}
+	for i := range at.Doors {
+		d := &at.Doors[i]
+		d.Traps = d.choose(func(p packet.Port) bool { return named[p] || listening(p) })
+	}
+	return at, errors.Join(errs...)
+}
+
+// Present returns the knocks that open the door at a time, in order. The error says
+// why there are none.
+func (d *Door) Present(now time.Time) ([]packet.Port, error) {
+	switch {
+	case d.Rolling != nil && !d.Rolling.Secret.IsSet():
+		return nil, fmt.Errorf("the secret of the door %s cannot be read", d.Name)
+	case d.Rolling != nil:
+		s := d.Rolling.sequence()
+		return s.Knocks(s.StepAt(now)), nil
+	case d.OneTime != nil:
+		line, _, err := d.OneTime.Next()
+		if err == nil && line.IsZero() {
+			err = fmt.Errorf("all one-time sequences of the door %s are used", d.Name)
+		}
+		return line.Steps, err
+	case len(d.Sequences) == 0:
+		return nil, fmt.Errorf("the door %s has no knocks: it is opened by one-time passwords", d.Name)
+	}
+	return d.Sequences[0], nil
+}
+
+// named returns the ports that the doors guard or are opened at, sorted and apart.
+func (c *Config) named() []packet.PortRange {
+	var all []packet.PortRange
+	for i := range c.Doors {
+		d := &c.Doors[i]
+		all = append(all, d.Ports...)
+		all = append(all, single(d.allKnocks())...)
+		if d.OTP != nil {
+			all = append(all, single([]packet.Port{d.OTP.Port})...)
+		}
+	}
+	return merge(all)
+}
+
+// Turns returns when [Config.At] comes to something else for the passing of time,
+// and false if it does not.
+func (c *Config) Turns(now time.Time) (next time.Time, ok bool) {
+	for _, d := range c.Doors {
+		if d.Rolling == nil {
+			continue
+		}
+		s := d.Rolling.sequence()
+		if at := s.Begins(s.StepAt(now) + 1); !ok || at.Before(next) {
+			next, ok = at, true
+		}
+	}
+	return next, ok
+}
+
+// Steps returns, for each door with a rolling sequence, in which step a time is.
+// While they are the same, [Config.At] has the same sequences.
+func (c *Config) Steps(now time.Time) []int64 {
+	steps := []int64{}
+	for _, d := range c.Doors {
+		if d.Rolling != nil {
+			steps = append(steps, d.Rolling.sequence().StepAt(now))
+		}
+	}
+	return steps
+}
+
+// stepsAtOnce is how many steps of a rolling sequence are good at a time: the one
+// that it is, and for clients whose clocks are off the one before and the one after.
+const stepsAtOnce = 3
+
+// at returns the knocks of the steps that are good at a time, each at the place where
+// it is as long as it is good.
+func (r *Rolling) at(now time.Time) [][]packet.Port {
+	s := r.sequence()
+	all := make([][]packet.Port, stepsAtOnce)
+	for step := s.StepAt(now) - 1; step <= s.StepAt(now)+1; step++ {
+		all[place(step)] = s.Knocks(step)
+	}
+	return all
+}
+
+func place(step int64) int { return int((step%stepsAtOnce + stepsAtOnce) % stepsAtOnce) }
+
+// StepOf returns when the step begins whose knocks are at a place of
+// [Door.Sequences] at a time, and whether that time is in it.
+func (r *Rolling) StepOf(i int, now time.Time) (begins time.Time, present bool) {
+	s := r.sequence()
+	step := s.StepAt(now) - 1
+	for place(step) != i {
+		step++
+	}
+	return s.Begins(step), step == s.StepAt(now)
+}

@@ -1,0 +1,109 @@
+package ruleset
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/knockwall/knockwall/internal/secret"
+)
+
+// Where secrets come from. No text of a secret gets into a diagnostic; the line
+// that one is written in, if it is, is shown only to who can read the file.
+
+// credential is what systemd.exec(5) takes for the name of one.
+var credential = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
+
+// secret evaluates credential("name"), file("/path"), env("NAME"), or text.
+func (l *Loaded) secret(e hcl.Expression) secret.Secret {
+	call, ok := e.(*hclsyntax.FunctionCallExpr)
+	if !ok {
+		return l.plainSecret(e)
+	}
+	sources := map[string]func(hcl.Expression, string) (secret.Secret, error){
+		"credential": l.credential, "file": l.secretFile, "env": l.environment,
+	}
+	read, ok := sources[call.Name]
+	if !ok {
+		l.failAt(e, "Not where secrets come from", `Write credential("name"), file("/path") or env("NAME").`)
+		return secret.Secret{}
+	}
+	if len(call.Args) != 1 || call.ExpandFinal {
+		l.failAt(e, "Not one name", fmt.Sprintf(`%s takes one name, in quotes.`, call.Name))
+		return secret.Secret{}
+	}
+	name, ok := l.value(call.Args[0])
+	if !ok {
+		return secret.Secret{}
+	}
+	s, err := read(call.Args[0], name)
+	switch {
+	case err == nil:
+	case l.elsewhere && (errors.Is(err, fs.ErrPermission) || errors.Is(err, errNoCredentials)):
+		l.warnAt(e, "Secret not looked at", sentence(err))
+	default:
+		l.failAt(e, "No secret", sentence(err))
+	}
+	return s
+}
+
+// plainSecret takes text for a secret, in a file that others cannot read.
+func (l *Loaded) plainSecret(e hcl.Expression) secret.Secret {
+	text, ok := l.value(e)
+	name := e.Range().Filename
+	switch {
+	case !ok:
+		return secret.Secret{}
+	case text == "":
+		l.failAt(e, "No secret", `It is empty. Write credential("name"), file("/path") or env("NAME").`)
+	case l.isExposed(name):
+		l.failAt(e, "Secret that others can read", fmt.Sprintf(
+			`Others can read or write %s: chmod o= %[1]s, or keep the secret elsewhere, as credential("name"), file("/path") or env("NAME").`, name))
+	}
+	return secret.New([]byte(text))
+}
+
+// isExposed reports whether others can read or write a rule file.
+func (l *Loaded) isExposed(name string) bool {
+	info, err := os.Stat(name)
+	return err != nil || info.Mode().Perm()&0o007 != 0
+}
+
+// errNoCredentials is why a credential is not there for who is no service.
+var errNoCredentials = errors.New("credentials are systemd's, for the service alone (LoadCredential=): here are none")
+
+func (l *Loaded) credential(_ hcl.Expression, name string) (secret.Secret, error) {
+	if !credential.MatchString(name) || name == "." || name == ".." {
+		return secret.Secret{}, fmt.Errorf("%q is not the name of a credential: these are letters, digits, hyphens, underscores and dots", name)
+	}
+	folder := os.Getenv("CREDENTIALS_DIRECTORY")
+	if folder == "" {
+		return secret.Secret{}, errNoCredentials
+	}
+	s, err := secret.ReadFile(filepath.Join(folder, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("the service has no credential %q: add LoadCredential=%[1]s:/path/of/the/secret to the unit, and restart it", name)
+	}
+	return s, err
+}
+
+func (l *Loaded) secretFile(_ hcl.Expression, path string) (secret.Secret, error) {
+	if !filepath.IsAbs(path) {
+		return secret.Secret{}, fmt.Errorf("%q is not a whole path: it has to begin with /", path)
+	}
+	return secret.ReadFile(path)
+}
+
+func (l *Loaded) environment(_ hcl.Expression, name string) (secret.Secret, error) {
+	text := os.Getenv(name)
+	if text == "" {
+		return secret.Secret{}, fmt.Errorf("the environment has no %q, or it is empty", name)
+	}
+	return secret.New([]byte(text)), nil
+}

@@ -1,0 +1,114 @@
+package ruleset
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Traps are ports beside a door's knocks: who tries them is looking for the knocks.
+// Whatever the order of a scan, it meets one of those next to a knock before it has
+// met the knocks that are left; who knocks meets none.
+
+// maxTraps is how many a door can have.
+const maxTraps = 1024
+
+func (l *Loaded) traps(e hcl.Expression, d *Door) {
+	if _, err := hcl.ExprList(e); absent(e) || err != nil {
+		number(l, e, &d.TrapCount, 0, maxTraps, "How many ports are traps is a whole number from %d to %d, or it is a list of ports.")
+	} else {
+		d.TrapCount = 0
+		d.Traps, _, _ = l.portList(e)
+		for _, r := range d.Traps {
+			if at := slices.IndexFunc(d.allKnocks(), r.Contains); at >= 0 {
+				l.failAt(e, "Trap at a knock", "The door's own knock "+d.allKnocks()[at].String()+" is among them: nobody could knock.")
+			}
+			if slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool {
+				return p.Protocol == r.Protocol && p.First <= r.Last && r.First <= p.Last
+			}) {
+				l.failAt(e, "Trap at a guarded port", "The door guards some of them: who tries to connect could not knock then.")
+			}
+		}
+	}
+	if !absent(e) && len(d.Sequences) == 0 && d.Rolling == nil && d.OneTime == nil && (d.TrapCount > 0 || len(d.Traps) > 0) {
+		l.failAt(e, "Traps without a sequence", "Traps keep scans from knocking, and a one-time password is found by no scan. Leave traps out.")
+	}
+}
+
+// allKnocks returns the door's knocks, those that close it among them.
+func (d *Door) allKnocks() []packet.Port {
+	return append(slices.Concat(d.Sequences...), d.CloseSequence...)
+}
+
+// Where traps are. Whoever finds the knocks by trying ports finds their neighbours,
+// so most traps are near; who tries selected ports meets those that are scattered.
+const (
+	near         = 16 // how far from a knock a trap is near
+	nearOfTraps  = 4  // all but one of so many traps are near
+	triesPerTrap = 8
+)
+
+// The ports from which scattered traps are drawn: none of those that are known for
+// a service, and for UDP none of those that Linux sends from by default, where an
+// answer may come late.
+const (
+	firstScattered = 1024
+	firstEphemeral = 32768
+	lastEphemeral  = 60999
+)
+
+// choose returns the door's traps: beside each knock, near it, and scattered over all
+// ports; never one that is taken. They follow from the door's name and its knocks, so
+// that a table can be built twice.
+func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
+	knocks := d.allKnocks()
+	switch {
+	case d.TrapCount == 0:
+		return d.Traps // those that are written down
+	case len(knocks) == 0:
+		return nil
+	}
+	seed := sha256.New()
+	seed.Write([]byte(d.Name))
+	for _, k := range knocks {
+		seed.Write(binary.BigEndian.AppendUint16([]byte{byte(k.Protocol)}, k.Number))
+	}
+	random := rand.New(rand.NewChaCha8([32]byte(seed.Sum(nil))))
+	chosen := map[packet.Port]bool{}
+	try := func(number int, protocol packet.Protocol) bool {
+		p := packet.Port{Number: uint16(number), Protocol: protocol}
+		if number < 1 || number > 65535 || len(chosen) == d.TrapCount || chosen[p] || slices.Contains(knocks, p) || taken(p) {
+			return false
+		}
+		chosen[p] = true
+		return true
+	}
+	// What goes through the ports in order meets the first that is free on each side.
+	for _, side := range []int{-1, 1} {
+		for _, k := range knocks {
+			for away := 1; away <= near && !try(int(k.Number)+side*away, k.Protocol); away++ {
+			}
+		}
+	}
+	for range triesPerTrap * d.TrapCount {
+		k := knocks[random.IntN(len(knocks))]
+		if len(chosen) < d.TrapCount-d.TrapCount/nearOfTraps {
+			try(int(k.Number)-near+random.IntN(2*near+1), k.Protocol)
+			continue
+		}
+		number := firstScattered + random.IntN(65536-firstScattered)
+		if k.Protocol == packet.TCP || number < firstEphemeral || number > lastEphemeral {
+			try(number, k.Protocol)
+		}
+	}
+	var traps []packet.PortRange
+	for p := range chosen {
+		traps = append(traps, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
+	}
+	return merge(traps)
+}

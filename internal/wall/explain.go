@@ -32,8 +32,8 @@ const (
 	Knocking     Why = "knocking"  // an attempt is under way
 	WrongOrder   Why = "wrong order"
 	TooLate      Why = "too late"
-	TrappedWhy   Why = "trapped"   // it has tried a trap
-	ReplayedWhy  Why = "replayed"  // it has sent what was used
+	TrappedWhy   Why = "trapped"  // it has tried a trap
+	ReplayedWhy  Why = "replayed" // it has sent what was used
 	BadPassword  Why = "bad password"
 	Forgotten    Why = "forgotten" // what became of an attempt is not remembered
 	WindowOver   Why = "window over"

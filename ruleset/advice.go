@@ -115,9 +115,7 @@ func (l *Loaded) adviseRolling(c *Config, r *rawDoor, d *Door) {
 		l.warnAt(r.Rolling.Ports, "Narrow range", fmt.Sprintf("Knocks of so few ports are found by chance. Take %d or more.", fewPorts))
 	}
 	for _, other := range c.Doors {
-		if slices.ContainsFunc(other.Ports, func(p packet.PortRange) bool {
-			return p.Protocol == ports.Protocol && p.First <= ports.Last && ports.First <= p.Last
-		}) {
+		if slices.ContainsFunc(other.Ports, func(p packet.PortRange) bool { return touch(p, ports) }) {
 			l.warnAt(r.Rolling.Ports, "Knocks on guarded ports",
 				fmt.Sprintf("The door %q guards some of these ports. Knocks there count, but whoever finds the port may have found a knock.", other.Name))
 		}

@@ -38,6 +38,7 @@ type Door struct {
 	OneTime         *onetime.List      // likewise
 	Line            onetime.Line       // that is good now, which [Config.At] fills in
 	LinesLeft       int                // with it
+	Step            int64              // of the rolling sequence, likewise
 	CloseSequence   []packet.Port      // closes the door
 	OTP             *OTP               // opens and closes it, too
 	SequenceTimeout time.Duration      // first knock to last
@@ -50,9 +51,10 @@ type Door struct {
 	To              []netip.Prefix // addresses that are guarded; empty: this host's own
 	Trusted         []netip.Prefix // need not knock at this door
 	SourcePrefix    packet.SourcePrefix
-	Traps           []packet.PortRange // who knocks there cannot knock here; [Config.At] adds TrapCount of them
-	TrapCount       int
-	Penalty         time.Duration // for how long
+	Traps           []packet.PortRange // who tries them cannot knock for the Penalty; [Config.At] fills them in
+	TrapList        []packet.PortRange // those that are written down
+	TrapCount       int                // or how many are chosen
+	Penalty         time.Duration
 	OnOpen, OnClose *Command      // nil: none
 }
 

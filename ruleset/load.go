@@ -366,9 +366,7 @@ func overlap(a, b *Door) bool {
 	apart = apart || len(a.To) > 0 && len(b.To) > 0 &&
 		!slices.ContainsFunc(a.To, func(p netip.Prefix) bool { return slices.ContainsFunc(b.To, p.Overlaps) })
 	return !apart && slices.ContainsFunc(a.Ports, func(p packet.PortRange) bool {
-		return slices.ContainsFunc(b.Ports, func(q packet.PortRange) bool {
-			return p.Protocol == q.Protocol && p.First <= q.Last && q.First <= p.Last
-		})
+		return slices.ContainsFunc(b.Ports, func(q packet.PortRange) bool { return touch(p, q) })
 	})
 }
 

@@ -24,7 +24,8 @@ func (c *Config) At(now time.Time, listening func(packet.Port) bool) (*Config, e
 		d := &at.Doors[i]
 		switch {
 		case d.Rolling != nil:
-			d.Sequences = d.Rolling.at(now)
+			d.Step = d.Rolling.sequence().StepAt(now)
+			d.Sequences = d.Rolling.around(d.Step)
 		case d.OneTime != nil:
 			var err error
 			if d.Line, d.LinesLeft, err = d.OneTime.Next(); err != nil {
@@ -112,26 +113,25 @@ func (c *Config) Steps(now time.Time) []int64 {
 // that it is, and for clients whose clocks are off the one before and the one after.
 const stepsAtOnce = 3
 
-// at returns the knocks of the steps that are good at a time, each at the place where
+// around returns the knocks of a step and of those beside it, each at the place where
 // it is as long as it is good.
-func (r *Rolling) at(now time.Time) [][]packet.Port {
+func (r *Rolling) around(step int64) [][]packet.Port {
 	s := r.sequence()
 	all := make([][]packet.Port, stepsAtOnce)
-	for step := s.StepAt(now) - 1; step <= s.StepAt(now)+1; step++ {
-		all[place(step)] = s.Knocks(step)
+	for n := step - 1; n <= step+1; n++ {
+		all[place(n)] = s.Knocks(n)
 	}
 	return all
 }
 
 func place(step int64) int { return int((step%stepsAtOnce + stepsAtOnce) % stepsAtOnce) }
 
-// StepOf returns when the step begins whose knocks are at a place of
-// [Door.Sequences] at a time, and whether that time is in it.
-func (r *Rolling) StepOf(i int, now time.Time) (begins time.Time, present bool) {
-	s := r.sequence()
-	step := s.StepAt(now) - 1
+// StepOf returns when the step begins whose knocks are at a place of the Sequences
+// of a door with a rolling sequence, and whether that is the one which is present.
+func (d *Door) StepOf(i int) (begins time.Time, present bool) {
+	step := d.Step - 1
 	for place(step) != i {
 		step++
 	}
-	return s.Begins(step), step == s.StepAt(now)
+	return d.Rolling.sequence().Begins(step), step == d.Step
 }

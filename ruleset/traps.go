@@ -23,19 +23,20 @@ func (l *Loaded) traps(e hcl.Expression, d *Door) {
 		number(l, e, &d.TrapCount, 0, maxTraps, "How many ports are traps is a whole number from %d to %d, or it is a list of ports.")
 	} else {
 		d.TrapCount = 0
-		d.Traps, _, _ = l.portList(e)
-		for _, r := range d.Traps {
+		d.TrapList, _, _ = l.portList(e)
+		for _, r := range d.TrapList {
+			if roll := d.Rolling; roll != nil && touch(r, roll.Ports) {
+				l.failAt(e, "Trap at a knock", "The rolling sequence has "+r.String()+" among its ports: now and then nobody could knock.")
+			}
 			if at := slices.IndexFunc(d.allKnocks(), r.Contains); at >= 0 {
 				l.failAt(e, "Trap at a knock", "The door's own knock "+d.allKnocks()[at].String()+" is among them: nobody could knock.")
 			}
-			if slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool {
-				return p.Protocol == r.Protocol && p.First <= r.Last && r.First <= p.Last
-			}) {
+			if slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool { return touch(p, r) }) {
 				l.failAt(e, "Trap at a guarded port", "The door guards some of them: who tries to connect could not knock then.")
 			}
 		}
 	}
-	if !absent(e) && len(d.Sequences) == 0 && d.Rolling == nil && d.OneTime == nil && (d.TrapCount > 0 || len(d.Traps) > 0) {
+	if !absent(e) && len(d.Sequences) == 0 && d.Rolling == nil && d.OneTime == nil && (d.TrapCount > 0 || len(d.TrapList) > 0) {
 		l.failAt(e, "Traps without a sequence", "Traps keep scans from knocking, and a one-time password is found by no scan. Leave traps out.")
 	}
 }
@@ -67,10 +68,10 @@ const (
 // that a table can be built twice.
 func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 	knocks := d.allKnocks()
-	switch {
-	case d.TrapCount == 0:
-		return d.Traps // those that are written down
-	case len(knocks) == 0:
+	if d.TrapCount == 0 {
+		return without(d.TrapList, knocks)
+	}
+	if len(knocks) == 0 {
 		return nil
 	}
 	seed := sha256.New()
@@ -111,4 +112,31 @@ func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 		traps = append(traps, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
 	}
 	return merge(traps)
+}
+
+// without returns ranges without the ports that are knocks, as the next line of a
+// list may have one.
+func without(ranges []packet.PortRange, knocks []packet.Port) []packet.PortRange {
+	for _, k := range knocks {
+		var left []packet.PortRange
+		for _, r := range ranges {
+			if !r.Contains(k) {
+				left = append(left, r)
+				continue
+			}
+			if r.First < k.Number {
+				left = append(left, packet.PortRange{First: r.First, Last: k.Number - 1, Protocol: r.Protocol})
+			}
+			if k.Number < r.Last {
+				left = append(left, packet.PortRange{First: k.Number + 1, Last: r.Last, Protocol: r.Protocol})
+			}
+		}
+		ranges = left
+	}
+	return ranges
+}
+
+// touch reports whether two ranges have a port in common.
+func touch(a, b packet.PortRange) bool {
+	return a.Protocol == b.Protocol && a.First <= b.Last && b.First <= a.Last
 }

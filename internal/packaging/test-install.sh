@@ -18,6 +18,7 @@ dpkg -i "$old"
 active "active active"
 knockwall check
 [ "$(stat -c '%U:%G %a' /etc/knockwall.d /etc/knockwall.d/example.hcl | xargs)" = "root:knockwall 750 root:knockwall 640" ] || failed "owners or modes"
+[ "$(stat -c '%U:%G %a' /var/lib/knockwall)" = "knockwall:knockwall 750" ] || failed "the state's owner or mode"
 systemctl is-enabled knockwall.socket knockwall.service
 [ "$(find /usr/share/man/man8 -name 'knockwall*.8.gz' | wc -l)" -gt 10 ] || failed "no manual pages"
 journalctl --list-catalog | grep ' knockwall: ' >/dev/null || failed "no catalog"

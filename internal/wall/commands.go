@@ -60,9 +60,10 @@ func newCommands(ledger Ledger, record func(audit.Event)) *commands {
 	return c
 }
 
-// resume runs what is due of windows that have ended while no daemon ran. What
-// cannot be read was not written here, and is left alone.
-func (c *commands) resume(isOpen func(door string, source packet.Source) bool) {
+// resume runs what is due of windows that have ended while no daemon ran, which are
+// all but those that are open. What cannot be read was not written here, and is left
+// alone.
+func (c *commands) resume(open map[windowKey]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, entry := range c.ledger.All() {
@@ -72,10 +73,10 @@ func (c *commands) resume(isOpen func(door string, source packet.Source) bool) {
 		}
 		key := windowKey{d.Door, d.Source}
 		if former := c.due[key]; former != nil {
-			c.runDue(former, "") // of a window before this one
+			c.runDue(former, audit.Expired) // of a window before this one
 		}
 		delete(c.due, key)
-		if isOpen(d.Door, d.Source) {
+		if open[key] {
 			c.due[key] = d
 		} else {
 			c.runDue(d, audit.Expired)
@@ -191,8 +192,8 @@ func (t task) tell(record func(audit.Event), text string, failed bool) {
 
 // values are what the arguments of a command can ask for.
 func values(e audit.Event) ruleset.Variables {
-	v := ruleset.Variables{"door": e.Door, "source": e.Source.String()}
-	if e.Port.Number != 0 {
+	v := ruleset.Variables{"door": e.Door, "source": e.Source.String(), "port": ""}
+	if e.Port.Number != 0 { // as when it is opened by hand
 		v["port"] = e.Port.String()
 	}
 	return v

@@ -83,12 +83,6 @@ func (o *once) forget(now time.Time) error {
 	return nil
 }
 
-func (o *once) has(entry string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.ledger.Has(entry)
-}
-
 // useUp takes note that the sequence at a place of a door was knocked, if it is one
 // that is good once, and reports whether it was knocked before. That of a rolling
 // sequence's present step is good for everybody; of the step before it, or after it,
@@ -96,10 +90,12 @@ func (o *once) has(entry string) bool {
 func (w *Wall) useUp(d *ruleset.Door, place int, now time.Time) (replay bool, err error) {
 	switch {
 	case d.Rolling != nil:
-		begins, present := d.Rolling.StepOf(place, now)
-		entry := fmt.Sprintf("%d step %s", begins.Unix(), d.Name)
-		replay, err = w.once.take(entry, now)
-		return replay && !present, err
+		begins, present := d.StepOf(place)
+		replay, err = w.once.take(fmt.Sprintf("%d step %s", begins.Unix(), d.Name), now)
+		if present {
+			return false, nil
+		}
+		return replay, err
 	case d.OneTime != nil:
 		err = d.OneTime.Use(d.Line)
 		var changed *onetime.LineError

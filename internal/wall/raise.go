@@ -308,8 +308,10 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.W
 	w.trail.Record(e)
 	w.tellLow(next.config)
 	if former == nil {
-		w.commands.resume(func(door string, source packet.Source) bool {
-			return slices.ContainsFunc(windows, func(win ruleset.Window) bool { return win.Door == door && win.Source == source })
-		})
+		open := make(map[windowKey]bool, len(windows))
+		for _, win := range windows {
+			open[windowKey{win.Door, win.Source}] = true
+		}
+		w.commands.resume(open)
 	}
 }

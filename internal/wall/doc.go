@@ -27,6 +27,20 @@
 // listens: what on_failure says holds from then on, and windows admit by the
 // kernel's own set.
 //
+// # Turns
+//
+// What a configuration comes to depends on the time: a rolling sequence has other
+// knocks with each step, and a list of one-time sequences with each that is used.
+// [ruleset.Config.At] says what is good now. When that changes, a front that shares
+// all but the sequences takes the place of the one before, and the table is installed
+// anew, which leaves its hook and its sets as they are.
+//
+// # What lasts
+//
+// What opens a door once is written down before it opens (once), and an on_close when
+// it is due, before its on_open is run (commands). So whatever becomes of the daemon,
+// nothing opens twice, and nothing that was begun is left.
+//
 // # Truth
 //
 // At a start the kernel's windows are noted, with the time that they have left.

@@ -91,10 +91,10 @@ func TestAGroupOrQueueOfAnotherProgram(t *testing.T) {
 type deaf struct{}
 
 func (deaf) Logged(string, packet.Packet, []byte) {}
-func (deaf) Lost(uint32)                  {}
-func (deaf) Queued(uint32, packet.Packet) {}
-func (deaf) Unreadable(uint32)            {}
-func (deaf) Failed(error)                 {}
+func (deaf) Lost(uint32)                          {}
+func (deaf) Queued(uint32, packet.Packet)         {}
+func (deaf) Unreadable(uint32)                    {}
+func (deaf) Failed(error)                         {}
 
 // Without the privilege, run says what it needs, in one sentence.
 func TestRunWithoutPrivilege(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/command"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/secret"
 )
 
 // synRetransmission is when a client sends a SYN again that was not answered:
@@ -32,6 +33,10 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 			}
 		}
 		l.adviseRolling(c, r, d)
+		if d.OTP != nil {
+			l.adviseSecret(r.OTP.OpenSecret, d.OTP.Open)
+			l.adviseSecret(r.OTP.CloseSecret, d.OTP.Close)
+		}
 		l.adviseProgram(r.OnOpen, d.OnOpen)
 		l.adviseProgram(r.OnClose, d.OnClose)
 		if d.Window < synRetransmission {
@@ -92,21 +97,25 @@ func (l *Loaded) adviseProtected(c *Config, r *rawDoor, d *Door) {
 	}
 }
 
-// The least of a rolling sequence that is not soon guessed: from what is overheard
-// once, a secret can be searched for at home; and knocks, by trying.
+// The least that is not soon guessed: a secret, at home, from what was overheard once;
+// and the knocks of a rolling sequence, by trying.
 const (
 	fewBytes = 16
 	fewPorts = 1000
 )
 
+func (l *Loaded) adviseSecret(e hcl.Expression, s secret.Secret) {
+	if n := len(s.Key()); 0 < n && n < fewBytes {
+		l.warnAt(e, "Short secret", fmt.Sprintf("Who overhears what follows from it can search for it at home. "+
+			"Take %d bytes or more that are random: openssl rand -hex 12.", fewBytes))
+	}
+}
+
 func (l *Loaded) adviseRolling(c *Config, r *rawDoor, d *Door) {
 	if d.Rolling == nil {
 		return
 	}
-	if n := len(d.Rolling.Secret.Key()); 0 < n && n < fewBytes {
-		l.warnAt(r.Rolling.Secret, "Short secret",
-			fmt.Sprintf("Who overhears some knocks can search for it at home. Take %d bytes or more that are random: openssl rand -hex 16.", fewBytes))
-	}
+	l.adviseSecret(r.Rolling.Secret, d.Rolling.Secret)
 	ports := d.Rolling.Ports
 	if d.Rolling.Length < 3 {
 		l.warnAt(r.Rolling.Length, "Sequence easy to find", "A sequence of fewer than three knocks is found by chance. Use three or more.")

@@ -88,7 +88,7 @@ func (l *Loaded) program(e hcl.Expression, a Argument) {
 		l.failAt(e, "Not a program", "Which program is run is for this file alone to say.")
 		return
 	}
-	name := Command{Arguments: []Argument{a}}.Arguments[0].text()
+	name := a.text()
 	if name == "" || strings.HasSuffix(name, "/") || strings.Contains(name, "/") && !filepath.IsAbs(name) {
 		l.failAt(e, "Not a program", "Write its whole path, from / on, or the mere name of one in the system's folders of programs.")
 	}

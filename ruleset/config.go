@@ -55,7 +55,7 @@ type Door struct {
 	TrapList        []packet.PortRange // those that are written down
 	TrapCount       int                // or how many are chosen
 	Penalty         time.Duration
-	OnOpen, OnClose *Command      // nil: none
+	OnOpen, OnClose *Command // nil: none
 }
 
 // Rolling is a sequence that follows from a secret and the time, as
@@ -75,7 +75,7 @@ type OTP struct {
 }
 
 // The limits of what can be guarded. A door has a lock for each of its sequences,
-// which are five at most.
+// which are four at most.
 const maxDoors = 1024
 
 // How long a window can be open.

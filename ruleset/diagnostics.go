@@ -24,6 +24,7 @@ const (
 type textWriter struct {
 	b     strings.Builder
 	files map[string]*hcl.File
+	shown map[string][]byte // their text, without the secrets in it
 	width int
 	color bool
 }
@@ -31,7 +32,7 @@ type textWriter struct {
 // WriteText writes the diagnostics for people, each with its source line and
 // carets under what it is about, wrapped at width columns.
 func (l *Loaded) WriteText(w io.Writer, width uint, color bool) error {
-	t := textWriter{files: l.files, width: max(int(width), minWidth), color: color}
+	t := textWriter{files: l.files, shown: map[string][]byte{}, width: max(int(width), minWidth), color: color}
 	for _, d := range l.Diagnostics {
 		t.diagnostic(d)
 	}
@@ -74,7 +75,10 @@ func (t *textWriter) place(at *hcl.Range, colour string) {
 		}
 	}
 	t.b.WriteString(":\n")
-	source, before, marked := excerpt(file.Bytes, at.Start.Byte, at.End.Byte, t.width-gutter)
+	if t.shown[at.Filename] == nil {
+		t.shown[at.Filename] = hideSecrets(file.Bytes)
+	}
+	source, before, marked := excerpt(t.shown[at.Filename], at.Start.Byte, at.End.Byte, t.width-gutter)
 	fmt.Fprintf(&t.b, "%4d: %s\n", at.Start.Line, source)
 	fmt.Fprintf(&t.b, "%*s%s\n\n", gutter+before, "", t.paint(colour, strings.Repeat("^", marked)))
 }

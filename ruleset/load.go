@@ -21,6 +21,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/secret"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -317,6 +318,7 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 		}
 		c.Doors = append(c.Doors, l.checkDoor(r, &c.Wall))
 		l.checkAgreement(c.Doors, raw)
+		l.checkSecrets(c.Doors, r)
 	}
 	l.advise(raw, c)
 	return c
@@ -355,6 +357,27 @@ func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
 			l.fail("Doors that disagree", fmt.Sprintf("The door %q guards one of these ports, too, and only one of them can answer strangers there: "+
 				"give both the same closed and on_failure.", other.Name), &r.Range)
 			return
+		}
+	}
+}
+
+// checkSecrets makes sure that the last door's one-time passwords are its own: one
+// that opens two doors would be good twice.
+func (l *Loaded) checkSecrets(doors []Door, r *rawDoor) {
+	d := &doors[len(doors)-1]
+	if d.OTP == nil {
+		return
+	}
+	for _, other := range doors[:len(doors)-1] {
+		if other.OTP == nil {
+			continue
+		}
+		for _, theirs := range []secret.Secret{other.OTP.Open, other.OTP.Close} {
+			if theirs.IsSet() && (d.OTP.Open.Equal(theirs) || d.OTP.Close.Equal(theirs)) {
+				l.fail("Two doors with one secret", fmt.Sprintf("The door %q has it, too, and a password is good once: "+
+					"give each door secrets of its own, or make one door of them.", other.Name), &r.OTP.Range)
+				return
+			}
 		}
 	}
 }

@@ -120,8 +120,8 @@ func (l *Loaded) oneTime(e hcl.Expression) *onetime.List {
 		err = list.Writable()
 	}
 	switch {
-	case err != nil && l.elsewhere && (errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrNotExist)):
-		l.warnAt(e, "List not looked at", "It cannot be read and written by who checks this; the daemon has to. "+sentence(err))
+	case errors.Is(err, fs.ErrNotExist) && l.elsewhere:
+		l.warnAt(e, "No list of sequences", "The daemon does not start without it. "+sentence(err))
 	case errors.Is(err, fs.ErrNotExist):
 		l.failAt(e, "No list of sequences", "Make it: a sequence a line, such as 4113,27911:udp,1840. "+sentence(err))
 	case err != nil:

@@ -97,16 +97,24 @@ func (c *Config) Turns(now time.Time) (next time.Time, ok bool) {
 	return next, ok
 }
 
-// Steps returns, for each door with a rolling sequence, in which step a time is.
-// While they are the same, [Config.At] has the same sequences.
-func (c *Config) Steps(now time.Time) []int64 {
-	steps := []int64{}
-	for _, d := range c.Doors {
-		if d.Rolling != nil {
-			steps = append(steps, d.Rolling.sequence().StepAt(now))
+// IsOf reports whether [Config.At] has come to this configuration in the steps that a
+// time is in.
+func (c *Config) IsOf(now time.Time) bool {
+	return !slices.ContainsFunc(c.Doors, func(d Door) bool {
+		return d.Rolling != nil && d.Rolling.sequence().StepAt(now) != d.Step
+	})
+}
+
+// IsTrap reports whether any of the ports is a trap that was chosen.
+func (c *Config) IsTrap(ports map[packet.Port]bool) bool {
+	for p := range ports {
+		if slices.ContainsFunc(c.Doors, func(d Door) bool {
+			return d.TrapCount > 0 && slices.ContainsFunc(d.Traps, func(r packet.PortRange) bool { return r.Contains(p) })
+		}) {
+			return true
 		}
 	}
-	return steps
+	return false
 }
 
 // stepsAtOnce is how many steps of a rolling sequence are good at a time: the one

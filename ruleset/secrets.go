@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,8 +15,8 @@ import (
 	"github.com/knockwall/knockwall/internal/secret"
 )
 
-// Where secrets come from. No text of a secret gets into a diagnostic; the line
-// that one is written in, if it is, is shown only to who can read the file.
+// Where secrets come from. None of a secret's text gets into a diagnostic: of a line
+// that one is written in, the excerpt shows stars instead (hideSecrets).
 
 // credential is what systemd.exec(5) takes for the name of one.
 var credential = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
@@ -45,7 +46,7 @@ func (l *Loaded) secret(e hcl.Expression) secret.Secret {
 	s, err := read(call.Args[0], name)
 	switch {
 	case err == nil:
-	case l.elsewhere && (errors.Is(err, fs.ErrPermission) || errors.Is(err, errNoCredentials)):
+	case l.elsewhere && errors.Is(err, errNoCredentials):
 		l.warnAt(e, "Secret not looked at", sentence(err))
 	default:
 		l.failAt(e, "No secret", sentence(err))
@@ -57,9 +58,12 @@ func (l *Loaded) secret(e hcl.Expression) secret.Secret {
 func (l *Loaded) plainSecret(e hcl.Expression) secret.Secret {
 	text, ok := l.value(e)
 	name := e.Range().Filename
+	_, isNumber := e.(*hclsyntax.LiteralValueExpr)
 	switch {
 	case !ok:
 		return secret.Secret{}
+	case isNumber:
+		l.failAt(e, "Secret without quotes", "Text stands in quotes, or it would be taken for a number.")
 	case text == "":
 		l.failAt(e, "No secret", `It is empty. Write credential("name"), file("/path") or env("NAME").`)
 	case l.isExposed(name):
@@ -106,4 +110,41 @@ func (l *Loaded) environment(_ hcl.Expression, name string) (secret.Secret, erro
 		return secret.Secret{}, fmt.Errorf("the environment has no %q, or it is empty", name)
 	}
 	return secret.New([]byte(text)), nil
+}
+
+// assigned is where a secret is written, or where it comes from: the whole of what
+// follows on the line.
+var assigned = regexp.MustCompile(`(?m)\b(?:open_|close_)?secret"?[ \t]*[=:][ \t]*(.*)$`)
+
+// elsewhere are the ways to name a secret that is not in the file.
+var elsewhere = regexp.MustCompile(`^(?:credential|file|env)\(\s*"[^"]*"\s*\)`)
+
+// hideSecrets returns the text of a rule file with stars in place of the secrets that
+// stand in it, of whatever is on their lines after the = to be sure, as a file that is
+// wrong can be wrong anywhere.
+func hideSecrets(text []byte) []byte {
+	hidden := text
+	for _, at := range assigned.FindAllSubmatchIndex(text, -1) {
+		first, last := at[2], at[3]
+		if elsewhere.Match(text[first:last]) {
+			continue
+		}
+		if marker, isHeredoc := bytes.CutPrefix(text[first:last], []byte("<<")); isHeredoc {
+			marker = bytes.TrimSpace(bytes.TrimPrefix(marker, []byte("-")))
+			if n := bytes.Index(text[last:], append([]byte("\n"), marker...)); len(marker) > 0 && n >= 0 {
+				last += n
+			} else {
+				last = len(text)
+			}
+		}
+		if &hidden[0] == &text[0] {
+			hidden = bytes.Clone(text)
+		}
+		for i := first; i < last; i++ {
+			if hidden[i] != '\n' {
+				hidden[i] = '*'
+			}
+		}
+	}
+	return hidden
 }

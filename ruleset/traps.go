@@ -31,6 +31,9 @@ func (l *Loaded) traps(e hcl.Expression, d *Door) {
 			if at := slices.IndexFunc(d.allKnocks(), r.Contains); at >= 0 {
 				l.failAt(e, "Trap at a knock", "The door's own knock "+d.allKnocks()[at].String()+" is among them: nobody could knock.")
 			}
+			if d.OTP != nil && r.Contains(d.OTP.Port) {
+				l.failAt(e, "Trap at the port for one-time passwords", d.OTP.Port.String()+" is among them.")
+			}
 			if slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool { return touch(p, r) }) {
 				l.failAt(e, "Trap at a guarded port", "The door guards some of them: who tries to connect could not knock then.")
 			}
@@ -54,8 +57,7 @@ const (
 	triesPerTrap = 8
 )
 
-// The ports from which scattered traps are drawn: none of those that are known for
-// a service, and for UDP none of those that Linux sends from by default, where an
+// The ports from which scattered traps are drawn: none of the system's, and for UDP none of those that Linux sends from by default, where an
 // answer may come late.
 const (
 	firstScattered = 1024
@@ -83,7 +85,7 @@ func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 	chosen := map[packet.Port]bool{}
 	try := func(number int, protocol packet.Protocol) bool {
 		p := packet.Port{Number: uint16(number), Protocol: protocol}
-		if number < 1 || number > 65535 || len(chosen) == d.TrapCount || chosen[p] || slices.Contains(knocks, p) || taken(p) {
+		if number < 1 || number > 65535 || len(chosen) == d.TrapCount || chosen[p] || slices.Contains(knocks, p) || isService(p) || taken(p) {
 			return false
 		}
 		chosen[p] = true

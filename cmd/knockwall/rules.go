@@ -109,7 +109,7 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 		return 0, "", &control.RulesError{Diagnostics: text.String()}
 	}
 	if err := r.memory.open(loaded.Config); err != nil {
-		return 0, "", err
+		return 0, "", fmt.Errorf("the new rules need a memory that lasts: %w", err)
 	}
 	if confirm == 0 {
 		if err := r.wall.Raise(loaded.Config); err != nil {

@@ -74,7 +74,8 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	r.memory = newMemory(controlPath)
 	defer r.memory.close()
 	if err := r.memory.open(config); err != nil {
-		return err
+		// The wall is what matters. What opens doors once opens none until this is mended.
+		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %v\n", err)
 	}
 
 	if _, terminal := terminalWidth(said); terminal {

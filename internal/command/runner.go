@@ -56,7 +56,7 @@ func (r *Runner) startable(j Job) bool {
 
 // start starts what is startable, the oldest first.
 func (r *Runner) start() {
-	for {
+	for len(r.busy) < MaxRunning {
 		i := slices.IndexFunc(r.waiting, r.startable)
 		if i < 0 {
 			return

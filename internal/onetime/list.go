@@ -101,21 +101,29 @@ func parse(line string) ([]packet.Port, error) {
 	return steps, nil
 }
 
+// ErrUsed is why a line is not crossed out that is already.
+var ErrUsed = errors.New("it was used meanwhile")
+
 // Use crosses a line out, so that it is never returned again: its first byte
-// becomes a #. It is on stable storage when Use returns. The error says that the
-// line was changed since it was read, or used, or that it cannot be written.
+// becomes a #. It is on stable storage when Use returns. The error is [ErrUsed], or
+// says that the line was changed since it was read, or that it cannot be written.
 func (l List) Use(line Line) error {
 	f, err := l.open(os.O_RDWR)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	now := make([]byte, len(line.text))
-	if _, err := f.ReadAt(now, line.offset); err != nil && !errors.Is(err, io.EOF) {
+	now := make([]byte, len(line.text)+1) // and what ends it
+	n, err := f.ReadAt(now, line.offset)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if string(now) != line.text {
-		return &LineError{l.Path, line.number, errors.New("it was used or changed meanwhile")}
+	text, _, _ := strings.Cut(strings.ReplaceAll(string(now[:n]), "\r", "\n"), "\n")
+	switch {
+	case text == "#"+line.text[1:]:
+		return &LineError{l.Path, line.number, ErrUsed}
+	case text != line.text:
+		return &LineError{l.Path, line.number, errors.New("it was changed meanwhile: knockwall reload reads the list again")}
 	}
 	if _, err := f.WriteAt([]byte{'#'}, line.offset); err != nil {
 		return err

@@ -40,7 +40,7 @@ func read(path string) ([]byte, error) {
 	case !mode.IsRegular():
 		return nil, fmt.Errorf("%s is not a file: copy the secret into one", path)
 	case mode.Perm()&0o007 != 0:
-		return nil, fmt.Errorf("%s is open to everybody on this host: run chmod 600 %[1]s, and change the secret if somebody may have read it", path)
+		return nil, fmt.Errorf("%s is open to everybody on this host: run chmod o= %[1]s, and change the secret if somebody may have read it", path)
 	case mode.Perm()&0o020 != 0:
 		return nil, fmt.Errorf("the group of %s may change it: run chmod g-w %[1]s", path)
 	}

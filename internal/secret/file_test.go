@@ -56,7 +56,7 @@ func TestReadFileTakesModesThatKeepTheSecret(t *testing.T) {
 }
 
 func TestReadFileSaysHowToMendModes(t *testing.T) {
-	open := "reading a secret: %s is open to everybody on this host: run chmod 600 %[1]s, and change the secret if somebody may have read it"
+	open := "reading a secret: %s is open to everybody on this host: run chmod o= %[1]s, and change the secret if somebody may have read it"
 	group := "reading a secret: the group of %s may change it: run chmod g-w %[1]s"
 	for mode, want := range map[fs.FileMode]string{
 		0o644: open, 0o604: open, 0o602: open, 0o601: open, 0o666: open, 0o777: open,

@@ -85,17 +85,23 @@ func (c *commands) resume(open map[windowKey]bool) {
 }
 
 // opened runs what is to be run when a window has opened, or was refreshed. An
-// on_open that has an on_close is run once for a window; another, each time.
+// on_open that has an on_close is run once before it; another, each time.
 func (c *commands) opened(d *ruleset.Door, e audit.Event) {
 	if d.OnOpen == nil && d.OnClose == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d.OnClose != nil && c.due[windowKey{e.Door, e.Source}] == nil {
+	key := windowKey{e.Door, e.Source}
+	if former := c.due[key]; former != nil && e.Kind == audit.Opened {
+		delete(c.due, key) // that its window is over is about to be told
+		c.runDue(former, audit.Expired)
+	}
+	begins := d.OnClose == nil || c.due[key] == nil
+	if d.OnClose != nil && begins {
 		c.remember(d, e)
 	}
-	if d.OnOpen != nil && (e.Kind == audit.Opened || d.OnClose == nil) {
+	if d.OnOpen != nil && begins {
 		c.run(task{what: "on_open", event: e}, d.OnOpen.Expand(values(e)), d.OnOpen.Timeout)
 	}
 }
@@ -157,7 +163,7 @@ func (c *commands) run(t task, arguments []string, timeout time.Duration) {
 		Vital: t.ledger != "", For: t,
 	}
 	if !c.runner.Run(job) && t.ledger == "" {
-		t.tell(c.record, "not run, as too many commands wait to be run", true)
+		t.tell(c.record, "not run: too many commands wait, or knockwall stops", true)
 	}
 }
 
@@ -221,7 +227,20 @@ func (w *Wall) tell(e audit.Event) {
 		if i := f.doorNamed(e.Door); i >= 0 {
 			w.commands.opened(&f.config.Doors[i], e)
 		}
-	case e.Kind == audit.Expired, e.Kind == audit.Closed && !e.Failed:
+	case e.Kind == audit.Expired:
+		w.ranOut(e)
+	case e.Kind == audit.Closed && !e.Failed:
+		w.commands.closed(e)
+	}
+}
+
+// ranOut runs the commands for a window whose time was up, unless another has opened
+// for the same source since.
+func (w *Wall) ranOut(e audit.Event) {
+	w.mu.Lock()
+	win := w.windows.Get(w.doorID(e.Door), e.Source)
+	w.mu.Unlock()
+	if win == nil {
 		w.commands.closed(e)
 	}
 }

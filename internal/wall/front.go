@@ -17,7 +17,7 @@ import (
 type front struct {
 	wall    *Wall
 	config  *ruleset.Config
-	steps   []int64 // of the rolling sequences in it
+	stale   bool // and the table could not be made to agree with it
 	notices map[string]ruleset.Notice
 	ids     []int // of its doors, by which their windows are noted
 	locks   []lock
@@ -49,7 +49,6 @@ func (w *Wall) newFront(c *ruleset.Config, now time.Time) *front {
 	f := &front{
 		wall:      w,
 		config:    c,
-		steps:     c.Steps(now),
 		notices:   c.Notices(),
 		passwords: make([]passwords, len(c.Doors)),
 		tallies:   make([]tally, len(c.Doors)),

@@ -39,7 +39,7 @@ func (w *Wall) keep(ctx context.Context) {
 		}
 		now := time.Now()
 		next := now.Add(audit.SumInterval)
-		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.turn} {
+		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.turn, w.lookAround} {
 			if at, ok := tend(now); ok && at.Before(next) {
 				next = at
 			}
@@ -53,16 +53,24 @@ func (w *Wall) keep(ctx context.Context) {
 
 // endWindows notes the windows that are over. The kernel has ended them itself.
 func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
-	var events []audit.Event
-	defer func() { w.record(events) }()
+	var events, spent []audit.Event
+	defer func() {
+		w.record(events)
+		for _, e := range spent { // that they are shut was told, if they could be
+			w.ranOut(e)
+		}
+	}()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.windows.Expire(now, func(win *sequence.Window) {
-		if !win.Spent() {
+		e := audit.Event{Time: now, Kind: audit.Expired, Door: w.doors[win.Door], Source: win.Source}
+		if win.Spent() {
+			spent = append(spent, e)
+		} else {
 			if i := w.front.doorNamed(w.doors[win.Door]); i >= 0 {
 				w.front.tallies[i].expired++
 			}
-			events = append(events, audit.Event{Time: now, Kind: audit.Expired, Door: w.doors[win.Door], Source: win.Source})
+			events = append(events, e)
 		}
 	})
 	return w.windows.Next()

@@ -33,6 +33,7 @@ type Ledger interface {
 type once struct {
 	mu     sync.Mutex
 	ledger Ledger
+	used   map[string]time.Time // when steps were first used, of those that this daemon has seen
 }
 
 // The bounds of what is remembered. What is long over is kept while there is room,
@@ -60,6 +61,22 @@ func (o *once) take(entry string, now time.Time) (replay bool, err error) {
 	return false, o.ledger.Add(entry)
 }
 
+// firstUse returns when a step was first used, which may be now, and zero if that was
+// before this daemon's time.
+func (o *once) firstUse(entry string, before bool, now time.Time) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !before {
+		for old, at := range o.used {
+			if now.Sub(at) >= worthless {
+				delete(o.used, old)
+			}
+		}
+		o.used[entry] = now
+	}
+	return o.used[entry]
+}
+
 // forget makes room by forgetting the oldest of what is over.
 func (o *once) forget(now time.Time) error {
 	excess := o.ledger.Len() - keptUsed + 1
@@ -84,27 +101,34 @@ func (o *once) forget(now time.Time) error {
 }
 
 // useUp takes note that the sequence at a place of a door was knocked, if it is one
-// that is good once, and reports whether it was knocked before. That of a rolling
-// sequence's present step is good for everybody; of the step before it, or after it,
-// only the first to knock it can be a client whose clock is off.
+// that is good once, and reports whether it was knocked before.
 func (w *Wall) useUp(d *ruleset.Door, place int, now time.Time) (replay bool, err error) {
 	switch {
 	case d.Rolling != nil:
-		begins, present := d.StepOf(place)
-		replay, err = w.once.take(fmt.Sprintf("%d step %s", begins.Unix(), d.Name), now)
-		if present {
-			return false, nil
-		}
-		return replay, err
+		return w.useStep(d, place, now)
 	case d.OneTime != nil:
 		err = d.OneTime.Use(d.Line)
-		var changed *onetime.LineError
-		if errors.As(err, &changed) {
+		if errors.Is(err, onetime.ErrUsed) {
 			return true, nil
 		}
 		return false, err
 	}
 	return false, nil
+}
+
+// useStep takes note that a step's knocks were used. Those of the present step are
+// good for everybody, whatever can be remembered. The step before it, or after it, is
+// for clients whose clocks are off, unless somebody may have overheard it: it is good
+// for the first to use it, and for as long as a step from then on.
+func (w *Wall) useStep(d *ruleset.Door, place int, now time.Time) (replay bool, err error) {
+	begins, present := d.StepOf(place)
+	entry := fmt.Sprintf("%d step %s", begins.Unix(), d.Name)
+	replay, err = w.once.take(entry, now)
+	first := w.once.firstUse(entry, replay, now)
+	if present {
+		return false, nil
+	}
+	return replay && (first.IsZero() || now.Sub(first) >= d.Rolling.Step), err
 }
 
 // passwords check the one-time passwords of a door.
@@ -144,8 +168,15 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 		w.opening--
 		w.mu.Unlock()
 	}()
-	// In the minute, as a door can have another skew after a reload.
-	entry := fmt.Sprintf("%d otp %s %s", 60*minute, d.Name, hex.EncodeToString(code[:]))
+	e.Kind, e.Reason = audit.Knock, "a one-time password"
+	if shuts {
+		e.Reason += " to close"
+	}
+	w.trail.Record(e)
+	e.Reason = ""
+	// By the minute, as a door can have another skew after a reload, and without the
+	// door, which can have another name.
+	entry := fmt.Sprintf("%d otp %s", 60*minute, hex.EncodeToString(code[:]))
 	replay, err := w.once.take(entry, e.Time)
 	switch {
 	case err != nil:

@@ -49,10 +49,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 		return err
 	}
 	now := time.Now()
-	c, err := c.At(now, w.listening())
-	if err != nil {
-		return err
-	}
+	c, unopened := c.At(now, w.listening())
 	former := w.current()
 	replaced := c.Wall.Table
 	if former != nil {
@@ -129,6 +126,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	_, _ = w.edges.Adopt(next.guardsAny, false)
 	w.table = table
 	w.stand(next, s, former, windows, why)
+	w.tellUnopened(unopened)
 	return nil
 }
 

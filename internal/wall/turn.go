@@ -1,7 +1,6 @@
 package wall
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,28 +10,49 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Sequences that are not the same for ever turn: a rolling one with the clock, and
-// one of a list when it is used. The table turns with them, in one transaction that
+// What a configuration comes to is not the same for ever: a rolling sequence turns with
+// the clock, a list when one of its lines is used, and a trap is none any more when a
+// program begins to listen there. The table turns with them, in one transaction that
 // leaves its hook and its sets as they are.
 
-// lookAtClock is how often the clock is looked at, which somebody may set.
-const lookAtClock = time.Second
+const (
+	// lookAtClock is how often the clock is looked at, which somebody may set, and how
+	// often a turn is tried that has failed.
+	lookAtClock = time.Second
+	// lookWhoListens is how often it is looked whether a program listens on a trap.
+	lookWhoListens = 10 * time.Second
+)
 
-// turn puts the sequences in force that are good now, if they are others than those
-// that are.
+// turn puts in force what is good now, if it is something else than what is.
 func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
-	f := w.current()
-	if next, ok = f.config.Turns(now); !ok {
-		return next, false
-	}
-	if !slices.Equal(f.config.Steps(now), f.steps) {
+	w.mu.Lock()
+	f := w.front
+	turned := f.stale || !f.config.IsOf(now)
+	w.mu.Unlock()
+	if turned {
 		w.turnNow()
 	}
-	return now.Add(min(next.Sub(now), lookAtClock)), true
+	if at, ok := f.config.Turns(now); ok || turned {
+		return now.Add(min(max(at.Sub(now), 0), lookAtClock)), true
+	}
+	return time.Time{}, false
 }
 
-// turnNow puts the sequences in force that are good now.
+// lookAround puts other traps in force if programs listen on some of those there are.
+func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
+	if next = w.looked.Add(lookWhoListens); next.After(now) {
+		return next, true
+	}
+	w.looked = now
+	if ports, err := w.edges.Listening(); err == nil && w.current().config.IsTrap(ports) {
+		w.turnNow()
+	}
+	return now.Add(lookWhoListens), true
+}
+
+// turnNow puts in force what is good now.
 func (w *Wall) turnNow() {
+	listening := w.listening()
 	w.change.Lock()
 	defer w.change.Unlock()
 	if w.lowered {
@@ -40,9 +60,10 @@ func (w *Wall) turnNow() {
 	}
 	now := time.Now()
 	f := w.current()
-	c, err := f.config.At(now, w.listening())
+	c, err := f.config.At(now, listening)
+	w.tellUnopened(err)
 	next := *f
-	next.config, next.steps = c, c.Steps(now)
+	next.config, next.stale = c, true
 	next.locks, next.locksOf = locksOf(c)
 	// From before the rules change: the other way round a knock that only the new
 	// sequences have could be missed.
@@ -52,18 +73,18 @@ func (w *Wall) turnNow() {
 			next.tracker.Replace(i, l.steps)
 		}
 	}
+	wasStale := f.stale
 	w.front = &next
 	w.mu.Unlock()
-	installed := w.install(c)
-	if installed != nil {
+	if err := w.install(c); err == nil {
 		w.mu.Lock()
-		next.steps = nil // to be tried again
+		next.stale = false
 		w.mu.Unlock()
-	}
-	if err = errors.Join(err, installed); err != nil && f.steps != nil {
+	} else if !wasStale {
 		w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Failed: true, Reason: "the next sequences are not in force: " + err.Error()})
 	}
 	w.tellLow(c)
+	w.nudge() // to try again, or to see when the next turn is
 }
 
 // install puts the table in place that a configuration comes to now, with the
@@ -76,6 +97,14 @@ func (w *Wall) install(c *ruleset.Config) error {
 	}
 	w.table = table
 	return nil
+}
+
+// tellUnopened says, once, why nobody can open some doors by a sequence.
+func (w *Wall) tellUnopened(err error) {
+	if err != nil && (w.unopened == nil || err.Error() != w.unopened.Error()) {
+		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Failed: true, Reason: err.Error()})
+	}
+	w.unopened = err
 }
 
 // tellLow warns of doors with few one-time sequences left, once for each that is

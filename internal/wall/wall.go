@@ -111,16 +111,18 @@ type Wall struct {
 	ended    chan struct{} // closed when Run has ended
 	endErr   error         // that it has ended with
 	removed  bool          // and that the table is gone by then
+	looked   time.Time     // when it was looked who listens; the keeper's own
 	pulses   pulses        // Alive's own
 
 	// change is held while the table or a window in it is changed, and guards
 	// what was done last.
-	change  sync.Mutex
-	table   *ruleset.Table // that stands
-	watch   io.Closer      // tells of others' changes
-	lowered bool           // and nothing is to be put up again
-	toldLow map[string]int // by door: one-time sequences left when that was told, and one
-	settled chan struct{}  // closed when no sockets are being retired
+	change   sync.Mutex
+	table    *ruleset.Table // that stands
+	watch    io.Closer      // tells of others' changes
+	lowered  bool           // and nothing is to be put up again
+	toldLow  map[string]int // by door: one-time sequences left when that was told, and one
+	unopened error          // why nobody can open some doors, as was told last
+	settled  chan struct{}  // closed when no sockets are being retired
 
 	mu      sync.Mutex
 	front   *front   // what stands, nil before; changed only with change held, too
@@ -153,7 +155,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	close(settled)
 	trail := audit.NewSummer(sink)
 	return &Wall{
-		once:     once{ledger: edges.Used},
+		once:     once{ledger: edges.Used, used: map[string]time.Time{}},
 		commands: newCommands(edges.Due, trail.Record),
 		toldLow:  map[string]int{},
 		settled:  settled,

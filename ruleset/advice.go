@@ -36,6 +36,7 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 		if d.OTP != nil {
 			l.adviseSecret(r.OTP.OpenSecret, d.OTP.Open)
 			l.adviseSecret(r.OTP.CloseSecret, d.OTP.Close)
+			l.adviseShared(c, r, i)
 		}
 		l.adviseProgram(r.OnOpen, d.OnOpen)
 		l.adviseProgram(r.OnClose, d.OnClose)
@@ -47,6 +48,14 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 			l.warnAt(r.OnFailure, "Closed door that answers late",
 				fmt.Sprintf("As strangers may have to get in here, the daemon is asked about each, and the door answers after %s: "+
 					"who looks at the time finds it.", c.Wall.Hold))
+		}
+		if d.TrapCount+len(d.TrapList) > 0 && d.Penalty < d.SequenceTimeout && len(d.Ways()) > 0 && d.Steps() > 0 {
+			at := r.Penalty
+			if absent(at) {
+				at = r.SequenceTimeout
+			}
+			l.warnAt(at, "Penalty shorter than seq_timeout",
+				"A scan that is slow enough is heard again before its first knock is forgotten. Make the penalty longer.")
 		}
 		l.adviseSame(c, raw, i)
 		l.adviseProtected(c, r, d)
@@ -108,6 +117,24 @@ func (l *Loaded) adviseSecret(e hcl.Expression, s secret.Secret) {
 	if n := len(s.Key()); 0 < n && n < fewBytes {
 		l.warnAt(e, "Short secret", fmt.Sprintf("Who overhears what follows from it can search for it at home. "+
 			"Take %d bytes or more that are random: openssl rand -hex 12.", fewBytes))
+	}
+}
+
+// adviseShared warns of secrets that another door has: a password is good once, at
+// whichever door it reaches first.
+func (l *Loaded) adviseShared(c *Config, r *rawDoor, i int) {
+	own := c.Doors[i].OTP
+	for _, other := range c.Doors[:i] {
+		if other.OTP == nil {
+			continue
+		}
+		for _, theirs := range []secret.Secret{other.OTP.Open, other.OTP.Close} {
+			if theirs.IsSet() && (own.Open.Equal(theirs) || own.Close.Equal(theirs)) {
+				l.warn("Two doors with one secret", fmt.Sprintf("The door %q has it, too, and a password is good at one of them only, once: "+
+					"give each door secrets of its own, or make one door of them.", other.Name), &r.OTP.Range)
+				return
+			}
+		}
 	}
 }
 

@@ -60,6 +60,9 @@ func (l *Loaded) command(r *rawCommand) *Command {
 	}
 	c := &Command{Timeout: 10 * time.Second}
 	l.duration(r.Timeout, &c.Timeout, 100*time.Millisecond, maxCommandRun)
+	if l.lacks(r.Command, r.Range, "No command", `It needs the program and its arguments: command = ["/usr/bin/logger", "open for ${source}"].`) {
+		return c
+	}
 	arguments, diags := hcl.ExprList(r.Command)
 	switch {
 	case diags.HasErrors():
@@ -110,6 +113,9 @@ func (l *Loaded) argument(e hcl.Expression) (Argument, bool) {
 		parts = append(parts, e.Wrapped)
 	case *hclsyntax.TemplateExpr:
 		parts = e.Parts
+	case *hclsyntax.ScopeTraversalExpr:
+		l.failAt(e, "Not a plain value", "Text stands in quotes"+l.suggest(e, `, and a value in ${ and }: "${%s}".`, "."))
+		return nil, false
 	default:
 		text, ok := l.value(e)
 		return l.bounded(e, Argument{{Text: text}}, ok)

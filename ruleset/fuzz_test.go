@@ -7,11 +7,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
 )
 
 // FuzzLoad reads garbage. Whatever it is, it must not panic, and what comes out
-// of it as a configuration must make a table in which each door is.
+// of it as a configuration must make a table, at any time, in which each door is.
 func FuzzLoad(f *testing.F) {
+	setSecrets(f)
 	for _, folder := range []string{"errors", "warnings", "tables"} {
 		paths, err := filepath.Glob(filepath.Join("testdata", folder, "*.hcl"))
 		if err != nil || len(paths) == 0 {
@@ -25,7 +30,7 @@ func FuzzLoad(f *testing.F) {
 			f.Add(text)
 		}
 	}
-	// The examples of the design, with what is to be built yet.
+	// The examples of the design, and what is seldom written.
 	f.Add([]byte(`door "ssh" {
   ports          = [22]
   sequence       = [7000, "8000/udp", 9000]
@@ -39,15 +44,41 @@ func FuzzLoad(f *testing.F) {
   window = "1m"
   otp {
     port        = "2000/udp"
-    open_secret = credential("vpn-open")
+    open_secret = env("KNOCKWALL_TEST_SECRET")
     skew        = "1m"
+  }
+}
+`))
+	f.Add([]byte(`door "r" {
+  ports          = [1, 65535, "1-3/udp"]
+  close_sequence = [1, 65535]
+  traps          = ["1-65535/udp", 2]
+  penalty        = "1s"
+  closed         = "reject"
+  rolling {
+    secret = "x"
+    length = 32
+    ports  = "65471-65535"
+    step   = "5s"
+  }
+}
+door "o" {
+  one_time_sequences = "/dev/null"
+  traps              = []
+  on_open {
+    command = ["sh", "${port}-${door}$${}", <<EOT
+${source}
+EOT
+    ]
+    timeout = "1m"
   }
 }
 `))
 
 	path := filepath.Join(f.TempDir(), "rules.hcl")
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if err := os.WriteFile(path, text, 0o644); err != nil {
+		// In a file that others cannot read, so that secrets can be written in it.
+		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
 		l := Load(path)
@@ -61,20 +92,39 @@ func FuzzLoad(f *testing.F) {
 			return
 		}
 		for turn := range 2 {
-			table := NewTable(l.Config, l.Config.Wall.Numbers(turn)).String()
-			for _, d := range l.Config.Doors {
-				for _, want := range []string{
-					fmt.Sprintf("\tchain %s {", admitChain(d.Name)),
-					fmt.Sprintf("\tchain %s {", refuseChain(d.Name)),
-					"jump " + admitChain(d.Name) + "\n",
-					"goto " + refuseChain(d.Name) + "\n",
-					fmt.Sprintf("log prefix %q ", d.Name),
-				} {
+			// The error says which lists cannot be read; there is a table all the same.
+			now, _ := l.Config.At(time.Unix(int64(turn), 0), func(p packet.Port) bool { return p.Number%7 == 0 })
+			if len(now.Doors) != len(l.Config.Doors) {
+				t.Fatalf("%d doors have become %d", len(l.Config.Doors), len(now.Doors))
+			}
+			table := NewTable(now, now.Wall.Numbers(turn)).String()
+			for _, d := range now.Doors {
+				for _, want := range contents(&d) {
 					if !strings.Contains(table, want) {
 						t.Fatalf("%q is not in the table:\n%s", want, table)
+					}
+				}
+				for _, steps := range d.Sequences {
+					if len(steps) > sequence.MaxSteps {
+						t.Fatalf("%d knocks: %v", len(steps), steps)
 					}
 				}
 			}
 		}
 	})
+}
+
+// contents are the texts that are in the table of a door.
+func contents(d *Door) []string {
+	want := []string{fmt.Sprintf("\tchain %s {", admitChain(d.Name))}
+	if len(d.Ports) > 0 {
+		want = append(want, fmt.Sprintf("\tchain %s {", refuseChain(d.Name)), "jump "+admitChain(d.Name)+"\n", "goto "+refuseChain(d.Name)+"\n")
+	}
+	if len(d.allKnocks()) > 0 {
+		want = append(want, fmt.Sprintf("log prefix %q ", d.Name))
+	}
+	if d.OTP != nil {
+		want = append(want, fmt.Sprintf("log prefix %q ", d.Name+" otp"))
+	}
+	return want
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -57,7 +59,22 @@ func diagnosticText(t *testing.T, l *Loaded) string {
 	return b.String()
 }
 
+// setSecrets sets the secrets that rule files of testdata take from the environment,
+// and no others.
+func setSecrets(t testing.TB) {
+	t.Helper()
+	for name, value := range map[string]string{
+		"KNOCKWALL_TEST_SECRET":       "correct horse battery staple",
+		"KNOCKWALL_TEST_SHORT_SECRET": "hipjazz",
+		"KNOCKWALL_TEST_LONG_SECRET":  strings.Repeat("x", otp.MaxSecret+1),
+		"CREDENTIALS_DIRECTORY":       "",
+	} {
+		t.Setenv(name, value)
+	}
+}
+
 func TestEachErrorIsToldWithItsPlace(t *testing.T) {
+	setSecrets(t)
 	for name, path := range ruleFilesIn(t, "errors") {
 		t.Run(name, func(t *testing.T) {
 			l := Load(path)
@@ -73,6 +90,7 @@ func TestEachErrorIsToldWithItsPlace(t *testing.T) {
 }
 
 func TestWarningsAreToldAndRefuseNothing(t *testing.T) {
+	setSecrets(t)
 	for name, path := range ruleFilesIn(t, "warnings") {
 		t.Run(name, func(t *testing.T) {
 			l := Load(path)
@@ -91,7 +109,11 @@ func TestWarningsAreToldAndRefuseNothing(t *testing.T) {
 func TestTablesPrintAsReviewed(t *testing.T) {
 	for name, path := range ruleFilesIn(t, "tables") {
 		t.Run(name, func(t *testing.T) {
-			l := Load(path)
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := Load(writePrivate(t, string(text))) // as there are secrets in some
 			if l.Config == nil {
 				t.Fatal(diagnosticText(t, l))
 			}

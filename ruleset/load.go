@@ -21,7 +21,6 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/secret"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -42,8 +41,7 @@ type Loaded struct {
 	files  map[string]*hcl.File
 	broken map[string]map[int]bool // the files that have errors in their syntax, and the lines of these
 
-	elsewhere bool            // what only the daemon can read is not wrong
-	exposed   map[string]bool // whether others can read a rule file, of those that were looked at
+	elsewhere bool // what only the daemon can read is not wrong
 }
 
 // Load reads the rule files at path: one file, or every *.hcl of a folder in
@@ -51,8 +49,8 @@ type Loaded struct {
 func Load(path string) *Loaded { return load(path, false) }
 
 // Review reads rule files as [Load] does, for somebody who is not the daemon:
-// secrets and lists that only the daemon may read are no error then, but a warning,
-// and missing from the configuration.
+// credentials, which systemd gives to the daemon alone, and lists that are not there
+// yet are no error then, but a warning, and missing from the configuration.
 func Review(path string) *Loaded { return load(path, true) }
 
 func load(path string, elsewhere bool) *Loaded {
@@ -187,9 +185,18 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 		return
 	}
 	var part rawConfig
-	l.foreign(gohcl.DecodeBody(file.Body, nil, &part))
+	diags = gohcl.DecodeBody(file.Body, nil, &part)
+	l.foreign(diags)
+	if slices.ContainsFunc(diags, isDuplicate) && l.broken[name] == nil {
+		l.broken[name] = map[int]bool{} // HCL leaves out both
+	}
 	raw.Walls = append(raw.Walls, part.Walls...)
 	raw.Doors = append(raw.Doors, part.Doors...)
+}
+
+// isDuplicate reports whether HCL found a block twice that can be there once.
+func isDuplicate(d *hcl.Diagnostic) bool {
+	return strings.HasPrefix(d.Summary, "Duplicate ") && strings.HasSuffix(d.Summary, " block")
 }
 
 func readBounded(name string) ([]byte, error) {
@@ -318,7 +325,6 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 		}
 		c.Doors = append(c.Doors, l.checkDoor(r, &c.Wall))
 		l.checkAgreement(c.Doors, raw)
-		l.checkSecrets(c.Doors, r)
 	}
 	l.advise(raw, c)
 	return c
@@ -357,27 +363,6 @@ func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
 			l.fail("Doors that disagree", fmt.Sprintf("The door %q guards one of these ports, too, and only one of them can answer strangers there: "+
 				"give both the same closed and on_failure.", other.Name), &r.Range)
 			return
-		}
-	}
-}
-
-// checkSecrets makes sure that the last door's one-time passwords are its own: one
-// that opens two doors would be good twice.
-func (l *Loaded) checkSecrets(doors []Door, r *rawDoor) {
-	d := &doors[len(doors)-1]
-	if d.OTP == nil {
-		return
-	}
-	for _, other := range doors[:len(doors)-1] {
-		if other.OTP == nil {
-			continue
-		}
-		for _, theirs := range []secret.Secret{other.OTP.Open, other.OTP.Close} {
-			if theirs.IsSet() && (d.OTP.Open.Equal(theirs) || d.OTP.Close.Equal(theirs)) {
-				l.fail("Two doors with one secret", fmt.Sprintf("The door %q has it, too, and a password is good once: "+
-					"give each door secrets of its own, or make one door of them.", other.Name), &r.OTP.Range)
-				return
-			}
 		}
 	}
 }

@@ -35,6 +35,16 @@ func write(t testing.TB, text string) string {
 	return path
 }
 
+// writePrivate makes a rule file that others cannot read.
+func writePrivate(t testing.TB, text string) string {
+	t.Helper()
+	path := write(t, text)
+	if err := os.Chmod(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // mustLoad returns the configuration of a file that has no error.
 func mustLoad(t *testing.T, path string) *Config {
 	t.Helper()
@@ -108,6 +118,10 @@ func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 				to = null
 				trusted = null
 				source_prefix = null
+				one_time_sequences = null
+				close_sequence = null
+				traps = null
+				penalty = null
 			}`,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -78,7 +78,7 @@ func (l *Loaded) rolling(r *rawRolling) *Rolling {
 	}
 	ports := packet.PortRange{First: 20000, Last: 29999, Protocol: packet.TCP}
 	roll := &Rolling{Length: 4, Step: 30 * time.Second}
-	roll.Secret = l.secret(r.Secret)
+	roll.Secret = l.secret(r.Secret, r.Range)
 	number(l, r.Length, &roll.Length, 1, sequence.MaxSteps, "How many knocks there are is a whole number from %d to %d.")
 	l.duration(r.Step, &roll.Step, minStep, maxStep)
 	if roll.Step%time.Second != 0 {
@@ -142,7 +142,8 @@ func (l *Loaded) otp(r *rawOTP, d *Door) *OTP {
 		return nil
 	}
 	o := &OTP{}
-	if s, ok := l.value(r.Port); ok {
+	if l.lacks(r.Port, r.Range, "No port", `It needs one that passwords are sent to: port = "2000/udp".`) {
+	} else if s, ok := l.value(r.Port); ok {
 		p, err := packet.ParsePort(s)
 		switch {
 		case err != nil:
@@ -151,14 +152,16 @@ func (l *Loaded) otp(r *rawOTP, d *Door) *OTP {
 			l.failAt(r.Port, "Not a UDP port", fmt.Sprintf(`A one-time password is one datagram: write "%d/udp".`, p.Number))
 		case d.Knocks(p):
 			l.failAt(r.Port, "One-time password at a knock", fmt.Sprintf("%s is one of the door's knocks. Choose another port for one of the two.", p))
+		case d.Rolling != nil && d.Rolling.Ports.Contains(p):
+			l.failAt(r.Port, "One-time password at a knock", fmt.Sprintf("%s is one of the ports that the door's knocks are chosen from. Choose another one.", p))
 		case d.Guards(p):
 			l.failAt(r.Port, "One-time password at a guarded port", fmt.Sprintf("The door guards %s. Choose another port.", p))
 		}
 		o.Port = p
 	}
-	o.Open = l.secret(r.OpenSecret)
+	o.Open = l.secret(r.OpenSecret, r.Range)
 	if !absent(r.CloseSecret) {
-		o.Close = l.secret(r.CloseSecret)
+		o.Close = l.secret(r.CloseSecret, r.Range)
 	}
 	l.duration(r.Skew, &o.Skew, 0, maxSkew)
 	for _, s := range []struct {

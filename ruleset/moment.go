@@ -23,6 +23,9 @@ func (c *Config) At(now time.Time, listening func(packet.Port) bool) (*Config, e
 	for i := range at.Doors {
 		d := &at.Doors[i]
 		switch {
+		case d.Rolling != nil && !d.Rolling.Secret.IsSet():
+			d.Sequences = nil
+			errs = append(errs, fmt.Errorf("nobody can open the door %s by a sequence: %w", d.Name, errNoSecret))
 		case d.Rolling != nil:
 			d.Step = d.Rolling.sequence().StepAt(now)
 			d.Sequences = d.Rolling.around(d.Step)
@@ -47,12 +50,15 @@ func (c *Config) At(now time.Time, listening func(packet.Port) bool) (*Config, e
 	return at, errors.Join(errs...)
 }
 
+// errNoSecret is why there are no knocks for who has reviewed rule files.
+var errNoSecret = errors.New("its secret cannot be read")
+
 // Present returns the knocks that open the door at a time, in order. The error says
 // why there are none.
 func (d *Door) Present(now time.Time) ([]packet.Port, error) {
 	switch {
 	case d.Rolling != nil && !d.Rolling.Secret.IsSet():
-		return nil, fmt.Errorf("the secret of the door %s cannot be read", d.Name)
+		return nil, fmt.Errorf("the door %s: %w", d.Name, errNoSecret)
 	case d.Rolling != nil:
 		s := d.Rolling.sequence()
 		return s.Knocks(s.StepAt(now)), nil

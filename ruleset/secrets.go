@@ -21,8 +21,12 @@ import (
 // credential is what systemd.exec(5) takes for the name of one.
 var credential = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
 
-// secret evaluates credential("name"), file("/path"), env("NAME"), or text.
-func (l *Loaded) secret(e hcl.Expression) secret.Secret {
+// secret evaluates credential("name"), file("/path"), env("NAME"), or text, in a block
+// that needs it.
+func (l *Loaded) secret(e hcl.Expression, block hcl.Range) secret.Secret {
+	if l.lacks(e, block, "No secret", `It needs one: credential("name"), file("/path") or env("NAME").`) {
+		return secret.Secret{}
+	}
 	call, ok := e.(*hclsyntax.FunctionCallExpr)
 	if !ok {
 		return l.plainSecret(e)
@@ -56,6 +60,13 @@ func (l *Loaded) secret(e hcl.Expression) secret.Secret {
 
 // plainSecret takes text for a secret, in a file that others cannot read.
 func (l *Loaded) plainSecret(e hcl.Expression) secret.Secret {
+	if _, quoted := e.(*hclsyntax.TemplateExpr); !quoted || !plain(e) {
+		// A number would be read as one, and be written otherwise.
+		if _, said := e.(*hclsyntax.ExprSyntaxError); !said {
+			l.failAt(e, "Not where secrets come from", `Write credential("name"), file("/path") or env("NAME"), or text in quotes in a file that others cannot read.`)
+		}
+		return secret.Secret{}
+	}
 	text, ok := l.value(e)
 	name := e.Range().Filename
 	_, isNumber := e.(*hclsyntax.LiteralValueExpr)
@@ -116,8 +127,8 @@ func (l *Loaded) environment(_ hcl.Expression, name string) (secret.Secret, erro
 // follows on the line.
 var assigned = regexp.MustCompile(`(?m)\b(?:open_|close_)?secret"?[ \t]*[=:][ \t]*(.*)$`)
 
-// elsewhere are the ways to name a secret that is not in the file.
-var elsewhere = regexp.MustCompile(`^(?:credential|file|env)\(\s*"[^"]*"\s*\)`)
+// elsewhere is how a secret is named that is not in the file, rightly or not.
+var elsewhere = regexp.MustCompile(`^[a-z_]+\(`)
 
 // hideSecrets returns the text of a rule file with stars in place of the secrets that
 // stand in it, of whatever is on their lines after the = to be sure, as a file that is

@@ -23,24 +23,23 @@ func (l *Loaded) traps(e hcl.Expression, d *Door) {
 		number(l, e, &d.TrapCount, 0, maxTraps, "How many ports are traps is a whole number from %d to %d, or it is a list of ports.")
 	} else {
 		d.TrapCount = 0
-		d.TrapList, _, _ = l.portList(e)
-		for _, r := range d.TrapList {
-			if roll := d.Rolling; roll != nil && touch(r, roll.Ports) {
-				l.failAt(e, "Trap at a knock", "The rolling sequence has "+r.String()+" among its ports: now and then nobody could knock.")
-			}
-			if at := slices.IndexFunc(d.allKnocks(), r.Contains); at >= 0 {
-				l.failAt(e, "Trap at a knock", "The door's own knock "+d.allKnocks()[at].String()+" is among them: nobody could knock.")
-			}
-			if d.OTP != nil && r.Contains(d.OTP.Port) {
-				l.failAt(e, "Trap at the port for one-time passwords", d.OTP.Port.String()+" is among them.")
-			}
-			if slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool { return touch(p, r) }) {
-				l.failAt(e, "Trap at a guarded port", "The door guards some of them: who tries to connect could not knock then.")
-			}
-		}
+		d.TrapList, _, _ = l.portList(e, func(e hcl.Expression, r packet.PortRange) { l.trap(e, r, d) })
 	}
 	if !absent(e) && len(d.Sequences) == 0 && d.Rolling == nil && d.OneTime == nil && (d.TrapCount > 0 || len(d.TrapList) > 0) {
 		l.failAt(e, "Traps without a sequence", "Traps keep scans from knocking, and a one-time password is found by no scan. Leave traps out.")
+	}
+}
+
+// trap checks a trap that is written down.
+func (l *Loaded) trap(e hcl.Expression, r packet.PortRange, d *Door) {
+	if at := slices.IndexFunc(d.allKnocks(), r.Contains); at >= 0 {
+		l.failAt(e, "Trap at a knock", "It is the door's own knock "+d.allKnocks()[at].String()+", or has it within: nobody could knock.")
+	}
+	if d.OTP != nil && r.Contains(d.OTP.Port) {
+		l.failAt(e, "Trap at the port for one-time passwords", "Who sends a password to "+d.OTP.Port.String()+" could not knock then.")
+	}
+	if slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool { return touch(p, r) }) {
+		l.failAt(e, "Trap at a guarded port", "The door guards it, or some of it: who tries to connect could not knock then.")
 	}
 }
 
@@ -57,8 +56,8 @@ const (
 	triesPerTrap = 8
 )
 
-// The ports from which scattered traps are drawn: none of the system's, and for UDP none of those that Linux sends from by default, where an
-// answer may come late.
+// The ports from which scattered traps are drawn: none of the system's, and for UDP
+// none of those that Linux sends from by default, where an answer may come late.
 const (
 	firstScattered = 1024
 	firstEphemeral = 32768
@@ -99,11 +98,15 @@ func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 		}
 	}
 	for range triesPerTrap * d.TrapCount {
-		k := knocks[random.IntN(len(knocks))]
-		if len(chosen) < d.TrapCount-d.TrapCount/nearOfTraps {
-			try(int(k.Number)-near+random.IntN(2*near+1), k.Protocol)
-			continue
+		if len(chosen) >= d.TrapCount-d.TrapCount/nearOfTraps {
+			break
 		}
+		k := knocks[random.IntN(len(knocks))]
+		try(int(k.Number)-near+random.IntN(2*near+1), k.Protocol)
+	}
+	// Those for which there is no room near the knocks are scattered, too.
+	for range triesPerTrap * d.TrapCount {
+		k := knocks[random.IntN(len(knocks))]
 		number := firstScattered + random.IntN(65536-firstScattered)
 		if k.Protocol == packet.TCP || number < firstEphemeral || number > lastEphemeral {
 			try(number, k.Protocol)
@@ -116,8 +119,8 @@ func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 	return merge(traps)
 }
 
-// without returns ranges without the ports that are knocks, as the next line of a
-// list may have one.
+// without returns ranges without the ports that are knocks: what is written down may
+// have some that a rolling sequence, or one of a list, has for a while.
 func without(ranges []packet.PortRange, knocks []packet.Port) []packet.PortRange {
 	for _, k := range knocks {
 		var left []packet.PortRange

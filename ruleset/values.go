@@ -196,8 +196,16 @@ func (l *Loaded) missing(r *rawDoor, e hcl.Expression) bool {
 	return absent(e) && l.broken[r.Range.Filename] == nil
 }
 
+// lacks reports whether a block lacks what it needs, and says so.
+func (l *Loaded) lacks(e hcl.Expression, block hcl.Range, summary, detail string) bool {
+	if absent(e) && l.broken[block.Filename] == nil {
+		l.fail(summary, detail, &block)
+	}
+	return absent(e)
+}
+
 func (l *Loaded) ports(r *rawDoor) []packet.PortRange {
-	ports, n, ok := l.portList(r.Ports)
+	ports, n, ok := l.portList(r.Ports, nil)
 	if l.missing(r, r.Ports) && r.OnOpen == nil || ok && n == 0 {
 		l.fail("No ports", `A door needs ports to guard: ports = [22], or ["51820/udp"], or ["8000-8010/tcp"]. `+
 			"One without has an on_open, to run a command when it is knocked at.", &r.Range)
@@ -205,14 +213,17 @@ func (l *Loaded) ports(r *rawDoor) []packet.PortRange {
 	return ports
 }
 
-// portList reads ports and ranges of them. It reports how many there are, and false
-// if there is no list.
-func (l *Loaded) portList(e hcl.Expression) (ports []packet.PortRange, n int, ok bool) {
+// portList reads ports and ranges of them, and hands each to check, if that is not
+// nil. It reports how many there are, and false if there is no list.
+func (l *Loaded) portList(e hcl.Expression, check func(hcl.Expression, packet.PortRange)) (ports []packet.PortRange, n int, ok bool) {
 	n, ok = l.list(e, func(e hcl.Expression, s string) {
 		r, err := packet.ParsePortRange(s)
 		if err != nil {
 			l.failAt(e, "Not a port", sentence(err))
 			return
+		}
+		if check != nil {
+			check(e, r)
 		}
 		ports = append(ports, r)
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -105,8 +104,7 @@ func find(name string) (string, error) {
 		return "", fmt.Errorf("%q is neither an absolute path nor the name of a program", name)
 	}
 	for _, folder := range filepath.SplitList(Path) {
-		path := filepath.Join(folder, name)
-		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+		if path := filepath.Join(folder, name); canRun(path) {
 			return path, nil
 		}
 	}

@@ -71,7 +71,7 @@ func (l List) Next() (next Line, left int, err error) {
 	for raw := range bytes.Lines(text) {
 		number++
 		line := strings.TrimRight(string(raw), "\r\n")
-		if strings.TrimSpace(line) != "" && line[0] != '#' {
+		if text := strings.TrimSpace(line); text != "" && text[0] != '#' {
 			steps, err := parse(line)
 			if err != nil {
 				return Line{}, 0, &LineError{l.Path, number, err}
@@ -85,11 +85,16 @@ func (l List) Next() (next Line, left int, err error) {
 	return next, left, nil
 }
 
-// parse reads knocks as knockd writes them, 7000,8000:udp, and as rule files do.
+// parse reads knocks as knockd takes them, 7000, 8000 : udp, and as rule files do.
 func parse(line string) ([]packet.Port, error) {
 	var steps []packet.Port
 	for s := range strings.SplitSeq(line, ",") {
-		p, err := packet.ParsePort(strings.TrimSpace(s))
+		number, protocol, hasProtocol := strings.Cut(s, ":")
+		s = strings.TrimSpace(number)
+		if hasProtocol {
+			s += ":" + strings.TrimSpace(protocol)
+		}
+		p, err := packet.ParsePort(s)
 		if err != nil {
 			return nil, err
 		}
@@ -113,22 +118,33 @@ func (l List) Use(line Line) error {
 		return err
 	}
 	defer f.Close()
-	now := make([]byte, len(line.text)+1) // and what ends it
-	n, err := f.ReadAt(now, line.offset)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	text, _, _ := strings.Cut(strings.ReplaceAll(string(now[:n]), "\r", "\n"), "\n")
-	switch {
-	case text == "#"+line.text[1:]:
-		return &LineError{l.Path, line.number, ErrUsed}
-	case text != line.text:
-		return &LineError{l.Path, line.number, errors.New("it was changed meanwhile: knockwall reload reads the list again")}
+	if err := line.isIn(f); err != nil {
+		return &LineError{l.Path, line.number, err}
 	}
 	if _, err := f.WriteAt([]byte{'#'}, line.offset); err != nil {
 		return err
 	}
 	return unix.Fdatasync(int(f.Fd()))
+}
+
+// isIn returns an error if the file does not have the line where it was, with no more
+// in it.
+func (l Line) isIn(f io.ReaderAt) error {
+	at, before := l.offset, ""
+	if at > 0 {
+		at, before = at-1, "\n"
+	}
+	now := make([]byte, len(before)+len(l.text)+1)
+	n, err := f.ReadAt(now, at)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	for text, err := range map[string]error{l.text: nil, "#" + l.text[1:]: ErrUsed} {
+		if after, same := strings.CutPrefix(string(now[:n]), before+text); same && strings.Trim(after, "\r\n") == "" {
+			return err
+		}
+	}
+	return errors.New("it was changed meanwhile: knockwall reload reads the list again")
 }
 
 // Writable returns an error if lines cannot be crossed out.

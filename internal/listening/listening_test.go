@@ -1,0 +1,134 @@
+package listening_test
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/listening"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// listens reports whether something is said to listen on a port.
+func listens(t *testing.T, p packet.Port) bool {
+	t.Helper()
+	ports, err := listening.Ports()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ports[p]
+}
+
+func portOf(t *testing.T, a net.Addr, protocol packet.Protocol) packet.Port {
+	t.Helper()
+	at, err := netip.ParseAddrPort(a.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return packet.Port{Number: at.Port(), Protocol: protocol}
+}
+
+// free waits until a port that was listened on is not any more: the kernel's lists
+// may have it for a moment.
+func free(t *testing.T, p packet.Port) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); listens(t, p); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%s is still listened on", p)
+		}
+	}
+}
+
+func TestWhoListensIsFound(t *testing.T) {
+	for _, test := range []struct{ network, address string }{
+		{"tcp4", "127.0.0.1:0"}, {"tcp4", "0.0.0.0:0"}, {"tcp6", "[::1]:0"}, {"tcp6", "[::]:0"}, {"tcp", ":0"},
+		{"udp4", "127.0.0.1:0"}, {"udp4", "0.0.0.0:0"}, {"udp6", "[::1]:0"}, {"udp6", "[::]:0"}, {"udp", ":0"},
+	} {
+		t.Run(test.network+" "+test.address, func(t *testing.T) {
+			var socket interface{ Close() error }
+			var p packet.Port
+			if test.network[0] == 't' {
+				l, err := net.Listen(test.network, test.address)
+				if err != nil {
+					t.Skipf("needs %s on %s: %v", test.network, test.address, err)
+				}
+				socket, p = l, portOf(t, l.Addr(), packet.TCP)
+			} else {
+				l, err := net.ListenPacket(test.network, test.address)
+				if err != nil {
+					t.Skipf("needs %s on %s: %v", test.network, test.address, err)
+				}
+				socket, p = l, portOf(t, l.LocalAddr(), packet.UDP)
+			}
+			if !listens(t, p) {
+				t.Errorf("nobody is said to listen on %s", p)
+			}
+			if err := socket.Close(); err != nil {
+				t.Fatal(err)
+			}
+			free(t, p)
+		})
+	}
+}
+
+// A port of one protocol is none of the other. The other may be in use by somebody
+// else's program, so that one of several must do.
+func TestProtocolsAreToldApart(t *testing.T) {
+	const tries = 10
+	for range tries {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		p := portOf(t, l.Addr(), packet.UDP)
+		if !listens(t, p) {
+			return
+		}
+	}
+	t.Errorf("%d TCP ports are all said to be listened on for UDP", tries)
+}
+
+// What is connected takes nothing from strangers: it counts neither at the one end
+// nor at the other.
+func TestConnectionsDoNotListen(t *testing.T) {
+	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	client, err := net.Dial("udp4", server.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if p := portOf(t, client.LocalAddr(), packet.UDP); listens(t, p) {
+		t.Errorf("the connected %s is said to listen", p)
+	}
+	if p := portOf(t, server.LocalAddr(), packet.UDP); !listens(t, p) {
+		t.Errorf("nobody is said to listen on %s", p)
+	}
+
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dialled, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dialled.Close()
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	if p := portOf(t, dialled.LocalAddr(), packet.TCP); listens(t, p) {
+		t.Errorf("the connected %s is said to listen", p)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	free(t, portOf(t, accepted.LocalAddr(), packet.TCP))
+}

@@ -1,0 +1,350 @@
+package ruleset
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/knockwall/knockwall/internal/onetime"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/secret"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// compareMoments compares configurations with secrets and lists in them.
+var compareMoments = cmp.Options{
+	equalConfigs,
+	cmp.Comparer(func(a, b secret.Secret) bool { return a.Equal(b) }),
+	cmp.Comparer(onetime.Line.Equal),
+	cmpopts.IgnoreUnexported(onetime.Line{}),
+}
+
+// nothingListens is a host of no programs.
+func nothingListens(packet.Port) bool { return false }
+
+// at returns what a configuration comes to at a time.
+func at(t *testing.T, c *Config, now time.Time) *Config {
+	t.Helper()
+	c, err := c.At(now, nothingListens)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// doorWith loads a configuration of one door, in a file that others cannot read.
+func doorWith(t testing.TB, body string) *Config {
+	t.Helper()
+	l := Load(writePrivate(t, "door \"d\" {\nports = [22]\n"+body+"\n}\n"))
+	if l.Config == nil {
+		t.Fatal(l.Diagnostics)
+	}
+	return l.Config
+}
+
+// list writes a list of one-time sequences, and returns its path.
+func list(t testing.TB, lines ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "list")
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const halfMinute = `rolling { secret = "correct horse battery staple" }`
+
+// someTime is in the middle of a step of half a minute.
+var someTime = time.Unix(1_740_000_015, 0)
+
+func TestAMomentOfAMomentIsTheSame(t *testing.T) {
+	path := list(t, "1,2,3", "4,5,6")
+	file := writePrivate(t, `
+door "rolling" {
+  ports = [22]
+  `+halfMinute+`
+}
+door "list" {
+  ports              = [23]
+  one_time_sequences = "`+path+`"
+  close_sequence     = [9, 8, 7]
+}
+door "fixed" {
+  ports    = [24]
+  sequence = [4113, "27911/udp", 1840]
+}
+door "traps" {
+  ports    = [25]
+  sequence = [5113, "28911/udp", 2840]
+  traps    = ["5114-5200", "20000-30000"]
+}
+`)
+	c, was := mustLoad(t, file), mustLoad(t, file)
+	first := at(t, c, someTime)
+	if diff := cmp.Diff(was, c, compareMoments); diff != "" {
+		t.Errorf("what it was asked of has changed (-was +is):\n%s", diff)
+	}
+	if diff := cmp.Diff(first, at(t, first, someTime), compareMoments); diff != "" {
+		t.Errorf("once and twice (-once +twice):\n%s", diff)
+	}
+	// The daemon asks it of what it was before.
+	later := someTime.Add(time.Hour)
+	if diff := cmp.Diff(at(t, c, later), at(t, first, later), compareMoments); diff != "" {
+		t.Errorf("later (-at once +by way of another time):\n%s", diff)
+	}
+	if cmp.Equal(first, at(t, c, later), compareMoments) {
+		t.Error("an hour later it is the same")
+	}
+	for i, steps := range []int{4, 3, 3, 3} {
+		if got := first.Doors[i].Steps(); got != steps {
+			t.Errorf("the door %s has %d steps, want %d", first.Doors[i].Name, got, steps)
+		}
+	}
+}
+
+// The table of a moment must not depend on those before, even where traps are
+// written down and a rolling sequence has its knocks among them.
+func TestTablesOfAMomentAreTheSame(t *testing.T) {
+	c := doorWith(t, halfMinute+"\ntraps = [\"20000-29999\"]")
+	later := someTime.Add(time.Hour)
+	once, twice := at(t, c, later), at(t, at(t, c, someTime), later)
+	numbers := c.Wall.Numbers(0)
+	if diff := cmp.Diff(NewTable(once, numbers).String(), NewTable(twice, numbers).String()); diff != "" {
+		t.Errorf("(-at once +by way of another time):\n%s", diff)
+	}
+	trapped := without(once.Doors[0].Traps, once.Doors[0].allKnocks())
+	if rule := toPorts(packet.TCP, trapped).text + " goto d_trap\n"; !strings.Contains(NewTable(once, numbers).String(), rule) {
+		t.Errorf("the rule for traps is not %s:\n%s", rule, NewTable(once, numbers))
+	}
+	for n := 20000; n <= 29999; n++ {
+		isTrap := slices.ContainsFunc(trapped, func(r packet.PortRange) bool { return r.Contains(tcp(uint16(n))) })
+		if isKnock := once.Doors[0].Knocks(tcp(uint16(n))); isTrap == isKnock {
+			t.Errorf("%d is a trap: %t, and a knock: %t", n, isTrap, isKnock)
+		}
+	}
+}
+
+func TestTrapsLoseWhatIsAKnock(t *testing.T) {
+	for _, test := range []struct {
+		name        string
+		traps, want []packet.PortRange
+		knocks      []packet.Port
+	}{
+		{"in the middle", []packet.PortRange{ports(1, 9, packet.TCP)},
+			[]packet.PortRange{ports(1, 4, packet.TCP), ports(6, 9, packet.TCP)}, []packet.Port{tcp(5)}},
+		{"at the ends", []packet.PortRange{ports(1, 65535, packet.UDP)},
+			[]packet.PortRange{ports(2, 65534, packet.UDP)}, []packet.Port{udp(65535), udp(1)}},
+		{"all of it", []packet.PortRange{ports(7, 7, packet.TCP), ports(8, 8, packet.UDP)},
+			[]packet.PortRange{ports(8, 8, packet.UDP)}, []packet.Port{tcp(7)}},
+		{"of another protocol", []packet.PortRange{ports(1, 9, packet.TCP)},
+			[]packet.PortRange{ports(1, 9, packet.TCP)}, []packet.Port{udp(5)}},
+		{"twice", []packet.PortRange{ports(1, 3, packet.TCP)},
+			[]packet.PortRange{ports(1, 1, packet.TCP), ports(3, 3, packet.TCP)}, []packet.Port{tcp(2), tcp(2)}},
+	} {
+		was := slices.Clone(test.traps)
+		if diff := cmp.Diff(test.want, without(test.traps, test.knocks)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
+		if !slices.Equal(was, test.traps) {
+			t.Errorf("%s: what was handed over is %v", test.name, test.traps)
+		}
+	}
+}
+
+// Three steps are good at a time, and each keeps its place while it is good, before
+// 1970 too.
+func TestRollingStepsKeepTheirPlaces(t *testing.T) {
+	c := doorWith(t, halfMinute)
+	s := sequence.Rolling{Key: []byte("correct horse battery staple"), Length: 4, Ports: ports(20000, 29999, packet.TCP), Step: 30 * time.Second}
+	for _, begin := range []int64{1_740_000_000, 0, -90, -1_740_000_000} {
+		var before [][]packet.Port
+		for second := begin; second < begin+120; second++ {
+			now := time.Unix(second, 999_999_999)
+			step := second / 30
+			if second < 0 {
+				step = (second - 29) / 30 // rounded down
+			}
+			door := &at(t, c, now).Doors[0]
+			got := door.Sequences
+			if len(got) != 3 {
+				t.Fatalf("at %d there are %d sequences", second, len(got))
+			}
+			places := map[int64]int{}
+			for i, knocks := range got {
+				begins, present := door.StepOf(i)
+				n := begins.Unix() / 30
+				places[n] = i
+				if present != (n == step) {
+					t.Errorf("at %d the step %d is present: %t", second, n, present)
+				}
+				if diff := cmp.Diff(s.Knocks(n), knocks); diff != "" {
+					t.Errorf("at %d at place %d (-knocks of step %d +got):\n%s", second, i, n, diff)
+				}
+			}
+			for n := step - 1; n <= step+1; n++ {
+				if _, ok := places[n]; !ok {
+					t.Errorf("at %d the steps are %v, without %d", second, places, n)
+				}
+			}
+			changed := 0
+			for i := range before {
+				if !slices.Equal(before[i], got[i]) {
+					changed++
+				}
+			}
+			if want := map[bool]int{true: 1, false: 0}[second%30 == 0 && second > begin]; changed != want {
+				t.Errorf("at %d %d places have changed, want %d", second, changed, want)
+			}
+			before = got
+			if knocks, err := c.Doors[0].Present(now); err != nil || !slices.Equal(knocks, s.Knocks(step)) {
+				t.Errorf("at %d the present knocks are %v, %v; want %v", second, knocks, err, s.Knocks(step))
+			}
+		}
+	}
+}
+
+func TestTurnsAreWhenAStepOfAnyDoorBegins(t *testing.T) {
+	rolling := func(name, step string) string {
+		return fmt.Sprintf("door %q {\nports = [22]\nrolling {\nsecret = \"correct horse battery staple\"\nstep = %q\n}\n}\n", name, step)
+	}
+	const fixed = "door \"c\" {\nports = [22]\nsequence = [4113, \"27911/udp\", 1840]\n}\n"
+	load := func(text string) *Config { return mustLoad(t, writePrivate(t, text)) }
+
+	c := load(fixed)
+	if next, ok := c.Turns(someTime); ok || !c.IsOf(someTime) {
+		t.Errorf("a fixed sequence turns at %v", next)
+	}
+	c = load(rolling("a", "40s") + fixed + rolling("b", "30s"))
+	for _, test := range []struct {
+		now, next int64
+		steps     []int64
+	}{
+		{0, 30, []int64{0, 0}},
+		{29, 30, []int64{0, 0}},
+		{30, 40, []int64{0, 1}},
+		{40, 60, []int64{1, 1}},
+		{119, 120, []int64{2, 3}},
+		{120, 150, []int64{3, 4}},
+		{-1, 0, []int64{-1, -1}},
+		{-30, 0, []int64{-1, -1}},
+		{-31, -30, []int64{-1, -2}},
+		{-40, -30, []int64{-1, -2}},
+		{-41, -40, []int64{-2, -2}},
+	} {
+		for _, ns := range []int64{0, 1, 999_999_999} {
+			now := time.Unix(test.now, ns)
+			next, ok := c.Turns(now)
+			if !ok || !next.Equal(time.Unix(test.next, 0)) {
+				t.Errorf("at %d.%09d it turns at %d, %t, want %d", test.now, ns, next.Unix(), ok, test.next)
+			}
+			present := at(t, c, now)
+			if steps := []int64{present.Doors[0].Step, present.Doors[2].Step}; !slices.Equal(steps, test.steps) {
+				t.Errorf("at %d.%09d it is in steps %v, want %v", test.now, ns, steps, test.steps)
+			}
+			if present.IsOf(next) || !present.IsOf(next.Add(-1)) || !present.IsOf(now) {
+				t.Errorf("at %d.%09d it turns at %d, when the steps are not the next", test.now, ns, next.Unix())
+			}
+		}
+	}
+}
+
+// A list is followed line by line, and nobody can open the door when all are used,
+// or when it cannot be read.
+func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
+	path := list(t, "# two", "1,2,3", "4,5:udp,6")
+	c := doorWith(t, `one_time_sequences = "`+path+`"`)
+	for i, want := range [][]packet.Port{{tcp(1), tcp(2), tcp(3)}, {tcp(4), udp(5), tcp(6)}} {
+		d := at(t, c, someTime).Doors[0]
+		if len(d.Sequences) != 1 || !slices.Equal(d.Sequences[0], want) || d.LinesLeft != 2-i || d.Line.IsZero() {
+			t.Errorf("round %d: %v, %d lines left", i, d.Sequences, d.LinesLeft)
+		}
+		if knocks, err := d.Present(someTime); err != nil || !slices.Equal(knocks, want) {
+			t.Errorf("round %d: %v, %v", i, knocks, err)
+		}
+		if len(d.Traps) == 0 {
+			t.Errorf("round %d: no traps", i)
+		}
+		if err := d.OneTime.Use(d.Line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := at(t, c, someTime).Doors[0]
+	if d.Steps() != 0 || d.LinesLeft != 0 || !d.Line.IsZero() || len(d.Traps) != 0 {
+		t.Errorf("all are used: %v, %d left, traps %v", d.Sequences, d.LinesLeft, d.Traps)
+	}
+	if knocks, err := d.Present(someTime); err == nil || !strings.Contains(err.Error(), "all one-time sequences of the door d are used") {
+		t.Errorf("all are used: %v, %v", knocks, err)
+	}
+
+	for name, test := range map[string]struct {
+		spoil func() error
+		wrong func(error) bool
+	}{
+		"a line is no sequence": {
+			func() error { return os.WriteFile(path, []byte("1,2\nmany\n"), 0o600) },
+			func(err error) bool { var line *onetime.LineError; return errors.As(err, &line) && line.Line == 2 },
+		},
+		"it is gone": {
+			func() error { return os.Remove(path) },
+			func(err error) bool { return errors.Is(err, fs.ErrNotExist) },
+		},
+	} {
+		if err := test.spoil(); err != nil {
+			t.Fatal(err)
+		}
+		now, err := c.At(someTime, nothingListens)
+		if err == nil || !test.wrong(err) || !strings.Contains(err.Error(), "the door d") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d := now.Doors[0]; d.Steps() != 0 || len(d.Sequences) != 1 || d.LinesLeft != 0 {
+			t.Errorf("%s: %v, %d left", name, d.Sequences, d.LinesLeft)
+		}
+		if _, err := c.Doors[0].Present(someTime); err == nil || !test.wrong(err) {
+			t.Errorf("%s: present knocks: %v", name, err)
+		}
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestPresentKnocksAreThoseThatOpen(t *testing.T) {
+	c := doorWith(t, `sequence = [4113, "27911/udp", 1840]`)
+	if knocks, err := c.Doors[0].Present(someTime); err != nil || !slices.Equal(knocks, []packet.Port{tcp(4113), udp(27911), tcp(1840)}) {
+		t.Errorf("%v, %v", knocks, err)
+	}
+	c = doorWith(t, `otp {
+  port        = "2000/udp"
+  open_secret = "hipjazz"
+}
+close_sequence = [3, 2, 1]`)
+	if knocks, err := c.Doors[0].Present(someTime); err == nil || !strings.Contains(err.Error(), "one-time passwords") {
+		t.Errorf("%v, %v", knocks, err)
+	}
+}
+
+// Who has reviewed a file and cannot read its secret must not be told the knocks
+// that no secret at all would give.
+func TestNoSecretMakesNoKnocks(t *testing.T) {
+	t.Setenv("CREDENTIALS_DIRECTORY", "")
+	l := Review(write(t, "door \"d\" {\nports = [22]\nrolling { secret = credential(\"d\") }\n}\n"))
+	if l.Config == nil {
+		t.Fatal(l.Diagnostics)
+	}
+	now, err := l.Config.At(someTime, nothingListens)
+	if err == nil || !strings.Contains(err.Error(), "the door d") || len(now.Doors[0].Sequences) != 0 {
+		t.Errorf("%v: %v", err, now.Doors[0].Sequences)
+	}
+	if knocks, err := l.Config.Doors[0].Present(someTime); err == nil {
+		t.Errorf("present: %v", knocks)
+	}
+}

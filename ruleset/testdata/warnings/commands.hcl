@@ -1,0 +1,19 @@
+door "ssh" {
+  sequence = [4113, "27911/udp", 1840]
+  on_open {
+    command = ["/nonexistent/notify", "${source}"]
+  }
+  on_close {
+    command = ["knockwall-no-such-program"]
+  }
+}
+
+door "web" {
+  sequence = [5113, "28911/udp", 2840]
+  on_open {
+    command = ["sh", "-c", "true"]
+  }
+  on_close {
+    command = ["/etc/passwd"]
+  }
+}

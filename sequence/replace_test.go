@@ -1,0 +1,224 @@
+package sequence_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// check makes sure that a tracker is whole.
+func check(t *testing.T, tracker *sequence.Tracker) {
+	t.Helper()
+	if err := tracker.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAReplacedLockBeginsAnewAndTheOthersGoOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		locks := []sequence.Lock{door(7000, 8000, 9000), door(7000, 8001, 9001)}
+		tracker := newTracker(locks...)
+		a, b := &client{Tracker: tracker, addr: alice}, &client{Tracker: tracker, addr: bob}
+		at := func(lock int, c *client, n uint16) sequence.Outcome {
+			return tracker.Knock(lock, c.dial(tcp(n)), time.Now())
+		}
+		for _, c := range []*client{a, b} {
+			for lock := range locks {
+				expect(t, "first", at(lock, c, 7000), advanced(1))
+			}
+		}
+		expect(t, "bob's second", at(0, b, 8000), advanced(2))
+
+		tracker.Replace(0, []packet.Port{tcp(7000), tcp(8002)})
+		check(t, tracker)
+		if tracker.Len() != 2 || tracker.Evicted() != 0 {
+			t.Errorf("%d attempts, %d gave way", tracker.Len(), tracker.Evicted())
+		}
+		if !slices.Equal(locks[0].Steps, door(7000, 8000, 9000).Steps) {
+			t.Errorf("the locks that it was made of are %v", locks[0].Steps)
+		}
+		expect(t, "what was due", at(0, b, 9000), nothing(0))
+		expect(t, "the new last, without a first", at(0, a, 8002), early(0))
+		expect(t, "the new first", at(0, a, 7000), completed(2))
+		expect(t, "at the other lock", at(1, a, 8001), advanced(2))
+		expect(t, "at the other lock", at(1, a, 9001), completed(3))
+
+		// What is forgotten does not end, too late or otherwise.
+		tracker.Replace(0, []packet.Port{tcp(1)})
+		tracker.Replace(1, []packet.Port{tcp(2)})
+		time.Sleep(2 * timeout)
+		tracker.Expire(time.Now(), func(a sequence.Attempt) { t.Errorf("ended: %+v", a) })
+		if tracker.Len() != 0 {
+			t.Errorf("%d attempts are left", tracker.Len())
+		}
+		check(t, tracker)
+	})
+}
+
+// A list of one-time sequences may go on with one of the most knocks, and end.
+func TestALockHasRoomForLongerSequences(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		lock := door(7000, 8000)
+		lock.Room = sequence.MaxSteps
+		tracker := newTracker(lock)
+		a, b := &client{Tracker: tracker, addr: alice}, &client{Tracker: tracker, addr: bob}
+		expect(t, "first", a.knock(7000), advanced(1))
+
+		var longest []packet.Port
+		for i := range sequence.MaxSteps {
+			longest = append(longest, tcp(uint16(10000-i)))
+		}
+		tracker.Replace(0, longest)
+		// Each remembers what it has heard, and nothing of the other's.
+		sent := map[*client][]packet.Packet{}
+		for i, step := range longest {
+			for _, c := range []*client{a, b} {
+				p := c.dial(step)
+				want := advanced(i + 1)
+				if i+1 == len(longest) {
+					want = completed(i + 1)
+				}
+				expect(t, step.String(), c.send(p), want)
+				sent[c] = append(sent[c], p)
+			}
+			for c, packets := range sent {
+				for _, p := range packets {
+					expect(t, fmt.Sprint(p.Port, " again, of ", c.addr), c.send(p), nothing(i+1))
+				}
+			}
+		}
+		check(t, tracker)
+
+		tracker.Replace(0, nil)
+		expect(t, "a knock where there is none", a.knock(10000), nothing(0))
+		if tracker.Len() != 0 {
+			t.Errorf("%d attempts", tracker.Len())
+		}
+		tracker.Replace(0, lock.Steps)
+		expect(t, "as before", a.knock(7000, 8000), completed(2))
+		check(t, tracker)
+	})
+}
+
+func TestReplacedStepsAreInherited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		former := newTracker(door(7000, 8000, 9000))
+		former.Replace(0, []packet.Port{tcp(1), tcp(2), tcp(3)})
+		c := &client{Tracker: former, addr: alice}
+		expect(t, "of the new steps", c.knock(1, 2), advanced(2))
+		tracker := newTracker(door(1, 2, 3))
+		tracker.Inherit(former, func(lock int) int { return lock })
+		c.Tracker = tracker
+		expect(t, "the last", c.knock(3), completed(3))
+	})
+}
+
+func TestAForgottenAttemptIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tracker := newTracker(door(7000, 8000, 9000), door(7000, 8000, 9000))
+		a, b := &client{Tracker: tracker, addr: alice}, &client{Tracker: tracker, addr: bob}
+		if got, ok := tracker.Forget(0, single(alice)); ok {
+			t.Errorf("before any knock: %+v", got)
+		}
+		begun := time.Now()
+		first := a.dial(tcp(7000))
+		a.send(first)
+		tracker.Knock(1, first, begun)
+		b.knock(7000)
+		a.knock(8000)
+		want := sequence.Attempt{Source: single(alice), Step: 2, Started: begun}
+		got, ok := tracker.Forget(0, single(alice))
+		if diff := cmp.Diff(want, got, compareSources); !ok || diff != "" {
+			t.Errorf("forgotten: %t (-want +got):\n%s", ok, diff)
+		}
+		if _, again := tracker.Forget(0, single(alice)); again || tracker.Len() != 2 {
+			t.Errorf("forgotten twice: %t; %d attempts", again, tracker.Len())
+		}
+		check(t, tracker)
+		expect(t, "the last", a.knock(9000), early(0))
+		tracker.Forget(0, single(alice))
+		expect(t, "the first, sent again", a.send(first), advanced(1))
+		expect(t, "bob's second", b.knock(8000), advanced(2))
+		if a, ok := tracker.Of(1, single(alice)); !ok || a.Step != 1 {
+			t.Errorf("at another lock: %+v, %t", a, ok)
+		}
+
+		// Those that are complete, and those that are too late, are returned, too.
+		b.knock(9000)
+		if a, ok := tracker.Forget(0, single(bob)); !ok || a.Step != 3 {
+			t.Errorf("complete: %+v, %t", a, ok)
+		}
+		time.Sleep(timeout + 1)
+		if a, ok := tracker.Forget(0, single(alice)); !ok || a.Step != 1 {
+			t.Errorf("too late: %+v, %t", a, ok)
+		}
+		check(t, tracker)
+	})
+}
+
+func TestSwappedCountsThePairsThatOvertook(t *testing.T) {
+	d := door(7000, 8000, 9000, 10000)
+	permutations(len(d.Steps), func(order []int) {
+		want := 0
+		for i, first := range order {
+			for _, second := range order[i+1:] {
+				if second < first {
+					want++
+				}
+			}
+		}
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tracker := newTracker(d)
+				c := &client{Tracker: tracker, addr: alice}
+				var out sequence.Outcome
+				for _, which := range order {
+					p := c.dial(d.Steps[which])
+					out = c.send(p)
+					c.send(p) // sent again, which is no other knock
+				}
+				if out.Progress != sequence.Completed {
+					t.Fatalf("%+v", out)
+				}
+				if got := tracker.Swapped(0, single(alice)); got != want {
+					t.Errorf("%d pairs are swapped, want %d", got, want)
+				}
+				if got := tracker.Swapped(0, single(bob)); got != 0 {
+					t.Errorf("of who has not knocked, %d", got)
+				}
+				heir := newTracker(door(1), d)
+				heir.Inherit(tracker, func(int) int { return 1 })
+				if got := heir.Swapped(1, single(alice)); got != want {
+					t.Errorf("inherited: %d pairs are swapped, want %d", got, want)
+				}
+			})
+		})
+	})
+}
+
+// The order is counted in 16 bits, which somebody who sends his last knock again and
+// again makes begin anew; what comes then is in order all the same.
+func TestSwappedWhereTheCounterBeginsAnew(t *testing.T) {
+	for redials := 1<<16 - 8; redials <= 1<<16+2; redials++ {
+		synctest.Test(t, func(t *testing.T) {
+			tracker := newTracker(door(7000, 8000, 9000))
+			c := &client{Tracker: tracker, addr: alice}
+			expect(t, "complete", c.knock(7000, 8000, 9000), completed(3))
+			for range redials {
+				c.knock(9000)
+			}
+			// The last of them is that of a new attempt, and has overtaken its first two.
+			expect(t, "complete again", c.knock(7000, 8000), completed(3))
+			if got := tracker.Swapped(0, single(alice)); got != 2 {
+				t.Errorf("after %d knocks %d pairs are swapped, want 2", redials, got)
+			}
+		})
+	}
+}

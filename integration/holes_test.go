@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -301,4 +303,97 @@ func TestTheTerminalGoes(t *testing.T) {
 		l.knock(nth(n+1, server4), server4, survivalKnocks...)
 		eventually(t, "with nobody to read its messages, the daemon opens", func() bool { return l.admits(nth(n+1, server4), server4, 22) })
 	}
+}
+
+// What goes past a trap in pieces, behind extension headers, twice, or from
+// neighbours that are one source to the door, has tried it all the same; and a
+// daemon that starts again, or reads its rules again, lets nobody go.
+func TestWaysAroundTraps(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	const rules = `door "ssh" {
+  ports    = [22]
+  sequence = [7000, 8000, 9000]
+  traps    = [7001]
+  source_prefix = { ipv4 = 24, ipv6 = 128 }
+}`
+	d := l.run(rules)
+	knocks := []packet.Port{tcp(7000), tcp(8000), tcp(9000)}
+	syn := func(from, to netip.Addr) segment {
+		return segment{from: from, to: to, sourcePort: 40000, port: tcp(7001), flags: packet.SYN}
+	}
+	fragmented, twice, neighbour := nth(1<<8, server4), nth(2<<8, server4), nth(3<<8, server4)
+	send := func(packets ...[]byte) {
+		t.Helper()
+		for _, b := range packets {
+			to := server4
+			if b[0]>>4 == 6 {
+				to = server6
+			}
+			socket := l.rawSocket(to)
+			must(t, unix.Sendto(socket, b, 0, sockaddr(to, 0)))
+			must(t, unix.Close(socket))
+		}
+	}
+	send(fragments(syn(fragmented, server4).bytes())...)
+	l.send(syn(twice, server4), syn(twice, server4))
+	l.knock(neighbour.Next(), server4, tcp(7001))
+	tried := []netip.Addr{fragmented, twice, neighbour}
+	for _, header := range [][]byte{
+		{unix.IPPROTO_HOPOPTS, unix.IPPROTO_TCP, 0, 1, 4, 0, 0, 0, 0}, // PadN
+		{unix.IPPROTO_DSTOPTS, unix.IPPROTO_TCP, 0, 1, 4, 0, 0, 0, 0},
+		{unix.IPPROTO_ROUTING, unix.IPPROTO_TCP, 0, 4, 0, 0, 0, 0, 0}, // no segments left
+		{unix.IPPROTO_FRAGMENT, unix.IPPROTO_TCP, 0, 0, 0, 0, 0, 0, 9},
+	} {
+		from := nth(1+len(tried), server6)
+		b := syn(from, server6).bytes()
+		b[6], b[5] = header[0], b[5]+8 // next header, payload length
+		send(slices.Insert(b, 40, header[1:]...))
+		tried = append(tried, from)
+	}
+	honest := 9 << 8 // each in a prefix of its own
+	knockAll := func(when string) {
+		t.Helper()
+		for _, source := range tried {
+			to := server4
+			if source.Is6() {
+				to = server6
+			}
+			l.knock(source, to, knocks...)
+		}
+		honest += 1 << 8
+		must(t, l.onFirstSYN(nth(honest, server4), server4, knocks...)) // whose knocks are handled after theirs
+		for _, w := range l.kernelWindows() {
+			if slices.Contains(tried, w.Source.Addr()) {
+				t.Errorf("%s: %s has tried the trap, and opens the door", when, w.Source)
+			}
+		}
+	}
+	knockAll("at first")
+	l.onServer("reload", "--control", d.control)
+	knockAll("after a reload")
+	d.end(syscall.SIGKILL)
+	l.run(rules)
+	knockAll("after a restart")
+}
+
+// fragments cuts an IPv4 packet into the smallest pieces that there are.
+func fragments(b []byte) (pieces [][]byte) {
+	const header, size = 20, 8
+	for at := header; at < len(b); at += size {
+		end := min(at+size, len(b))
+		piece := append(slices.Clone(b[:header]), b[at:end]...)
+		place := uint16(at-header) / size
+		if end < len(b) {
+			place |= 0x2000 // more fragments
+		}
+		binary.BigEndian.PutUint16(piece[2:], uint16(len(piece)))
+		binary.BigEndian.PutUint16(piece[4:], 1)
+		binary.BigEndian.PutUint16(piece[6:], place)
+		binary.BigEndian.PutUint16(piece[10:], 0)
+		binary.BigEndian.PutUint16(piece[10:], checksum(piece[:header]))
+		pieces = append(pieces, piece)
+	}
+	return pieces
 }

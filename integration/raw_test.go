@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,31 @@ func (s segment) send() error {
 	}
 	defer unix.Close(fd)
 	return unix.Sendto(fd, s.bytes(), 0, sockaddr(s.to, 0))
+}
+
+// rawSocket opens a socket for packets that bring their IP header.
+func (l *lab) rawSocket(to netip.Addr) (fd int) {
+	l.t.Helper()
+	family := unix.AF_INET
+	if to.Is6() {
+		family = unix.AF_INET6
+	}
+	must(l.t, l.client.Do(func() (err error) {
+		fd, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+		return err
+	}))
+	return fd
+}
+
+// sendBy sends by such a socket. On a cable, what there is no room for would be
+// lost; here it is sent once there is.
+func (s segment) sendBy(socket int) error {
+	for {
+		err := unix.Sendto(socket, s.bytes(), 0, sockaddr(s.to, 0))
+		if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
 }
 
 // bytes builds the packet from its IP header on.

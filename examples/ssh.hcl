@@ -12,6 +12,13 @@
 #
 #   Host server.example.org
 #       ProxyCommand knockwall connect %h %p 4113 27911/udp 1840
+#
+# Ports beside the knocks, and some elsewhere, are traps: who tries one cannot knock
+# at this door for half a minute. So a port scan does not open it by chance, and a
+# slip of your own costs you that half a minute. (traps, penalty)
+#
+# What it costs: who can watch your packets sees the knocks, and can repeat them. If
+# that matters, see otp.hcl.
 
 wall {
   # Where you can always get in from, whatever you forget or break: your home,

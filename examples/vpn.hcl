@@ -6,6 +6,9 @@
 # PersistentKeepalive of 25 s keeps that from happening.
 #
 #   knockwall knock vpn.example.org 30117 2204/udp 15890 && wg-quick up wg0
+#
+# Choose your own sequence. A tunnel that goes up by itself, such as on a phone, can
+# come from another address a moment later: see phone.hcl.
 
 door "vpn" {
   ports    = ["51820/udp"]

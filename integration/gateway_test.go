@@ -1,8 +1,8 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"testing"
 
@@ -11,8 +11,11 @@ import (
 	"github.com/knockwall/knockwall/internal/netlab"
 )
 
-// inside is a host behind the server, which forwards to it.
-var inside = netip.MustParseAddr("198.51.100.2")
+// inside and inside6 are a host behind the server, which forwards to it.
+var (
+	inside  = netip.MustParseAddr("198.51.100.2")
+	inside6 = netip.MustParseAddr("2001:db8:2::2")
+)
 
 // addInside puts the host there, with a service that answers on a port.
 func (l *lab) addInside(port int) {
@@ -20,20 +23,30 @@ func (l *lab) addInside(port int) {
 	host, err := netlab.NewHost()
 	must(l.t, err)
 	l.t.Cleanup(func() { host.Close() })
-	gateway := netip.MustParseAddr("198.51.100.1")
-	_, _, err = netlab.Link(l.server, host,
-		[]netip.Prefix{netip.PrefixFrom(gateway, 24)}, []netip.Prefix{netip.PrefixFrom(inside, 24)})
-	must(l.t, err)
-	everywhere := func(via netip.Addr) *netlink.Route {
-		return &netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Gw: via.AsSlice()}
+	gateway, gateway6 := inside.Prev(), inside6.Prev()
+	on := func(v4, v6 netip.Addr) []netip.Prefix {
+		return []netip.Prefix{netip.PrefixFrom(v4, 24), netip.PrefixFrom(v6, 64)}
 	}
-	must(l.t, host.Do(func() error { return netlink.RouteAdd(everywhere(gateway)) }))
-	must(l.t, l.client.Do(func() error { return netlink.RouteAdd(everywhere(server4)) }))
-	must(l.t, l.server.Do(func() error { return writeSysctl("ipv4/ip_forward", "1") }))
+	_, _, err = netlab.Link(l.server, host, on(gateway, gateway6), on(inside, inside6))
+	must(l.t, err)
+	must(l.t, host.Do(func() error { return errors.Join(everything(gateway), everything(gateway6)) }))
+	must(l.t, l.client.Do(func() error { return errors.Join(everything(server4), everything(server6)) }))
+	must(l.t, l.server.Do(func() error {
+		return errors.Join(writeSysctl("ipv4/ip_forward", "1"), writeSysctl("ipv6/conf/all/forwarding", "1"))
+	}))
 	outer := l.server
 	l.server = host
 	l.serve(port)
 	l.server = outer
+}
+
+// everything routes the addresses of a family that have no other route.
+func everything(via netip.Addr) error {
+	all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	if via.Is6() {
+		all = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	return netlink.RouteAdd(&netlink.Route{Dst: ipNet(all), Gw: via.AsSlice()})
 }
 
 // A gateway guards a host behind it, by the address that `to` names, and the

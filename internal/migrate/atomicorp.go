@@ -44,6 +44,10 @@ func (im *importer) atomicorp(lines []line) *ruleFile {
 			f.doors = append(f.doors, im.otpDoor(l))
 		}
 	}
+	if f.hasSecrets() {
+		f.notes = append(f.notes, "A one-time password is good once, and within its minute, as before. "+
+			"Where the clocks are not right to the second, write into each otp: skew = \"1m\"")
+	}
 	return f
 }
 

@@ -83,6 +83,10 @@ func (im *importer) door(s *section) *door {
 	return d
 }
 
+// stateFolder is the one folder that lasts and that the daemon's sandbox lets it
+// write to.
+const stateFolder = "/var/lib/knockwall"
+
 // knocks turns what opens the door.
 func (im *importer) knocks(s *section, d *door) {
 	steps, hasSteps := s.values["sequence"]
@@ -92,8 +96,8 @@ func (im *importer) knocks(s *section, d *door) {
 		im.fail(file.line, "%q is not an absolute path in UTF-8: write where the file with the sequences is, from / on", printable(file.text))
 	case hasFile:
 		d.oneTime = file.text
-		d.note("The daemon marks used sequences in %s, so it must be allowed to write it: by the file's group, and by ReadWritePaths= in "+
-			"`systemctl edit knockwall`.", file.text)
+		d.note("The daemon crosses out what is used in the list %s, so it has to be the daemon's own, in its folder "+stateFolder+": "+
+			"see above. Then write here where it is.", file.text)
 		if hasSteps {
 			d.note("knockd had a Sequence here, too, %s; the one-time sequences have taken its place.", steps.text)
 		}
@@ -209,7 +213,7 @@ func (d *door) run(start, stop scripts, lasts time.Duration) {
 }
 
 // sandboxed is what is different for what the daemon runs.
-const sandboxed = "The sandbox of knockwall.service applies: it is not root, and most of the system is out of its reach. Try it."
+const sandboxed = "The sandbox of knockwall.service applies: see above. Try it."
 
 // sandbox tells what is different for commands that the daemon runs.
 func (d *door) sandbox(commands ...*command) {

@@ -3,6 +3,7 @@ package migrate
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -16,8 +17,18 @@ func (f *ruleFile) header(w *writer) {
 	h.step("Read it: what is not as it was is said above each door. Then let it be read:",
 		"knockwall check --config THIS-FILE")
 	if f.hasSecrets() {
-		h.step("Secrets are in it, and nobody else may read it. (Where the daemon runs as root, with no group of its own: chmod 600.)",
+		h.step("Secrets are in it, and nobody else may read it. (Where the daemon runs as root, with no group of its own: chmod 600. "+
+			"To keep them in files of their own, see "+shipped+"otp.hcl.)",
 			"chgrp knockwall THIS-FILE && chmod 640 THIS-FILE")
+	}
+	if lists := f.lists(); len(lists) > 0 {
+		h.step("Sequences that are good once are crossed out by the daemon, which can do so in "+stateFolder+" alone. "+
+			"Bring the lists there, as its own, and write below where they are then:", lists...)
+	}
+	if f.hasCommands() {
+		h.step("knockd ran its commands as root. Here they are run in the sandbox of knockwall.service: as its user, whom no sudo makes root, " +
+			"without a network, and with no folder that lasts to write to but " + stateFolder + ". What needs more is for another unit to do: " +
+			shipped + "commands.hcl shows how.")
 	}
 	h.step("Put it in force, in a session that stays open: move it into /etc/knockwall.d, and",
 		"sudo knockwall reload")
@@ -61,6 +72,39 @@ func (f *ruleFile) firewall(h *steps, ports []packet.PortRange) {
 		"If it goes before the wall is up, everybody does. So, with the wall up, put an ACCEPT in its place, and save it. "+
 		"Other rules may stay as they are. Depending on what your firewall is made with (ip6tables for IPv6):",
 		strings.Join(all, ", "), was), examples...)
+}
+
+// shipped is the folder of the examples that come with the package.
+const shipped = "/usr/share/doc/knockwall/examples/"
+
+// lists returns what brings the lists of one-time sequences to where the daemon can
+// write, a command for each list.
+func (f *ruleFile) lists() (commands []string) {
+	for _, d := range f.doors {
+		if d.left || d.oneTime == "" {
+			continue
+		}
+		// A name that is not for a shell as it is stands in a comment only, too.
+		c := "sudo install -o knockwall -g knockwall -m 0600 " + printable(shellQuoted(d.oneTime)) + " " + stateFolder + "/"
+		if !slices.Contains(commands, c) {
+			commands = append(commands, c)
+		}
+	}
+	return commands
+}
+
+// usualPath needs no quotes in a shell.
+var usualPath = regexp.MustCompile(`^[A-Za-z0-9/_.,-]+$`)
+
+func shellQuoted(s string) string {
+	if usualPath.MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+func (f *ruleFile) hasCommands() bool {
+	return slices.ContainsFunc(f.doors, func(d *door) bool { return !d.left && (d.onOpen != nil || d.onClose != nil) })
 }
 
 func (f *ruleFile) hasSecrets() bool {

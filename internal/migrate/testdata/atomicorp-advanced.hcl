@@ -6,7 +6,8 @@
 #        knockwall check --config THIS-FILE
 #
 # 2. Secrets are in it, and nobody else may read it. (Where the daemon runs as
-#    root, with no group of its own: chmod 600.)
+#    root, with no group of its own: chmod 600. To keep them in files of their
+#    own, see /usr/share/doc/knockwall/examples/otp.hcl.)
 #        chgrp knockwall THIS-FILE && chmod 640 THIS-FILE
 #
 # 3. Put it in force, in a session that stays open: move it into
@@ -28,6 +29,9 @@
 
 # The list does not say how long a door stays open: here it is 30s each time.
 # What is connected by then stays.
+
+# A one-time password is good once, and within its minute, as before. Where
+# the clocks are not right to the second, write into each otp: skew = "1m"
 
 door "port-22" {
   ports  = [22]

@@ -4,11 +4,17 @@
 #    read:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
+# 2. knockd ran its commands as root. Here they are run in the sandbox of
+#    knockwall.service: as its user, whom no sudo makes root, without a
+#    network, and with no folder that lasts to write to but
+#    /var/lib/knockwall. What needs more is for another unit to do:
+#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+#
+# 3. Put it in force, in a session that stays open: move it into
 #    /etc/knockwall.d, and
 #        sudo knockwall reload
 #
-# 3. Then, and not before, let your firewall accept these ports, from
+# 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp. Under knockd your firewall drops these ports for
 #    everybody, and knockd put an ACCEPT for the one source before that DROP.
 #    knockwall puts nothing into your firewall. It stands before it, and only
@@ -21,14 +27,13 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 5. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "wake" {
   sequence    = [5001, "27001/udp", 1801]
   seq_timeout = "25s"
@@ -41,8 +46,8 @@ door "wake" {
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "mail" {
   sequence    = [5002, "27002/udp", 1802]
   seq_timeout = "25s"
@@ -54,8 +59,7 @@ door "mail" {
 
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "quoted" {
   sequence    = [5003, "27003/udp", 1803]
   seq_timeout = "25s"
@@ -68,8 +72,8 @@ door "quoted" {
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "pipe" {
   sequence    = [5004, "27004/udp", 1804]
   seq_timeout = "25s"
@@ -80,8 +84,8 @@ door "pipe" {
 }
 
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "logged" {
   ports       = [22]
   sequence    = [5005, "27005/udp", 1805]
@@ -98,8 +102,8 @@ door "logged" {
 }
 
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "ended" {
   ports       = [22]
   sequence    = [5006, "27006/udp", 1806]
@@ -124,8 +128,8 @@ door "removed" {
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "builtin" {
   sequence    = [5008, "27008/udp", 1808]
   seq_timeout = "25s"
@@ -138,8 +142,8 @@ door "builtin" {
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "relative" {
   sequence    = [5009, "27009/udp", 1809]
   seq_timeout = "25s"

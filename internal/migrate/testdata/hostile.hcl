@@ -4,11 +4,22 @@
 #    read:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
+# 2. Sequences that are good once are crossed out by the daemon, which can do
+#    so in /var/lib/knockwall alone. Bring the lists there, as its own, and
+#    write below where they are then:
+#        sudo install -o knockwall -g knockwall -m 0600 '/etc/${x}/"q"' /var/lib/knockwall/
+#
+# 3. knockd ran its commands as root. Here they are run in the sandbox of
+#    knockwall.service: as its user, whom no sudo makes root, without a
+#    network, and with no folder that lasts to write to but
+#    /var/lib/knockwall. What needs more is for another unit to do:
+#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+#
+# 4. Put it in force, in a session that stays open: move it into
 #    /etc/knockwall.d, and
 #        sudo knockwall reload
 #
-# 3. Then, and not before, let your firewall accept these ports, from
+# 5. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp. Under knockd your firewall drops these ports for
 #    everybody, and knockd put an ACCEPT for the one source before that DROP.
 #    knockwall puts nothing into your firewall. It stands before it, and only
@@ -21,7 +32,7 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 6. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -38,8 +49,8 @@
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "x-door-y" {
   sequence    = [5001, "27001/udp", 1801]
   seq_timeout = "25s"
@@ -53,8 +64,8 @@ door "x-door-y" {
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "door" {
   sequence    = [5002, "27002/udp", 1802]
   seq_timeout = "25s"
@@ -65,16 +76,15 @@ door "door" {
 }
 
 # [\u202e], line 11
-# The daemon marks used sequences in /etc/${x}/"q", so it must be allowed to
-# write it: by the file's group, and by ReadWritePaths= in `systemctl edit
-# knockwall`.
+# The daemon crosses out what is used in the list /etc/${x}/"q", so it has to
+# be the daemon's own, in its folder /var/lib/knockwall: see above. Then write
+# here where it is.
 # knockd had a Sequence here, too, 5003,27003:udp,1803; the one-time sequences
 # have taken its place.
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "door-2" {
   one_time_sequences = "/etc/$${x}/\"q\""
   seq_timeout        = "25s"
@@ -88,8 +98,7 @@ door "door-2" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" {
   sequence    = [5004, "27004/udp", 1804]
   seq_timeout = "25s"

@@ -4,11 +4,17 @@
 #    read:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
+# 2. knockd ran its commands as root. Here they are run in the sandbox of
+#    knockwall.service: as its user, whom no sudo makes root, without a
+#    network, and with no folder that lasts to write to but
+#    /var/lib/knockwall. What needs more is for another unit to do:
+#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+#
+# 3. Put it in force, in a session that stays open: move it into
 #    /etc/knockwall.d, and
 #        sudo knockwall reload
 #
-# 3. Then, and not before, let your firewall accept these ports, from
+# 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 2222/tcp. Under knockd your firewall drops these ports
 #    for everybody, and knockd put an ACCEPT for the one source before that
 #    DROP. knockwall puts nothing into your firewall. It stands before it, and
@@ -22,7 +28,7 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 5. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -77,8 +83,8 @@ door "only6" {
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "unknown6" {
   sequence    = [5006, "27006/udp", 1806]
   seq_timeout = "25s"

@@ -4,11 +4,23 @@
 #    read:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
+# 2. Sequences that are good once are crossed out by the daemon, which can do
+#    so in /var/lib/knockwall alone. Bring the lists there, as its own, and
+#    write below where they are then:
+#        sudo install -o knockwall -g knockwall -m 0600 /etc/knockd/smtp_sequences /var/lib/knockwall/
+#        sudo install -o knockwall -g knockwall -m 0600 /etc/knockd/smtp_sequences6 /var/lib/knockwall/
+#
+# 3. knockd ran its commands as root. Here they are run in the sandbox of
+#    knockwall.service: as its user, whom no sudo makes root, without a
+#    network, and with no folder that lasts to write to but
+#    /var/lib/knockwall. What needs more is for another unit to do:
+#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+#
+# 4. Put it in force, in a session that stays open: move it into
 #    /etc/knockwall.d, and
 #        sudo knockwall reload
 #
-# 3. Then, and not before, let your firewall accept these ports, from
+# 5. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 25/tcp. Under knockd your firewall drops these ports
 #    for everybody, and knockd put an ACCEPT for the one source before that
 #    DROP. knockwall puts nothing into your firewall. It stands before it, and
@@ -22,7 +34,7 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 6. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -47,8 +59,7 @@ door "openSSH" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "allTCP" {
   sequence    = ["2222/udp", 3333, "4444/udp"]
   seq_timeout = "15s"
@@ -64,9 +75,9 @@ door "allTCP" {
   }
 }
 
-# The daemon marks used sequences in /etc/knockd/smtp_sequences, so it must be
-# allowed to write it: by the file's group, and by ReadWritePaths= in
-# `systemctl edit knockwall`.
+# The daemon crosses out what is used in the list /etc/knockd/smtp_sequences,
+# so it has to be the daemon's own, in its folder /var/lib/knockwall: see
+# above. Then write here where it is.
 door "SMTP" {
   ports              = [25]
   one_time_sequences = "/etc/knockd/smtp_sequences"
@@ -76,9 +87,9 @@ door "SMTP" {
 }
 
 # [SMTP], line 32
-# The daemon marks used sequences in /etc/knockd/smtp_sequences6, so it must
-# be allowed to write it: by the file's group, and by ReadWritePaths= in
-# `systemctl edit knockwall`.
+# The daemon crosses out what is used in the list /etc/knockd/smtp_sequences6,
+# so it has to be the daemon's own, in its folder /var/lib/knockwall: see
+# above. Then write here where it is.
 door "SMTP-2" {
   ports              = [25]
   one_time_sequences = "/etc/knockd/smtp_sequences6"

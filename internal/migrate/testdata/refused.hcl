@@ -4,19 +4,24 @@
 #    read:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
+# 2. knockd ran its commands as root. Here they are run in the sandbox of
+#    knockwall.service: as its user, whom no sudo makes root, without a
+#    network, and with no folder that lasts to write to but
+#    /var/lib/knockwall. What needs more is for another unit to do:
+#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+#
+# 3. Put it in force, in a session that stays open: move it into
 #    /etc/knockwall.d, and
 #        sudo knockwall reload
 #
-# 3. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "everybody" {
   sequence    = [5001, "27001/udp", 1801]
   seq_timeout = "25s"
@@ -34,8 +39,7 @@ door "everybody" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "all-ports" {
   sequence    = [5002, "27002/udp", 1802]
   seq_timeout = "25s"
@@ -48,8 +52,7 @@ door "all-ports" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "network" {
   sequence    = [5003, "27003/udp", 1803]
   seq_timeout = "25s"
@@ -62,8 +65,7 @@ door "network" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "others" {
   sequence    = [5004, "27004/udp", 1804]
   seq_timeout = "25s"
@@ -76,8 +78,7 @@ door "others" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "drop" {
   sequence    = [5005, "27005/udp", 1805]
   seq_timeout = "25s"
@@ -90,8 +91,7 @@ door "drop" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "forward" {
   sequence    = [5006, "27006/udp", 1806]
   seq_timeout = "25s"
@@ -104,8 +104,7 @@ door "forward" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "nat" {
   sequence    = [5007, "27007/udp", 1807]
   seq_timeout = "25s"
@@ -118,8 +117,7 @@ door "nat" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "destination" {
   sequence    = [5008, "27008/udp", 1808]
   seq_timeout = "25s"
@@ -132,8 +130,7 @@ door "destination" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "hashlimit" {
   sequence    = [5009, "27009/udp", 1809]
   seq_timeout = "25s"
@@ -146,8 +143,7 @@ door "hashlimit" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "source-port" {
   sequence    = [5010, "27010/udp", 1810]
   seq_timeout = "25s"
@@ -160,8 +156,7 @@ door "source-port" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "bad-port" {
   sequence    = [5011, "27011/udp", 1811]
   seq_timeout = "25s"
@@ -174,8 +169,7 @@ door "bad-port" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "set" {
   sequence    = [5012, "27012/udp", 1812]
   seq_timeout = "25s"
@@ -188,8 +182,7 @@ door "set" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "nft-drop" {
   sequence    = [5013, "27013/udp", 1813]
   seq_timeout = "25s"
@@ -202,8 +195,7 @@ door "nft-drop" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "nft-other" {
   sequence    = [5014, "27014/udp", 1814]
   seq_timeout = "25s"
@@ -216,8 +208,7 @@ door "nft-other" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-all" {
   sequence    = [5015, "27015/udp", 1815]
   seq_timeout = "25s"
@@ -235,8 +226,7 @@ door "ufw-all" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-from" {
   sequence    = [5016, "27016/udp", 1816]
   seq_timeout = "25s"
@@ -249,8 +239,7 @@ door "ufw-from" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-source-port" {
   sequence    = [5017, "27017/udp", 1817]
   seq_timeout = "25s"
@@ -263,8 +252,7 @@ door "ufw-source-port" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-source-port2" {
   sequence    = [5018, "27018/udp", 1818]
   seq_timeout = "25s"
@@ -277,8 +265,7 @@ door "ufw-source-port2" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-deny" {
   sequence    = [5019, "27019/udp", 1819]
   seq_timeout = "25s"
@@ -291,8 +278,7 @@ door "ufw-deny" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "service" {
   sequence    = [5020, "27020/udp", 1820]
   seq_timeout = "25s"
@@ -311,8 +297,8 @@ door "service" {
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "zone" {
   sequence    = [5021, "27021/udp", 1821]
   seq_timeout = "25s"
@@ -325,8 +311,7 @@ door "zone" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "rich-drop" {
   sequence    = [5022, "27022/udp", 1822]
   seq_timeout = "25s"
@@ -339,8 +324,7 @@ door "rich-drop" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "rich-not" {
   sequence    = [5023, "27023/udp", 1823]
   seq_timeout = "25s"
@@ -353,8 +337,7 @@ door "rich-not" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "ipfw-all" {
   sequence    = [5024, "27024/udp", 1824]
   seq_timeout = "25s"
@@ -367,8 +350,7 @@ door "ipfw-all" {
 # It is not clear that this command opens some ports to the one source, and
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "ipset" {
   sequence    = [5025, "27025/udp", 1825]
   seq_timeout = "25s"
@@ -382,8 +364,8 @@ door "ipset" {
 # does nothing else. So it is run as before, and no port is guarded here. If
 # that is what it does, write ports = [...] instead of it.
 # A shell runs this command, as it did under knockd; the source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: it is not root,
-# and most of the system is out of its reach. Try it.
+# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
+# it.
 door "mixed" {
   sequence    = [5026, "27026/udp", 1826]
   seq_timeout = "25s"
@@ -395,8 +377,7 @@ door "mixed" {
 
 # It runs a command, and guards no port. If the command opens ports to who has
 # knocked, write ports = [...] instead of it.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "script" {
   sequence    = [5027, "27027/udp", 1827]
   seq_timeout = "25s"

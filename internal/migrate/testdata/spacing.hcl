@@ -4,11 +4,16 @@
 #    read:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
+# 2. Sequences that are good once are crossed out by the daemon, which can do
+#    so in /var/lib/knockwall alone. Bring the lists there, as its own, and
+#    write below where they are then:
+#        sudo install -o knockwall -g knockwall -m 0600 /etc/knockd/22 /var/lib/knockwall/
+#
+# 3. Put it in force, in a session that stays open: move it into
 #    /etc/knockwall.d, and
 #        sudo knockwall reload
 #
-# 3. Then, and not before, let your firewall accept these ports, from
+# 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 23/tcp, 24/tcp, 25/tcp. Under knockd your firewall
 #    drops these ports for everybody, and knockd put an ACCEPT for the one
 #    source before that DROP. knockwall puts nothing into your firewall. It
@@ -22,7 +27,7 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 5. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -61,9 +66,9 @@ door "open-ssh-2" {
 }
 
 # [22], line 18
-# The daemon marks used sequences in /etc/knockd/22, so it must be allowed to
-# write it: by the file's group, and by ReadWritePaths= in `systemctl edit
-# knockwall`.
+# The daemon crosses out what is used in the list /etc/knockd/22, so it has to
+# be the daemon's own, in its folder /var/lib/knockwall: see above. Then write
+# here where it is.
 # knockd had a Sequence here, too, 4,5,6; the one-time sequences have taken
 # its place.
 # knockd left it open for ever; here it closes after 30s, and what is

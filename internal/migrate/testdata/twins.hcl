@@ -4,11 +4,17 @@
 #    read:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
+# 2. knockd ran its commands as root. Here they are run in the sandbox of
+#    knockwall.service: as its user, whom no sudo makes root, without a
+#    network, and with no folder that lasts to write to but
+#    /var/lib/knockwall. What needs more is for another unit to do:
+#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+#
+# 3. Put it in force, in a session that stays open: move it into
 #    /etc/knockwall.d, and
 #        sudo knockwall reload
 #
-# 3. Then, and not before, let your firewall accept these ports, from
+# 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 25/tcp, 26/tcp, 80/tcp, 443/tcp. Under knockd your
 #    firewall drops these ports for everybody, and knockd put an ACCEPT for
 #    the one source before that DROP. knockwall puts nothing into your
@@ -22,7 +28,7 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 5. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -75,8 +81,7 @@ door "openC" {
 # knocks [6004, "28004/udp", 2804]. A door has one close_sequence.
 
 # It closes what no other door here opens, so it goes on to run its command.
-# The sandbox of knockwall.service applies: it is not root, and most of the
-# system is out of its reach. Try it.
+# The sandbox of knockwall.service applies: see above. Try it.
 door "closeNothing" {
   sequence    = [6005, "28005/udp", 2805]
   seq_timeout = "25s"

@@ -1,0 +1,398 @@
+package integration
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// What people have for knockd and of Atomicorp goes through `knockwall import` and
+// `knockwall check`, guards on the real kernel, and is knocked at with knockd's own
+// client: what worked with the old still works with the new.
+
+// migrated is a configuration that was imported, and runs.
+type migrated struct {
+	*lab
+	t      *testing.T
+	config *ruleset.Config
+	d      *daemon
+}
+
+// foreign returns one of the configurations that package migrate is tested with,
+// where each of the names old, new, old, new … is what this lab has instead.
+func (l *lab) foreign(name string, oldNew ...string) string {
+	l.t.Helper()
+	text, err := os.ReadFile(filepath.Join("../internal/migrate/testdata", name))
+	must(l.t, err)
+	for i := 0; i < len(oldNew); i += 2 {
+		if !strings.Contains(string(text), oldNew[i]) {
+			l.t.Fatalf("%s has no %q any more", name, oldNew[i])
+		}
+	}
+	return strings.NewReplacer(oldNew...).Replace(string(text))
+}
+
+// migrate imports a configuration, has it checked, and runs it.
+func (l *lab) migrate(t *testing.T, foreign string) *migrated {
+	t.Helper()
+	imported := knockwall("import", "-")
+	imported.Stdin = strings.NewReader(foreign)
+	var said bytes.Buffer
+	imported.Stderr = &said
+	imported.Env = quickEnd()
+	rules, err := imported.Output()
+	if err != nil {
+		t.Fatalf("import: %v\n%s", err, &said)
+	}
+	path := l.rules(string(rules))
+	check := knockwall("check", "--config", path)
+	check.Env = quickEnd()
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Fatalf("check: %v\n%s\n%s", err, out, rules)
+	}
+	loaded := ruleset.Review(path)
+	m := &migrated{lab: l, t: t, config: loaded.Config, d: l.launchFile(path)}
+	eventually(t, "the daemon guards", func() bool { return m.d.logged("started") > 0 })
+	return m
+}
+
+// door returns a door that was imported.
+func (m *migrated) door(name string) *ruleset.Door {
+	m.t.Helper()
+	d := m.config.Door(name)
+	if d == nil {
+		m.t.Fatalf("there is no door %s", name)
+	}
+	return d
+}
+
+// knocks knocks with knockd's client, as its users do: port:protocol.
+func (m *migrated) knocks(to netip.Addr, steps []packet.Port) {
+	m.t.Helper()
+	arguments := []string{"-4", to.String()}
+	if to.Is6() {
+		arguments[0] = "-6"
+	}
+	for _, s := range steps {
+		arguments = append(arguments, fmt.Sprintf("%d:%s", s.Number, s.Protocol))
+	}
+	if out, err := m.runOnClient(needs(m.t, "knock"), arguments...); err != nil {
+		m.t.Fatalf("knock %v: %v\n%s", arguments, err, out)
+	}
+}
+
+// opens knocks at a door, and waits until it is open.
+func (m *migrated) opens(to netip.Addr, door string) {
+	m.t.Helper()
+	m.knocks(to, m.door(door).Sequences[0])
+	m.d.waitFor("opened", "door="+door)
+}
+
+func (m *migrated) shut(to netip.Addr, port int, why string) {
+	m.t.Helper()
+	if m.admits(selfTowards(to), to, port) {
+		m.t.Errorf("port %d of %s is open: %s", port, to, why)
+	}
+}
+
+func (m *migrated) open(to netip.Addr, port int, why string) {
+	m.t.Helper()
+	if !m.letsIn(selfTowards(to), to, port) {
+		m.t.Errorf("port %d of %s is shut: %s", port, to, why)
+	}
+}
+
+// selfTowards is what the client comes from, if nothing else is chosen.
+func selfTowards(to netip.Addr) netip.Addr {
+	if to.Is6() {
+		return client6
+	}
+	return client4
+}
+
+// Two doors of knockd's, one that opens and one that closes, are one door.
+func TestKnockdsPairOfDoors(t *testing.T) {
+	t.Parallel()
+	needs(t, "knock")
+	for _, to := range []netip.Addr{server4, server6} {
+		l := newLab(t)
+		l.serve(2222)
+		m := l.migrate(t, l.foreign("pair.conf", "ens3", l.serverLink))
+		m.shut(to, 2222, "nobody has knocked")
+		m.opens(to, "openSSH")
+		m.open(to, 2222, "it was knocked at")
+		m.knocks(to, m.door("openSSH").CloseSequence)
+		m.d.waitFor("closed", "door=openSSH")
+		m.shut(to, 2222, "it was knocked shut")
+	}
+}
+
+// The window of a door with a Stop_Command lasts for Cmd_Timeout, and the session
+// that it has let in for longer. Its knocks are TCP and UDP in turn.
+func TestKnockdsTimeouts(t *testing.T) {
+	t.Parallel()
+	needs(t, "knock")
+	l := newLab(t)
+	for _, port := range []int{22, 80, 82} {
+		l.serve(port)
+	}
+	m := l.migrate(t, l.foreign("window.conf"))
+	m.opens(server4, "openCloseSSH")
+	m.open(server4, 22, "it was knocked at, by UDP and TCP")
+	m.shut(server4, 80, "another door was knocked at")
+	m.opens(server4, "defaults")
+	m.open(server4, 80, "it was knocked at")
+	m.opens(server4, "tooShort") // has one second
+	session, err := l.dial(client4, server4, 82, deadline)
+	must(t, err)
+	defer session.Close()
+	m.d.waitFor("expired", "door=tooShort")
+	eventually(t, "the window is over in the kernel, too", func() bool { return len(l.kernelWindows()) == 2 })
+	m.shut(server4, 82, "its time is up")
+	must(t, talks(session))
+	m.open(server4, 22, "its time is not up yet")
+}
+
+// Whatever firewall the commands were for, each door opens its ports after its
+// knocks, among many that have ports in common.
+func TestKnockdsDoorsOfEveryFirewall(t *testing.T) {
+	for file, link := range map[string]string{
+		"iptables.conf": "eth0", "nft.conf": "eth0", "ufw.conf": "eth0", "firewalld.conf": "", "ipfw.conf": "em0", "twins.conf": "",
+	} {
+		t.Run(strings.TrimSuffix(file, ".conf"), func(t *testing.T) {
+			t.Parallel()
+			needs(t, "knock")
+			l := newLab(t)
+			var renamed []string
+			if link != "" {
+				renamed = []string{link, l.serverLink}
+			}
+			m := l.migrate(t, l.foreign(file, renamed...))
+			served := map[packet.PortRange]bool{}
+			tried := 0
+			for i := range m.config.Doors {
+				d := &m.config.Doors[i]
+				if len(d.Ports) == 0 {
+					continue
+				}
+				first := d.Ports[0]
+				number := int(first.First)
+				reaches := func(want bool) bool { return l.admitted(want, client4, server4, number) }
+				if first.Protocol == packet.UDP {
+					reaches = func(want bool) bool { return l.answered(want, client4, server4, first.First) }
+				}
+				if !served[first] {
+					served[first] = true
+					if first.Protocol == packet.UDP {
+						l.serveUDP(number, server4)
+					} else {
+						l.serve(number)
+					}
+					if reaches(false) {
+						t.Errorf("%s: %s is open, and nobody has knocked", d.Name, first)
+					}
+				}
+				m.opens(server4, d.Name)
+				if !reaches(true) {
+					t.Errorf("%s: %s is shut, and it was knocked at", d.Name, first)
+				}
+				tried++
+			}
+			if tried < 2 {
+				t.Errorf("there are %d doors with ports, and no several", tried)
+			}
+		})
+	}
+}
+
+// The doors of knockd's own manual: TCP flags, a closing door, and sequences that
+// are good once each, from a list that is crossed out as knockd did.
+func TestKnockdsManual(t *testing.T) {
+	t.Parallel()
+	needs(t, "knock")
+	l := newLab(t)
+	l.serve(22)
+	l.serve(25)
+	list := filepath.Join(l.folder, "smtp_sequences")
+	must(t, os.WriteFile(list, []byte("# from knockd\n#217,4312:udp,9911\n6217,4312:udp,9911\n5120:tcp,1731,7007:udp\n"), 0o600))
+	must(t, os.WriteFile(list+"6", []byte("3001,8223:udp,1444\n"), 0o600))
+	m := l.migrate(t, l.foreign("manual.conf", "/etc/knockd/", l.folder+"/"))
+	m.opens(server4, "openSSH")
+	m.open(server4, 22, "it was knocked at")
+	m.knocks(server4, m.door("openSSH").CloseSequence)
+	m.d.waitFor("closed", "door=openSSH")
+	m.shut(server4, 22, "it was knocked shut")
+
+	// A knock at SMTP is a FIN without an ACK: no client but hping has that, nor knock.
+	m.knocks(server4, []packet.Port{tcp(6217), udp(4312), tcp(9911)})
+	m.shut(server4, 25, "its knocks are no SYNs")
+	fins := []segment{
+		{from: client4, to: server4, sourcePort: 40001, port: tcp(6217), flags: packet.FIN},
+		{from: client4, to: server4, sourcePort: 40002, port: udp(4312)},
+		{from: client4, to: server4, sourcePort: 40003, port: tcp(9911), flags: packet.FIN},
+	}
+	l.send(fins...)
+	m.d.waitFor("opened", "door=SMTP ")
+	m.open(server4, 25, "it was knocked at by FINs")
+	text, err := os.ReadFile(list)
+	must(t, err)
+	if want := "# from knockd\n#217,4312:udp,9911\n#217,4312:udp,9911\n5120:tcp,1731,7007:udp\n"; string(text) != want {
+		t.Errorf("the list is now\n%swant\n%s", text, want)
+	}
+}
+
+// Lines of a list are good once, in their order.
+func TestKnockdsOneTimeSequences(t *testing.T) {
+	t.Parallel()
+	needs(t, "knock")
+	l := newLab(t)
+	l.serve(24)
+	list := filepath.Join(l.folder, "22")
+	must(t, os.WriteFile(list, []byte("6217,4312:udp,9911\n5120:tcp,1731,7007:udp\n"), 0o600))
+	// The target is an address of the server here.
+	m := l.migrate(t, l.foreign("spacing.conf", "/etc/knockd/22", list, "203.0.113.7", server4.String()))
+	first, second := []packet.Port{tcp(6217), udp(4312), tcp(9911)}, []packet.Port{tcp(5120), tcp(1731), udp(7007)}
+	opened := func() int { return m.d.logged("opened", "door=door-22") }
+	m.knocks(server4, second)
+	m.shut(server4, 24, "it is the second one's turn after the first")
+	m.knocks(server4, first)
+	eventually(t, "the first opens the door", func() bool { return opened() == 1 })
+	m.knocks(server6, first)
+	m.shut(server6, 24, "that one was used")
+	m.knocks(server6, second)
+	eventually(t, "the second opens the door", func() bool { return opened() == 2 })
+	m.open(server6, 24, "it was knocked at")
+}
+
+// What knockd had run by a shell is run with the same arguments and by the same
+// rules: compared with what a shell makes of the command when knockd has put the
+// source in.
+func TestKnockdsCommandsRun(t *testing.T) {
+	t.Parallel()
+	needs(t, "knock")
+	for _, to := range []netip.Addr{server4, server6} {
+		l := newLab(t)
+		l.serve(22)
+		// A program that writes what it was called with, and where its output went.
+		script, output := filepath.Join(l.folder, "notify"), filepath.Join(l.folder, "output")
+		must(t, os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nprintf '<%%s>' \"$@\" >>%[1]s; echo >>%[1]s\n", output), 0o755))
+		conf := l.foreign("commands.conf",
+			"/usr/local/bin/notify", script, "/usr/bin/logger", script, "logger -t knock", "cat >>"+output,
+			"logger closed", script+" closed", "logger bye", script+" bye", "cmd_timeout = 15", "cmd_timeout = 1")
+		m := l.migrate(t, conf)
+		taken := func() string {
+			text, _ := os.ReadFile(output)
+			return string(text)
+		}
+		for _, door := range []string{"quoted", "pipe"} {
+			want := byShell(t, conf, door, selfTowards(to).String(), taken)
+			must(t, os.RemoveAll(output))
+			m.opens(to, door)
+			eventually(t, fmt.Sprintf("the command of %s has run and written %q", door, want), func() bool { return taken() == want })
+			m.d.waitFor("command", "door="+door, "exit code 0")
+			must(t, os.RemoveAll(output))
+		}
+		m.opens(to, "logged")
+		m.open(to, 22, "it was knocked at")
+		want := fmt.Sprintf("<opened for %[1]s>\n<closed><for><%[1]s>\n<bye>\n", selfTowards(to))
+		eventually(t, fmt.Sprintf("on_open and, after a second, on_close have written %q", want), func() bool { return taken() == want })
+	}
+}
+
+// byShell runs the command of a door as knockd did, and returns what it wrote.
+func byShell(t *testing.T, conf, door, source string, taken func() string) string {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^\[` + door + `\]\n(?:\t.*\n)*?\tcommand = (.*)$`).FindStringSubmatch(conf)
+	if m == nil {
+		t.Fatalf("%s has no command", door)
+	}
+	if out, err := exec.Command("/bin/sh", "-c", strings.ReplaceAll(m[1], "%IP%", source)).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", m[1], err, out)
+	}
+	return taken()
+}
+
+// Atomicorp's simple list: ports and their knocks.
+func TestAtomicorpsSimpleList(t *testing.T) {
+	t.Parallel()
+	needs(t, "knock")
+	l := newLab(t)
+	l.serve(22)
+	l.serve(8080)
+	m := l.migrate(t, l.foreign("atomicorp-simple.conf"))
+	m.shut(server4, 22, "nobody has knocked")
+	m.shut(server4, 8080, "nobody has knocked")
+	m.opens(server4, "port-8080")
+	m.open(server4, 8080, "it was knocked at")
+	m.shut(server4, 22, "the other one was knocked at")
+	m.opens(server4, "port-22")
+	m.open(server4, 22, "it was knocked at")
+	m.opens(server6, "port-22-2")
+	m.open(server6, 22, "it was knocked at, by another line of the list")
+}
+
+// otpScript sends a one-time password as the documentation of xt_pknock has it, and
+// shares nothing with this program: source, host, port, secret.
+const otpScript = `
+import hashlib, hmac, socket, struct, sys, time
+source, host, port, secret = sys.argv[1:]
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+message = socket.inet_pton(family, source) + struct.pack("<I", int(time.time()) // 60)
+digits = hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()
+sock = socket.socket(family, socket.SOCK_DGRAM)
+sock.bind((source, 0))
+sock.sendto(digits.encode() + b"\n", (host, int(port)))
+`
+
+// Atomicorp's advanced list: a one-time password opens a port, and another closes
+// it. The second line's secrets have what means something to HCL.
+func TestAtomicorpsAdvancedList(t *testing.T) {
+	python := needs(t, "python3")
+	for family, to := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {
+		t.Run(family, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.serve(22)
+			l.serve(443)
+			m := l.migrate(t, l.foreign("atomicorp-advanced.conf"))
+			send := func(port, secret string) {
+				t.Helper()
+				waitForRoom(t, time.Minute) // as the list says no skew
+				if out, err := m.runOnClient(python, "-c", otpScript, selfTowards(to).String(), to.String(), port, secret); err != nil {
+					t.Fatalf("the client of one-time passwords: %v\n%s", err, out)
+				}
+			}
+			for _, door := range []struct {
+				port        int
+				at          string
+				open, close string
+			}{{22, "2000", "hipjazz", "superawesome"}, {443, "2001", `${door}"\`, "%{x}"}} {
+				name := fmt.Sprintf("door=port-%d ", door.port)
+				m.shut(to, door.port, "nobody has sent a password")
+				send(door.at, "guessed")
+				m.d.waitFor("reset", name)
+				m.shut(to, door.port, "that was no password of it")
+				send(door.at, door.open)
+				m.d.waitFor("opened", name)
+				m.open(to, door.port, "that was its password")
+				send(door.at, door.close)
+				m.d.waitFor("closed", name)
+				m.shut(to, door.port, "that was the password that closes it")
+				if slices.Contains(strings.Fields(m.d.log.String()), door.open) {
+					t.Error("a secret is in the log")
+				}
+			}
+		})
+	}
+}

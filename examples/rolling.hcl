@@ -18,8 +18,9 @@
 #   Host server.example.org
 #       ProxyCommand knockwall connect %h %p $(knockwall ports --config ~/server.hcl ssh)
 #
-# Both clocks have to be right to half a minute; NTP does that. The knocks of the step
-# before this one, and of the one after it, are good once: for clocks that are off.
+# Both clocks have to be right to half a minute; NTP does that. For clocks that are off
+# the knocks of the step before this one, and of the one after it, are good as well,
+# until half a minute after somebody has used them.
 #
 # What it costs: who watches you knock can repeat it for as long as the half minute
 # lasts; against that, there is otp.hcl. Services on ports of the range go on working,

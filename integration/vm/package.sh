@@ -84,11 +84,48 @@ again() { local pid; pid=$(systemctl show -p MainPID --value knockwall) && [ "$p
 eventually "the daemon is back" again
 stranger || failed "who has a window does not get in"
 
+said "a one-time password, whose secret systemd hands to the service"
+printf %s-%s qzqz "$RANDOM$RANDOM$RANDOM" >/root/vpn-open
+chmod 600 /root/vpn-open
+mkdir -p /etc/systemd/system/knockwall.service.d
+printf '[Service]\nLoadCredential=vpn-open:/root/vpn-open\n' >/etc/systemd/system/knockwall.service.d/secret.conf
+cat >/etc/knockwall.d/ssh.hcl <<'RULES'
+door "vpn" {
+  ports = [22]
+  window = "2s"
+  otp {
+    port        = "2000/udp"
+    open_secret = credential("vpn-open")
+    skew        = "10m"
+  }
+}
+RULES
+knockwall check # by who is no service
+systemctl daemon-reload
+systemctl restart knockwall
+! stranger || failed "a stranger gets in"
+client knockwall knock --otp-file /root/vpn-open 192.0.2.1 2000
+eventually "the password opens the door" stranger
+# Sent again in the same minute, it is the same one; a minute later it is another.
+minute() { echo $(($(date +%s) / 60)); }
+used=$(minute)
+kill -9 "$(systemctl show -p MainPID --value knockwall)"
+up() { knockwall status >/dev/null 2>&1; }
+eventually "the daemon is back" up
+closed() { ! knockwall status | grep -q '192.0.2.2'; }
+eventually "the window is over" closed
+client knockwall knock --otp-file /root/vpn-open 192.0.2.1 2000
+replayed() { told 'tries at vpn what has been used'; }
+[ "$(minute)" != "$used" ] || eventually "it is good once" replayed
+! journalctl -u knockwall -o export | grep -a qzqz || failed "the secret is in the journal"
+! knockwall status --json | grep qzqz || failed "the secret is in the status"
+
 said "remove: everybody gets in again"
 dpkg -P knockwall
 [ -z "$(nft list tables)" ] || failed "a table is left"
 stranger || failed "the port is shut"
 systemctl stop echo.socket
+rm -r /etc/systemd/system/knockwall.service.d /root/vpn-open
 rm /run/systemd/system/echo.socket /run/systemd/system/echo@.service
 ip netns del client
 echo "passed: the package on $(uname -r)"

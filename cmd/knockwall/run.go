@@ -74,8 +74,8 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	r.memory = newMemory(controlPath)
 	defer r.memory.close()
 	if err := r.memory.open(config); err != nil {
-		// The wall is what matters. What opens doors once opens none until this is mended.
-		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %v\n", err)
+		// The wall is what matters.
+		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %v: until that is mended, no one-time password opens a door\n", err)
 	}
 
 	if _, terminal := terminalWidth(said); terminal {

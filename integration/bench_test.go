@@ -95,7 +95,7 @@ func BenchmarkConnect(b *testing.B) {
 func BenchmarkInstall(b *testing.B) {
 	l := newLab(b)
 	loaded := ruleset.Load(l.rules(clientRules))
-	table := ruleset.NewTable(loaded.Config, loaded.Config.Wall.Numbers(0))
+	table := tableAt(b, loaded.Config, time.Now())
 	prefix := packet.SourcePrefix{IPv4: 32, IPv6: 128}
 	windows := make([]ruleset.Window, 10000)
 	for i := range windows {

@@ -483,7 +483,7 @@ type change struct {
 func (l *lab) follow(rules string) (*ruleset.Table, *ruleset.Kernel, <-chan change) {
 	l.t.Helper()
 	loaded := ruleset.Load(l.rules(rules))
-	table := ruleset.NewTable(loaded.Config, loaded.Config.Wall.Numbers(0))
+	table := tableAt(l.t, loaded.Config, time.Now())
 	changes := make(chan change, 1000)
 	var k *ruleset.Kernel
 	must(l.t, l.server.Do(func() (err error) {
@@ -667,7 +667,7 @@ func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 	l := newLab(t)
 	l.serve(22)
 	loaded := ruleset.Load(l.rules(survivalRules("", "10m")))
-	table := ruleset.NewTable(loaded.Config, loaded.Config.Wall.Numbers(0))
+	table := tableAt(t, loaded.Config, time.Now())
 	guest := nth(1, server4)
 	source := loaded.Config.Doors[0].SourcePrefix.Of(guest)
 	must(t, l.server.Do(func() error {

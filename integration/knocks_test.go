@@ -17,11 +17,13 @@ door "ssh" {
   ports       = [22]
   sequence    = [7001, "8001/udp", 9001]
   seq_timeout = "2s"
+  traps       = 0 # which have tests of their own
 }
 door "long" {
   ports       = [23]
   sequence    = [7001, "8001/udp", 9001, 6001]
   seq_timeout = "2s"
+  traps       = 0
 }
 `
 

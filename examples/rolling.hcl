@@ -19,8 +19,8 @@
 #       ProxyCommand knockwall connect %h %p $(knockwall ports --config ~/server.hcl ssh)
 #
 # Both clocks have to be right to half a minute; NTP does that. For clocks that are off
-# the knocks of the step before this one, and of the one after it, are good as well,
-# until half a minute after somebody has used them.
+# the knocks of the step before this one, and of the one after it, are good as well, for
+# whoever is first to use them.
 #
 # What it costs: who watches you knock can repeat it for as long as the half minute
 # lasts; against that, there is otp.hcl. Services on ports of the range go on working,

@@ -72,6 +72,22 @@ func TestEventAsText(t *testing.T) {
 			`2026-03-01T12:00:00.123Z overloaded count=12 reason="packets were lost"`,
 		},
 		{
+			audit.Event{Kind: audit.Trapped, Door: "ssh", Source: alice, Port: tcp(7001), Step: 2, Steps: 3, Count: 1},
+			"2026-03-01T12:00:00.123Z trapped    door=ssh source=192.0.2.1 port=7001/tcp step=2/3",
+		},
+		{
+			audit.Event{Kind: audit.Replayed, Door: "ssh", Source: alice, Port: tcp(9000), Count: 3},
+			"2026-03-01T12:00:00.123Z replayed   door=ssh source=192.0.2.1 port=9000/tcp count=3",
+		},
+		{ // one line, whatever a command has written
+			audit.Event{Kind: audit.Command, Door: "ssh", Source: alice, Reason: "on_open: exit code 3 after 5ms: no\nsuch table", Failed: true},
+			`2026-03-01T12:00:00.123Z command    door=ssh source=192.0.2.1 reason="on_open: exit code 3 after 5ms: no\nsuch table"`,
+		},
+		{
+			audit.Event{Kind: audit.Low, Door: "ssh", Reason: "sequences left in /etc/list: 2"},
+			`2026-03-01T12:00:00.123Z low        door=ssh reason="sequences left in /etc/list: 2"`,
+		},
+		{
 			audit.Event{Kind: audit.Started},
 			"2026-03-01T12:00:00.123Z started   ",
 		},

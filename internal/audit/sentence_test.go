@@ -33,6 +33,24 @@ func TestEventAsASentence(t *testing.T) {
 			"192.0.2.1 fails to knock at ssh after 2 of 3, 2 times: too late"},
 		{audit.Event{Kind: audit.Reset, Door: "ssh", Count: 3, Reason: "of many other sources"},
 			"somebody fails to knock at ssh, 3 times: of many other sources"},
+		{audit.Event{Kind: audit.Knock, Door: "ssh", Source: alice, Port: tcp(9000), Step: 1, Steps: 3, Reason: "to close"},
+			"192.0.2.1 knocks at ssh, 1 of 3 right (9000/tcp): to close"},
+		{audit.Event{Kind: audit.Reset, Door: "vpn", Source: alice, Port: packet.Port{Number: 2000, Protocol: packet.UDP}, Reason: "no one-time password"},
+			"192.0.2.1 fails to knock at vpn (2000/udp): no one-time password"},
+		{audit.Event{Kind: audit.Trapped, Door: "ssh", Source: alice, Port: tcp(7001), Count: 1},
+			"192.0.2.1 is trapped at ssh (7001/tcp)"},
+		{audit.Event{Kind: audit.Trapped, Door: "ssh", Source: network, Port: tcp(7001), Step: 2, Steps: 3, Count: 4},
+			"2001:db8::/64 is trapped at ssh after 2 of 3 (7001/tcp), 4 times"},
+		{audit.Event{Kind: audit.Trapped, Door: "ssh", Count: 300, Reason: "of many other sources"},
+			"somebody is trapped at ssh, 300 times: of many other sources"},
+		{audit.Event{Kind: audit.Replayed, Door: "ssh", Source: alice, Port: tcp(9000), Count: 2},
+			"192.0.2.1 tries at ssh what has been used (9000/tcp), 2 times"},
+		{audit.Event{Kind: audit.Command, Door: "ssh", Source: alice, Reason: "on_open: exit code 0 after 3ms"},
+			"ssh has run a command for 192.0.2.1: on_open: exit code 0 after 3ms"},
+		{audit.Event{Kind: audit.Command, Door: "ssh", Source: alice, Reason: "on_close: exit code 1 after 3ms: no", Failed: true},
+			"A command of ssh for 192.0.2.1 has failed: on_close: exit code 1 after 3ms: no"},
+		{audit.Event{Kind: audit.Low, Door: "ssh", Reason: "sequences left in /etc/list: 2"},
+			"ssh has few one-time sequences left: sequences left in /etc/list: 2"},
 		{audit.Event{Kind: audit.Opened, Door: "ssh", Source: alice, Port: tcp(9000), Step: 3, Steps: 3, Window: 30 * time.Second, Count: 1},
 			"ssh is open for 192.0.2.1, for 30s (9000/tcp)"},
 		{audit.Event{Kind: audit.Opened, Door: "ssh", Source: network, Window: 90*time.Second + 1500*time.Microsecond, Reason: "by hand"},
@@ -107,7 +125,7 @@ func kinds(t *testing.T) (all []audit.Kind) {
 		}
 		return true
 	})
-	if len(all) < 13 {
+	if len(all) < 17 {
 		t.Fatalf("only these are found: %v", all)
 	}
 	return all

@@ -21,11 +21,11 @@ const (
 )
 
 // Summer passes events on to a sink, and sums up those of which strangers can
-// cause as many as they like: knock, reset, trapped, replayed and refused, and, as a guest's address
-// can be forged, a great many that are accepted. The first of a source
-// is passed on at once; what follows it is counted, and passed on as one event
-// when the interval is over, or before the source's next event of another kind
-// that is passed on at once, so that its story stays in order.
+// cause as many as they like: knock, reset, trapped, replayed and refused, and, as a
+// guest's address can be forged, a great many that are accepted. The first of a source
+// is passed on at once; what follows it is counted, and passed on as one event when the
+// interval is over, or before the source's next event of another kind that is passed on
+// at once, so that its story stays in order.
 type Summer struct {
 	sink Sink
 
@@ -48,7 +48,8 @@ func NewSummer(sink Sink) *Summer {
 	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, accepted: map[string]int{}}
 }
 
-var summed = []Kind{Reset, Trapped, Replayed, Knock, Refused, Accepted}
+// summed are the kinds that are summed up, in the order that one packet causes them.
+var summed = []Kind{Reset, Knock, Trapped, Replayed, Refused, Accepted}
 
 // Record takes an event.
 func (s *Summer) Record(e Event) {

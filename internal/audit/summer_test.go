@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -61,7 +62,7 @@ func refused(n int) audit.Event {
 }
 
 func TestSummerPassesTheFirstOnAndSumsUpTheRest(t *testing.T) {
-	for _, kind := range []audit.Kind{audit.Knock, audit.Reset, audit.Refused} {
+	for _, kind := range []audit.Kind{audit.Knock, audit.Reset, audit.Trapped, audit.Replayed, audit.Refused} {
 		t.Run(string(kind), func(t *testing.T) {
 			summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
 				e := audit.Event{Kind: kind, Door: "ssh", Source: source(1)}
@@ -86,7 +87,7 @@ func TestSummerPassesTheFirstOnAndSumsUpTheRest(t *testing.T) {
 func TestSummerPassesOtherKindsOn(t *testing.T) {
 	for _, kind := range []audit.Kind{
 		audit.Opened, audit.Refreshed, audit.Accepted, audit.Closed, audit.Expired,
-		audit.Overloaded, audit.Started, audit.Stopped,
+		audit.Overloaded, audit.Started, audit.Stopped, audit.Command, audit.Low,
 	} {
 		t.Run(string(kind), func(t *testing.T) {
 			summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
@@ -184,6 +185,34 @@ func TestSummerPassesSumsOnAsTheyHappened(t *testing.T) {
 	})
 }
 
+// A packet ends one attempt and begins another; or it is the last knock of a sequence,
+// and that was used.
+func TestSummerPassesOnWhatOnePacketHasCausedInItsOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := new(trail)
+		s := audit.NewSummer(got)
+		for _, kinds := range [][]audit.Kind{{audit.Reset, audit.Knock}, {audit.Knock, audit.Replayed}, {audit.Knock, audit.Refused}} {
+			var want []string
+			for round := range 3 {
+				for _, kind := range kinds {
+					s.Record(audit.Event{Time: time.Now(), Kind: kind, Door: "ssh", Source: source(1)})
+					if round == 0 {
+						want = append(want, string(kind)+" ssh 10.0.0.1 ×1")
+					}
+				}
+				time.Sleep(time.Second)
+			}
+			got.expect(t, "at once", want...)
+			s.Settle("ssh", source(1))
+			for i := range want {
+				want[i] = strings.Replace(want[i], "×1", "×2", 1)
+			}
+			got.expect(t, "then", want...)
+			s.Flush()
+		}
+	})
+}
+
 // What was counted of a source comes before its next event of another kind, in
 // the order it happened.
 func TestSummerKeepsASourcesStoryInOrder(t *testing.T) {
@@ -192,6 +221,7 @@ func TestSummerKeepsASourcesStoryInOrder(t *testing.T) {
 	}
 	reset := audit.Event{Kind: audit.Reset, Door: "ssh", Source: source(1), Step: 2, Steps: 3}
 	opened := audit.Event{Kind: audit.Opened, Door: "ssh", Source: source(1), Step: 3, Steps: 3}
+	trapped := audit.Event{Kind: audit.Trapped, Door: "ssh", Source: source(1), Step: 2, Steps: 3}
 	tests := []struct {
 		name   string
 		events []audit.Event
@@ -206,6 +236,11 @@ func TestSummerKeepsASourcesStoryInOrder(t *testing.T) {
 			"knocks and a reset",
 			[]audit.Event{knock(1), knock(2), reset},
 			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "reset ssh 10.0.0.1 2/3 ×1"},
+		},
+		{
+			"a trap",
+			[]audit.Event{knock(1), knock(2), trapped},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "trapped ssh 10.0.0.1 2/3 ×1"},
 		},
 		{
 			"two sums and the window",
@@ -298,7 +333,7 @@ func TestSummerBoundsWhatAFloodWrites(t *testing.T) {
 // and those of which nothing is kept but the sum say so.
 func TestSummerBoundsWhatAFloodOfSeveralKindsWrites(t *testing.T) {
 	const sources, rounds = 1000, 30
-	kinds := []audit.Kind{audit.Knock, audit.Reset, audit.Refused}
+	kinds := []audit.Kind{audit.Knock, audit.Reset, audit.Trapped, audit.Replayed, audit.Refused}
 	// Of each kind and source: the first, a sum before each of the other kinds,
 	// and one at the end; and one of all others.
 	most := len(kinds) * (audit.SumLeading*(1+len(kinds)) + 1)

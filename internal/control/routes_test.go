@@ -25,6 +25,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
 )
@@ -755,6 +756,9 @@ func TestThePageNamesEveryStatus(t *testing.T) {
 
 func TestThePageNamesEveryMetricAndItsLabels(t *testing.T) {
 	s := serve(t)
+	if err := s.Wall.Raise(inEveryWay(t)); err != nil { // as only a door with a list has all of them
+		t.Fatal(err)
+	}
 	text := page(t, s)
 	_, table, _ := strings.Cut(text, "| metric |")
 	ticked := regexp.MustCompile("`([a-z_]+)`")
@@ -821,6 +825,49 @@ func TestMetricsSayWhatTheStatusSays(t *testing.T) {
 	} {
 		if !strings.Contains(body, "\n"+want+"\n") {
 			t.Errorf("no line %q in\n%s", want, body)
+		}
+	}
+}
+
+func TestTheStatusSaysByWhatDoorsOpenAndNotHow(t *testing.T) {
+	s := serve(t)
+	if err := s.Wall.Raise(inEveryWay(t)); err != nil {
+		t.Fatal(err)
+	}
+	s.kernel.knock("passworded otp", packet.Packet{
+		Source: netip.MustParseAddr("192.0.2.2"), Port: packet.Port{Number: 17007, Protocol: packet.UDP},
+	}, otp.Datagram([]byte("hipjazz"), netip.MustParseAddr("192.0.2.2"), time.Now()))
+	s.kernel.knock("ssh trapped", packet.Packet{
+		Source: netip.MustParseAddr("192.0.2.3"), Port: packet.Port{Number: 17008, Protocol: packet.TCP},
+	}, nil)
+	response, body := s.ask(t, http.MethodGet, "/v1/status", "")
+	if response.StatusCode != http.StatusOK {
+		t.Fatalf("answered with %s", response.Status)
+	}
+	type counters struct{ Knocks, Trapped, Replayed, Opened int }
+	type door struct {
+		Name          string
+		Steps         int
+		OpensBy       []string `json:"opens_by"`
+		SequencesLeft *int     `json:"sequences_left"`
+		Counters      counters
+	}
+	var got struct{ Doors []door }
+	if err := json.Unmarshal([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	two := 2
+	want := []door{
+		{"ssh", 2, []string{"sequence"}, nil, counters{Knocks: 1, Trapped: 1}},
+		{"listed", 2, []string{"one_time_sequences"}, &two, counters{}},
+		{"passworded", 0, []string{"otp"}, nil, counters{Knocks: 1, Opened: 1}},
+	}
+	if diff := cmp.Diff(want, got.Doors); diff != "" {
+		t.Errorf("doors (-want +got):\n%s", diff)
+	}
+	for _, hidden := range []string{"1700", "18002", "hipjazz"} {
+		if strings.Contains(body, hidden) {
+			t.Errorf("%q is in the status: %s", hidden, body)
 		}
 	}
 }

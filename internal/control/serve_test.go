@@ -19,8 +19,10 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/secret"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
@@ -152,6 +154,23 @@ func rules() *ruleset.Config {
 			SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 64},
 		}},
 	}
+}
+
+// inEveryWay are rules with two doors more, of which one opens by a list with two
+// lines left, and one by one-time passwords alone.
+func inEveryWay(t testing.TB) *ruleset.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "list")
+	if err := os.WriteFile(path, []byte("#7001,17002\n17003,17004\n17005,17006\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := rules()
+	listed, passworded := c.Doors[0], c.Doors[0]
+	listed.Name, listed.Sequences, listed.OneTime = "listed", nil, &onetime.List{Path: path}
+	passworded.Name, passworded.Sequences = "passworded", nil
+	passworded.OTP = &ruleset.OTP{Port: packet.Port{Number: 17007, Protocol: packet.UDP}, Open: secret.New([]byte("hipjazz"))}
+	c.Doors = append(c.Doors, listed, passworded)
+	return c
 }
 
 // daemon is what Serve serves, and what is behind it.

@@ -4,13 +4,16 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // nowhere is where events go that nobody is to read, and verdicts.
@@ -28,9 +31,9 @@ func (nowhere) Pulse() pulse.Pulse            { return pulse.Pulse{Idle: true} }
 func (nowhere) Close() error                  { return nil }
 
 // handlers returns those of a wall whose verdicts and events go nowhere.
-func handlers(t testing.TB) (log nflog.Handler, admitted, strangers nfqueue.Handler) {
+func handlers(t testing.TB, doors ...ruleset.Door) (log nflog.Handler, admitted, strangers nfqueue.Handler) {
 	k := newKernel(nil)
-	c := config(sshDoor())
+	c := config(doors...)
 	c.Wall.MaxSources = 1 << 16
 	k.configs = append(k.configs, c)
 	edges := k.edges()
@@ -73,7 +76,7 @@ func sources(n int) []netip.Addr {
 // What the path of a packet allocates is the audit trail's: the list of what it
 // passes on before an event, and the event that it sums up.
 func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
-	log, admitted, strangers := handlers(t)
+	log, admitted, strangers := handlers(t, sshDoor())
 	n := uint32(0)
 	for _, port := range []uint16{7000, 8000, 9000} {
 		n++
@@ -81,9 +84,7 @@ func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 	}
 	check := func(what string, most float64, f func()) {
 		t.Helper()
-		if got := testing.AllocsPerRun(3000, f); got > most {
-			t.Errorf("%s: %v allocations, want at most %v", what, got, most)
-		}
+		checkAllocations(t, what, most, f)
 	}
 	check("a connection of a source with a window", 1, func() {
 		n++
@@ -110,4 +111,42 @@ func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 		i++
 		log.Logged("ssh", opener(some[i], tcp(7000), n), nil)
 	})
+}
+
+func checkAllocations(t *testing.T, what string, most float64, f func()) {
+	t.Helper()
+	if got := testing.AllocsPerRun(3000, f); got > most {
+		t.Errorf("%s: %v allocations, want at most %v", what, got, most)
+	}
+}
+
+// Nor does what strangers can send to a door that opens in other ways, as many as
+// they like, up to where the audit trail has summed it up.
+func TestWhatStrangersSendToOtherDoorsMakesNoGarbage(t *testing.T) {
+	d := passworded(trapping(rolling("ssh", 22, time.Hour)))
+	d.CloseSequence = ports(4000, 5000, 6000)
+	d.OTP.Skew = otp.MaxSkew // so that it costs the most
+	log, _, strangers := handlers(t, d)
+	knocks := present(t, d, time.Now())
+	some := sources(100_000)
+	n := uint32(0)
+	next := func(port packet.Port) packet.Packet {
+		n++
+		return opener(some[n], port, n)
+	}
+	likely := otp.Datagram([]byte("wrong"), alice, time.Now())
+	garbage := make([]byte, otp.Size)
+	// Once it is no more told apart in the audit trail whose they are.
+	for range 1000 {
+		log.Logged("ssh", next(knocks[0]), nil)
+		log.Logged("ssh trapped", next(tcp(7001)), nil)
+		log.Logged("ssh otp", next(otpPort), likely)
+	}
+	checkAllocations(t, "the first knock of a source", 0, func() { log.Logged("ssh", next(knocks[0]), nil) })
+	checkAllocations(t, "the first knock to close", 0, func() { log.Logged("ssh", next(tcp(4000)), nil) })
+	checkAllocations(t, "a trap", 0, func() { log.Logged("ssh trapped", next(tcp(7001)), nil) })
+	checkAllocations(t, "what could be a password", 0, func() { log.Logged("ssh otp", next(otpPort), likely) })
+	checkAllocations(t, "garbage at the port for passwords", 0, func() { log.Logged("ssh otp", next(otpPort), garbage) })
+	checkAllocations(t, "a connection", 0, func() { strangers.Queued(n, next(tcp(22))) })
+	checkAllocations(t, "what no rule logs any more", 0, func() { log.Logged("web otp", next(otpPort), likely) })
 }

@@ -73,7 +73,7 @@ func (c *commands) resume(open map[windowKey]bool) {
 		}
 		key := windowKey{d.Door, d.Source}
 		if former := c.due[key]; former != nil {
-			c.runDue(former, audit.Expired) // of a window before this one
+			c.runDue(former, audit.Closed) // of a window before this one
 		}
 		delete(c.due, key)
 		if open[key] {
@@ -95,7 +95,7 @@ func (c *commands) opened(d *ruleset.Door, e audit.Event) {
 	key := windowKey{e.Door, e.Source}
 	if former := c.due[key]; former != nil && e.Kind == audit.Opened {
 		delete(c.due, key) // that its window is over is about to be told
-		c.runDue(former, audit.Expired)
+		c.runDue(former, audit.Closed)
 	}
 	begins := d.OnClose == nil || c.due[key] == nil
 	if d.OnClose != nil && begins {

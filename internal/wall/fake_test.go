@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/sessions"
@@ -43,7 +44,11 @@ type kernel struct {
 	lastID  uint32
 	calls   []string // that change something
 	batches int      // verdicts on all packets up to one
-	singles int      // all other verdicts
+	// clocks are times by which tables may have been made, beside those about now.
+	clocks    []time.Time
+	listening map[packet.Port]bool // what programs of this host listen on
+	used, due wall.Ledger          // of the daemons that run here, one after the other
+	singles   int                  // all other verdicts
 	// ownership: tables have owners, whom nobody can tamper with, and a trial's
 	// goes with its owner.
 	ownership   bool
@@ -79,6 +84,7 @@ type table struct {
 	trial    bool
 	tampered bool
 	windows  map[opening]time.Time // until when
+	trapped  map[opening]time.Time // likewise
 	counts   map[string]ruleset.Counts
 }
 
@@ -91,8 +97,9 @@ type opening struct {
 // journey is one packet's way through the kernel.
 type journey struct {
 	packet packet.Packet
-	marked bool // as refused
-	passes int  // through the rules
+	data   []byte // of a datagram
+	marked bool   // as refused
+	passes int    // through the rules
 	fate   string
 	at     time.Time // when its fate was sealed
 	done   chan struct{}
@@ -112,6 +119,8 @@ func newKernel(t *testing.T) *kernel {
 		tables:    map[string]*table{},
 		logs:      map[uint16]*fakeLog{},
 		queues:    map[uint16]*fakeQueue{},
+		used:      wall.NewFleeting(),
+		due:       wall.NewFleeting(),
 		lastID:    1<<32 - 100, // so that every test that queues some packets wraps
 		intercept: func(string) error { return nil },
 	}
@@ -123,9 +132,9 @@ func (k *kernel) edges() wall.Edges {
 		watch = nil
 	}
 	return wall.Edges{
-		Listening:   func() (map[packet.Port]bool, error) { return nil, nil },
-		Used:        wall.NewFleeting(),
-		Due:         wall.NewFleeting(),
+		Listening:   func() (map[packet.Port]bool, error) { return k.listening, nil },
+		Used:        k.used,
+		Due:         k.due,
 		Kernel:      k,
 		ListenLog:   k.listenLog,
 		ListenQueue: k.listenQueue,
@@ -357,6 +366,11 @@ func (t *table) keep(old *table) {
 					t.windows[o] = until
 				}
 			}
+			for o, until := range old.trapped {
+				if o.door == d.Name && former.SourcePrefix.Of(o.addr) == d.SourcePrefix.Of(o.addr) {
+					t.trapped[o] = until
+				}
+			}
 		}
 	}
 }
@@ -380,20 +394,37 @@ func (k *kernel) unhook() {
 
 // understand returns the table that a listing means.
 func (k *kernel) understand(t *ruleset.Table) *table {
+	listing := t.String()
 	for _, c := range k.configs {
-		for turn := range 2 {
-			if n := c.Wall.Numbers(turn); c.Wall.Table == t.Name && ruleset.NewTable(c, n).String() == t.String() {
-				next := newTable(c, n)
-				next.listing, next.trial = t.String(), t.Trial
-				return next
+		for _, now := range k.moments(c) {
+			c, _ := c.At(now, func(p packet.Port) bool { return k.listening[p] })
+			for turn := range 2 {
+				if n := c.Wall.Numbers(turn); c.Wall.Table == t.Name && ruleset.NewTable(c, n).String() == listing {
+					next := newTable(c, n)
+					next.listing, next.trial = listing, t.Trial
+					return next
+				}
 			}
 		}
 	}
 	return nil
 }
 
+// moments returns the times for which a table may have been made that is installed
+// now: the configuration may come to something else by the time that it is.
+func (k *kernel) moments(c *ruleset.Config) []time.Time {
+	now := time.Now()
+	all := append([]time.Time{now}, k.clocks...)
+	for _, d := range c.Doors {
+		if d.Rolling != nil {
+			all = append(all, now.Add(-d.Rolling.Step))
+		}
+	}
+	return all
+}
+
 func newTable(c *ruleset.Config, n ruleset.Numbers) *table {
-	t := &table{config: c, numbers: n, windows: map[opening]time.Time{}, counts: map[string]ruleset.Counts{}}
+	t := &table{config: c, numbers: n, windows: map[opening]time.Time{}, trapped: map[opening]time.Time{}, counts: map[string]ruleset.Counts{}}
 	for _, d := range c.Doors {
 		t.counts[d.Name] = ruleset.Counts{}
 	}
@@ -559,10 +590,13 @@ func (k *kernel) lanes() (admitted, strangers *fakeQueue) {
 }
 
 // send lets a packet come in.
-func (k *kernel) send(p packet.Packet) *journey {
+func (k *kernel) send(p packet.Packet) *journey { return k.sendData(p, nil) }
+
+// sendData lets a datagram come in that carries something.
+func (k *kernel) sendData(p packet.Packet, data []byte) *journey {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	j := &journey{packet: p, done: make(chan struct{})}
+	j := &journey{packet: p, data: data, done: make(chan struct{})}
 	k.judge(j)
 	return j
 }
@@ -592,8 +626,16 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 			continue
 		}
 		flagged := p.Port.Protocol == packet.UDP || p.Flags&d.Flags.Mask == d.Flags.Value
-		if flagged && d.Knocks(p.Port) {
-			k.notify(t.numbers.LogGroup, d.Name, p)
+		here := opening{d.Name, d.SourcePrefix.Of(p.Source).Addr()}
+		switch {
+		case flagged && slices.ContainsFunc(d.Traps, func(r packet.PortRange) bool { return r.Contains(p.Port) }):
+			t.trapped[here] = time.Now().Add(d.Penalty)
+			k.notify(t.numbers.LogGroup, d.Name+" trapped", j)
+		case flagged && d.Knocks(p.Port) && !time.Now().Before(t.trapped[here]):
+			k.notify(t.numbers.LogGroup, d.Name, j)
+		}
+		if d.OTP != nil && p.Port == d.OTP.Port && len(j.data) == otp.Size {
+			k.notify(t.numbers.LogGroup, d.Name+" otp", j)
 		}
 		if d.Guards(p.Port) {
 			guards = append(guards, d)
@@ -615,7 +657,7 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 		return k.queue(t.numbers.Strangers, d.OnFailure == ruleset.FailOpen, j)
 	}
 	if !j.marked {
-		k.notify(t.numbers.LogGroup, d.Name+" refused", p)
+		k.notify(t.numbers.LogGroup, d.Name+" refused", j)
 	}
 	n := t.counts[d.Name]
 	n.Refused++
@@ -646,9 +688,10 @@ func (k *kernel) queue(number uint16, bypass bool, j *journey) bool {
 	return true
 }
 
-func (k *kernel) notify(group uint16, prefix string, p packet.Packet) {
+func (k *kernel) notify(group uint16, prefix string, j *journey) {
 	if l := k.logs[group]; l != nil {
-		l.post(func() { l.handler.Logged(prefix, p, nil) })
+		p, data := j.packet, j.data
+		l.post(func() { l.handler.Logged(prefix, p, data) })
 	}
 }
 
@@ -1001,6 +1044,13 @@ func (t *trail) take(kinds ...audit.Kind) (events []string) {
 	return events
 }
 
+// past returns what was recorded since it was last asked, as it is.
+func (t *trail) past() []audit.Event {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Clone(t.events)
+}
+
 // expect compares what was recorded of some kinds, or of all, and forgets it.
 func (t *trail) expect(tb testing.TB, kinds []audit.Kind, want ...string) {
 	tb.Helper()
@@ -1180,6 +1230,25 @@ func (c *client) dialTo(to netip.Addr, port uint16) *journey {
 		Source: c.addr, Destination: to, SourcePort: uint16(40000 + c.connections), Port: tcp(port),
 		Sequence: uint32(1000 * c.connections), Flags: packet.SYN,
 	})
+}
+
+// press knocks at ports of any protocol in order.
+func (c *client) press(knocks []packet.Port) {
+	for _, k := range knocks {
+		if k.Protocol == packet.TCP {
+			c.dial(k.Number)
+		} else {
+			c.datagram(k, nil)
+		}
+	}
+}
+
+// datagram sends one, from a port of its own.
+func (c *client) datagram(to packet.Port, data []byte) *journey {
+	c.connections++
+	return c.sendData(packet.Packet{
+		Source: c.addr, Destination: server, SourcePort: uint16(40000 + c.connections), Port: to,
+	}, data)
 }
 
 // knock dials ports in order.

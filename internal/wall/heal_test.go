@@ -142,7 +142,7 @@ func (h *host) knocked(addr netip.Addr, ports ...uint16) {
 	for _, port := range ports {
 		c.connections++
 		p := opener(addr, tcp(port), uint32(c.connections))
-		h.notify(7100, "ssh", p)
+		h.notify(7100, "ssh", &journey{packet: p})
 	}
 }
 

@@ -137,9 +137,14 @@ func (f *front) isFurther(i int, o sequence.Outcome, other int, than sequence.Ou
 }
 
 // tellsEnd reports whether the end of an attempt is worth telling. At a door with
-// several locks, a knock for one of them may look like the beginning at another.
+// several locks, a knock for one of them may look like the beginning at another: so
+// may the last one of those that close it.
 func (f *front) tellsEnd(l *lock, step int) bool {
-	return len(f.locksOf[l.door]) == 1 || !l.closes && step > 0
+	if len(f.locksOf[l.door]) == 1 {
+		return true
+	}
+	closed := f.config.Doors[l.door].CloseSequence
+	return !l.closes && (step > 1 || step == 1 && (len(closed) == 0 || closed[len(closed)-1] != l.steps[0]))
 }
 
 // undone opens a door one of whose locks is undone, unless it was by what is good
@@ -160,7 +165,8 @@ func (w *Wall) undone(f *front, which int, e audit.Event) {
 		}
 	}
 	if d.OneTime != nil {
-		w.turnNow() // to the next sequence of the list
+		w.turnTo(time.Now()) // to the next sequence of the list
+		w.nudge()            // as that may have to be tried again
 	}
 }
 

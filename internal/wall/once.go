@@ -33,7 +33,6 @@ type Ledger interface {
 type once struct {
 	mu     sync.Mutex
 	ledger Ledger
-	used   map[string]time.Time // when steps were first used, of those that this daemon has seen
 }
 
 // The bounds of what is remembered. What is long over is kept while there is room,
@@ -59,22 +58,6 @@ func (o *once) take(entry string, now time.Time) (replay bool, err error) {
 		}
 	}
 	return false, o.ledger.Add(entry)
-}
-
-// firstUse returns when a step was first used, which may be now, and zero if that was
-// before this daemon's time.
-func (o *once) firstUse(entry string, before bool, now time.Time) time.Time {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !before {
-		for old, at := range o.used {
-			if now.Sub(at) >= worthless {
-				delete(o.used, old)
-			}
-		}
-		o.used[entry] = now
-	}
-	return o.used[entry]
 }
 
 // forget makes room by forgetting the oldest of what is over.
@@ -118,17 +101,15 @@ func (w *Wall) useUp(d *ruleset.Door, place int, now time.Time) (replay bool, er
 
 // useStep takes note that a step's knocks were used. Those of the present step are
 // good for everybody, whatever can be remembered. The step before it, or after it, is
-// for clients whose clocks are off, unless somebody may have overheard it: it is good
-// for the first to use it, and for as long as a step from then on.
+// for clients whose clocks are off: only the first to use it can be one, as it may have
+// been overheard then.
 func (w *Wall) useStep(d *ruleset.Door, place int, now time.Time) (replay bool, err error) {
 	begins, present := d.StepOf(place)
-	entry := fmt.Sprintf("%d step %s", begins.Unix(), d.Name)
-	replay, err = w.once.take(entry, now)
-	first := w.once.firstUse(entry, replay, now)
+	replay, err = w.once.take(fmt.Sprintf("%d step %s", begins.Unix(), d.Name), now)
 	if present {
 		return false, nil
 	}
-	return replay && (first.IsZero() || now.Sub(first) >= d.Rolling.Step), err
+	return replay, err
 }
 
 // passwords check the one-time passwords of a door.
@@ -148,6 +129,10 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 	w := s.wall
 	d := &f.config.Doors[door]
 	check := f.passwords[door]
+	if check.open == nil { // a reload has taken the one-time passwords away
+		w.mu.Unlock()
+		return
+	}
 	code, minute, opens := check.open.Verify(data, p.Source, e.Time)
 	shuts := false
 	if !opens && check.shut != nil {

@@ -51,6 +51,9 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	now := time.Now()
 	c, unopened := c.At(now, w.listening())
 	former := w.current()
+	if unopened != nil && former != nil && why != notConfirmed {
+		return unopened // else the wall matters more than one door
+	}
 	replaced := c.Wall.Table
 	if former != nil {
 		replaced = former.config.Wall.Table // of another name, perhaps
@@ -110,6 +113,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 		var back *front
 		if former != nil {
 			back = w.newFront(former.config, now)
+			back.stale = former.stale
 		}
 		w.mu.Lock()
 		if back != nil {

@@ -30,12 +30,13 @@ func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
 	turned := f.stale || !f.config.IsOf(now)
 	w.mu.Unlock()
 	if turned {
-		w.turnNow()
+		w.turnTo(now)
 	}
-	if at, ok := f.config.Turns(now); ok || turned {
-		return now.Add(min(max(at.Sub(now), 0), lookAtClock)), true
+	next, ok = f.config.Turns(now)
+	if turned || next.Sub(now) > lookAtClock {
+		next = now.Add(lookAtClock)
 	}
-	return time.Time{}, false
+	return next, ok || turned
 }
 
 // lookAround puts other traps in force if programs listen on some of those there are.
@@ -45,20 +46,19 @@ func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
 	}
 	w.looked = now
 	if ports, err := w.edges.Listening(); err == nil && w.current().config.IsTrap(ports) {
-		w.turnNow()
+		w.turnTo(now)
 	}
 	return now.Add(lookWhoListens), true
 }
 
-// turnNow puts in force what is good now.
-func (w *Wall) turnNow() {
+// turnTo puts in force what is good now.
+func (w *Wall) turnTo(now time.Time) {
 	listening := w.listening()
 	w.change.Lock()
 	defer w.change.Unlock()
 	if w.lowered {
 		return
 	}
-	now := time.Now()
 	f := w.current()
 	c, err := f.config.At(now, listening)
 	w.tellUnopened(err)
@@ -84,7 +84,6 @@ func (w *Wall) turnNow() {
 		w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Failed: true, Reason: "the next sequences are not in force: " + err.Error()})
 	}
 	w.tellLow(c)
-	w.nudge() // to try again, or to see when the next turn is
 }
 
 // install puts the table in place that a configuration comes to now, with the

@@ -155,7 +155,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	close(settled)
 	trail := audit.NewSummer(sink)
 	return &Wall{
-		once:     once{ledger: edges.Used, used: map[string]time.Time{}},
+		once:     once{ledger: edges.Used},
 		commands: newCommands(edges.Due, trail.Record),
 		toldLow:  map[string]int{},
 		settled:  settled,

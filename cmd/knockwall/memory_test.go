@@ -1,0 +1,229 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/onetime"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// The rules of a daemon that has nothing to remember, and of others that have.
+var (
+	forgetful = &ruleset.Config{Doors: []ruleset.Door{
+		{Sequences: [][]packet.Port{{{Number: 7000, Protocol: packet.TCP}}}, OnOpen: &ruleset.Command{}},
+		{OneTime: &onetime.List{}}, // which is crossed out itself
+	}}
+	withPasswords = &ruleset.Config{Doors: []ruleset.Door{{}, {OTP: &ruleset.OTP{}}}}
+	withRolling   = &ruleset.Config{Doors: []ruleset.Door{{Rolling: &ruleset.Rolling{}}}}
+	withCommands  = &ruleset.Config{Doors: []ruleset.Door{{OnClose: &ruleset.Command{}}}}
+)
+
+// files returns the names of what is in a folder.
+func files(t *testing.T, folder string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// inFolder returns the memory of a daemon whose control socket is in a folder of its
+// own, and which is no service.
+func inFolder(t *testing.T) (m memory, folder string) {
+	t.Helper()
+	t.Setenv("STATE_DIRECTORY", "")
+	folder = t.TempDir()
+	m = newMemory(filepath.Join(folder, "control.sock"))
+	t.Cleanup(m.close)
+	return m, folder
+}
+
+func TestWhatIsRememberedIsInTheStateFolderOrBesideTheSocket(t *testing.T) {
+	for folder, want := range map[string][2]string{
+		"":                   {"/run/knockwall/control.sock.used", "/run/knockwall/control.sock.due"},
+		"/var/lib/knockwall": {"/var/lib/knockwall/used", "/var/lib/knockwall/due"},
+	} {
+		t.Setenv("STATE_DIRECTORY", folder)
+		m := newMemory("/run/knockwall/control.sock")
+		if got := [2]string{m.used.path, m.due.path}; got != want {
+			t.Errorf("with STATE_DIRECTORY=%q: %q, want %q", folder, got, want)
+		}
+	}
+}
+
+func TestNoFileIsMadeWhereNothingHasToBeRemembered(t *testing.T) {
+	m, folder := inFolder(t)
+	if err := m.open(forgetful); err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range []*lasting{m.used, m.due} {
+		if l.Has("x") || l.Len() != 0 || l.All() != nil || l.Remove("x") != nil {
+			t.Error("something is remembered")
+		}
+	}
+	if got := files(t, folder); got != nil {
+		t.Errorf("there are %q", got)
+	}
+}
+
+func TestWhatRulesNeedIsMadeAtOnce(t *testing.T) {
+	for _, test := range []struct {
+		config *ruleset.Config
+		want   []string
+	}{
+		{withPasswords, []string{"control.sock.used", "control.sock.used.lock"}},
+		{withRolling, []string{"control.sock.used", "control.sock.used.lock"}},
+		{withCommands, []string{"control.sock.due", "control.sock.due.lock"}},
+	} {
+		m, folder := inFolder(t)
+		if err := errors.Join(m.open(forgetful), m.open(test.config), m.open(test.config)); err != nil {
+			t.Fatal(err)
+		}
+		if got := files(t, folder); !slices.Equal(got, test.want) {
+			t.Errorf("there are %q, want %q", got, test.want)
+		}
+	}
+}
+
+// A reload may bring what the rules at the start did not need, and what is there from
+// another daemon is known whether it is needed or not.
+func TestWhatIsRememberedOutlastsTheDaemon(t *testing.T) {
+	m, folder := inFolder(t)
+	if err := m.open(forgetful); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.used.Add("7 otp"); err != nil { // made when it is needed
+		t.Fatal(err)
+	}
+	if !m.used.Has("7 otp") || m.used.Len() != 1 {
+		t.Error("it is not remembered")
+	}
+	m.close()
+	next := newMemory(filepath.Join(folder, "control.sock"))
+	defer next.close()
+	if err := next.open(forgetful); err != nil {
+		t.Fatal(err)
+	}
+	if got := next.used.All(); !slices.Equal(got, []string{"7 otp"}) {
+		t.Errorf("the next daemon knows %q", got)
+	}
+	if err := next.used.Remove("7 otp"); err != nil || next.used.Has("7 otp") {
+		t.Errorf("it is not forgotten: %v", err)
+	}
+}
+
+// spoil writes what is no ledger.
+func spoil(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte("this is no ledger\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAMemoryThatIsBrokenIsAnErrorWhereItIsNeeded(t *testing.T) {
+	m, folder := inFolder(t)
+	used, due := filepath.Join(folder, "control.sock.used"), filepath.Join(folder, "control.sock.due")
+	spoil(t, used)
+	spoil(t, due)
+	for _, c := range []*ruleset.Config{forgetful, {}} {
+		if err := m.open(c); err != nil {
+			t.Errorf("where it is not: %v", err)
+		}
+	}
+	for path, c := range map[string]*ruleset.Config{used: withPasswords, due: withCommands} {
+		err := m.open(c)
+		if err == nil || !strings.HasPrefix(err.Error(), "opening the ledger "+path+": ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("where %s is: %v", path, err)
+		}
+	}
+	if err := m.used.Add("x"); err == nil || m.used.Has("x") {
+		t.Errorf("what cannot be remembered is: %v", err)
+	}
+	text, err := os.ReadFile(used)
+	if err != nil || string(text) != "this is no ledger\n" {
+		t.Errorf("the file is changed: %q, %v", text, err)
+	}
+}
+
+// ruleText are rule files that have to remember nothing, and passwords.
+const (
+	plainRules    = "door \"ssh\" {\n  ports = [22]\n  sequence = [4113, \"27911/udp\", 1840]\n}\n"
+	passwordRules = "door \"ssh\" {\n  ports = [22]\n  otp {\n    port = \"2000/udp\"\n    open_secret = \"hipjazz\"\n  }\n}\n"
+)
+
+func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
+	program, err := exec.LookPath("knockwall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder, err := os.MkdirTemp("", "kw") // as a socket's path may not be long
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(folder)
+	rules, socket := filepath.Join(folder, "rules.hcl"), filepath.Join(folder, "control.sock")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	daemon := func() (*exec.Cmd, *strings.Builder) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), program, "run", "--config", rules, "--control", socket)
+		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=", "STATE_DIRECTORY=")
+		said := new(strings.Builder)
+		cmd.Stderr = said
+		isolated(cmd)
+		if err := cmd.Start(); err != nil {
+			lacks(t, "needs a network of its own: %v", err)
+		}
+		return cmd, said
+	}
+	spoil(t, socket+".used")
+
+	write(passwordRules)
+	cmd, said := daemon()
+	err = cmd.Wait()
+	want := "knockwall: opening the ledger " + socket + ".used: "
+	if !strings.HasPrefix(said.String(), want) || strings.Count(said.String(), "\n") != 1 || cmd.ProcessState.ExitCode() != exitFailed {
+		t.Fatalf("run has said %q, and ended with %v; want %q and so on", said, err, want)
+	}
+	if _, err := os.Stat(socket); !os.IsNotExist(err) {
+		t.Errorf("a socket is left behind: %v", err)
+	}
+
+	write(plainRules)
+	cmd, _ = daemon()
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	}()
+	for end := time.Now().Add(20 * time.Second); exec.Command(program, "status", "--control", socket).Run() != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the daemon does not answer")
+		}
+	}
+	write(passwordRules)
+	output, err := exec.Command(program, "reload", "--control", socket).CombinedOutput()
+	var failure *exec.ExitError
+	if !errors.As(err, &failure) || failure.ExitCode() != exitFailed || !strings.Contains(string(output), "opening the ledger "+socket+".used: ") {
+		t.Errorf("reload has said %q: %v", output, err)
+	}
+	output, err = exec.Command(program, "status", "--json", "--control", socket).Output()
+	if err != nil || !strings.Contains(string(output), `"sequence"`) || strings.Contains(string(output), `"otp"`) {
+		t.Errorf("the former rules are not in force: %s, %v", output, err)
+	}
+}

@@ -1,0 +1,208 @@
+package wall_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// reversible returns a door before SSH that its knocks, the other way round, close.
+func reversible(knocks ...uint16) ruleset.Door {
+	d := door("ssh", 22, knocks...)
+	d.CloseSequence = slices.Clone(d.Sequences[0])
+	slices.Reverse(d.CloseSequence)
+	return d
+}
+
+// neighbours returns ports in order, and with each possible two neighbours swapped.
+func neighbours(ports []uint16) [][]uint16 {
+	all := [][]uint16{ports}
+	for i := range len(ports) - 1 {
+		swapped := slices.Clone(ports)
+		swapped[i], swapped[i+1] = swapped[i+1], swapped[i]
+		all = append(all, swapped)
+	}
+	return all
+}
+
+// verdictOf sends knocks back to back, and returns what became of the window.
+func (c *client) verdictOf(knocks []uint16) []string {
+	synctest.Wait()
+	c.host.trail.take()
+	c.knock(knocks...)
+	synctest.Wait()
+	return c.host.trail.take(audit.Opened, audit.Refreshed, audit.Closed, audit.Reset, audit.Refused)
+}
+
+func TestKnocksThatOvertakeEachOtherMeanWhatTheyAreNearestTo(t *testing.T) {
+	for _, opening := range [][]uint16{{7000, 8000, 9000}, {7000, 8000, 9000, 9500}} {
+		closing := slices.Clone(opening)
+		slices.Reverse(closing)
+		for _, opens := range neighbours(opening) {
+			for _, closes := range neighbours(closing) {
+				t.Run(fmt.Sprint(opens, closes), func(t *testing.T) {
+					guarded(t, config(reversible(opening...)), func(h *host) {
+						a := h.client(alice)
+						last := fmt.Sprintf("%d/%[1]d", len(opening))
+						for round := range 2 {
+							for _, test := range []struct {
+								knocks []uint16
+								want   string
+							}{
+								{opens, "opened ssh 192.0.2.1 " + last},
+								{opens, "refreshed ssh 192.0.2.1 " + last},
+								{closes, "closed ssh 192.0.2.1: it has knocked to close it"},
+							} {
+								if got := a.verdictOf(test.knocks); !slices.Equal(got, []string{test.want}) {
+									h.t.Errorf("round %d, %v: %v, want %s", round, test.knocks, got, test.want)
+								}
+								time.Sleep(time.Second)
+							}
+							if got := a.verdictOf(closes); got != nil { // there is no window
+								h.t.Errorf("round %d, %v without a window: %v", round, closes, got)
+							}
+							time.Sleep(time.Second)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+func TestAnOrderThatIsAsNearToTheOneAsToTheOtherCloses(t *testing.T) {
+	guarded(t, config(reversible(7000, 8000, 9000, 9500)), func(h *host) {
+		a := h.client(alice)
+		a.verdictOf([]uint16{7000, 8000, 9000, 9500})
+		time.Sleep(time.Second)
+		// Three pairs of the six are the other way round, by either order.
+		got := a.verdictOf([]uint16{7000, 9500, 9000, 8000})
+		if want := []string{"closed ssh 192.0.2.1: it has knocked to close it"}; !slices.Equal(got, want) {
+			h.t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+func TestADoorIsOpenedAndClosedInOneBreath(t *testing.T) {
+	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000, 9000, 8000, 7000)
+		synctest.Wait()
+		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Refreshed, audit.Closed, audit.Reset},
+			"opened ssh 192.0.2.1 3/3", "closed ssh 192.0.2.1: it has knocked to close it")
+		h.expect("alice has closed it", a.dial(22), waiting)
+	})
+}
+
+func TestWhoClosesADoorClosesItForNobodyElse(t *testing.T) {
+	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
+		a, b := h.client(alice), h.client(bob)
+		a.knock(7000, 8000, 9000)
+		synctest.Wait()
+		h.trail.take()
+		b.knock(9000, 8000, 7000)
+		time.Sleep(audit.SumInterval)
+		synctest.Wait()
+		h.trail.expect(h.t, nil, "knock ssh 192.0.2.2 1/3: to close", "knock ssh 192.0.2.2 3/3 ×2: to close")
+		h.expect("alice's window is open", a.dial(22), accepted)
+		if h.left("ssh", alice) == 0 {
+			h.t.Error("alice's window is closed")
+		}
+		if d := h.status().Doors[0].Counters; d.Closed != 0 {
+			h.t.Errorf("windows are counted as closed: %+v", d)
+		}
+	})
+}
+
+// At a door that its knocks close the other way round, each knock of a client who
+// takes its time is a wrong one for the other order.
+func TestAClientWhoTakesItsTimeIsNotSaidToFail(t *testing.T) {
+	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
+		a := h.client(alice)
+		slowly := func(ports ...uint16) {
+			for _, port := range ports {
+				a.dial(port)
+				time.Sleep(time.Second)
+			}
+			synctest.Wait()
+		}
+		slowly(7000, 8000)
+		want := []wall.AttemptStatus{{Door: "ssh", Source: single(alice), Step: 2, Steps: 3, AgeSeconds: 2, LeftSeconds: 3}}
+		if got := h.status().Attempts; len(got) != 1 || got[0] != want[0] {
+			h.t.Errorf("attempts under way: %+v, want %+v", got, want)
+		}
+		slowly(9000)
+		h.trail.expect(h.t, nil, "knock ssh 192.0.2.1 1/3", "knock ssh 192.0.2.1 3/3 ×2", "opened ssh 192.0.2.1 3/3")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		h.trail.expect(h.t, nil)
+		slowly(9000, 8000, 7000)
+		h.trail.expect(h.t, []audit.Kind{audit.Closed, audit.Reset, audit.Opened, audit.Refreshed},
+			"closed ssh 192.0.2.1: it has knocked to close it")
+		time.Sleep(window)
+		h.trail.expect(h.t, []audit.Kind{audit.Expired, audit.Reset})
+		if d := h.status().Doors[0].Counters; d.Resets != 0 || d.Opened != 1 || d.Closed != 1 || d.Expired != 0 || d.Knocks != 6 {
+			h.t.Errorf("counters: %+v", d)
+		}
+	})
+}
+
+func TestAnAttemptThatFailsIsToldAtADoorThatCanBeClosed(t *testing.T) {
+	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
+		a := h.client(alice)
+		a.dial(7000)
+		time.Sleep(time.Second)
+		a.dial(8000)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		h.trail.expect(h.t, []audit.Kind{audit.Reset}, "reset ssh 192.0.2.1 2/3: too late")
+	})
+}
+
+func TestAWindowThatTheKernelDoesNotCloseForAKnockIsToldOf(t *testing.T) {
+	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		synctest.Wait()
+		h.failing("CloseWindow", errInjected)
+		time.Sleep(time.Second)
+		h.trail.watch(func(e audit.Event) {
+			if e.Kind == audit.Closed && !e.Failed {
+				h.t.Errorf("%s: it did not fail", e)
+			}
+		})
+		h.trail.take()
+		a.knock(9000, 8000, 7000)
+		synctest.Wait()
+		h.trail.expect(h.t, []audit.Kind{audit.Closed}, "closed ssh 192.0.2.1 3/3: the kernel says no")
+		h.expect("the window is open", a.dial(22), accepted)
+	})
+}
+
+// A door may be closed by other knocks than its own, and the attempts to close it
+// outlast a reload, as those to open it do.
+func TestAnAttemptToCloseADoorGoesOnAcrossAReload(t *testing.T) {
+	d := sshDoor()
+	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000)}
+	guarded(t, config(d), func(h *host) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000, 4000)
+		synctest.Wait()
+		later := d
+		later.Window = time.Minute
+		if err := h.raise(config(later)); err != nil {
+			h.t.Fatal(err)
+		}
+		h.trail.take()
+		a.knock(5000)
+		synctest.Wait()
+		h.trail.expect(h.t, []audit.Kind{audit.Closed, audit.Reset}, "closed ssh 192.0.2.1: it has knocked to close it")
+	})
+}

@@ -1,0 +1,76 @@
+package wall_test
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// notebook is a ledger that may fail, and finds what is in it however much there is.
+type notebook struct {
+	mu      sync.Mutex
+	entries []string
+	known   map[string]bool
+	failure error
+}
+
+// fail makes changes fail from now on, or no more.
+func (n *notebook) fail(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.failure = err
+}
+
+func (n *notebook) Add(entry string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.failure != nil || n.known[entry] {
+		return n.failure
+	}
+	if n.known == nil {
+		n.known = map[string]bool{}
+	}
+	n.known[entry] = true
+	n.entries = append(n.entries, entry)
+	return nil
+}
+
+func (n *notebook) Remove(entry string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.failure != nil || !n.known[entry] {
+		return n.failure
+	}
+	delete(n.known, entry)
+	n.entries = slices.DeleteFunc(n.entries, func(e string) bool { return e == entry })
+	return nil
+}
+
+func (n *notebook) Has(entry string) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.known[entry]
+}
+
+func (n *notebook) All() []string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.entries)
+}
+
+func (n *notebook) Len() int { return len(n.All()) }
+
+// begin makes the daemon of the host, with the ledgers that the kernel has by then,
+// and runs it behind its wall.
+func (h *host) begin(c *ruleset.Config) {
+	h.t.Helper()
+	next := h.newHost()
+	h.wall, h.trail, h.ended = next.wall, next.trail, next.ended
+	if err := h.raise(c); err != nil {
+		h.t.Fatal(err)
+	}
+	h.run()
+	h.trail.take()
+	h.changes()
+}

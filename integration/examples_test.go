@@ -99,7 +99,7 @@ func newExample(t *testing.T, file string, to netip.Addr) *example {
 		}
 	}
 	for _, m := range loadedCredential.FindAllStringSubmatch(e.text, -1) {
-		must(t, os.WriteFile(e.file("credentials/"+m[1]), []byte("of "+m[1]+"\n"), 0o400))
+		must(t, os.WriteFile(e.file("credentials/"+m[1]), []byte("the secret of "+m[1]+"\n"), 0o400))
 	}
 	return e
 }

@@ -83,6 +83,19 @@ func firstSYN(l *lab, from, to netip.Addr) error { return l.onFirstSYN(from, to,
 // onFirstSYN knocks, if there are knocks, and connects to port 22 without a
 // pause. It fails if the SYN had to be sent again.
 func (l *lab) onFirstSYN(from, to netip.Addr, knocks ...packet.Port) error {
+	return l.onFirstSYNAfter(from, to, 22, func() error {
+		for _, p := range knocks {
+			if err := knockFrom(from, to, p); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// onFirstSYNAfter connects to a port right after something was done on the client.
+// It fails if the SYN had to be sent again.
+func (l *lab) onFirstSYNAfter(from, to netip.Addr, port uint16, first func() error) error {
 	return l.client.Do(func() error {
 		fd, err := boundSocket(from, to, unix.SOCK_STREAM)
 		if err != nil {
@@ -91,12 +104,10 @@ func (l *lab) onFirstSYN(from, to netip.Addr, knocks ...packet.Port) error {
 		defer unix.Close(fd)
 		// The end of the connection is not what is tested.
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-		for _, p := range knocks {
-			if err := knockFrom(from, to, p); err != nil {
-				return err
-			}
+		if err := first(); err != nil {
+			return err
 		}
-		if err := connect(fd, sockaddr(to, 22)); err != nil {
+		if err := connect(fd, sockaddr(to, port)); err != nil {
 			return fmt.Errorf("connecting: %w", err)
 		}
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)

@@ -281,6 +281,12 @@ func (d *daemon) waitFor(words ...string) {
 	eventually(d.lab.t, "the log has "+strings.Join(words, ", "), func() bool { return d.logged(words...) > 0 })
 }
 
+// waitForCount waits until the daemon has logged n lines with all of the words.
+func (d *daemon) waitForCount(n int, words ...string) {
+	d.lab.t.Helper()
+	eventually(d.lab.t, fmt.Sprintf("the log has %d times %s", n, strings.Join(words, ", ")), func() bool { return d.logged(words...) >= n })
+}
+
 // waitForEnd waits until all windows are over: to the daemon, and to the kernel,
 // whose clock for them has ticks of up to 10 ms.
 func (d *daemon) waitForEnd() {

@@ -254,6 +254,7 @@ func packaged(t testing.TB, root string) {
 		"../systemd/knockwall.service": "/usr/lib/systemd/system/knockwall.service",
 		"../systemd/knockwall.socket":  "/usr/lib/systemd/system/knockwall.socket",
 		"../systemd/sysusers.conf":     "/usr/lib/sysusers.d/knockwall.conf",
+		"../systemd/tmpfiles.conf":     "/usr/lib/tmpfiles.d/knockwall.conf",
 		"../systemd/knockwall.catalog": "/usr/lib/systemd/catalog/knockwall.catalog",
 	} {
 		b, err := os.ReadFile(from)
@@ -272,6 +273,7 @@ func (m *machine) install() {
 	packaged(m.t, m.outside(""))
 	m.does("journalctl", "--update-catalog")
 	m.does("systemd-sysusers", "/usr/lib/sysusers.d/knockwall.conf")
+	m.does("systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/knockwall.conf")
 	m.does("install", "--directory", "--owner=root", "--group=knockwall", "--mode=0750", "/etc/knockwall.d")
 	m.does("systemctl", "daemon-reload")
 }

@@ -35,6 +35,11 @@ func becomeMachine(lower, folder, console, files string) error {
 	if err := errors.Join(unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/")); err != nil {
 		return fmt.Errorf("leaving the former root: %w", err)
 	}
+	// What gives services their credentials has a mount namespace of its own, and what
+	// it mounts is to be seen by all. Outside of containers systemd does this itself.
+	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("sharing mounts: %w", err)
+	}
 	return unix.Exec(systemdPath, []string{systemdPath, "--unit=machine.target"}, []string{machinePath, "LANG=C.UTF-8", "container=knockwall"})
 }
 

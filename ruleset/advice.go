@@ -120,8 +120,8 @@ func (l *Loaded) adviseSecret(e hcl.Expression, s secret.Secret) {
 	}
 }
 
-// adviseShared warns of secrets that another door has: a password is good once, at
-// whichever door it reaches first.
+// adviseShared warns of secrets that another door has: a password is good once at each
+// of them, and so can be overheard at the one and used at the other.
 func (l *Loaded) adviseShared(c *Config, r *rawDoor, i int) {
 	own := c.Doors[i].OTP
 	for _, other := range c.Doors[:i] {
@@ -130,8 +130,8 @@ func (l *Loaded) adviseShared(c *Config, r *rawDoor, i int) {
 		}
 		for _, theirs := range []secret.Secret{other.OTP.Open, other.OTP.Close} {
 			if theirs.IsSet() && (own.Open.Equal(theirs) || own.Close.Equal(theirs)) {
-				l.warn("Two doors with one secret", fmt.Sprintf("The door %q has it, too, and a password is good at one of them only, once: "+
-					"give each door secrets of its own, or make one door of them.", other.Name), &r.OTP.Range)
+				l.warn("Two doors with one secret", fmt.Sprintf("The door %q has it, too, so that a password which is overheard at the one is still good at the other. "+
+					"Give each door secrets of its own, or make one door of them.", other.Name), &r.OTP.Range)
 				return
 			}
 		}

@@ -194,15 +194,24 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	}
 	spoil(t, socket+".used")
 
+	// With such rules at the start the wall stands, and its ports are not open.
+	answers := func() {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); exec.Command(program, "status", "--control", socket).Run() != nil; time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatal("the daemon does not answer")
+			}
+		}
+	}
 	write(passwordRules)
 	cmd, said := daemon()
-	err = cmd.Wait()
-	want := "knockwall: opening the ledger " + socket + ".used: "
-	if !strings.HasPrefix(said.String(), want) || strings.Count(said.String(), "\n") != 1 || cmd.ProcessState.ExitCode() != exitFailed {
-		t.Fatalf("run has said %q, and ended with %v; want %q and so on", said, err, want)
+	answers()
+	_ = cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("run ended with %v", err)
 	}
-	if _, err := os.Stat(socket); !os.IsNotExist(err) {
-		t.Errorf("a socket is left behind: %v", err)
+	if want := "knockwall: opening the ledger " + socket + ".used: "; !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "no one-time password opens a door") {
+		t.Errorf("run has said %q, and not %q", said, want)
 	}
 
 	write(plainRules)
@@ -211,11 +220,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	}()
-	for end := time.Now().Add(20 * time.Second); exec.Command(program, "status", "--control", socket).Run() != nil; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the daemon does not answer")
-		}
-	}
+	answers()
 	write(passwordRules)
 	output, err := exec.Command(program, "reload", "--control", socket).CombinedOutput()
 	var failure *exec.ExitError

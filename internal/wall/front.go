@@ -218,20 +218,34 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	} else {
 		_ = s.sockets.admitted.Accept(id)
 	}
-	w.mu.Unlock()
-	w.metrics.admitted.Observe(time.Since(now).Seconds())
-	if door < 0 || admission == sequence.AdmitAgain {
-		return
+	e := audit.Event{Time: now, Kind: audit.Accepted, Source: source, Port: p.Port}
+	if door >= 0 {
+		e.Door = f.config.Doors[door].Name
 	}
-	e := audit.Event{Time: now, Kind: audit.Accepted, Door: f.config.Doors[door].Name, Source: source, Port: p.Port}
 	if admission == sequence.Exhausted {
 		e.Kind, e.Reason = audit.Refused, "max_connections is reached"
 	}
-	w.trail.Record(e)
+	tells := door >= 0 && admission != sequence.AdmitAgain
+	later := tells && w.telling && len(w.untold) < maxUntold
+	if later {
+		w.untold = append(w.untold, e)
+	}
+	w.mu.Unlock()
+	w.metrics.admitted.Observe(time.Since(now).Seconds())
+	if !tells {
+		return
+	}
+	if !later {
+		w.trail.Record(e)
+	}
 	if spent && admission == sequence.AdmitNew {
 		w.spend(e.Door, source)
 	}
 }
+
+// maxUntold is of how many who were let in it is told later, so that what has
+// happened is told in its order. There is seldom one.
+const maxUntold = 1000
 
 func (s admitted) Unreadable(id uint32) {
 	s.wall.mu.Lock()

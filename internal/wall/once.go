@@ -159,9 +159,8 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 	}
 	w.trail.Record(e)
 	e.Reason = ""
-	// By the minute, as a door can have another skew after a reload, and without the
-	// door, which can have another name.
-	entry := fmt.Sprintf("%d otp %s", 60*minute, hex.EncodeToString(code[:]))
+	// By the minute, as a door can have another skew after a reload.
+	entry := fmt.Sprintf("%d otp %s %s", 60*minute, d.Name, hex.EncodeToString(code[:]))
 	replay, err := w.once.take(entry, e.Time)
 	switch {
 	case err != nil:

@@ -63,7 +63,7 @@ func (w *Wall) turnTo(now time.Time) {
 	c, err := f.config.At(now, listening)
 	w.tellUnopened(err)
 	next := *f
-	next.config, next.stale = c, true
+	next.config, next.stale = c, false
 	next.locks, next.locksOf = locksOf(c)
 	// From before the rules change: the other way round a knock that only the new
 	// sequences have could be missed.
@@ -76,11 +76,13 @@ func (w *Wall) turnTo(now time.Time) {
 	wasStale := f.stale
 	w.front = &next
 	w.mu.Unlock()
-	if err := w.install(c); err == nil {
+	err = w.install(c)
+	if err != nil {
 		w.mu.Lock()
-		next.stale = false
+		next.stale = true // to be tried again
 		w.mu.Unlock()
-	} else if !wasStale {
+	}
+	if err != nil && !wasStale {
 		w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Failed: true, Reason: "the next sequences are not in force: " + err.Error()})
 	}
 	w.tellLow(c)

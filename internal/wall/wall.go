@@ -128,8 +128,10 @@ type Wall struct {
 	front   *front   // what stands, nil before; changed only with change held, too
 	sockets *sockets // that the table names; likewise
 	windows *sequence.Windows
-	opening int      // windows that are being opened, and not yet in the kernel
-	doors   []string // names by id, which a door keeps whatever is reloaded
+	opening int           // windows that are being opened, and not yet in the kernel
+	telling bool          // that a window opens is about to be told
+	untold  []audit.Event // who was let in meanwhile
+	doors   []string      // names by id, which a door keeps whatever is reloaded
 	trial   *trial
 	since   time.Time
 	kept    time.Time // when the keeper has last done what was due

@@ -37,7 +37,9 @@ func (w *Wall) openLocked(door string, source packet.Source, length time.Duratio
 	// Noted first, so that not one connection is admitted that is not counted.
 	limit := f.config.Doors[i].MaxConnections
 	refreshed := w.windows.Open(id, source, now, now.Add(length), limit)
+	w.telling = true
 	w.mu.Unlock()
+	defer w.told()
 
 	err := w.edges.Kernel.OpenWindow(f.config.Wall.Table, ruleset.Window{Door: door, Source: source, Left: length})
 	if err != nil && w.mend() {
@@ -74,11 +76,22 @@ func (w *Wall) openLocked(door string, source packet.Source, length time.Duratio
 	}
 	w.mu.Unlock()
 	w.tell(why) // before anybody who waits is let in
+	w.told()
 	w.mu.Lock()
 	t.released += w.sockets.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
 	w.mu.Unlock()
 	w.nudge()
 	return nil
+}
+
+// told passes on who was let in by the kernel before it was told that the window is
+// open. It is called with change held, as is what ends a window again.
+func (w *Wall) told() {
+	w.mu.Lock()
+	accepted := w.untold
+	w.telling, w.untold = false, nil
+	w.mu.Unlock()
+	w.record(accepted)
 }
 
 // errGone is why a window is not opened whose door has gone meanwhile.

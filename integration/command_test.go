@@ -1,0 +1,284 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/command"
+)
+
+// recorder writes, of each time that it is run, the arguments and the environment to
+// a file of its own in FOLDER, with a NUL after each.
+const recorder = `#!/bin/sh
+out=$(mktemp FOLDER/running.XXXXXX)
+printf '%s\0' "$#" "$@" >"$out"
+cat "/proc/$$/environ" >>"$out"
+mv "$out" "FOLDER/run.${out##*.}"
+`
+
+// recorded makes a recorder, and returns its path and what reads the records, each
+// of a run.
+func (l *lab) recorded() (program string, runs func() []record) {
+	l.t.Helper()
+	folder, err := os.MkdirTemp(l.folder, "records-")
+	must(l.t, err)
+	program = filepath.Join(folder, "recorder")
+	writeFile(l.t, program, strings.ReplaceAll(recorder, "FOLDER", folder), 0o755)
+	return program, func() (all []record) {
+		l.t.Helper()
+		paths, err := filepath.Glob(filepath.Join(folder, "run.*"))
+		must(l.t, err)
+		for _, path := range paths {
+			b, err := os.ReadFile(path)
+			must(l.t, err)
+			words := strings.Split(strings.TrimSuffix(string(b), "\x00"), "\x00")
+			n, err := strconv.Atoi(words[0])
+			must(l.t, err)
+			r := record{words[1 : n+1], words[n+1:]}
+			slices.Sort(r.environment)
+			all = append(all, r)
+		}
+		return all
+	}
+}
+
+// record is a run of a recorder.
+type record struct{ arguments, environment []string }
+
+// said are the events that events --json tells, of a kind.
+func (d *daemon) said(kind audit.Kind) (all []audit.Event) {
+	d.lab.t.Helper()
+	out, err := knockwall("events", "--json", "--control", d.control).Output()
+	must(d.lab.t, err)
+	for decoder := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var e audit.Event
+		if err := decoder.Decode(&e); err == io.EOF {
+			return all
+		} else {
+			must(d.lab.t, err)
+		}
+		if e.Kind == kind {
+			all = append(all, e)
+		}
+	}
+}
+
+// A command gets its arguments as they are written, and values where they are asked
+// for; and of the daemon's environment nothing. A door need not guard anything.
+func TestCommandsGetWhatIsWritten(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	opens, opened := l.recorded()
+	shuts, shut := l.recorded()
+	path := l.rules(`door "wake" {
+  sequence = [4113, "27911/udp", 1840]
+  window   = "500ms"
+  on_open  { command = ["` + opens + `", "plain", "two words", "", "'quoted'", "\"twice\"", "$(id) ` + "`id`" + ` $HOME; *", "$${door}", "-${door}-${source}-${port}", "ü\n"] }
+  on_close { command = ["` + shuts + `", "${door} for ${source}"] }
+}`)
+	control := filepath.Join(l.folder, "control")
+	cmd := knockwall("run", "--config", path, "--control", control)
+	cmd.Env = append(os.Environ(), "AWS_SECRET=of the daemon", "KNOCKWALL_WINDOW=forged")
+	l.launchCommand(control, cmd).waitFor("minding wake: commands")
+	for n, server := range []netip.Addr{server4, server6} {
+		source := nth(1, server)
+		l.knock(source, server, survivalKnocks...)
+		for _, c := range []struct {
+			runs      func() []record
+			arguments []string
+			more      []string
+		}{
+			{opened, []string{"plain", "two words", "", "'quoted'", `"twice"`, "$(id) `id` $HOME; *", "${door}", "-wake-" + source.String() + "-1840/tcp", "ü\n"},
+				[]string{"KNOCKWALL_EVENT=opened", "KNOCKWALL_WINDOW=0.5"}},
+			{shut, []string{"wake for " + source.String()}, []string{"KNOCKWALL_EVENT=expired"}},
+		} {
+			eventually(t, "the command has run", func() bool { return len(c.runs()) > n })
+			want := record{c.arguments, append(c.more, "KNOCKWALL_DOOR=wake", "KNOCKWALL_SOURCE="+source.String(), "KNOCKWALL_PORT=1840/tcp", "PATH="+command.Path)}
+			slices.Sort(want.environment)
+			runs := c.runs()
+			if !slices.ContainsFunc(runs, func(r record) bool { return cmp.Equal(r, want, cmp.AllowUnexported(record{})) }) {
+				t.Errorf("%s: no command was run with %q\nbut with %q", server, want, runs)
+			}
+			if len(runs) != n+1 {
+				t.Errorf("%s: there were %d runs, want %d", server, len(runs), n+1)
+			}
+		}
+	}
+}
+
+// The trail tells how commands have ended, and those that do not end are ended, with
+// all that they have started.
+func TestCommandsThatFail(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	child := filepath.Join(l.folder, "child")
+	d := l.launch(`
+door "fails" {
+  sequence = [4113, "27911/udp", 1840]
+  on_open { command = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"] }
+}
+door "hangs" {
+  sequence = [5227, 911, 30411]
+  on_open {
+    command = ["/bin/sh", "-c", "echo begun; sleep 1000 & echo $! >` + child + `; wait"]
+    timeout = "300ms"
+  }
+}
+door "missing" {
+  sequence = [6011, 12007, 9341]
+  on_open { command = ["` + l.folder + `/nothing"] }
+}`)
+	d.waitFor("minding missing")
+	for door, knocks := range map[string][]string{"fails": {"4113", "27911:udp", "1840"}, "hangs": {"5227", "911", "30411"}, "missing": {"6011", "12007", "9341"}} {
+		l.knock(nth(1, server4), server4, toKnocks(t, knocks)...)
+		d.waitFor("command ", "door="+door)
+	}
+	told := map[string]audit.Event{}
+	for _, e := range d.said(audit.Command) {
+		told[e.Door] = e
+	}
+	for door, words := range map[string][]string{
+		"fails":   {"on_open: exit code 3 after ", ": out\nerr"},
+		"hangs":   {"on_open: /bin/sh was killed: it ran longer than 300ms, its time limit", ": begun"},
+		"missing": {"on_open: ", "no such file or directory"},
+	} {
+		e := told[door]
+		for _, w := range words {
+			if !strings.Contains(e.Reason, w) || !e.Failed || e.Source.String() != nth(1, server4).String() {
+				t.Errorf("%s: the trail does not say %q: %+v", door, w, e)
+			}
+		}
+	}
+	b, err := os.ReadFile(child)
+	must(t, err)
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	must(t, err)
+	// Until somebody has waited for it, who is dead has a number and no command line.
+	eventually(t, "what the command has started is ended", func() bool {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err != nil || len(line) == 0
+	})
+}
+
+// An on_close is run once for each window, however the window and the daemon end.
+func TestOnCloseIsRunOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	program, runs := l.recorded()
+	rules := func(window string) string {
+		return `door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  window   = "` + window + `"
+  on_close { command = ["` + program + `", "${source}"] }
+}`
+	}
+	sources := []netip.Addr{nth(1, server4), nth(1, server6)}
+	open := func(d *daemon) {
+		t.Helper()
+		for i, server := range []netip.Addr{server4, server6} {
+			l.knock(sources[i], server, survivalKnocks...)
+			d.waitFor("opened", "source="+sources[i].String()+" ")
+		}
+	}
+	ran := 0
+	once := func(when, event string) {
+		t.Helper()
+		ran++
+		for _, source := range sources {
+			count := func() (n int) {
+				for _, r := range runs() {
+					if r.arguments[0] == source.String() && slices.Contains(r.environment, "KNOCKWALL_EVENT="+event) {
+						n++
+					}
+				}
+				return n
+			}
+			eventually(t, fmt.Sprintf("%s on_close was run for %s", when, source), func() bool { return count() > 0 })
+		}
+		if n := len(runs()); n != ran*len(sources) {
+			t.Errorf("%s commands were run %d times, want %d", when, n, ran*len(sources))
+		}
+	}
+
+	d := l.run(rules("1s"))
+	open(d)
+	d.end(syscall.SIGKILL)
+	eventually(t, "the windows end while no daemon runs", func() bool { return len(l.kernelWindows()) == 0 })
+	if n := len(runs()); n != 0 {
+		t.Fatalf("%d commands were run, and no daemon", n)
+	}
+	d = l.run(rules("10m"))
+	once("at the next start", "expired")
+	d.waitForCount(len(sources), "command ", "on_close: exit code 0")
+
+	// A window that is open then, stays open, and its command due.
+	open(d)
+	d.end(syscall.SIGKILL)
+	d = l.run(rules("10m"))
+	d.waitFor("windows open: 2")
+	d.end(syscall.SIGTERM)
+	d = l.run(rules("10m"))
+	if n := len(runs()); n != ran*len(sources) {
+		t.Errorf("commands were run %d times, and the windows are open", n)
+	}
+	if out, err := knockwall("down", "--control", d.control).CombinedOutput(); err != nil {
+		t.Fatalf("down: %v\n%s", err, out)
+	}
+	once("after down", "closed")
+	l.run(rules("10m")).end(syscall.SIGTERM)
+	if n := len(runs()); n != ran*len(sources) {
+		t.Errorf("after another start commands were run %d times, want %d", n, ran*len(sources))
+	}
+}
+
+// However many windows open at once, so many commands run at once and no more, and
+// all are run.
+func TestFiftyWindowsAtOnce(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	folder := filepath.Join(l.folder, "running")
+	must(t, os.Mkdir(folder, 0o700))
+	// Each writes down how many there are while it runs itself.
+	script := "cd " + folder + "; : >run.$$; ls | grep -c run >>../counts; sleep 0.1; rm run.$$"
+	d := l.launch(`door "wake" {
+  sequence = [4113, "27911/udp", 1840]
+  window   = "10m"
+  on_open { command = ["/bin/sh", "-c", "` + script + `"] }
+}`)
+	d.waitFor("minding wake")
+	const windows = 50
+	began := time.Now()
+	for n := range windows {
+		server := []netip.Addr{server4, server6}[n%2]
+		l.knock(nth(n+1, server), server, survivalKnocks...)
+	}
+	d.waitForCount(windows, "command ", "on_open: exit code 0")
+	t.Logf("%d commands have run in %s", windows, time.Since(began))
+	b, err := os.ReadFile(filepath.Join(l.folder, "counts"))
+	must(t, err)
+	counts := strings.Fields(string(b))
+	most := 0
+	for _, count := range counts {
+		n, err := strconv.Atoi(count)
+		must(t, err)
+		most = max(most, n)
+	}
+	if len(counts) != windows || most > command.MaxRunning || most < 2 {
+		t.Errorf("%d commands have run, want %d; at once %d, want 2 to %d", len(counts), windows, most, command.MaxRunning)
+	}
+}

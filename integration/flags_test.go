@@ -1,0 +1,119 @@
+package integration
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Knocks may be segments that no client of TCP sends. What is sent is raw, so that
+// it is exactly what the door asks for.
+func TestKnocksWithOtherFlags(t *testing.T) {
+	t.Parallel()
+	doors := []struct {
+		flags []string
+		sends packet.Flags
+		like  []packet.Flags // what is let through just as well
+		not   []packet.Flags // but the SYN
+	}{
+		{flags: []string{"fin", "psh", "urg"}, sends: packet.FIN | packet.PSH | packet.URG, not: []packet.Flags{packet.FIN, packet.FIN | packet.PSH, packet.ACK}},
+		{flags: []string{"ack"}, sends: packet.ACK, like: []packet.Flags{packet.ACK | packet.PSH, packet.SYN | packet.ACK}, not: []packet.Flags{packet.FIN, packet.RST}},
+		{flags: []string{"syn", "ack"}, sends: packet.SYN | packet.ACK, not: []packet.Flags{packet.ACK}},
+		{flags: []string{"!syn", "!ack", "!fin", "!rst", "!psh", "!urg"}, sends: 0,
+			not: []packet.Flags{packet.ACK, packet.FIN, packet.RST, packet.PSH, packet.URG}},
+		{flags: []string{"rst", "!ack"}, sends: packet.RST, not: []packet.Flags{packet.RST | packet.ACK}},
+	}
+	l := newLab(t)
+	var rules strings.Builder
+	knocks := []packet.Port{tcp(7001), tcp(4113), tcp(9001)}
+	for i, door := range doors {
+		l.serve(22 + i)
+		// The same knocks at each of them: it is the flags that tell.
+		fmt.Fprintf(&rules, "door \"d%d\" {\n ports = [%d]\n sequence = [7001, 4113, 9001]\n window = \"10m\"\n tcp_flags = [\"%s\"]\n}\n",
+			i, 22+i, strings.Join(door.flags, `", "`))
+	}
+	d := l.run(rules.String())
+	n := 0
+	for _, server := range []netip.Addr{server4, server6} {
+		for i, door := range doors {
+			send := func(flags packet.Flags) netip.Addr {
+				n++
+				for j, k := range knocks {
+					l.send(segment{from: nth(n, server), to: server, sourcePort: uint16(40000 + j), port: k, sequence: uint32(n*1000 + j), flags: flags})
+				}
+				return nth(n, server)
+			}
+			opened := func(source netip.Addr) bool {
+				return d.logged("opened ", fmt.Sprintf("door=d%d ", i), "source="+source.String()+" ") > 0
+			}
+			var strangers []netip.Addr
+			for _, flags := range append(slices.Clone(door.not), packet.SYN) {
+				strangers = append(strangers, send(flags))
+			}
+			for _, flags := range append(slices.Clone(door.like), door.sends) {
+				// From another source each, and back to back with a connection.
+				source := nth(n+1, server)
+				if err := l.onFirstSYNAfter(source, server, uint16(22+i), func() error { send(flags); return nil }); err != nil {
+					t.Errorf("%s, %v: after segments with the flags %#x: %v", server, door.flags, flags, err)
+				}
+			}
+			// All that came before has been heard by now.
+			for j, source := range strangers {
+				if opened(source) {
+					t.Errorf("%s, %v: the %d. kind of segment that is no knock has opened the door", server, door.flags, j+1)
+				}
+			}
+			if l.admits(strangers[len(strangers)-1], server, 22+i) {
+				t.Errorf("%s, %v: admitted after SYNs", server, door.flags)
+			}
+		}
+	}
+}
+
+// A segment without a connection may leave a trace in conntrack, which takes it for
+// one of a connection that it has missed the beginning of. The next one of the same
+// ports is a knock all the same, whether the first was answered by an RST or not.
+func TestKnocksThatConntrackKnows(t *testing.T) {
+	t.Parallel()
+	kinds := []struct {
+		list  string
+		flags packet.Flags
+	}{
+		{`"ack", "!syn", "!fin"`, packet.ACK},
+		{`"syn", "ack"`, packet.SYN | packet.ACK},
+		{`"fin", "ack"`, packet.FIN | packet.ACK},
+		{`"fin", "psh", "urg"`, packet.FIN | packet.PSH | packet.URG},
+	}
+	var rules strings.Builder
+	for i, kind := range kinds {
+		fmt.Fprintf(&rules, "door \"d%d\" {\n ports = [%d]\n sequence = [7001, 4113, 9001]\n window = \"10m\"\n tcp_flags = [%s]\n}\n", i, 22+i, kind.list)
+	}
+	for _, answered := range []bool{true, false} {
+		l := newLab(t)
+		if !answered {
+			// Before conntrack sees it, which forgets what an RST is the only answer to.
+			l.nftScript("table inet mute {\n chain out {\n type filter hook output priority -301\n tcp flags & rst == rst drop\n }\n}\n")
+		}
+		d := l.run(rules.String())
+		for i, kind := range kinds {
+			for _, server := range []netip.Addr{server4, server6} {
+				source := nth(i+1, server)
+				for round := range 3 {
+					for j, k := range []packet.Port{tcp(7001), tcp(4113), tcp(9001)} {
+						// Another number of sequence, or it is the same knock sent again.
+						l.send(segment{from: source, to: server, sourcePort: uint16(40000 + j), port: k, sequence: uint32(round * 1000), flags: kind.flags})
+					}
+					event := map[bool]string{true: "opened ", false: "refreshed "}[round == 0]
+					d.waitForCount(max(1, round), event, fmt.Sprintf("door=d%d ", i), "source="+source.String()+" ")
+				}
+			}
+			if traces := !strings.Contains(l.conntrack(), "nf_conntrack_count 0,"); traces == answered {
+				t.Errorf("answered %v: conntrack knows of segments: %v", answered, traces)
+			}
+		}
+	}
+}

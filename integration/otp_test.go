@@ -1,0 +1,220 @@
+package integration
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/control"
+)
+
+// What is as long as a password and none opens nothing; what has another length is
+// not even heard, as the kernel looks at that.
+func TestDatagramsOfTheWrongLengthAreNotHeard(t *testing.T) {
+	t.Parallel()
+	needs(t, "openssl")
+	l := newLab(t)
+	l.serve(22)
+	d := l.run(otpDoor("vpn", 22, 2000, patient))
+	for _, server := range []netip.Addr{server4, server6} {
+		source := nth(1, server)
+		good := l.password(otpOpens, source, thisMinute())
+		was := d.status().Doors[0].Counters
+		for _, data := range []string{"", good[:63], good, good + "\n\n", good + good} {
+			l.sendData(source, server, 2000, data)
+		}
+		if l.admits(source, server, 22) {
+			t.Error("admitted")
+		}
+		// What comes after them shows that they would have been heard by now.
+		l.sendData(source, server, 2000, strings.Repeat("0", 64)+"\n")
+		d.waitFor("reset", "door=vpn", "source="+source.String()+" ")
+		l.sendData(source, server, 2000, good+"\n")
+		d.waitFor("opened", "door=vpn", "source="+source.String()+" ")
+		if now := d.status().Doors[0].Counters; now.Resets != was.Resets+1 || now.Knocks != was.Knocks+1 {
+			t.Errorf("what was heard: %+v, and before: %+v", now, was)
+		}
+		if now := d.logged("source=" + source.String() + " "); now != 3 {
+			t.Errorf("%d events, want 3: refused, reset, opened", now)
+		}
+	}
+}
+
+// What is no password of this minute and for this address opens nothing; and who has one need not wait after it was sent.
+func TestWhichPasswordsAreGood(t *testing.T) {
+	t.Parallel()
+	needs(t, "openssl")
+	l := newLab(t)
+	l.serve(22)
+	l.serve(23)
+	l.serve(24)
+	l.serve(25)
+	d := l.run(otpDoor("patient", 22, 2000, patient) + otpDoor("strict", 23, 2001, "") + `
+door "both" {
+  ports    = [24]
+  sequence = [4113, "27911/udp", 1840]
+  otp {
+    port        = "2002/udp"
+    open_secret = "` + otpOpens + `"
+    skew        = "1m"
+  }
+}`)
+	for _, server := range []netip.Addr{server4, server6} {
+		t.Run(server.String(), func(t *testing.T) {
+			t.Parallel()
+			n := 0
+			client := func() netip.Addr { n++; return nth(n, server) }
+			// For its source, and nobody else.
+			a, b := client(), client()
+			l.sendData(b, server, 2000, l.password(otpOpens, a, thisMinute())+"\n")
+			d.waitFor("reset", "door=patient", "source="+b.String()+" ", "no one-time password of this minute for this address")
+			if l.admits(b, server, 22) {
+				t.Error("admitted with the password of another address")
+			}
+
+			// By the clock, give or take the skew.
+			for _, c := range []struct {
+				name string
+				door string
+				port uint16
+				late int64
+				good bool
+			}{
+				{"of the last minute", "strict", 2001, -1, false},
+				{"of the next minute but one", "strict", 2001, 2, false},
+				{"of the last minute", "patient", 2000, -1, true},
+				{"of five minutes ago", "patient", 2000, -5, false},
+				{"of in five minutes", "patient", 2000, 5, false},
+			} {
+				source := client()
+				awayFromTurns()
+				l.sendData(source, server, c.port, l.password(otpOpens, source, thisMinute()+c.late)+"\n")
+				want := map[bool]string{true: "opened", false: "reset"}[c.good]
+				d.waitFor(want, "door="+c.door, "source="+source.String()+" ")
+				port := 22 + int(c.port-2000)
+				if got := l.admitted(c.good, source, server, port); got != c.good {
+					t.Errorf("the one %s is good at %s: %v, want %v", c.name, c.door, got, c.good)
+				}
+			}
+			strict := client()
+			awayFromTurns()
+			if err := l.onFirstSYNAfter(strict, server, 23, l.sending(strict, server, 2001)); err != nil {
+				t.Errorf("of this minute: %v", err)
+			}
+
+			// Without a pause between password and SYN.
+			for range 50 {
+				source := client()
+				if err := l.onFirstSYNAfter(source, server, 22, l.sending(source, server, 2000)); err != nil {
+					t.Fatalf("at once: %v", err)
+				}
+			}
+
+			// A sequence and a password at one door, either of which will do.
+			knocks, sends := client(), client()
+			if err := l.onFirstSYNAfter(sends, server, 24, l.sending(sends, server, 2002)); err != nil {
+				t.Errorf("at the door with both, by password: %v", err)
+			}
+			if l.admits(knocks, server, 24) {
+				t.Error("admitted at the door with both before any knock")
+			}
+			l.knock(knocks, server, survivalKnocks...)
+			if !l.letsIn(knocks, server, 24) {
+				t.Error("refused at the door with both, by knocks")
+			}
+		})
+	}
+}
+
+// A password is good once, whatever becomes of the daemon.
+func TestAPasswordIsGoodOnce(t *testing.T) {
+	t.Parallel()
+	needs(t, "openssl")
+	l := newLab(t)
+	l.serve(22)
+	rules := otpDoor("vpn", 22, 2000, patient)
+	d := l.run(rules)
+	sources := map[netip.Addr]string{}
+	for _, server := range []netip.Addr{server4, server6} {
+		source := nth(1, server)
+		sources[server] = l.password(otpOpens, source, thisMinute()) + "\n"
+		l.sendData(source, server, 2000, sources[server])
+		d.waitFor("opened", "source="+source.String()+" ")
+		_, err := control.NewClient(d.control).Close(context.Background(), "vpn", source.String(), false)
+		must(t, err)
+	}
+	replay := func(when string) {
+		t.Helper()
+		for server, password := range sources {
+			before := d.status().Doors[0].Counters
+			l.sendData(nth(1, server), server, 2000, password)
+			// With another byte at the end, which is not looked at, it is the same one.
+			l.sendData(nth(1, server), server, 2000, password[:64]+"\x00")
+			eventually(t, when+" both replays are counted", func() bool {
+				return d.status().Doors[0].Counters.Replayed == before.Replayed+2
+			})
+			d.waitFor("replayed", "door=vpn", "source="+nth(1, server).String()+" ")
+			if after := d.status().Doors[0].Counters; after.Opened != before.Opened || after.Refreshed != before.Refreshed {
+				t.Errorf("%s a replay has opened the door", when)
+			}
+			if l.admits(nth(1, server), server, 22) {
+				t.Errorf("%s who replays is admitted", when)
+			}
+		}
+	}
+	replay("at once")
+	_, err := control.NewClient(d.control).Reload(context.Background(), "")
+	must(t, err)
+	replay("after a reload")
+	must(t, d.end(syscall.SIGTERM))
+	d = l.run(rules)
+	replay("after stop and start")
+	d.end(syscall.SIGKILL)
+	d = l.run(rules)
+	replay("after a kill")
+	// The other minutes are good as ever.
+	for server := range sources {
+		l.sendData(nth(1, server), server, 2000, l.password(otpOpens, nth(1, server), thisMinute()-1)+"\n")
+		if !l.letsIn(nth(1, server), server, 22) {
+			t.Error("refused with another password")
+		}
+	}
+}
+
+// Garbage as long as a password, thousands from one source at once, does not keep
+// those of others from opening the door, nor does it fill the log.
+func TestFloodOfGarbageKeepsNoPasswordFromOpening(t *testing.T) {
+	t.Parallel()
+	needs(t, "openssl")
+	l := newLab(t)
+	l.serve(22)
+	d := l.run(otpDoor("vpn", 22, 2000, patient))
+	// What is above the kernel's rate for a door's knocks, 20000 packets a second after
+	// a burst of 5000, is not heard, whoever sends it: garbage stays below.
+	const tries, garbage, rate = 5, 3000, 20000
+	for _, server := range []netip.Addr{server4, server6} {
+		for n := range tries {
+			source := nth(n+2, server)
+			password := l.sending(source, server, 2000)
+			time.Sleep(garbage * time.Second / rate)
+			err := l.onFirstSYNAfter(source, server, 22, func() error {
+				if err := garbageFrom(nth(1, server), server, 2000, garbage); err != nil {
+					return err
+				}
+				return password()
+			})
+			if err != nil {
+				t.Errorf("%s: try %d: %v", server, n+1, err)
+			}
+		}
+	}
+	if heard := d.status().Doors[0].Counters.Resets; heard < tries*garbage/10 {
+		t.Errorf("of %d datagrams with garbage %d were heard: too few to prove anything", 2*tries*garbage, heard)
+	}
+	if lines := d.logged("reset"); lines > 2*tries*4 {
+		t.Errorf("the log has %d lines of the garbage", lines)
+	}
+}

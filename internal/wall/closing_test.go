@@ -206,3 +206,27 @@ func TestAnAttemptToCloseADoorGoesOnAcrossAReload(t *testing.T) {
 		h.trail.expect(h.t, []audit.Kind{audit.Closed, audit.Reset}, "closed ssh 192.0.2.1: it has knocked to close it")
 	})
 }
+
+// The last knock that opens is the first that closes. It is no attempt to close, whose
+// time would be half over when somebody does close.
+func TestWhoClosesSoonAfterOpeningHasAllTheTimeForIt(t *testing.T) {
+	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
+		c := h.client(alice)
+		for _, direction := range [][]uint16{{7000, 8000, 9000}, {9000, 8000, 7000}, {7000, 8000, 9000}} {
+			h.trail.take()
+			for _, port := range direction {
+				c.knock(port)
+				time.Sleep(400 * time.Millisecond)
+			}
+			want := []string{"opened ssh 192.0.2.1 3/3"}
+			if direction[0] == 9000 {
+				want = []string{"closed ssh 192.0.2.1: it has knocked to close it"}
+			}
+			synctest.Wait()
+			if got := h.trail.take(fates...); !slices.Equal(got, want) {
+				h.t.Errorf("%d: %q, want %q", direction, got, want)
+			}
+			time.Sleep(4 * time.Second)
+		}
+	})
+}

@@ -119,6 +119,14 @@ func (f *front) knock(door int, p packet.Packet, heard time.Time) (which int, ou
 			which, out = i, o
 		}
 	}
+	if out.Progress == sequence.Completed {
+		// The last knock may be the first of another lock, and was not meant for that.
+		for _, i := range f.locksOf[door] {
+			if i != which {
+				f.tracker.Forget(i, f.config.Doors[door].SourcePrefix.Of(p.Source))
+			}
+		}
+	}
 	return which, out, over
 }
 
@@ -137,14 +145,9 @@ func (f *front) isFurther(i int, o sequence.Outcome, other int, than sequence.Ou
 }
 
 // tellsEnd reports whether the end of an attempt is worth telling. At a door with
-// several locks, a knock for one of them may look like the beginning at another: so
-// may the last one of those that close it.
+// several locks, a knock for one of them may look like the beginning at another.
 func (f *front) tellsEnd(l *lock, step int) bool {
-	if len(f.locksOf[l.door]) == 1 {
-		return true
-	}
-	closed := f.config.Doors[l.door].CloseSequence
-	return !l.closes && (step > 1 || step == 1 && (len(closed) == 0 || closed[len(closed)-1] != l.steps[0]))
+	return len(f.locksOf[l.door]) == 1 || !l.closes && step > 0
 }
 
 // undone opens a door one of whose locks is undone, unless it was by what is good

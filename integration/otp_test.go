@@ -37,8 +37,8 @@ func TestDatagramsOfTheWrongLengthAreNotHeard(t *testing.T) {
 		if now := d.status().Doors[0].Counters; now.Resets != was.Resets+1 || now.Knocks != was.Knocks+1 {
 			t.Errorf("what was heard: %+v, and before: %+v", now, was)
 		}
-		if now := d.logged("source=" + source.String() + " "); now != 3 {
-			t.Errorf("%d events, want 3: refused, reset, opened", now)
+		if now := d.logged("source=" + source.String() + " "); now != 4 {
+			t.Errorf("%d events, want 4: refused, reset, knock, opened", now)
 		}
 	}
 }

@@ -412,7 +412,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 			lay = gap(t, changes)
 		}
 		// What putting it back takes may be added to a window, but not each time.
-		if err := sameWindows(windows, l.windowEnds(), ticks+lay); err != nil {
+		if err := sameWindows(windows, l.windowEnds(), ticks+max(lay, took)); err != nil {
 			t.Errorf("round %d, %s: %v", n, a.name, err)
 		}
 		if diff := cmp.Diff(before, l.listing()); diff != "" {

@@ -69,7 +69,7 @@ func (t *Table) hear(d *Door, n Numbers, maxSources uint32) (wall []rule, chains
 	}
 	if d.OTP != nil {
 		ports := single([]packet.Port{d.OTP.Port})
-		wall = append(wall, d.everywhere(rule{toPorts(packet.UDP, ports)}, rule{ofLength(otp.Size), jump(passwordChain(d.Name))})...)
+		wall = append(wall, d.everywhere(rule{toPorts(packet.UDP, ports), ofLength(otp.Size)}, rule{jump(passwordChain(d.Name))})...)
 		chains = append(chains, chain{passwordChain(d.Name), t.note(d, n, Password)})
 	}
 	return wall, chains

@@ -18,12 +18,10 @@ import (
 
 // What opens a door, and closes it.
 
-// The bounds of a rolling sequence's step, and of by how much the clocks of who
-// sends one-time passwords may be off.
+// The bounds of a rolling sequence's step.
 const (
 	minStep = 5 * time.Second
 	maxStep = time.Hour
-	maxSkew = 10 * time.Minute
 )
 
 // locks reads what opens and closes a door.
@@ -163,7 +161,7 @@ func (l *Loaded) otp(r *rawOTP, d *Door) *OTP {
 	if !absent(r.CloseSecret) {
 		o.Close = l.secret(r.CloseSecret, r.Range)
 	}
-	l.duration(r.Skew, &o.Skew, 0, maxSkew)
+	l.duration(r.Skew, &o.Skew, 0, otp.MaxSkew)
 	for _, s := range []struct {
 		at hcl.Expression
 		n  int

@@ -14,13 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
 )
 
-// The bounds of a list.
-const (
-	maxSize  = 1 << 20 // bytes
-	MaxSteps = 32      // knocks in a line, knockd's own limit
-)
+// maxSize is how many bytes a list may have.
+const maxSize = 1 << 20
 
 // List is a file of sequences.
 type List struct{ Path string }
@@ -36,7 +34,8 @@ type Line struct {
 // IsZero reports whether it is no line at all, because none is left.
 func (l Line) IsZero() bool { return l.text == "" }
 
-// Equal reports whether two are the same line of a list.
+// Equal reports whether two are the same line of a list. Without it nobody outside
+// could compare what has a line in it.
 func (l Line) Equal(o Line) bool {
 	return l.number == o.number && l.offset == o.offset && l.text == o.text
 }
@@ -100,8 +99,8 @@ func parse(line string) ([]packet.Port, error) {
 		}
 		steps = append(steps, p)
 	}
-	if len(steps) > MaxSteps {
-		return nil, fmt.Errorf("a sequence has %d knocks at most, this one has %d", MaxSteps, len(steps))
+	if len(steps) > sequence.MaxSteps {
+		return nil, fmt.Errorf("a sequence has %d knocks at most, this one has %d", sequence.MaxSteps, len(steps))
 	}
 	return steps, nil
 }

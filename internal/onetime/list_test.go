@@ -13,6 +13,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
 )
 
 // write makes a list that nobody else can read.
@@ -91,7 +92,7 @@ func TestALineThatIsNoSequenceIsToldByItsNumber(t *testing.T) {
 		"\ufeff1,2":         {1, "is not a port"},
 		"1\r2":              {1, "is not a port"},
 		"1,2\n\x00\x00\x00": {2, "is not a port"},
-		strings.Repeat("1,", onetime.MaxSteps) + "1": {1, "a sequence has 32 knocks at most, this one has 33"},
+		strings.Repeat("1,", sequence.MaxSteps) + "1": {1, "a sequence has 32 knocks at most, this one has 33"},
 	} {
 		l := write(t, text)
 		line, left, err := l.Next()
@@ -104,8 +105,8 @@ func TestALineThatIsNoSequenceIsToldByItsNumber(t *testing.T) {
 			t.Errorf("%q: there is %v, of %d", text, line.Steps, left)
 		}
 	}
-	longest := strings.TrimSuffix(strings.Repeat("1,", onetime.MaxSteps), ",")
-	if line := next(t, write(t, longest), 1); len(line.Steps) != onetime.MaxSteps {
+	longest := strings.TrimSuffix(strings.Repeat("1,", sequence.MaxSteps), ",")
+	if line := next(t, write(t, longest), 1); len(line.Steps) != sequence.MaxSteps {
 		t.Errorf("the longest has %d knocks", len(line.Steps))
 	}
 }

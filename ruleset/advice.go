@@ -49,7 +49,7 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 				fmt.Sprintf("As strangers may have to get in here, the daemon is asked about each, and the door answers after %s: "+
 					"who looks at the time finds it.", c.Wall.Hold))
 		}
-		if d.TrapCount+len(d.TrapList) > 0 && d.Penalty < d.SequenceTimeout && len(d.Ways()) > 0 && d.Steps() > 0 {
+		if d.TrapCount+len(d.TrapList) > 0 && d.Penalty < d.SequenceTimeout && d.isKnocked() {
 			at := r.Penalty
 			if absent(at) {
 				at = r.SequenceTimeout

@@ -149,6 +149,11 @@ func (d *Door) Knocks(p packet.Port) bool {
 		slices.ContainsFunc(d.Sequences, func(steps []packet.Port) bool { return slices.Contains(steps, p) })
 }
 
+// isKnocked reports whether knocks open the door, or close it.
+func (d *Door) isKnocked() bool {
+	return len(d.Sequences) > 0 || d.Rolling != nil || d.OneTime != nil || len(d.CloseSequence) > 0
+}
+
 // Ways returns by what the door is opened, as rule files have it.
 func (d *Door) Ways() []string {
 	var ways []string

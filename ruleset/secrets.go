@@ -69,12 +69,9 @@ func (l *Loaded) plainSecret(e hcl.Expression) secret.Secret {
 	}
 	text, ok := l.value(e)
 	name := e.Range().Filename
-	_, isNumber := e.(*hclsyntax.LiteralValueExpr)
 	switch {
 	case !ok:
 		return secret.Secret{}
-	case isNumber:
-		l.failAt(e, "Secret without quotes", "Text stands in quotes, or it would be taken for a number.")
 	case text == "":
 		l.failAt(e, "No secret", `It is empty. Write credential("name"), file("/path") or env("NAME").`)
 	case l.isExposed(name):
@@ -127,8 +124,8 @@ func (l *Loaded) environment(_ hcl.Expression, name string) (secret.Secret, erro
 // follows on the line.
 var assigned = regexp.MustCompile(`(?m)\b(?:open_|close_)?secret"?[ \t]*[=:][ \t]*(.*)$`)
 
-// elsewhere is how a secret is named that is not in the file, rightly or not.
-var elsewhere = regexp.MustCompile(`^[a-z_]+\(`)
+// called is how a secret is named that is not in the file, rightly or not.
+var called = regexp.MustCompile(`^[a-z_]+\(`)
 
 // hideSecrets returns the text of a rule file with stars in place of the secrets that
 // stand in it, of whatever is on their lines after the = to be sure, as a file that is
@@ -137,7 +134,7 @@ func hideSecrets(text []byte) []byte {
 	hidden := text
 	for _, at := range assigned.FindAllSubmatchIndex(text, -1) {
 		first, last := at[2], at[3]
-		if elsewhere.Match(text[first:last]) {
+		if called.Match(text[first:last]) {
 			continue
 		}
 		if marker, isHeredoc := bytes.CutPrefix(text[first:last], []byte("<<")); isHeredoc {

@@ -25,7 +25,7 @@ func (l *Loaded) traps(e hcl.Expression, d *Door) {
 		d.TrapCount = 0
 		d.TrapList, _, _ = l.portList(e, func(e hcl.Expression, r packet.PortRange) { l.trap(e, r, d) })
 	}
-	if !absent(e) && len(d.Sequences) == 0 && d.Rolling == nil && d.OneTime == nil && (d.TrapCount > 0 || len(d.TrapList) > 0) {
+	if !absent(e) && !d.isKnocked() && (d.TrapCount > 0 || len(d.TrapList) > 0) {
 		l.failAt(e, "Traps without a sequence", "Traps keep scans from knocking, and a one-time password is found by no scan. Leave traps out.")
 	}
 }

@@ -59,6 +59,10 @@ func (e Event) Sentence() string {
 			fmt.Fprintf(&b, "A command of %s for %s has failed", e.Door, who)
 		}
 	case Low:
+		if e.Failed {
+			b.WriteString("A list of one-time sequences cannot be used")
+			break
+		}
 		fmt.Fprintf(&b, "%s has few one-time sequences left", e.Door)
 	case Overloaded:
 		fmt.Fprintf(&b, "%d lost", e.Count)

@@ -49,6 +49,8 @@ func TestEventAsASentence(t *testing.T) {
 			"ssh has run a command for 192.0.2.1: on_open: exit code 0 after 3ms"},
 		{audit.Event{Kind: audit.Command, Door: "ssh", Source: alice, Reason: "on_close: exit code 1 after 3ms: no", Failed: true},
 			"A command of ssh for 192.0.2.1 has failed: on_close: exit code 1 after 3ms: no"},
+		{audit.Event{Kind: audit.Low, Failed: true, Reason: "nobody can open the door ssh by a sequence: it is gone"},
+			"A list of one-time sequences cannot be used: nobody can open the door ssh by a sequence: it is gone"},
 		{audit.Event{Kind: audit.Low, Door: "ssh", Reason: "sequences left in /etc/list: 2"},
 			"ssh has few one-time sequences left: sequences left in /etc/list: 2"},
 		{audit.Event{Kind: audit.Opened, Door: "ssh", Source: alice, Port: tcp(9000), Step: 3, Steps: 3, Window: 30 * time.Second, Count: 1},

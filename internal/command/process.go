@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -155,4 +156,16 @@ func (p *process) end() (code int, err error) {
 		return -1, fmt.Errorf("%s was ended by %s, which it has sent itself, or somebody else", p.cmd.Path, unix.SignalName(status.Signal()))
 	}
 	return p.cmd.ProcessState.ExitCode(), nil
+}
+
+// Exists reports whether there is such a program, which can be run.
+func Exists(name string) bool {
+	path, err := find(name)
+	return err == nil && canRun(path)
+}
+
+// canRun reports whether a path is a file that somebody may run.
+func canRun(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }

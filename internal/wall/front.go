@@ -17,13 +17,13 @@ import (
 type front struct {
 	wall    *Wall
 	config  *ruleset.Config
-	stale   bool // and the table could not be made to agree with it
 	notices map[string]ruleset.Notice
 	ids     []int // of its doors, by which their windows are noted
 	locks   []lock
 	locksOf [][]int // of each door
 
 	// Guarded by the wall's mu.
+	stale     bool              // the table could not be made to agree with the configuration
 	tracker   *sequence.Tracker // whose locks are numbered as these
 	passwords []passwords       // by door
 	tallies   []tally           // by door

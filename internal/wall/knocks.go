@@ -153,7 +153,6 @@ func (f *front) tellsEnd(l *lock, step int) bool {
 // undone opens a door one of whose locks is undone, unless it was by what is good
 // once, and was used.
 func (w *Wall) undone(f *front, which int, e audit.Event) {
-	began := e.Time
 	l := &f.locks[which]
 	d := &f.config.Doors[l.door]
 	replay, err := w.useUp(d, l.place, e.Time)
@@ -163,9 +162,7 @@ func (w *Wall) undone(f *front, which int, e audit.Event) {
 	case replay:
 		w.replayed(f, l.door, e)
 	default:
-		if w.open(d.Name, e.Source, d.Window, e) == nil { // else the trail says why
-			w.metrics.opening.Observe(time.Since(began).Seconds())
-		}
+		w.open(d, e)
 	}
 	if d.OneTime != nil {
 		w.turnTo(time.Now()) // to the next sequence of the list
@@ -179,12 +176,6 @@ func (w *Wall) knockedShut(e audit.Event) {
 		e.Kind, e.Reason, e.Failed = audit.Closed, err.Error(), true
 		w.trail.Record(e)
 	}
-}
-
-// notOpened says why a door was not opened for who has knocked.
-func (w *Wall) notOpened(e audit.Event, err error) {
-	e.Kind, e.Reason, e.Failed = audit.Refused, err.Error(), true
-	w.trail.Record(e)
 }
 
 // replayed takes note of what was used once, and came again.

@@ -91,15 +91,9 @@ func (w *Wall) idle(c *ruleset.Config) error {
 	if err := w.taken(n); err != nil {
 		return err
 	}
-	table := ruleset.NewTable(c, n)
-	table.Trial = w.table.Trial
 	windows := w.noted()
-	if s, err := w.edges.Kernel.Standing(table.Name); err == nil && s != nil {
+	if s, err := w.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
 		windows = w.front.carriedOver(s.Windows, 0)
 	}
-	if err := w.edges.Kernel.Install(table, windows, ""); err != nil {
-		return err
-	}
-	w.table = table
-	return nil
+	return w.install(c, n, windows)
 }

@@ -64,11 +64,11 @@ func (o *once) take(entry string, now time.Time) (replay bool, err error) {
 func (o *once) forget(now time.Time) error {
 	excess := o.ledger.Len() - keptUsed + 1
 	for _, entry := range o.ledger.All() {
-		began, _, _ := strings.Cut(entry, " ")
-		seconds, err := strconv.ParseInt(began, 10, 64)
 		if excess <= 0 {
 			return nil
 		}
+		began, _, _ := strings.Cut(entry, " ")
+		seconds, err := strconv.ParseInt(began, 10, 64)
 		if err == nil && now.Sub(time.Unix(seconds, 0)) < worthless {
 			continue
 		}
@@ -170,10 +170,7 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 	case shuts:
 		w.knockedShut(e)
 	default:
-		began := e.Time
-		if w.open(d.Name, e.Source, d.Window, e) == nil {
-			w.metrics.opening.Observe(time.Since(began).Seconds())
-		}
+		w.open(d, e)
 	}
 }
 

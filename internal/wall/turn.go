@@ -76,7 +76,7 @@ func (w *Wall) turnTo(now time.Time) {
 	wasStale := f.stale
 	w.front = &next
 	w.mu.Unlock()
-	err = w.install(c)
+	err = w.install(c, w.sockets.numbers, w.noted())
 	if err != nil {
 		w.mu.Lock()
 		next.stale = true // to be tried again
@@ -88,12 +88,12 @@ func (w *Wall) turnTo(now time.Time) {
 	w.tellLow(c)
 }
 
-// install puts the table in place that a configuration comes to now, with the
-// numbers that there are.
-func (w *Wall) install(c *ruleset.Config) error {
-	table := ruleset.NewTable(c, w.sockets.numbers)
+// install puts another table in place of the wall's own, with the windows that are open
+// where it has to make their sets anew.
+func (w *Wall) install(c *ruleset.Config, n ruleset.Numbers, windows []ruleset.Window) error {
+	table := ruleset.NewTable(c, n)
 	table.Trial = w.table.Trial
-	if err := w.edges.Kernel.Install(table, w.noted(), ""); err != nil {
+	if err := w.edges.Kernel.Install(table, windows, ""); err != nil {
 		return err
 	}
 	w.table = table
@@ -112,10 +112,11 @@ func (w *Wall) tellUnopened(err error) {
 // used.
 func (w *Wall) tellLow(c *ruleset.Config) {
 	for _, d := range c.Doors {
-		if d.OneTime == nil || d.LinesLeft > ruleset.FewLeft || w.toldLow[d.Name] == d.LinesLeft+1 {
+		told, once := w.toldLow[d.Name]
+		if d.OneTime == nil || d.LinesLeft > ruleset.FewLeft || once && told == d.LinesLeft {
 			continue
 		}
-		w.toldLow[d.Name] = d.LinesLeft + 1 // as 0 is what was never told
+		w.toldLow[d.Name] = d.LinesLeft
 		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Door: d.Name, Reason: fmt.Sprintf(
 			"sequences left in %s: %d", d.OneTime.Path, d.LinesLeft)})
 	}

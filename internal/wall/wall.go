@@ -120,7 +120,7 @@ type Wall struct {
 	table    *ruleset.Table // that stands
 	watch    io.Closer      // tells of others' changes
 	lowered  bool           // and nothing is to be put up again
-	toldLow  map[string]int // by door: one-time sequences left when that was told, and one
+	toldLow  map[string]int // by door: one-time sequences left when that was told last
 	unopened error          // why nobody can open some doors, as was told last
 	settled  chan struct{}  // closed when no sockets are being retired
 

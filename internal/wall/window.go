@@ -9,11 +9,21 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// open opens a window in the kernel, and sends round again who waits for it.
-func (w *Wall) open(door string, source packet.Source, length time.Duration, why audit.Event) error {
+// open opens a door's window for who has knocked, and sends round again who waits for
+// it. If it cannot, the trail says why.
+func (w *Wall) open(d *ruleset.Door, e audit.Event) {
 	w.change.Lock()
-	defer w.change.Unlock()
-	return w.openLocked(door, source, length, why)
+	err := w.openLocked(d.Name, e.Source, d.Window, e)
+	w.change.Unlock()
+	if err == nil {
+		w.metrics.opening.Observe(time.Since(e.Time).Seconds())
+	}
+}
+
+// notOpened says why a door could not be opened.
+func (w *Wall) notOpened(e audit.Event, err error) {
+	e.Kind, e.Reason, e.Failed = audit.Refused, err.Error(), true
+	w.trail.Record(e)
 }
 
 func (w *Wall) openLocked(door string, source packet.Source, length time.Duration, why audit.Event) error {
@@ -39,7 +49,6 @@ func (w *Wall) openLocked(door string, source packet.Source, length time.Duratio
 	refreshed := w.windows.Open(id, source, now, now.Add(length), limit)
 	w.telling = true
 	w.mu.Unlock()
-	defer w.told()
 
 	err := w.edges.Kernel.OpenWindow(f.config.Wall.Table, ruleset.Window{Door: door, Source: source, Left: length})
 	if err != nil && w.mend() {
@@ -59,8 +68,8 @@ func (w *Wall) openLocked(door string, source packet.Source, length time.Duratio
 		}
 		w.mu.Unlock()
 		w.nudge()
-		why.Kind, why.Reason, why.Failed = audit.Refused, err.Error(), true
-		w.trail.Record(why)
+		w.notOpened(why, err)
+		w.told()
 		return err
 	}
 	w.mu.Lock()

@@ -689,7 +689,7 @@ func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 			for name, put := range map[string]func() error{
 				"installed": func() error { return k.Install(table, windows, "") },
 				"restored":  func() error { return k.Restore(table, windows) },
-				"opened":    func() error { return k.OpenWindow(table.Name, windows[0]) },
+				"opened":    func() error { return k.OpenWindows(table.Name, windows[:1]) },
 			} {
 				if err := put(); err != nil {
 					return err

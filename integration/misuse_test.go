@@ -90,7 +90,7 @@ func TestAGroupOrQueueOfAnotherProgram(t *testing.T) {
 // deaf hears nothing.
 type deaf struct{}
 
-func (deaf) Logged(string, packet.Packet, []byte) {}
+func (deaf) Logged([]byte, packet.Packet, []byte) {}
 func (deaf) Lost(uint32)                          {}
 func (deaf) Queued(uint32, packet.Packet)         {}
 func (deaf) Unreadable(uint32)                    {}

@@ -6,6 +6,7 @@
 package nflog
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -13,24 +14,26 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/florianl/go-nflog/v2"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/nfnetlink"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 )
 
 // socketBuffer is how many bytes of messages the kernel keeps for the daemon
-// when it is busy: about 4,000 knocks.
+// when it is busy: about 4,000 knocks one by one, 50,000 in batches.
 const socketBuffer = 4 << 20
 
 // Handler takes what the kernel has logged. It is called from one goroutine.
 type Handler interface {
 	// Logged is called for each packet, with the prefix of the rule that logged it, and
-	// what it carries if that is a whole datagram of UDP. Data is not to be kept.
-	Logged(prefix string, p packet.Packet, data []byte)
+	// what it carries if that is a whole datagram of UDP. Neither is to be kept.
+	Logged(prefix []byte, p packet.Packet, data []byte)
 	// Lost is called when packets were logged that never arrived: how many, as far
 	// as the kernel's numbering of them tells.
 	Lost(n uint32)
@@ -40,9 +43,12 @@ type Handler interface {
 
 // Log is an NFLOG group that is being listened to.
 type Log struct {
-	group    *nflog.Nflog
-	cancel   context.CancelFunc
-	messages pulse.Counter
+	group  *nflog.Nflog
+	number uint16
+	cancel context.CancelFunc
+	reader *nfnetlink.Reader
+	sender *nfnetlink.Sender
+	pace   pace
 
 	handler Handler
 	busy    sync.Mutex // while the handler is
@@ -60,24 +66,40 @@ func Listen(group uint16, h Handler) (*Log, error) {
 		Copymode: nflog.CopyPacket,
 		Bufsize:  packet.MaxSnapLen, // of which a rule may ask for less
 		Flags:    nflog.FlagSeq,
-		// Each message at once: a knock that waits for others comes too late.
-		QThresh: 1,
-		Timeout: 1, // in 10 ms
+		QThresh:  atOnce,
+		Timeout:  1, // in 10 ms
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening NFLOG group %d: %w", group, err)
 	}
-	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what
-	// can be had is enough.
-	_ = conn.Con.SetReadBuffer(socketBuffer)
-	ctx, cancel := context.WithCancel(context.Background())
-	l := &Log{group: conn, cancel: cancel, handler: h}
-	if err := conn.RegisterWithErrorFunc(ctx, l.logged, l.readError); err != nil {
-		cancel()
+	l := &Log{group: conn, number: group, handler: h}
+	if err := l.listen(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("binding NFLOG group %d: %w", group, err)
 	}
 	return l, nil
+}
+
+func (l *Log) listen() (err error) {
+	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what
+	// can be had is enough.
+	_ = l.group.Con.SetReadBuffer(socketBuffer)
+	if l.reader, err = nfnetlink.NewReader(l.group.Con, reading{l}); err != nil {
+		return err
+	}
+	if l.sender, err = nfnetlink.NewSender(l.group.Con); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.cancel = cancel
+	err = l.group.RegisterWithErrorFunc(ctx, func(nflog.Attribute) int { return 0 }, l.reader.Instead(ctx))
+	if err == nil {
+		err = l.reader.TakeOver()
+	}
+	if err != nil {
+		cancel()
+	}
+	return err
 }
 
 // InUse reports whether somebody else listens to a group. It changes nothing:
@@ -105,8 +127,15 @@ func InUse(group uint16) (bool, error) {
 	return false, fmt.Errorf("asking for NFLOG group %d: %w", group, err)
 }
 
-// msgConfig is NFULNL_MSG_CONFIG of linux/netfilter/nfnetlink_log.h.
-const msgConfig = 1
+// Of enum nfulnl_msg_types, nfulnl_attr_type and nfulnl_attr_config in
+// linux/netfilter/nfnetlink_log.h.
+const (
+	msgConfig            = 1
+	attrPayload          = 9
+	attrPrefix           = 10
+	attrSequence         = 12
+	attrConfigQThreshold = 5
+)
 
 // Close unbinds the group. The handler is not called any more once it returns.
 func (l *Log) Close() error {
@@ -118,60 +147,70 @@ func (l *Log) Close() error {
 	return err
 }
 
-// Drained reports whether everything that was logged so far has been taken off
-// the socket. The last message may still be on its way to the handler.
-func (l *Log) Drained() bool {
-	return pulse.Drained(l.group.Con)
-}
+// Drained reports whether everything that was logged so far has been taken off the
+// socket. The last message may still be on its way to the handler, and in a flood
+// some in the kernel, for 10 ms at most.
+func (l *Log) Drained() bool { return l.reader.Drained() }
 
 // Pulse tells whether what is logged is being handled.
-func (l *Log) Pulse() pulse.Pulse { return l.messages.Of(l.group.Con) }
+func (l *Log) Pulse() pulse.Pulse { return l.reader.Pulse() }
 
-func (l *Log) logged(a nflog.Attribute) int {
-	l.messages.Begin()
-	defer l.messages.Done()
+// reading hands what is read to the Log, whose users have no business with that.
+type reading struct{ *Log }
+
+func (l reading) Message(attributes []byte) {
 	l.busy.Lock()
 	defer l.busy.Unlock()
 	if l.closed {
-		return 1
+		return
 	}
-	if a.Seq != nil {
-		lost := *a.Seq - l.next
-		if lost > l.told {
-			l.handler.Lost(lost - l.told)
+	var prefix, payload []byte
+	for a, rest, ok := nfnetlink.NextAttribute(attributes); ok; a, rest, ok = nfnetlink.NextAttribute(rest) {
+		switch {
+		case a.Kind == attrPrefix:
+			prefix = bytes.TrimRight(a.Value, "\x00")
+		case a.Kind == attrPayload:
+			payload = a.Value
+		case a.Kind == attrSequence && len(a.Value) == 4:
+			l.numbered(binary.BigEndian.Uint32(a.Value))
 		}
-		l.told -= min(lost, l.told)
-		l.next = *a.Seq + 1
 	}
-	if a.Prefix == nil || a.Payload == nil {
-		return 0
+	l.keepPace(time.Now())
+	if p, data, ok := packet.ParseDatagram(payload); ok {
+		l.handler.Logged(prefix, p, data)
 	}
-	if p, data, ok := packet.ParseDatagram(*a.Payload); ok {
-		l.handler.Logged(*a.Prefix, p, data)
-	}
-	return 0
 }
 
-// readError decides whether reading goes on after an error: after a deadline,
+// numbered takes the kernel's number of a packet, from which it follows how many were
+// lost before it.
+func (l reading) numbered(n uint32) {
+	lost := n - l.next
+	if lost > l.told {
+		l.handler.Lost(lost - l.told)
+	}
+	l.told -= min(lost, l.told)
+	l.next = n + 1
+}
+
+// ReadError decides whether reading goes on after an error: after a deadline,
 // which is how reading is ended, and on a closed socket it does not. When the
 // socket's buffer overflows, it is known at once that something was lost, and how
 // much from the gap in the numbers, when the next packet comes.
-func (l *Log) readError(err error) int {
-	if errors.Is(err, unix.ENOBUFS) {
+func (l reading) ReadError(err error) (goOn bool) {
+	switch {
+	case errors.Is(err, unix.ENOBUFS):
 		l.busy.Lock()
 		defer l.busy.Unlock()
 		if !l.closed {
 			l.handler.Lost(1)
 			l.told++
 		}
-		return 0
-	}
-	if errors.Is(err, unix.EINTR) {
-		return 0
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) || errors.Is(err, syscall.EBADF) {
-		return 1
+		return true
+	case errors.Is(err, unix.EINTR):
+		return true
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EBADF):
+		return false
 	}
 	l.handler.Failed(fmt.Errorf("reading the NFLOG group: %w", err))
-	return 1
+	return false
 }

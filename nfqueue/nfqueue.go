@@ -20,6 +20,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/nfnetlink"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 )
@@ -53,11 +54,12 @@ type Config struct {
 // Queue is an NFQUEUE that is being listened to. Verdicts may be given from any
 // goroutine.
 type Queue struct {
-	queue    *nfqueue.Nfqueue
-	config   Config
-	cancel   context.CancelFunc
-	messages pulse.Counter
-	handler  Handler
+	queue   *nfqueue.Nfqueue
+	config  Config
+	cancel  context.CancelFunc
+	reader  *nfnetlink.Reader
+	sender  *nfnetlink.Sender
+	handler Handler
 }
 
 // Listen binds a queue and hands its packets to h. No rule may name the queue
@@ -78,17 +80,34 @@ func Listen(c Config, h Handler) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening queue %d: %w", c.Number, err)
 	}
-	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what
-	// can be had is enough.
-	_ = conn.Con.SetReadBuffer(socketBuffer)
-	ctx, cancel := context.WithCancel(context.Background())
-	q := &Queue{queue: conn, config: c, cancel: cancel, handler: h}
-	if err := conn.RegisterWithErrorFunc(ctx, q.queued, q.readError); err != nil {
-		cancel()
+	q := &Queue{queue: conn, config: c, handler: h}
+	if err := q.listen(); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("binding queue %d: %w", c.Number, err)
 	}
 	return q, nil
+}
+
+func (q *Queue) listen() (err error) {
+	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what
+	// can be had is enough.
+	_ = q.queue.Con.SetReadBuffer(socketBuffer)
+	if q.reader, err = nfnetlink.NewReader(q.queue.Con, reading{q}); err != nil {
+		return err
+	}
+	if q.sender, err = nfnetlink.NewSender(q.queue.Con); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	q.cancel = cancel
+	err = q.queue.RegisterWithErrorFunc(ctx, func(nfqueue.Attribute) int { return 0 }, q.reader.Instead(ctx))
+	if err == nil {
+		err = q.reader.TakeOver()
+	}
+	if err != nil {
+		cancel()
+	}
+	return err
 }
 
 // InUse reports whether somebody else listens to a queue. It changes nothing:
@@ -153,33 +172,18 @@ const (
 	msgVerdict        = 1
 	msgConfig         = 2
 	msgVerdictBatch   = 3
+	attrPacketHeader  = 1
 	attrVerdictHeader = 2
 	attrMark          = 3
+	attrPayload       = 10
 )
 
-// verdict is as linux/netfilter/nfnetlink_queue.h has it. go-nfqueue's own has
-// no batch with a mark, and builds each message from a dozen pieces.
-func (q *Queue) verdict(kind uint16, id uint32, verdict int, mark uint32) error {
-	data := make([]byte, 0, 4+12+8)
-	data = append(data, unix.AF_UNSPEC, unix.NFNETLINK_V0)
-	data = binary.BigEndian.AppendUint16(data, q.config.Number)
-	data = binary.NativeEndian.AppendUint16(data, 12)
-	data = binary.NativeEndian.AppendUint16(data, attrVerdictHeader)
-	data = binary.BigEndian.AppendUint32(data, uint32(verdict))
-	data = binary.BigEndian.AppendUint32(data, id)
+func (q *Queue) verdict(kind uint8, id uint32, verdict uint32, mark uint32) error {
+	attributes := nfnetlink.AppendAttribute(make([]byte, 0, 20), attrVerdictHeader, verdict, id)
 	if mark != 0 {
-		data = binary.NativeEndian.AppendUint16(data, 8)
-		data = binary.NativeEndian.AppendUint16(data, attrMark)
-		data = binary.BigEndian.AppendUint32(data, mark)
+		attributes = nfnetlink.AppendAttribute(attributes, attrMark, mark)
 	}
-	_, err := q.queue.Con.Send(netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_QUEUE<<8 | kind),
-			Flags: netlink.Request,
-		},
-		Data: data,
-	})
-	if err != nil {
+	if err := q.sender.Send(unix.NFNL_SUBSYS_QUEUE, kind, q.config.Number, attributes); err != nil {
 		return fmt.Errorf("giving a verdict to queue %d: %w", q.config.Number, err)
 	}
 	return nil
@@ -213,35 +217,43 @@ func statsOf(table string, queue uint16) (Stats, error) {
 }
 
 // Pulse tells whether what is queued is being handled.
-func (q *Queue) Pulse() pulse.Pulse { return q.messages.Of(q.queue.Con) }
+func (q *Queue) Pulse() pulse.Pulse { return q.reader.Pulse() }
 
-func (q *Queue) queued(a nfqueue.Attribute) int {
-	q.messages.Begin()
-	defer q.messages.Done()
-	if a.PacketID == nil {
-		return 0
-	}
-	if a.Payload != nil {
-		if p, ok := packet.Parse(*a.Payload); ok {
-			q.handler.Queued(*a.PacketID, p)
-			return 0
+// reading hands what is read to the Queue, whose users have no business with that.
+type reading struct{ *Queue }
+
+func (q reading) Message(attributes []byte) {
+	var header, payload []byte
+	for a, rest, ok := nfnetlink.NextAttribute(attributes); ok; a, rest, ok = nfnetlink.NextAttribute(rest) {
+		switch a.Kind {
+		case attrPacketHeader:
+			header = a.Value
+		case attrPayload:
+			payload = a.Value
 		}
 	}
-	q.handler.Unreadable(*a.PacketID)
-	return 0
+	if len(header) < 4 {
+		return // it cannot be said of which packet this is
+	}
+	id := binary.BigEndian.Uint32(header)
+	if p, ok := packet.Parse(payload); ok {
+		q.handler.Queued(id, p)
+	} else {
+		q.handler.Unreadable(id)
+	}
 }
 
-// readError decides whether reading goes on after an error. The kernel's answer
+// ReadError decides whether reading goes on after an error. The kernel's answer
 // to a verdict that came too late arrives here, too, and means nothing.
-func (q *Queue) readError(err error) int {
+func (q reading) ReadError(err error) (goOn bool) {
 	switch {
 	case errors.Is(err, unix.ENOBUFS): // [Queue.Stats] has what was lost
-		return 0
+		return true
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR):
-		return 0
+		return true
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EBADF):
-		return 1
+		return false
 	}
 	q.handler.Failed(fmt.Errorf("reading queue %d: %w", q.config.Number, err))
-	return 1
+	return false
 }

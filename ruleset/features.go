@@ -5,8 +5,9 @@ import (
 	"fmt"
 
 	"github.com/google/nftables"
-	"github.com/knockwall/knockwall/internal/packet"
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // ErrPrivilege is why the kernel lets nobody but root, or who has the

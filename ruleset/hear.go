@@ -97,19 +97,38 @@ func (t *Table) trap(d *Door, n Numbers, maxSources uint32) (chains []chain, tra
 
 // note logs what may open the door, and makes the kernel remember who has sent it:
 // when a source's first packet comes, the kernel knows without asking whether a
-// knock of that source may be on its way to the daemon.
+// knock of that source may be on its way to the daemon which opens the door. That is
+// nothing that a sequence only begins with, so that a flood of such does not crowd
+// out those who are remembered, and costs no more than it must.
 func (t *Table) note(d *Door, n Numbers, kind NoticeKind) []rule {
-	var rules []rule
-	for _, f := range families {
-		if d.holds() {
-			rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(d.Name, f), d.bits(f))})
+	log := rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)}
+	if kind == Password {
+		log = rule{limit(passwordsRate, passwordsBurst), logTo(n.LogGroup, d.Name+suffixes[Password], packet.MaxSnapLen)}
+	}
+	rules := []rule{log}
+	if !d.holds() {
+		return rules
+	}
+	if kind == Knock {
+		for _, ports := range byProtocol(merge(single(d.beginnings()))) {
+			rules = append(rules, rule{toPorts(ports[0].Protocol, ports), back})
 		}
 	}
-	length := uint32(packet.SnapLen)
-	if kind == Password {
-		length = packet.MaxSnapLen
+	for _, f := range families {
+		rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(d.Name, f), d.bits(f))})
 	}
-	return append(rules, rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[kind], length)})
+	return rules
+}
+
+// beginnings returns the knocks that take nobody to the end of a sequence: those that
+// close the door, and those that are only the first of several that open it.
+func (d *Door) beginnings() (knocks []packet.Port) {
+	goesOn := func(p packet.Port) bool {
+		return slices.ContainsFunc(d.Sequences, func(steps []packet.Port) bool {
+			return len(steps) > 0 && slices.Contains(steps[min(1, len(steps)-1):], p)
+		})
+	}
+	return slices.DeleteFunc(d.allKnocks(), goesOn)
 }
 
 func knockingSet(door string, f family) string { return door + "_knocking" + f.digit }

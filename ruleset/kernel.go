@@ -3,6 +3,7 @@ package ruleset
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -55,22 +56,25 @@ func (k *Kernel) Features() Features { return k.features }
 // Forgo makes use of no more features than an older kernel has.
 func (k *Kernel) Forgo(f Features) { k.features = f }
 
-// OpenWindow opens a window for as long as is said, or refreshes it to that
-// length.
-func (k *Kernel) OpenWindow(table string, w Window) error {
+// OpenWindows opens windows, each for as long as it says, or refreshes them to that
+// length, in one transaction: all of them or, after an error, none. No two are the
+// same door's for the same source.
+func (k *Kernel) OpenWindows(table string, windows []Window) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s, e := element(table, w)
-	_, passing := element(table, Window{Door: w.Door, Source: w.Source, Left: MaxWindow})
+	changes := windowChanges(table, windows)
 	// Adding an element that is there leaves its timeout alone before Linux
 	// 6.12, and deleting one that is not there fails: so add, delete, add. And once
 	// more, if a window's time is up between the first two.
 	var err error
 	for range 2 {
-		err = errors.Join(
-			k.conn.SetAddElements(s, passing),
-			k.conn.SetDeleteElements(s, e),
-			k.conn.SetAddElements(s, e))
+		err = nil
+		for _, c := range changes {
+			err = errors.Join(err,
+				k.conn.SetAddElements(c.set, c.passing),
+				k.conn.SetDeleteElements(c.set, c.elements),
+				k.conn.SetAddElements(c.set, c.elements))
+		}
 		if err == nil {
 			err = k.conn.Flush()
 		}
@@ -78,24 +82,67 @@ func (k *Kernel) OpenWindow(table string, w Window) error {
 			break
 		}
 	}
-	if errors.Is(err, unix.ENOBUFS) {
+	if errors.Is(err, unix.ENOBUFS) && k.areOpen(changes) {
 		// The answer was lost, which does not say that the transaction was.
-		if _, err := k.conn.FindSetElements(s, e); err == nil {
-			return nil
-		}
+		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("opening %s for %s: %w", w.Door, w.Source, err)
+		return fmt.Errorf("opening %s: %w", theFirst(windows), err)
 	}
 	return nil
+}
+
+// windowChange is what is to be changed in the set of a door's windows.
+type windowChange struct {
+	set      *nftables.Set
+	passing  []nftables.SetElement // to be there for a moment, if they are not
+	elements []nftables.SetElement
+}
+
+func windowChanges(table string, windows []Window) []*windowChange {
+	var changes []*windowChange
+	for _, w := range windows {
+		f := familyOf(w.Source.Addr())
+		name := openSet(w.Door, f)
+		i := slices.IndexFunc(changes, func(c *windowChange) bool { return c.set.Name == name })
+		if i < 0 {
+			i = len(changes)
+			changes = append(changes, &windowChange{
+				set: &nftables.Set{Table: tableNamed(table), Name: name, KeyType: f.kind, HasTimeout: true}})
+		}
+		key := w.Source.Addr().AsSlice()
+		changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: MaxWindow})
+		// The kernel takes less than a millisecond for no end at all.
+		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond)})
+	}
+	return changes
+}
+
+// areOpen reports whether windows that were to be opened are open.
+func (k *Kernel) areOpen(changes []*windowChange) bool {
+	for _, c := range changes {
+		if _, err := k.conn.FindSetElements(c.set, c.elements); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// theFirst names windows by the first of them.
+func theFirst(windows []Window) string {
+	text := fmt.Sprintf("%s for %s", windows[0].Door, windows[0].Source)
+	if len(windows) > 1 {
+		text += fmt.Sprintf(" and %d more", len(windows)-1)
+	}
+	return text
 }
 
 // CloseWindow closes a window, and reports whether it was open.
 func (k *Kernel) CloseWindow(table, door string, source packet.Source) (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s, e := element(table, Window{Door: door, Source: source})
-	err := k.conn.SetDeleteElements(s, e)
+	c := windowChanges(table, []Window{{Door: door, Source: source}})[0]
+	err := k.conn.SetDeleteElements(c.set, c.elements)
 	if err == nil {
 		err = k.conn.Flush()
 	}
@@ -106,14 +153,6 @@ func (k *Kernel) CloseWindow(table, door string, source packet.Source) (bool, er
 		return false, fmt.Errorf("closing %s for %s: %w", door, source, err)
 	}
 	return true, nil
-}
-
-// element names the set that holds a window, and the window's element in it.
-func element(table string, w Window) (*nftables.Set, []nftables.SetElement) {
-	f := familyOf(w.Source.Addr())
-	s := &nftables.Set{Table: tableNamed(table), Name: openSet(w.Door, f), KeyType: f.kind, HasTimeout: true}
-	// The kernel takes less than a millisecond for no end at all.
-	return s, []nftables.SetElement{{Key: w.Source.Addr().AsSlice(), Timeout: max(w.Left, time.Millisecond)}}
 }
 
 // Counts are packets that the kernel itself has counted at one door since its

@@ -12,15 +12,20 @@ import (
 
 // The rates at which the kernel hands packets on, for each door and protocol or
 // IP version, in packets a second: the daemon's work is bounded by them, whatever
-// comes. What strangers send above theirs is refused unheard, and a knock above
-// them is not heard. Those who have knocked have a rate of their own, so that
-// nobody crowds them out who does not know a knock. In the default hold time about
-// 400 packets of those who do not can wait at one door: the queue has room for 40
-// such floods. The rates of knocks and of guests are beyond what any honest crowd
-// sends, and about a quarter of what a CPU can read.
+// comes. What strangers send above theirs is refused unheard. Those who have knocked
+// have a rate of their own, so that nobody crowds them out who does not know a knock.
+// In the default hold time about 400 packets of those who do not can wait at one door:
+// the queue has room for 40 such floods.
+//
+// What is above the rates of knocks and of passwords is not heard, whoever it is from.
+// So knocks have one that is about as high as what one CPU can read, and more than most
+// networks bring; a password costs the daemon some hashes, and theirs is a tenth of what
+// a CPU can compute. That of guests is beyond what any honest crowd sends.
 const (
-	knocksRate     = 20000
-	knocksBurst    = 5000
+	knocksRate     = 500000
+	knocksBurst    = 50000
+	passwordsRate  = 20000
+	passwordsBurst = 5000
 	admittedRate   = 20000
 	admittedBurst  = 5000
 	knockingRate   = 5000

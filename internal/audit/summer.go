@@ -17,22 +17,23 @@ import (
 const (
 	SumInterval = 10 * time.Second
 	sumLeading  = 32
-	sumAccepted = 256
+	sumGuests   = 256
 )
 
 // Summer passes events on to a sink, and sums up those of which strangers can
-// cause as many as they like: knock, reset, trapped, replayed and refused, and, as a
-// guest's address can be forged, a great many that are accepted. The first of a source
-// is passed on at once; what follows it is counted, and passed on as one event when the
-// interval is over, or before the source's next event of another kind that is passed on
-// at once, so that its story stays in order.
+// cause as many as they like: knock, reset, trapped, replayed and refused. What only
+// guests cause is passed on each time; but as addresses can be forged by who knows the
+// knocks, no more than so many of a kind in an interval, and the rest is summed up,
+// too. The first of a source is passed on at once; what follows it is counted, and
+// passed on as one event when the interval is over, or before the source's next event
+// of another kind that is passed on at once, so that its story stays in order.
 type Summer struct {
 	sink Sink
 
-	mu       sync.Mutex
-	sums     map[sumKey]*Event // the last event, with its count
-	leading  map[sumKey]int    // by kind and door: how many sources were passed on
-	accepted map[string]int    // by door: how many were passed on
+	mu      sync.Mutex
+	sums    map[sumKey]*Event // the last event, with its count
+	leading map[sumKey]int    // by kind and door: how many sources were passed on
+	guests  map[sumKey]int    // by kind and door: how many events of guests were
 }
 
 type sumKey struct {
@@ -45,28 +46,36 @@ type sumKey struct {
 // NewSummer returns a Summer before a sink. Flush is to be called after every
 // SumInterval.
 func NewSummer(sink Sink) *Summer {
-	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, accepted: map[string]int{}}
+	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, guests: map[sumKey]int{}}
 }
 
-// summed are the kinds that are summed up, in the order that one packet causes them.
-var summed = []Kind{Reset, Knock, Trapped, Replayed, Refused, Accepted}
+// The kinds that strangers cause, and those that guests do, in the order that one
+// packet causes them.
+var (
+	ofStrangers = []Kind{Reset, Knock, Trapped, Replayed, Refused}
+	ofGuests    = []Kind{Opened, Refreshed, Accepted, Closed, Expired}
+	summed      = slices.Concat(ofStrangers, ofGuests)
+)
 
 // Record takes an event.
 func (s *Summer) Record(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.Count = max(e.Count, 1)
-	many := e.Kind == Accepted && s.accepted[e.Door] >= sumAccepted
-	if e.Kind == Accepted {
-		s.accepted[e.Door]++
-	}
-	switch {
-	case many, e.Kind != Accepted && slices.Contains(summed, e.Kind):
+	if slices.Contains(ofStrangers, e.Kind) {
 		s.sum(e)
-	default:
-		s.settle(e.Door, e.Source)
-		s.sink.Record(e)
+		return
 	}
+	if slices.Contains(ofGuests, e.Kind) {
+		kind := sumKey{kind: e.Kind, door: e.Door, failed: e.Failed}
+		if s.guests[kind] >= sumGuests {
+			s.sum(e)
+			return
+		}
+		s.guests[kind]++
+	}
+	s.settle(e.Door, e.Source)
+	s.sink.Record(e)
 }
 
 func (s *Summer) sum(e Event) {
@@ -144,5 +153,5 @@ func (s *Summer) Flush() {
 	}
 	clear(s.sums)
 	clear(s.leading)
-	clear(s.accepted)
+	clear(s.guests)
 }

@@ -834,10 +834,10 @@ func TestTheStatusSaysByWhatDoorsOpenAndNotHow(t *testing.T) {
 	if err := s.Wall.Raise(inEveryWay(t)); err != nil {
 		t.Fatal(err)
 	}
-	s.kernel.knock("passworded otp", packet.Packet{
+	s.kernel.knock([]byte("passworded otp"), packet.Packet{
 		Source: netip.MustParseAddr("192.0.2.2"), Port: packet.Port{Number: 17007, Protocol: packet.UDP},
 	}, otp.Datagram([]byte("hipjazz"), netip.MustParseAddr("192.0.2.2"), time.Now()))
-	s.kernel.knock("ssh trapped", packet.Packet{
+	s.kernel.knock([]byte("ssh trapped"), packet.Packet{
 		Source: netip.MustParseAddr("192.0.2.3"), Port: packet.Port{Number: 17008, Protocol: packet.TCP},
 	}, nil)
 	response, body := s.ask(t, http.MethodGet, "/v1/status", "")

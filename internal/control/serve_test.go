@@ -33,7 +33,7 @@ import (
 // stillKernel is a kernel where nothing happens but what a test sends.
 type stillKernel struct {
 	windows []ruleset.Window // that another daemon has left open
-	knock   func(prefix string, p packet.Packet, data []byte)
+	knock   func(prefix []byte, p packet.Packet, data []byte)
 
 	mu      sync.Mutex
 	failure error // of Counts, and of windows
@@ -71,7 +71,7 @@ func (k *stillKernel) Standing(string) (*ruleset.Standing, error) {
 	return &ruleset.Standing{Windows: k.windows}, nil
 }
 
-func (k *stillKernel) OpenWindow(string, ruleset.Window) error {
+func (k *stillKernel) OpenWindows(string, []ruleset.Window) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.stands {
@@ -236,7 +236,7 @@ func serveAs(t testing.TB, unit string) *served {
 	t.Helper()
 	source := packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}
 	s := &served{daemon: newDaemon(t, &stillKernel{windows: []ruleset.Window{{Door: "ssh", Source: source, Left: time.Hour}}})}
-	s.kernel.knock("ssh", packet.Packet{
+	s.kernel.knock([]byte("ssh"), packet.Packet{
 		Source: netip.MustParseAddr("192.0.2.2"), SourcePort: 40000, Port: packet.Port{Number: 17001, Protocol: packet.TCP},
 	}, nil)
 

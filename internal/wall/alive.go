@@ -14,8 +14,8 @@ const keeperPatience = 30 * time.Second
 
 // pulses are those of the sockets when they were taken last.
 type pulses struct {
-	sockets                  *sockets
-	log, admitted, strangers pulse.Pulse
+	sockets                            *sockets
+	log, admitted, strangers, openings pulse.Pulse
 }
 
 // Alive returns an error if the daemon hangs: if packets wait somewhere of which
@@ -25,6 +25,7 @@ type pulses struct {
 func (w *Wall) Alive() error {
 	w.mu.Lock()
 	s, kept, healing := w.sockets, w.kept, w.healing
+	openings := pulse.Pulse{Done: w.opened, Idle: len(w.openings) == 0}
 	w.mu.Unlock()
 	if s == nil || kept.IsZero() {
 		return nil // it does not stand yet
@@ -35,7 +36,7 @@ func (w *Wall) Alive() error {
 		return nil
 	}
 	earlier := w.pulses
-	w.pulses = pulses{s, s.log.Pulse(), s.admitted.Pulse(), s.strangers.Pulse()}
+	w.pulses = pulses{s, s.log.Pulse(), s.admitted.Pulse(), s.strangers.Pulse(), openings}
 	if earlier.sockets == s {
 		var errs []error
 		hung := func(now, earlier pulse.Pulse, what string) {
@@ -44,6 +45,7 @@ func (w *Wall) Alive() error {
 			}
 		}
 		hung(w.pulses.log, earlier.log, "knocks")
+		hung(w.pulses.openings, earlier.openings, "windows for those who have knocked")
 		hung(w.pulses.admitted, earlier.admitted, "new connections of guests")
 		hung(w.pulses.strangers, earlier.strangers, "new connections of strangers")
 		if err := errors.Join(errs...); err != nil {

@@ -138,14 +138,14 @@ func TestAllSocketsThatAreNotReadAreNamed(t *testing.T) {
 }
 
 // A knock that completes a sequence waits for the kernel to open the window.
-func TestAHandlerThatIsStuckIsASignOfDeath(t *testing.T) {
+func TestAnOpeningThatIsStuckIsASignOfDeath(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		open := make(chan struct{})
-		h.intercepted("OpenWindow", func() { <-open })
+		h.intercepted("OpenWindows", func() { <-open })
 		h.client(alice).knock(7000, 8000, 9000)
 		h.alive("at once")
 		time.Sleep(watchdog)
-		h.hangs("nothing comes back", "knocks")
+		h.hangs("nothing comes back", "windows for those who have knocked")
 		close(open)
 		h.alive("it has come back")
 		time.Sleep(watchdog)

@@ -55,6 +55,14 @@ func handlers(t testing.TB, doors ...ruleset.Door) (log nflog.Handler, admitted,
 	return log, admitted, strangers
 }
 
+// The prefixes of what is logged at the door "ssh", and one of no door.
+var (
+	ssh      = []byte("ssh")
+	trapped  = []byte("ssh trapped")
+	password = []byte("ssh otp")
+	foreign  = []byte("web otp")
+)
+
 // opener returns the n-th packet of a source, which opens a connection.
 func opener(source netip.Addr, port packet.Port, n uint32) packet.Packet {
 	return packet.Packet{
@@ -80,7 +88,7 @@ func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 	n := uint32(0)
 	for _, port := range []uint16{7000, 8000, 9000} {
 		n++
-		log.Logged("ssh", opener(alice, tcp(port), n), nil)
+		log.Logged(ssh, opener(alice, tcp(port), n), nil)
 	}
 	check := func(what string, most float64, f func()) {
 		t.Helper()
@@ -103,13 +111,13 @@ func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 	some := sources(10_000)
 	for _, source := range some[:1000] {
 		n++
-		log.Logged("ssh", opener(source, tcp(7000), n), nil)
+		log.Logged(ssh, opener(source, tcp(7000), n), nil)
 	}
 	i := 1000
 	check("the first knock of a source", 1, func() {
 		n++
 		i++
-		log.Logged("ssh", opener(some[i], tcp(7000), n), nil)
+		log.Logged(ssh, opener(some[i], tcp(7000), n), nil)
 	})
 }
 
@@ -138,15 +146,15 @@ func TestWhatStrangersSendToOtherDoorsMakesNoGarbage(t *testing.T) {
 	garbage := make([]byte, otp.Size)
 	// Once it is no more told apart in the audit trail whose they are.
 	for range 1000 {
-		log.Logged("ssh", next(knocks[0]), nil)
-		log.Logged("ssh trapped", next(tcp(7001)), nil)
-		log.Logged("ssh otp", next(otpPort), likely)
+		log.Logged(ssh, next(knocks[0]), nil)
+		log.Logged(trapped, next(tcp(7001)), nil)
+		log.Logged(password, next(otpPort), likely)
 	}
-	checkAllocations(t, "the first knock of a source", 0, func() { log.Logged("ssh", next(knocks[0]), nil) })
-	checkAllocations(t, "the first knock to close", 0, func() { log.Logged("ssh", next(tcp(4000)), nil) })
-	checkAllocations(t, "a trap", 0, func() { log.Logged("ssh trapped", next(tcp(7001)), nil) })
-	checkAllocations(t, "what could be a password", 0, func() { log.Logged("ssh otp", next(otpPort), likely) })
-	checkAllocations(t, "garbage at the port for passwords", 0, func() { log.Logged("ssh otp", next(otpPort), garbage) })
+	checkAllocations(t, "the first knock of a source", 0, func() { log.Logged(ssh, next(knocks[0]), nil) })
+	checkAllocations(t, "the first knock to close", 0, func() { log.Logged(ssh, next(tcp(4000)), nil) })
+	checkAllocations(t, "a trap", 0, func() { log.Logged(trapped, next(tcp(7001)), nil) })
+	checkAllocations(t, "what could be a password", 0, func() { log.Logged(password, next(otpPort), likely) })
+	checkAllocations(t, "garbage at the port for passwords", 0, func() { log.Logged(password, next(otpPort), garbage) })
 	checkAllocations(t, "a connection", 0, func() { strangers.Queued(n, next(tcp(22))) })
-	checkAllocations(t, "what no rule logs any more", 0, func() { log.Logged("web otp", next(otpPort), likely) })
+	checkAllocations(t, "what no rule logs any more", 0, func() { log.Logged(foreign, next(otpPort), likely) })
 }

@@ -53,9 +53,10 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	if w.lowered {
 		return WindowStatus{}, ErrLowered
 	}
-	why := audit.Event{Time: time.Now(), Door: door, Source: s, Reason: byHand}
-	if err := w.openLocked(door, s, length, why); err != nil {
-		return WindowStatus{}, err
+	o := &opening{door: door, source: s, length: length,
+		why: audit.Event{Time: time.Now(), Door: door, Source: s, Reason: byHand}}
+	if w.openTogether([]*opening{o}); o.err != nil {
+		return WindowStatus{}, o.err
 	}
 	return WindowStatus{Door: door, Source: s, LeftSeconds: seconds(length)}, nil
 }
@@ -104,6 +105,7 @@ func (w *Wall) shut(door string, source packet.Source, why string) (bool, error)
 	if w.lowered {
 		return false, ErrLowered
 	}
+	w.openQueued() // or what was knocked before would be open after
 	f := w.current()
 	if f == nil {
 		return false, errNotYet

@@ -320,7 +320,7 @@ func TestAWindowThatIsClosedByHandEndsItsConnectionsIfThatIsWanted(t *testing.T)
 
 func TestWhatTheKernelRefusesByHandIsAnError(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		h.failing("OpenWindow", errInjected)
+		h.failing("OpenWindows", errInjected)
 		if _, err := h.wall.Open("ssh", "192.0.2.1", 0); !errors.Is(err, errInjected) {
 			h.t.Errorf("Open: %v", err)
 		}

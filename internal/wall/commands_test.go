@@ -417,7 +417,7 @@ func TestAWindowThatIsOpenedByHandHasItsCommands(t *testing.T) {
 func TestAWindowThatIsNotOpenedRunsNothing(t *testing.T) {
 	l := newLogbook(t)
 	guarded(t, config(commanded(l)), func(h *host) {
-		h.failing("OpenWindow", errInjected)
+		h.failing("OpenWindows", errInjected)
 		h.client(alice).opens()
 		l.expect("not opened")
 		if n := h.due.Len(); n != 0 {

@@ -305,7 +305,7 @@ func TestWhoseKnocksNewRulesHaveForgottenIsToldSo(t *testing.T) {
 func TestADoorThatCouldNotBeOpenedIsToldOf(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		a := h.client(alice)
-		h.failing("OpenWindow", errInjected)
+		h.failing("OpenWindows", errInjected)
 		// Refusals of before and after do not hide it, though they are of the same kind.
 		h.expect("before", a.dial(22), waiting)
 		time.Sleep(time.Second)
@@ -333,7 +333,7 @@ func TestAWindowThatCouldNotBeRefreshedIsOpen(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		synctest.Wait()
 		time.Sleep(10 * time.Second)
-		h.failing("OpenWindow", errInjected)
+		h.failing("OpenWindows", errInjected)
 		a.knock(7000, 8000, 9000)
 		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 20s")
 	})

@@ -39,7 +39,7 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 			time.Sleep(time.Minute)
 		}, nil},
 		{"opening", func(h *host) {
-			h.failing("OpenWindow", errInjected)
+			h.failing("OpenWindows", errInjected)
 			h.client(alice).knock(7000, 8000, 9000)
 		}, []string{"refused ssh 192.0.2.1 3/3: " + errInjected.Error()}},
 		{"closing", func(h *host) {

@@ -286,7 +286,7 @@ func (k *kernel) changes() (calls []string) {
 	defer k.mu.Unlock()
 	for _, call := range k.calls {
 		switch verb, _, _ := strings.Cut(call, " "); verb {
-		case "Install", "Restore", "Remove", "OpenWindow", "CloseWindow":
+		case "Install", "Restore", "Remove", "OpenWindows", "CloseWindow":
 			calls = append(calls, call)
 		}
 	}
@@ -496,8 +496,12 @@ func (t *table) read() *ruleset.Standing {
 	return s
 }
 
-func (k *kernel) OpenWindow(name string, w ruleset.Window) error {
-	if err := k.begin("OpenWindow %s %s", w.Door, w.Source); err != nil {
+func (k *kernel) OpenWindows(name string, windows []ruleset.Window) error {
+	var text []string
+	for _, w := range windows {
+		text = append(text, fmt.Sprintf("%s %s", w.Door, w.Source))
+	}
+	if err := k.begin("OpenWindows %s", strings.Join(text, ", ")); err != nil {
 		return err
 	}
 	defer k.mu.Unlock()
@@ -505,7 +509,14 @@ func (k *kernel) OpenWindow(name string, w ruleset.Window) error {
 	if t == nil {
 		return unix.ENOENT
 	}
-	return t.open(w)
+	was := maps.Clone(t.windows)
+	for _, w := range windows {
+		if err := t.open(w); err != nil {
+			t.windows = was // all of a transaction, or nothing
+			return err
+		}
+	}
+	return nil
 }
 
 func (k *kernel) CloseWindow(name, door string, source packet.Source) (bool, error) {
@@ -691,7 +702,7 @@ func (k *kernel) queue(number uint16, bypass bool, j *journey) bool {
 func (k *kernel) notify(group uint16, prefix string, j *journey) {
 	if l := k.logs[group]; l != nil {
 		p, data := j.packet, j.data
-		l.post(func() { l.handler.Logged(prefix, p, data) })
+		l.post(func() { l.handler.Logged([]byte(prefix), p, data) })
 	}
 }
 

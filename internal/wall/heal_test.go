@@ -119,7 +119,7 @@ func TestAWindowThatHasNoTableIsOpenedInANewOne(t *testing.T) {
 		a.knock(7000, 8000) // which nobody logs
 		h.knocked(alice, 7000, 8000, 9000)
 		synctest.Wait()
-		if got := h.changes(); !slices.Equal(got[len(got)-2:], []string{"OpenWindow ssh 192.0.2.1", "Restore knockwall"}) {
+		if got := h.changes(); !slices.Equal(got[len(got)-2:], []string{"OpenWindows ssh 192.0.2.1", "Restore knockwall"}) {
 			h.t.Errorf("changed: %v", got)
 		}
 		h.trail.expect(h.t, []audit.Kind{audit.Healed, audit.Opened, audit.Refused},
@@ -157,7 +157,7 @@ func TestAWallThatIsIntactIsNotPutBackBecauseAWindowFails(t *testing.T) {
 				h.kernel.mu.Lock()
 				h.intercept = func(call string) error {
 					switch {
-					case strings.HasPrefix(call, "OpenWindow"):
+					case strings.HasPrefix(call, "OpenWindows"):
 						return unix.ENOMEM
 					case strings.HasPrefix(call, "Intact"):
 						return ask(call)
@@ -167,7 +167,7 @@ func TestAWallThatIsIntactIsNotPutBackBecauseAWindowFails(t *testing.T) {
 				h.kernel.mu.Unlock()
 				h.client(alice).knock(7000, 8000, 9000)
 				synctest.Wait()
-				if got := h.changes(); !slices.Equal(got, []string{"OpenWindow ssh 192.0.2.1"}) {
+				if got := h.changes(); !slices.Equal(got, []string{"OpenWindows ssh 192.0.2.1"}) {
 					h.t.Errorf("changed: %v", got)
 				}
 				if got := h.status(); len(got.Windows) != 0 || got.Counters.Healed != 0 {

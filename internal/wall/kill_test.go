@@ -239,12 +239,12 @@ func (m mortalKernel) Others(table string) ([]*ruleset.Standing, error) {
 	return m.p.k.Others(table)
 }
 
-func (m mortalKernel) OpenWindow(table string, w ruleset.Window) error {
+func (m mortalKernel) OpenWindows(table string, windows []ruleset.Window) error {
 	if !m.p.steps() {
 		return errKilled
 	}
 	defer m.p.mu.Unlock()
-	return m.p.k.OpenWindow(table, w)
+	return m.p.k.OpenWindows(table, windows)
 }
 
 func (m mortalKernel) CloseWindow(table, door string, source packet.Source) (bool, error) {

@@ -13,12 +13,12 @@ import (
 // knocks handles what the kernel has logged.
 type knocks struct{ *sockets }
 
-func (s knocks) Logged(prefix string, p packet.Packet, data []byte) {
+func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 	w := s.wall
 	now := time.Now()
 	w.mu.Lock()
 	f := w.front
-	notice, ok := f.notices[prefix]
+	notice, ok := f.notices[string(prefix)]
 	if !ok { // logged by a rule that a reload has taken away
 		w.mu.Unlock()
 		return

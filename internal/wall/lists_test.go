@@ -64,7 +64,7 @@ func TestEachLineOfAListOpensOnce(t *testing.T) {
 		b.became("one that is not its turn", second)
 		a.became("the first", ports(7001, 8001, 9001), "opened ssh 192.0.2.1 3/3")
 		l.expect("# those that I have on paper", "#001,8001,9001", "7002,8002:udp,9002", "7003,8003,9003")
-		if got := h.changes(); !slices.Equal(got, []string{"OpenWindow ssh 192.0.2.1", "Install knockwall"}) {
+		if got := h.changes(); !slices.Equal(got, []string{"OpenWindows ssh 192.0.2.1", "Install knockwall"}) {
 			h.t.Errorf("changed: %q", got)
 		}
 		b.became("the first, overheard", ports(7001, 8001, 9001))

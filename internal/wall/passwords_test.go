@@ -227,7 +227,7 @@ func TestAPasswordAndASYNBackToBackAreLetIn(t *testing.T) {
 
 func TestNobodyIsRefusedWhileAPasswordOpensTheDoor(t *testing.T) {
 	guarded(t, config(vpnDoor()), func(h *host) {
-		h.intercepted("OpenWindow", func() { time.Sleep(time.Second) }) // as somebody else changes the rules
+		h.intercepted("OpenWindows", func() { time.Sleep(time.Second) }) // as somebody else changes the rules
 		a := h.client(alice)
 		j := a.dial(22)
 		a.datagram(otpPort, a.password(openKey))

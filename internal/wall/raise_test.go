@@ -699,7 +699,7 @@ func TestAReloadAndAKnockThatWaitForEachOtherBothEnd(t *testing.T) {
 func TestAReloadWaitsForAWindowThatIsBeingOpened(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		opening, open := make(chan struct{}), make(chan struct{})
-		h.intercepted("OpenWindow", func() {
+		h.intercepted("OpenWindows", func() {
 			close(opening)
 			<-open
 		})

@@ -59,6 +59,7 @@ func (w *Wall) turnTo(now time.Time) {
 	if w.lowered {
 		return
 	}
+	w.openQueued() // rather than let who has knocked wait for another table
 	f := w.current()
 	c, err := f.config.At(now, listening)
 	w.tellUnopened(err)

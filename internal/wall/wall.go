@@ -27,7 +27,7 @@ type Kernel interface {
 	Intact(t *ruleset.Table) (bool, error)
 	Standing(table string) (*ruleset.Standing, error)
 	Others(table string) ([]*ruleset.Standing, error)
-	OpenWindow(table string, w ruleset.Window) error
+	OpenWindows(table string, windows []ruleset.Window) error
 	CloseWindow(table, door string, source packet.Source) (bool, error)
 	Counts(table string) (map[string]ruleset.Counts, error)
 }
@@ -124,22 +124,24 @@ type Wall struct {
 	unopened error          // why nobody can open some doors, as was told last
 	settled  chan struct{}  // closed when no sockets are being retired
 
-	mu      sync.Mutex
-	front   *front   // what stands, nil before; changed only with change held, too
-	sockets *sockets // that the table names; likewise
-	windows *sequence.Windows
-	opening int           // windows that are being opened, and not yet in the kernel
-	telling bool          // that a window opens is about to be told
-	untold  []audit.Event // who was let in meanwhile
-	doors   []string      // names by id, which a door keeps whatever is reloaded
-	trial   *trial
-	since   time.Time
-	kept    time.Time // when the keeper has last done what was due
-	healing time.Time // since when the wall is being put back, if it is
-	lost    uint64    // packets that were logged or queued and never arrived
-	evicted uint64    // attempts that gave way to newer ones, of former fronts
-	healed  uint64
-	reports reports
+	mu       sync.Mutex
+	front    *front   // what stands, nil before; changed only with change held, too
+	sockets  *sockets // that the table names; likewise
+	windows  *sequence.Windows
+	opening  int           // how many have knocked whose windows are not yet in the kernel
+	openings []*opening    // that are to be opened, in the order of the knocks
+	opened   uint64        // how many were taken off these so far
+	telling  bool          // that a window opens is about to be told
+	untold   []audit.Event // who was let in meanwhile
+	doors    []string      // names by id, which a door keeps whatever is reloaded
+	trial    *trial
+	since    time.Time
+	kept     time.Time // when the keeper has last done what was due
+	healing  time.Time // since when the wall is being put back, if it is
+	lost     uint64    // packets that were logged or queued and never arrived
+	evicted  uint64    // attempts that gave way to newer ones, of former fronts
+	healed   uint64
+	reports  reports
 }
 
 // reports is what the keeper has told about losses.

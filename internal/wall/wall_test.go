@@ -140,7 +140,7 @@ func TestNobodyIsRefusedWhileKnocksAreUnheard(t *testing.T) {
 
 func TestNobodyIsRefusedWhileHisWindowIsBeingOpened(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		h.intercepted("OpenWindow", func() { time.Sleep(time.Second) }) // as somebody else changes the rules
+		h.intercepted("OpenWindows", func() { time.Sleep(time.Second) }) // as somebody else changes the rules
 		a := h.client(alice)
 		j := a.dial(22)
 		a.knock(7000, 8000, 9000)
@@ -280,7 +280,7 @@ func TestARefreshThatFailsLeavesTheWindowAsItIs(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		h.expect("the window is open", a.dial(22), accepted)
 		time.Sleep(window / 2)
-		h.failing("OpenWindow", errInjected)
+		h.failing("OpenWindows", errInjected)
 		a.knock(7000, 8000, 9000)
 		synctest.Wait()
 		want := []wall.WindowStatus{{Door: "ssh", Source: single(alice), LeftSeconds: 15, Connections: 1}}
@@ -303,7 +303,7 @@ func TestARefreshThatFailsDoesNotPutOffTheEnd(t *testing.T) {
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
 		time.Sleep(window - 500*time.Millisecond)
-		h.answering("OpenWindow", func() error {
+		h.answering("OpenWindows", func() error {
 			time.Sleep(time.Millisecond) // in which the keeper believes it
 			return errInjected
 		})
@@ -382,7 +382,7 @@ func TestConnectionsThatCameBeforeTheWindowWasClosedAreRefused(t *testing.T) {
 
 func TestAWindowThatTheKernelRefusesIsNotOpen(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		h.failing("OpenWindow", errInjected)
+		h.failing("OpenWindows", errInjected)
 		a := h.client(alice)
 		j := a.dial(22)
 		a.knock(7000, 8000, 9000)
@@ -623,7 +623,7 @@ func TestWhatTheKernelHasAnsweredItselfIsCounted(t *testing.T) {
 			h.t.Errorf("counters: %+v", got)
 		}
 		log := h.log()
-		log.do(func() { log.handler.Logged("somebody else's prefix", packet.Packet{Source: bob}, nil) })
+		log.do(func() { log.handler.Logged([]byte("somebody else's prefix"), packet.Packet{Source: bob}, nil) })
 		synctest.Wait()
 		h.trail.expect(h.t, nil)
 	})

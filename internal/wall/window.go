@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"slices"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -9,88 +10,224 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// open opens a door's window for who has knocked, and sends round again who waits for
-// it. If it cannot, the trail says why.
+// opening is a window that is to be opened.
+type opening struct {
+	door   string
+	source packet.Source
+	length time.Duration
+	why    audit.Event
+
+	noted     bool // that it is open, before it is, and
+	id        int  // by which id of the door
+	refreshed bool // a window that there was already,
+	former    sequence.Window
+	err       error // or why it was not opened
+}
+
+const (
+	// maxOpenings is how many windows can wait to be opened. Who knocks then waits.
+	maxOpenings = 4096
+	// maxTogether is how many are opened in one transaction, which takes a few
+	// milliseconds then.
+	maxTogether = 512
+)
+
+// open has a door's window opened for who has knocked. Knocks go on being heard
+// meanwhile: a transaction takes as long as a hundred of them, or longer if somebody
+// else's is in the way, and what has come by then is opened in one.
 func (w *Wall) open(d *ruleset.Door, e audit.Event) {
-	w.change.Lock()
-	err := w.openLocked(d.Name, e.Source, d.Window, e)
-	w.change.Unlock()
-	if err == nil {
-		w.metrics.opening.Observe(time.Since(e.Time).Seconds())
+	w.mu.Lock()
+	full := len(w.openings) >= maxOpenings
+	w.mu.Unlock()
+	if full {
+		w.change.Lock()
+		w.openQueued()
+		w.change.Unlock()
 	}
+	w.mu.Lock()
+	w.opening++
+	w.openings = append(w.openings, &opening{door: d.Name, source: e.Source, length: d.Window, why: e})
+	first := len(w.openings) == 1
+	w.mu.Unlock()
+	if first {
+		go func() {
+			w.change.Lock()
+			defer w.change.Unlock()
+			w.openQueued()
+		}()
+	}
+}
+
+// openQueued opens the windows for those who have knocked until there is none left.
+// It is called with change held, by whatever must find them open, too.
+func (w *Wall) openQueued() {
+	for {
+		some := w.nextOpenings()
+		if len(some) == 0 {
+			return
+		}
+		w.openTogether(some)
+		w.mu.Lock()
+		w.opening -= len(some)
+		w.opened += uint64(len(some))
+		w.openings = slices.Delete(w.openings, 0, len(some))
+		w.mu.Unlock()
+		for _, o := range some {
+			if o.err == nil {
+				w.metrics.opening.Observe(time.Since(o.why.Time).Seconds())
+			}
+		}
+	}
+}
+
+// nextOpenings returns those that are next, no two for the same source at a door.
+func (w *Wall) nextOpenings() []*opening {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	known := map[windowKey]bool{}
+	for n, o := range w.openings {
+		key := windowKey{o.door, o.source}
+		if n == maxTogether || known[key] {
+			return slices.Clone(w.openings[:n])
+		}
+		known[key] = true
+	}
+	return slices.Clone(w.openings)
+}
+
+// openTogether opens windows in the kernel, and sends round again who waits for them.
+// The trail says which it cannot open, and why. It is called with change held.
+func (w *Wall) openTogether(openings []*opening) {
+	w.noteOpen(openings)
+	w.openInKernel(openings)
+	w.mu.Lock()
+	for _, o := range openings {
+		w.settleOpen(o)
+	}
+	w.mu.Unlock()
+	for _, o := range openings {
+		switch {
+		case o.err == nil:
+			w.tell(o.why) // before anybody who waits is let in
+		case o.noted: // else there is no such door any more
+			w.notOpened(o.why, o.err)
+		}
+	}
+	w.told()
+	w.releaseFor(openings)
+	w.nudge()
+}
+
+// noteOpen notes windows before they are open, so that not one connection is admitted
+// that is not counted.
+func (w *Wall) noteOpen(openings []*opening) {
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.front
+	for _, o := range openings {
+		switch {
+		case f == nil:
+			o.err = errNotYet
+		case !f.tells(o.door, o.source): // a reload has taken the door away, or changed it
+			o.err = errGone
+		default:
+			i := f.doorNamed(o.door)
+			o.id = f.ids[i]
+			if win := w.windows.Get(o.id, o.source); win != nil {
+				o.former = *win
+			}
+			o.noted = true
+			o.refreshed = w.windows.Open(o.id, o.source, now, now.Add(o.length), f.config.Doors[i].MaxConnections)
+		}
+	}
+	w.telling = true
+}
+
+// openInKernel opens in one transaction the windows that are noted; if that fails,
+// each by itself, so that none suffers from what is wrong with another.
+func (w *Wall) openInKernel(openings []*opening) {
+	var noted []*opening
+	var windows []ruleset.Window
+	for _, o := range openings {
+		if o.noted {
+			noted = append(noted, o)
+			windows = append(windows, ruleset.Window{Door: o.door, Source: o.source, Left: o.length})
+		}
+	}
+	if len(noted) == 0 {
+		return
+	}
+	err := w.edges.Kernel.OpenWindows(w.table.Name, windows)
+	if err != nil && w.mend() {
+		err = nil // put back with these windows in it
+	}
+	for i, o := range noted {
+		if o.err = err; err != nil && len(noted) > 1 {
+			o.err = w.edges.Kernel.OpenWindows(w.table.Name, windows[i:i+1])
+		}
+	}
+}
+
+// settleOpen notes whether a window is open now. It is called with mu held.
+func (w *Wall) settleOpen(o *opening) {
+	if !o.noted {
+		return
+	}
+	f := w.front
+	i := f.doorNamed(o.door)
+	if o.err != nil {
+		var admitted int // meanwhile
+		if win := w.windows.Get(o.id, o.source); win != nil {
+			admitted = win.Connections
+		}
+		w.windows.Close(o.id, o.source)
+		if o.refreshed { // the kernel has it as it was
+			w.windows.Open(o.id, o.source, o.former.Opened, o.former.Until, f.config.Doors[i].MaxConnections)
+			w.windows.Stands(o.id, o.source)
+			w.windows.Get(o.id, o.source).Connections = o.former.Connections + admitted
+		}
+		return
+	}
+	w.windows.Stands(o.id, o.source)
+	o.why.Kind, o.why.Window = audit.Opened, o.length
+	if o.refreshed {
+		o.why.Kind = audit.Refreshed
+		f.tallies[i].refreshed++
+	} else {
+		f.tallies[i].opened++
+	}
+}
+
+// releaseFor sends those round again who wait for windows that are open now.
+func (w *Wall) releaseFor(openings []*opening) {
+	open := make(map[windowKey]bool, len(openings))
+	for _, o := range openings {
+		if o.err == nil {
+			open[windowKey{o.door, o.source}] = true
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.front == nil {
+		return
+	}
+	w.sockets.release(func(p packet.Packet) bool {
+		for i := range w.front.config.Doors {
+			d := &w.front.config.Doors[i]
+			if guards(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
+				w.front.tallies[i].released++
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // notOpened says why a door could not be opened.
 func (w *Wall) notOpened(e audit.Event, err error) {
 	e.Kind, e.Reason, e.Failed = audit.Refused, err.Error(), true
 	w.trail.Record(e)
-}
-
-func (w *Wall) openLocked(door string, source packet.Source, length time.Duration, why audit.Event) error {
-	now := time.Now()
-	w.mu.Lock()
-	f := w.front
-	if f == nil {
-		w.mu.Unlock()
-		return errNotYet
-	}
-	i := f.doorNamed(door)
-	if !f.tells(door, source) { // a reload has taken the door away, or changed it
-		w.mu.Unlock()
-		return errGone
-	}
-	id := f.ids[i]
-	var former sequence.Window
-	if win := w.windows.Get(id, source); win != nil {
-		former = *win
-	}
-	// Noted first, so that not one connection is admitted that is not counted.
-	limit := f.config.Doors[i].MaxConnections
-	refreshed := w.windows.Open(id, source, now, now.Add(length), limit)
-	w.telling = true
-	w.mu.Unlock()
-
-	err := w.edges.Kernel.OpenWindow(f.config.Wall.Table, ruleset.Window{Door: door, Source: source, Left: length})
-	if err != nil && w.mend() {
-		err = nil // put back with this window in it
-	}
-	if err != nil {
-		w.mu.Lock()
-		var admitted int // meanwhile
-		if win := w.windows.Get(id, source); win != nil {
-			admitted = win.Connections
-		}
-		w.windows.Close(id, source)
-		if refreshed { // the kernel has it as it was
-			w.windows.Open(id, source, former.Opened, former.Until, limit)
-			w.windows.Stands(id, source)
-			w.windows.Get(id, source).Connections = former.Connections + admitted
-		}
-		w.mu.Unlock()
-		w.nudge()
-		w.notOpened(why, err)
-		w.told()
-		return err
-	}
-	w.mu.Lock()
-	w.windows.Stands(id, source)
-	d := &f.config.Doors[i]
-	t := &f.tallies[i]
-	why.Kind, why.Window = audit.Opened, length
-	if refreshed {
-		why.Kind = audit.Refreshed
-		t.refreshed++
-	} else {
-		t.opened++
-	}
-	w.mu.Unlock()
-	w.tell(why) // before anybody who waits is let in
-	w.told()
-	w.mu.Lock()
-	t.released += w.sockets.release(func(p packet.Packet) bool { return guards(d, p) && d.SourcePrefix.Of(p.Source) == source })
-	w.mu.Unlock()
-	w.nudge()
-	return nil
 }
 
 // told passes on who was let in by the kernel before it was told that the window is

@@ -1,0 +1,135 @@
+package nfnetlink
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/pulse"
+)
+
+// maxDatagram is as long as one from the kernel can be: NFULNL_NLBUFSIZ_MAX of
+// net/netfilter/nfnetlink_log.c.
+const maxDatagram = 128 << 10
+
+// Handler takes what is read. It is called from one goroutine.
+type Handler interface {
+	// Message takes the attributes of a message. They are not to be kept.
+	Message(attributes []byte)
+	// ReadError takes an error of the socket, or one that the kernel has answered
+	// with, and reports whether reading is to go on.
+	ReadError(err error) bool
+}
+
+// Reader reads a socket in place of the library that has opened it.
+type Reader struct {
+	conn     *netlink.Conn
+	raw      syscall.RawConn
+	handler  Handler
+	messages pulse.Counter
+	more     atomic.Bool // of the datagram that is being handled are messages left
+
+	datagram []byte
+	read     func(fd uintptr) bool // made once, as it would be allocated each time
+	n        int                   // what it read,
+	err      error                 // or why it did not
+}
+
+// NewReader makes a Reader of a socket. It reads once it has taken over.
+func NewReader(conn *netlink.Conn, h Handler) (*Reader, error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	r := &Reader{conn: conn, raw: raw, handler: h, datagram: make([]byte, maxDatagram)}
+	r.read = func(fd uintptr) bool {
+		r.n, r.err = unix.Read(int(fd), r.datagram)
+		return r.err != unix.EAGAIN
+	}
+	return r, nil
+}
+
+// Instead is the function that go-nflog and go-nfqueue call when they cannot read.
+// Given to them when they begin to, it reads in their place until ctx ends or the
+// handler has enough: the libraries set the socket up, and end it.
+func (r *Reader) Instead(ctx context.Context) func(error) int {
+	return func(error) int {
+		// Who ends ctx sets a deadline in the past only after that.
+		if err := r.conn.SetReadDeadline(time.Time{}); err == nil {
+			r.run(ctx)
+		}
+		return 1
+	}
+}
+
+// TakeOver interrupts the library, which has begun to read. Nothing may have been sent
+// to the socket yet.
+func (r *Reader) TakeOver() error {
+	return r.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+func (r *Reader) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		err := r.raw.Read(r.read) // waits until there is something
+		if err == nil && r.err != nil {
+			err = os.NewSyscallError("read", r.err)
+		}
+		goOn := true
+		if err != nil {
+			goOn = r.handler.ReadError(err)
+		} else {
+			goOn = r.handle(r.datagram[:r.n])
+		}
+		if !goOn {
+			return
+		}
+	}
+}
+
+// handle hands on the messages of a datagram.
+func (r *Reader) handle(datagram []byte) (goOn bool) {
+	r.messages.Begin()
+	defer r.messages.Done()
+	for m, rest, ok := next(datagram); ok; m, rest, ok = next(rest) {
+		switch m.kind {
+		case unix.NLMSG_NOOP, unix.NLMSG_DONE:
+		case unix.NLMSG_ERROR:
+			if err := answered(m.body); err != nil && !r.handler.ReadError(err) {
+				return false
+			}
+		default:
+			if len(m.body) >= familyLength {
+				r.more.Store(len(rest) > headerLength+familyLength) // than that it is done
+				r.handler.Message(m.body[familyLength:])
+			}
+		}
+	}
+	return true
+}
+
+// answered returns the error that a struct nlmsgerr of linux/netlink.h is about, nil
+// if it only says that all went well.
+func answered(body []byte) error {
+	if len(body) < 4 {
+		return errors.New("the kernel's answer is cut short")
+	}
+	if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
+		return fmt.Errorf("the kernel answers: %w", syscall.Errno(errno))
+	}
+	return nil
+}
+
+// Drained reports whether everything has been taken off the socket that came so far,
+// and whoever asks while a message is handled has the last of it.
+func (r *Reader) Drained() bool { return !r.more.Load() && pulse.Drained(r.conn) }
+
+// Pulse tells whether what is sent is being handled.
+func (r *Reader) Pulse() pulse.Pulse { return r.messages.Of(r.conn) }

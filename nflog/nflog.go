@@ -66,7 +66,7 @@ func Listen(group uint16, h Handler) (*Log, error) {
 		Copymode: nflog.CopyPacket,
 		Bufsize:  packet.MaxSnapLen, // of which a rule may ask for less
 		Flags:    nflog.FlagSeq,
-		QThresh:  atOnce,
+		QThresh:  atOnce.messages,
 		Timeout:  1, // in 10 ms
 	})
 	if err != nil {
@@ -134,6 +134,7 @@ const (
 	attrPayload          = 9
 	attrPrefix           = 10
 	attrSequence         = 12
+	attrConfigBufferSize = 3
 	attrConfigQThreshold = 5
 )
 
@@ -158,7 +159,7 @@ func (l *Log) Pulse() pulse.Pulse { return l.reader.Pulse() }
 // reading hands what is read to the Log, whose users have no business with that.
 type reading struct{ *Log }
 
-func (l reading) Message(attributes []byte) {
+func (l reading) Message(attributes []byte, last bool) {
 	l.busy.Lock()
 	defer l.busy.Unlock()
 	if l.closed {
@@ -175,7 +176,9 @@ func (l reading) Message(attributes []byte) {
 			l.numbered(binary.BigEndian.Uint32(a.Value))
 		}
 	}
-	l.keepPace(time.Now())
+	if l.pace.messages++; last {
+		l.keepPace(time.Now())
+	}
 	if p, data, ok := packet.ParseDatagram(payload); ok {
 		l.handler.Logged(prefix, p, data)
 	}

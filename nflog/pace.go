@@ -8,16 +8,21 @@ import (
 	"github.com/knockwall/knockwall/internal/nfnetlink"
 )
 
-// How many messages the kernel is to put into a datagram. One at a time is what a
-// knock wants that comes by itself: whoever waits for it shall not wait longer. But
-// each costs as much to read as a whole batch, and where they come by the ten thousand
-// a batch is full in no time. So it depends on how many come.
-const (
-	atOnce   = 1
-	together = 64 // or as many as fit in a page, about 22
+// batch is how many messages the kernel puts into a datagram, and how many bytes, if
+// it does not wait for longer than the group's timeout.
+type batch struct{ messages, bytes uint32 }
 
+// One at a time is what a knock wants that comes by itself: whoever waits for it shall
+// not wait longer. But each costs as much to read as a whole batch, and where they come
+// by the ten thousand a batch is full in no time. So it depends on how many come.
+var (
+	atOnce   = batch{1, 4 << 10}
+	together = batch{64, 16 << 10}
+)
+
+const (
 	paceInterval = 10 * time.Millisecond
-	many         = 200 // in an interval, from which on they come together
+	many         = 200 // messages in an interval, from which on they come together
 	few          = 100 // up to which they come at once again
 )
 
@@ -28,25 +33,25 @@ type pace struct {
 	batched  bool
 }
 
-// keepPace counts a message, and tells the kernel if it is to send them otherwise.
+// keepPace tells the kernel if it is to send messages otherwise.
 func (l *Log) keepPace(now time.Time) {
 	p := &l.pace
-	p.messages++
 	took := now.Sub(p.began)
 	if took < paceInterval {
 		return
 	}
-	rate := float64(p.messages) / float64(took) * float64(paceInterval)
+	rate := float64(p.messages) * float64(paceInterval) / float64(took)
 	p.began, p.messages = now, 0
-	threshold := uint32(atOnce)
+	next := atOnce
 	switch {
 	case !p.batched && rate > many:
-		threshold = together
+		next = together
 	case !p.batched || rate > few:
 		return
 	}
-	p.batched = threshold == together
+	p.batched = next == together
+	config := nfnetlink.AppendAttribute(make([]byte, 0, 16), attrConfigBufferSize, next.bytes)
+	config = nfnetlink.AppendAttribute(config, attrConfigQThreshold, next.messages)
 	// If that fails they come as before, which is only slower.
-	_ = l.sender.Send(unix.NFNL_SUBSYS_ULOG, msgConfig, l.number,
-		nfnetlink.AppendAttribute(make([]byte, 0, 8), attrConfigQThreshold, threshold))
+	_ = l.sender.Send(unix.NFNL_SUBSYS_ULOG, msgConfig, l.number, config)
 }

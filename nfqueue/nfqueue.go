@@ -222,7 +222,7 @@ func (q *Queue) Pulse() pulse.Pulse { return q.reader.Pulse() }
 // reading hands what is read to the Queue, whose users have no business with that.
 type reading struct{ *Queue }
 
-func (q reading) Message(attributes []byte) {
+func (q reading) Message(attributes []byte, _ bool) {
 	var header, payload []byte
 	for a, rest, ok := nfnetlink.NextAttribute(attributes); ok; a, rest, ok = nfnetlink.NextAttribute(rest) {
 		switch a.Kind {

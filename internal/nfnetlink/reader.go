@@ -22,8 +22,9 @@ const maxDatagram = 128 << 10
 
 // Handler takes what is read. It is called from one goroutine.
 type Handler interface {
-	// Message takes the attributes of a message. They are not to be kept.
-	Message(attributes []byte)
+	// Message takes the attributes of a message, which are not to be kept, and whether
+	// it is the last one of its datagram.
+	Message(attributes []byte, last bool)
 	// ReadError takes an error of the socket, or one that the kernel has answered
 	// with, and reports whether reading is to go on.
 	ReadError(err error) bool
@@ -107,8 +108,9 @@ func (r *Reader) handle(datagram []byte) (goOn bool) {
 			}
 		default:
 			if len(m.body) >= familyLength {
-				r.more.Store(len(rest) > headerLength+familyLength) // than that it is done
-				r.handler.Message(m.body[familyLength:])
+				last := len(rest) <= headerLength+familyLength // which say that it is done
+				r.more.Store(!last)
+				r.handler.Message(m.body[familyLength:], last)
 			}
 		}
 	}

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"slices"
+	"time"
 
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -103,7 +104,7 @@ func (t *Table) trap(d *Door, n Numbers, maxSources uint32) (chains []chain, tra
 func (t *Table) note(d *Door, n Numbers, kind NoticeKind) []rule {
 	log := rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)}
 	if kind == Password {
-		log = rule{limit(passwordsRate, passwordsBurst), logTo(n.LogGroup, d.Name+suffixes[Password], packet.MaxSnapLen)}
+		log = rule{limit(d.OTP.rate(), passwordsBurst), logTo(n.LogGroup, d.Name+suffixes[Password], packet.MaxSnapLen)}
 	}
 	rules := []rule{log}
 	if !d.holds() {
@@ -118,6 +119,16 @@ func (t *Table) note(d *Door, n Numbers, kind NoticeKind) []rule {
 		rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(d.Name, f), d.bits(f))})
 	}
 	return rules
+}
+
+// rate returns how many datagrams a second can be hashed with each secret, for each
+// minute that it can be for its sender.
+func (o *OTP) rate() uint64 {
+	hashes := 1 + 2*uint64((o.Skew+time.Minute-1)/time.Minute)
+	if o.Close.IsSet() {
+		hashes *= 2
+	}
+	return min(hashesRate/hashes, knocksRate)
 }
 
 // beginnings returns the knocks that take nobody to the end of a sequence: those that

@@ -17,14 +17,15 @@ import (
 // In the default hold time about 400 packets of those who do not can wait at one door:
 // the queue has room for 40 such floods.
 //
-// What is above the rates of knocks and of passwords is not heard, whoever it is from.
-// So knocks have one that is about as high as what one CPU can read, and more than most
-// networks bring; a password costs the daemon some hashes, and theirs is a tenth of what
-// a CPU can compute. That of guests is beyond what any honest crowd sends.
+// What is above the rate of knocks is not heard, whoever it is from. So it is about as
+// high as what one CPU can read, and more than most networks bring. What may be a
+// one-time password costs the daemon a hash for each that it could be, so that is what
+// their rate is of: a fifth of what a CPU can compute, or all of it if it has no
+// instructions for that. The rate of guests is beyond what any honest crowd sends.
 const (
 	knocksRate     = 500000
 	knocksBurst    = 50000
-	passwordsRate  = 20000
+	hashesRate     = 1000000
 	passwordsBurst = 5000
 	admittedRate   = 20000
 	admittedBurst  = 5000

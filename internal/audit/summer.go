@@ -115,7 +115,8 @@ func (s *Summer) Settle(door string, source packet.Source) {
 // settle passes on what was counted of a source at a door, in the order it
 // happened.
 func (s *Summer) settle(door string, source packet.Source) {
-	var sums []*Event
+	var room [16]*Event // so that nothing is allocated for the few that there are
+	sums := room[:0]
 	for _, kind := range summed {
 		for _, failed := range []bool{false, true} {
 			if known := s.sums[sumKey{kind, door, source, failed}]; known != nil {

@@ -53,7 +53,7 @@ func (t *Table) hear(d *Door, n Numbers, maxSources uint32) (wall []rule, chains
 		for _, f := range families {
 			t.sets = append(t.sets, set{
 				name: knockingSet(d.Name, f), family: f, bits: d.bits(f), dynamic: true,
-				size: maxSources, timeout: d.SequenceTimeout,
+				size: maxSources, timeout: knockingFor,
 			})
 		}
 	}
@@ -141,6 +141,10 @@ func (d *Door) beginnings() (knocks []packet.Port) {
 	}
 	return slices.DeleteFunc(d.allKnocks(), goesOn)
 }
+
+// knockingFor is for how long it is remembered who has knocked. By then the window is
+// open, for who has knocked right.
+const knockingFor = time.Second
 
 func knockingSet(door string, f family) string { return door + "_knocking" + f.digit }
 func trappedSet(door string, f family) string  { return door + "_trapped" + f.digit }

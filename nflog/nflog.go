@@ -3,6 +3,23 @@
 //
 // Hearing them is all it does. A logged packet goes its way through the kernel
 // without waiting for anybody, so that a knock port answers as any other.
+//
+// All knocks of all doors are heard through one socket, in the order in which the
+// kernel has logged them, and every one: in a flood, too, as nobody can tell an honest
+// client's from the others before. So what counts is what hearing one costs. Alone it
+// is handed on at once; when they come by the ten thousand a second the kernel hands
+// on a page full of them, and one costs the daemon about a microsecond of CPU, from the
+// socket to the attempt that it is a step of.
+//
+// The other way would be to let the kernel remember first knocks in a set, and to hear
+// all but these: what it then logs is proof of a first knock by the same source. It
+// was weighed and left. The set costs the kernel a microsecond for each packet, too,
+// and some 100 bytes for each source; it is full when whoever floods wants it to be; it
+// helps against floods of first knocks alone; and the attempts that would be proved by
+// it are safe here, as package sequence remembers those that have to give way.
+//
+// What it cannot withstand is more knocks than one CPU can read, some 500,000 a second:
+// then part of them is lost, an honest client's among them, and it has to knock again.
 package nflog
 
 import (

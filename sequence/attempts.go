@@ -9,11 +9,13 @@ import (
 
 // What can be asked of the attempts that a [Tracker] follows.
 
-// All iterates over the attempts that are under way, the newest first.
+// All iterates over the attempts that are under way, the newest first. Those that
+// gave way are not among them; one that went on after that is as new as if it had
+// begun then.
 func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
 	at := now.Sub(t.epoch)
 	return func(yield func(Attempt) bool) {
-		for i := t.newest; i != none; i = t.attempts[i].older {
+		for i := t.lists[byAge].newest; i != none; i = t.attempts[i].links[byAge].older {
 			a := &t.attempts[i]
 			l := &t.locks[a.key.at]
 			over := at-a.started > l.Timeout || int(a.taken) == len(l.Steps)
@@ -25,38 +27,44 @@ func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
 }
 
 // Of returns a source's attempt at a lock, if one is remembered: one that is
-// complete, or too late, may be.
+// complete, or too late, or gave way after its first step, may be.
 func (t *Tracker) Of(lock int, source packet.Source) (Attempt, bool) {
-	i := t.find(keyOf(lock, source))
-	if i == none {
-		return Attempt{}, false
+	k := keyOf(lock, source)
+	hash := t.hash(k)
+	if i := t.find(k, hash); i != none {
+		return t.attempt(i), true
 	}
-	return t.attempt(i), true
+	if f := t.displacedWith(hash); f != nil {
+		return Attempt{Lock: lock, Source: source, Step: 1, Started: t.epoch.Add(f.started())}, true
+	}
+	return Attempt{}, false
 }
 
-// Forget ends a source's attempt at a lock, and returns it, if there was one. It
-// may have been complete, or too late.
+// Forget ends a source's attempt at a lock, and returns what [Tracker.Of] does.
 func (t *Tracker) Forget(lock int, source packet.Source) (Attempt, bool) {
-	i := t.find(keyOf(lock, source))
-	if i == none {
-		return Attempt{}, false
+	a, ok := t.Of(lock, source)
+	k := keyOf(lock, source)
+	hash := t.hash(k)
+	if i := t.find(k, hash); i != none {
+		t.remove(i)
+	} else if f := t.displacedWith(hash); f != nil {
+		*f = firstKnock{}
 	}
-	a := t.attempt(i)
-	t.remove(i)
-	return a, true
+	return a, ok
 }
 
 // Swapped returns how many pairs of knocks of a source's complete attempt came in
 // the other order than the lock has them: 0 if none has overtaken another.
 func (t *Tracker) Swapped(lock int, source packet.Source) (n int) {
-	i := t.find(keyOf(lock, source))
+	k := keyOf(lock, source)
+	i := t.find(k, t.hash(k))
 	if i == none {
 		return 0
 	}
-	heard := t.hearings(i)[:len(t.locks[lock].Steps)]
-	for s := range heard {
-		for _, later := range heard[s+1:] {
-			if int16(later.order-heard[s].order) < 0 {
+	steps := len(t.locks[lock].Steps)
+	for s := range steps {
+		for later := s + 1; later < steps; later++ {
+			if int16(t.hearing(i, later).order-t.hearing(i, s).order) < 0 {
 				n++
 			}
 		}
@@ -64,10 +72,12 @@ func (t *Tracker) Swapped(lock int, source packet.Source) (n int) {
 	return n
 }
 
-// Len returns how many attempts are remembered, complete ones among them.
+// Len returns how many attempts are followed, complete ones among them. Those that
+// gave way are not.
 func (t *Tracker) Len() int { return t.count }
 
-// Evicted returns how many attempts have given way to newer ones so far.
+// Evicted returns how many attempts have given way to newer ones so far. Those that
+// were gone on with count, too, once for each time.
 func (t *Tracker) Evicted() uint64 { return t.evicted }
 
 func (t *Tracker) attempt(i int32) Attempt {

@@ -115,3 +115,50 @@ func TestOddKnocksDoNotAllocate(t *testing.T) {
 		t.Errorf("attempts ended: %v", ended)
 	}
 }
+
+// flood is first knocks from many sources in turn, at a tracker of the size that is
+// the default.
+type flood struct {
+	*sequence.Tracker
+	now    time.Time
+	sent   uint32
+	source uint32
+}
+
+const (
+	floodSources    = 1_000_000
+	defaultAttempts = 65_536
+)
+
+func newFlood() *flood {
+	now := time.Now()
+	f := &flood{Tracker: sequence.NewTracker([]sequence.Lock{door(7000, 8000, 9000)}, reorder, defaultAttempts, now), now: now}
+	for range floodSources * 2 {
+		f.first()
+	}
+	return f
+}
+
+// first is the next source's first knock. They come at 400,000 a second.
+func (f *flood) first() sequence.Outcome {
+	f.sent++
+	if f.source++; f.source == floodSources {
+		f.source = 0
+	}
+	f.now = f.now.Add(2500 * time.Nanosecond)
+	return f.Knock(0, packet.Packet{
+		Source:     netip.AddrFrom4([4]byte{10, byte(f.source >> 16), byte(f.source >> 8), byte(f.source)}),
+		SourcePort: uint16(f.sent),
+		Port:       tcp(7000),
+		Sequence:   f.sent,
+		Flags:      packet.SYN,
+	}, f.now)
+}
+
+func BenchmarkKnockInAFlood(b *testing.B) {
+	f := newFlood()
+	b.ReportAllocs()
+	for b.Loop() {
+		f.first()
+	}
+}

@@ -1,33 +1,47 @@
 package sequence
 
-import "fmt"
+import (
+	"fmt"
+	"unsafe"
 
-// Check reports what is wrong with the lists and chains inside a Tracker, each
-// of which must hold each attempt once.
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The sizes that the documentation of a Tracker follows from.
+const (
+	SizeOfAttempt    = unsafe.Sizeof(attempt{})
+	SizeOfHearing    = unsafe.Sizeof(hearing{})
+	SizeOfFirstKnock = unsafe.Sizeof(firstKnock{})
+	SizeOfShelf      = unsafe.Sizeof(shelf{})
+)
+
+// Check reports what is wrong with the lists and chains inside a Tracker: each
+// attempt is in one chain and in the list by age, and in the other one if it yields.
 func (t *Tracker) Check() error {
-	listed := 0
-	older := int32(none)
-	for i := t.oldest; i != none; i = t.attempts[i].newer {
-		a := &t.attempts[i]
-		if a.older != older {
-			return fmt.Errorf("attempt %d comes after %d and says after %d", i, older, a.older)
+	listed := map[int32]bool{}
+	if err := t.walk(byAge, func(i int32) error {
+		listed[i] = true
+		return t.checkAttempt(i)
+	}); err != nil {
+		return err
+	}
+	yield := 0
+	if err := t.walk(yielding, func(i int32) error {
+		if !listed[i] || !t.attempts[i].yields {
+			return fmt.Errorf("attempt %d yields, listed by age is %t", i, listed[i])
 		}
-		if found := t.find(a.key); found != i {
-			return fmt.Errorf("attempt %d is found as %d", i, found)
-		}
-		if d := t.locks[a.key.at]; int(a.taken) > len(d.Steps) || a.early>>len(d.Steps) != 0 {
-			return fmt.Errorf("attempt %d has taken %d steps and heard %b early of %d", i, a.taken, a.early, len(d.Steps))
-		}
-		if early := a.early >> a.taken << a.taken &^ (1 << a.taken); early != a.early || int(a.taken) < len(t.locks[a.key.at].Steps) && a.redialled&^a.early != 0 {
-			return fmt.Errorf("attempt %d has taken %d steps, heard %b early, %b of them redialled", i, a.taken, a.early, a.redialled)
-		}
-		older = i
-		if listed++; listed > t.count {
-			return fmt.Errorf("more than %d attempts are listed", t.count)
+		yield++
+		return nil
+	}); err != nil {
+		return err
+	}
+	for i := range listed {
+		if t.attempts[i].yields {
+			yield--
 		}
 	}
-	if older != t.newest || listed != t.count {
-		return fmt.Errorf("%d attempts of %d are listed, up to %d, the newest is %d", listed, t.count, older, t.newest)
+	if yield != 0 || len(listed) != t.count {
+		return fmt.Errorf("%d attempts of %d are listed, and %d too many yield", len(listed), t.count, yield)
 	}
 	chained := 0
 	for _, i := range t.buckets {
@@ -44,3 +58,67 @@ func (t *Tracker) Check() error {
 	}
 	return nil
 }
+
+// walk calls f with what is in a list, the oldest first.
+func (t *Tracker) walk(which int, f func(i int32) error) error {
+	older, n := int32(none), 0
+	for i := t.lists[which].oldest; i != none; i = t.attempts[i].links[which].newer {
+		if at := t.attempts[i].links[which]; at.older != older {
+			return fmt.Errorf("in list %d attempt %d comes after %d and says after %d", which, i, older, at.older)
+		}
+		if n++; n > t.count {
+			return fmt.Errorf("more than %d attempts are in list %d", t.count, which)
+		}
+		if err := f(i); err != nil {
+			return err
+		}
+		older = i
+	}
+	if older != t.lists[which].newest {
+		return fmt.Errorf("the newest of list %d is %d, and not %d", which, older, t.lists[which].newest)
+	}
+	return nil
+}
+
+func (t *Tracker) checkAttempt(i int32) error {
+	a := &t.attempts[i]
+	if found := t.find(a.key, t.hash(a.key)); found != i {
+		return fmt.Errorf("attempt %d is found as %d", i, found)
+	}
+	if t.displacedWith(a.hash) != nil {
+		return fmt.Errorf("attempt %d is also remembered as one that gave way", i)
+	}
+	steps := len(t.locks[a.key.at].Steps)
+	if int(a.taken) > steps || a.early>>steps != 0 {
+		return fmt.Errorf("attempt %d has taken %d steps and heard %b early of %d", i, a.taken, a.early, steps)
+	}
+	if early := a.early >> a.taken << a.taken &^ (1 << a.taken); early != a.early || int(a.taken) < steps && a.redialled&^a.early != 0 {
+		return fmt.Errorf("attempt %d has taken %d steps, heard %b early, %b of them redialled", i, a.taken, a.early, a.redialled)
+	}
+	if yields := a.taken < 2 || int(a.taken) == steps; yields != a.yields {
+		return fmt.Errorf("attempt %d has taken %d steps of %d, and yields: %t", i, a.taken, steps, a.yields)
+	}
+	return nil
+}
+
+// ShelvesOf returns which shelves a source at a lock has a place on.
+func (t *Tracker) ShelvesOf(lock int, source packet.Source) [2]int {
+	one, other := shelvesOf(t.hash(keyOf(lock, source)), shelvesFor(len(t.attempts)))
+	return [2]int{one, other}
+}
+
+// Displaced returns how many places for displaced attempts there are, and how many
+// are taken.
+func (t *Tracker) Displaced() (places, taken int) {
+	for _, s := range t.displaced {
+		for _, f := range s {
+			if f.stamp != 0 {
+				taken++
+			}
+		}
+	}
+	return len(t.displaced) * len(shelf{}), taken
+}
+
+// ShelvesFor is shelvesFor.
+var ShelvesFor = shelvesFor

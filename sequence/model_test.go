@@ -23,6 +23,23 @@ type model struct {
 	most     int
 	attempts []*modelAttempt // the oldest first
 	evicted  uint64
+	listed   int // how often an attempt has come among those that give way first
+	restored int
+
+	shelvesOf func(door int, source packet.Source) [2]int
+	shelves   map[int]*[4]*modelDisplaced
+}
+
+// modelDisplaced is the first knock of an attempt that gave way.
+type modelDisplaced struct {
+	door      int
+	source    packet.Source
+	first     modelKnock
+	forgotten bool // its lock was replaced
+}
+
+func newModel(doors []sequence.Lock, most int, tracker *sequence.Tracker) *model {
+	return &model{doors: doors, most: most, shelvesOf: tracker.ShelvesOf, shelves: map[int]*[4]*modelDisplaced{}}
 }
 
 type modelAttempt struct {
@@ -33,6 +50,7 @@ type modelAttempt struct {
 	taken   int
 	heard   map[int]modelKnock // by step: those that were taken, and early ones
 	again   *modelKnock        // of a complete attempt: the last knock, redialled
+	listed  int                // when it came among those that give way first
 }
 
 type modelKnock struct {
@@ -43,15 +61,27 @@ type modelKnock struct {
 
 func (a *modelAttempt) complete() bool { return a.taken == len(a.steps) }
 
+// yields reports whether an attempt gives way before those that do not.
+func (a *modelAttempt) yields() bool { return a.taken < 2 || a.complete() }
+
 // hear notes a knock, and takes all steps that are then heard in a row.
-func (a *modelAttempt) hear(step int, k modelKnock) {
+func (m *model) hear(a *modelAttempt, step int, k modelKnock) {
+	yielded := a.yields()
 	a.heard[step] = k
 	for {
 		if _, ok := a.heard[a.taken]; !ok {
-			return
+			break
 		}
 		a.taken++
 	}
+	if a.yields() && !yielded {
+		m.list(a)
+	}
+}
+
+func (m *model) list(a *modelAttempt) {
+	m.listed++
+	a.listed = m.listed
 }
 
 func (m *model) remove(a *modelAttempt) {
@@ -61,10 +91,100 @@ func (m *model) remove(a *modelAttempt) {
 func (m *model) add(a *modelAttempt) {
 	a.steps = m.doors[a.door].Steps
 	if len(m.attempts) == m.most {
-		m.attempts = m.attempts[1:]
-		m.evicted++
+		out := m.attempts[0]
+		for _, b := range m.attempts {
+			if b.yields() && (!out.yields() || b.listed < out.listed) {
+				out = b
+			}
+		}
+		m.remove(out)
+		m.displace(out)
 	}
 	m.attempts = append(m.attempts, a)
+	m.list(a)
+}
+
+// displace notes that an attempt gave way, and if it has taken one step puts that
+// on one of two shelves: in the place of what is oldest there, or in an empty one.
+func (m *model) displace(a *modelAttempt) {
+	m.evicted++
+	if a.taken != 1 {
+		return
+	}
+	var place **modelDisplaced
+	for _, shelf := range m.shelvesOf(a.door, a.source) {
+		if m.shelves[shelf] == nil {
+			m.shelves[shelf] = new([4]*modelDisplaced)
+		}
+		for i := range m.shelves[shelf] {
+			p := &m.shelves[shelf][i]
+			if place == nil || *place != nil && (*p == nil || (*p).first.at.Before((*place).first.at)) {
+				place = p
+			}
+		}
+	}
+	first := a.heard[0]
+	first.at = a.started
+	*place = &modelDisplaced{door: a.door, source: a.source, first: first}
+}
+
+// take removes what was displaced of a source, and returns it, or nil.
+func (m *model) take(door int, source packet.Source) *modelDisplaced {
+	for _, shelf := range m.shelves {
+		for i, d := range shelf {
+			if d != nil && !d.forgotten && d.door == door && d.source == source {
+				shelf[i] = nil
+				return d
+			}
+		}
+	}
+	return nil
+}
+
+func (m *model) restore(door int, source packet.Source, now time.Time) *modelAttempt {
+	d := m.take(door, source)
+	if d == nil || now.Sub(d.first.at) > m.doors[door].Timeout {
+		return nil
+	}
+	m.restored++
+	a := &modelAttempt{door: door, source: source, started: d.first.at, taken: 1, heard: map[int]modelKnock{0: d.first}}
+	m.add(a)
+	return a
+}
+
+func (m *model) Replace(door int) {
+	m.attempts = slices.DeleteFunc(m.attempts, func(a *modelAttempt) bool { return a.door == door })
+	for _, shelf := range m.shelves {
+		for _, d := range shelf {
+			if d != nil && d.door == door {
+				d.forgotten = true
+			}
+		}
+	}
+}
+
+func (m *model) find(door int, source packet.Source) *modelAttempt {
+	for _, a := range m.attempts {
+		if a.door == door && a.source == source {
+			return a
+		}
+	}
+	return nil
+}
+
+func (m *model) Forget(door int, source packet.Source) (sequence.Attempt, bool) {
+	if a := m.find(door, source); a != nil {
+		m.remove(a)
+		return a.public(), true
+	}
+	if d := m.take(door, source); d != nil {
+		return d.public(), true
+	}
+	return sequence.Attempt{}, false
+}
+
+func (d *modelDisplaced) public() sequence.Attempt {
+	return sequence.Attempt{Lock: d.door, Source: d.source, Step: 1, Started: d.first.at}
 }
 
 // lapse ends an attempt for which time is up, or for a knock that came early
@@ -109,11 +229,9 @@ func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Ou
 	d := m.doors[door]
 	source := d.Prefix.Of(p.Source)
 	knock := modelKnock{connection: p, at: now}
-	var a *modelAttempt
-	for _, b := range m.attempts {
-		if b.door == door && b.source == source {
-			a = b
-		}
+	a := m.find(door, source)
+	if a == nil {
+		a = m.restore(door, source, now)
 	}
 	if a != nil {
 		taken := a.taken
@@ -140,7 +258,7 @@ func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Ou
 	first, last := p.Port == d.Steps[0], len(d.Steps)-1
 	switch {
 	case fits == a.taken && fits >= 0:
-		a.hear(fits, knock)
+		m.hear(a, fits, knock)
 		out.Step, out.Progress = a.taken, sequence.Advanced
 		if a.complete() {
 			out.Progress = sequence.Completed
@@ -183,7 +301,7 @@ func (m *model) begin(door int, source packet.Source, k modelKnock, out sequence
 	}
 	a := &modelAttempt{door: door, source: source, started: k.at, heard: map[int]modelKnock{}}
 	m.add(a)
-	a.hear(step, k)
+	m.hear(a, step, k)
 	out.Step = a.taken
 	switch {
 	case a.complete():
@@ -268,10 +386,11 @@ func newTrial(t *testing.T, most int) *trial {
 	for i := range known {
 		known[i] = i
 	}
+	tracker := sequence.NewTracker(doors, reorder, most, epoch)
 	return &trial{
 		T: t, doors: doors, known: known, now: epoch,
-		tracker: sequence.NewTracker(doors, reorder, most, epoch),
-		model:   &model{doors: doors, most: most},
+		tracker: tracker,
+		model:   newModel(doors, most, tracker),
 	}
 }
 
@@ -292,6 +411,33 @@ func (t *trial) expire() {
 	t.model.Expire(t.now, func(a sequence.Attempt) { want = append(want, a) })
 	if diff := cmp.Diff(want, got, compareSources); diff != "" {
 		t.Fatalf("expired (-want +got):\n%s", diff)
+	}
+}
+
+func (t *trial) replace(door int) {
+	t.tracker.Replace(door, t.doors[door].Steps)
+	t.model.Replace(door)
+}
+
+func (t *trial) forget(door int, addr netip.Addr) {
+	t.Helper()
+	source := t.doors[door].Prefix.Of(addr)
+	got, ok := t.tracker.Forget(door, source)
+	want, wantOK := t.model.Forget(door, source)
+	if got != want || ok != wantOK {
+		t.Fatalf("forgotten of %s at door %d: %+v, %t, want %+v, %t", source, door, got, ok, want, wantOK)
+	}
+}
+
+// oddly replaces a door, or forgets a source's attempt there, now and then.
+func (t *trial) oddly(random *rand.Rand) {
+	t.Helper()
+	door := random.IntN(len(t.doors))
+	switch random.IntN(64) {
+	case 0:
+		t.replace(door)
+	case 1, 2:
+		t.forget(door, trialSources[random.IntN(len(trialSources))])
 	}
 }
 
@@ -316,17 +462,39 @@ func (t *trial) check() {
 			t.Fatalf("of %s at door %d: %+v, %t", a.Source, a.Lock, got, ok)
 		}
 	}
+	displaced := 0
+	for _, shelf := range t.model.shelves {
+		for _, d := range shelf {
+			if d == nil {
+				continue
+			}
+			displaced++
+			if d.forgotten {
+				continue
+			}
+			if got, ok := t.tracker.Of(d.door, d.source); !ok || got != d.public() {
+				t.Fatalf("of %s at door %d: %+v, %t", d.source, d.door, got, ok)
+			}
+		}
+	}
+	if _, got := t.tracker.Displaced(); got != displaced {
+		t.Fatalf("of %d attempts that gave way the first knock is remembered, want %d", got, displaced)
+	}
 }
 
 // pass has another Tracker take over, which knows some of the doors, in another
 // order, and may have places for more or fewer attempts. The model forgets the
-// rest.
+// rest. Now and then all is the same, and nothing is forgotten.
 func (t *trial) pass(random *rand.Rand) {
 	t.Helper()
 	all := trialDoors()
 	var doors []sequence.Lock
 	var chosen []int // of all doors
-	for _, i := range random.Perm(len(all))[:1+random.IntN(len(all))] {
+	which := random.Perm(len(all))[:1+random.IntN(len(all))]
+	if random.IntN(2) == 0 && !slices.Contains(t.known, -1) {
+		which = t.known
+	}
+	for _, i := range which {
 		doors = append(doors, all[i])
 		chosen = append(chosen, i)
 	}
@@ -340,14 +508,35 @@ func (t *trial) pass(random *rand.Rand) {
 		}
 		return slices.Index(chosen, t.known[door])
 	}
-	most := 1 + random.IntN(64)
+	most := 1 + random.IntN(16)
+	if random.IntN(2) == 0 {
+		most = t.model.most
+	}
 	next := sequence.NewTracker(doors, reorder, most, t.now.Add(-time.Duration(random.IntN(3))*time.Hour))
 	next.Inherit(t.tracker, doorOf)
 
-	m := &model{doors: doors, most: most}
+	m := newModel(doors, most, next)
+	m.restored = t.model.restored
+	same := most == t.model.most
+	for door := range t.doors {
+		same = same && doorOf(door) == door
+	}
+	if same {
+		m.shelves = t.model.shelves
+	}
+	var kept []*modelAttempt
 	for _, a := range t.model.attempts {
 		if i := doorOf(a.door); i >= 0 {
 			a.door = i
+			kept = append(kept, a)
+		}
+	}
+	surplus := len(kept) - most
+	for _, a := range kept {
+		if surplus > 0 && a.yields() {
+			surplus--
+			m.displace(a)
+		} else {
 			m.add(a)
 		}
 	}
@@ -359,8 +548,9 @@ func (t *trial) pass(random *rand.Rand) {
 func TestATrackerGoesOnWhereAnotherHasStopped(t *testing.T) {
 	t.Logf("run again with -seed=%d", *seed)
 	random := rand.New(rand.NewPCG(*seed, 1000))
-	trial := newTrial(t, 64)
+	trial := newTrial(t, 16)
 	completed, evicted := 0, uint64(0)
+	keptDisplaced := 0
 	for range 20_000 {
 		door := random.IntN(len(trial.doors))
 		steps := trial.doors[door].Steps
@@ -380,6 +570,9 @@ func TestATrackerGoesOnWhereAnotherHasStopped(t *testing.T) {
 			if random.IntN(16) == 0 {
 				was := trial.known[door]
 				trial.pass(random)
+				if len(trial.model.shelves) > 0 {
+					keptDisplaced++
+				}
 				evicted += trial.tracker.Evicted()
 				if door = slices.Index(trial.known, was); was < 0 || door < 0 {
 					break
@@ -391,9 +584,11 @@ func TestATrackerGoesOnWhereAnotherHasStopped(t *testing.T) {
 			trial.expire()
 			trial.check()
 		}
+		trial.oddly(random)
 	}
-	if completed < 100 || evicted < 100 {
-		t.Errorf("%d attempts were completed at a later Tracker, and %d gave way: too few", completed, evicted)
+	if completed < 100 || evicted < 100 || keptDisplaced < 100 || trial.model.restored < 100 {
+		t.Errorf("%d attempts were completed at a later Tracker, %d gave way, %d times some of those were remembered, and %d went on: too few",
+			completed, evicted, keptDisplaced, trial.model.restored)
 	}
 }
 
@@ -422,7 +617,12 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 				ended[out.Ended]++
 				trial.check()
 				trial.now = trial.now.Add(pause(random.IntN(64)))
+				if random.IntN(8) == 0 {
+					break // to go on with other sources
+				}
 			}
+			trial.oddly(random)
+			trial.check()
 			if random.IntN(16) == 0 {
 				trial.expire()
 				trial.check()
@@ -433,6 +633,9 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 			if reached[p] == 0 {
 				t.Errorf("of %d attempts at most: no knock led to progress %d", most, p)
 			}
+		}
+		if most < 64 && trial.model.restored == 0 {
+			t.Errorf("of %d attempts at most: none went on after it gave way", most)
 		}
 		for r := sequence.NotEnded; r <= sequence.TooLate; r++ {
 			if ended[r] == 0 {
@@ -466,6 +669,8 @@ func pause(n int) time.Duration {
 func FuzzTracker(f *testing.F) {
 	f.Add(uint8(0), []byte{})
 	f.Add(uint8(3), []byte{0x08, 0x10, 0x09, 0x20, 0x0a, 0x30})
+	// Of two attempts at most: three sources begin, the first of them goes on.
+	f.Add(uint8(1), []byte{0x01, 0x41, 0x0a, 0x41, 0x13, 0x41, 0x2e, 0x41})
 	f.Add(uint8(1), []byte{0x40, 0x00, 0x41, 0x51, 0xff, 0xff, 0x42, 0x12})
 	f.Fuzz(func(t *testing.T, most uint8, b []byte) {
 		b = b[:min(len(b), 512)] // long enough for all that can happen
@@ -473,11 +678,16 @@ func FuzzTracker(f *testing.F) {
 		ports := []packet.Port{tcp(7000), tcp(8000), tcp(9000), udp(7000), udp(8000)}
 		for ; len(b) >= 2; b = b[2:] {
 			trial.now = trial.now.Add(pause(int(b[1] >> 2)))
-			if b[0] == 0xff {
+			which := int(b[0])
+			door := which % len(trial.doors)
+			switch {
+			case which == 0xff:
 				trial.expire()
-			} else {
-				which := int(b[0])
-				door := which % len(trial.doors)
+			case which == 0xfe:
+				trial.replace(int(b[1]) % len(trial.doors))
+			case which >= 0xf9: // each of the sources
+				trial.forget(int(b[1])%len(trial.doors), trialSources[which-0xf9])
+			default:
 				which /= len(trial.doors)
 				trial.knock(door, packet.Packet{
 					Source:     trialSources[which%len(trialSources)],

@@ -7,85 +7,144 @@ import (
 )
 
 // How a [Tracker] keeps its attempts: in one piece of memory that never grows, found
-// by key through chains of a hash table, and in a list by age, so that the oldest
-// gives way.
+// by key through chains of a hash table, and in lists by age, so that it is known
+// which one gives way.
 
-func (t *Tracker) bucket(k key) *int32 {
-	var b [20]byte
+// The lists that attempts are in.
+const (
+	byAge    = iota // all of them
+	yielding        // those that give way first
+)
+
+// ends are those of a list, and links what an attempt in it is between.
+type (
+	ends  struct{ oldest, newest int32 }
+	links struct{ older, newer int32 }
+)
+
+// hash is that of a key, and of how often its lock was replaced, so that what was
+// displaced before then is not found again.
+func (t *Tracker) hash(k key) uint64 {
+	var b [24]byte
 	copy(b[:], k.source[:])
 	binary.NativeEndian.PutUint16(b[16:], k.at)
 	b[18] = k.bits
 	if k.is4 {
 		b[19] = 1
 	}
-	return &t.buckets[maphash.Bytes(t.seed, b[:])&uint64(len(t.buckets)-1)]
+	binary.NativeEndian.PutUint32(b[20:], t.replaced[k.at])
+	return maphash.Bytes(t.seed, b[:])
 }
 
-func (t *Tracker) find(k key) int32 {
-	i := *t.bucket(k)
+func (t *Tracker) bucket(hash uint64) *int32 {
+	return &t.buckets[hash&uint64(len(t.buckets)-1)]
+}
+
+func (t *Tracker) find(k key, hash uint64) int32 {
+	i := *t.bucket(hash)
 	for i != none && t.attempts[i].key != k {
 		i = t.attempts[i].chain
 	}
 	return i
 }
 
-// add takes an unused attempt, or the oldest, for a new key.
-func (t *Tracker) add(k key, at time.Duration) int32 {
+// add takes an unused attempt, or one that gives way, for a new key.
+func (t *Tracker) add(k key, hash uint64, at time.Duration) int32 {
+	if t.count == len(t.attempts) {
+		t.giveWay()
+	}
 	i := t.free
-	switch {
-	case i != none:
+	if i != none {
 		t.free = t.attempts[i].chain
-	case int(t.used) < len(t.attempts):
+	} else {
 		i = t.used
 		t.used++
-	default:
-		t.evicted++
-		i = t.oldest
-		t.remove(i)
-		t.free = t.attempts[i].chain
 	}
-	b := t.bucket(k)
-	t.attempts[i] = attempt{key: k, started: at, chain: *b}
+	b := t.bucket(hash)
+	t.attempts[i] = attempt{key: k, hash: hash, started: at, chain: *b, yields: true}
 	*b = i
-	t.list(i)
+	t.list(byAge, i)
+	t.list(yielding, i)
 	t.count++
 	return i
 }
 
+// giveWay removes the attempt that is worth least.
+func (t *Tracker) giveWay() {
+	i := t.lists[yielding].oldest
+	if i == none {
+		i = t.lists[byAge].oldest
+	}
+	t.evicted++
+	t.displace(&t.attempts[i], t.hearing(i, 0))
+	t.remove(i)
+}
+
 func (t *Tracker) remove(i int32) {
-	link := t.bucket(t.attempts[i].key)
+	a := &t.attempts[i]
+	link := t.bucket(a.hash)
 	for *link != i {
 		link = &t.attempts[*link].chain
 	}
-	*link = t.attempts[i].chain
-	t.unlist(i)
-	t.attempts[i].chain = t.free
+	*link = a.chain
+	t.unlist(byAge, i)
+	if a.yields {
+		t.unlist(yielding, i)
+	}
+	a.chain = t.free
 	t.free = i
 	t.count--
 }
 
-// list puts an attempt at the new end of the list of all.
-func (t *Tracker) list(i int32) {
+// rank lists an attempt among those that give way first, or no longer, after it
+// has taken a step. A complete one is worth no more than one that has just begun:
+// it is there only to know its knocks when they come again.
+func (t *Tracker) rank(i int32) {
 	a := &t.attempts[i]
-	a.older, a.newer = t.newest, none
-	if t.newest != none {
-		t.attempts[t.newest].newer = i
-	} else {
-		t.oldest = i
+	yields := a.taken < 2 || int(a.taken) == len(t.locks[a.key.at].Steps)
+	switch {
+	case yields && !a.yields:
+		t.list(yielding, i)
+	case !yields && a.yields:
+		t.unlist(yielding, i)
 	}
-	t.newest = i
+	a.yields = yields
 }
 
-func (t *Tracker) unlist(i int32) {
-	a := &t.attempts[i]
-	if a.older != none {
-		t.attempts[a.older].newer = a.newer
-	} else {
-		t.oldest = a.newer
+// renew makes an attempt the newest, which is to begin again.
+func (t *Tracker) renew(i int32) {
+	t.unlist(byAge, i)
+	t.list(byAge, i)
+	if t.attempts[i].yields {
+		t.unlist(yielding, i)
 	}
-	if a.newer != none {
-		t.attempts[a.newer].older = a.older
+	t.list(yielding, i)
+	t.attempts[i].yields = true
+}
+
+// list puts an attempt at the new end of a list.
+func (t *Tracker) list(which int, i int32) {
+	l := &t.lists[which]
+	t.attempts[i].links[which] = links{older: l.newest, newer: none}
+	if l.newest != none {
+		t.attempts[l.newest].links[which].newer = i
 	} else {
-		t.newest = a.older
+		l.oldest = i
+	}
+	l.newest = i
+}
+
+func (t *Tracker) unlist(which int, i int32) {
+	l := &t.lists[which]
+	at := t.attempts[i].links[which]
+	if at.older != none {
+		t.attempts[at.older].links[which].newer = at.newer
+	} else {
+		l.oldest = at.newer
+	}
+	if at.newer != none {
+		t.attempts[at.newer].links[which].older = at.older
+	} else {
+		l.newest = at.older
 	}
 }

@@ -86,26 +86,42 @@ func (a Attempt) Reason() Reason {
 	return TooLate
 }
 
-// Tracker follows the attempts of all sources at all locks. Its memory is
-// fixed when it is made and touched as it fills: about 56 bytes, and 12 more
-// for each step of the longest sequence, an attempt. When it is full, the
-// oldest attempt gives way.
+// Tracker follows the attempts of all sources at all locks.
+//
+// When it is full, an attempt gives way to the next one: of those that have taken
+// no step, or a single one, or all of them, the one that has been so for longest.
+// Those that have taken two steps or more, and are not complete, give way only when
+// there is none of the former, the oldest first.
+//
+// Of an attempt that gives way after a single step so much is remembered that it
+// goes on when its source knocks again, as if nothing had been; only what it has
+// heard early is forgotten. So a flood of first knocks from forged addresses does not
+// end the attempts of others. There is room for 16 of these for each attempt that
+// can be followed, and for a million at most.
+//
+// Its memory is fixed when it is made, and touched as it fills: up to 80 bytes, and
+// 12 more for each step of the longest sequence, an attempt. What is remembered of
+// those that gave way takes 256 bytes an attempt more (and up to twice that if
+// their number is not a power of two), but 16 MiB at most, in one piece that is there
+// from when the first gives way. For 65,536 attempts at sequences of up to 5 knocks that is 9 MiB,
+// and then 16 MiB more.
 type Tracker struct {
-	locks   []Lock
-	reorder time.Duration
-	epoch   time.Time
-	seed    maphash.Seed
+	locks    []Lock
+	replaced []uint32 // how often each lock was
+	reorder  time.Duration
+	epoch    time.Time
+	seed     maphash.Seed
 
 	attempts []attempt
-	heard    []hearing // of each attempt, as many as the longest sequence has steps
-	stride   int
-	buckets  []int32 // heads of the chains of attempts, by hash of their key
-	oldest   int32
-	newest   int32
+	heard    []hearing // for the first step of each attempt, then for the second of each, and so on
+	buckets  []int32   // heads of the chains of attempts, by hash of their key
+	lists    [2]ends
 	free     int32 // head of the chain of unused attempts that were used before
 	used     int32 // attempts that were ever used
 	count    int
 	evicted  uint64
+
+	displaced []shelf // first knocks whose attempts gave way; nil until one does
 }
 
 // none ends every chain of attempts.
@@ -114,14 +130,16 @@ const none = -1
 // attempt refers to others by index and not by pointer, so that the garbage
 // collector has nothing to follow in a hundred thousand of them.
 type attempt struct {
-	key          key
-	taken        uint8
-	early        uint32 // steps heard before their turn: bit i is step i
-	redialled    uint32 // those of early, or the last one of all, that may be no more than the step just taken again
-	started      time.Duration
-	chain        int32 // next of the same bucket, or next free
-	older, newer int32
-	hearings     uint16 // so far; it wraps
+	key       key
+	taken     uint8
+	yields    bool   // it is on the list of those that give way first
+	hearings  uint16 // so far; it wraps
+	early     uint32 // steps heard before their turn: bit i is step i
+	redialled uint32 // those of early, or the last one of all, that may be no more than the step just taken again
+	chain     int32  // next of the same bucket, or next free
+	started   time.Duration
+	hash      uint64 // of the key
+	links     [2]links
 }
 
 // key tells attempts apart, and windows: the source's address, masked, and at which
@@ -145,21 +163,20 @@ type hearing struct {
 // Knocks may overtake each other by up to reorder. At most maxAttempts are
 // followed at once; epoch is any time not after the first knock.
 func NewTracker(locks []Lock, reorder time.Duration, maxAttempts int, epoch time.Time) *Tracker {
-	stride := 1
+	steps := 1
 	for _, l := range locks {
-		stride = max(stride, len(l.Steps), l.Room)
+		steps = max(steps, len(l.Steps), l.Room)
 	}
 	t := &Tracker{
 		locks:    slices.Clone(locks),
+		replaced: make([]uint32, len(locks)),
 		reorder:  reorder,
 		epoch:    epoch,
 		seed:     maphash.MakeSeed(),
 		attempts: make([]attempt, maxAttempts),
-		heard:    make([]hearing, maxAttempts*stride),
-		stride:   stride,
+		heard:    make([]hearing, maxAttempts*steps),
 		buckets:  make([]int32, 1<<bits.Len(uint(maxAttempts))),
-		oldest:   none,
-		newest:   none,
+		lists:    [2]ends{{none, none}, {none, none}},
 		free:     none,
 	}
 	for i := range t.buckets {
@@ -170,34 +187,76 @@ func NewTracker(locks []Lock, reorder time.Duration, maxAttempts int, epoch time
 
 // Inherit takes over the attempts that another Tracker follows, if the lock is
 // the same in both: lockOf says which lock here one there is, and is negative if
-// that is none. If there is not room for all, the newest are taken.
+// that is none. If there is not room for all, the oldest give way as they do to
+// knocks.
+//
+// It also takes away what the former remembers of attempts that gave way, if all
+// its locks have the same index here and as many attempts are followed at most.
+// Otherwise that is forgotten.
+//
+// Inherit has to come before the first knock.
 func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
-	for i := former.oldest; i != none; i = former.attempts[i].newer {
+	t.epoch, t.seed = former.epoch, former.seed
+	lock := make([]int, len(former.locks))
+	same := len(t.attempts) == len(former.attempts)
+	for l := range lock {
+		lock[l] = lockOf(l)
+		same = same && lock[l] == l
+	}
+	if same {
+		copy(t.replaced, former.replaced)
+		t.displaced, former.displaced = former.displaced, nil
+	}
+	surplus := -len(t.attempts)
+	for i := former.lists[byAge].oldest; i != none; i = former.attempts[i].links[byAge].newer {
+		if lock[former.attempts[i].key.at] >= 0 {
+			surplus++
+		}
+	}
+	for i := former.lists[byAge].oldest; i != none; i = former.attempts[i].links[byAge].newer {
 		a := former.attempts[i]
-		lock := lockOf(int(a.key.at))
-		if lock < 0 {
+		l := lock[a.key.at]
+		if l < 0 {
 			continue
 		}
-		k := a.key
-		k.at = uint16(lock)
-		n := t.add(k, former.epoch.Add(a.started).Sub(t.epoch))
-		mine := &t.attempts[n]
-		mine.taken, mine.early, mine.redialled, mine.hearings = a.taken, a.early, a.redialled, a.hearings
-		copy(t.hearings(n), former.hearings(i))
+		a.key.at = uint16(l)
+		a.hash = t.hash(a.key)
+		if a.yields && surplus > 0 {
+			surplus--
+			t.evicted++
+			t.displace(&a, former.hearing(i, 0))
+			continue
+		}
+		n := t.adopt(a)
+		for step := range t.locks[l].Steps {
+			if step < int(a.taken) || a.early&(1<<step) != 0 {
+				*t.hearing(n, step) = *former.hearing(i, step)
+			}
+		}
 	}
 }
 
-// Replace gives a lock other steps, and forgets the attempts at it. Of those there
-// may be as many as the lock had, or has [Lock.Room] for.
+// adopt adds an attempt as far as it has come.
+func (t *Tracker) adopt(a attempt) int32 {
+	i := t.add(a.key, a.hash, a.started)
+	mine := &t.attempts[i]
+	mine.taken, mine.early, mine.redialled, mine.hearings = a.taken, a.early, a.redialled, a.hearings
+	t.rank(i)
+	return i
+}
+
+// Replace gives a lock other steps, and forgets the attempts at it, and those that
+// gave way. There may be as many steps as the lock had, or has [Lock.Room] for.
 func (t *Tracker) Replace(lock int, steps []packet.Port) {
-	t.locks[lock].Steps = steps
-	for i := t.oldest; i != none; {
-		next := t.attempts[i].newer
+	for i := t.lists[byAge].oldest; i != none; {
+		next := t.attempts[i].links[byAge].newer
 		if int(t.attempts[i].key.at) == lock {
 			t.remove(i)
 		}
 		i = next
 	}
+	t.locks[lock].Steps = steps
+	t.replaced[lock]++
 }
 
 // Knock takes note of a knock at a lock.
@@ -205,26 +264,28 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	l := &t.locks[lock]
 	at := now.Sub(t.epoch)
 	k := keyOf(lock, l.Prefix.Of(p.Source))
-	i := t.find(k)
+	hash := t.hash(k)
+	i := t.find(k, hash)
+	if i == none {
+		i = t.restore(k, hash, at)
+	}
 
 	var out Outcome
 	if i != none {
-		out.Ended, out.EndedAt = t.lapse(i, at)
-		i = t.find(k)
+		i, out.Ended, out.EndedAt = t.lapse(i, at)
 	}
 	if i == none {
-		return t.begin(k, p, at, out)
+		return t.begin(k, hash, p, at, out)
 	}
 
 	a := &t.attempts[i]
-	heard := t.hearings(i)
 	out.Step = int(a.taken)
 	fits := none // the first step, not yet heard, that this knock may be
 	for s, step := range l.Steps {
 		known := s < int(a.taken) || a.early&(1<<s) != 0
 		switch {
 		case step != p.Port:
-		case known && heard[s].sequence == p.Sequence && heard[s].port == p.SourcePort:
+		case known && t.hearing(i, s).is(p):
 			return out // the same packet again
 		case !known && fits == none:
 			fits = s
@@ -240,6 +301,7 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 			a.redialled &^= 1 << a.taken
 			a.taken++
 		}
+		t.rank(i)
 		out.Step = int(a.taken)
 		out.Progress = Advanced
 		if int(a.taken) == len(l.Steps) {
@@ -266,32 +328,31 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 		out.Progress = Early
 		return out
 	}
-	if last := len(l.Steps) - 1; complete && a.redialled != 0 && at-a.started-heard[last].since() <= t.reorder {
+	if last := t.hearing(i, len(l.Steps)-1); complete && a.redialled != 0 && at-a.started-last.since() <= t.reorder {
 		// It was the last of a new attempt, and has overtaken this one.
-		a.started += heard[last].since()
-		heard[last].at = 0
+		a.started += last.since()
+		last.at = 0
 		a.taken, a.early = 0, a.redialled
-		t.unlist(i)
-		t.list(i)
+		t.renew(i)
 		return t.Knock(lock, p, now)
 	}
 	if !complete {
 		out.Ended, out.EndedAt = WrongOrder, int(a.taken)
 	}
 	t.remove(i)
-	return t.begin(k, p, at, out)
+	return t.begin(k, hash, p, at, out)
 }
 
 // begin starts an attempt with a knock: its first step, or a later one that
 // has overtaken it.
-func (t *Tracker) begin(k key, p packet.Packet, at time.Duration, out Outcome) Outcome {
+func (t *Tracker) begin(k key, hash uint64, p packet.Packet, at time.Duration, out Outcome) Outcome {
 	out.Step = 0
 	steps := t.locks[k.at].Steps
 	for s, step := range steps {
 		if step != p.Port {
 			continue
 		}
-		i := t.add(k, at)
+		i := t.add(k, hash, at)
 		t.hear(i, s, p, at)
 		a := &t.attempts[i]
 		if s > 0 {
@@ -311,8 +372,9 @@ func (t *Tracker) begin(k key, p packet.Packet, at time.Duration, out Outcome) O
 
 // lapse applies to an attempt what time has done to it, and says how it ended,
 // if it did. A knock that came early and was not caught up with in time was a
-// wrong one, from which a new attempt may have begun.
-func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
+// wrong one, from which a new attempt may have begun. What is left is returned
+// first, or none.
+func (t *Tracker) lapse(i int32, at time.Duration) (left int32, ended Reason, endedAt int) {
 	a := &t.attempts[i]
 	l := &t.locks[a.key.at]
 	taken := int(a.taken)
@@ -320,16 +382,15 @@ func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
 		reason := t.attempt(i).Reason()
 		t.remove(i)
 		if taken == len(l.Steps) {
-			return NotEnded, 0
+			return none, NotEnded, 0
 		}
-		return reason, taken
+		return none, reason, taken
 	}
-	heard := t.hearings(i)
 	restart := none // the wrong knock that was also a first one
 	wrong := false
 	for early := a.early; early != 0; early &= early - 1 {
 		s := bits.TrailingZeros32(early)
-		if at-a.started-heard[s].since() <= t.reorder {
+		if at-a.started-t.hearing(i, s).since() <= t.reorder {
 			continue
 		}
 		if a.redialled&(1<<s) != 0 {
@@ -343,27 +404,29 @@ func (t *Tracker) lapse(i int32, at time.Duration) (Reason, int) {
 		}
 	}
 	if !wrong {
-		return NotEnded, 0
+		return i, NotEnded, 0
 	}
 	if restart == none {
 		t.remove(i)
-		return WrongOrder, taken
+		return none, WrongOrder, taken
 	}
-	a.started += heard[restart].since()
-	heard[0] = heard[restart]
-	heard[0].at = 0
+	first := t.hearing(i, 0)
+	*first = *t.hearing(i, restart)
+	a.started += first.since()
+	first.at = 0
 	a.taken, a.early, a.redialled = 1, 0, 0
-	t.unlist(i)
-	t.list(i)
-	return WrongOrder, taken
+	t.renew(i)
+	return i, WrongOrder, taken
 }
 
 // Expire forgets the attempts whose time is up, oldest first, and hands those
-// that were not complete to ended. It stops at the first that is still alive.
+// that were not complete to ended. It stops at the first that is still alive: one
+// that went on after it gave way is as new as that, and may be ended later than its
+// time is up. What gave way and did not go on is not handed over.
 func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
 	at := now.Sub(t.epoch)
-	for t.oldest != none {
-		i := t.oldest
+	for t.lists[byAge].oldest != none {
+		i := t.lists[byAge].oldest
 		a := &t.attempts[i]
 		l := &t.locks[a.key.at]
 		if at-a.started <= l.Timeout {
@@ -380,7 +443,7 @@ func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
 func (t *Tracker) hear(i int32, step int, p packet.Packet, at time.Duration) {
 	a := &t.attempts[i]
 	a.hearings++
-	t.hearings(i)[step] = hearing{
+	*t.hearing(i, step) = hearing{
 		sequence: p.Sequence,
 		port:     p.SourcePort,
 		order:    a.hearings,
@@ -388,8 +451,13 @@ func (t *Tracker) hear(i int32, step int, p packet.Packet, at time.Duration) {
 	}
 }
 
-func (t *Tracker) hearings(i int32) []hearing {
-	return t.heard[int(i)*t.stride:][:t.stride]
+// hearing returns what was heard for a step. The hearings of many attempts for one
+// step are next to each other, so that a flood of first knocks touches no others.
+func (t *Tracker) hearing(i int32, step int) *hearing {
+	return &t.heard[step*len(t.attempts)+int(i)]
 }
 
-func (h hearing) since() time.Duration { return time.Duration(h.at) * time.Microsecond }
+// is reports whether a packet is the one that was heard.
+func (h *hearing) is(p packet.Packet) bool { return h.sequence == p.Sequence && h.port == p.SourcePort }
+
+func (h *hearing) since() time.Duration { return time.Duration(h.at) * time.Microsecond }

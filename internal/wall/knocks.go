@@ -192,7 +192,9 @@ func (w *Wall) replayed(f *front, door int, e audit.Event) {
 func (s knocks) trapped(f *front, door int, e audit.Event) {
 	f.tallies[door].trapped++
 	for _, l := range f.locksOf[door] {
-		if a, ok := f.tracker.Forget(l, e.Source); ok && !f.locks[l].closes && a.Step >= e.Step && a.Step < len(f.locks[l].steps) {
+		a, ok := f.tracker.Forget(l, e.Source)
+		underWay := ok && a.Step < len(f.locks[l].steps) && e.Time.Sub(a.Started) <= f.config.Doors[door].SequenceTimeout
+		if underWay && !f.locks[l].closes && a.Step >= e.Step {
 			e.Step, e.Steps = a.Step, len(f.locks[l].steps)
 		}
 	}

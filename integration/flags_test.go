@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -43,7 +44,7 @@ func TestKnocksWithOtherFlags(t *testing.T) {
 			send := func(flags packet.Flags) netip.Addr {
 				n++
 				for j, k := range knocks {
-					l.send(segment{from: nth(n, server), to: server, sourcePort: uint16(40000 + j), port: k, sequence: uint32(n*1000 + j), flags: flags})
+					l.send(forge.Segment{From: nth(n, server), To: server, SourcePort: uint16(40000 + j), Port: k, Sequence: uint32(n*1000 + j), Flags: flags})
 				}
 				return nth(n, server)
 			}
@@ -105,7 +106,7 @@ func TestKnocksThatConntrackKnows(t *testing.T) {
 				for round := range 3 {
 					for j, k := range []packet.Port{tcp(7001), tcp(4113), tcp(9001)} {
 						// Another number of sequence, or it is the same knock sent again.
-						l.send(segment{from: source, to: server, sourcePort: uint16(40000 + j), port: k, sequence: uint32(round * 1000), flags: kind.flags})
+						l.send(forge.Segment{From: source, To: server, SourcePort: uint16(40000 + j), Port: k, Sequence: uint32(round * 1000), Flags: kind.flags})
 					}
 					event := map[bool]string{true: "opened ", false: "refreshed "}[round == 0]
 					d.waitForCount(max(1, round), event, fmt.Sprintf("door=d%d ", i), "source="+source.String()+" ")

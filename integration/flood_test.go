@@ -1,29 +1,23 @@
 package integration
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -65,7 +59,7 @@ func TestAFloodKeepsNobodyOut(t *testing.T) {
 			began := time.Now()
 			received := l.received()
 			f := l.flood(netip.Addr{}, c.server, c.ports...)
-			eventually(t, "the flood is on", func() bool { return f.sent.Load() > 20_000 })
+			eventually(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
 			var took []time.Duration
 			for i, guest := range guests.addresses {
 				at := time.Now()
@@ -105,14 +99,14 @@ func TestAFloodKeepsNobodyOut(t *testing.T) {
 			lasted := time.Since(started)
 			slices.Sort(took)
 			t.Logf("%d SYNs sent, %.0f/s, %d received, %d not taken by the cable; connects took %s at the median, %s at the 49th of 50, %s at most; %s",
-				f.sent.Load(), f.rate(), received, f.dropped.Load(), took[len(took)/2], took[len(took)-2], took[len(took)-1], l.conntrack())
+				f.Sent(), f.Rate(), received, f.Dropped(), took[len(took)/2], took[len(took)-2], took[len(took)-1], l.conntrack())
 			t.Logf("the daemon: %s of CPU in %s (%.0f %%; the flood %.0f %%); %s; knocks %d, held %d, refused %d, by the kernel %d, lost %d",
-				during.cpu-before.cpu, f.took, 100*(during.cpu-before.cpu).Seconds()/f.took.Seconds(), 100*f.cpu.Seconds()/f.took.Seconds(),
+				during.cpu-before.cpu, f.Took(), 100*(during.cpu-before.cpu).Seconds()/f.Took().Seconds(), 100*f.CPU().Seconds()/f.Took().Seconds(),
 				during, counters.Knocks, counters.Held, counters.Refused, counters.KernelRefused, after.Counters.Lost)
 
 			// It was a flood: far more came than the kernel hands on.
-			if received < uint64(f.sent.Load())/2 {
-				t.Errorf("of %d SYNs only %d have arrived", f.sent.Load(), received)
+			if received < uint64(f.Sent())/2 {
+				t.Errorf("of %d SYNs only %d have arrived", f.Sent(), received)
 			}
 			if received < (counters.Knocks+counters.Held)*5/4 {
 				t.Errorf("no flood: %d SYNs arrived, and the daemon was handed %d", received, counters.Knocks+counters.Held)
@@ -181,10 +175,10 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 		must(t, d.cmd.Process.Signal(syscall.SIGSTOP))
 		was, at := l.queue(strangers).lost(), time.Now()
 		eventually(t, "the strangers' queue and the log overflow", func() bool {
-			return l.queue(strangers).lost() > was && f.sent.Load() > 100_000 && time.Since(at) > time.Second
+			return l.queue(strangers).lost() > was && f.Sent() > 100_000 && time.Since(at) > time.Second
 		})
 		f.end()
-		t.Logf("%.0f SYNs a second were sent for %s until queue and log overflowed: %+v", f.rate(), f.took, l.queue(strangers))
+		t.Logf("%.0f SYNs a second were sent for %s until queue and log overflowed: %+v", f.Rate(), f.Took(), l.queue(strangers))
 	}
 	resume := func() { must(t, d.cmd.Process.Signal(syscall.SIGCONT)) }
 	// What was lost of the log shows in the number of the next knock that is heard.
@@ -223,11 +217,11 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 	f := l.flood(guests.addresses[2], server4, 22)
 	full, sent := -1, int64(0)
 	eventually(t, "the queue of those with a window is full", func() bool {
-		if f.sent.Load() < sent+20_000 {
+		if f.Sent() < sent+20_000 {
 			return false
 		}
 		was := full
-		full, sent = l.queue(admitted).waiting, f.sent.Load()
+		full, sent = l.queue(admitted).waiting, f.Sent()
 		return full == was
 	})
 	f.end()
@@ -571,38 +565,29 @@ var (
 	flood6 = netip.MustParsePrefix("2001:db8:2::/64")
 )
 
-const (
-	floodSources = 1 << 16  // packets that are built; their sources change from round to round
-	floodBatch   = 256      // packets that one call sends
-	floodPackets = 20 << 20 // that a flood sends at most
-	floodTime    = 40 * time.Second
-)
-
-// flood is a stream of SYNs as fast as this machine makes them. It ends when it
-// is stopped, and by itself after floodPackets or floodTime.
+// flood is a stream of SYNs as fast as this machine makes them.
 type flood struct {
-	t       testing.TB
-	sent    atomic.Int64
-	dropped atomic.Int64 // by the client's own end of the cable
-	stop    atomic.Bool
-	ended   chan struct{}
-	err     error
-	took    time.Duration
-	cpu     time.Duration // of the thread that sends; receiving takes place on it, too
+	*forge.Flood
+	t testing.TB
 }
 
 // flood sends SYNs to the ports, from random sources if from is the zero
 // address, else from that one.
 func (l *lab) flood(from, to netip.Addr, ports ...uint16) *flood {
 	l.t.Helper()
-	f := &flood{t: l.t, ended: make(chan struct{})}
-	var toServer net.HardwareAddr
+	s := forge.Stream{To: to, From: from, Among: flood4, Packets: 20 << 20, Time: 40 * time.Second}
+	if to.Is6() {
+		s.Among = flood6
+	}
+	for _, p := range ports {
+		s.Ports = append(s.Ports, tcp(p))
+	}
 	must(l.t, l.server.Do(func() error {
 		link, err := netlink.LinkByName(l.serverLink)
 		if err != nil {
 			return err
 		}
-		toServer = link.Attrs().HardwareAddr
+		s.Hardware = link.Attrs().HardwareAddr
 		// The server would not take for true what comes from where it has no way to.
 		for p, via := range map[netip.Prefix]netip.Addr{flood4: client4, flood6: client6} {
 			if err := netlink.RouteReplace(&netlink.Route{Dst: ipNet(p), Gw: via.AsSlice()}); err != nil {
@@ -611,167 +596,17 @@ func (l *lab) flood(from, to netip.Addr, ports ...uint16) *flood {
 		}
 		return nil
 	}))
-	fd := -1
-	var address unix.SockaddrLinklayer
-	must(l.t, l.client.Do(func() (err error) {
-		links, err := netlink.LinkList()
-		if err != nil {
-			return err
-		}
-		i := slices.IndexFunc(links, func(link netlink.Link) bool { return link.Type() == "veth" })
-		if i < 0 {
-			return errors.New("the client has no cable")
-		}
-		address.Ifindex = links[i].Attrs().Index
-		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
-			return err
-		}
-		return unix.Bind(fd, &address)
-	}))
-	packets := newFloodPackets(from, to, toServer, ports)
-	go func() {
-		defer close(f.ended)
-		defer unix.Close(fd)
-		f.send(fd, packets)
-	}()
-	l.t.Cleanup(func() { f.end() })
+	started, err := forge.StartFlood(l.client, l.clientLink, s)
+	must(l.t, err)
+	f := &flood{Flood: started, t: l.t}
+	l.t.Cleanup(f.end)
 	return f
-}
-
-// send is the flood itself.
-func (f *flood) send(fd int, packets *floodPacketSet) {
-	runtime.LockOSThread() // whose CPU time is the flood's
-	defer runtime.UnlockOSThread()
-	began := time.Now()
-	defer func() {
-		f.took = time.Since(began)
-		var usage unix.Rusage
-		if err := unix.Getrusage(unix.RUSAGE_THREAD, &usage); err == nil {
-			f.cpu = time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
-		}
-	}()
-	for f.sent.Load() < floodPackets && time.Since(began) < floodTime && !f.stop.Load() {
-		headers := packets.next()
-		for len(headers) > 0 {
-			n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&headers[0])), uintptr(len(headers)), 0, 0, 0)
-			switch {
-			case e == unix.EINTR:
-			case e == unix.ENOBUFS: // the other end is full: on a cable it would be lost
-				f.dropped.Add(1)
-				headers = headers[1:]
-			case e != 0:
-				f.err = fmt.Errorf("sendmmsg: %w", e)
-				return
-			default:
-				f.sent.Add(int64(n))
-				headers = headers[n:]
-			}
-		}
-	}
 }
 
 // end stops the flood.
 func (f *flood) end() {
 	f.t.Helper()
-	f.stop.Store(true)
-	<-f.ended
-	if f.err != nil {
-		f.t.Errorf("the flood ended early: %v", f.err)
+	if err := f.End(); err != nil {
+		f.t.Errorf("the flood ended early: %v", err)
 	}
-}
-
-// rate is how many packets a second were sent.
-func (f *flood) rate() float64 { return float64(f.sent.Load()) / f.took.Seconds() }
-
-// mmsghdr is struct mmsghdr of sys/socket.h.
-type mmsghdr struct {
-	header unix.Msghdr
-	length uint32
-	_      [4]byte
-}
-
-// floodPacketSet is packets with their Ethernet headers, in the form in which
-// one call sends many.
-type floodPacketSet struct {
-	bytes   []byte
-	size    int // of each
-	iovecs  []unix.Iovec
-	headers []mmsghdr
-	at      int // the next one's number
-	address int // where in a packet the two bytes are that change
-	fixed   bool
-}
-
-func newFloodPackets(from, to netip.Addr, toServer net.HardwareAddr, ports []uint16) *floodPacketSet {
-	random := rand.New(rand.NewPCG(1, 2)) // every run has the same packets
-	s := &floodPacketSet{fixed: from.IsValid()}
-	etherType := uint16(unix.ETH_P_IP)
-	s.address = 14 + 12 + 2
-	if to.Is6() {
-		etherType = unix.ETH_P_IPV6
-		s.address = 14 + 8 + 14
-	}
-	for i := range floodSources {
-		source := from
-		switch {
-		case s.fixed:
-		case to.Is4():
-			a := flood4.Addr().As4()
-			a[1] |= byte(random.Uint32()) & 0x7f
-			a[2], a[3] = byte(random.Uint32()), byte(random.Uint32())
-			source = netip.AddrFrom4(a)
-		default:
-			a := flood6.Addr().As16()
-			binary.BigEndian.PutUint64(a[8:], random.Uint64())
-			source = netip.AddrFrom16(a)
-		}
-		syn := segment{
-			from: source, to: to, sourcePort: uint16(1024 + random.IntN(64000)),
-			port: tcp(ports[i%len(ports)]), sequence: random.Uint32(), flags: packet.SYN,
-		}
-		s.bytes = append(s.bytes, toServer...)
-		s.bytes = append(s.bytes, 2, 0, 0, 0, 0, 1)
-		s.bytes = binary.BigEndian.AppendUint16(s.bytes, etherType)
-		s.bytes = append(s.bytes, syn.bytes()...)
-	}
-	s.size = len(s.bytes) / floodSources
-	s.iovecs = make([]unix.Iovec, floodSources)
-	s.headers = make([]mmsghdr, floodSources)
-	for i := range s.headers {
-		s.iovecs[i].Base = &s.bytes[i*s.size]
-		s.iovecs[i].SetLen(s.size)
-		s.headers[i].header.Iov = &s.iovecs[i]
-		s.headers[i].header.SetIovlen(1)
-	}
-	return s
-}
-
-// next returns a batch to send. A round later its packets have other sources.
-func (s *floodPacketSet) next() []mmsghdr {
-	first := s.at
-	s.at = (s.at + floodBatch) % floodSources
-	for i := first; i < first+floodBatch; i++ {
-		s.change(s.bytes[i*s.size : (i+1)*s.size])
-	}
-	return s.headers[first : first+floodBatch]
-}
-
-// change makes a packet another one, whose checksums are right without being
-// computed anew: what one word of 16 bits gains another one of the same sum
-// loses. A packet from one source only gets another port.
-func (s *floodPacketSet) change(b []byte) {
-	const step = 0x6b43
-	add := func(at int, n uint16) {
-		sum := uint32(binary.BigEndian.Uint16(b[at:])) + uint32(n)
-		binary.BigEndian.PutUint16(b[at:], uint16(sum&0xffff+sum>>16))
-	}
-	transport := s.size - 20
-	at := s.address
-	if s.fixed {
-		at = transport
-	} else if b[12] == unix.ETH_P_IP>>8 {
-		add(14+4, ^uint16(step)) // identification
-	}
-	add(at, step)
-	add(transport+4, ^uint16(step)) // sequence number
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -320,8 +321,8 @@ func TestWaysAroundTraps(t *testing.T) {
 }`
 	d := l.run(rules)
 	knocks := []packet.Port{tcp(7000), tcp(8000), tcp(9000)}
-	syn := func(from, to netip.Addr) segment {
-		return segment{from: from, to: to, sourcePort: 40000, port: tcp(7001), flags: packet.SYN}
+	syn := func(from, to netip.Addr) forge.Segment {
+		return forge.Segment{From: from, To: to, SourcePort: 40000, Port: tcp(7001), Flags: packet.SYN}
 	}
 	fragmented, twice, neighbour := nth(1<<8, server4), nth(2<<8, server4), nth(3<<8, server4)
 	send := func(packets ...[]byte) {
@@ -336,7 +337,7 @@ func TestWaysAroundTraps(t *testing.T) {
 			must(t, unix.Close(socket))
 		}
 	}
-	send(fragments(syn(fragmented, server4).bytes())...)
+	send(fragments(syn(fragmented, server4).Bytes())...)
 	l.send(syn(twice, server4), syn(twice, server4))
 	l.knock(neighbour.Next(), server4, tcp(7001))
 	tried := []netip.Addr{fragmented, twice, neighbour}
@@ -347,7 +348,7 @@ func TestWaysAroundTraps(t *testing.T) {
 		{unix.IPPROTO_FRAGMENT, unix.IPPROTO_TCP, 0, 0, 0, 0, 0, 0, 9},
 	} {
 		from := nth(1+len(tried), server6)
-		b := syn(from, server6).bytes()
+		b := syn(from, server6).Bytes()
 		b[6], b[5] = header[0], b[5]+8 // next header, payload length
 		send(slices.Insert(b, 40, header[1:]...))
 		tried = append(tried, from)
@@ -392,7 +393,7 @@ func fragments(b []byte) (pieces [][]byte) {
 		binary.BigEndian.PutUint16(piece[4:], 1)
 		binary.BigEndian.PutUint16(piece[6:], place)
 		binary.BigEndian.PutUint16(piece[10:], 0)
-		binary.BigEndian.PutUint16(piece[10:], checksum(piece[:header]))
+		binary.BigEndian.PutUint16(piece[10:], forge.Checksum(piece[:header]))
 		pieces = append(pieces, piece)
 	}
 	return pieces

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -237,10 +238,10 @@ func TestKnockdsManual(t *testing.T) {
 	// A knock at SMTP is a FIN without an ACK: no client but hping has that, nor knock.
 	m.knocks(server4, []packet.Port{tcp(6217), udp(4312), tcp(9911)})
 	m.shut(server4, 25, "its knocks are no SYNs")
-	fins := []segment{
-		{from: client4, to: server4, sourcePort: 40001, port: tcp(6217), flags: packet.FIN},
-		{from: client4, to: server4, sourcePort: 40002, port: udp(4312)},
-		{from: client4, to: server4, sourcePort: 40003, port: tcp(9911), flags: packet.FIN},
+	fins := []forge.Segment{
+		{From: client4, To: server4, SourcePort: 40001, Port: tcp(6217), Flags: packet.FIN},
+		{From: client4, To: server4, SourcePort: 40002, Port: udp(4312)},
+		{From: client4, To: server4, SourcePort: 40003, Port: tcp(9911), Flags: packet.FIN},
 	}
 	l.send(fins...)
 	m.d.waitFor("opened", "door=SMTP ")

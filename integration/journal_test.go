@@ -236,7 +236,7 @@ func (l *lab) overload(m *machine) {
 	signal(syscall.SIGSTOP)
 	f, began := l.flood(netip.Addr{}, server4, 4113), time.Now()
 	// In a second, and of so many SYNs, the rules log more than any socket takes.
-	eventually(l.t, "the log overflows", func() bool { return f.sent.Load() > 100_000 && time.Since(began) > time.Second })
+	eventually(l.t, "the log overflows", func() bool { return f.Sent() > 100_000 && time.Since(began) > time.Second })
 	f.end()
 	signal(syscall.SIGCONT)
 	// What was lost shows in the number of the next knock that is heard.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -117,7 +118,7 @@ func TestWhatKnocksMean(t *testing.T) {
 // it is a retransmission.
 func (l *lab) strike(t *testing.T, from, to netip.Addr, strokes []stroke) {
 	t.Helper()
-	last := map[packet.Port]segment{}
+	last := map[packet.Port]forge.Segment{}
 	for i, s := range strokes {
 		if s.after > 0 {
 			time.Sleep(s.after) // the time that the row is about
@@ -128,7 +129,7 @@ func (l *lab) strike(t *testing.T, from, to netip.Addr, strokes []stroke) {
 			if flags == 0 {
 				flags = packet.SYN
 			}
-			seg = segment{from: from, to: to, sourcePort: uint16(40000 + i), port: s.port, sequence: uint32(1000 * i), flags: flags}
+			seg = forge.Segment{From: from, To: to, SourcePort: uint16(40000 + i), Port: s.port, Sequence: uint32(1000 * i), Flags: flags}
 			last[s.port] = seg
 		}
 		l.send(seg)
@@ -253,7 +254,7 @@ func TestMaxConnections(t *testing.T) {
 	// A SYN whose answer was lost is sent again, and is the connection that it was.
 	other := nth(1, server4)
 	l.knock(other, server4, knocks...)
-	syn := segment{from: other, to: server4, sourcePort: 40000, port: tcp(22), sequence: 7, flags: packet.SYN}
+	syn := forge.Segment{From: other, To: server4, SourcePort: 40000, Port: tcp(22), Sequence: 7, Flags: packet.SYN}
 	l.send(syn, syn, syn)
 	if !l.letsIn(other, server4, 22) {
 		t.Error("a SYN sent again was counted as a second connection")

@@ -51,6 +51,7 @@ type lab struct {
 	t              testing.TB
 	server, client *netlab.Host
 	serverLink     string // name of the server's interface
+	clientLink     string // and of the client's
 	folder         string // for rule files and control sockets
 }
 
@@ -66,7 +67,7 @@ func newLab(t testing.TB) *lab {
 	prefixes := func(v4, v6 netip.Addr) []netip.Prefix {
 		return []netip.Prefix{netip.PrefixFrom(v4, 24), netip.PrefixFrom(v6, 64)}
 	}
-	l.serverLink, _, err = netlab.Link(l.server, l.client, prefixes(server4, server6), prefixes(client4, client6))
+	l.serverLink, l.clientLink, err = netlab.Link(l.server, l.client, prefixes(server4, server6), prefixes(client4, client6))
 	must(t, err)
 	must(t, l.client.Do(func() error {
 		for _, p := range []netip.Prefix{many4, many6} {

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -250,7 +251,7 @@ func TestAFloodOfTrappedSourcesKeepsNobodyOut(t *testing.T) {
 	socket := l.rawSocket(server4)
 	defer unix.Close(socket)
 	for n := range sources {
-		must(t, segment{from: nth(n+1, server4), to: server4, sourcePort: 40000, port: tcp(5000), sequence: uint32(n), flags: packet.SYN}.sendBy(socket))
+		must(t, forge.Segment{From: nth(n+1, server4), To: server4, SourcePort: 40000, Port: tcp(5000), Sequence: uint32(n), Flags: packet.SYN}.Send(socket))
 		if n%(sources/newcomers) == 0 {
 			who := nth(sources+1+n, server4)
 			if err := l.onFirstSYN(who, server4, survivalKnocks...); err != nil {

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -196,8 +197,8 @@ func (s *scanners) raw(to netip.Addr, order scanOrder, takes time.Duration) {
 			} else if closed(in) {
 				return
 			}
-			syn := segment{from: from, to: to, sourcePort: 40000, port: p, sequence: uint32(i), flags: packet.SYN}
-			if err := syn.sendBy(socket); err != nil {
+			syn := forge.Segment{From: from, To: to, SourcePort: 40000, Port: p, Sequence: uint32(i), Flags: packet.SYN}
+			if err := syn.Send(socket); err != nil {
 				s.t.Errorf("%s: %v", name, err)
 			}
 			if sent.Add(1) == int64(len(around)/4) {

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/integration/bench/report"
+)
+
+// connect measures connect() to a door that is open, as a client's own stack does
+// it.
+func (b *bench) connect() error {
+	systems := []system{noWall{}}
+	for _, k := range b.knockers() {
+		if k.name() == "knockwall" || k.name() == "nftables" {
+			systems = append(systems, k)
+		}
+	}
+	systems = append(systems, b.queues()...)
+	stands, err := b.stand(systems, time.Hour)
+	defer closeAll(stands)
+	if err != nil {
+		return err
+	}
+	for _, g := range stands {
+		if err := g.letClientIn(); err != nil {
+			return fmt.Errorf("%s: %w", g.system.name(), err)
+		}
+	}
+	rounds, portion := b.pick(100, 20), 10
+	took := make([]samples, len(stands))
+	for i := range rounds {
+		b.progress.say("round %d of %d", i+1, rounds)
+		for j, g := range stands {
+			s, err := g.connects(portion)
+			if err != nil {
+				return fmt.Errorf("%s: %w", g.system.name(), err)
+			}
+			took[j] = append(took[j], s...)
+		}
+	}
+	row := report.Row{
+		ID: "connect", Title: "connect() to an open door", Unit: "µs",
+		Goals: []report.Goal{
+			{Text: "at most 1.15 times a bare go-nfqueue's", Against: "queue go-nfqueue", AtMost: 1.15},
+			{Text: "aim: no more than a bare C loop's", Against: "queue C", AtMost: 1},
+		},
+	}
+	for j, g := range stands {
+		row.Cells = append(row.Cells, took[j].cell(g.system.name(), time.Microsecond))
+	}
+	b.add(row)
+	return nil
+}
+
+// noWall is a door that nothing hides.
+type noWall struct{}
+
+func (noWall) name() string     { return "no wall" }
+func (noWall) start(*lab) error { return nil }
+func (noWall) stop()            {}
+
+// letClientIn has the client itself knock, where there is somebody to hear it.
+func (g *guarded) letClientIn() error {
+	k, ok := g.system.(knocker)
+	if !ok {
+		return nil
+	}
+	knocks, err := k.knocks(client)
+	if err != nil {
+		return err
+	}
+	guest := &visit{from: client, knocks: knocks}
+	if err := g.visitor.visits([]*visit{guest}, unhurried); err != nil {
+		return err
+	}
+	if !guest.letIn {
+		return errors.New("the client has knocked and is not let in")
+	}
+	return nil
+}
+
+// connects takes some samples from the lab's client.
+func (g *guarded) connects(n int) (took samples, err error) {
+	return took, g.lab.client.Do(func() error {
+		for range n {
+			d, err := g.connectOnce()
+			if err != nil {
+				return fmt.Errorf("connecting: %w", err)
+			}
+			took = append(took, d)
+		}
+		return nil
+	})
+}
+
+func (g *guarded) connectOnce() (time.Duration, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	// It is reset in the end, so that its port is free again at once.
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	err = unix.Connect(fd, &unix.SockaddrInet4{Addr: server.As4(), Port: int(door.Number)})
+	return time.Since(began), err
+}

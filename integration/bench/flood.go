@@ -1,0 +1,240 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/knockwall/knockwall/integration/bench/report"
+	"github.com/knockwall/knockwall/internal/forge"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// deluge is a kind of flood, during which clients come.
+type deluge struct {
+	row     string
+	title   string
+	systems []string      // that it is for; none: all
+	ports   []packet.Port // that it goes to; none: where each system's first knock goes
+	sources int
+	rate    int   // a second; 0: as many packets as there can be
+	packets int64 // in all; 0: for as long as floods last
+	must    bool  // knockwall must let in all clients
+}
+
+const thousand, million = 1_000, 1_000_000
+
+var deluges = []deluge{
+	{row: "flood-20k", title: "20,000 first knocks/s from 32,000 sources: clients let in", sources: 32 * thousand, rate: 20 * thousand},
+	{row: "flood-full", title: "first knocks at full speed from 32,000 sources: clients let in", sources: 32 * thousand, must: true},
+	{row: "flood-million", title: "50,000 first knocks/s from 1,000,000 sources: clients let in", sources: million, rate: 50 * thousand, packets: million, must: true},
+	{row: "flood-knocks", title: "all knocks at full speed from 32,000 sources: clients let in", systems: []string{"knockwall"}, ports: sequence, sources: 32 * thousand, must: true},
+	{row: "flood-door", title: "SYNs to the door at full speed from 32,000 sources: clients let in", systems: []string{"nftables", "knockwall"}, ports: []packet.Port{door}, sources: 32 * thousand, must: true},
+}
+
+// toll is what a flood has cost a system, beside the clients that it kept out.
+type toll struct {
+	system string
+	note   string // on what it was flooded with
+	cpu    time.Duration
+	sent   int64
+	memory float64 // MiB
+	daemon bool    // else cpu is nothing, and memory the kernel's
+}
+
+// floods measures one kind of flood, for one system after the other.
+func (b *bench) floods(d deluge) error {
+	row := report.Row{ID: d.row, Title: d.title}
+	if d.must {
+		row.Goals = []report.Goal{{Text: "all"}}
+	}
+	for _, s := range b.knockers() {
+		if len(d.systems) > 0 && !slices.Contains(d.systems, s.name()) {
+			continue
+		}
+		b.progress.say("%s", s.name())
+		cell, t, err := b.flood(d, s.(knocker))
+		if err != nil {
+			return err
+		}
+		row.Cells = append(row.Cells, cell)
+		b.tolls[d.row] = append(b.tolls[d.row], t)
+	}
+	b.add(row)
+	return nil
+}
+
+// guests is how the clients of a flood knock: as `knock -d 1`, and they connect
+// when a system has had time to open the door. What becomes of a SYN at once is
+// another row's matter, and it would keep all out that act by a command.
+var guests = tempo{between: time.Millisecond, connect: unhurried.connect}
+
+// flood is one flood, at one system.
+func (b *bench) flood(d deluge, k knocker) (c report.Cell, t toll, err error) {
+	fail := func(err error) (report.Cell, toll, error) {
+		return c, t, fmt.Errorf("%s: %w", k.name(), err)
+	}
+	g, err := b.put(k, defaultWindow)
+	if err != nil {
+		return c, t, err
+	}
+	defer g.close()
+
+	slabBefore, err := settledSlab()
+	if err != nil {
+		return fail(err)
+	}
+	noise := k.noise()
+	lasts := time.Duration(b.pick(10, 4)) * time.Second
+	stream := forge.Stream{
+		To: server, Hardware: g.lab.hardware, Among: everywhere, Sources: d.sources,
+		Ports: d.ports, Rate: d.rate, Packets: d.packets, Payload: noise.payload, Time: lasts,
+	}
+	if d.packets > 0 {
+		lasts = time.Duration(float64(d.packets) / float64(d.rate) * float64(time.Second))
+		stream.Time = 2 * lasts
+	}
+	if len(d.ports) == 0 {
+		stream.Ports = []packet.Port{noise.port}
+	}
+	n := b.pick(50, 10)
+	clients, err := g.clients(n, lasts*9/10/time.Duration(n))
+	if err != nil {
+		return fail(err)
+	}
+	for _, c := range clients {
+		c.at += lasts / 20 // when the flood is on for sure
+	}
+	strangers := make([]*visit, 5)
+	for i := range strangers {
+		strangers[i] = &visit{from: g.lab.fresh(), at: lasts * time.Duration(i) / time.Duration(len(strangers))}
+	}
+
+	var cpuBefore, cpuDuring time.Duration
+	t = toll{system: k.name(), daemon: k.pid() != 0}
+	if t.daemon {
+		if cpuBefore, err = cpu(k.pid()); err != nil {
+			return fail(err)
+		}
+	}
+	f, err := forge.StartFlood(g.lab.client, g.lab.clientLink, stream)
+	if err != nil {
+		return fail(err)
+	}
+	visited := g.visitor.visits(slices.Concat(clients, strangers), guests)
+	if visited != nil {
+		f.End()
+		return fail(visited)
+	}
+	if err := f.Wait(); err != nil {
+		return fail(err)
+	}
+	for _, s := range strangers {
+		if s.letIn {
+			return fail(fmt.Errorf("%s: a stranger was let in", d.row))
+		}
+	}
+	t.sent = f.Sent()
+	notes := []string{count(f.Rate()) + "/s sent"}
+	if noise.port == spa {
+		t.note = "garbage SPA"
+		notes = append(notes, t.note)
+	}
+	if t.daemon {
+		if cpuDuring, err = cpu(k.pid()); err != nil {
+			return fail(err)
+		}
+		if t.memory, err = resident(k.pid()); err != nil {
+			return fail(err)
+		}
+		notes = append(notes, fmt.Sprintf("daemon %.0f %% of a core, %.0f MiB", 100*(cpuDuring-cpuBefore).Seconds()/f.Took().Seconds(), t.memory))
+		cpuAfter, err := settle(k.pid())
+		if err != nil {
+			return fail(err)
+		}
+		t.cpu = cpuAfter - cpuBefore
+	} else {
+		slabAfter, err := slab()
+		if err != nil {
+			return fail(err)
+		}
+		t.note, t.memory = "kernel slab", slabAfter-slabBefore
+	}
+	if t.sent < d.packets {
+		t.note = strings.TrimPrefix(t.note+", of "+count(float64(t.sent))+" only", ", ")
+	}
+	return report.Cell{System: k.name(), Done: letIn(clients), Of: n, Note: strings.Join(notes, ", ")}, t, nil
+}
+
+// settledSlab waits until the kernel has cleared away what the flood before has
+// left in a lab that is gone, for 10 s at most, and returns what it has then.
+func settledSlab() (float64, error) {
+	const rest, much = 500 * time.Millisecond, 2 // MiB
+	before, err := slab()
+	for end := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(end); {
+		time.Sleep(rest) // in which it frees far more than that
+		var now float64
+		if now, err = slab(); before-now < much {
+			return now, err
+		}
+		before = now
+	}
+	return before, err
+}
+
+// settle waits until a daemon is through with what it was sent, for 5 s at most,
+// and returns the CPU that it has used.
+func settle(pid int) (time.Duration, error) {
+	const rest = 300 * time.Millisecond
+	before, err := cpu(pid)
+	for end := time.Now().Add(5 * time.Second); err == nil && time.Now().Before(end); {
+		time.Sleep(rest) // in which a daemon that is busy uses a hundredth of a second
+		var now time.Duration
+		if now, err = cpu(pid); now == before {
+			break
+		}
+		before = now
+	}
+	return before, err
+}
+
+// count writes a number with commas.
+func count(f float64) string {
+	s := fmt.Sprintf("%.0f", f)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// cpuRow is what the flood of 20,000 a second has cost.
+func (b *bench) cpuRow() {
+	row := report.Row{ID: "cpu", Title: "the daemon's CPU for 100,000 first knocks", Unit: "s"}
+	for _, t := range b.tolls["flood-20k"] {
+		c := report.Cell{System: t.system, N: 1, Note: t.note}
+		if t.daemon {
+			c.Median = t.cpu.Seconds() / float64(t.sent) * 100 * thousand
+			if t.system == "fwknopd" {
+				// It takes up to 100 packets ten times a second, and loses all others.
+				c.Note += ", most of it unread"
+			}
+		} else {
+			c.Note = "no daemon"
+		}
+		row.Cells = append(row.Cells, c)
+	}
+	b.add(row)
+}
+
+// memoryRow is what the flood from 1,000,000 sources has left.
+func (b *bench) memoryRow() {
+	row := report.Row{
+		ID: "memory", Title: "memory after 1,000,000 sources have knocked once", Unit: "MiB",
+		Goals: []report.Goal{{Text: "at most 64 MiB", AtMost: 64}},
+	}
+	for _, t := range b.tolls["flood-million"] {
+		row.Cells = append(row.Cells, report.Cell{System: t.system, N: 1, Median: t.memory, Note: t.note})
+	}
+	b.add(row)
+}

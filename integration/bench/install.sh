@@ -1,0 +1,22 @@
+#!/bin/bash
+# Installs on Debian what the benchmark compares knockwall with, as far as it is
+# not there yet. Daemons that come with it do not stay: the benchmark runs its own.
+set -euo pipefail
+
+missing=()
+for package in knockd fwknop-server fwknop-client nftables gcc libc6-dev; do
+	status=$(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null || true)
+	[[ $status == installed ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then
+	echo "Nothing is missing."
+	exit 0
+fi
+apt-get install --no-install-recommends --yes "${missing[@]}"
+if [[ -d /run/systemd/system ]]; then
+	for package in "${missing[@]}"; do
+		case $package in
+		knockd | fwknop-server) systemctl disable --now "$package" ;;
+		esac
+	done
+fi

@@ -1,0 +1,250 @@
+// The program bench compares knockwall with what else hides a port: knockd,
+// fwknopd, nftables alone, and with bare NFQUEUE loops, which are what its own way
+// costs at the least. All do the same work in the same run and in turns, so that
+// whatever else the machine does falls on all alike, and the ratios hold where the
+// figures do not.
+//
+//	go run ./integration/bench [--quick] [--only ROW,...] [--json FILE] [--svg FILE] [--knockwall BINARY]
+//
+// It runs itself again in namespaces of its own, in which it needs no root and
+// with which everything ends that it has started. What is not installed is left
+// out; integration/bench/install.sh installs it on Debian.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/integration/bench/report"
+	"github.com/knockwall/knockwall/internal/netlab"
+)
+
+func main() {
+	if err := start(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// folderVariable names the folder for what the benchmark writes, to the process
+// that is in the namespaces.
+const folderVariable = "KNOCKWALL_BENCH_FOLDER"
+
+// loopArgument makes this program one of the queue loops.
+const loopArgument = "queue-loop"
+
+func start() error {
+	if len(os.Args) == 3 && os.Args[1] == loopArgument {
+		return runLoop(os.Args[2])
+	}
+	o, err := parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !netlab.Inside() {
+		return inNamespaces()
+	}
+	return measure(o)
+}
+
+type options struct {
+	quick     bool
+	only      []string
+	json, svg string
+	knockwall string
+}
+
+func parse(arguments []string) (o options, err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.BoolVar(&o.quick, "quick", false, "a few rows with few samples, in less than a minute")
+	only := flags.String("only", "", "measure these `ROWS` only, separated by commas: "+strings.Join(allRows, ", "))
+	flags.StringVar(&o.json, "json", "", "write the report to a `FILE` as JSON, too")
+	flags.StringVar(&o.svg, "svg", "", "write a plot to a `FILE`, too")
+	flags.StringVar(&o.knockwall, "knockwall", "", "measure this `BINARY` instead of building ./cmd/knockwall")
+	if err := flags.Parse(arguments); err != nil {
+		return o, err
+	}
+	if flags.NArg() > 0 {
+		return o, fmt.Errorf("what is %q to mean?", flags.Arg(0))
+	}
+	o.only = allRows
+	if o.quick {
+		o.only = quickRows
+	}
+	if *only != "" {
+		o.only = strings.Split(*only, ",")
+	}
+	for _, row := range o.only {
+		if !slices.Contains(allRows, row) {
+			return o, fmt.Errorf("there is no row %q; there are %s", row, strings.Join(allRows, ", "))
+		}
+	}
+	return o, nil
+}
+
+// inNamespaces runs this program again. Everything that it writes on the way is in
+// a folder that exists in memory and in its namespaces only, so that no disk has a
+// part in what is measured.
+func inNamespaces() error {
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	folder, err := os.MkdirTemp("", "kwbench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	runtime.LockOSThread() // the child ends with the thread
+	child, err := netlab.Command(os.Args[1:]...)
+	if err != nil {
+		return err
+	}
+	child.Env = append(child.Env, folderVariable+"="+folder)
+	child.Stdout, child.Stderr = os.Stdout, os.Stderr
+	if err := child.Start(); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { child.Process.Kill() })
+	defer stop()
+	err = child.Wait()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case errors.As(err, &exit):
+		return errors.New("it went wrong; see above")
+	}
+	return err
+}
+
+// The rows in their order, and those of a quick run.
+var (
+	allRows   = []string{"last-knock", "back-to-back", "connect", "flood-20k", "flood-full", "flood-million", "flood-knocks", "flood-door", "cpu", "memory"}
+	quickRows = []string{"last-knock", "back-to-back", "connect", "flood-full"}
+)
+
+// defaultWindow is for how long the door is opened, as by default in knockwall.
+const defaultWindow = 30 * time.Second
+
+// bench is one run.
+type bench struct {
+	options
+	folder   string
+	programs programs
+	progress *progress
+	report   *report.Report
+	tolls    map[string][]toll // of floods, by their rows
+}
+
+func measure(o options) error {
+	folder := os.Getenv(folderVariable)
+	if err := unix.Mount("tmpfs", folder, "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mounting a folder in memory: %w", err)
+	}
+	b := &bench{options: o, folder: folder, progress: newProgress(os.Stderr), tolls: map[string][]toll{}}
+	defer b.progress.end()
+	var err error
+	if b.programs, err = gather(o.knockwall, folder, os.Stderr); err != nil {
+		return err
+	}
+	b.report = &report.Report{Commit: commit(), Began: time.Now(), Quick: o.quick, Machine: describe(b.programs, folder)}
+	if err := b.run(); err != nil {
+		return err
+	}
+	b.report.Took = report.Seconds(time.Since(b.report.Began).Seconds())
+	b.progress.end()
+	if err := b.report.WriteText(os.Stdout); err != nil {
+		return err
+	}
+	return errors.Join(write(o.json, b.report.WriteJSON), write(o.svg, b.report.WriteSVG))
+}
+
+// run measures the rows that are wanted. Two of them come of floods that are rows
+// themselves.
+func (b *bench) run() error {
+	wanted := func(row string) bool { return slices.Contains(b.only, row) }
+	timed := []struct {
+		row     string
+		measure func() error
+	}{{"last-knock", b.lastKnock}, {"back-to-back", b.backToBack}, {"connect", b.connect}}
+	for _, r := range timed {
+		if wanted(r.row) {
+			b.progress.begin(r.row)
+			if err := r.measure(); err != nil {
+				return fmt.Errorf("%s: %w", r.row, err)
+			}
+		}
+	}
+	for _, d := range deluges {
+		if wanted(d.row) || d.row == "flood-20k" && wanted("cpu") || d.row == "flood-million" && wanted("memory") {
+			b.progress.begin(d.row)
+			if err := b.floods(d); err != nil {
+				return fmt.Errorf("%s: %w", d.row, err)
+			}
+		}
+	}
+	if wanted("cpu") {
+		b.cpuRow()
+	}
+	if wanted("memory") {
+		b.memoryRow()
+	}
+	return nil
+}
+
+func (b *bench) add(row report.Row) { b.report.Rows = append(b.report.Rows, row) }
+
+// pick returns the first number in a full run, and the second in a quick one.
+func (b *bench) pick(full, quick int) int {
+	if b.quick {
+		return quick
+	}
+	return full
+}
+
+// stand puts each system into a lab of its own.
+func (b *bench) stand(systems []system, window time.Duration) (stands []*guarded, err error) {
+	for _, s := range systems {
+		b.progress.say("starting %s", s.name())
+		g, err := b.put(s, window)
+		if err != nil {
+			return stands, err
+		}
+		stands = append(stands, g)
+	}
+	return stands, nil
+}
+
+func closeAll(stands []*guarded) {
+	for _, g := range stands {
+		g.close()
+	}
+}
+
+// write writes a file, if there is to be one.
+func write(path string, content func(io.Writer) error) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Create(filepath.Clean(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(content(f), f.Close())
+}

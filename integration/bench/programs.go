@@ -1,0 +1,92 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// programs are the paths of what is measured and used, by name. What is missing
+// has none.
+type programs map[string]string
+
+// peers are the programs that a machine may lack, and Debian's packages of them.
+var peers = []struct{ program, pack, without string }{
+	{"knockd", "knockd", "knockd is left out"},
+	{"fwknopd", "fwknop-server", "fwknopd is left out"},
+	{"fwknop", "fwknop-client", "fwknopd is left out"},
+	{"iptables", "iptables", "fwknopd is left out"},
+	{"nft", "nftables", "nftables alone and knockd are left out"},
+	{"gcc", "gcc", "the queue loop in C is left out"},
+}
+
+// gather finds the programs, says what is missing, and builds the others.
+func gather(knockwall, folder string, missing io.Writer) (programs, error) {
+	found := programs{"knockwall": knockwall}
+	for _, p := range peers {
+		path, err := exec.LookPath(p.program)
+		if err != nil {
+			// Debian's users have no sbin in their PATH.
+			path, err = exec.LookPath(filepath.Join("/usr/sbin", p.program))
+		}
+		if err != nil {
+			fmt.Fprintf(missing, "bench: %s: there is no %s. It is in Debian's package %s; integration/bench/install.sh installs it.\n", p.without, p.program, p.pack)
+			continue
+		}
+		found[p.program] = path
+	}
+	if knockwall == "" {
+		found["knockwall"] = filepath.Join(folder, "knockwall")
+		build := exec.Command("go", "build", "-o", found["knockwall"], "github.com/knockwall/knockwall/cmd/knockwall")
+		if out, err := build.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("building knockwall, which has to be done in its sources: %w\n%s", err, out)
+		}
+	}
+	if gcc := found["gcc"]; gcc != "" {
+		loop, err := compileQueue(gcc, folder)
+		if err != nil {
+			return nil, err
+		}
+		found["queue C"] = loop
+	}
+	return found, nil
+}
+
+// has reports whether none of the programs is missing.
+func (p programs) has(names ...string) bool {
+	for _, name := range names {
+		if p[name] == "" {
+			return false
+		}
+	}
+	return true
+}
+
+// knockers are the systems that hide the door, new ones.
+func (b *bench) knockers() []system {
+	p := b.programs
+	systems := []system{&knockwall{binary: p["knockwall"]}}
+	if p.has("knockd", "nft") {
+		systems = append(systems, &knockd{binary: p["knockd"], nft: p["nft"]})
+	}
+	if p.has("fwknopd", "fwknop", "iptables") {
+		systems = append(systems, &fwknop{binary: p["fwknopd"], clientBinary: p["fwknop"], iptables: p["iptables"]})
+	}
+	if p.has("nft") {
+		systems = append(systems, &recipe{nft: p["nft"]})
+	}
+	return systems
+}
+
+// queues are the loops that do no more than accept.
+func (b *bench) queues() []system {
+	var systems []system
+	if b.programs.has("queue C") {
+		systems = append(systems, &queue{title: "queue C", command: []string{b.programs["queue C"]}})
+	}
+	return append(systems,
+		&queue{title: "queue Go", command: []string{os.Args[0], loopArgument, "go"}},
+		&queue{title: "queue go-nfqueue", command: []string{os.Args[0], loopArgument, "go-nfqueue"}})
+}

@@ -1,0 +1,18 @@
+package main
+
+import (
+	"slices"
+	"time"
+
+	"github.com/knockwall/knockwall/integration/bench/report"
+)
+
+// samples are what one system took, once for each try.
+type samples []time.Duration
+
+// cell sums them up in a unit of time.
+func (s samples) cell(system string, unit time.Duration) report.Cell {
+	slices.Sort(s)
+	at := func(percent int) float64 { return float64(s[len(s)*percent/100]) / float64(unit) }
+	return report.Cell{System: system, N: len(s), Median: at(50), P95: at(95), P99: at(99)}
+}

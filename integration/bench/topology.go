@@ -1,0 +1,138 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/forge"
+	"github.com/knockwall/knockwall/internal/netlab"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The addresses of a lab. The client is as many clients as it likes, and the
+// sources of floods are behind it: it does not answer for them.
+var (
+	server     = netip.MustParseAddr("192.0.2.1")
+	client     = netip.MustParseAddr("192.0.2.2")
+	visitors   = netip.MustParsePrefix("10.1.0.0/16")
+	everywhere = netip.MustParsePrefix("10.128.0.0/9")
+)
+
+// door is the port that every system hides.
+var door = packet.Port{Number: 22, Protocol: packet.TCP}
+
+// lab is a server and a client on one cable, and something that listens at the
+// door. Each system has one of its own in each row, so that none is in another's
+// way, and none finds what another has left.
+type lab struct {
+	server, client         *netlab.Host
+	serverLink, clientLink string
+	hardware               net.HardwareAddr // of the server's end
+	listener               net.Listener
+	folder                 string
+	window                 time.Duration // for which a system opens the door
+	visits                 int           // addresses that were used
+}
+
+func newLab(folder string, window time.Duration) (_ *lab, err error) {
+	l := &lab{window: window}
+	defer func() {
+		if err != nil {
+			l.close()
+		}
+	}()
+	if l.folder, err = os.MkdirTemp(folder, ""); err != nil {
+		return nil, err
+	}
+	if l.server, err = netlab.NewHost(); err != nil {
+		return nil, err
+	}
+	if l.client, err = netlab.NewHost(); err != nil {
+		return nil, err
+	}
+	l.serverLink, l.clientLink, err = netlab.Link(l.server, l.client,
+		[]netip.Prefix{netip.PrefixFrom(server, 24)}, []netip.Prefix{netip.PrefixFrom(client, 24)})
+	if err != nil {
+		return nil, err
+	}
+	err = l.client.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		return route(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: ipNet(visitors), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST})
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, l.server.Do(func() error {
+		link, err := netlink.LinkByName(l.serverLink)
+		if err != nil {
+			return err
+		}
+		l.hardware = link.Attrs().HardwareAddr
+		for _, p := range []netip.Prefix{visitors, everywhere} {
+			if err := route(&netlink.Route{Dst: ipNet(p), Gw: client.AsSlice()}); err != nil {
+				return err
+			}
+		}
+		if l.listener, err = net.Listen("tcp", netip.AddrPortFrom(server, door.Number).String()); err != nil {
+			return err
+		}
+		go serve(l.listener)
+		return nil
+	})
+}
+
+func route(r *netlink.Route) error {
+	if err := netlink.RouteAdd(r); err != nil {
+		return fmt.Errorf("route to %s: %w", r.Dst, err)
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// serve takes every connection, and ends it.
+func serve(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		conn.Close()
+	}
+}
+
+func (l *lab) close() {
+	if l.listener != nil {
+		l.listener.Close()
+	}
+	for _, h := range []*netlab.Host{l.server, l.client} {
+		if h != nil {
+			h.Close()
+		}
+	}
+	os.RemoveAll(l.folder)
+}
+
+// fresh returns an address from which nobody has come before.
+func (l *lab) fresh() netip.Addr {
+	l.visits++
+	a := visitors.Addr().As4()
+	a[2], a[3] = byte(l.visits>>8), byte(l.visits)
+	return netip.AddrFrom4(a)
+}
+
+// syn is a first knock, or the first segment of a connection.
+func syn(from netip.Addr, port packet.Port) forge.Segment {
+	return forge.Segment{From: from, To: server, SourcePort: 40000, Port: port, Sequence: 1, Flags: packet.SYN}
+}

@@ -63,17 +63,19 @@ func (k *Kernel) OpenWindows(table string, windows []Window) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	changes := windowChanges(table, windows)
-	// Adding an element that is there leaves its timeout alone before Linux
-	// 6.12, and deleting one that is not there fails: so add, delete, add. And once
-	// more, if a window's time is up between the first two.
+	// Where an element that is there has to be deleted first, one that is not there
+	// must not be: so add, delete, add. And once more, if a window's time is up between
+	// the first two.
 	var err error
 	for range 2 {
 		err = nil
 		for _, c := range changes {
-			err = errors.Join(err,
-				k.conn.SetAddElements(c.set, c.passing),
-				k.conn.SetDeleteElements(c.set, c.elements),
-				k.conn.SetAddElements(c.set, c.elements))
+			if !k.features.Refresh {
+				err = errors.Join(err,
+					k.conn.SetAddElements(c.set, c.passing),
+					k.conn.SetDeleteElements(c.set, c.elements))
+			}
+			err = errors.Join(err, k.conn.SetAddElements(c.set, c.elements))
 		}
 		if err == nil {
 			err = k.conn.Flush()

@@ -85,7 +85,10 @@ func (g *guarded) letClientIn() error {
 
 // connects takes some samples from the lab's client.
 func (g *guarded) connects(n int) (took samples, err error) {
-	return took, g.lab.client.Do(func() error {
+	return took, g.lab.client.Do(func() error { // on a thread that ends with it
+		if err := onClientsCore(); err != nil {
+			return err
+		}
 		for range n {
 			d, err := g.connectOnce()
 			if err != nil {

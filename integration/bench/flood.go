@@ -75,7 +75,7 @@ func (b *bench) flood(d deluge, k knocker) (c report.Cell, t toll, err error) {
 	fail := func(err error) (report.Cell, toll, error) {
 		return c, t, fmt.Errorf("%s: %w", k.name(), err)
 	}
-	g, err := b.put(k, defaultWindow)
+	g, err := b.put(k, defaultWindow, false)
 	if err != nil {
 		return c, t, err
 	}

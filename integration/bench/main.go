@@ -222,7 +222,7 @@ func (b *bench) pick(full, quick int) int {
 func (b *bench) stand(systems []system, window time.Duration) (stands []*guarded, err error) {
 	for _, s := range systems {
 		b.progress.say("starting %s", s.name())
-		g, err := b.put(s, window)
+		g, err := b.put(s, window, true)
 		if err != nil {
 			return stands, err
 		}

@@ -67,7 +67,7 @@ type guarded struct {
 
 // put has a system stand in a lab of its own, and waits until it does what it is
 // there for.
-func (b *bench) put(s system, window time.Duration) (g *guarded, err error) {
+func (b *bench) put(s system, window time.Duration, apart bool) (g *guarded, err error) {
 	g = &guarded{system: s}
 	defer func() {
 		if err != nil {
@@ -78,6 +78,7 @@ func (b *bench) put(s system, window time.Duration) (g *guarded, err error) {
 	if g.lab, err = newLab(b.folder, window); err != nil {
 		return nil, err
 	}
+	g.lab.apart = apart
 	if nft := b.programs["nft"]; nft != "" {
 		if err = run(g.lab, firewall, nft, "-f", "-"); err != nil {
 			return nil, err
@@ -155,7 +156,15 @@ func launch(l *lab, cmd *exec.Cmd) (*daemon, error) {
 	if cmd.Stdout == nil {
 		cmd.Stdout = &d.said
 	}
-	if err := l.server.Do(cmd.Start); err != nil {
+	err := l.server.Do(func() error {
+		if l.apart {
+			if err := onServersCores(); err != nil {
+				return err
+			}
+		}
+		return cmd.Start()
+	})
+	if err != nil {
 		return nil, err
 	}
 	go func() {

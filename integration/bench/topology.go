@@ -37,6 +37,7 @@ type lab struct {
 	listener               net.Listener
 	folder                 string
 	window                 time.Duration // for which a system opens the door
+	apart                  bool          // the client has a core of its own
 	visits                 int           // addresses that were used
 }
 

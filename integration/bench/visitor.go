@@ -19,6 +19,7 @@ import (
 // each SYN is sent once, and at the moment that is meant. The client's own stack,
 // which knows of no connection, resets those that the server agrees to.
 type visitor struct {
+	lab    *lab
 	out    int // raw socket
 	in     int // gets what TCP segments come to the client
 	port   uint16
@@ -26,7 +27,7 @@ type visitor struct {
 }
 
 func newVisitor(l *lab) (v *visitor, err error) {
-	v = &visitor{in: -1, out: -1}
+	v = &visitor{lab: l, in: -1, out: -1}
 	err = l.client.Do(func() (err error) {
 		if v.out, err = forge.RawSocket(server); err != nil {
 			return err
@@ -83,10 +84,17 @@ func (v *visitor) answer(until time.Time) (to netip.AddrPort, ok bool, err error
 	}
 }
 
-// precisely runs f on a thread whose waits the kernel does not stretch.
-func precisely(f func() error) error {
+// precisely runs f on a thread whose waits the kernel does not stretch, and on the
+// client's core if it has one of its own.
+func (l *lab) precisely(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if l.apart {
+		if err := onClientsCore(); err != nil {
+			return err
+		}
+		defer onAnyCore()
+	}
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("asking for precise timers: %w", err)
 	}
@@ -153,7 +161,7 @@ func (v *visitor) visits(all []*visit, t tempo) error {
 		}
 		return ok, err
 	}
-	return precisely(func() error {
+	return v.lab.precisely(func() error {
 		began := time.Now()
 		for _, s := range steps {
 			for more := true; more; {

@@ -145,7 +145,7 @@ func TestAnOpeningThatIsStuckIsASignOfDeath(t *testing.T) {
 		h.client(alice).knock(7000, 8000, 9000)
 		h.alive("at once")
 		time.Sleep(watchdog)
-		h.hangs("nothing comes back", "windows for those who have knocked")
+		h.hangs("nothing comes back", "knocks", "windows for those who have knocked")
 		close(open)
 		h.alive("it has come back")
 		time.Sleep(watchdog)

@@ -88,7 +88,7 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 	w.trail.Record(e)
 	switch {
 	case opens:
-		w.undone(f, which, e)
+		w.undone(f, which, e, !s.log.Drained())
 		w.mu.Lock()
 		w.opening--
 		w.mu.Unlock()
@@ -152,7 +152,7 @@ func (f *front) tellsEnd(l *lock, step int) bool {
 
 // undone opens a door one of whose locks is undone, unless it was by what is good
 // once, and was used.
-func (w *Wall) undone(f *front, which int, e audit.Event) {
+func (w *Wall) undone(f *front, which int, e audit.Event, othersWait bool) {
 	l := &f.locks[which]
 	d := &f.config.Doors[l.door]
 	replay, err := w.useUp(d, l.place, e.Time)
@@ -162,7 +162,7 @@ func (w *Wall) undone(f *front, which int, e audit.Event) {
 	case replay:
 		w.replayed(f, l.door, e)
 	default:
-		w.open(d, e)
+		w.open(d, e, othersWait)
 	}
 	if d.OneTime != nil {
 		w.turnTo(time.Now()) // to the next sequence of the list

@@ -170,7 +170,7 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 	case shuts:
 		w.knockedShut(e)
 	default:
-		w.open(d, e)
+		w.open(d, e, !s.log.Drained())
 	}
 }
 

@@ -32,30 +32,31 @@ const (
 	maxTogether = 512
 )
 
-// open has a door's window opened for who has knocked. Knocks go on being heard
-// meanwhile: a transaction takes as long as a hundred of them, or longer if somebody
-// else's is in the way, and what has come by then is opened in one.
-func (w *Wall) open(d *ruleset.Door, e audit.Event) {
-	w.mu.Lock()
-	full := len(w.openings) >= maxOpenings
-	w.mu.Unlock()
-	if full {
-		w.change.Lock()
-		w.openQueued()
-		w.change.Unlock()
-	}
+// open opens a door's window for who has knocked: at once, if no other knocks wait to
+// be heard. Otherwise they go on being heard meanwhile, as a transaction takes as long
+// as a hundred of them, or longer if somebody else's is in the way; what has come by
+// then is opened in one.
+func (w *Wall) open(d *ruleset.Door, e audit.Event, othersWait bool) {
 	w.mu.Lock()
 	w.opening++
 	w.openings = append(w.openings, &opening{door: d.Name, source: e.Source, length: d.Window, why: e})
-	first := len(w.openings) == 1
+	first, full := len(w.openings) == 1, len(w.openings) >= maxOpenings
 	w.mu.Unlock()
-	if first {
+	switch {
+	case full:
+		w.change.Lock()
+	case !first: // they are being opened, and this one is next
+		return
+	case othersWait || !w.change.TryLock():
 		go func() {
 			w.change.Lock()
 			defer w.change.Unlock()
 			w.openQueued()
 		}()
+		return
 	}
+	defer w.change.Unlock()
+	w.openQueued()
 }
 
 // openQueued opens the windows for those who have knocked until there is none left.
@@ -105,16 +106,16 @@ func (w *Wall) openTogether(openings []*opening) {
 		w.settleOpen(o)
 	}
 	w.mu.Unlock()
+	w.releaseFor(openings) // that they are let in is told after this
 	for _, o := range openings {
 		switch {
 		case o.err == nil:
-			w.tell(o.why) // before anybody who waits is let in
+			w.tell(o.why)
 		case o.noted: // else there is no such door any more
 			w.notOpened(o.why, o.err)
 		}
 	}
 	w.told()
-	w.releaseFor(openings)
 	w.nudge()
 }
 

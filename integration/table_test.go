@@ -38,11 +38,12 @@ func tableAt(t testing.TB, c *ruleset.Config, now time.Time) *ruleset.Table {
 }
 
 // queueStatement is what nft cannot list of a rule whose queueing is done by
-// x_tables; the version of nft decides what it says in its place.
+// x_tables; the version of nft decides what it says in its place, and whether
+// iptables is installed, whose own words it has then.
 var (
 	queueStatement = regexp.MustCompile(`(?m) queue (flags bypass )?to \d+$`)
 	ownership      = regexp.MustCompile(`\{ # progname .*\n\tflags owner(,persist)?\n`)
-	foreignTarget  = regexp.MustCompile(`(?m)( xt target "?NFQUEUE"?)?[ \t]*\n*$`)
+	foreignTarget  = regexp.MustCompile(`(?m)( xt target "?NFQUEUE"?| queue num \d+( bypass)?)?[ \t]*\n*$`)
 )
 
 // The kernel's listing of an installed table is the golden text, which is what

@@ -83,7 +83,7 @@ func TestSummerPassesTheFirstOnAndSumsUpTheRest(t *testing.T) {
 	}
 }
 
-// What strangers cannot cause is never summed up.
+// What strangers cannot cause is passed on each time, unless there is very much of it.
 func TestSummerPassesOtherKindsOn(t *testing.T) {
 	for _, kind := range []audit.Kind{
 		audit.Opened, audit.Refreshed, audit.Accepted, audit.Closed, audit.Expired,

@@ -83,6 +83,9 @@ func (r *Reader) run(ctx context.Context) {
 		if err == nil && r.err != nil {
 			err = os.NewSyscallError("read", r.err)
 		}
+		if err != nil && ctx.Err() != nil {
+			return // it was interrupted, or the socket closed, as it is to end
+		}
 		goOn := true
 		if err != nil {
 			goOn = r.handler.ReadError(err)
@@ -99,6 +102,7 @@ func (r *Reader) run(ctx context.Context) {
 func (r *Reader) handle(datagram []byte) (goOn bool) {
 	r.messages.Begin()
 	defer r.messages.Done()
+	defer r.more.Store(false) // whatever came last
 	for m, rest, ok := next(datagram); ok; m, rest, ok = next(rest) {
 		switch m.kind {
 		case unix.NLMSG_NOOP, unix.NLMSG_DONE:

@@ -53,6 +53,7 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	if w.lowered {
 		return WindowStatus{}, ErrLowered
 	}
+	w.openQueued() // or what was knocked before would refresh it to another length after
 	o := &opening{door: door, source: s, length: length,
 		why: audit.Event{Time: time.Now(), Door: door, Source: s, Reason: byHand}}
 	if w.openTogether([]*opening{o}); o.err != nil {

@@ -11,6 +11,8 @@ const (
 	MostUsed         = mostUsed
 	Worthless        = worthless
 	LookAtClock      = lookAtClock
+	MaxOpenings      = maxOpenings
+	MaxTogether      = maxTogether
 )
 
 // TurnTo puts the sequences in force that are good at a time, as if a clock said so.

@@ -32,6 +32,7 @@ func (w *Wall) lower(asked bool, failure error) error {
 	remove, err := w.handOver(asked, failure)
 	w.sockets.retire() // whose handlers may still open windows
 	w.lockSettled()    // after a trial's
+	w.openQueued()     // for who has knocked until then
 	w.change.Unlock()
 	if w.watch != nil {
 		w.watch.Close()

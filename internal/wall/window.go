@@ -40,7 +40,7 @@ func (w *Wall) open(d *ruleset.Door, e audit.Event, othersWait bool) {
 	w.mu.Lock()
 	w.opening++
 	w.openings = append(w.openings, &opening{door: d.Name, source: e.Source, length: d.Window, why: e})
-	first, full := len(w.openings) == 1, len(w.openings) >= maxOpenings
+	first, full := len(w.openings) == 1, len(w.openings) > maxOpenings
 	w.mu.Unlock()
 	switch {
 	case full:

@@ -1,0 +1,225 @@
+package integration
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// Windows that are opened in one transaction, in the real kernel.
+
+const windowRules = `
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}
+door "web" {
+  ports         = [443]
+  sequence      = [4114, 1841]
+  source_prefix = { ipv4 = 24, ipv6 = 64 }
+}`
+
+// openings is a wall on the server that no daemon keeps.
+type openings struct {
+	*lab
+	kernel *ruleset.Kernel
+	config *ruleset.Config
+}
+
+func newOpenings(t testing.TB) *openings {
+	t.Helper()
+	l := newLab(t)
+	loaded := ruleset.Load(l.rules(windowRules))
+	if loaded.Config == nil {
+		t.Fatal(loaded.Diagnostics)
+	}
+	o := &openings{lab: l, config: loaded.Config}
+	must(t, l.server.Do(func() (err error) {
+		o.kernel, err = ruleset.OpenKernel()
+		return err
+	}))
+	t.Cleanup(func() { o.kernel.Close() })
+	must(t, o.kernel.Install(tableAt(t, o.config, time.Now()), nil, ""))
+	return o
+}
+
+// window returns the window of a door's n-th source.
+func (o *openings) window(door string, n int, v6 bool, left time.Duration) ruleset.Window {
+	var addr netip.Addr
+	if v6 {
+		a := netip.MustParseAddr("2001:db8:2::").As16()
+		binary.BigEndian.PutUint32(a[4:], uint32(n)) // to be many sources by any prefix
+		addr = netip.AddrFrom16(a)
+	} else {
+		addr = netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 11<<24+uint32(n)<<8)))
+	}
+	return ruleset.Window{Door: door, Source: o.config.Door(door).SourcePrefix.Of(addr), Left: left}
+}
+
+// several returns n windows of both doors and IP versions.
+func (o *openings) several(n int, left time.Duration) (windows []ruleset.Window) {
+	for i := range n {
+		windows = append(windows, o.window([]string{"ssh", "web"}[i%2], i/4, i/2%2 == 1, left))
+	}
+	return windows
+}
+
+func (o *openings) open(windows []ruleset.Window) error {
+	return o.kernel.OpenWindows(o.config.Wall.Table, windows)
+}
+
+type source struct {
+	door string
+	packet.Source
+}
+
+// left returns which windows are open, and for how long.
+func (o *openings) left() map[source]time.Duration {
+	o.t.Helper()
+	s, err := o.kernel.Standing(o.config.Wall.Table)
+	must(o.t, err)
+	left := map[source]time.Duration{}
+	for _, w := range s.Windows {
+		left[source{w.Door, w.Source}] = w.Left
+	}
+	return left
+}
+
+// check checks that these windows are open, for as long as they say or some seconds less,
+// and no others.
+func (o *openings) check(windows []ruleset.Window) {
+	o.t.Helper()
+	open := o.left()
+	if len(open) != len(windows) {
+		o.t.Errorf("%d windows are open, want %d", len(open), len(windows))
+	}
+	for _, w := range windows {
+		if left := open[source{w.Door, w.Source}]; left > w.Left || left < w.Left-deadline {
+			o.t.Fatalf("%s is open at %s for %s, want %s", w.Source, w.Door, left, w.Left)
+		}
+	}
+}
+
+func TestWindowsAreOpenedInOneTransaction(t *testing.T) {
+	for _, n := range []int{1, 2, 4, 1000, 4096, 10_000} { // of which the last is more than a message takes
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			o := newOpenings(t)
+			windows := o.several(n, 30*time.Minute)
+			must(t, o.open(windows))
+			o.check(windows)
+			for i := range windows {
+				windows[i].Left = 3 * time.Hour
+				if i%3 == 0 {
+					windows[i].Left = time.Minute // shorter than it was
+				}
+			}
+			must(t, o.open(windows))
+			o.check(windows)
+		})
+	}
+}
+
+func TestSomeWindowsAreOpenedAndOthersRefreshedInOneTransaction(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	windows := o.several(200, 2*time.Hour)
+	first := o.several(100, time.Minute)
+	must(t, o.open(first))
+	must(t, o.open(windows[50:]))
+	o.check(append(first[:50], windows[50:]...))
+}
+
+// Windows are refreshed whether their time is up before, after, or this very moment.
+func TestWindowsAreRefreshedWhenTheirTimeIsUp(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	const rounds, each, length = 200, 50, 5 * time.Millisecond
+	all := o.several(rounds*each, length)
+	for i := range rounds {
+		windows := all[i*each : (i+1)*each]
+		must(t, o.open(windows))
+		// From a moment before their time is up to one after it, by the kernel's ticks.
+		time.Sleep(time.Duration(i) * 3 * length / rounds)
+		for j := range windows {
+			windows[j].Left = time.Hour
+		}
+		must(t, o.open(windows))
+	}
+	o.check(all)
+}
+
+// A transaction of which one window cannot be opened opens none, and what is open stays.
+func TestOfATransactionThatFailsNoWindowIsOpened(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	var all []ruleset.Window
+	for n := range ruleset.MaxWindows {
+		all = append(all, o.window("ssh", n, false, time.Hour))
+	}
+	for i := 0; i < len(all); i += 4096 {
+		must(t, o.open(all[i:i+4096]))
+	}
+	o.check(all)
+	fits := []ruleset.Window{o.window("web", 1, false, time.Hour), o.window("ssh", 1, true, time.Hour)}
+	tooMany := o.window("ssh", len(all), false, time.Hour)
+	err := o.open(append(fits, tooMany))
+	if !errors.Is(err, unix.ENFILE) || !strings.Contains(err.Error(), "opening web for 11.0.1.0/24 and 2 more") {
+		t.Errorf("one too many: %v", err)
+	}
+	o.check(all)
+	must(t, o.open(fits))
+	all = append(all, fits...)
+	o.check(all)
+
+	gone := o.window("web", 2, false, time.Hour)
+	gone.Door = "gone"
+	if err := o.open([]ruleset.Window{o.window("web", 3, false, time.Hour), gone}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("at a door that is gone: %v", err)
+	}
+	o.check(all)
+}
+
+// The kernel remembers who may have a knock on its way that opens the door: not who has
+// only begun, as anybody can with one packet.
+func TestWhoHasOnlyBegunToKnockIsNotRemembered(t *testing.T) {
+	for _, server := range []netip.Addr{server4, server6} {
+		t.Run(server.String(), func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			d := l.run(misuseRules)
+			set := "ssh_knocking4"
+			if server.Is6() {
+				set = "ssh_knocking6"
+			}
+			remembered := func(who netip.Addr) bool {
+				return strings.Contains(l.nft("list", "set", "inet", "knockwall", set), " "+who.String()+" ")
+			}
+			begun, further := nth(1, server), nth(2, server)
+			l.knock(begun, server, tcp(4113), tcp(4113))
+			l.knock(further, server, tcp(4113))
+			d.waitFor("knock", "source="+further.String()+" ", "step=1")
+			for _, who := range []netip.Addr{begun, further} {
+				if remembered(who) {
+					t.Errorf("%s is remembered, and has only begun", who)
+				}
+			}
+			l.knock(further, server, udp(27911))
+			eventually(t, "who goes on is remembered", func() bool { return remembered(further) })
+			if remembered(begun) {
+				t.Error("who has only begun is remembered")
+			}
+			l.knock(further, server, tcp(1840))
+			d.waitFor("opened", "source="+further.String()+" ")
+		})
+	}
+}

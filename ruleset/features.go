@@ -3,7 +3,6 @@ package ruleset
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -55,9 +54,6 @@ type Features struct {
 	// Ownership: a table can be one process's own, and outlive it (Linux 6.9);
 	// else anybody with the privilege can delete the wall.
 	Ownership bool
-	// Refresh: to add an element that is there gives it another timeout (Linux 6.12);
-	// else it has to be deleted first.
-	Refresh bool
 }
 
 func probeFeatures(conn *nftables.Conn) (f Features, err error) {
@@ -75,41 +71,18 @@ func probeFeatures(conn *nftables.Conn) (f Features, err error) {
 		}
 	}
 	f.Ownership = probe(conn, nftables.TableFlagOwner|nftables.TableFlagPersist, queue, f.NativeQueue) == nil
-	f.Refresh = f.Ownership && probeRefresh(conn) // which is older
 	return f, nil
 }
-
-// probeTable is a table that comes and goes.
-const probeTable = "knockwall_probe"
 
 // probe tries a rule in a table that comes and goes within one transaction, in
 // a chain that no packet passes.
 func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, nativeQueue bool) error {
-	table := tableNamed(probeTable)
+	table := tableNamed("knockwall_probe")
 	table.Flags = flags
 	b := &batch{conn: conn, table: conn.AddTable(table), nativeQueue: nativeQueue}
 	b.addRule(conn.AddChain(&nftables.Chain{Name: "probe", Table: b.table}), r)
 	conn.DelTable(b.table)
 	return conn.Flush()
-}
-
-// probeRefresh tries whether an element gets another timeout, in a table that goes with
-// this process at the latest.
-func probeRefresh(conn *nftables.Conn) bool {
-	table := tableNamed(probeTable)
-	table.Flags = nftables.TableFlagOwner
-	set := &nftables.Set{Table: conn.AddTable(table), Name: "probe", KeyType: nftables.TypeIPAddr, HasTimeout: true}
-	element := func(timeout time.Duration) []nftables.SetElement {
-		return []nftables.SetElement{{Key: make([]byte, 4), Timeout: timeout}}
-	}
-	conn.AddSet(set, element(time.Minute))
-	conn.SetAddElements(set, element(time.Hour))
-	if conn.Flush() != nil {
-		return false
-	}
-	found, err := conn.GetSetElements(set)
-	conn.DelTable(table)
-	return conn.Flush() == nil && err == nil && len(found) == 1 && found[0].Expires > time.Minute
 }
 
 // explain turns the kernel's refusal to change a table into the reason why.

@@ -29,6 +29,8 @@ type Window struct {
 	Door   string
 	Source packet.Source
 	Left   time.Duration
+	// New: the kernel has none yet, for certain. Then there is less to do to open it.
+	New bool
 }
 
 // OpenKernel connects to nftables in the network namespace of the process, and
@@ -63,17 +65,19 @@ func (k *Kernel) OpenWindows(table string, windows []Window) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	changes := windowChanges(table, windows)
-	// Where an element that is there has to be deleted first, one that is not there
-	// must not be: so add, delete, add. And once more, if a window's time is up between
-	// the first two.
+	// Adding an element that is there leaves its timeout alone (from Linux 6.12 on if
+	// it is the same, before that always), and deleting one that is not there fails:
+	// so add, delete, add. And once more, if a window's time is up between the first
+	// two. The kernel cleans up at once after what was deleted, which takes longer than
+	// all the rest: so not where it is certain that there is nothing.
 	var err error
 	for range 2 {
 		err = nil
 		for _, c := range changes {
-			if !k.features.Refresh {
+			if len(c.passing) > 0 {
 				err = errors.Join(err,
 					k.conn.SetAddElements(c.set, c.passing),
-					k.conn.SetDeleteElements(c.set, c.elements))
+					k.conn.SetDeleteElements(c.set, c.passing))
 			}
 			err = errors.Join(err, k.conn.SetAddElements(c.set, c.elements))
 		}
@@ -97,7 +101,7 @@ func (k *Kernel) OpenWindows(table string, windows []Window) error {
 // windowChange is what is to be changed in the set of a door's windows.
 type windowChange struct {
 	set      *nftables.Set
-	passing  []nftables.SetElement // to be there for a moment, if they are not
+	passing  []nftables.SetElement // to be there for a moment, if they are not, and then gone
 	elements []nftables.SetElement
 }
 
@@ -113,7 +117,9 @@ func windowChanges(table string, windows []Window) []*windowChange {
 				set: &nftables.Set{Table: tableNamed(table), Name: name, KeyType: f.kind, HasTimeout: true}})
 		}
 		key := w.Source.Addr().AsSlice()
-		changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: MaxWindow})
+		if !w.New {
+			changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: MaxWindow})
+		}
 		// The kernel takes less than a millisecond for no end at all.
 		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond)})
 	}

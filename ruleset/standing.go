@@ -309,7 +309,7 @@ func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 			continue
 		}
 		if addr, ok := netip.AddrFromSlice(e.Key); ok && e.Expires > 0 {
-			f.windows = append(f.windows, Window{door, packet.Source{Prefix: netip.PrefixFrom(addr, length)}, e.Expires})
+			f.windows = append(f.windows, Window{Door: door, Source: packet.Source{Prefix: netip.PrefixFrom(addr, length)}, Left: e.Expires})
 		}
 	}
 	return nil

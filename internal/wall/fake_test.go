@@ -511,6 +511,9 @@ func (k *kernel) OpenWindows(name string, windows []ruleset.Window) error {
 	}
 	was := maps.Clone(t.windows)
 	for _, w := range windows {
+		if w.New && t.isOpen(w.Door, w.Source) {
+			k.t.Errorf("it is said to be certain that %s has no window of %s, and there is one", w.Source, w.Door)
+		}
 		if err := t.open(w); err != nil {
 			t.windows = was // all of a transaction, or nothing
 			return err

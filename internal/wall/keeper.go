@@ -63,6 +63,7 @@ func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.windows.Expire(now, func(win *sequence.Window) {
+		w.unsure = now
 		e := audit.Event{Time: now, Kind: audit.Expired, Door: w.doors[win.Door], Source: win.Source}
 		if win.Spent() {
 			spent = append(spent, e)

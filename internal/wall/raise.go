@@ -287,6 +287,7 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.W
 	s.hold.SetWait(next.config.Wall.Hold)
 	retired := w.sockets
 	w.sockets = s
+	w.unsure = now
 	e := audit.Event{Time: now, Kind: audit.Reloaded, Failed: why == notConfirmed}
 	if former == nil {
 		e.Kind = audit.Started

@@ -131,6 +131,7 @@ type Wall struct {
 	opening  int           // how many have knocked whose windows are not yet in the kernel
 	openings []*opening    // that are to be opened, in the order of the knocks
 	opened   uint64        // how many were taken off these so far
+	unsure   time.Time     // when the kernel may last have had a window that is not noted
 	telling  bool          // that a window opens is about to be told
 	untold   []audit.Event // who was let in meanwhile
 	doors    []string      // names by id, which a door keeps whatever is reloaded

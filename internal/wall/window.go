@@ -19,6 +19,7 @@ type opening struct {
 
 	noted     bool // that it is open, before it is, and
 	id        int  // by which id of the door
+	isNew     bool // the kernel has none, for certain
 	refreshed bool // a window that there was already,
 	former    sequence.Window
 	err       error // or why it was not opened
@@ -135,15 +136,21 @@ func (w *Wall) noteOpen(openings []*opening) {
 		default:
 			i := f.doorNamed(o.door)
 			o.id = f.ids[i]
-			if win := w.windows.Get(o.id, o.source); win != nil {
+			win := w.windows.Get(o.id, o.source)
+			if win != nil {
 				o.former = *win
 			}
 			o.noted = true
+			o.isNew = win == nil && now.Sub(w.unsure) > lingering
 			o.refreshed = w.windows.Open(o.id, o.source, now, now.Add(o.length), f.config.Doors[i].MaxConnections)
 		}
 	}
 	w.telling = true
 }
+
+// lingering is how long the kernel may have a window yet of which nothing is noted any
+// more, as its time was up: a clock tick or two, and what it took to open it.
+const lingering = time.Second
 
 // openInKernel opens in one transaction the windows that are noted; if that fails,
 // each by itself, so that none suffers from what is wrong with another.
@@ -153,7 +160,7 @@ func (w *Wall) openInKernel(openings []*opening) {
 	for _, o := range openings {
 		if o.noted {
 			noted = append(noted, o)
-			windows = append(windows, ruleset.Window{Door: o.door, Source: o.source, Left: o.length})
+			windows = append(windows, ruleset.Window{Door: o.door, Source: o.source, Left: o.length, New: o.isNew})
 		}
 	}
 	if len(noted) == 0 {
@@ -178,6 +185,7 @@ func (w *Wall) settleOpen(o *opening) {
 	f := w.front
 	i := f.doorNamed(o.door)
 	if o.err != nil {
+		w.unsure = time.Now()
 		var admitted int // meanwhile
 		if win := w.windows.Get(o.id, o.source); win != nil {
 			admitted = win.Connections

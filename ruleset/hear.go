@@ -53,7 +53,7 @@ func (t *Table) hear(d *Door, n Numbers, maxSources uint32) (wall []rule, chains
 		for _, f := range families {
 			t.sets = append(t.sets, set{
 				name: knockingSet(d.Name, f), family: f, bits: d.bits(f), dynamic: true,
-				size: maxSources, timeout: knockingFor,
+				size: knockingPerSource * maxSources, timeout: knockingFor,
 			})
 		}
 	}
@@ -142,9 +142,14 @@ func (d *Door) beginnings() (knocks []packet.Port) {
 	return slices.DeleteFunc(d.allKnocks(), goesOn)
 }
 
-// knockingFor is for how long it is remembered who has knocked. By then the window is
-// open, for who has knocked right.
-const knockingFor = time.Second
+// How many are remembered to have knocked, for each attempt that can be followed, and for
+// how long. By then the window is open, for who has knocked right. The kernel may keep
+// them for another second, before it cleans up: so there is room for a flood of 130,000 a
+// second of those knocks that sequences end with, by default.
+const (
+	knockingPerSource = 4
+	knockingFor       = time.Second
+)
 
 func knockingSet(door string, f family) string { return door + "_knocking" + f.digit }
 func trappedSet(door string, f family) string  { return door + "_trapped" + f.digit }

@@ -1,0 +1,93 @@
+package integration
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/forge"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Knocks that are all SYNs, so that a flood knocks itself.
+var synKnocks = []packet.Port{tcp(4113), tcp(27911), tcp(1840)}
+
+const synRules = `door "ssh" {
+  ports    = [22]
+  sequence = [4113, 27911, 1840]
+}`
+
+// Who knows all the knocks and forges 32,000 addresses opens the door for these, again
+// and again. That keeps nobody else from knocking, and does not become a flood of log.
+func TestAFloodOfWholeSequencesKeepsNobodyOut(t *testing.T) {
+	l := newLab(t)
+	l.serve(22)
+	d := l.run(synRules)
+	lines := strings.Count(d.log.String(), "\n")
+	began := time.Now()
+	f := l.stream(forge.Stream{To: server4, Sources: 32_000}, 4113, 27911, 1840)
+	opened := func() uint64 {
+		c := d.status().Doors[0].Counters
+		return c.Opened + c.Refreshed
+	}
+	eventually(t, "the flood opens the door", func() bool { return opened() > 10_000 })
+	for i := range 50 {
+		if err := l.onFirstSYN(nth(500+i, server4), server4, synKnocks...); err != nil {
+			t.Errorf("newcomer %d: %v", i, err)
+		}
+	}
+	during := d.vitals()
+	f.end()
+	s := d.status()
+	t.Logf("%.0f SYNs a second; %d windows, opened or refreshed %d times; lost %d; %s", f.Rate(), len(s.Windows), opened(), s.Counters.Lost, during)
+	if n := len(s.Windows); n > 32_000+50 {
+		t.Errorf("%d windows are open, of 32,000 forged sources and 50 clients", n)
+	}
+	// The bounds of [audit.Summer]: 256 of a kind that guests cause, 32 leading ones of
+	// a kind that is summed up, and each of those once more when it is; a sum of others.
+	kinds := 10
+	bound := (int(time.Since(began)/audit.SumInterval) + 2) * kinds * (256 + 2*32*kinds + 1)
+	if written := strings.Count(d.log.String(), "\n") - lines; written > bound {
+		t.Errorf("%d lines were written, want %d at most", written, bound)
+	}
+}
+
+// A flood of first knocks from a million addresses makes attempts give way. Whoever takes
+// his time between his knocks gets in all the same.
+func TestAFloodFromAMillionSourcesKeepsNobodyOut(t *testing.T) {
+	const pause = 1500 * time.Millisecond // in which a flood displaces all that can be followed
+	for _, rate := range []int{50_000, 0} {
+		t.Run(fmt.Sprintf("%d a second", rate), func(t *testing.T) {
+			l := newLab(t)
+			l.serve(22)
+			d := l.run(synRules)
+			before := d.vitals()
+			f := l.stream(forge.Stream{To: server4, Sources: 1_000_000, Rate: rate}, 4113)
+			eventually(t, "attempts give way", func() bool { return d.status().Counters.Evicted > 0 })
+			slow := func(n int) {
+				l.knock(nth(n, server4), server4, synKnocks[0])
+			}
+			for i := range 50 {
+				slow(500 + i)
+			}
+			time.Sleep(pause)
+			if evicted := d.status().Counters.Evicted; evicted < 65536 {
+				t.Errorf("only %d attempts gave way: the flood is too slow to show anything", evicted)
+			}
+			for i := range 50 {
+				if err := l.onFirstSYN(nth(500+i, server4), server4, synKnocks[1:]...); err != nil {
+					t.Errorf("client %d: %v", i, err)
+				}
+			}
+			if l.admits(nth(1000, server4), server4, 22) {
+				t.Error("a stranger gets in")
+			}
+			during := d.vitals()
+			f.end()
+			t.Logf("%.0f SYNs a second; %d attempts gave way; %s", f.Rate(), d.status().Counters.Evicted, during)
+			d.checkSmall(before, 3)
+		})
+	}
+}

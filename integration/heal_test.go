@@ -657,7 +657,7 @@ func TestASavedRulesetReopensNothing(t *testing.T) {
 func loadable(t *testing.T, saved string) string {
 	t.Helper()
 	saved = regexp.MustCompile(`(?m)^\tflags owner(,persist)?$`).ReplaceAllString(saved, "")
-	saved = regexp.MustCompile(`(?m)xt target "?NFQUEUE"?.*$`).ReplaceAllString(saved, "drop")
+	saved = regexp.MustCompile(`(?m)(xt target "?NFQUEUE"?|queue num).*$`).ReplaceAllString(saved, "drop")
 	if !strings.Contains(saved, "expires") {
 		t.Fatalf("no window was saved:\n%s", saved)
 	}

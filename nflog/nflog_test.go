@@ -182,6 +182,7 @@ func TestReadingGoesOnOrFails(t *testing.T) {
 		{os.ErrDeadlineExceeded, false, nil},
 		{os.ErrClosed, false, nil},
 		{unix.EBADF, false, nil},
+		{&nfnetlink.AnswerError{Errno: unix.EINVAL}, true, nil}, // to a request for another pace
 		{errors.New("the kernel answers: no"), false, []string{"reading the NFLOG group: the kernel answers: no"}},
 	} {
 		n := &notes{}

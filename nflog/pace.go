@@ -52,6 +52,6 @@ func (l *Log) keepPace(now time.Time) {
 	p.batched = next == together
 	config := nfnetlink.AppendAttribute(make([]byte, 0, 16), attrConfigBufferSize, next.bytes)
 	config = nfnetlink.AppendAttribute(config, attrConfigQThreshold, next.messages)
-	// If that fails they come as before, which is only slower.
+	// If that cannot be done they come as before, which is only slower.
 	_ = l.sender.Send(unix.NFNL_SUBSYS_ULOG, msgConfig, l.number, config)
 }

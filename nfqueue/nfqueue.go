@@ -92,21 +92,12 @@ func (q *Queue) listen() (err error) {
 	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what
 	// can be had is enough.
 	_ = q.queue.Con.SetReadBuffer(socketBuffer)
-	if q.reader, err = nfnetlink.NewReader(q.queue.Con, reading{q}); err != nil {
-		return err
-	}
 	if q.sender, err = nfnetlink.NewSender(q.queue.Con); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	q.cancel = cancel
-	err = q.queue.RegisterWithErrorFunc(ctx, func(nfqueue.Attribute) int { return 0 }, q.reader.Instead(ctx))
-	if err == nil {
-		err = q.reader.TakeOver()
-	}
-	if err != nil {
-		cancel()
-	}
+	q.reader, q.cancel, err = nfnetlink.Take(q.queue.Con, reading{q}, func(ctx context.Context, cannotRead func(error) int) error {
+		return q.queue.RegisterWithErrorFunc(ctx, func(nfqueue.Attribute) int { return 0 }, cannotRead)
+	})
 	return err
 }
 

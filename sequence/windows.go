@@ -96,11 +96,13 @@ func (w *Windows) Open(door int, source packet.Source, now, until time.Time, max
 	return refreshed
 }
 
-// Stands notes that the kernel has the window, too.
-func (w *Windows) Stands(door int, source packet.Source) {
+// Stands notes that the kernel has the window, too, and until when.
+func (w *Windows) Stands(door int, source packet.Source, until time.Time) {
 	if win := w.byKey[keyOf(door, source)]; win != nil {
 		win.standing = true
 		win.repeats = maxRepeats
+		win.Until = until
+		heap.Fix(&w.order, win.index)
 	}
 }
 

@@ -211,13 +211,13 @@ func repeats(win *sequence.Window) int {
 
 func TestRepeatOnlyWhileTheWindowStandsAndNotForEver(t *testing.T) {
 	w := sequence.NewWindows()
-	w.Stands(0, aliceSource) // there is none: nothing happens
+	w.Stands(0, aliceSource, time.Time{}.Add(window)) // there is none: nothing happens
 	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
 	win := w.Get(0, aliceSource)
 	if win.Repeat() {
 		t.Error("a packet is repeated before the kernel has the window")
 	}
-	w.Stands(0, aliceSource)
+	w.Stands(0, aliceSource, time.Time{}.Add(window))
 	budget := repeats(win)
 	if budget == 0 || budget == 1000 {
 		t.Fatalf("%d packets are repeated, want some, and a bound", budget)
@@ -226,14 +226,29 @@ func TestRepeatOnlyWhileTheWindowStandsAndNotForEver(t *testing.T) {
 		t.Error("a packet is repeated when no more may be")
 	}
 	// A refresh makes the window stand anew, with all that may be repeated.
-	w.Stands(0, aliceSource)
+	w.Stands(0, aliceSource, time.Time{}.Add(window))
 	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
 	if win.Repeat() {
 		t.Error("a packet is repeated before the kernel has the refreshed window")
 	}
-	w.Stands(0, aliceSource)
+	w.Stands(0, aliceSource, time.Time{}.Add(window))
 	if got := repeats(win); got != budget {
 		t.Errorf("%d packets are repeated after a refresh, want %d", got, budget)
+	}
+}
+
+// The kernel has it for longer than was noted, if the transaction took a while.
+func TestAWindowLastsAsLongAsItStands(t *testing.T) {
+	w := sequence.NewWindows()
+	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
+	w.Open(1, aliceSource, time.Time{}, time.Time{}.Add(window+time.Minute), 0)
+	later := time.Time{}.Add(window + time.Hour)
+	w.Stands(0, aliceSource, later)
+	if next, _ := w.Next(); !next.Equal(time.Time{}.Add(window + time.Minute)) {
+		t.Errorf("the next one ends at %s", next)
+	}
+	if got := w.Get(0, aliceSource).Until; !got.Equal(later) {
+		t.Errorf("it ends at %s, want %s", got, later)
 	}
 }
 

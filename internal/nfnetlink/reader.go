@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"os"
 	"sync/atomic"
 	"syscall"
@@ -28,6 +27,30 @@ type Handler interface {
 	// ReadError takes an error of the socket, or one that the kernel has answered
 	// with, and reports whether reading is to go on.
 	ReadError(err error) bool
+}
+
+// AnswerError is what the kernel says of a request.
+type AnswerError struct{ Errno syscall.Errno }
+
+func (e *AnswerError) Error() string { return "the kernel answers: " + e.Errno.Error() }
+func (e *AnswerError) Unwrap() error { return e.Errno }
+
+// Take sets up a socket that a library has opened, by that library's register, which is
+// given the function that it is to call when it cannot read; and then reads it in its
+// place. It ends with the returned function, which is not nil.
+func Take(conn *netlink.Conn, h Handler, register func(context.Context, func(error) int) error) (*Reader, context.CancelFunc, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	r, err := NewReader(conn, h)
+	if err == nil {
+		err = register(ctx, r.Instead(ctx))
+	}
+	if err == nil {
+		err = r.TakeOver()
+	}
+	if err != nil {
+		cancel()
+	}
+	return r, cancel, err
 }
 
 // Reader reads a socket in place of the library that has opened it.
@@ -128,7 +151,7 @@ func answered(body []byte) error {
 		return errors.New("the kernel's answer is cut short")
 	}
 	if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
-		return fmt.Errorf("the kernel answers: %w", syscall.Errno(errno))
+		return &AnswerError{syscall.Errno(errno)}
 	}
 	return nil
 }

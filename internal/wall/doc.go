@@ -16,6 +16,14 @@
 // audit trail. Whoever takes both takes change first; closing sockets waits for
 // their handlers, which may want change, so that it is never done with it held.
 //
+// # Openings
+//
+// Who has knocked when nobody else waits to be heard has his window opened at once, by
+// the goroutine that has heard him. Otherwise he is queued, knocks go on being heard, and
+// all that are queued by the time that change is free are opened in one transaction.
+// Whatever closes windows, or puts in another table, opens first what was queued before
+// it. A queue that is full keeps the log from being read until there is room.
+//
 // # Changes
 //
 // The kernel drops every packet that waits in any queue when a hook is taken

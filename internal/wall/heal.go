@@ -77,8 +77,11 @@ func (w *Wall) restore(by string) bool {
 	w.mu.Lock()
 	w.healed++
 	f := w.front
+	w.unsure = time.Now().Add(ruleset.MaxWindow) // which end a little later in the kernel now
 	for _, win := range windows {
-		w.windows.Stands(w.doorID(win.Door), win.Source)
+		if noted := w.windows.Get(w.doorID(win.Door), win.Source); noted != nil {
+			w.windows.Stands(noted.Door, noted.Source, noted.Until)
+		}
 	}
 	w.mu.Unlock()
 	// Who was let in while there was no wall is known to the kernel only if it

@@ -63,7 +63,9 @@ func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.windows.Expire(now, func(win *sequence.Window) {
-		w.unsure = now
+		if sure := now.Add(lingering); sure.After(w.unsure) {
+			w.unsure = sure
+		}
 		e := audit.Event{Time: now, Kind: audit.Expired, Door: w.doors[win.Door], Source: win.Source}
 		if win.Spent() {
 			spent = append(spent, e)
@@ -79,7 +81,9 @@ func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
 
 // refuseDue refuses the strangers whose knock did not come in time. The kernel
 // logs a knock before it queues the packet after it, so that when everything in
-// the log has been heard, no knock is missed; until then, nobody is refused.
+// the log has been heard, no knock is missed; until then, nobody is refused. (But in
+// a flood the log keeps some back for a batch, for 10 ms at most, which every hold
+// outlasts that is longer.)
 func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	var events []audit.Event
 	defer func() { w.record(events) }()

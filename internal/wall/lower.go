@@ -66,6 +66,7 @@ func (w *Wall) lower(asked bool, failure error) error {
 func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 	w.lockSettled()
 	defer w.change.Unlock()
+	w.openQueued() // or those who wait for it would be refused
 	defer func() { w.lowered = true }()
 	w.mu.Lock()
 	trial := w.trial

@@ -45,6 +45,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	if w.lowered {
 		return ErrLowered
 	}
+	w.openQueued() // rather than let who has knocked wait for another table
 	if err := w.checkFree(c); err != nil {
 		return err
 	}
@@ -227,7 +228,7 @@ func (w *Wall) note(windows []ruleset.Window, next *front) {
 		if w.windows.Get(id, win.Source) == nil {
 			limit := next.config.Doors[next.doorNamed(win.Door)].MaxConnections
 			w.windows.Open(id, win.Source, now, now.Add(win.Left), limit)
-			w.windows.Stands(id, win.Source)
+			w.windows.Stands(id, win.Source, now.Add(win.Left))
 		}
 	}
 }
@@ -287,7 +288,9 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.W
 	s.hold.SetWait(next.config.Wall.Hold)
 	retired := w.sockets
 	w.sockets = s
-	w.unsure = now
+	if len(windows) > 0 { // what they have left was read some time ago
+		w.unsure = now.Add(ruleset.MaxWindow)
+	}
 	e := audit.Event{Time: now, Kind: audit.Reloaded, Failed: why == notConfirmed}
 	if former == nil {
 		e.Kind = audit.Started

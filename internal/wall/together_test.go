@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -434,10 +435,11 @@ func TestOfVeryManyOneFails(t *testing.T) {
 		who := crowd(all)
 		h.log().hold()
 		a.knock(7001)
+		h.log().resume()
+		synctest.Wait()
 		for _, source := range who {
 			h.client(source).knock(7001)
 		}
-		h.log().resume()
 		synctest.Wait()
 		h.failingFor(who[all/2])
 		close(open)
@@ -510,6 +512,142 @@ func TestWindowsThatAreToBeOpenedWhenTheDaemonEndsAreOpened(t *testing.T) {
 				got := h.trail.take(audit.Opened, audit.Refused, audit.Stopped)
 				if len(got) != 2 || got[0] != "opened web 192.0.2.1 1/1" || !strings.HasPrefix(got[1], "stopped: ") {
 					h.t.Errorf("it is told: %q", got)
+				}
+			})
+		})
+	}
+}
+
+// What others want to change has its turn between two transactions.
+func TestWindowsThatAreOpenedWithoutEndLeaveOthersTheirTurn(t *testing.T) {
+	guarded(t, config(door("web", 443, 7001)), func(h *host) {
+		const most = 1000
+		a, b, _, _ := h.four()
+		transactions, closedAt := 0, -1
+		closed := make(chan struct{})
+		h.kernel.mu.Lock()
+		h.intercept = func(call string) error {
+			if strings.HasPrefix(call, "CloseWindow") {
+				closedAt = transactions
+			}
+			if !strings.HasPrefix(call, "OpenWindows") {
+				return nil
+			}
+			if transactions++; transactions == 2 {
+				go func() {
+					defer close(closed)
+					_, _ = h.wall.Close("web", bob.String(), false)
+				}()
+			}
+			if transactions < most {
+				for range 100 {
+					runtime.Gosched() // so that who wants to close waits for it
+				}
+				a.knock(7001) // once more, so that there is always somebody
+				h.heard()
+			}
+			return nil
+		}
+		h.kernel.mu.Unlock()
+		h.log().hold()
+		b.knock(7001)
+		a.knock(7001)
+		h.log().resume()
+		<-closed
+		synctest.Wait()
+		if closedAt > most/2 {
+			t.Errorf("a window is closed by hand after %d of %d transactions", closedAt, transactions)
+		}
+	})
+}
+
+// A door that has as many windows as it can have keeps none of another from being opened.
+func TestADoorThatIsFullIsNobodyElses(t *testing.T) {
+	c := config(door("web", 443, 7001), sshDoor())
+	c.Wall.MaxSources = 20000
+	guarded(t, c, func(h *host) {
+		a, b, _, _ := h.four()
+		open := make(chan struct{})
+		h.once("OpenWindows", func() { <-open })
+		h.log().hold()
+		b.knock(7001)
+		h.log().resume()
+		synctest.Wait()
+		for _, source := range crowd(400) {
+			h.client(source).knock(7001)
+		}
+		knockAll(a)
+		synctest.Wait()
+		transactions := 0
+		h.kernel.mu.Lock()
+		h.intercept = func(call string) error {
+			if strings.HasPrefix(call, "OpenWindows") {
+				transactions++
+				if strings.Contains(call, "web ") {
+					time.Sleep(10 * time.Millisecond) // as the kernel does, to undo it
+					return unix.ENFILE
+				}
+			}
+			return nil
+		}
+		h.kernel.mu.Unlock()
+		j := a.dial(22)
+		close(open)
+		time.Sleep(hold / 2)
+		h.expect("alice comes to the other door", j, accepted)
+		if transactions > 10 {
+			t.Errorf("400 windows that cannot be opened took %d transactions", transactions)
+		}
+	})
+}
+
+// The kernel may have a window for longer than was noted at first: it is not taken for a
+// new one then, which the kernel of before Linux 6.12 would not make any longer.
+func TestAWindowThatWasOpenedSlowlyIsNotTakenForNew(t *testing.T) {
+	for name, slow := range map[string]func(h *host){
+		"opened": func(h *host) {
+			h.once("OpenWindows", func() { time.Sleep(5 * time.Second) })
+			knockAll(h.client(alice))
+		},
+		"put back": func(h *host) {
+			knockAll(h.client(alice))
+			synctest.Wait()
+			goOn := h.hanging(h.client(carol))
+			knockAll(h.client(bob))
+			synctest.Wait()
+			h.flush("knockwall")
+			h.once("Restore", func() { time.Sleep(5 * time.Second) })
+			goOn() // and bob's finds it gone
+		},
+		"opened, and not told of it": func(h *host) {
+			h.answering("OpenWindows", func() error {
+				h.kernel.mu.Lock()
+				defer h.kernel.mu.Unlock()
+				h.kernel.tables["knockwall"].windows[opening{"ssh", alice}] = time.Now().Add(window + 5*time.Second)
+				return unix.ENOBUFS
+			})
+			knockAll(h.client(alice))
+			synctest.Wait()
+			h.failing("nothing", nil)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, config(sshDoor()), func(h *host) {
+				slow(h)
+				for range 12 { // through the end of what is noted, and of what the kernel has
+					time.Sleep(window / 8)
+					synctest.Wait()
+				}
+				for left := h.left("ssh", alice); left > 0; left = h.left("ssh", alice) {
+					time.Sleep(left / 2)
+					if left < time.Second {
+						break
+					}
+				}
+				knockAll(h.client(alice)) // the kernel here finds fault with what is said to be new, and is not
+				synctest.Wait()
+				if left := h.left("ssh", alice); left != window {
+					t.Errorf("the window has %s left", left)
 				}
 			})
 		})

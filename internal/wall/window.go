@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -44,42 +45,67 @@ func (w *Wall) open(d *ruleset.Door, e audit.Event, othersWait bool) {
 	first, full := len(w.openings) == 1, len(w.openings) > maxOpenings
 	w.mu.Unlock()
 	switch {
-	case full:
+	case full: // and somebody else is at it
 		w.change.Lock()
-	case !first: // they are being opened, and this one is next
-		return
+		w.openSome()
+		w.change.Unlock()
+	case !first:
 	case othersWait || !w.change.TryLock():
-		go func() {
-			w.change.Lock()
-			defer w.change.Unlock()
-			w.openQueued()
-		}()
-		return
+		go w.openAll()
+	default:
+		w.openSome()
+		w.change.Unlock()
+		if w.areQueued() {
+			go w.openAll()
+		}
 	}
-	defer w.change.Unlock()
-	w.openQueued()
 }
 
-// openQueued opens the windows for those who have knocked until there is none left.
-// It is called with change held, by whatever must find them open, too.
+// openAll opens windows for those who have knocked until there is nobody left. Between
+// two transactions others have their turn.
+func (w *Wall) openAll() {
+	for w.areQueued() {
+		w.change.Lock()
+		w.openSome()
+		w.change.Unlock()
+	}
+}
+
+func (w *Wall) areQueued() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.openings) > 0
+}
+
+// openQueued opens the windows for those who have knocked by now. It is called with
+// change held, by whatever must find them open.
 func (w *Wall) openQueued() {
-	for {
-		some := w.nextOpenings()
-		if len(some) == 0 {
-			return
-		}
+	w.mu.Lock()
+	last := w.opened + uint64(len(w.openings))
+	w.mu.Unlock()
+	for w.openSome() < last {
+	}
+}
+
+// openSome opens the windows that are next, in one transaction, and returns how many
+// were taken off the queue so far. It is called with change held.
+func (w *Wall) openSome() (opened uint64) {
+	some := w.nextOpenings()
+	if len(some) > 0 {
 		w.openTogether(some)
-		w.mu.Lock()
-		w.opening -= len(some)
-		w.opened += uint64(len(some))
-		w.openings = slices.Delete(w.openings, 0, len(some))
-		w.mu.Unlock()
-		for _, o := range some {
-			if o.err == nil {
-				w.metrics.opening.Observe(time.Since(o.why.Time).Seconds())
-			}
+	}
+	w.mu.Lock()
+	w.opening -= len(some)
+	w.opened += uint64(len(some))
+	w.openings = slices.Delete(w.openings, 0, len(some))
+	opened = w.opened
+	w.mu.Unlock()
+	for _, o := range some {
+		if o.err == nil {
+			w.metrics.opening.Observe(time.Since(o.why.Time).Seconds())
 		}
 	}
+	return opened
 }
 
 // nextOpenings returns those that are next, no two for the same source at a door.
@@ -141,7 +167,7 @@ func (w *Wall) noteOpen(openings []*opening) {
 				o.former = *win
 			}
 			o.noted = true
-			o.isNew = win == nil && now.Sub(w.unsure) > lingering
+			o.isNew = win == nil && now.After(w.unsure)
 			o.refreshed = w.windows.Open(o.id, o.source, now, now.Add(o.length), f.config.Doors[i].MaxConnections)
 		}
 	}
@@ -149,30 +175,67 @@ func (w *Wall) noteOpen(openings []*opening) {
 }
 
 // lingering is how long the kernel may have a window yet of which nothing is noted any
-// more, as its time was up: a clock tick or two, and what it took to open it.
+// more, as its time was up: a clock tick or two.
 const lingering = time.Second
 
-// openInKernel opens in one transaction the windows that are noted; if that fails,
-// each by itself, so that none suffers from what is wrong with another.
+// openInKernel opens in one transaction the windows that are noted; if that fails, those
+// of each set by themselves, so that no door suffers from what is wrong with another, as
+// one that has all the windows that it can have.
 func (w *Wall) openInKernel(openings []*opening) {
+	sets := map[string][]*opening{}
 	var noted []*opening
-	var windows []ruleset.Window
 	for _, o := range openings {
 		if o.noted {
 			noted = append(noted, o)
-			windows = append(windows, ruleset.Window{Door: o.door, Source: o.source, Left: o.length, New: o.isNew})
+			set := fmt.Sprint(o.door, o.source.Addr().Is4())
+			sets[set] = append(sets[set], o)
 		}
 	}
-	if len(noted) == 0 {
+	if len(noted) == 0 || w.tryOpening(noted) {
 		return
 	}
-	err := w.edges.Kernel.OpenWindows(w.table.Name, windows)
-	if err != nil && w.mend() {
-		err = nil // put back with these windows in it
+	if w.mend() { // with these windows in it
+		for _, o := range noted {
+			o.err = nil
+		}
+		return
 	}
-	for i, o := range noted {
-		if o.err = err; err != nil && len(noted) > 1 {
-			o.err = w.edges.Kernel.OpenWindows(w.table.Name, windows[i:i+1])
+	for _, of := range sets {
+		if len(sets) == 1 || !w.tryOpening(of) {
+			w.openOneByOne(of)
+		}
+	}
+}
+
+// tryOpening opens windows in one transaction, and reports whether it could.
+func (w *Wall) tryOpening(openings []*opening) bool {
+	windows := make([]ruleset.Window, len(openings))
+	for i, o := range openings {
+		windows[i] = ruleset.Window{Door: o.door, Source: o.source, Left: o.length, New: o.isNew}
+	}
+	err := w.edges.Kernel.OpenWindows(w.table.Name, windows)
+	for _, o := range openings {
+		o.err = err
+	}
+	return err == nil
+}
+
+// hopeless is how many windows of a set fail in a row until the others are not tried.
+const hopeless = 3
+
+// openOneByOne opens windows each by itself, after they could not be opened together.
+func (w *Wall) openOneByOne(openings []*opening) {
+	if len(openings) == 1 {
+		return // which has been tried
+	}
+	failed := 0
+	for _, o := range openings {
+		switch {
+		case failed == hopeless: // its error is that of all together
+		case w.tryOpening([]*opening{o}):
+			failed = 0
+		default:
+			failed++
 		}
 	}
 }
@@ -185,20 +248,21 @@ func (w *Wall) settleOpen(o *opening) {
 	f := w.front
 	i := f.doorNamed(o.door)
 	if o.err != nil {
-		w.unsure = time.Now()
-		var admitted int // meanwhile
+		w.unsure = time.Now().Add(ruleset.MaxWindow) // the kernel may have opened it, and not have said so
+		var admitted int                             // meanwhile
 		if win := w.windows.Get(o.id, o.source); win != nil {
 			admitted = win.Connections
 		}
 		w.windows.Close(o.id, o.source)
 		if o.refreshed { // the kernel has it as it was
 			w.windows.Open(o.id, o.source, o.former.Opened, o.former.Until, f.config.Doors[i].MaxConnections)
-			w.windows.Stands(o.id, o.source)
+			w.windows.Stands(o.id, o.source, o.former.Until)
 			w.windows.Get(o.id, o.source).Connections = o.former.Connections + admitted
 		}
 		return
 	}
-	w.windows.Stands(o.id, o.source)
+	// Not before the kernel's, which has counted from some time in the transaction on.
+	w.windows.Stands(o.id, o.source, time.Now().Add(o.length))
 	o.why.Kind, o.why.Window = audit.Opened, o.length
 	if o.refreshed {
 		o.why.Kind = audit.Refreshed

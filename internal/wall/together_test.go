@@ -598,6 +598,17 @@ func TestADoorThatIsFullIsNobodyElses(t *testing.T) {
 		if transactions > 10 {
 			t.Errorf("400 windows that cannot be opened took %d transactions", transactions)
 		}
+		transactions = 0
+		late := h.client(crowd(401)[400])
+		late.knock(7001)
+		synctest.Wait()
+		if transactions != 0 {
+			t.Errorf("at once after, %d transactions are tried", transactions)
+		}
+		h.failing("nothing", nil)
+		time.Sleep(2 * time.Second)
+		late.knock(7001)
+		h.expect("there is room again", late.dial(443), accepted)
 	})
 }
 

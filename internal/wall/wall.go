@@ -117,12 +117,13 @@ type Wall struct {
 	// change is held while the table or a window in it is changed, and guards
 	// what was done last.
 	change   sync.Mutex
-	table    *ruleset.Table // that stands
-	watch    io.Closer      // tells of others' changes
-	lowered  bool           // and nothing is to be put up again
-	toldLow  map[string]int // by door: one-time sequences left when that was told last
-	unopened error          // why nobody can open some doors, as was told last
-	settled  chan struct{}  // closed when no sockets are being retired
+	table    *ruleset.Table        // that stands
+	watch    io.Closer             // tells of others' changes
+	lowered  bool                  // and nothing is to be put up again
+	toldLow  map[string]int        // by door: one-time sequences left when that was told last
+	unopened error                 // why nobody can open some doors, as was told last
+	settled  chan struct{}         // closed when no sockets are being retired
+	full     map[doorSet]time.Time // of windows, until when that is taken for true
 
 	mu       sync.Mutex
 	front    *front   // what stands, nil before; changed only with change held, too
@@ -163,6 +164,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 		once:     once{ledger: edges.Used},
 		commands: newCommands(edges.Due, trail.Record),
 		toldLow:  map[string]int{},
+		full:     map[doorSet]time.Time{},
 		settled:  settled,
 		edges:    edges,
 		trail:    trail,

@@ -1,9 +1,12 @@
 package wall
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -178,17 +181,29 @@ func (w *Wall) noteOpen(openings []*opening) {
 // more, as its time was up: a clock tick or two.
 const lingering = time.Second
 
+// doorSet is the set of a door's windows for one IP version.
+type doorSet struct {
+	door string
+	is4  bool
+}
+
+func (o *opening) set() doorSet { return doorSet{o.door, o.source.Addr().Is4()} }
+
 // openInKernel opens in one transaction the windows that are noted; if that fails, those
-// of each set by themselves, so that no door suffers from what is wrong with another, as
-// one that has all the windows that it can have.
+// of each set by themselves, so that no door suffers from what is wrong with another. It
+// is called with change held.
 func (w *Wall) openInKernel(openings []*opening) {
-	sets := map[string][]*opening{}
+	sets := map[doorSet][]*opening{}
 	var noted []*opening
+	now := time.Now()
 	for _, o := range openings {
-		if o.noted {
+		switch {
+		case !o.noted:
+		case now.Before(w.full[o.set()]):
+			o.err = errFull
+		default:
 			noted = append(noted, o)
-			set := fmt.Sprint(o.door, o.source.Addr().Is4())
-			sets[set] = append(sets[set], o)
+			sets[o.set()] = append(sets[o.set()], o)
 		}
 	}
 	if len(noted) == 0 || w.tryOpening(noted) {
@@ -200,12 +215,22 @@ func (w *Wall) openInKernel(openings []*opening) {
 		}
 		return
 	}
-	for _, of := range sets {
+	for set, of := range sets {
 		if len(sets) == 1 || !w.tryOpening(of) {
 			w.openOneByOne(of)
 		}
+		if errors.Is(of[len(of)-1].err, unix.ENFILE) {
+			w.full[set] = time.Now().Add(fullFor)
+		}
 	}
 }
+
+// fullFor is how long nothing is tried at a set that is full: it costs the kernel ten
+// milliseconds each time, for which everybody else waits.
+const fullFor = time.Second
+
+// errFull is why a window is not opened then.
+var errFull = fmt.Errorf("the door has as many windows as it can, %d", ruleset.MaxWindows)
 
 // tryOpening opens windows in one transaction, and reports whether it could.
 func (w *Wall) tryOpening(openings []*opening) bool {

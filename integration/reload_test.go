@@ -68,6 +68,7 @@ type traffic struct {
 	guests    atomic.Int64 // connections of the guest
 	newcomers atomic.Int64
 	strangers atomic.Int64
+	changing  sync.Mutex // held while a newcomer changes the wall by knocking
 }
 
 // start lets everybody come until stopped; newcomers only where asked for.
@@ -91,6 +92,8 @@ func (l *lab) startTraffic(server netip.Addr, newcomers bool) *traffic {
 	})
 	if newcomers {
 		w.keep(&w.newcomers, func() error {
+			w.changing.Lock()
+			defer w.changing.Unlock()
 			return l.onFirstSYN(nth(100+int(w.newcomers.Load()), server), server, survivalKnocks...)
 		})
 	}
@@ -112,6 +115,13 @@ func (w *traffic) keep(n *atomic.Int64, try func() error) {
 			n.Add(1)
 		}
 	})
+}
+
+// listed is the wall as nft lists it, which takes for ever where it changes all the time.
+func (w *traffic) listed() string {
+	w.changing.Lock()
+	defer w.changing.Unlock()
+	return w.lab.nft("list", "table", "inet", "knockwall")
 }
 
 // 100 reloads, of files that change this and that, cost nobody a single SYN: not
@@ -139,11 +149,11 @@ func TestAHundredReloadsCostNobodyASYN(t *testing.T) {
 				if n%10 == 0 {
 					// A broken file in between changes nothing.
 					l.rules("door {")
-					before := l.nft("list", "table", "inet", "knockwall")
+					before := w.listed()
 					if _, err := client.Reload(context.Background(), ""); err == nil {
 						t.Error("a broken file was taken")
 					}
-					if after := l.nft("list", "table", "inet", "knockwall"); squeezeCounters(after) != squeezeCounters(before) {
+					if after := w.listed(); squeezeCounters(after) != squeezeCounters(before) {
 						t.Error("a broken file has changed the table")
 					}
 				}

@@ -154,10 +154,10 @@ func (w *Wall) find(door, source string) (*ruleset.Door, packet.Source, error) {
 	}
 	d := &f.config.Doors[i]
 	addr, prefix, err := parseSource(source)
-	if err != nil {
+	s := d.SourcePrefix.Of(addr)
+	if err != nil && (!s.IsValid() || s.IsSingleIP() || prefix != s.Prefix) { // of those that begin so, many may come
 		return nil, packet.Source{}, err
 	}
-	s := d.SourcePrefix.Of(addr)
 	if prefix.IsValid() && prefix != s.Prefix {
 		return nil, packet.Source{}, &request{ErrBadSource, fmt.Sprintf(
 			"the door %s opens for one source, and not for %s: of these addresses that is %s", door, source, s)}

@@ -33,6 +33,7 @@ type openings struct {
 	*lab
 	kernel *ruleset.Kernel
 	config *ruleset.Config
+	began  time.Time // no window was opened before
 }
 
 func newOpenings(t testing.TB) *openings {
@@ -42,7 +43,7 @@ func newOpenings(t testing.TB) *openings {
 	if loaded.Config == nil {
 		t.Fatal(loaded.Diagnostics)
 	}
-	o := &openings{lab: l, config: loaded.Config}
+	o := &openings{lab: l, config: loaded.Config, began: time.Now()}
 	must(t, l.server.Do(func() (err error) {
 		o.kernel, err = ruleset.OpenKernel()
 		return err
@@ -94,8 +95,8 @@ func (o *openings) left() map[source]time.Duration {
 	return left
 }
 
-// check checks that these windows are open, for as long as they say or some seconds less,
-// and no others.
+// check checks that these windows are open, for as long as they say or less by what the
+// test has taken, and no others.
 func (o *openings) check(windows []ruleset.Window) {
 	o.t.Helper()
 	open := o.left()
@@ -103,7 +104,7 @@ func (o *openings) check(windows []ruleset.Window) {
 		o.t.Errorf("%d windows are open, want %d", len(open), len(windows))
 	}
 	for _, w := range windows {
-		if left := open[source{w.Door, w.Source}]; left > w.Left || left < w.Left-deadline {
+		if left := open[source{w.Door, w.Source}]; left > w.Left || left < w.Left-time.Since(o.began)-deadline {
 			o.t.Fatalf("%s is open at %s for %s, want %s", w.Source, w.Door, left, w.Left)
 		}
 	}

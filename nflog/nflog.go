@@ -34,7 +34,6 @@ import (
 	"time"
 
 	"github.com/florianl/go-nflog/v2"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/nfnetlink"
@@ -110,29 +109,13 @@ func (l *Log) listen() (err error) {
 	return err
 }
 
-// InUse reports whether somebody else listens to a group. It changes nothing:
-// it asks for a change of nothing in a group, which the kernel refuses with
-// EPERM where the group is another socket's, and with ENODEV where there is none.
+// InUse reports whether somebody else listens to a group.
 func InUse(group uint16) (bool, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	used, err := nfnetlink.InUse(unix.NFNL_SUBSYS_ULOG, msgConfig, group)
 	if err != nil {
 		return false, fmt.Errorf("asking for NFLOG group %d: %w", group, err)
 	}
-	defer conn.Close()
-	_, err = conn.Execute(netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_ULOG<<8 | msgConfig),
-			Flags: netlink.Request | netlink.Acknowledge,
-		},
-		Data: binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, group),
-	})
-	switch {
-	case errors.Is(err, unix.EPERM):
-		return true, nil
-	case errors.Is(err, unix.ENODEV):
-		return false, nil
-	}
-	return false, fmt.Errorf("asking for NFLOG group %d: %w", group, err)
+	return used, nil
 }
 
 // Of enum nfulnl_msg_types, nfulnl_attr_type and nfulnl_attr_config in

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/nfnetlink"
+	"github.com/knockwall/knockwall/internal/nfnetlink/sockettest"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 )
@@ -22,30 +23,12 @@ import (
 // toNowhere returns a sender, and the socket at which arrives what it sends.
 func toNowhere(t testing.TB) (*nfnetlink.Sender, *netlink.Conn) {
 	t.Helper()
-	var all [2]*netlink.Conn
-	for i := range all {
-		conn, err := netlink.Dial(unix.NETLINK_USERSOCK, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		all[i] = conn
-	}
-	raw, err := all[0].SyscallConn()
+	from, to := sockettest.Pair(t)
+	s, err := nfnetlink.NewSender(from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	connect := func(fd uintptr) {
-		err = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: all[1].PID()})
-	}
-	if controlErr := raw.Control(connect); controlErr != nil || err != nil {
-		t.Fatal(controlErr, err)
-	}
-	s, err := nfnetlink.NewSender(all[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s, all[1]
+	return s, to
 }
 
 // The attributes of enum nfulnl_attr_type that this package does not read.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/nfnetlink"
+	"github.com/knockwall/knockwall/internal/nfnetlink/sockettest"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -112,30 +113,12 @@ func TestReadingGoesOnOrFails(t *testing.T) {
 // toNowhere returns a queue whose verdicts arrive at a socket.
 func toNowhere(t testing.TB) (*Queue, *netlink.Conn) {
 	t.Helper()
-	var all [2]*netlink.Conn
-	for i := range all {
-		conn, err := netlink.Dial(unix.NETLINK_USERSOCK, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		all[i] = conn
-	}
-	raw, err := all[0].SyscallConn()
+	from, to := sockettest.Pair(t)
+	s, err := nfnetlink.NewSender(from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	connect := func(fd uintptr) {
-		err = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: all[1].PID()})
-	}
-	if controlErr := raw.Control(connect); controlErr != nil || err != nil {
-		t.Fatal(controlErr, err)
-	}
-	s, err := nfnetlink.NewSender(all[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &Queue{sender: s, config: Config{Number: 7101, RefusedMark: 0x6b776c}}, all[1]
+	return &Queue{sender: s, config: Config{Number: 7101, RefusedMark: 0x6b776c}}, to
 }
 
 // What libnetfilter_queue calls NF_ACCEPT and NF_REPEAT are 1 and 4.

@@ -17,7 +17,6 @@ import (
 	"syscall"
 
 	"github.com/florianl/go-nfqueue/v2"
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/nfnetlink"
@@ -101,29 +100,13 @@ func (q *Queue) listen() (err error) {
 	return err
 }
 
-// InUse reports whether somebody else listens to a queue. It changes nothing:
-// it asks for a change of nothing in a queue, which the kernel refuses with
-// EPERM where the queue is another socket's, and with ENODEV where there is none.
+// InUse reports whether somebody else listens to a queue.
 func InUse(number uint16) (bool, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	used, err := nfnetlink.InUse(unix.NFNL_SUBSYS_QUEUE, msgConfig, number)
 	if err != nil {
 		return false, fmt.Errorf("asking for queue %d: %w", number, err)
 	}
-	defer conn.Close()
-	_, err = conn.Execute(netlink.Message{
-		Header: netlink.Header{
-			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_QUEUE<<8 | msgConfig),
-			Flags: netlink.Request | netlink.Acknowledge,
-		},
-		Data: binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, number),
-	})
-	switch {
-	case errors.Is(err, unix.EPERM):
-		return true, nil
-	case errors.Is(err, unix.ENODEV):
-		return false, nil
-	}
-	return false, fmt.Errorf("asking for queue %d: %w", number, err)
+	return used, nil
 }
 
 // Close unbinds the queue. Packets that still wait in it are dropped.

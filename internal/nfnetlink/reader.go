@@ -40,12 +40,12 @@ func (e *AnswerError) Unwrap() error { return e.Errno }
 // place. It ends with the returned function, which is not nil.
 func Take(conn *netlink.Conn, h Handler, register func(context.Context, func(error) int) error) (*Reader, context.CancelFunc, error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	r, err := NewReader(conn, h)
+	r, err := newReader(conn, h)
 	if err == nil {
-		err = register(ctx, r.Instead(ctx))
+		err = register(ctx, r.instead(ctx))
 	}
 	if err == nil {
-		err = r.TakeOver()
+		err = r.takeOver()
 	}
 	if err != nil {
 		cancel()
@@ -67,8 +67,8 @@ type Reader struct {
 	err      error                 // or why it did not
 }
 
-// NewReader makes a Reader of a socket. It reads once it has taken over.
-func NewReader(conn *netlink.Conn, h Handler) (*Reader, error) {
+// newReader makes a Reader of a socket. It reads once it has taken over.
+func newReader(conn *netlink.Conn, h Handler) (*Reader, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
 		return nil, err
@@ -81,10 +81,10 @@ func NewReader(conn *netlink.Conn, h Handler) (*Reader, error) {
 	return r, nil
 }
 
-// Instead is the function that go-nflog and go-nfqueue call when they cannot read.
+// instead is the function that go-nflog and go-nfqueue call when they cannot read.
 // Given to them when they begin to, it reads in their place until ctx ends or the
 // handler has enough: the libraries set the socket up, and end it.
-func (r *Reader) Instead(ctx context.Context) func(error) int {
+func (r *Reader) instead(ctx context.Context) func(error) int {
 	return func(error) int {
 		// Who ends ctx sets a deadline in the past only after that.
 		if err := r.conn.SetReadDeadline(time.Time{}); err == nil {
@@ -94,9 +94,9 @@ func (r *Reader) Instead(ctx context.Context) func(error) int {
 	}
 }
 
-// TakeOver interrupts the library, which has begun to read. Nothing may have been sent
+// takeOver interrupts the library, which has begun to read. Nothing may have been sent
 // to the socket yet.
-func (r *Reader) TakeOver() error {
+func (r *Reader) takeOver() error {
 	return r.conn.SetReadDeadline(time.Unix(1, 0))
 }
 

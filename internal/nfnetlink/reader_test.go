@@ -122,9 +122,9 @@ func routes(t testing.TB) *netlink.Conn {
 	return conn
 }
 
-func newReader(t testing.TB, conn *netlink.Conn, h Handler) *Reader {
+func readerOf(t testing.TB, conn *netlink.Conn, h Handler) *Reader {
 	t.Helper()
-	r, err := NewReader(conn, h)
+	r, err := newReader(conn, h)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -151,7 +151,7 @@ const noDevice = "the kernel answers: no such device"
 // when it was interrupted itself, and when nobody reads any more.
 func library(ctx context.Context, conn *netlink.Conn, r *Reader) (interrupted, ended <-chan struct{}) {
 	stopped, done := make(chan struct{}), make(chan struct{})
-	instead := r.Instead(ctx)
+	instead := r.instead(ctx)
 	go func() {
 		defer close(done)
 		_, err := conn.Receive()
@@ -202,13 +202,13 @@ func (h telling) expectError(t *testing.T, want string) {
 func TestAReaderTakesOverFromWhoReads(t *testing.T) {
 	for round := range 50 { // as who has begun to read may have come this far or that
 		conn, h := routes(t), newTelling()
-		r := newReader(t, conn, h)
+		r := readerOf(t, conn, h)
 		ctx, end := context.WithCancel(context.Background())
 		interrupted, ended := library(ctx, conn, r)
 		if round%2 == 0 {
 			time.Sleep(time.Millisecond) // so that mostly the library waits already
 		}
-		if err := r.TakeOver(); err != nil {
+		if err := r.takeOver(); err != nil {
 			t.Fatal(err)
 		}
 		waitFor(t, "the library is interrupted", interrupted)
@@ -231,10 +231,10 @@ func TestAReaderTakesOverFromWhoReads(t *testing.T) {
 func TestAReaderThatIsEndedDoesNotFail(t *testing.T) {
 	for range 200 {
 		conn, h := routes(t), newTelling()
-		r := newReader(t, conn, h)
+		r := readerOf(t, conn, h)
 		ctx, end := context.WithCancel(context.Background())
 		interrupted, ended := library(ctx, conn, r)
-		if err := r.TakeOver(); err != nil {
+		if err := r.takeOver(); err != nil {
 			t.Fatal(err)
 		}
 		waitFor(t, "the library is interrupted", interrupted)
@@ -256,7 +256,7 @@ func TestAReaderWhoseContextHasEndedReadsNothing(t *testing.T) {
 	ask(t, conn)
 	ctx, end := context.WithCancel(context.Background())
 	end()
-	newReader(t, conn, h).Instead(ctx)(os.ErrDeadlineExceeded)
+	readerOf(t, conn, h).instead(ctx)(os.ErrDeadlineExceeded)
 	if len(h.errors)+len(h.messages) != 0 {
 		t.Error("it has read something")
 	}
@@ -272,7 +272,7 @@ func TestAnOverflowIsToldOfAndReadingGoesOn(t *testing.T) {
 	for range 100 {
 		ask(t, conn)
 	}
-	r := newReader(t, conn, h)
+	r := readerOf(t, conn, h)
 	if r.Drained() {
 		t.Error("it is drained, and nobody has read")
 	}
@@ -287,7 +287,7 @@ func TestAnOverflowIsToldOfAndReadingGoesOn(t *testing.T) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.Instead(ctx)(nil)
+		r.instead(ctx)(nil)
 	}()
 	h.expectError(t, "read: no buffer space available")
 	h.expectError(t, noDevice)
@@ -310,7 +310,7 @@ func TestAnOverflowIsToldOfAndReadingGoesOn(t *testing.T) {
 // left, which the socket has no more.
 func TestASocketIsNotDrainedWhileMessagesOfItsDatagramAreLeft(t *testing.T) {
 	h := &heard{}
-	r := newReader(t, routes(t), h)
+	r := readerOf(t, routes(t), h)
 	h.asked = func() string { return fmt.Sprintf(", drained %t", r.Drained()) }
 	if !r.Drained() {
 		t.Error("at first it is not drained")

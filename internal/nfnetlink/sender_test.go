@@ -10,33 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mdlayher/netlink"
-)
 
-// pair returns two sockets as anybody may have them: what is written to the first
-// without an address, as a Sender does, arrives at the second.
-func pair(t testing.TB) (from, to *netlink.Conn) {
-	t.Helper()
-	var all [2]*netlink.Conn
-	for i := range all {
-		conn, err := netlink.Dial(unix.NETLINK_USERSOCK, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { conn.Close() })
-		all[i] = conn
-	}
-	raw, err := all[0].SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	connect := func(fd uintptr) {
-		err = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: all[1].PID()})
-	}
-	if controlErr := raw.Control(connect); controlErr != nil || err != nil {
-		t.Fatal(controlErr, err)
-	}
-	return all[0], all[1]
-}
+	"github.com/knockwall/knockwall/internal/nfnetlink/sockettest"
+)
 
 func newSender(t testing.TB, conn *netlink.Conn) *Sender {
 	t.Helper()
@@ -48,7 +24,7 @@ func newSender(t testing.TB, conn *netlink.Conn) *Sender {
 }
 
 func TestWhatIsSentIsARequestAboutAGroup(t *testing.T) {
-	from, to := pair(t)
+	from, to := sockettest.Pair(t)
 	s := newSender(t, from)
 	for _, attributes := range [][]byte{
 		AppendAttribute(nil, 2, 1, 0xdeadbeef),
@@ -96,7 +72,7 @@ func TestWhatCannotBeSentIsAnError(t *testing.T) {
 
 // Verdicts come from the goroutines of all queues.
 func TestWhatIsSentAtOnceIsNotMixedUp(t *testing.T) {
-	from, to := pair(t)
+	from, to := sockettest.Pair(t)
 	s := newSender(t, from)
 	const senders, each = 8, 20 // for which there is room, if nobody reads
 	var all sync.WaitGroup

@@ -1,0 +1,37 @@
+package nfnetlink
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// InUse reports whether somebody else's socket has a group or queue of a netfilter
+// subsystem (NFNL_SUBSYS_*), whose type of configuring messages is kind. It changes
+// nothing: it asks for a change of nothing, which the kernel refuses with EPERM where
+// the group or queue is another socket's, and with ENODEV where there is none.
+func InUse(subsystem, kind uint8, number uint16) (bool, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	_, err = conn.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(uint16(subsystem)<<8 | uint16(kind)),
+			Flags: netlink.Request | netlink.Acknowledge,
+		},
+		Data: binary.BigEndian.AppendUint16([]byte{unix.AF_UNSPEC, unix.NFNETLINK_V0}, number),
+	})
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return true, nil
+	case errors.Is(err, unix.ENODEV):
+		return false, nil
+	case err == nil:
+		err = errors.New("the kernel takes what is no request")
+	}
+	return false, err
+}

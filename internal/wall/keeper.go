@@ -102,7 +102,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	}
 	if now.Sub(due) < patience {
 		// A transaction may have to wait for somebody else's.
-		if w.opening > 0 || !s.log.Drained() {
+		if w.opening+len(w.openings) > 0 || !s.log.Drained() {
 			s.calm = now.Add(calmAfter)
 		}
 		if s.calm.After(now) {

@@ -129,7 +129,7 @@ type Wall struct {
 	front    *front   // what stands, nil before; changed only with change held, too
 	sockets  *sockets // that the table names; likewise
 	windows  *sequence.Windows
-	opening  int           // how many have knocked whose windows are not yet in the kernel
+	opening  int           // how many have knocked in full and are not among those yet:
 	openings []*opening    // that are to be opened, in the order of the knocks
 	opened   uint64        // how many were taken off these so far
 	unsure   time.Time     // when the kernel may last have had a window that is not noted

@@ -43,7 +43,6 @@ const (
 // then is opened in one.
 func (w *Wall) open(d *ruleset.Door, e audit.Event, othersWait bool) {
 	w.mu.Lock()
-	w.opening++
 	w.openings = append(w.openings, &opening{door: d.Name, source: e.Source, length: d.Window, why: e})
 	first, full := len(w.openings) == 1, len(w.openings) > maxOpenings
 	w.mu.Unlock()
@@ -98,7 +97,6 @@ func (w *Wall) openSome() (opened uint64) {
 		w.openTogether(some)
 	}
 	w.mu.Lock()
-	w.opening -= len(some)
 	w.opened += uint64(len(some))
 	w.openings = slices.Delete(w.openings, 0, len(some))
 	opened = w.opened
@@ -219,8 +217,11 @@ func (w *Wall) openInKernel(openings []*opening) {
 		if len(sets) == 1 || !w.tryOpening(of) {
 			w.openOneByOne(of)
 		}
-		if errors.Is(of[len(of)-1].err, unix.ENFILE) {
-			w.full[set] = time.Now().Add(fullFor)
+		for _, o := range of {
+			if errors.Is(o.err, unix.ENFILE) {
+				o.err = errFull
+				w.full[set] = time.Now().Add(fullFor)
+			}
 		}
 	}
 }
@@ -229,7 +230,7 @@ func (w *Wall) openInKernel(openings []*opening) {
 // milliseconds each time, for which everybody else waits.
 const fullFor = time.Second
 
-// errFull is why a window is not opened then.
+// errFull is why a window is not opened at such a set.
 var errFull = fmt.Errorf("the door has as many windows as it can, %d", ruleset.MaxWindows)
 
 // tryOpening opens windows in one transaction, and reports whether it could.
@@ -273,8 +274,10 @@ func (w *Wall) settleOpen(o *opening) {
 	f := w.front
 	i := f.doorNamed(o.door)
 	if o.err != nil {
-		w.unsure = time.Now().Add(ruleset.MaxWindow) // the kernel may have opened it, and not have said so
-		var admitted int                             // meanwhile
+		if o.err != errFull { // the kernel may have opened it, and not have said so
+			w.unsure = time.Now().Add(ruleset.MaxWindow)
+		}
+		var admitted int // meanwhile
 		if win := w.windows.Get(o.id, o.source); win != nil {
 			admitted = win.Connections
 		}

@@ -1,0 +1,80 @@
+package sequence
+
+import "github.com/knockwall/knockwall/internal/packet"
+
+// What becomes of attempts when the locks change: at a reload another [Tracker] takes
+// them over, and where a sequence turns its lock has other steps.
+
+// Inherit takes over the attempts that another Tracker follows, if the lock is
+// the same in both: lockOf says which lock here one there is, and is negative if
+// that is none. If there is not room for all, the oldest give way as they do to
+// knocks.
+//
+// It also takes away what the former remembers of attempts that gave way, if all
+// its locks have the same index here and as many attempts are followed at most.
+// Otherwise that is forgotten.
+//
+// Inherit has to come before the first knock.
+func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
+	t.epoch, t.seed = former.epoch, former.seed
+	lock := make([]int, len(former.locks))
+	same := len(t.attempts) == len(former.attempts)
+	for l := range lock {
+		lock[l] = lockOf(l)
+		same = same && lock[l] == l
+	}
+	if same {
+		copy(t.replaced, former.replaced)
+		t.displaced, former.displaced = former.displaced, nil
+	}
+	surplus := -len(t.attempts)
+	for i := former.lists[byAge].oldest; i != none; i = former.attempts[i].links[byAge].newer {
+		if lock[former.attempts[i].key.at] >= 0 {
+			surplus++
+		}
+	}
+	for i := former.lists[byAge].oldest; i != none; i = former.attempts[i].links[byAge].newer {
+		a := former.attempts[i]
+		l := lock[a.key.at]
+		if l < 0 {
+			continue
+		}
+		a.key.at = uint16(l)
+		a.hash = t.hash(a.key)
+		if a.yields && surplus > 0 {
+			surplus--
+			t.evicted++
+			t.displace(&a, former.hearing(i, 0))
+			continue
+		}
+		n := t.adopt(a)
+		for step := range t.locks[l].Steps {
+			if step < int(a.taken) || a.early&(1<<step) != 0 {
+				*t.hearing(n, step) = *former.hearing(i, step)
+			}
+		}
+	}
+}
+
+// adopt adds an attempt as far as it has come.
+func (t *Tracker) adopt(a attempt) int32 {
+	i := t.add(a.key, a.hash, a.started)
+	mine := &t.attempts[i]
+	mine.taken, mine.early, mine.redialled, mine.hearings = a.taken, a.early, a.redialled, a.hearings
+	t.rank(i)
+	return i
+}
+
+// Replace gives a lock other steps, and forgets the attempts at it, and those that
+// gave way. There may be as many steps as the lock had, or has [Lock.Room] for.
+func (t *Tracker) Replace(lock int, steps []packet.Port) {
+	for i := t.lists[byAge].oldest; i != none; {
+		next := t.attempts[i].links[byAge].newer
+		if int(t.attempts[i].key.at) == lock {
+			t.remove(i)
+		}
+		i = next
+	}
+	t.locks[lock].Steps = steps
+	t.replaced[lock]++
+}

@@ -368,7 +368,7 @@ func TestOnlyAtATerminalRunWarnsOfALockout(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer read.Close()
-		if text := said(t, read, write); strings.Contains(text, "ssh, from") || !strings.Contains("\n"+text, "\nguarding ssh: ") {
+		if text := said(t, read, write); strings.Contains(text, "ssh, from") || !strings.HasPrefix(text, "guarding ssh: ") {
 			t.Errorf("run says\n%s", text)
 		}
 	})

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,8 +87,11 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 		}
 	}
 	history := audit.NewHistory()
-	written := audit.NewBuffer(trail(said))
+	guarded := make(chan struct{})
+	written := audit.NewBuffer(afterwards{guarded, trail(said)})
 	defer written.Close()
+	isGuarded := sync.OnceFunc(func() { close(guarded) })
+	defer isGuarded() // or it is not, and the trail says why
 	r.service = systemd.NewService(func() string { return brief(r.wall.Brief()) })
 	edges := wall.KernelEdges(kernel)
 	edges.Used, edges.Due = r.memory.used, r.memory.due
@@ -106,6 +110,7 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	if confirm != 0 {
 		fmt.Fprintf(said, "on trial until %s: type `knockwall confirm` before, from a new connection\n", time.Now().Add(confirm).Format(time.TimeOnly))
 	}
+	isGuarded()
 	r.service.Ready()
 	go r.service.TellStatus(ctx)
 	go r.service.Watch(ctx, r.wall.Alive, func(err error) {
@@ -137,6 +142,18 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 // are tables without a pointer in them, which cost the collector nothing: it may
 // collect often, so that the daemon stays small.
 const gcPercent = 25
+
+// afterwards writes events once it is said what the wall guards, so that this comes
+// first.
+type afterwards struct {
+	said <-chan struct{}
+	audit.Sink
+}
+
+func (a afterwards) Record(e audit.Event) {
+	<-a.said
+	a.Sink.Record(e)
+}
 
 // trail returns where the audit trail is written to: the journal, where stderr
 // goes there, too, or else stderr.

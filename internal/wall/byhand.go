@@ -155,7 +155,8 @@ func (w *Wall) find(door, source string) (*ruleset.Door, packet.Source, error) {
 	d := &f.config.Doors[i]
 	addr, prefix, err := parseSource(source)
 	s := d.SourcePrefix.Of(addr)
-	if err != nil && (!s.IsValid() || s.IsSingleIP() || prefix != s.Prefix) { // of those that begin so, many may come
+	isWhole := addr.IsUnspecified() && prefix == s.Prefix && !s.IsSingleIP() // from :: nobody comes, from ::/64 many may
+	if err != nil && !isWhole {
 		return nil, packet.Source{}, err
 	}
 	if prefix.IsValid() && prefix != s.Prefix {

@@ -113,6 +113,9 @@ func TestWhatIsWrongWithARequestByHandIsSaid(t *testing.T) {
 		{"a prefix that is shorter than a source", "ssh", "192.0.2.0/24", 0, wall.ErrBadSource, "192.0.2.0"},
 		{"a prefix that is longer than a source", "web", "192.0.2.1/32", 0, wall.ErrBadSource, "that is 192.0.2.0/24"},
 		{"a prefix with more bits", "web", "192.0.2.1/24", 0, wall.ErrBadSource, "that is 192.0.2.0/24"},
+		{"nobody, as a prefix", "ssh", "0.0.0.0/32", 0, wall.ErrBadSource, "nobody comes"},
+		{"many, as a prefix", "web", "224.0.0.0/24", 0, wall.ErrBadSource, "nobody comes"},
+		{"this host, as a prefix", "web", "127.0.0.0/24", 0, wall.ErrBadSource, "nobody comes"},
 		{"everybody", "ssh", "0.0.0.0/0", 0, wall.ErrBadSource, "nobody comes to a door from 0.0.0.0"},
 		{"too short", "ssh", "192.0.2.1", ruleset.MinWindow - 1, wall.ErrBadWindow, "100ms to 24h"},
 		{"negative", "ssh", "192.0.2.1", -time.Second, wall.ErrBadWindow, "-1s"},
@@ -335,6 +338,23 @@ func TestWhatTheKernelRefusesByHandIsAnError(t *testing.T) {
 		}
 		if got := h.status().Windows; len(got) != 1 {
 			h.t.Errorf("windows: %+v", got)
+		}
+	})
+}
+
+// A window is closed by the source that it is shown with, whatever that begins with.
+func TestAWindowOfAPrefixOfZeroesIsClosedByHand(t *testing.T) {
+	wide := door("web", 443, 7001)
+	wide.SourcePrefix = packet.SourcePrefix{IPv4: 24, IPv6: 64}
+	guarded(t, config(wide), func(h *host) {
+		for _, address := range []string{"0.0.0.7", "::7"} {
+			opened, err := h.wall.Open("web", address, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c, err := h.wall.Close("web", opened.Source.String(), false); err != nil || !c.Closed {
+				t.Errorf("%s: %+v, %v", opened.Source, c, err)
+			}
 		}
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -55,7 +54,7 @@ func FuzzInstall(f *testing.F) {
 		loaded.Config.Wall.Table = name
 		for turn := range 2 {
 			// The error says which lists cannot be read; there is a table all the same.
-			now, _ := loaded.Config.At(goldenTime, func(packet.Port) bool { return false })
+			now, _ := loaded.Config.At(goldenTime, ruleset.Host{})
 			table := ruleset.NewTable(now, now.Wall.Numbers(turn))
 			if err := kernel.Install(table, nil, ""); err != nil {
 				t.Fatalf("a rule file without errors cannot be installed: %v\n%s", err, text)

@@ -19,12 +19,14 @@ door "ssh" {
   sequence    = [7001, "8001/udp", 9001]
   seq_timeout = "2s"
   traps       = 0 # which have tests of their own
+  penalty_prefix = { ipv6 = 128 }
 }
 door "long" {
   ports       = [23]
   sequence    = [7001, "8001/udp", 9001, 6001]
   seq_timeout = "2s"
   traps       = 0
+  penalty_prefix = { ipv6 = 128 }
 }
 `
 
@@ -66,8 +68,10 @@ func TestWhatKnocksMean(t *testing.T) {
 			[]stroke{hit(first), hit(second), hit(first), later(200*time.Millisecond, third)}, nil},
 		{"and begins a new one, if it is the first",
 			[]stroke{hit(first), hit(second), hit(first), hit(second), hit(third)}, []string{"ssh"}},
-		{"a port that no door names is not seen",
-			[]stroke{hit(first), hit(tcp(7002)), hit(second), hit(udp(9001)), hit(third)}, []string{"ssh"}},
+		{"a port that nothing serves ends the attempt",
+			[]stroke{hit(first), hit(tcp(7002)), hit(second), hit(third)}, nil},
+		{"before the first knock it is not seen",
+			[]stroke{hit(tcp(7002)), hit(udp(9001)), hit(first), hit(second), hit(third)}, []string{"ssh"}},
 		{"the sequence takes too long",
 			[]stroke{hit(first), hit(second), later(2100*time.Millisecond, third)}, nil},
 		{"a SYN-ACK is no knock", []stroke{hit(first), hit(second), with(third, packet.SYN|packet.ACK)}, nil},

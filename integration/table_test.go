@@ -32,7 +32,7 @@ var goldenTime = time.Unix(1_740_000_000, 0)
 // tableAt returns the table that a configuration comes to at a time.
 func tableAt(t testing.TB, c *ruleset.Config, now time.Time) *ruleset.Table {
 	t.Helper()
-	c, err := c.At(now, func(packet.Port) bool { return false })
+	c, err := c.At(now, ruleset.Host{})
 	must(t, err)
 	return ruleset.NewTable(c, c.Wall.Numbers(0))
 }

@@ -142,7 +142,7 @@ func TestNoTrapIsWhereAProgramListens(t *testing.T) {
 		return now
 	}
 	predicted := func() []packet.Port { return trapsIn(t, l.onServer("ruleset", "--config", path)) }
-	standing := func() []packet.Port { return trapsIn(t, l.nft("list", "chain", "inet", "knockwall", "ssh_knock")) }
+	standing := func() []packet.Port { return trapsIn(t, l.nft("list", "table", "inet", "knockwall")) }
 	none := func(when string, of []packet.Port) {
 		t.Helper()
 		now := standing()
@@ -210,7 +210,7 @@ func TestAScanTellsNoTraps(t *testing.T) {
 						t.Errorf("nmap %s: the knock is %s, the trap %s, their neighbour %s", scan, knock, trap, nothing)
 					}
 				}
-				d.waitFor("trapped", "port=4000/tcp")
+				d.waitFor("trapped", "door=ssh")
 			})
 		}
 	}
@@ -229,7 +229,7 @@ func TestTrapsAddNoRuleForOtherPackets(t *testing.T) {
 		d := l.run(rules(traps))
 		chain := l.nft("list", "chain", "inet", "knockwall", "prerouting")
 		rulesPassed[traps] = strings.Count(chain, "accept\n") + strings.Count(chain, "goto wall\n")
-		if listed := len(trapsIn(t, l.nft("list", "chain", "inet", "knockwall", "ssh_knock"))); (listed > 0) != (traps > 0) {
+		if listed := len(trapsIn(t, l.nft("list", "table", "inet", "knockwall"))); (listed > 0) != (traps > 0) {
 			t.Errorf("with traps = %d there are %d", traps, listed)
 		}
 		must(t, d.end(unix.SIGTERM))
@@ -285,8 +285,11 @@ func (l *lab) waitUntilFree(door string, source netip.Addr) {
 func (l *lab) trapped(door string, source netip.Addr) bool {
 	l.t.Helper()
 	set := door + "_trapped4"
-	if source.Is6() {
+	if source.Is6() { // all of a /64 are trapped together
 		set = door + "_trapped6"
+		network, err := source.Prefix(64)
+		must(l.t, err)
+		source = network.Addr()
 	}
 	words := strings.FieldsFunc(l.nft("list", "set", "inet", "knockwall", set), func(r rune) bool { return strings.ContainsRune(" \t\n{},", r) })
 	return slices.Contains(words, source.String())

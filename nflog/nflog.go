@@ -122,6 +122,7 @@ func InUse(group uint16) (bool, error) {
 // linux/netfilter/nfnetlink_log.h.
 const (
 	msgConfig            = 1
+	attrInterface        = 4
 	attrPayload          = 9
 	attrPrefix           = 10
 	attrSequence         = 12
@@ -157,12 +158,15 @@ func (l reading) Message(attributes []byte, last bool) {
 		return
 	}
 	var prefix, payload []byte
+	var by uint32
 	for a, rest, ok := nfnetlink.NextAttribute(attributes); ok; a, rest, ok = nfnetlink.NextAttribute(rest) {
 		switch {
 		case a.Kind == attrPrefix:
 			prefix = bytes.TrimRight(a.Value, "\x00")
 		case a.Kind == attrPayload:
 			payload = a.Value
+		case a.Kind == attrInterface && len(a.Value) == 4:
+			by = binary.BigEndian.Uint32(a.Value)
 		case a.Kind == attrSequence && len(a.Value) == 4:
 			l.numbered(binary.BigEndian.Uint32(a.Value))
 		}
@@ -171,6 +175,7 @@ func (l reading) Message(attributes []byte, last bool) {
 		l.keepPace(time.Now())
 	}
 	if p, data, ok := packet.ParseDatagram(payload); ok {
+		p.CameBy(by)
 		l.handler.Logged(prefix, p, data)
 	}
 }

@@ -149,6 +149,7 @@ const (
 	attrPacketHeader  = 1
 	attrVerdictHeader = 2
 	attrMark          = 3
+	attrInterface     = 5
 	attrPayload       = 10
 )
 
@@ -198,12 +199,17 @@ type reading struct{ *Queue }
 
 func (q reading) Message(attributes []byte, _ bool) {
 	var header, payload []byte
+	var by uint32
 	for a, rest, ok := nfnetlink.NextAttribute(attributes); ok; a, rest, ok = nfnetlink.NextAttribute(rest) {
 		switch a.Kind {
 		case attrPacketHeader:
 			header = a.Value
 		case attrPayload:
 			payload = a.Value
+		case attrInterface:
+			if len(a.Value) == 4 {
+				by = binary.BigEndian.Uint32(a.Value)
+			}
 		}
 	}
 	if len(header) < 4 {
@@ -211,6 +217,7 @@ func (q reading) Message(attributes []byte, _ bool) {
 	}
 	id := binary.BigEndian.Uint32(header)
 	if p, ok := packet.Parse(payload); ok {
+		p.CameBy(by)
 		q.handler.Queued(id, p)
 	} else {
 		q.handler.Unreadable(id)

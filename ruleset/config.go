@@ -14,13 +14,21 @@ import (
 type Config struct {
 	Wall  Wall
 	Doors []Door
+	Host  Host // that the doors are on, which [Config.At] fills in
+}
+
+// Host is what a wall has to know of the host that it stands on.
+type Host struct {
+	Served    map[packet.Port]bool // ports at which programs listen, at whatever address
+	Uplinks   map[uint32]string    // names of the interfaces that have a default route, by index
+	Addresses map[netip.Addr]bool  // its own
 }
 
 // Wall is what holds for all doors.
 type Wall struct {
 	Table      string         // name of the nftables table, family inet
 	LogGroup   uint16         // the first of two NFLOG groups
-	Queue      uint16         // the first of four NFQUEUE numbers
+	Queue      uint16         // the first of six NFQUEUE numbers
 	Interfaces []string       // where doors are guarded; empty: everywhere but lo
 	Trusted    []netip.Prefix // need not knock
 	OnStop     OnStop
@@ -49,11 +57,14 @@ type Door struct {
 	OnFailure       OnFailure
 	Interfaces      []string       // where the door is guarded; empty: everywhere but lo
 	To              []netip.Prefix // addresses that are guarded; empty: this host's own
+	ToIsHere        bool           // some of them are this host's own, which [Config.At] finds out
 	Trusted         []netip.Prefix // need not knock at this door
 	SourcePrefix    packet.SourcePrefix
-	Traps           []packet.PortRange // who tries them cannot knock for the Penalty; [Config.At] fills them in
-	TrapList        []packet.PortRange // those that are written down
-	TrapCount       int                // or how many are chosen
+	PenaltyPrefix   packet.SourcePrefix // who is trapped together
+	UDPTimeout      time.Duration       // how long an admitted UDP flow may be silent
+	Traps           []packet.PortRange  // who tries them cannot knock for the Penalty; [Config.At] fills them in
+	TrapList        []packet.PortRange  // those that are written down
+	TrapCount       int                 // or how many are chosen
 	Penalty         time.Duration
 	OnOpen, OnClose *Command // nil: none
 }
@@ -82,6 +93,12 @@ const maxDoors = 1024
 const (
 	MinWindow = 100 * time.Millisecond
 	MaxWindow = 24 * time.Hour
+)
+
+// How long an admitted UDP flow may be silent. conntrack counts in seconds.
+const (
+	MinUDPTimeout = time.Second
+	MaxUDPTimeout = 24 * time.Hour
 )
 
 // FlagMatch holds for TCP packets whose flags, as far as Mask covers them, are
@@ -127,6 +144,8 @@ var (
 		Closed:          Drop,
 		OnFailure:       FailClosed,
 		SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
+		PenaltyPrefix:   packet.SourcePrefix{IPv4: 32, IPv6: 64},
+		UDPTimeout:      5 * time.Minute,
 		TrapCount:       64,
 		Penalty:         30 * time.Second,
 	}

@@ -40,6 +40,7 @@ type feature struct {
 // required are the features without which no wall stands, other than queueing.
 var required = []feature{
 	{"follow connections in nftables", "CONFIG_NFT_CT and CONFIG_NF_CONNTRACK", rule{ofKnownConnection}},
+	{"label connections in nftables", "CONFIG_NF_CONNTRACK_LABELS", rule{noteJudged}},
 	{"tell this host's addresses in nftables", "CONFIG_NFT_FIB_INET", rule{toThisHost}},
 	{"log packets from nftables", "CONFIG_NFT_LOG and CONFIG_NETFILTER_NETLINK_LOG", rule{logTo(65535, "probe", packet.SnapLen)}},
 	{"limit rates in nftables", "CONFIG_NFT_LIMIT", rule{limit(1, 1)}},
@@ -54,32 +55,42 @@ type Features struct {
 	// Ownership: a table can be one process's own, and outlive it (Linux 6.9);
 	// else anybody with the privilege can delete the wall.
 	Ownership bool
+	// UDPTimeout: a table can say how long conntrack keeps a UDP flow that is silent
+	// (CONFIG_NF_CONNTRACK_TIMEOUT); else it does so for 30 s, and for 120 s once both
+	// sides have gone on for two.
+	UDPTimeout bool
 }
 
 func probeFeatures(conn *nftables.Conn) (f Features, err error) {
 	queue := rule{queueTo(65535, false)}
-	err = probe(conn, 0, queue, true)
+	err = probe(conn, 0, queue, Features{NativeQueue: true})
 	if errors.Is(err, unix.EPERM) {
 		return f, ErrPrivilege
 	}
 	f.NativeQueue = err == nil
 	if err != nil {
-		if err := probe(conn, 0, queue, false); err != nil {
+		if err := probe(conn, 0, queue, Features{}); err != nil {
 			return f, &MissingFeatureError{
 				"queue packets from nftables",
 				"CONFIG_NETFILTER_NETLINK_QUEUE, and either CONFIG_NFT_QUEUE or CONFIG_NFT_COMPAT with CONFIG_NETFILTER_XT_TARGET_NFQUEUE", err}
 		}
 	}
-	f.Ownership = probe(conn, nftables.TableFlagOwner|nftables.TableFlagPersist, queue, f.NativeQueue) == nil
+	f.Ownership = probe(conn, nftables.TableFlagOwner|nftables.TableFlagPersist, queue, f) == nil
+	f.UDPTimeout = probe(conn, 0, nil, Features{UDPTimeout: true}) == nil
 	return f, nil
 }
 
 // probe tries a rule in a table that comes and goes within one transaction, in
 // a chain that no packet passes.
-func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, nativeQueue bool) error {
+func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, f Features) error {
 	table := tableNamed("knockwall_probe")
 	table.Flags = flags
-	b := &batch{conn: conn, table: conn.AddTable(table), nativeQueue: nativeQueue}
+	b := &batch{conn: conn, table: conn.AddTable(table), features: f}
+	if f.UDPTimeout {
+		o := timeout{"probe", MinUDPTimeout}
+		conn.AddObj(o.object(b.table))
+		r = rule{o.set()}
+	}
 	b.addRule(conn.AddChain(&nftables.Chain{Name: "probe", Table: b.table}), r)
 	conn.DelTable(b.table)
 	return conn.Flush()
@@ -88,14 +99,14 @@ func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, nativeQueue b
 // explain turns the kernel's refusal to change a table into the reason why.
 func (k *Kernel) explain(table string, err error) error {
 	if errors.Is(err, unix.EPERM) {
-		if probe(k.conn, 0, rule{accept}, false) != nil {
+		if probe(k.conn, 0, rule{accept}, Features{}) != nil {
 			return ErrPrivilege
 		}
 		return fmt.Errorf("the table inet %[1]s is another process's own, which runs and lets nobody else change it: "+
 			"`nft list table inet %[1]s` names it in its first line", table)
 	}
 	for _, f := range required {
-		if probeErr := probe(k.conn, 0, f.rule, k.features.NativeQueue); probeErr != nil && !errors.Is(probeErr, unix.EPERM) {
+		if probeErr := probe(k.conn, 0, f.rule, Features{NativeQueue: k.features.NativeQueue}); probeErr != nil && !errors.Is(probeErr, unix.EPERM) {
 			return &MissingFeatureError{f.name, f.options, probeErr}
 		}
 	}

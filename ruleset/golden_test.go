@@ -11,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/knockwall/knockwall/internal/otp"
-	"github.com/knockwall/knockwall/internal/packet"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew, to be reviewed by eye")
@@ -117,7 +116,7 @@ func TestTablesPrintAsReviewed(t *testing.T) {
 			if l.Config == nil {
 				t.Fatal(diagnosticText(t, l))
 			}
-			now, err := l.Config.At(time.Unix(1_740_000_000, 0), func(packet.Port) bool { return false })
+			now, err := l.Config.At(time.Unix(1_740_000_000, 0), Host{})
 			if err != nil {
 				t.Fatal(err)
 			}

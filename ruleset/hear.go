@@ -13,7 +13,7 @@ import (
 
 // Notice is what the prefix of a logged packet says.
 type Notice struct {
-	Door int
+	Door int // -1: no single one
 	Kind NoticeKind
 }
 
@@ -30,14 +30,21 @@ const (
 	Trapped
 	// Refused: the closed door has answered it without asking the daemon.
 	Refused
+	// Sprayed: it was sent to a port at which nobody listens, by a source that looks for
+	// knocks. It is no single door's.
+	Sprayed
 )
 
 // suffixes end the log prefixes. No door's name has a space in it.
 var suffixes = map[NoticeKind]string{Knock: "", Password: " otp", Trapped: " trapped", Refused: " refused"}
 
+// sprayed is the log prefix of who is trapped at all doors. No door's name is empty.
+const sprayed = " sprayed"
+
 // Notices maps the prefixes that the rules log with to what they mean.
 func (c *Config) Notices() map[string]Notice {
-	m := make(map[string]Notice, len(suffixes)*len(c.Doors))
+	m := make(map[string]Notice, len(suffixes)*len(c.Doors)+1)
+	m[sprayed] = Notice{-1, Sprayed}
 	for i, d := range c.Doors {
 		for kind, suffix := range suffixes {
 			m[d.Name+suffix] = Notice{i, kind}
@@ -46,54 +53,61 @@ func (c *Config) Notices() map[string]Notice {
 	return m
 }
 
-// hear returns the rules by which the door hears of knocks, one-time passwords, and
-// who tries its traps, and adds the sets that they need.
-func (t *Table) hear(d *Door, n Numbers, maxSources uint32) (wall []rule, chains []chain) {
+// hear returns the rules by which the door hears of knocks and one-time passwords,
+// and adds the sets that they need.
+func (t *Table) hear(d *Door, n Numbers, c *Config) (wall []rule, chains []chain) {
 	if d.holds() {
 		for _, f := range families {
 			t.sets = append(t.sets, set{
-				name: knockingSet(d.Name, f), family: f, bits: d.bits(f), dynamic: true,
-				size: knockingPerSource * maxSources, timeout: knockingFor,
+				name: knockingSet(d.Name, f), kind: f.kind, bits: d.bits(f), dynamic: true,
+				size: knockingPerSource * uint32(c.Wall.MaxSources), timeout: knockingFor,
 			})
 		}
 	}
 	if knocks := merge(single(d.allKnocks())); len(knocks) > 0 {
-		for _, ports := range byProtocol(merge(slices.Concat(knocks, d.Traps))) {
+		for _, ports := range byProtocol(knocks) {
 			match := rule{}
 			if ports[0].Protocol == packet.TCP {
 				match = rule{withFlags(d.Flags)}
 			}
-			wall = append(wall, d.everywhere(rule{toPorts(ports[0].Protocol, ports)}, append(match, jump(knockChain(d.Name))))...)
+			for _, to := range toPorts(ports[0].Protocol, ports) {
+				wall = append(wall, d.everywhere(rule{to}, append(match, jump(knockChain(d.Name))))...)
+			}
 		}
-		trap, trapped := t.trap(d, n, maxSources)
-		chains = append(trap, chain{knockChain(d.Name), append(trapped, t.note(d, n, Knock)...)})
+		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(c), t.note(d, n, c, Knock)...)})
 	}
 	if d.OTP != nil {
-		ports := single([]packet.Port{d.OTP.Port})
-		wall = append(wall, d.everywhere(rule{toPorts(packet.UDP, ports), ofLength(otp.Size)}, rule{jump(passwordChain(d.Name))})...)
-		chains = append(chains, chain{passwordChain(d.Name), t.note(d, n, Password)})
+		for _, to := range toPorts(packet.UDP, single([]packet.Port{d.OTP.Port})) {
+			wall = append(wall, d.everywhere(rule{to, ofLength(otp.Size)}, rule{jump(passwordChain(d.Name))})...)
+		}
+		chains = append(chains, chain{passwordChain(d.Name), append(fromElsewhere(), t.note(d, n, c, Password)...)})
 	}
 	return wall, chains
 }
 
-// trap returns the chain for who tries a trap, and the rules that keep them from
-// knocking, which are none if the door has no traps.
-func (t *Table) trap(d *Door, n Numbers, maxSources uint32) (chains []chain, trapped []rule) {
-	if len(d.Traps) == 0 {
-		return nil, nil
+// fromElsewhere keeps away what is sent under somebody else's address, as far as the
+// routes tell.
+func fromElsewhere() (rules []rule) {
+	for _, f := range forged {
+		rules = append(rules, rule{f, back})
 	}
-	for _, ports := range byProtocol(d.Traps) {
-		trapped = append(trapped, rule{toPorts(ports[0].Protocol, ports), goTo(trapChain(d.Name))})
-	}
-	var rules []rule
+	return rules
+}
+
+// unheard are the rules that keep those from knocking who are trapped, and forged
+// sources.
+func (d *Door) unheard(c *Config) []rule {
+	rules := fromElsewhere()
 	for _, f := range families {
-		name := trappedSet(d.Name, f)
-		t.sets = append(t.sets, set{name: name, family: f, bits: d.bits(f), dynamic: true, size: maxSources, timeout: d.Penalty})
-		rules = append(rules, rule{ofFamily(f), remember(f, name, d.bits(f))})
-		trapped = append(trapped, rule{fromSet(f, name, d.bits(f)), back})
+		if d.hasTraps() {
+			rules = append(rules, rule{fromSet(f, trappedSet(d.Name, f), d.penaltyBits(f)), back})
+		}
+		rules = append(rules, rule{fromSet(f, sprayingSet(f), c.sprayBits(f)), back})
 	}
-	rules = append(rules, rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, d.Name+suffixes[Trapped], packet.SnapLen)})
-	return []chain{{trapChain(d.Name), rules}}, trapped
+	if d.widens() {
+		rules = append(rules, rule{fromSet(ipv6, wideSet, wideBits), back})
+	}
+	return rules
 }
 
 // note logs what may open the door, and makes the kernel remember who has sent it:
@@ -101,18 +115,25 @@ func (t *Table) trap(d *Door, n Numbers, maxSources uint32) (chains []chain, tra
 // knock of that source may be on its way to the daemon which opens the door. That is
 // nothing that a sequence only begins with, so that a flood of such does not crowd
 // out those who are remembered, and costs no more than it must.
-func (t *Table) note(d *Door, n Numbers, kind NoticeKind) []rule {
+func (t *Table) note(d *Door, n Numbers, c *Config, kind NoticeKind) (rules []rule) {
 	log := rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)}
 	if kind == Password {
 		log = rule{limit(d.OTP.rate(), passwordsBurst), logTo(n.LogGroup, d.Name+suffixes[Password], packet.MaxSnapLen)}
 	}
-	rules := []rule{log}
+	if kind == Knock {
+		for _, f := range families {
+			rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), c.sprayBits(f))})
+		}
+	}
+	rules = append(rules, log)
 	if !d.holds() {
 		return rules
 	}
 	if kind == Knock {
 		for _, ports := range byProtocol(merge(single(d.beginnings()))) {
-			rules = append(rules, rule{toPorts(ports[0].Protocol, ports), back})
+			for _, to := range toPorts(ports[0].Protocol, ports) {
+				rules = append(rules, rule{to, back})
+			}
 		}
 	}
 	for _, f := range families {
@@ -151,5 +172,5 @@ const (
 	knockingFor       = time.Second
 )
 
-func knockingSet(door string, f family) string { return door + "_knocking" + f.digit }
-func trappedSet(door string, f family) string  { return door + "_trapped" + f.digit }
+func knockingSet(door string, f family) string { return door + "_knocking" + f.suffix }
+func trappedSet(door string, f family) string  { return door + "_trapped" + f.suffix }

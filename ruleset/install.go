@@ -99,7 +99,7 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	var generation uint32
 	var old *found
 	if k.owned != nil && k.owned.Name == t.Name {
-		old = k.owned.found(k.flags(k.owned))
+		old = k.owned.found(k.flags(k.owned), k.features)
 	} else {
 		gen, err := k.conn.GetGen()
 		if err != nil {
@@ -112,7 +112,7 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	}
 	table := tableNamed(t.Name)
 	table.Flags = k.flags(t)
-	b := &batch{conn: k.conn, table: table, nativeQueue: k.features.NativeQueue}
+	b := &batch{conn: k.conn, table: table, features: k.features}
 	switch {
 	case old == nil:
 	case keep && !old.isWall() && !old.isEmpty(), replaced != "":
@@ -143,10 +143,15 @@ func (e *TakenError) Error() string {
 
 // found is what is found of a table that was installed with these flags; what is
 // in its sets is not known.
-func (t *Table) found(flags nftables.TableFlags) *found {
+func (t *Table) found(flags nftables.TableFlags, features Features) *found {
 	f := &found{
 		flags: flags, hooked: true, marked: true,
-		rules: map[string]int{}, shapes: map[string]shape{}, counters: map[string]bool{},
+		rules: map[string]int{}, shapes: map[string]shape{}, counters: map[string]bool{}, timeouts: map[string]bool{},
+	}
+	if features.UDPTimeout {
+		for _, o := range t.timeouts {
+			f.timeouts[o.name()] = true
+		}
 	}
 	for _, c := range t.chains {
 		f.rules[c.name] = len(c.rules)
@@ -189,25 +194,33 @@ func (k *Kernel) Remove(name string) (bool, error) {
 
 // batch is a transaction in which a table is built.
 type batch struct {
-	conn        *nftables.Conn
-	table       *nftables.Table
-	nativeQueue bool
+	conn     *nftables.Conn
+	table    *nftables.Table
+	features Features
 }
 
 // clear takes out of a table that stands what the new one has not, and all
 // rules. What is left in old is what stays.
 func (b *batch) clear(t *Table, old *found) {
 	b.conn.FlushTable(b.table)
-	wanted := t.found(0)
+	wanted := t.found(0, b.features)
 	for name := range old.rules {
 		if _, ok := wanted.rules[name]; !ok {
 			b.conn.DelChain(&nftables.Chain{Name: name, Table: b.table})
 		}
 	}
 	for name, shape := range old.shapes {
-		if wanted.shapes[name] != shape || shape.constant {
+		switch {
+		case wanted.shapes[name] != shape:
 			b.conn.DelSet(&nftables.Set{Name: name, Table: b.table})
 			delete(old.shapes, name)
+		case shape.constant:
+			b.conn.FlushSet(&nftables.Set{Name: name, Table: b.table})
+		}
+	}
+	for name := range old.timeouts {
+		if !wanted.timeouts[name] {
+			b.conn.DeleteObject(&nftables.NamedObj{Table: b.table, Name: name, Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{}})
 		}
 	}
 	for name := range old.counters {
@@ -225,6 +238,11 @@ func (b *batch) add(t *Table, windows []Window, old *found) {
 			b.conn.AddObj(&nftables.CounterObj{Table: b.table, Name: name})
 		}
 	}
+	for _, o := range t.timeouts {
+		if b.features.UDPTimeout && !old.timeouts[o.name()] {
+			b.conn.AddObj(o.object(b.table))
+		}
+	}
 	for _, s := range t.sets {
 		b.addSet(s, windows, old)
 	}
@@ -234,11 +252,11 @@ func (b *batch) add(t *Table, windows []Window, old *found) {
 		if _, ok := old.rules[c.name]; ok {
 			continue
 		}
-		if c.name == baseChain {
+		if h, ok := hookOf(c.name); ok {
 			policy := nftables.ChainPolicyAccept
 			chains[i].Type = nftables.ChainTypeFilter
-			chains[i].Hooknum = nftables.ChainHookPrerouting
-			chains[i].Priority = nftables.ChainPriorityMangle
+			chains[i].Hooknum = h.number
+			chains[i].Priority = h.priority
 			chains[i].Policy = &policy
 		}
 		b.conn.AddChain(chains[i])
@@ -258,29 +276,46 @@ func (b *batch) addRule(c *nftables.Chain, r rule) {
 	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: exprs})
 }
 
-// addSet adds a set with the windows that are open in it. In one that stays they
-// are still, each with the time it has left.
+// addSet adds a set with what is in it: what the table says, or the windows that are
+// open in it. In one that stays they are still, each with the time it has left.
 func (b *batch) addSet(s set, windows []Window, old *found) {
-	if _, stays := old.shapes[s.name]; stays {
+	_, stays := old.shapes[s.name]
+	if stays && !s.constant {
 		return
 	}
-	elements := prefixElements(s.elements, true)
+	if stays {
+		if len(s.elements) > 0 {
+			b.conn.SetAddElements(b.named(s), s.contents())
+		}
+		return
+	}
+	elements := s.contents()
 	for _, w := range windows {
-		if s.name == openSet(w.Door, familyOf(w.Source.Addr())) {
-			elements = append(elements, nftables.SetElement{Key: w.Source.Addr().AsSlice(), Timeout: w.Left})
+		if f := familyOf(w.Source); s.name == openSet(w.Door, f) {
+			elements = append(elements, nftables.SetElement{Key: f.key(w.Source), Timeout: w.Left})
 		}
 	}
-	b.conn.AddSet(&nftables.Set{
-		Table: b.table, Name: s.name, KeyType: s.family.kind, Size: s.size,
-		Interval: s.elements != nil, HasTimeout: s.elements == nil,
-		Dynamic: s.dynamic, Timeout: s.timeout,
-	}, elements)
+	b.conn.AddSet(b.named(s), elements)
 }
 
-// lookup makes an anonymous set of the elements, and the expression that looks
+func (b *batch) named(s set) *nftables.Set {
+	return &nftables.Set{
+		Table: b.table, Name: s.name, KeyType: s.kind, Size: s.size,
+		HasTimeout: !s.constant, Dynamic: s.dynamic, Timeout: s.timeout,
+	}
+}
+
+func (s set) contents() (elements []nftables.SetElement) {
+	for _, e := range s.elements {
+		elements = append(elements, nftables.SetElement{Key: e.key})
+	}
+	return elements
+}
+
+// lookup makes an anonymous hash set of the elements, and the expression that looks
 // a key up in it.
-func (b *batch) lookup(kind nftables.SetDatatype, interval bool, elements []nftables.SetElement) *expr.Lookup {
-	s := &nftables.Set{Table: b.table, Anonymous: true, Constant: true, Interval: interval, KeyType: kind}
+func (b *batch) lookup(kind nftables.SetDatatype, elements []nftables.SetElement) *expr.Lookup {
+	s := &nftables.Set{Table: b.table, Anonymous: true, Constant: true, KeyType: kind}
 	b.conn.AddSet(s, elements)
 	return &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID}
 }

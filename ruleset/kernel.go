@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -108,7 +109,7 @@ type windowChange struct {
 func windowChanges(table string, windows []Window) []*windowChange {
 	var changes []*windowChange
 	for _, w := range windows {
-		f := familyOf(w.Source.Addr())
+		f := familyOf(w.Source)
 		name := openSet(w.Door, f)
 		i := slices.IndexFunc(changes, func(c *windowChange) bool { return c.set.Name == name })
 		if i < 0 {
@@ -116,7 +117,7 @@ func windowChanges(table string, windows []Window) []*windowChange {
 			changes = append(changes, &windowChange{
 				set: &nftables.Set{Table: tableNamed(table), Name: name, KeyType: f.kind, HasTimeout: true}})
 		}
-		key := w.Source.Addr().AsSlice()
+		key := f.key(w.Source)
 		if !w.New {
 			changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: MaxWindow})
 		}
@@ -163,6 +164,24 @@ func (k *Kernel) CloseWindow(table, door string, source packet.Source) (bool, er
 	return true, nil
 }
 
+// Describe tells a table that stands what has changed of its host: who listens, and
+// which interfaces lead to the rest of the world.
+func (k *Kernel) Describe(table string, host Host) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	b := &batch{conn: k.conn, table: tableNamed(table)}
+	for _, s := range hostSets(&host) {
+		k.conn.FlushSet(b.named(s))
+		if len(s.elements) > 0 {
+			k.conn.SetAddElements(b.named(s), s.contents())
+		}
+	}
+	if err := k.conn.Flush(); err != nil {
+		return fmt.Errorf("telling table inet %s of this host: %w", table, err)
+	}
+	return nil
+}
+
 // Counts are packets that the kernel itself has counted at one door since its
 // table was made.
 type Counts struct {
@@ -174,22 +193,23 @@ type Counts struct {
 func (k *Kernel) Counts(table string) (map[string]Counts, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	objects, err := k.conn.GetObjects(tableNamed(table))
+	objects, err := k.conn.GetNamedObjects(tableNamed(table))
 	if err != nil {
 		return nil, fmt.Errorf("reading the counters of table inet %s: %w", table, err)
 	}
 	counts := map[string]Counts{}
 	for _, o := range objects {
-		c, ok := o.(*nftables.CounterObj)
+		named, _ := o.(*nftables.NamedObj)
+		c, ok := named.Obj.(*expr.Counter)
 		if !ok {
 			continue
 		}
-		if door, ok := strings.CutSuffix(c.Name, admittedCounter("")); ok {
+		if door, ok := strings.CutSuffix(named.Name, admittedCounter("")); ok {
 			n := counts[door]
 			n.Admitted = c.Packets
 			counts[door] = n
 		}
-		if door, ok := strings.CutSuffix(c.Name, refusedCounter("")); ok {
+		if door, ok := strings.CutSuffix(named.Name, refusedCounter("")); ok {
 			n := counts[door]
 			n.Refused = c.Packets
 			counts[door] = n

@@ -272,6 +272,8 @@ type rawDoor struct {
 	To              hcl.Expression `hcl:"to,optional"`
 	Trusted         hcl.Expression `hcl:"trusted,optional"`
 	SourcePrefix    hcl.Expression `hcl:"source_prefix,optional"`
+	PenaltyPrefix   hcl.Expression `hcl:"penalty_prefix,optional"`
+	UDPTimeout      hcl.Expression `hcl:"udp_timeout,optional"`
 	Traps           hcl.Expression `hcl:"traps,optional"`
 	Penalty         hcl.Expression `hcl:"penalty,optional"`
 	OnOpen          *rawCommand    `hcl:"on_open,block"`
@@ -343,7 +345,7 @@ func (l *Loaded) checkWall(r *rawWall, w *Wall) {
 		l.failAt(r.Table, "Not a table name", "A table name is a letter or underscore, then up to 31 letters, digits and underscores.")
 	}
 	number(l, r.LogGroup, &w.LogGroup, 1, 65534, "An NFLOG group is a whole number from %d to %d. It and the next one are used.")
-	number(l, r.Queue, &w.Queue, 0, 65532, "A queue is a whole number from %d to %d. It and the next three are used.")
+	number(l, r.Queue, &w.Queue, 0, 65530, "A queue is a whole number from %d to %d. It and the next five are used.")
 	w.Interfaces = l.interfaces(r.Interfaces)
 	w.Trusted = l.addresses(r.Trusted, "")
 	choose(l, r.OnStop, &w.OnStop, Keep, Remove)
@@ -399,6 +401,8 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 	d.To = l.addresses(r.To, "Nothing would be guarded. Leave to out to guard this host's own addresses.")
 	d.Trusted = l.addresses(r.Trusted, "")
 	l.sourcePrefix(r.SourcePrefix, &d.SourcePrefix)
+	l.penaltyPrefix(r.PenaltyPrefix, &d)
+	l.duration(r.UDPTimeout, &d.UDPTimeout, MinUDPTimeout, MaxUDPTimeout)
 	l.traps(r.Traps, &d)
 	l.duration(r.Penalty, &d.Penalty, time.Second, MaxWindow)
 	d.OnOpen, d.OnClose = l.command(r.OnOpen), l.command(r.OnClose)

@@ -86,6 +86,8 @@ func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 			Closed:          Drop,
 			OnFailure:       FailClosed,
 			SourcePrefix:    packet.SourcePrefix{IPv4: 32, IPv6: 128},
+			PenaltyPrefix:   packet.SourcePrefix{IPv4: 32, IPv6: 64},
+			UDPTimeout:      5 * time.Minute,
 			TrapCount:       64,
 			Penalty:         30 * time.Second,
 		}},
@@ -156,6 +158,8 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 			To:              prefixes("203.0.113.7/32", "2001:db8:1::7/128"),
 			Trusted:         prefixes("198.51.100.0/24"),
 			SourcePrefix:    packet.SourcePrefix{IPv4: 24, IPv6: 64},
+			PenaltyPrefix:   packet.SourcePrefix{IPv4: 24, IPv6: 56},
+			UDPTimeout:      2 * time.Minute,
 			TrapCount:       64,
 			Penalty:         30 * time.Second,
 		}, {
@@ -171,6 +175,8 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 			OnFailure:       FailClosed,
 			Interfaces:      []string{"wan0"}, // the wall's
 			SourcePrefix:    defaultDoor.SourcePrefix,
+			PenaltyPrefix:   defaultDoor.PenaltyPrefix,
+			UDPTimeout:      defaultDoor.UDPTimeout,
 		}},
 	}
 	if diff := cmp.Diff(want, mustLoad(t, "testdata/tables/full.hcl"), equalConfigs); diff != "" {

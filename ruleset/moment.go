@@ -3,6 +3,8 @@ package ruleset
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -13,12 +15,12 @@ import (
 // each step, a list of one-time sequences with each that is used, and traps are
 // where no program listens now.
 
-// At returns the configuration as it is at a time: with the sequences that are good
-// then, and with the traps, none of which is a port that something listens on. The
-// error says which doors' sequences cannot be had; nobody can open them in the
+// At returns the configuration as it is at a time and on a host: with the sequences that
+// are good then, and with the traps, none of which is a port that something listens on.
+// The error says which doors' sequences cannot be had; nobody can open them in the
 // configuration that comes with it.
-func (c *Config) At(now time.Time, listening func(packet.Port) bool) (*Config, error) {
-	at := &Config{Wall: c.Wall, Doors: slices.Clone(c.Doors)}
+func (c *Config) At(now time.Time, host Host) (*Config, error) {
+	at := &Config{Wall: c.Wall, Doors: slices.Clone(c.Doors), Host: host}
 	var errs []error
 	for i := range at.Doors {
 		d := &at.Doors[i]
@@ -45,7 +47,8 @@ func (c *Config) At(now time.Time, listening func(packet.Port) bool) (*Config, e
 	}
 	for i := range at.Doors {
 		d := &at.Doors[i]
-		d.Traps = d.choose(func(p packet.Port) bool { return named[p] || listening(p) })
+		d.ToIsHere = host.has(d.To)
+		d.Traps = d.choose(func(p packet.Port) bool { return named[p] || host.Served[p] })
 	}
 	return at, errors.Join(errs...)
 }
@@ -111,12 +114,21 @@ func (c *Config) IsOf(now time.Time) bool {
 	})
 }
 
-// IsTrap reports whether any of the ports is a trap that was chosen.
-func (c *Config) IsTrap(ports map[packet.Port]bool) bool {
-	for p := range ports {
-		if slices.ContainsFunc(c.Doors, func(d Door) bool {
-			return d.TrapCount > 0 && slices.ContainsFunc(d.Traps, func(r packet.PortRange) bool { return r.Contains(p) })
-		}) {
+// IsOn reports whether [Config.At] has come to this configuration on a host that differs
+// from another, if at all, in what [Kernel.Describe] can change.
+func (c *Config) IsOn(host Host) bool {
+	return !slices.ContainsFunc(c.Doors, func(d Door) bool { return d.ToIsHere != host.has(d.To) })
+}
+
+// Same reports whether a wall knows the same of two hosts.
+func (h Host) Same(other Host) bool {
+	return maps.Equal(h.Served, other.Served) && maps.Equal(h.Uplinks, other.Uplinks)
+}
+
+// has reports whether any of its addresses is among the prefixes.
+func (h Host) has(prefixes []netip.Prefix) bool {
+	for a := range h.Addresses {
+		if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return true
 		}
 	}

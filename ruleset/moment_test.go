@@ -29,7 +29,7 @@ var compareMoments = cmp.Options{
 }
 
 // nothingListens is a host of no programs.
-func nothingListens(packet.Port) bool { return false }
+var nothingListens = Host{}
 
 // at returns what a configuration comes to at a time.
 func at(t *testing.T, c *Config, now time.Time) *Config {
@@ -122,8 +122,10 @@ func TestTablesOfAMomentAreTheSame(t *testing.T) {
 		t.Errorf("(-at once +by way of another time):\n%s", diff)
 	}
 	trapped := without(once.Doors[0].Traps, once.Doors[0].allKnocks())
-	if rule := toPorts(packet.TCP, trapped).text + " goto d_trap\n"; !strings.Contains(NewTable(once, numbers).String(), rule) {
-		t.Errorf("the rule for traps is not %s:\n%s", rule, NewTable(once, numbers))
+	for _, to := range toPorts(packet.TCP, trapped) {
+		if rule := to.text + " goto d_trap\n"; !strings.Contains(NewTable(once, numbers).String(), rule) {
+			t.Errorf("the rule for traps is not %s:\n%s", rule, NewTable(once, numbers))
+		}
 	}
 	for n := 20000; n <= 29999; n++ {
 		isTrap := slices.ContainsFunc(trapped, func(r packet.PortRange) bool { return r.Contains(tcp(uint16(n))) })

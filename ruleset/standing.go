@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -16,8 +15,6 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
-
-	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // Standing is a table that was found in the kernel.
@@ -31,7 +28,7 @@ type Standing struct {
 // Names reports whether the table's rules name the group or a queue of n.
 func (s *Standing) Names(n Numbers) bool {
 	return slices.Contains(s.Groups, n.LogGroup) ||
-		slices.Contains(s.Queues, n.Admitted) || slices.Contains(s.Queues, n.Strangers)
+		slices.Contains(s.Queues, n.Admitted) || slices.Contains(s.Queues, n.Strangers) || slices.Contains(s.Queues, n.Excess)
 }
 
 // Standing reads the wall's table of that name: its windows, and which numbers
@@ -94,7 +91,7 @@ func (k *Kernel) intact(t *Table) (bool, error) {
 	if err != nil || f == nil {
 		return false, err
 	}
-	want := t.found(k.flags(t))
+	want := t.found(k.flags(t), k.features)
 	if !f.keeps(want.flags) || !maps.Equal(f.rules, want.rules) || !maps.Equal(f.shapes, want.shapes) {
 		return false, nil
 	}
@@ -111,6 +108,7 @@ type found struct {
 	marked   bool           // they have a mark that only a wall's have
 	shapes   map[string]shape
 	counters map[string]bool
+	timeouts map[string]bool
 	groups   []uint16
 	queues   []uint16
 	windows  []Window
@@ -122,17 +120,17 @@ type found struct {
 // same windows.
 type shape struct {
 	constant, dynamic bool
-	length            int // of an address, in bytes
+	length            int // of a key, in bytes
 	bits              int // of it that count
 	size              uint32
 	timeout           time.Duration
 }
 
 func (s set) shape() shape {
-	if s.elements != nil {
-		return shape{constant: true, length: s.family.length}
+	if s.constant {
+		return shape{constant: true, length: int(s.kind.Bytes), size: s.size}
 	}
-	return shape{dynamic: s.dynamic, length: s.family.length, bits: s.bits, size: s.size, timeout: s.timeout}
+	return shape{dynamic: s.dynamic, length: int(s.kind.Bytes), bits: s.bits, size: s.size, timeout: s.timeout}
 }
 
 // isWall reports whether it is a wall's table, though it may be one whose rules
@@ -186,20 +184,22 @@ func (k *Kernel) read(name string) (*found, error) {
 	}
 	f := &found{
 		flags: table.Flags, rules: map[string]int{}, shapes: map[string]shape{},
-		counters: map[string]bool{}, lookedUp: map[string]int{},
+		counters: map[string]bool{}, timeouts: map[string]bool{}, lookedUp: map[string]int{},
 	}
 	chains, err := k.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
 		return nil, fmt.Errorf("listing chains: %w", err)
 	}
-	hooks := 0
+	found, hooked := 0, 0
 	for _, c := range chains {
 		if c.Table.Name != name {
 			continue
 		}
 		if c.Hooknum != nil {
-			hooks++
-			f.hooked = isHook(c)
+			found++
+			if isHook(c) {
+				hooked++
+			}
 		}
 		rules, err := k.conn.GetRules(table, c)
 		if err != nil {
@@ -210,14 +210,17 @@ func (k *Kernel) read(name string) (*found, error) {
 			f.note(r.Exprs)
 		}
 	}
-	f.hooked = f.hooked && hooks == 1
-	objects, err := k.conn.GetObjects(table)
+	f.hooked = found == len(hooks) && hooked == len(hooks)
+	objects, err := k.conn.GetNamedObjects(table)
 	if err != nil {
-		return nil, fmt.Errorf("reading the counters of table inet %s: %w", name, err)
+		return nil, fmt.Errorf("reading the objects of table inet %s: %w", name, err)
 	}
 	for _, o := range objects {
-		if c, ok := o.(*nftables.CounterObj); ok {
-			f.counters[c.Name] = true
+		switch o, _ := o.(*nftables.NamedObj); o.Type {
+		case nftables.ObjTypeCounter:
+			f.counters[o.Name] = true
+		case nftables.ObjTypeCtTimeout:
+			f.timeouts[o.Name] = true
 		}
 	}
 	sets, err := k.conn.GetSets(table)
@@ -236,10 +239,11 @@ func (k *Kernel) read(name string) (*found, error) {
 	return f, nil
 }
 
-// isHook reports whether a chain hooks in where a wall does.
+// isHook reports whether a chain hooks in where the wall's of that name does.
 func isHook(c *nftables.Chain) bool {
-	return c.Name == baseChain && c.Type == nftables.ChainTypeFilter && *c.Hooknum == *nftables.ChainHookPrerouting &&
-		c.Priority != nil && *c.Priority == *nftables.ChainPriorityMangle &&
+	h, ok := hookOf(c.Name)
+	return ok && c.Type == nftables.ChainTypeFilter && *c.Hooknum == *h.number &&
+		c.Priority != nil && *c.Priority == *h.priority &&
 		c.Policy != nil && *c.Policy == nftables.ChainPolicyAccept
 }
 
@@ -247,7 +251,7 @@ func isHook(c *nftables.Chain) bool {
 // sources apart is not in the set, but in the rules that look it up.
 func (f *found) shapeOf(s *nftables.Set) shape {
 	if !s.HasTimeout {
-		return shape{constant: s.Interval, length: int(s.KeyType.Bytes), size: s.Size}
+		return shape{constant: true, length: int(s.KeyType.Bytes), size: s.Size}
 	}
 	return shape{
 		dynamic: s.Dynamic, length: int(s.KeyType.Bytes), bits: f.lookedUp[s.Name], size: s.Size, timeout: s.Timeout,
@@ -261,12 +265,17 @@ func (f *found) note(exprs []expr.Any) {
 	for _, e := range exprs {
 		switch e := e.(type) {
 		case *expr.Payload:
-			mask = int(e.Len) * 8
+			if e.Base == expr.PayloadBaseNetworkHeader {
+				mask = int(e.Len) * 8
+			}
 		case *expr.Bitwise:
 			mask = leadingOnes(e.Mask)
+			f.marked = f.marked || bytes.Equal(e.Mask, labelBits(EndedLabel))
 		case *expr.Cmp:
-			f.marked = f.marked || bytes.Equal(e.Data, endedMark)
+			f.marked = f.marked || bytes.Equal(e.Data, refusedMark)
 		case *expr.Lookup:
+			f.lookedUp[e.SetName] = mask
+		case *expr.Dynset:
 			f.lookedUp[e.SetName] = mask
 		case *expr.Log:
 			f.groups = append(f.groups, e.Group)
@@ -294,7 +303,7 @@ func leadingOnes(mask []byte) (n int) {
 func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 	door, family, ok := doorOfSet(s.Name)
 	length, known := f.lookedUp[s.Name]
-	if !ok || !known || !s.HasTimeout || int(s.KeyType.Bytes) != family.length {
+	if !ok || !known || !s.HasTimeout || s.KeyType.Bytes != family.kind.Bytes {
 		return nil
 	}
 	elements, err := k.conn.GetSetElements(s)
@@ -308,8 +317,8 @@ func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 			f.shapes[s.Name] = shape{}
 			continue
 		}
-		if addr, ok := netip.AddrFromSlice(e.Key); ok && e.Expires > 0 {
-			f.windows = append(f.windows, Window{Door: door, Source: packet.Source{Prefix: netip.PrefixFrom(addr, length)}, Left: e.Expires})
+		if source, ok := family.sourceOf(e.Key, length); ok && e.Expires > 0 {
+			f.windows = append(f.windows, Window{Door: door, Source: source, Left: e.Expires})
 		}
 	}
 	return nil

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/nftables"
+
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -47,6 +49,7 @@ type Numbers struct {
 	LogGroup  uint16
 	Admitted  uint16 // queue of sources with an open window
 	Strangers uint16 // queue of everybody else
+	Excess    uint16 // queue of those strangers who are too many to be asked about
 }
 
 // Numbers returns those of a turn, 0 or 1. The turns have nothing in common, so
@@ -56,6 +59,7 @@ func (w *Wall) Numbers(turn int) Numbers {
 		LogGroup:  w.LogGroup + uint16(turn),
 		Admitted:  w.Queue + uint16(2*turn),
 		Strangers: w.Queue + uint16(2*turn) + 1,
+		Excess:    w.Queue + 4 + uint16(turn),
 	}
 }
 
@@ -68,18 +72,26 @@ type Table struct {
 	Trial    bool
 	numbers  Numbers
 	counters []string
+	timeouts []timeout
 	sets     []set
 	chains   []chain
 }
 
 type set struct {
 	name     string
-	family   family
-	elements []netip.Prefix // constant; the set is an interval set then
+	kind     nftables.SetDatatype
 	size     uint32
-	bits     int // leading ones of the addresses that are in it, if it is no interval set
+	bits     int // leading ones of the addresses that are in it
 	dynamic  bool
 	timeout  time.Duration // of each element; 0: each has its own
+	constant bool          // all that is in it is known when the table is made:
+	elements []element
+}
+
+// element is one of a set, as nft lists it and as the kernel takes it.
+type element struct {
+	text string
+	key  []byte
 }
 
 type chain struct {
@@ -87,11 +99,48 @@ type chain struct {
 	rules []rule
 }
 
-// The chain that sees every packet, and the one that sees those to ports which
-// some door names.
+// hook is where a chain sees packets.
+type hook struct {
+	chain    string
+	number   *nftables.ChainHook
+	priority *nftables.ChainPriority
+	text     string // as nft lists it
+}
+
+// The chains that see every packet, and the one that sees those to ports which some
+// door names. Behind NAT it is known what is somebody's service, and in the end what
+// is delivered here.
 const (
-	baseChain = "prerouting"
-	wallChain = "wall"
+	baseChain     = "prerouting"
+	wallChain     = "wall"
+	unservedChain = "unserved"
+	trapsChain    = "traps"
+	strayChain    = "stray"
+	sprayChain    = "spray"
+	inputChain    = "input"
+	unjudgedChain = "unjudged"
+)
+
+// hooks are all of a wall's. Behind a nat chain is behind -100, whatever priority that
+// one names (NF_IP_PRI_NAT_DST of linux/netfilter_ipv4.h).
+var hooks = []hook{
+	{baseChain, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, "prerouting priority mangle"},
+	{unservedChain, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1), "prerouting priority dstnat + 1"},
+	{inputChain, nftables.ChainHookInput, nftables.ChainPriorityMangle, "input priority mangle"},
+}
+
+func hookOf(chain string) (h hook, ok bool) {
+	i := slices.IndexFunc(hooks, func(h hook) bool { return h.chain == chain })
+	if i < 0 {
+		return hook{}, false
+	}
+	return hooks[i], true
+}
+
+// The sets of the whole wall.
+const (
+	servedSet  = "served"  // ports of this host at which somebody listens
+	uplinksSet = "uplinks" // interfaces that lead to the rest of the world
 )
 
 func knockChain(door string) string        { return door + "_knock" }
@@ -99,26 +148,35 @@ func passwordChain(door string) string     { return door + "_otp" }
 func trapChain(door string) string         { return door + "_trap" }
 func admitChain(door string) string        { return door + "_admit" }
 func refuseChain(door string) string       { return door + "_refuse" }
-func openSet(door string, f family) string { return door + "_open" + f.digit }
+func unjudgedOf(door string) string        { return door + "_unjudged" }
+func doorTraps(door string) string         { return door + "_traps" }
+func openSet(door string, f family) string { return door + "_open" + f.suffix }
 
 func admittedCounter(door string) string { return door + "_admitted" }
 func refusedCounter(door string) string  { return door + "_refused" }
 
 // NewTable builds the table that a configuration stands for.
 //
-// A packet that has nothing to do with any door leaves after three rules. One to
-// a port that a door names goes through the chain "wall": trusted sources leave
-// it at once, those to knocks and traps are noted and go on, and then each door that
+// A packet that has nothing to do with any door leaves the first hook after five rules.
+// One to a port that a door names goes through the chain "wall": trusted sources leave
+// it at once, those to knocks are noted and go on, and then each door that
 // guards the port is asked twice. First whether it admits the packet, so that of two
 // doors before one port either may; then, if none did, the first one refuses it.
 //
-// The sequences and traps in the table are those that the configuration has now.
+// Behind NAT those are found who look for knocks (unserved), and at the host's input
+// those packets are refused that reached a guarded port by a way on which they were
+// not judged (delivered).
+//
+// The sequences, the traps and the host in the table are those that the configuration
+// has now.
 func NewTable(c *Config, n Numbers) *Table {
 	t := &Table{Name: c.Wall.Table, numbers: n}
-	wall := t.trust("", c.Wall.Trusted)
+	t.sets = append(t.sets, hostSets(&c.Host)...)
+	wall := slices.Clone(ownCopies(c))
+	wall = append(wall, trust(c.Wall.Trusted)...)
 	var chains []chain
 	for i := range c.Doors {
-		rules, heard := t.hear(&c.Doors[i], n, uint32(c.Wall.MaxSources))
+		rules, heard := t.hear(&c.Doors[i], n, c)
 		wall = append(wall, rules...)
 		chains = append(chains, heard...)
 	}
@@ -127,10 +185,7 @@ func NewTable(c *Config, n Numbers) *Table {
 		func(door string) term { return goTo(refuseChain(door)) },
 	} {
 		for i := range c.Doors {
-			d := &c.Doors[i]
-			for _, ports := range byProtocol(d.Ports) {
-				wall = append(wall, d.everywhere(rule{toPorts(ports[0].Protocol, ports)}, rule{ask(d.Name)})...)
-			}
+			wall = append(wall, c.Doors[i].guarded(ask(c.Doors[i].Name))...)
 		}
 	}
 	for i := range c.Doors {
@@ -141,6 +196,8 @@ func NewTable(c *Config, n Numbers) *Table {
 			chains = append(chains, t.refuse(&c.Doors[i], n))
 		}
 	}
+	chains = append(chains, t.unserved(c, n)...)
+	chains = append(chains, t.delivered(c)...)
 	t.chains = slices.Concat([]chain{
 		{baseChain, base(c)},
 		{wallChain, wall},
@@ -152,33 +209,38 @@ func NewTable(c *Config, n Numbers) *Table {
 func base(c *Config) []rule {
 	rules := []rule{
 		{fromLoopback, accept},
+		{fromVRF, accept},
+		{ended, goTo(wallChain)},
 		// A SYN is judged even if conntrack takes it for a known connection's, as it
 		// does for a while after that one was reset.
-		{ofKnownConnection, notEnded, withoutFlags(opening), accept},
-		{ofKnownConnection, notEnded, notTCP, accept},
+		{ofKnownConnection, withoutFlags(opening), accept},
+		{ofKnownConnection, notTCP, accept},
+		// One that is sent again, because it was not answered, was judged before.
+		{judged, ofUnanswered, withFlags(opening), accept},
 	}
-	named := c.named()
-	for _, d := range c.Doors {
-		named = append(named, d.Traps...)
-	}
-	for _, ports := range byProtocol(merge(named)) {
-		rules = append(rules, rule{toPorts(ports[0].Protocol, ports), goTo(wallChain)})
+	for _, ports := range byProtocol(c.named()) {
+		for _, to := range toPorts(ports[0].Protocol, ports) {
+			rules = append(rules, rule{to, goTo(wallChain)})
+		}
 	}
 	return rules
 }
 
-// trust adds the sets of sources that need not knock, and returns the rules
-// that let them pass.
-func (t *Table) trust(door string, trusted []netip.Prefix) []rule {
-	name := "trusted"
-	if door != "" {
-		name = door + "_trusted"
+// ownCopies let pass what this host has sent to many, and gets back itself.
+func ownCopies(c *Config) (rules []rule) {
+	if slices.ContainsFunc(c.Doors, func(d Door) bool { return d.hasProtocol(packet.UDP) }) {
+		for _, own := range fromThisHost {
+			rules = append(rules, rule{own, accept})
+		}
 	}
-	var rules []rule
-	for _, f := range families {
-		if prefixes := f.of(trusted); len(prefixes) > 0 {
-			t.sets = append(t.sets, set{name: name + f.digit, family: f, elements: prefixes})
-			rules = append(rules, rule{fromSet(f, name+f.digit, f.length*8), accept})
+	return rules
+}
+
+// trust returns the rules that let sources pass which need not knock.
+func trust(trusted []netip.Prefix) (rules []rule) {
+	for _, f := range versions {
+		for _, from := range fromAddresses(f, f.of(trusted)) {
+			rules = append(rules, rule{from, noteJudged, accept})
 		}
 	}
 	return rules
@@ -187,22 +249,27 @@ func (t *Table) trust(door string, trusted []netip.Prefix) []rule {
 // admit queues the first packets of sources whose window is open.
 func (t *Table) admit(d *Door, n Numbers) chain {
 	rules := []rule{{refused, back}}
-	rules = append(rules, t.trust(d.Name, d.Trusted)...)
+	rules = append(rules, trust(d.Trusted)...)
 	if d.hasProtocol(packet.TCP) {
 		rules = append(rules, rule{withoutFlags(opening), back})
 	}
 	t.counters = append(t.counters, admittedCounter(d.Name))
+	if d.hasProtocol(packet.UDP) {
+		t.timeouts = append(t.timeouts, d.udpTimeout())
+	}
 	for _, f := range families {
 		name := openSet(d.Name, f)
-		t.sets = append(t.sets, set{name: name, family: f, bits: d.bits(f), size: MaxWindows})
+		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.bits(f), size: MaxWindows})
 		inside := fromSet(f, name, d.bits(f))
+		if d.hasProtocol(packet.UDP) {
+			rules = append(rules, rule{inside, ofUDP, d.udpTimeout().set()})
+		}
 		rules = append(rules,
-			rule{inside, pardon},
-			rule{inside, limit(admittedRate, admittedBurst), count(admittedCounter(d.Name)), queueTo(n.Admitted, true)})
+			rule{inside, limit(admittedRate, admittedBurst), count(admittedCounter(d.Name)), noteJudged, queueTo(n.Admitted, true)})
 		if d.MaxConnections == 0 {
-			// Somebody floods the door under the guest's address. What the daemon would
+			// Somebody floods the door under the client's address. What the daemon would
 			// only accept and note passes without it.
-			rules = append(rules, rule{inside, count(admittedCounter(d.Name)), accept})
+			rules = append(rules, rule{inside, count(admittedCounter(d.Name)), noteJudged, accept})
 		}
 	}
 	return chain{admitChain(d.Name), rules}
@@ -218,27 +285,41 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 		if d.answersAtOnce() {
 			break
 		}
-		for _, f := range families {
-			rules = append(rules, rule{notRefused, first, fromSet(f, knockingSet(d.Name, f), d.bits(f)),
-				limit(knockingRate, knockingBurst), queue})
+		if d.asksFirst() {
+			for _, f := range families {
+				rules = append(rules, rule{notRefused, first, fromSet(f, knockingSet(d.Name, f), d.bits(f)),
+					limit(knockingRate, knockingBurst), noteJudged, queue})
+			}
 		}
-		rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), queue})
+		rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), noteJudged, queue})
+		if d.OnFailure == FailOpen {
+			// Who is too many for the daemon is refused by it all the same, as there is no
+			// room in this queue; and let in if there is no daemon.
+			rules = append(rules, rule{notRefused, first, noteJudged, queueTo(n.Excess, true)})
+		}
 	}
 	if d.answersAtOnce() {
 		rules = append(rules, rule{notRefused, limit(noticesRate, noticesBurst), logTo(n.LogGroup, d.Name+suffixes[Refused], packet.SnapLen)})
 	}
+	return chain{refuseChain(d.Name), append(rules, d.answer()...)}
+}
+
+// answer returns the rules that answer as the closed door does.
+func (d *Door) answer() (rules []rule) {
 	counted := count(refusedCounter(d.Name))
 	if d.Closed == Drop {
-		rules = append(rules, rule{counted, drop})
-		return chain{refuseChain(d.Name), rules}
+		return []rule{{counted, drop}}
 	}
+	// A reset would make conntrack forget the connection that it takes the packet to be
+	// of, whoever has sent it.
+	rules = append(rules, rule{ofConfirmed, counted, drop}, rule{toNoneOfThis, counted, drop})
 	if d.hasProtocol(packet.TCP) {
 		rules = append(rules, rule{ofTCP, counted, resetTCP})
 	}
 	if d.hasProtocol(packet.UDP) {
 		rules = append(rules, rule{ofUDP, counted, unreachable})
 	}
-	return chain{refuseChain(d.Name), rules}
+	return rules
 }
 
 // answersAtOnce reports whether the door answers every stranger as fast as a port
@@ -252,25 +333,46 @@ func (d *Door) answersAtOnce() bool { return d.Closed == Reject && d.OnFailure =
 // has knocked is answered as anybody else.
 func (d *Door) holds() bool { return len(d.Ports) > 0 && !d.answersAtOnce() }
 
-// everywhere returns a rule for each place where the door is, with the match of the
-// place between what comes first and last.
-func (d *Door) everywhere(first, last rule) (rules []rule) {
-	interfaces := []rule{{}}
-	if len(d.Interfaces) > 0 {
-		interfaces = nil
-		for _, name := range d.Interfaces {
-			interfaces = append(interfaces, rule{by(name)})
-		}
-	}
-	for _, in := range interfaces {
-		if len(d.To) == 0 {
-			rules = append(rules, slices.Concat(first, in, rule{toThisHost}, last))
-		}
-		for _, f := range families {
-			if to := f.of(d.To); len(to) > 0 {
-				rules = append(rules, slices.Concat(first, in, rule{toAddresses(f, to)}, last))
+// asksFirst reports whether those who have knocked wait in a lane of their own. Where
+// strangers are answered, the answer would tell which knock was right.
+func (d *Door) asksFirst() bool { return d.holds() && d.Closed == Drop }
+
+// guarded returns the rules for what comes to the door's ports.
+func (d *Door) guarded(last term) (rules []rule) {
+	for _, ports := range byProtocol(d.Ports) {
+		protocol := ports[0].Protocol
+		for _, to := range toPorts(protocol, ports) {
+			rules = append(rules, d.everywhere(rule{to}, rule{last})...)
+			if protocol == packet.UDP && d.ToIsHere {
+				// Its programs hear what is sent to many, too.
+				rules = append(rules, d.at(rule{to}, toManyHosts, rule{last})...)
 			}
 		}
+	}
+	return rules
+}
+
+// everywhere returns a rule for each place where the door is, with the match of the
+// place between what comes first and last. A packet matches one of them at most.
+func (d *Door) everywhere(first, last rule) (rules []rule) {
+	if len(d.To) == 0 {
+		return append(d.at(first, toThisHost, last), d.at(first, toThisVRF, last)...)
+	}
+	for _, f := range versions {
+		for _, to := range toAddresses(f, f.of(d.To)) {
+			rules = append(rules, d.at(first, to, last)...)
+		}
+	}
+	return rules
+}
+
+// at returns a rule for each of the door's interfaces.
+func (d *Door) at(first rule, place term, last rule) (rules []rule) {
+	if len(d.Interfaces) == 0 {
+		return []rule{slices.Concat(first, rule{place}, last)}
+	}
+	for _, name := range d.Interfaces {
+		rules = append(rules, slices.Concat(first, rule{by(name), place}, last))
 	}
 	return rules
 }
@@ -323,14 +425,17 @@ func (t *Table) String() string {
 	for _, name := range t.counters {
 		blocks = append(blocks, fmt.Sprintf("\tcounter %s {\n\t\tpackets 0 bytes 0\n\t}\n", name))
 	}
+	for _, o := range t.timeouts {
+		blocks = append(blocks, o.String())
+	}
 	for _, s := range t.sets {
 		blocks = append(blocks, s.String())
 	}
 	for _, c := range t.chains {
 		var b strings.Builder
 		fmt.Fprintf(&b, "\tchain %s {\n", c.name)
-		if c.name == baseChain {
-			b.WriteString("\t\ttype filter hook prerouting priority mangle; policy accept;\n")
+		if h, ok := hookOf(c.name); ok {
+			fmt.Fprintf(&b, "\t\ttype filter hook %s; policy accept;\n", h.text)
 		}
 		for _, r := range c.rules {
 			fmt.Fprintf(&b, "\t\t%s\n", r)
@@ -349,35 +454,25 @@ func (t *Table) Script() string {
 
 func (s set) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.name, s.family.kind.Name)
+	fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.name, s.kind.Name)
 	if s.size > 0 {
 		fmt.Fprintf(&b, "\t\tsize %d\n", s.size)
 	}
 	switch {
 	case s.dynamic:
 		b.WriteString("\t\tflags dynamic,timeout\n")
-	case s.elements != nil:
-		b.WriteString("\t\tflags interval\n")
-	default:
+	case !s.constant:
 		b.WriteString("\t\tflags timeout\n")
 	}
 	if s.timeout > 0 {
 		fmt.Fprintf(&b, "\t\ttimeout %s\n", nftDuration(s.timeout))
 	}
-	if s.elements != nil {
-		perLine := map[string]int{"4": 2, "6": 1}[s.family.digit]
-		b.WriteString("\t\telements = { ")
-		for i, p := range s.elements {
-			switch {
-			case i == 0:
-			case i%perLine == 0:
-				b.WriteString(",\n\t\t\t     ")
-			default:
-				b.WriteString(", ")
-			}
-			b.WriteString(packet.Source{Prefix: p}.String())
+	if len(s.elements) > 0 {
+		var words []string
+		for _, e := range s.elements {
+			words = append(words, e.text)
 		}
-		b.WriteString(" }\n")
+		fmt.Fprintf(&b, "\t\telements = { %s }\n", strings.Join(words, ",\n\t\t\t     "))
 	}
 	b.WriteString("\t}\n")
 	return b.String()

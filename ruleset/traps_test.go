@@ -26,9 +26,9 @@ func trapsOf(d *Door) map[packet.Port]bool {
 
 // chosen returns the traps of a door with this body, and those of a host on which
 // programs listen.
-func chosen(t *testing.T, body string, listening func(packet.Port) bool) (Door, map[packet.Port]bool) {
+func chosen(t *testing.T, body string, host Host) (Door, map[packet.Port]bool) {
 	t.Helper()
-	c, err := doorWith(t, body).At(someTime, listening)
+	c, err := doorWith(t, body).At(someTime, host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ door "d" {
 `
 	c := mustLoad(t, writePrivate(t, fmt.Sprintf(text, list(t, "4111,4110,8000"))))
 	listening := map[packet.Port]bool{tcp(4108): true, udp(27908): true, tcp(4999): true}
-	now, err := c.At(someTime, func(p packet.Port) bool { return listening[p] })
+	now, err := c.At(someTime, Host{Served: listening})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,13 +149,25 @@ door "d" {
 	}
 }
 
+// full is a host with a program at every port but some.
+func full(but ...packet.Port) Host {
+	h := Host{Served: map[packet.Port]bool{}}
+	for n := range 1 << 16 {
+		h.Served[tcp(uint16(n))], h.Served[udp(uint16(n))] = true, true
+	}
+	for _, p := range but {
+		delete(h.Served, p)
+	}
+	return h
+}
+
 // On a host that is full of programs there may be fewer traps, or none.
 func TestTrapsWhereNothingIsFree(t *testing.T) {
 	const body = `sequence = [4113, "27911/udp", 1840]`
-	if _, traps := chosen(t, body, func(packet.Port) bool { return true }); len(traps) != 0 {
+	if _, traps := chosen(t, body, full()); len(traps) != 0 {
 		t.Errorf("traps where all is taken: %v", traps)
 	}
-	_, traps := chosen(t, body, func(p packet.Port) bool { return p != tcp(4120) })
+	_, traps := chosen(t, body, full(tcp(4120)))
 	if diff := cmp.Diff(map[packet.Port]bool{tcp(4120): true}, traps); diff != "" {
 		t.Errorf("one port is free (-want +got):\n%s", diff)
 	}

@@ -374,6 +374,19 @@ func (l *Loaded) sourcePrefix(e hcl.Expression, to *packet.SourcePrefix) {
 	}
 }
 
+// penaltyPrefix checks who is trapped together. What is left out is the default, or as
+// short as a source's: a trap that is narrower would leave the rest of it free to go on
+// knocking.
+func (l *Loaded) penaltyPrefix(e hcl.Expression, d *Door) {
+	d.PenaltyPrefix.IPv4 = min(d.PenaltyPrefix.IPv4, d.SourcePrefix.IPv4)
+	d.PenaltyPrefix.IPv6 = min(d.PenaltyPrefix.IPv6, d.SourcePrefix.IPv6)
+	l.sourcePrefix(e, &d.PenaltyPrefix)
+	if d.PenaltyPrefix.IPv4 > d.SourcePrefix.IPv4 || d.PenaltyPrefix.IPv6 > d.SourcePrefix.IPv6 {
+		l.failAt(e, "Penalty narrower than a source", fmt.Sprintf("The door takes a /%d of IPv4 and a /%d of IPv6 for one source (source_prefix). "+
+			"Who is trapped is at least one source: give penalty_prefix the same lengths or shorter ones.", d.SourcePrefix.IPv4, d.SourcePrefix.IPv6))
+	}
+}
+
 // sentence makes an error's text one.
 func sentence(err error) string {
 	s := err.Error()

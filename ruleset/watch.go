@@ -27,6 +27,10 @@ type Watcher struct {
 	done    chan struct{}
 }
 
+// watchBuffer is how many bytes of messages the kernel keeps while the daemon is busy:
+// those of some transactions of a wall of many doors.
+const watchBuffer = 4 << 20
+
 // Watch tells changed of each transaction that is not k's own, as soon as the
 // kernel has committed it, and failed when that can no longer be heard. What rules
 // put into sets, and what leaves them when its time is up, is no transaction's.
@@ -39,6 +43,9 @@ func (k *Kernel) Watch(changed func(Change), failed func(error)) (*Watcher, erro
 	if err != nil {
 		return nil, fmt.Errorf("connecting to nftables: %w", err)
 	}
+	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what can be
+	// had is enough to hear that something has changed, if not what.
+	_ = conn.SetReadBuffer(watchBuffer)
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("watching nftables: %w", err)

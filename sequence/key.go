@@ -1,18 +1,27 @@
 package sequence
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
+// linkAt is where the link of a link-local source is in a key: bits of the address that
+// are zero in all of these (RFC 4291, section 2.5.6).
+const linkAt = 4
+
 func keyOf(at int, s packet.Source) key {
-	return key{
+	k := key{
 		source: s.Addr().As16(),
 		bits:   uint8(s.Bits()),
 		is4:    s.Addr().Is4(),
 		at:     uint16(at),
 	}
+	if s.Link != 0 {
+		binary.BigEndian.PutUint32(k.source[linkAt:], s.Link)
+	}
+	return k
 }
 
 func (k key) sourceOf() packet.Source {
@@ -20,5 +29,11 @@ func (k key) sourceOf() packet.Source {
 	if k.is4 {
 		addr = addr.Unmap()
 	}
-	return packet.Source{Prefix: netip.PrefixFrom(addr, int(k.bits))}
+	var link uint32
+	if addr.IsLinkLocalUnicast() && addr.Is6() {
+		link = binary.BigEndian.Uint32(k.source[linkAt:])
+		clear(k.source[linkAt:][:4])
+		addr = netip.AddrFrom16(k.source)
+	}
+	return packet.Source{Prefix: netip.PrefixFrom(addr, int(k.bits)), Link: link}
 }

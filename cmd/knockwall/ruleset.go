@@ -6,8 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/knockwall/knockwall/internal/listening"
-	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -34,11 +33,11 @@ does not take there.`,
 		if err != nil {
 			return err
 		}
-		taken, err := listening.Ports()
+		here, err := host.Look()
 		if err != nil {
 			return err
 		}
-		now, err := config.At(time.Now(), func(p packet.Port) bool { return taken[p] })
+		now, err := config.At(time.Now(), here)
 		if err != nil {
 			return err
 		}

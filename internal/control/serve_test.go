@@ -86,6 +86,8 @@ func (k *stillKernel) CloseWindow(_, _ string, source packet.Source) (bool, erro
 	return source != never, k.failure
 }
 
+func (k *stillKernel) Describe(string, ruleset.Host) error { return nil }
+
 func (k *stillKernel) Counts(string) (map[string]ruleset.Counts, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -112,10 +114,10 @@ func (k *stillKernel) edges() wall.Edges {
 	free := func(uint16) (bool, error) { return false, nil }
 	three := func(func(sessions.Session) bool) (int, error) { return 3, nil }
 	return wall.Edges{
-		Listening: func() (map[packet.Port]bool, error) { return nil, nil },
-		Used:      wall.NewFleeting(),
-		Due:       wall.NewFleeting(),
-		Kernel:    k,
+		Look:   func() (ruleset.Host, error) { return ruleset.Host{}, nil },
+		Used:   wall.NewFleeting(),
+		Due:    wall.NewFleeting(),
+		Kernel: k,
 		ListenLog: func(_ uint16, h nflog.Handler) (wall.Log, error) {
 			k.knock = h.Logged
 			return stillSocket{}, nil

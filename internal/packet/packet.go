@@ -11,6 +11,7 @@ package packet
 import (
 	"encoding/binary"
 	"net/netip"
+	"strconv"
 )
 
 // SnapLen is how many bytes of a packet the kernel is asked to copy: the
@@ -33,6 +34,14 @@ type Packet struct {
 	Port                Port   // where it is sent to
 	Sequence            uint32 // of TCP, 0 for UDP
 	Flags               Flags  // of TCP, 0 for UDP
+}
+
+// CameBy notes by which interface the packet came in, by its index, where that matters:
+// a link-local source (RFC 4291, section 2.5.6) gets it as its zone.
+func (p *Packet) CameBy(index uint32) {
+	if p.Source.Is6() && p.Source.IsLinkLocalUnicast() && index != 0 {
+		p.Source = p.Source.WithZone(strconv.FormatUint(uint64(index), 10))
+	}
 }
 
 // Flags are the flag bits of a TCP header, as RFC 9293, section 3.1, has them.

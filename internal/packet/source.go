@@ -1,42 +1,101 @@
 package packet
 
-import "net/netip"
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+)
 
 // Source is who counts as one client: an address, or all addresses that share
-// a prefix with it.
-type Source struct{ netip.Prefix }
+// a prefix with it. A link-local address is another host on each link (RFC 4007,
+// section 6), and so another source.
+type Source struct {
+	netip.Prefix
+	Link uint32 // index of the interface that a link-local source is behind; 0 for others
+}
 
-// String writes a single address as 192.0.2.1, a wider source as 2001:db8::/64.
+// String writes a single address as 192.0.2.1 or fe80::1%eth0, a wider source as
+// 2001:db8::/64 or fe80::%eth0/64.
 func (s Source) String() string {
-	if s.IsSingleIP() {
-		return s.Addr().String()
+	addr := s.Addr()
+	if s.Link != 0 {
+		addr = addr.WithZone(linkName(s.Link))
 	}
-	return s.Prefix.String()
+	if s.IsSingleIP() {
+		return addr.String()
+	}
+	return addr.String() + "/" + strconv.Itoa(s.Bits())
+}
+
+// linkName is an interface's name, or its index if there is none any more.
+func linkName(index uint32) string {
+	if i, err := net.InterfaceByIndex(int(index)); err == nil {
+		return i.Name
+	}
+	return strconv.Itoa(int(index))
+}
+
+// link is the index of an interface that an address names as its zone, and 0 if it
+// names none.
+func link(zone string) uint32 {
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n)
+	}
+	if i, err := net.InterfaceByName(zone); err == nil {
+		return uint32(i.Index)
+	}
+	return 0
+}
+
+// ParseSource reads what [Source.String] writes.
+func ParseSource(text string) (Source, error) {
+	address, length, isPrefix := strings.Cut(text, "/")
+	addr, err := netip.ParseAddr(address)
+	if err != nil {
+		return Source{}, err
+	}
+	bits := addr.BitLen()
+	if isPrefix {
+		if bits, err = strconv.Atoi(length); err != nil || bits < 0 || bits > addr.BitLen() {
+			return Source{}, fmt.Errorf("%q is no length of a prefix", length)
+		}
+	}
+	s := Source{Prefix: netip.PrefixFrom(addr.WithZone(""), bits)}
+	if addr.Zone() != "" {
+		if s.Link = link(addr.Zone()); s.Link == 0 {
+			return Source{}, fmt.Errorf("there is no interface %q", addr.Zone())
+		}
+	}
+	return s, nil
 }
 
 // MarshalText writes the source as [Source.String] does.
 func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText reads an address or a prefix.
-func (s *Source) UnmarshalText(text []byte) error {
-	if addr, err := netip.ParseAddr(string(text)); err == nil {
-		s.Prefix = netip.PrefixFrom(addr, addr.BitLen())
-		return nil
-	}
-	return s.Prefix.UnmarshalText(text)
+func (s *Source) UnmarshalText(text []byte) (err error) {
+	*s, err = ParseSource(string(text))
+	return err
 }
 
 // SourcePrefix says by how many leading bits of their address clients are told
 // apart: IPv4 from 1 to 32, IPv6 from 1 to 128.
 type SourcePrefix struct{ IPv4, IPv6 int }
 
-// Of returns the source that an address belongs to.
+// Of returns the source that an address belongs to. The zone of one that is link-local
+// is the interface.
 func (l SourcePrefix) Of(addr netip.Addr) Source {
 	bits := l.IPv6
 	if addr.Is4() {
 		bits = l.IPv4
 	}
+	s := Source{}
+	if addr.Zone() != "" {
+		s.Link = link(addr.Zone())
+	}
 	// The lengths are checked where rule files are read, so this cannot fail.
-	prefix, _ := addr.Prefix(bits)
-	return Source{prefix}
+	s.Prefix, _ = addr.WithZone("").Prefix(bits)
+	return s
 }

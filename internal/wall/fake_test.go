@@ -132,7 +132,7 @@ func (k *kernel) edges() wall.Edges {
 		watch = nil
 	}
 	return wall.Edges{
-		Listening:   func() (map[packet.Port]bool, error) { return k.listening, nil },
+		Look:        func() (ruleset.Host, error) { return ruleset.Host{Served: k.listening}, nil },
 		Used:        k.used,
 		Due:         k.due,
 		Kernel:      k,
@@ -397,7 +397,7 @@ func (k *kernel) understand(t *ruleset.Table) *table {
 	listing := t.String()
 	for _, c := range k.configs {
 		for _, now := range k.moments(c) {
-			c, _ := c.At(now, func(p packet.Port) bool { return k.listening[p] })
+			c, _ := c.At(now, ruleset.Host{Served: k.listening})
 			for turn := range 2 {
 				if n := c.Wall.Numbers(turn); c.Wall.Table == t.Name && ruleset.NewTable(c, n).String() == listing {
 					next := newTable(c, n)
@@ -533,6 +533,21 @@ func (k *kernel) CloseWindow(name, door string, source packet.Source) (bool, err
 	}
 	delete(t.windows, opening{door, source.Addr()})
 	return true, nil
+}
+
+func (k *kernel) Describe(name string, host ruleset.Host) error {
+	if err := k.begin("Describe %s", name); err != nil {
+		return err
+	}
+	defer k.mu.Unlock()
+	t := k.tables[name]
+	if t == nil {
+		return unix.ENOENT
+	}
+	described := *t.config
+	described.Host = host
+	t.config, t.listing = &described, ruleset.NewTable(&described, t.numbers).String()
+	return nil
 }
 
 func (k *kernel) Counts(name string) (map[string]ruleset.Counts, error) {

@@ -124,7 +124,7 @@ func (p *process) edges() wall.Edges {
 		}
 	}
 	mortal := wall.Edges{
-		Listening:  e.Listening,
+		Look:       e.Look,
 		Used:       e.Used,
 		Due:        e.Due,
 		Kernel:     mortalKernel{p},
@@ -253,6 +253,14 @@ func (m mortalKernel) CloseWindow(table, door string, source packet.Source) (boo
 	}
 	defer m.p.mu.Unlock()
 	return m.p.k.CloseWindow(table, door, source)
+}
+
+func (m mortalKernel) Describe(table string, host ruleset.Host) error {
+	if !m.p.steps() {
+		return errKilled
+	}
+	defer m.p.mu.Unlock()
+	return m.p.k.Describe(table, host)
 }
 
 func (m mortalKernel) Counts(table string) (map[string]ruleset.Counts, error) {
@@ -489,7 +497,7 @@ func (l *life) takenOver(c *ruleset.Config, goes bool) {
 	}
 	h.run()
 	n := h.named()
-	want := []string{fmt.Sprint("group ", n.LogGroup), fmt.Sprint("queue ", n.Admitted), fmt.Sprint("queue ", n.Strangers)}
+	want := []string{fmt.Sprint("group ", n.LogGroup), fmt.Sprint("queue ", n.Admitted), fmt.Sprint("queue ", n.Strangers), fmt.Sprint("queue ", n.Excess)}
 	h.expectBound(want)
 	if got := h.stands(); !slices.Equal(got, []string{"knockwall"}) {
 		l.t.Errorf("stands: %v", got)

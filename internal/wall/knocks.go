@@ -23,6 +23,10 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 		w.mu.Unlock()
 		return
 	}
+	if notice.Kind == ruleset.Sprayed {
+		s.sprayed(f, p, now)
+		return
+	}
 	d := &f.config.Doors[notice.Door]
 	e := audit.Event{Time: now, Door: d.Name, Source: d.SourcePrefix.Of(p.Source), Port: p.Port}
 	switch notice.Kind {
@@ -187,17 +191,51 @@ func (w *Wall) replayed(f *front, door int, e audit.Event) {
 	w.trail.Record(e)
 }
 
+// sprayed ends all attempts of who has tried ports that nothing serves, and is trapped
+// at all doors by the kernel. It is called with mu held, and gives it up.
+func (s knocks) sprayed(f *front, p packet.Packet, now time.Time) {
+	var ended []audit.Event
+	for i := range f.config.Doors {
+		d := &f.config.Doors[i]
+		e := audit.Event{Time: now, Kind: audit.Trapped, Door: d.Name, Port: p.Port, Source: d.SourcePrefix.Of(p.Source), Reason: spraying}
+		if f.endAttempts(i, &e) {
+			f.tallies[i].trapped++
+			ended = append(ended, e)
+		}
+	}
+	s.wall.mu.Unlock()
+	if len(ended) == 0 {
+		source := packet.SourcePrefix{IPv4: 32, IPv6: 128}.Of(p.Source)
+		ended = []audit.Event{{Time: now, Kind: audit.Trapped, Port: p.Port, Source: source, Reason: spraying}}
+	}
+	for _, e := range ended {
+		s.wall.trail.Record(e)
+	}
+}
+
+const spraying = "it tries ports that nothing serves"
+
+// endAttempts forgets the attempts of an event's source at a door, and notes in the event
+// how far the one had come that had come furthest. It reports whether one was under way.
+func (f *front) endAttempts(door int, e *audit.Event) (underWay bool) {
+	for _, l := range f.locksOf[door] {
+		a, ok := f.tracker.Forget(l, e.Source)
+		if !ok || a.Step == len(f.locks[l].steps) || e.Time.Sub(a.Started) > f.config.Doors[door].SequenceTimeout {
+			continue
+		}
+		underWay = true
+		if !f.locks[l].closes && a.Step >= e.Step {
+			e.Step, e.Steps = a.Step, len(f.locks[l].steps)
+		}
+	}
+	return underWay
+}
+
 // trapped ends the attempts of who has tried a trap. From then on the kernel keeps
 // its knocks away. It is called with mu held, and gives it up.
 func (s knocks) trapped(f *front, door int, e audit.Event) {
 	f.tallies[door].trapped++
-	for _, l := range f.locksOf[door] {
-		a, ok := f.tracker.Forget(l, e.Source)
-		underWay := ok && a.Step < len(f.locks[l].steps) && e.Time.Sub(a.Started) <= f.config.Doors[door].SequenceTimeout
-		if underWay && !f.locks[l].closes && a.Step >= e.Step {
-			e.Step, e.Steps = a.Step, len(f.locks[l].steps)
-		}
-	}
+	f.endAttempts(door, &e)
 	s.wall.mu.Unlock()
 	e.Kind = audit.Trapped
 	s.wall.trail.Record(e)

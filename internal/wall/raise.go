@@ -50,7 +50,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 		return err
 	}
 	now := time.Now()
-	c, unopened := c.At(now, w.listening())
+	c, unopened := c.At(now, w.host())
 	former := w.current()
 	if unopened != nil && former != nil && why != notConfirmed {
 		return unopened // else the wall matters more than one door
@@ -105,8 +105,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	}
 	w.note(windows, next)
 
-	table := ruleset.NewTable(c, s.numbers)
-	table.Trial = onTrial
+	table := tableOf(c, s.numbers, onTrial)
 	// What the old rules hand on is judged by the new configuration from now on:
 	// the other way round a knock that only the new one knows could be missed.
 	w.advance(next)
@@ -157,9 +156,9 @@ func (w *Wall) socketsFor(c *ruleset.Config, standing *ruleset.Standing) (*socke
 }
 
 func overlap(a, b ruleset.Numbers) bool {
-	return a.LogGroup == b.LogGroup ||
-		a.Admitted == b.Admitted || a.Admitted == b.Strangers ||
-		a.Strangers == b.Admitted || a.Strangers == b.Strangers
+	queues := []uint16{b.Admitted, b.Strangers, b.Excess}
+	return a.LogGroup == b.LogGroup || slices.Contains(queues, a.Admitted) ||
+		slices.Contains(queues, a.Strangers) || slices.Contains(queues, a.Excess)
 }
 
 // checkFree makes sure that nobody else listens where this wall may want to, and,
@@ -202,8 +201,8 @@ func (w *Wall) taken(n ruleset.Numbers) error {
 			return &InUseError{fmt.Sprintf("NFLOG group %d", n.LogGroup), "nflog_group"}
 		}
 	}
-	for _, number := range []uint16{n.Admitted, n.Strangers} {
-		if w.sockets != nil && (number == own.Admitted || number == own.Strangers) {
+	for _, number := range []uint16{n.Admitted, n.Strangers, n.Excess} {
+		if w.sockets != nil && (number == own.Admitted || number == own.Strangers || number == own.Excess) {
 			continue
 		}
 		inUse, err := w.edges.QueueInUse(number)

@@ -20,9 +20,9 @@ import (
 
 // The sockets of each turn.
 var (
-	turn0 = []string{"group 7100", "queue 7100", "queue 7101"}
-	turn1 = []string{"group 7101", "queue 7102", "queue 7103"}
-	turn2 = []string{"group 7200", "queue 7200", "queue 7201"} // after a reload with other numbers
+	turn0 = []string{"group 7100", "queue 7100", "queue 7101", "queue 7104"}
+	turn1 = []string{"group 7101", "queue 7102", "queue 7103", "queue 7105"}
+	turn2 = []string{"group 7200", "queue 7200", "queue 7201", "queue 7204"} // after a reload with other numbers
 )
 
 // moved returns a configuration like c with other numbers, and renamed one with
@@ -62,7 +62,7 @@ func TestAWallIsInstalledOnceItsSocketsAreBound(t *testing.T) {
 			t.Error("connections of the wrong ports are adopted")
 		}
 		h.trail.expect(t, nil, "started: doors guarded: 1, windows open: 0")
-		if want := (ruleset.Numbers{LogGroup: 7100, Admitted: 7100, Strangers: 7101}); h.named() != want {
+		if want := (ruleset.Numbers{LogGroup: 7100, Admitted: 7100, Strangers: 7101, Excess: 7104}); h.named() != want {
 			t.Errorf("numbers: %+v", h.named())
 		}
 		admitted, strangers := h.lanes()
@@ -163,7 +163,7 @@ func TestWindowsThatAreReadBackAreCountedAndClosed(t *testing.T) {
 func TestAStartWhereSomebodyListensChangesNothing(t *testing.T) {
 	for socket, key := range map[string]string{
 		"group 7100": "nflog_group", "group 7101": "nflog_group",
-		"queue 7100": "queue", "queue 7101": "queue", "queue 7102": "queue", "queue 7103": "queue",
+		"queue 7100": "queue", "queue 7101": "queue", "queue 7102": "queue", "queue 7103": "queue", "queue 7104": "queue", "queue 7105": "queue",
 	} {
 		t.Run(socket, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -20,6 +20,7 @@ type sockets struct {
 	// Guarded by the wall's mu.
 	log                 Log
 	admitted, strangers Queue
+	excess              Queue
 	hold                *sequence.Hold // what waits in the strangers' queue
 	calm                time.Time      // before then nobody is refused, as the log was not drained
 	backlog             time.Time      // since when the log was never drained, if a knock was early then
@@ -36,6 +37,7 @@ type sockets struct {
 const (
 	strangersWaiting = 16384
 	guestsWaiting    = 1024
+	excessWaiting    = 1
 )
 
 // listen binds the sockets that a table with these numbers will name.
@@ -62,15 +64,31 @@ func (w *Wall) listen(n ruleset.Numbers) (*sockets, error) {
 		return nil, err
 	}
 	s.strangers = refuse
+	full, err := w.edges.ListenQueue(nfqueue.Config{
+		Number: n.Excess, Length: excessWaiting, RefusedMark: mark}, excess{s})
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	s.excess = full
 	return s, nil
 }
+
+// excess handles the strangers who are too many to be asked about at a door that lets
+// strangers in when there is no daemon: not at all. One packet waits in the queue for as
+// long as it is bound, and so all others are dropped, which costs the daemon nothing.
+type excess struct{ *sockets }
+
+func (excess) Queued(uint32, packet.Packet) {}
+func (excess) Unreadable(uint32)            {}
+func (s excess) Failed(err error)           { s.fail(err) }
 
 // close closes the sockets that are bound. Reading from them fails then.
 func (s *sockets) close() {
 	s.wall.mu.Lock()
 	s.closed = true
 	s.wall.mu.Unlock()
-	for _, socket := range []io.Closer{s.log, s.admitted, s.strangers} {
+	for _, socket := range []io.Closer{s.log, s.admitted, s.strangers, s.excess} {
 		if socket != nil {
 			socket.Close()
 		}

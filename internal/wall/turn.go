@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -19,8 +18,8 @@ const (
 	// lookAtClock is how often the clock is looked at, which somebody may set, and how
 	// often a turn is tried that has failed.
 	lookAtClock = time.Second
-	// lookWhoListens is how often it is looked whether a program listens on a trap.
-	lookWhoListens = 10 * time.Second
+	// lookAtHost is how often it is looked who listens, and what has changed of the host.
+	lookAtHost = 10 * time.Second
 )
 
 // turn puts in force what is good now, if it is something else than what is.
@@ -39,21 +38,50 @@ func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
 	return next, ok || turned
 }
 
-// lookAround puts other traps in force if programs listen on some of those there are.
+// lookAround tells the table what has changed of the host.
 func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
-	if next = w.looked.Add(lookWhoListens); next.After(now) {
+	if next = w.looked.Add(lookAtHost); next.After(now) {
 		return next, true
 	}
 	w.looked = now
-	if ports, err := w.edges.Listening(); err == nil && w.current().config.IsTrap(ports) {
+	host, err := w.edges.Look()
+	c := w.current().config
+	switch {
+	case err != nil: // what was seen before is nearer to the truth
+	case !c.IsOn(host):
 		w.turnTo(now)
+	case !c.Host.Same(host):
+		w.describe(host)
 	}
-	return now.Add(lookWhoListens), true
+	return now.Add(lookAtHost), true
+}
+
+// describe puts into the table's sets what is known of the host. A table that somebody
+// else has changed this very moment is put back by who notices that, and described when
+// the host is looked at next.
+func (w *Wall) describe(host ruleset.Host) {
+	w.change.Lock()
+	defer w.change.Unlock()
+	if w.lowered {
+		return
+	}
+	f := w.current()
+	if w.edges.Kernel.Describe(f.config.Wall.Table, host) != nil {
+		return
+	}
+	c := *f.config
+	c.Host = host
+	next := *f
+	next.config = &c
+	w.mu.Lock()
+	w.front = &next
+	w.mu.Unlock()
+	w.table = tableOf(&c, w.sockets.numbers, w.table.Trial)
 }
 
 // turnTo puts in force what is good now.
 func (w *Wall) turnTo(now time.Time) {
-	listening := w.listening()
+	host := w.host()
 	w.change.Lock()
 	defer w.change.Unlock()
 	if w.lowered {
@@ -61,7 +89,7 @@ func (w *Wall) turnTo(now time.Time) {
 	}
 	w.openQueued() // rather than let who has knocked wait for another table
 	f := w.current()
-	c, err := f.config.At(now, listening)
+	c, err := f.config.At(now, host)
 	w.tellUnopened(err)
 	next := *f
 	next.config, next.stale = c, false
@@ -92,8 +120,7 @@ func (w *Wall) turnTo(now time.Time) {
 // install puts another table in place of the wall's own, with the windows that are open
 // where it has to make their sets anew.
 func (w *Wall) install(c *ruleset.Config, n ruleset.Numbers, windows []ruleset.Window) error {
-	table := ruleset.NewTable(c, n)
-	table.Trial = w.table.Trial
+	table := tableOf(c, n, w.table.Trial)
 	if err := w.edges.Kernel.Install(table, windows, ""); err != nil {
 		return err
 	}
@@ -123,9 +150,15 @@ func (w *Wall) tellLow(c *ruleset.Config) {
 	}
 }
 
-// listening returns whether a program of this host listens on a port. Where that
-// cannot be known, none is taken to: who wants to go there cannot knock for a while.
-func (w *Wall) listening() func(packet.Port) bool {
-	ports, _ := w.edges.Listening()
-	return func(p packet.Port) bool { return ports[p] }
+func tableOf(c *ruleset.Config, n ruleset.Numbers, trial bool) *ruleset.Table {
+	table := ruleset.NewTable(c, n)
+	table.Trial = trial
+	return table
+}
+
+// host returns what is known of the host. Where it cannot be known who listens, nobody
+// is taken to: who wants to go there cannot knock for a while.
+func (w *Wall) host() ruleset.Host {
+	host, _ := w.edges.Look()
+	return host
 }

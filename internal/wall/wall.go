@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/internal/listening"
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/sessions"
@@ -29,6 +29,7 @@ type Kernel interface {
 	Others(table string) ([]*ruleset.Standing, error)
 	OpenWindows(table string, windows []ruleset.Window) error
 	CloseWindow(table, door string, source packet.Source) (bool, error)
+	Describe(table string, host ruleset.Host) error
 	Counts(table string) (map[string]ruleset.Counts, error)
 }
 
@@ -65,8 +66,8 @@ type Edges struct {
 	// Adopt makes connections known to the kernel that were there before the wall,
 	// and with renew those, too, that it knows otherwise than they are.
 	Adopt func(wanted func(sessions.Session) bool, renew bool) (int, error)
-	// Listening returns the ports on which programs of this host listen.
-	Listening func() (map[packet.Port]bool, error)
+	// Look looks at the host. What it could not find out is missing.
+	Look func() (ruleset.Host, error)
 	// Used remembers what opens a door once, and Due which commands are to be run.
 	// They last longer than the daemon.
 	Used, Due Ledger
@@ -80,7 +81,7 @@ func KernelEdges(k *ruleset.Kernel) Edges {
 	e := Edges{
 		Used:        NewFleeting(),
 		Due:         NewFleeting(),
-		Listening:   listening.Ports,
+		Look:        host.Look,
 		Kernel:      k,
 		ListenLog:   func(group uint16, h nflog.Handler) (Log, error) { return nflog.Listen(group, h) },
 		ListenQueue: func(c nfqueue.Config, h nfqueue.Handler) (Queue, error) { return nfqueue.Listen(c, h) },
@@ -111,7 +112,7 @@ type Wall struct {
 	ended    chan struct{} // closed when Run has ended
 	endErr   error         // that it has ended with
 	removed  bool          // and that the table is gone by then
-	looked   time.Time     // when it was looked who listens; the keeper's own
+	looked   time.Time     // when the host was looked at; the keeper's own
 	pulses   pulses        // Alive's own
 
 	// change is held while the table or a window in it is changed, and guards

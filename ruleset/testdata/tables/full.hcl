@@ -24,6 +24,8 @@ door "ssh" {
   to              = ["203.0.113.7", "2001:db8:1::7"]
   trusted         = ["198.51.100.0/24"]
   source_prefix   = { ipv4 = 24, ipv6 = 64 }
+  penalty_prefix  = { ipv6 = 56 }
+  udp_timeout     = "2m"
 }
 
 door "vpn" {

@@ -1,4 +1,4 @@
-package listening_test
+package host_test
 
 import (
 	"net"
@@ -6,14 +6,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/listening"
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // listens reports whether something is said to listen on a port.
 func listens(t *testing.T, p packet.Port) bool {
 	t.Helper()
-	ports, err := listening.Ports()
+	ports, err := host.Ports()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,151 @@
+// Package host tells what a wall has to know of the host that it stands on: on which
+// ports programs listen, which interfaces lead to the rest of the world, and which
+// addresses are its own.
+package host
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// Look looks at the host, in the network namespace of who asks. What cannot be found
+// out is missing from the answer, and the error says why.
+func Look() (ruleset.Host, error) {
+	ports, portsErr := Ports()
+	uplinks, uplinksErr := Uplinks()
+	addresses, addressesErr := Addresses()
+	return ruleset.Host{Served: ports, Uplinks: uplinks, Addresses: addresses}, errors.Join(portsErr, uplinksErr, addressesErr)
+}
+
+// Uplinks returns the names of the interfaces, by their index, that a default route of
+// any table leads out of.
+func Uplinks() (map[uint32]string, error) {
+	dump, err := syscall.NetlinkRIB(unix.RTM_GETROUTE, unix.AF_UNSPEC)
+	if err != nil {
+		return nil, fmt.Errorf("asking the kernel for its routes: %w", err)
+	}
+	messages, err := syscall.ParseNetlinkMessage(dump)
+	if err != nil {
+		return nil, fmt.Errorf("reading the kernel's routes: %w", err)
+	}
+	uplinks := map[uint32]string{}
+	for i := range messages {
+		for _, index := range defaultRoute(&messages[i]) {
+			if link, err := net.InterfaceByIndex(int(index)); err == nil && link.Flags&net.FlagLoopback == 0 {
+				uplinks[index] = link.Name
+			}
+		}
+	}
+	return uplinks, nil
+}
+
+// defaultRoute returns the interfaces that a route leads out of, if it is to everywhere:
+// struct rtmsg and struct rtnexthop of linux/rtnetlink.h.
+func defaultRoute(m *syscall.NetlinkMessage) (interfaces []uint32) {
+	const destinationLength, kind = 1, 7 // where they are in struct rtmsg
+	if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg || m.Data[destinationLength] != 0 || m.Data[kind] != unix.RTN_UNICAST {
+		return nil
+	}
+	attributes, err := syscall.ParseNetlinkRouteAttr(m)
+	if err != nil {
+		return nil
+	}
+	for _, a := range attributes {
+		switch {
+		case a.Attr.Type == unix.RTA_OIF && len(a.Value) == 4:
+			interfaces = append(interfaces, binary.NativeEndian.Uint32(a.Value))
+		case a.Attr.Type == unix.RTA_MULTIPATH:
+			for hop := a.Value; len(hop) >= unix.SizeofRtNexthop; {
+				length := int(binary.NativeEndian.Uint16(hop))
+				if length < unix.SizeofRtNexthop || length > len(hop) {
+					break
+				}
+				interfaces = append(interfaces, binary.NativeEndian.Uint32(hop[4:]))
+				hop = hop[length:]
+			}
+		}
+	}
+	return interfaces
+}
+
+// Addresses returns the addresses of all interfaces.
+func Addresses() (map[netip.Addr]bool, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("listing this host's addresses: %w", err)
+	}
+	here := map[netip.Addr]bool{}
+	for _, a := range all {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			here[prefix.Addr().Unmap()] = true
+		}
+	}
+	return here, nil
+}
+
+// The files that list sockets, of the network namespace of who reads them, and
+// what their fourth column says of one that takes what comes: TCP_LISTEN, and for
+// UDP TCP_CLOSE, which is one that is not connected (net/tcp_states.h).
+var tables = []struct {
+	path     string
+	protocol packet.Protocol
+	state    string
+}{
+	{"/proc/thread-self/net/tcp", packet.TCP, "0A"},
+	{"/proc/thread-self/net/tcp6", packet.TCP, "0A"},
+	{"/proc/thread-self/net/udp", packet.UDP, "07"},
+	{"/proc/thread-self/net/udp6", packet.UDP, "07"},
+}
+
+// Ports returns the ports on which something listens, at whatever address. The
+// error says which of the kernel's lists could not be read; a kernel without IPv6
+// has none of that.
+func Ports() (map[packet.Port]bool, error) {
+	ports := map[packet.Port]bool{}
+	for _, t := range tables {
+		f, err := os.Open(t.path)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("looking who listens: %w", err)
+		}
+		lines := bufio.NewScanner(f)
+		lines.Scan() // the head
+		for lines.Scan() {
+			if n, ok := port(lines.Text(), t.state); ok {
+				ports[packet.Port{Number: n, Protocol: t.protocol}] = true
+			}
+		}
+		f.Close()
+		if err := lines.Err(); err != nil {
+			return nil, fmt.Errorf("looking who listens: reading %s: %w", t.path, err)
+		}
+	}
+	return ports, nil
+}
+
+// port returns the local port of a line of these files, if its state is the one
+// that is wanted: "0: 00000000:0016 00000000:0000 0A …", where numbers are hex.
+func port(line, state string) (uint16, bool) {
+	columns := strings.Fields(line)
+	if len(columns) < 4 || columns[3] != state {
+		return 0, false
+	}
+	_, number, _ := strings.Cut(columns[1], ":")
+	n, err := strconv.ParseUint(number, 16, 16)
+	return uint16(n), err == nil
+}

@@ -1,0 +1,130 @@
+package ruleset
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// What the first hook does not know: by a rule of NAT, or a route of another table,
+// a packet may be delivered to a guarded port which did not look as if it would be.
+// At the host's input that is certain. Whoever has a window comes in, and nobody is
+// asked about others: they are refused.
+
+// delivered returns the chains for what is delivered to this host.
+func (t *Table) delivered(c *Config) []chain {
+	rules := []rule{
+		{fromLoopback, accept},
+		{ofKnownConnection, withoutFlags(opening), accept},
+		{ofKnownConnection, notTCP, accept},
+		{judged, accept},
+	}
+	for i := range c.Doors {
+		c.Doors[i].forPorts(func(to rule) { rules = append(rules, append(to, goTo(unjudgedChain))) })
+	}
+	unjudged := append(ownCopies(c), trust(c.Wall.Trusted)...)
+	var chains []chain
+	for i := range c.Doors {
+		d := &c.Doors[i]
+		if len(d.Ports) == 0 {
+			continue
+		}
+		d.forPorts(func(to rule) {
+			for _, r := range d.deliveredTo(to) {
+				unjudged = append(unjudged, append(r, jump(unjudgedOf(d.Name))))
+			}
+		})
+		admits := trust(d.Trusted)
+		for _, f := range families {
+			admits = append(admits, rule{fromSet(f, openSet(d.Name, f), d.bits(f)), count(admittedCounter(d.Name)), accept})
+		}
+		chains = append(chains, chain{unjudgedOf(d.Name), admits})
+	}
+	for i := range c.Doors {
+		d := &c.Doors[i]
+		d.forPorts(func(to rule) {
+			for _, r := range d.deliveredTo(to) {
+				for _, answer := range d.answer() {
+					unjudged = append(unjudged, append(append(rule{}, r...), answer...))
+				}
+			}
+		})
+	}
+	return append([]chain{{inputChain, rules}, {unjudgedChain, unjudged}}, chains...)
+}
+
+// forPorts calls do with a match for the door's ports, for each that it takes.
+func (d *Door) forPorts(do func(to rule)) {
+	for _, ports := range byProtocol(d.Ports) {
+		for _, to := range toPorts(ports[0].Protocol, ports) {
+			do(rule{to})
+		}
+	}
+}
+
+// deliveredTo returns matches for what is delivered to where the door is.
+func (d *Door) deliveredTo(to rule) (rules []rule) {
+	places := [][]term{{}}
+	if len(d.To) > 0 {
+		places = nil
+		for _, f := range versions {
+			for _, address := range toAddresses(f, f.of(d.To)) {
+				places = append(places, []term{address})
+			}
+		}
+		if d.ToIsHere {
+			places = append(places, []term{toManyHosts})
+		}
+	}
+	for _, place := range places {
+		if len(d.Interfaces) == 0 {
+			rules = append(rules, append(append(rule{}, to...), place...))
+			continue
+		}
+		for _, name := range d.Interfaces {
+			rules = append(rules, append(append(append(rule{}, to...), by(name)), place...))
+		}
+	}
+	return rules
+}
+
+// timeout is how long conntrack keeps UDP flows that a door has admitted, while they
+// are silent.
+type timeout struct {
+	door   string
+	length time.Duration
+}
+
+func (d *Door) udpTimeout() timeout { return timeout{d.Name, d.UDPTimeout} }
+
+// name tells how long it is, so that nothing but the name has to be compared.
+func (o timeout) name() string {
+	return fmt.Sprintf("%s_udp_%d", o.door, int(o.length.Seconds()))
+}
+
+func (o timeout) set() term {
+	return term{fmt.Sprintf("ct timeout set %q", o.name()), func(b *batch) []expr.Any {
+		if !b.features.UDPTimeout {
+			return nil
+		}
+		return []expr.Any{&expr.Objref{Type: unix.NFT_OBJECT_CT_TIMEOUT, Name: o.name()}}
+	}}
+}
+
+func (o timeout) object(table *nftables.Table) nftables.Obj {
+	seconds := uint32(o.length.Seconds())
+	return &nftables.NamedObj{Table: table, Name: o.name(), Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{
+		L3Proto: unix.NFPROTO_IPV4, L4Proto: uint8(packet.UDP),
+		Policy: expr.CtStatePolicyTimeout{expr.CtStateUDPUNREPLIED: seconds, expr.CtStateUDPREPLIED: seconds},
+	}}
+}
+
+func (o timeout) String() string {
+	return fmt.Sprintf("\tct timeout %s {\n\t\tprotocol udp\n\t\tl3proto ip\n\t\tpolicy = { unreplied : %[2]d, replied : %[2]d }\n\t}\n",
+		o.name(), int(o.length.Seconds()))
+}

@@ -111,12 +111,18 @@ func must(t testing.TB, err error) {
 // eventually waits until what holds, and fails the test if it does not.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
+	within(t, deadline, what, holds)
+}
+
+// within is eventually for what may take longer than most.
+func within(t testing.TB, patience time.Duration, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
 		if holds() {
 			return
 		}
 	}
-	t.Fatalf("after %s it is still not so: %s", deadline, what)
+	t.Fatalf("after %s it is still not so: %s", patience, what)
 }
 
 // needs skips the test where a program is missing; CI has them all.

@@ -29,6 +29,7 @@ type Stream struct {
 	Rate     int              // packets a second; 0: as many as this machine makes
 	Packets  int64            // that are sent at most; 0: without end
 	Time     time.Duration    // that the flood lasts at most; 0: without end
+	Behind   func() bool      // asked before each batch: whether To cannot read any more, so that the flood rests
 }
 
 // Flood is a stream that is being sent. All of it is sent by one thread.
@@ -40,9 +41,10 @@ type Flood struct {
 	ended   chan struct{}
 
 	// What is known when it has ended.
-	err  error
-	took time.Duration
-	cpu  time.Duration
+	err    error
+	took   time.Duration
+	rested time.Duration
+	cpu    time.Duration
 }
 
 // StartFlood begins to send by a host's interface. The host's own stack has no
@@ -73,7 +75,8 @@ func StartFlood(h *netlab.Host, link string, s Stream) (*Flood, error) {
 	return f, nil
 }
 
-// pace is how long the sender rests if it is ahead of its rate.
+// pace is how long the sender rests if it is ahead of its rate, or the other end is
+// behind.
 const pace = 500 * time.Microsecond
 
 // send is the flood itself.
@@ -106,6 +109,12 @@ func (f *Flood) send(fd int, packets *packets) {
 				time.Sleep(pace)
 				continue
 			}
+		}
+		if f.stream.Behind != nil && f.stream.Behind() {
+			at := time.Now()
+			time.Sleep(pace)
+			f.rested += time.Since(at)
+			continue
 		}
 		headers := packets.next(int(n))
 		for len(headers) > 0 {
@@ -146,6 +155,9 @@ func (f *Flood) Dropped() int64 { return f.dropped.Load() }
 
 // Took is how long the flood has lasted, once it has ended.
 func (f *Flood) Took() time.Duration { return f.took }
+
+// Rested is how much of that it has waited for an end that was behind.
+func (f *Flood) Rested() time.Duration { return f.rested }
 
 // CPU is what the sender has used, once it has ended. The other end of a veth
 // receives on the same thread, so that is in it, too.

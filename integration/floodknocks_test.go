@@ -9,18 +9,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/forge"
-	"github.com/knockwall/knockwall/internal/packet"
 )
-
-// Knocks that are all SYNs, so that a flood knocks itself.
-var synKnocks = []packet.Port{tcp(4113), tcp(27911), tcp(1840)}
-
-// A slow machine's flood takes its time from one knock of a source to the next.
-const synRules = `door "ssh" {
-  ports       = [22]
-  sequence    = [4113, 27911, 1840]
-  seq_timeout = "2m"
-}`
 
 // Who knows all the knocks and forges 32,000 addresses opens the door for these, again
 // and again. That keeps nobody else from knocking, and does not become a flood of log.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/forge"
+	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // floodLines is how many lines a flood of one door can write in a time, by the
@@ -26,6 +27,16 @@ func floodLines(d time.Duration) int {
 	intervals := int(d/audit.SumInterval) + 2
 	return intervals*(3*32*4+3) + 1
 }
+
+// Knocks that are all SYNs, so that a flood knocks itself.
+var synKnocks = []packet.Port{tcp(4113), tcp(27911), tcp(1840)}
+
+// A slow machine's flood takes its time from one knock of a source to the next.
+const synRules = `door "ssh" {
+  ports       = [22]
+  sequence    = [4113, 27911, 1840]
+  seq_timeout = "2m"
+}`
 
 // conntrack tells how full the server's table of connections is.
 func (l *lab) conntrack() string {

@@ -222,6 +222,10 @@ func (l *lab) launchCommand(control string, cmd *exec.Cmd) *daemon {
 	go func() { d.exited <- d.cmd.Wait() }()
 	l.t.Cleanup(func() {
 		d.cmd.Process.Kill()
+		// Of the race detector's, which goes on.
+		if _, race, found := strings.Cut(d.log.String(), "WARNING: DATA RACE"); found {
+			l.t.Errorf("the daemon has a data race:%.8000s", race)
+		}
 		if l.t.Failed() {
 			l.t.Logf("the daemon said:\n%s", tail(d.log.String(), 4000))
 		}

@@ -34,6 +34,7 @@ func (l *lab) runOnClient(name string, arguments ...string) (string, error) {
 // knockd's own client, ours, and nmap, which people use where they have nothing
 // else: what each of them sends opens the door.
 func TestClientsThatKnock(t *testing.T) {
+	t.Parallel()
 	knock, nmap := needs(t, "knock"), needs(t, "nmap")
 	ours := os.Getenv(binaryVariable)
 	for family, to := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {

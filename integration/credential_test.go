@@ -27,6 +27,7 @@ test -z "$CREDENTIALS_DIRECTORY" && echo "no credentials"
 func TestCredentialsUnderSystemd(t *testing.T) {
 	t.Parallel()
 	needs(t, "openssl")
+	needs(t, "curl")
 	l := newLab(t)
 	m := l.newPackaged(`door "vpn" {
   ports  = [22]
@@ -81,7 +82,7 @@ func TestCredentialsUnderSystemd(t *testing.T) {
 	m.does("systemctl", "restart", "knockwall.service")
 	replay("after a restart")
 	pid := m.property("MainPID")
-	m.does("kill", "-KILL", pid)
+	m.does("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "knockwall.service")
 	eventually(t, "another daemon runs", func() bool {
 		now := m.property("MainPID")
 		return now != pid && now != "0"

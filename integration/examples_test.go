@@ -23,6 +23,7 @@ import (
 // at the client lets it in, over IPv4 and over IPv6. What each is for besides is
 // tried in examples_doors_test.go.
 func TestExamples(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("../examples/*.hcl")
 	must(t, err)
 	published := map[string]bool{}

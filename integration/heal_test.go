@@ -270,6 +270,7 @@ func tired(t *testing.T, began time.Time, n int) bool {
 // Where the kernel knows tables with an owner, nobody takes the wall down or
 // changes it, and nobody at the doors notices that somebody tries.
 func TestNobodyElseChangesAnOwnedWall(t *testing.T) {
+	t.Parallel()
 	l := newLab(t)
 	l.needsOwnership(t)
 	l.serve(22)
@@ -591,6 +592,7 @@ func again(measure func() time.Duration) func() time.Duration {
 // A ruleset that somebody has saved while a window was open has the window in
 // it. Loaded again after the window was closed, it opens nothing.
 func TestASavedRulesetReopensNothing(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		run  func(*lab, string) *daemon

@@ -168,6 +168,7 @@ func TestKnockdsTimeouts(t *testing.T) {
 // Whatever firewall the commands were for, each door opens its ports after its
 // knocks, among many that have ports in common.
 func TestKnockdsDoorsOfEveryFirewall(t *testing.T) {
+	t.Parallel()
 	for file, link := range map[string]string{
 		"iptables.conf": "eth0", "nft.conf": "eth0", "ufw.conf": "eth0", "firewalld.conf": "", "ipfw.conf": "em0", "twins.conf": "",
 	} {
@@ -359,6 +360,7 @@ sock.sendto(digits.encode() + b"\n", (host, int(port)))
 // Atomicorp's advanced list: a one-time password opens a port, and another closes
 // it. The second line's secrets have what means something to HCL.
 func TestAtomicorpsAdvancedList(t *testing.T) {
+	t.Parallel()
 	python := needs(t, "python3")
 	for family, to := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {
 		t.Run(family, func(t *testing.T) {

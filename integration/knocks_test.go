@@ -41,6 +41,7 @@ type stroke struct {
 }
 
 func TestWhatKnocksMean(t *testing.T) {
+	t.Parallel()
 	first, second, third, fourth := tcp(7001), udp(8001), tcp(9001), tcp(6001)
 	hit := func(p packet.Port) stroke { return stroke{port: p} }
 	again := func(p packet.Port) stroke { return stroke{port: p, same: true} }

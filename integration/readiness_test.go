@@ -11,6 +11,7 @@ import (
 // after it find it.
 func TestReadinessUnderSystemd(t *testing.T) {
 	t.Parallel()
+	needs(t, "nft")
 	l := newLab(t)
 	m := l.newPackaged(survivalRules("", "10m"))
 	for range rounds() {

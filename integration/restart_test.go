@@ -35,7 +35,7 @@ func TestWatchdogUnderSystemd(t *testing.T) {
 	for n, signal := range []string{"STOP", "KILL"} {
 		pid := m.property("MainPID")
 		cursor := m.cursor()
-		m.does("kill", "-"+signal, pid)
+		m.does("systemctl", "kill", "--kill-whom=main", "--signal="+signal, "knockwall.service")
 		eventually(t, "after SIG"+signal+" another daemon runs", func() bool {
 			now := m.property("MainPID")
 			return now != pid && now != "0"

@@ -16,6 +16,7 @@ var scans = []string{"-sS", "-sA", "-sF", "-sN", "-sX", "-sM", "-sW", "-sU"}
 // No scan tells a shut door from a port with nothing behind it. Behind the door
 // something listens; the neighbouring ports have nothing.
 func TestScansLearnNothing(t *testing.T) {
+	t.Parallel()
 	nmap := needs(t, "nmap")
 	const rules = `door "ssh" {
   ports    = ["4000/tcp", "4000/udp"]

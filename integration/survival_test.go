@@ -37,6 +37,7 @@ func (l *lab) enter(from, to netip.Addr) net.Conn {
 // strangers are refused at every moment, and an open window admits to its end by
 // the kernel's own hand.
 func TestSessionsSurvive(t *testing.T) {
+	t.Parallel()
 	for _, family := range []struct {
 		name   string
 		server netip.Addr

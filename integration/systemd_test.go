@@ -143,6 +143,8 @@ func TestColdSocketUnderSystemd(t *testing.T) {
 // down takes the wall down for good: no question puts it up again.
 func TestDownUnderSystemd(t *testing.T) {
 	t.Parallel()
+	needs(t, "nft")
+	needs(t, "curl")
 	l := newLab(t)
 	m := l.newPackaged(survivalRules("", "10m"))
 	m.addUsers()

@@ -50,6 +50,7 @@ var (
 // `knockwall ruleset` prints; installed once more, nothing of it changes; and
 // nothing but that table is touched.
 func TestTheKernelListsTheGoldenTable(t *testing.T) {
+	t.Parallel()
 	for _, name := range tables {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -35,6 +35,7 @@ const trapPenalty = time.Second
 // Who has tried a trap cannot knock at that door until the penalty is over, and can
 // then, from the first knock on. What is open stays open, and other doors hear it.
 func TestWhoTriesATrapCannotKnockForAWhile(t *testing.T) {
+	t.Parallel()
 	for family, to := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {
 		t.Run(family, func(t *testing.T) {
 			t.Parallel()
@@ -174,6 +175,7 @@ func TestNoTrapIsWhereAProgramListens(t *testing.T) {
 // What is sent to a trap is answered as what is sent to a knock, or to a port with
 // nothing behind it, whether the host answers or not.
 func TestAScanTellsNoTraps(t *testing.T) {
+	t.Parallel()
 	nmap := needs(t, "nmap")
 	// The knock, the trap and the port that is nothing stand side by side, as
 	// parseStates reads them.

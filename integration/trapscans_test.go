@@ -60,6 +60,7 @@ const (
 // met all knocks. Without traps, the same scans open the doors that invite them. And
 // whatever comes, who knocks gets in on the first SYN.
 func TestNoScanOpensADoor(t *testing.T) {
+	t.Parallel()
 	nmap := needs(t, "nmap")
 	for _, door := range invitingDoors {
 		t.Run(door.name, func(t *testing.T) {

@@ -111,6 +111,7 @@ func (o *openings) check(windows []ruleset.Window) {
 }
 
 func TestWindowsAreOpenedInOneTransaction(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 2, 4, 1000, 4096, 10_000} { // of which the last is more than a message takes
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			t.Parallel()
@@ -193,6 +194,7 @@ func TestOfATransactionThatFailsNoWindowIsOpened(t *testing.T) {
 // The kernel remembers who may have a knock on its way that opens the door: not who has
 // only begun, as anybody can with one packet.
 func TestWhoHasOnlyBegunToKnockIsNotRemembered(t *testing.T) {
+	t.Parallel()
 	for _, server := range []netip.Addr{server4, server6} {
 		t.Run(server.String(), func(t *testing.T) {
 			t.Parallel()

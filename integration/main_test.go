@@ -9,11 +9,13 @@ package integration
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/knockwall/knockwall/internal/netlab"
@@ -37,6 +39,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	if netlab.Inside() {
+		manyAtOnce()
 		os.Exit(m.Run())
 	}
 	code, err := inNamespaces()
@@ -49,6 +52,21 @@ func TestMain(m *testing.M) {
 		}
 	}
 	os.Exit(code)
+}
+
+// manyAtOnce runs more tests at once than there are CPUs, unless -parallel says how many:
+// most of the time they wait.
+func manyAtOnce() {
+	flag.Parse()
+	n := max(4, runtime.GOMAXPROCS(0))
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name == "test.parallel" {
+			n = 0
+		}
+	})
+	if n > 0 {
+		flag.Set("test.parallel", strconv.Itoa(n))
+	}
 }
 
 // inNamespaces runs the tests again, in namespaces of their own.

@@ -1,0 +1,261 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/forge"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// gapRules are rule files that differ in every part of the table, and guard the same
+// ports: one door for each kind of set that a verdict can hang on.
+func gapRules(variant int) string {
+	return fmt.Sprintf(`wall {
+  trusted = ["10.1.4.0/24", "198.51.100.0/%[1]d", "2001:db8:1::400/120", "2001:db8:5::/%[2]d"]
+}
+door "traps" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  traps    = %[3]d
+}
+door "ranges" {
+  ports    = ["8000-8009", "9000-%[4]d"]
+  sequence = [4213, 1841, 27912]
+  traps    = 0
+}
+door "address" {
+  ports    = [2201]
+  sequence = [4313, 1842, 27913]
+  to       = [%[5]q, %[6]q]
+  traps    = 0
+}
+door "prefixes" {
+  ports    = [2202]
+  sequence = [4413, 1843, 27914]
+  to       = ["192.0.2.0/28", "203.0.113.0/%[1]d", "2001:db8::/112", "2001:db8:6::/%[2]d"]
+  traps    = 0
+}
+door "friends" {
+  ports    = [2203]
+  sequence = [4513, 1844, 27915]
+  trusted  = ["10.1.5.0/24", "203.0.113.0/%[1]d", "2001:db8:1::500/120", "2001:db8:6::/%[2]d"]
+  traps    = 0
+}
+door "datagrams" {
+  ports    = ["51820/udp", "5300-%[7]d/udp"]
+  sequence = [4613, 1845, 27916]
+  traps    = 0
+}
+`, 24+variant, 48+variant, 64+variant, 9010+variant, server4, server6, 5310+variant)
+}
+
+// Who is trusted: by the wall, or by the door "friends" alone.
+const (
+	wallsFriend = 0x401
+	doorsFriend = 0x501
+)
+
+var (
+	gapTCP = []packet.Port{tcp(22), tcp(8005), tcp(9003), tcp(2201), tcp(2202), tcp(2203)}
+	gapUDP = []packet.Port{udp(51820), udp(5305)}
+)
+
+// The wall has no gap, whenever its table is replaced: packets of strangers, as fast
+// as this machine makes them, do not reach the programs behind it, and no connect of
+// who is trusted is refused.
+func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
+	needs(t, "nft")
+	for _, c := range []struct {
+		name        string
+		times, less int // with each kind of packets; with -short
+		extra       string
+		replace     func(g *siege, times int)
+	}{
+		{"reloads", 50, 5, "", (*siege).reloads},
+		{"restarts", 3, 1, "", (*siege).restarts},
+		{"turns of rolling doors", 8, 2, gapRolling(), (*siege).turns},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := &siege{lab: newLab(t), extra: c.extra}
+			for _, p := range gapTCP {
+				g.serve(int(p.Number))
+			}
+			g.watchStrangers()
+			g.daemon = g.run(g.nextRules())
+			times := c.times
+			if testing.Short() {
+				times = c.less
+			}
+			for _, s := range []forge.Stream{
+				{To: server4, Ports: gapTCP}, {To: server4, Ports: gapUDP, Payload: 64},
+				{To: server6, Ports: gapTCP}, {To: server6, Ports: gapUDP, Payload: 64},
+			} {
+				name := fmt.Sprintf("%s to %s", s.Ports[0].Protocol, s.To)
+				received := g.received()
+				f := g.stream(s)
+				eventually(t, "the flood is on", func() bool { return f.Sent() > 5000 })
+				stop := g.friendsMeanwhile(s.To)
+				began := time.Now()
+				c.replace(g, times)
+				lasted := time.Since(began)
+				connects, refused := stop()
+				f.end()
+				received = g.received() - received
+				t.Logf("%s: %d times in %s; %d packets of strangers sent, %.0f/s, and %d received; %d connects of the trusted",
+					name, times, lasted.Round(time.Millisecond), f.Sent(), f.Rate(), received, connects)
+				if f.Took() < lasted || received < uint64(f.Sent())/2 {
+					t.Errorf("%s: the flood ended before the test did, or did not arrive", name)
+				}
+				if connects < times {
+					t.Errorf("%s: %d connects of the trusted prove nothing", name, connects)
+				}
+				if refused > 0 {
+					t.Errorf("%s: %d of %d connects of the trusted were refused", name, refused, connects)
+				}
+			}
+			for _, through := range g.strangersThrough() {
+				t.Errorf("strangers' packets have reached a program: %s", through)
+			}
+		})
+	}
+}
+
+// siege is a wall whose table is replaced while strangers send.
+type siege struct {
+	*lab
+	daemon *daemon
+	extra  string // more doors
+	files  int    // that were written
+}
+
+// nextRules are another rule file than the last one.
+func (g *siege) nextRules() string {
+	g.files++
+	return gapRules(g.files%2) + g.extra
+}
+
+func (g *siege) reloads(times int) {
+	client := control.NewClient(g.daemon.control)
+	for range times {
+		g.rules(g.nextRules())
+		_, err := client.Reload(context.Background(), "")
+		must(g.t, err)
+	}
+}
+
+// restarts are on a standing wall.
+func (g *siege) restarts(times int) {
+	for n := range times {
+		g.daemon.end([]syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[n%2])
+		g.daemon = g.run(g.nextRules())
+	}
+}
+
+// gapSteps are in seconds. Doors that roll at different times make for many turns.
+var gapSteps = []int64{5, 6, 7, 8, 9, 11, 13}
+
+func gapRolling() (doors string) {
+	for i, step := range gapSteps {
+		doors += fmt.Sprintf(`door "rolling%d" {
+  ports = [%d]
+  rolling {
+    secret = %q
+    length = 4
+    ports  = "20000-29999"
+    step   = "%ds"
+  }
+}
+`, i, 6000+i, rollingSecret, step)
+	}
+	return doors
+}
+
+// turns waits until a rolling door has turned, so many times.
+func (g *siege) turns(times int) {
+	before := g.listing()
+	turned := 0
+	for second := time.Now().Unix() + 1; turned < times; second++ {
+		if !slices.ContainsFunc(gapSteps, func(step int64) bool { return second%step == 0 }) {
+			continue
+		}
+		time.Sleep(time.Until(time.Unix(second, 0)))
+		turned++
+	}
+	eventually(g.t, "the table has turned", func() bool { return g.listing() != before })
+}
+
+// friendsMeanwhile lets the trusted connect until it is stopped, and says how often
+// they did and how often that took more than one SYN.
+func (g *siege) friendsMeanwhile(to netip.Addr) (stop func() (connects, refused int)) {
+	var all sync.WaitGroup
+	var stopped atomic.Bool
+	var tries, failures atomic.Int64
+	for friend, ports := range map[int][]packet.Port{wallsFriend: gapTCP, doorsFriend: {tcp(2203)}} {
+		all.Go(func() {
+			for n := 0; !stopped.Load(); n++ {
+				err := g.onFirstSYNAfter(nth(friend, to), to, ports[n%len(ports)].Number, func() error { return nil })
+				tries.Add(1)
+				if err != nil {
+					failures.Add(1)
+				}
+				time.Sleep(2 * time.Millisecond) // or the server's side piles up
+			}
+		})
+	}
+	finish := sync.OnceFunc(func() {
+		stopped.Store(true)
+		all.Wait()
+	})
+	g.t.Cleanup(finish)
+	return func() (int, int) {
+		finish()
+		return int(tries.Load()), int(failures.Load())
+	}
+}
+
+// watchStrangers counts what reaches the programs of a flood's sources, after all other
+// tables have had their say.
+func (l *lab) watchStrangers() {
+	l.t.Helper()
+	var rules strings.Builder
+	for _, from := range []string{"ip saddr " + flood4.String(), "ip6 saddr " + flood6.String()} {
+		for _, to := range []string{
+			"tcp dport 22", "tcp dport 8000-8009", "tcp dport 9000-9010", "tcp dport 2201", "tcp dport 2202", "tcp dport 2203",
+			"udp dport 51820", "udp dport 5300-5310",
+		} {
+			fmt.Fprintf(&rules, "\t\t%s %s counter\n", from, to)
+		}
+	}
+	l.nftScript("table inet seen {\n\tchain input {\n\t\ttype filter hook input priority 300;\n" + rules.String() + "\t}\n}\n")
+}
+
+var seenLine = regexp.MustCompile(`(?m)^\s*(.*) counter packets (\d+) bytes`)
+
+// strangersThrough says which packets have.
+func (l *lab) strangersThrough() (through []string) {
+	l.t.Helper()
+	lines := seenLine.FindAllStringSubmatch(l.nft("list", "chain", "inet", "seen", "input"), -1)
+	if len(lines) == 0 {
+		l.t.Fatal("nothing counts what reaches the programs")
+	}
+	for _, m := range lines {
+		n, err := strconv.Atoi(m[2])
+		must(l.t, err)
+		if n > 0 {
+			through = append(through, fmt.Sprintf("%d, %s", n, m[1]))
+		}
+	}
+	return through
+}

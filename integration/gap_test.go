@@ -48,7 +48,7 @@ door "prefixes" {
   traps    = 0
 }
 door "friends" {
-  ports    = [2203]
+  ports    = [2204]
   sequence = [4513, 1844, 27915]
   trusted  = ["10.1.5.0/24", "203.0.113.0/%[1]d", "2001:db8:1::500/120", "2001:db8:6::/%[2]d"]
   traps    = 0
@@ -61,15 +61,49 @@ door "datagrams" {
 `, 24+variant, 48+variant, 64+variant, 9010+variant, server4, server6, 5310+variant)
 }
 
+// apartRules are such files, too, with no two ports beside each other and no trap: what
+// makes the kernel look for a door is a list, and only sources and addresses are ranges.
+func apartRules(variant int) string {
+	return fmt.Sprintf(`wall {
+  trusted = ["10.1.4.0/24", "198.51.100.0/%[1]d", "2001:db8:1::400/120", "2001:db8:5::/%[2]d"]
+}
+door "prefixes" {
+  ports    = [2202]
+  sequence = [4413, 1843, 27914]
+  to       = ["192.0.2.0/28", "203.0.113.0/%[1]d", "2001:db8::/112", "2001:db8:6::/%[2]d"]
+  traps    = 0
+}
+door "friends" {
+  ports    = [2204]
+  sequence = [4513, 1845, 27916]
+  trusted  = ["10.1.5.0/24", "203.0.113.0/%[1]d", "2001:db8:1::500/120", "2001:db8:6::/%[2]d"]
+  traps    = 0
+}
+door "datagrams" {
+  ports    = ["51820/udp"]
+  sequence = [4613, 1847, 27918]
+  to       = ["192.0.2.0/28", "203.0.113.0/%[1]d", "2001:db8::/112", "2001:db8:6::/%[2]d"]
+  traps    = 0
+}
+`, 24+variant, 48+variant)
+}
+
 // Who is trusted: by the wall, or by the door "friends" alone.
 const (
 	wallsFriend = 0x401
 	doorsFriend = 0x501
 )
 
+// siegeOf is a kind of rule files, and which ports they guard.
+type siegeOf struct {
+	rules    func(variant int) string
+	tcp, udp []packet.Port
+}
+
 var (
-	gapTCP = []packet.Port{tcp(22), tcp(8005), tcp(9003), tcp(2201), tcp(2202), tcp(2203)}
-	gapUDP = []packet.Port{udp(51820), udp(5305)}
+	everyKind  = siegeOf{gapRules, []packet.Port{tcp(22), tcp(8005), tcp(9003), tcp(2201), tcp(2202), tcp(2204)}, []packet.Port{udp(51820), udp(5305)}}
+	portsApart = siegeOf{apartRules, []packet.Port{tcp(2202), tcp(2204)}, []packet.Port{udp(51820)}}
+	rollingToo = siegeOf{func(variant int) string { return gapRules(variant) + gapRolling() }, everyKind.tcp, everyKind.udp}
 )
 
 // The wall has no gap, whenever its table is replaced: packets of strangers, as fast
@@ -80,16 +114,17 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		times, less int // with each kind of packets; with -short
-		extra       string
+		of          siegeOf
 		replace     func(g *siege, times int)
 	}{
-		{"reloads", 50, 5, "", (*siege).reloads},
-		{"restarts", 3, 1, "", (*siege).restarts},
-		{"turns of rolling doors", 8, 2, gapRolling(), (*siege).turns},
+		{"reloads", 50, 5, everyKind, (*siege).reloads},
+		{"reloads, with ports apart", 25, 5, portsApart, (*siege).reloads},
+		{"restarts", 3, 1, everyKind, (*siege).restarts},
+		{"turns of rolling doors", 8, 2, rollingToo, (*siege).turns},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := &siege{lab: newLab(t), extra: c.extra}
-			for _, p := range gapTCP {
+			g := &siege{lab: newLab(t), of: c.of}
+			for _, p := range g.of.tcp {
 				g.serve(int(p.Number))
 			}
 			g.watchStrangers()
@@ -99,8 +134,8 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 				times = c.less
 			}
 			for _, s := range []forge.Stream{
-				{To: server4, Ports: gapTCP}, {To: server4, Ports: gapUDP, Payload: 64},
-				{To: server6, Ports: gapTCP}, {To: server6, Ports: gapUDP, Payload: 64},
+				{To: server4, Ports: g.of.tcp}, {To: server4, Ports: g.of.udp, Payload: 64},
+				{To: server6, Ports: g.of.tcp}, {To: server6, Ports: g.of.udp, Payload: 64},
 			} {
 				name := fmt.Sprintf("%s to %s", s.Ports[0].Protocol, s.To)
 				received := g.received()
@@ -135,15 +170,15 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 // siege is a wall whose table is replaced while strangers send.
 type siege struct {
 	*lab
+	of     siegeOf
 	daemon *daemon
-	extra  string // more doors
-	files  int    // that were written
+	files  int // that were written
 }
 
 // nextRules are another rule file than the last one.
 func (g *siege) nextRules() string {
 	g.files++
-	return gapRules(g.files%2) + g.extra
+	return g.of.rules(g.files % 2)
 }
 
 func (g *siege) reloads(times int) {
@@ -202,7 +237,7 @@ func (g *siege) friendsMeanwhile(to netip.Addr) (stop func() (connects, refused 
 	var all sync.WaitGroup
 	var stopped atomic.Bool
 	var tries, failures atomic.Int64
-	for friend, ports := range map[int][]packet.Port{wallsFriend: gapTCP, doorsFriend: {tcp(2203)}} {
+	for friend, ports := range map[int][]packet.Port{wallsFriend: g.of.tcp, doorsFriend: {tcp(2204)}} {
 		all.Go(func() {
 			for n := 0; !stopped.Load(); n++ {
 				err := g.onFirstSYNAfter(nth(friend, to), to, ports[n%len(ports)].Number, func() error { return nil })
@@ -232,7 +267,7 @@ func (l *lab) watchStrangers() {
 	var rules strings.Builder
 	for _, from := range []string{"ip saddr " + flood4.String(), "ip6 saddr " + flood6.String()} {
 		for _, to := range []string{
-			"tcp dport 22", "tcp dport 8000-8009", "tcp dport 9000-9010", "tcp dport 2201", "tcp dport 2202", "tcp dport 2203",
+			"tcp dport 22", "tcp dport 8000-8009", "tcp dport 9000-9010", "tcp dport 2201", "tcp dport 2202", "tcp dport 2204",
 			"udp dport 51820", "udp dport 5300-5310",
 		} {
 			fmt.Fprintf(&rules, "\t\t%s %s counter\n", from, to)

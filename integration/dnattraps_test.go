@@ -1,0 +1,124 @@
+package integration
+
+import (
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"testing"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// The ports beside the knocks 4113 and 27911/udp, which are traps unless something
+// else is there.
+var (
+	publishedTraps = []packet.Port{tcp(4114), udp(27912)}
+	otherTraps     = []packet.Port{tcp(4112), udp(27910)}
+)
+
+// publishing is a way to lead a port of the server to the host behind it.
+type publishing struct {
+	name    string
+	publish func(l *lab)
+}
+
+var publishings = []publishing{
+	{"nft", func(l *lab) {
+		l.nftScript(fmt.Sprintf(`table inet nat {
+	chain prerouting {
+		type nat hook prerouting priority dstnat;
+		fib daddr type local tcp dport 4114 dnat ip to %[1]s:80
+		fib daddr type local tcp dport 4114 dnat ip6 to [%[2]s]:80
+		fib daddr type local udp dport 27912 dnat ip to %[1]s:80
+		fib daddr type local udp dport 27912 dnat ip6 to [%[2]s]:80
+	}
+}`, inside, inside6))
+	}},
+	{"legacy iptables", func(l *lab) {
+		for program, to := range map[string]string{"iptables-legacy": inside.String(), "ip6tables-legacy": "[" + inside6.String() + "]"} {
+			for _, p := range publishedTraps {
+				cmd := exec.Command(needs(l.t, program), "-t", "nat", "-A", "PREROUTING", "-p", p.Protocol.String(),
+					"-m", "addrtype", "--dst-type", "LOCAL", "-m", p.Protocol.String(), "--dport", fmt.Sprint(p.Number),
+					"-j", "DNAT", "--to-destination", to+":80")
+				said := &output{}
+				cmd.Stderr = said
+				must(l.t, on(l.server, cmd))
+				if err := cmd.Wait(); err != nil {
+					l.t.Fatalf("%s: %v\n%s", program, err, said)
+				}
+			}
+		}
+	}},
+}
+
+// No trap is where a NAT rule leads on, as Docker publishes ports without its proxy:
+// who visits what is published looks for no knocks. Whoever tries other ports does.
+func TestVisitorsOfWhatNATPublishesAreNotTrapped(t *testing.T) {
+	needs(t, "nft")
+	needs(t, "iptables-legacy")
+	const rules = `door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}`
+	for _, p := range publishings {
+		for _, c := range []struct {
+			name  string
+			first bool                         // it is published before the daemon starts
+			then  func(l *lab, control string) // what makes the daemon look, if it does not by itself
+		}{
+			{"before the start", true, nil},
+			{"before a reload", false, func(l *lab, control string) { l.onServer("reload", "--control", control) }},
+			{"while the daemon runs", false, nil},
+		} {
+			t.Run(p.name+", "+c.name, func(t *testing.T) {
+				t.Parallel()
+				l := newLab(t)
+				l.serve(22)
+				l.addInside(80)
+				if c.first {
+					p.publish(l)
+				}
+				d := l.run(rules)
+				sources := 0
+				// tries has one who is new here send to a port, and then knock.
+				tries := func(to netip.Addr, port packet.Port) (getsIn bool) {
+					sources++
+					source := nth(sources, to)
+					l.knock(source, to, port)
+					l.knock(source, to, survivalKnocks...)
+					return l.admits(source, to, 22)
+				}
+				if !c.first {
+					for _, port := range publishedTraps {
+						if tries(server4, port) {
+							t.Fatalf("%s is no trap though nothing is there, so that this tests nothing", port)
+						}
+					}
+					p.publish(l)
+				}
+				if c.then != nil {
+					c.then(l, d.control)
+				}
+				for _, to := range []netip.Addr{server4, server6} {
+					if !l.letsIn(nth(1000, to), to, 4114) {
+						t.Fatalf("what is published at %s is out of reach, so that this tests nothing", to)
+					}
+					for _, port := range publishedTraps {
+						if c.first || c.then != nil {
+							if !tries(to, port) {
+								t.Errorf("%s: who visits %s is trapped", to, port)
+							}
+						} else {
+							eventually(t, fmt.Sprintf("%s: who visits %s is not trapped", to, port), func() bool { return tries(to, port) })
+						}
+					}
+					for _, port := range otherTraps {
+						if tries(to, port) {
+							t.Errorf("%s: who tries %s is not trapped", to, port)
+						}
+					}
+				}
+			})
+		}
+	}
+}

@@ -48,7 +48,7 @@ door "prefixes" {
   traps    = 0
 }
 door "friends" {
-  ports    = [2204]
+  ports    = [2204, "51830/udp"]
   sequence = [4513, 1844, 27915]
   trusted  = ["10.1.5.0/24", "203.0.113.0/%[1]d", "2001:db8:1::500/120", "2001:db8:6::/%[2]d"]
   traps    = 0
@@ -74,7 +74,7 @@ door "prefixes" {
   traps    = 0
 }
 door "friends" {
-  ports    = [2204]
+  ports    = [2204, "51830/udp"]
   sequence = [4513, 1845, 27916]
   trusted  = ["10.1.5.0/24", "203.0.113.0/%[1]d", "2001:db8:1::500/120", "2001:db8:6::/%[2]d"]
   traps    = 0
@@ -101,8 +101,8 @@ type siegeOf struct {
 }
 
 var (
-	everyKind  = siegeOf{gapRules, []packet.Port{tcp(22), tcp(8005), tcp(9003), tcp(2201), tcp(2202), tcp(2204)}, []packet.Port{udp(51820), udp(5305)}}
-	portsApart = siegeOf{apartRules, []packet.Port{tcp(2202), tcp(2204)}, []packet.Port{udp(51820)}}
+	everyKind  = siegeOf{gapRules, []packet.Port{tcp(22), tcp(8005), tcp(9003), tcp(2201), tcp(2202), tcp(2204)}, []packet.Port{udp(51820), udp(5305), udp(51830)}}
+	portsApart = siegeOf{apartRules, []packet.Port{tcp(2202), tcp(2204)}, []packet.Port{udp(51820), udp(51830)}}
 	rollingToo = siegeOf{func(variant int) string { return gapRules(variant) + gapRolling() }, everyKind.tcp, everyKind.udp}
 )
 
@@ -128,6 +128,7 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 				g.serve(int(p.Number))
 			}
 			g.watchStrangers()
+			g.watchFriends()
 			g.daemon = g.run(g.nextRules())
 			times := c.times
 			if testing.Short() {
@@ -136,8 +137,13 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 			for _, s := range []forge.Stream{
 				{To: server4, Ports: g.of.tcp}, {To: server4, Ports: g.of.udp, Payload: 64},
 				{To: server6, Ports: g.of.tcp}, {To: server6, Ports: g.of.udp, Payload: 64},
+				{To: server4, From: nth(wallsFriend, server4), Ports: g.of.udp, Payload: 64},
+				{To: server6, From: nth(doorsFriend, server6), Ports: []packet.Port{udp(51830)}, Payload: 64},
 			} {
-				name := fmt.Sprintf("%s to %s", s.Ports[0].Protocol, s.To)
+				name := fmt.Sprintf("%s of strangers to %s", s.Ports[0].Protocol, s.To)
+				if s.From.IsValid() {
+					name = fmt.Sprintf("%s of the trusted %s", s.Ports[0].Protocol, s.From)
+				}
 				received := g.received()
 				f := g.stream(s)
 				eventually(t, "the flood is on", func() bool { return f.Sent() > 5000 })
@@ -148,7 +154,7 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 				connects, refused := stop()
 				f.end()
 				received = g.received() - received
-				t.Logf("%s: %d times in %s; %d packets of strangers sent, %.0f/s, and %d received; %d connects of the trusted",
+				t.Logf("%s: %d times in %s; %d packets sent, %.0f/s, and %d received; %d connects of the trusted",
 					name, times, lasted.Round(time.Millisecond), f.Sent(), f.Rate(), received, connects)
 				if f.Took() < lasted || received < uint64(f.Sent())/2 {
 					t.Errorf("%s: the flood ended before the test did, or did not arrive", name)
@@ -162,6 +168,10 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 			}
 			for _, through := range g.strangersThrough() {
 				t.Errorf("strangers' packets have reached a program: %s", through)
+			}
+			came, through := g.counted("friends", "before"), g.counted("friends", "after")
+			if !slices.Equal(came, through) || slices.Contains(came, 0) {
+				t.Errorf("of datagrams of the trusted, IPv4 and IPv6, %d came before the wall, and %d have passed it", came, through)
 			}
 		})
 	}
@@ -268,7 +278,7 @@ func (l *lab) watchStrangers() {
 	for _, from := range []string{"ip saddr " + flood4.String(), "ip6 saddr " + flood6.String()} {
 		for _, to := range []string{
 			"tcp dport 22", "tcp dport 8000-8009", "tcp dport 9000-9010", "tcp dport 2201", "tcp dport 2202", "tcp dport 2204",
-			"udp dport 51820", "udp dport 5300-5310",
+			"udp dport 51820", "udp dport 5300-5310", "udp dport 51830",
 		} {
 			fmt.Fprintf(&rules, "\t\t%s %s counter\n", from, to)
 		}
@@ -276,21 +286,51 @@ func (l *lab) watchStrangers() {
 	l.nftScript("table inet seen {\n\tchain input {\n\t\ttype filter hook input priority 300;\n" + rules.String() + "\t}\n}\n")
 }
 
-var seenLine = regexp.MustCompile(`(?m)^\s*(.*) counter packets (\d+) bytes`)
-
 // strangersThrough says which packets have.
 func (l *lab) strangersThrough() (through []string) {
 	l.t.Helper()
-	lines := seenLine.FindAllStringSubmatch(l.nft("list", "chain", "inet", "seen", "input"), -1)
-	if len(lines) == 0 {
-		l.t.Fatal("nothing counts what reaches the programs")
-	}
-	for _, m := range lines {
-		n, err := strconv.Atoi(m[2])
-		must(l.t, err)
-		if n > 0 {
-			through = append(through, fmt.Sprintf("%d, %s", n, m[1]))
+	for _, m := range l.counters("seen", "input") {
+		if m.packets > 0 {
+			through = append(through, fmt.Sprintf("%d, %s", m.packets, m.match))
 		}
 	}
 	return through
+}
+
+// watchFriends counts the datagrams of the trusted just before the wall, where conntrack
+// has had its say, and after all other tables.
+func (l *lab) watchFriends() {
+	l.t.Helper()
+	const rules = "\t\tip saddr 10.1.4.0/23 meta l4proto udp counter\n\t\tip6 saddr 2001:db8:1::400/119 meta l4proto udp counter\n"
+	l.nftScript("table inet friends {\n\tchain before {\n\t\ttype filter hook prerouting priority -160;\n" + rules +
+		"\t}\n\tchain after {\n\t\ttype filter hook input priority 300;\n" + rules + "\t}\n}\n")
+}
+
+var counterLine = regexp.MustCompile(`(?m)^\s*(.*) counter packets (\d+) bytes`)
+
+type counted struct {
+	match   string
+	packets int
+}
+
+// counters are those of a chain's rules.
+func (l *lab) counters(table, chain string) (all []counted) {
+	l.t.Helper()
+	for _, m := range counterLine.FindAllStringSubmatch(l.nft("list", "chain", "inet", table, chain), -1) {
+		n, err := strconv.Atoi(m[2])
+		must(l.t, err)
+		all = append(all, counted{m[1], n})
+	}
+	if len(all) == 0 {
+		l.t.Fatalf("nothing counts in the chain %s of %s", chain, table)
+	}
+	return all
+}
+
+func (l *lab) counted(table, chain string) (packets []int) {
+	l.t.Helper()
+	for _, c := range l.counters(table, chain) {
+		packets = append(packets, c.packets)
+	}
+	return packets
 }

@@ -77,7 +77,7 @@ func newCrossroads(t *testing.T) crossroads {
 const forgedRules = `door "ssh" {
   ports       = [22]
   sequence    = [4113, "27911/udp", 1840]
-  seq_timeout = "1m"
+  seq_timeout = "30s"
   traps       = [5000, "6000/udp"]
 }`
 

@@ -9,8 +9,8 @@ import (
 
 // What can be asked of the attempts that a [Tracker] follows.
 
-// All iterates over the attempts that are under way, the newest first. Those that
-// gave way are not among them; one that went on after that is as new as if it had
+// All iterates over the attempts that are under way, the newest first. Those that are
+// doubted, or gave way, are not among them; one that went on after that is as new as if it had
 // begun then.
 func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
 	at := now.Sub(t.epoch)
@@ -18,7 +18,7 @@ func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
 		for i := t.lists[byAge].newest; i != none; i = t.attempts[i].links[byAge].older {
 			a := &t.attempts[i]
 			l := &t.locks[a.key.at]
-			over := at-a.started > l.Timeout || int(a.taken) == len(l.Steps)
+			over := a.doubted || at-a.started > l.Timeout || int(a.taken) == len(l.Steps)
 			if !over && !yield(t.attempt(i)) {
 				return
 			}
@@ -53,21 +53,29 @@ func (t *Tracker) Forget(lock int, source packet.Source) (Attempt, bool) {
 	return a, ok
 }
 
-// Swapped returns how many pairs of knocks of a source's complete attempt came in
-// the other order than the lock has them: 0 if none has overtaken another.
+// Doubt notes that a source's attempt at a lock may not have been meant: that its knocks
+// were those of another lock. It goes on like any other, and is not doubted any more
+// once it comes further or its first step is dialled again. But while it is, its end is
+// not told, as that of a complete one is not, and it is not among [Tracker.All].
+func (t *Tracker) Doubt(lock int, source packet.Source) {
+	k := keyOf(lock, source)
+	if i := t.find(k, t.hash(k)); i != none {
+		t.attempts[i].doubted = true
+	}
+}
+
+// Swapped returns how many pairs of knocks of a source's attempt came in the other order
+// than the lock has them: 0 if none has overtaken another. One that is early counts.
 func (t *Tracker) Swapped(lock int, source packet.Source) (n int) {
 	k := keyOf(lock, source)
 	i := t.find(k, t.hash(k))
 	if i == none {
 		return 0
 	}
-	steps := len(t.locks[lock].Steps)
-	for s := range steps {
-		for later := s + 1; later < steps; later++ {
-			if int16(t.hearing(i, later).order-t.hearing(i, s).order) < 0 {
-				n++
-			}
-		}
+	a := &t.attempts[i]
+	n = int(a.swapped)
+	if a.ahead == isAhead {
+		n++
 	}
 	return n
 }
@@ -87,6 +95,7 @@ func (t *Tracker) attempt(i int32) Attempt {
 		Source:  a.key.sourceOf(),
 		Step:    int(a.taken),
 		Started: t.epoch.Add(a.started),
-		Strayed: a.early&^a.redialled != 0,
+		Strayed: a.ahead == isAhead,
+		Doubted: a.doubted,
 	}
 }

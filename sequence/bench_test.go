@@ -100,7 +100,7 @@ func TestOddKnocksDoNotAllocate(t *testing.T) {
 	c := &client{Tracker: newTracker(door(7000, 8000, 9000, 7000)), addr: alice}
 	ended := map[sequence.Reason]int{sequence.NotEnded: 0, sequence.WrongOrder: 0, sequence.TooLate: 0}
 	odd := func() {
-		for i, port := range []uint16{7000, 8000, 7000, 9000, 8000, 7000, 7000, 7000} {
+		for i, port := range []uint16{7000, 8000, 7000, 9000, 8000, 7000, 8000, 7000} {
 			p := c.dial(tcp(port))
 			now = now.Add(reorder + time.Duration(i)*time.Second/2)
 			ended[c.Knock(0, p, now).Ended]++

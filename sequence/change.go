@@ -44,13 +44,16 @@ func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
 		if a.yields && surplus > 0 {
 			surplus--
 			t.evicted++
-			t.displace(&a, former.hearing(i, 0))
+			t.displace(&a, former, i)
 			continue
 		}
 		n := t.adopt(a)
 		for step := range t.locks[l].Steps {
-			if step < int(a.taken) || a.early&(1<<step) != 0 {
+			if former.isHeard(i, step) {
 				*t.hearing(n, step) = *former.hearing(i, step)
+			}
+			if a.again&(1<<step) != 0 {
+				*t.dialled(n, step) = *former.dialled(i, step)
 			}
 		}
 	}
@@ -60,7 +63,7 @@ func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
 func (t *Tracker) adopt(a attempt) int32 {
 	i := t.add(a.key, a.hash, a.started)
 	mine := &t.attempts[i]
-	mine.taken, mine.early, mine.redialled, mine.hearings = a.taken, a.early, a.redialled, a.hearings
+	mine.taken, mine.ahead, mine.again, mine.swapped, mine.doubted = a.taken, a.ahead, a.again, a.swapped, a.doubted
 	t.rank(i)
 	return i
 }

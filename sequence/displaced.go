@@ -30,13 +30,33 @@ type shelf [4]firstKnock
 
 // firstKnock is an attempt's only step. The zero one is none.
 type firstKnock struct {
-	tag      uint32 // of the key's hash
-	sequence uint32
+	tag uint32 // of the key's hash
+	// packets are the fingerprints of the packet that the step was taken with, in the
+	// lower bits, and of the latest with which it was dialled again: the lower 8 bits
+	// of that here, and its others in the lower 16 of stamp. They are the same if it
+	// was not dialled again.
+	packets uint32
 	// stamp is when the attempt was started, in microseconds after the epoch and
-	// plus one, in the upper 48 bits, and the port that the knock came from in the
-	// others. That is enough for almost nine years: what gives way later looks too
-	// old, and does not go on.
+	// plus one, in the upper 48 bits. That is enough for almost nine years: what gives
+	// way later looks too old, and does not go on.
 	stamp uint64
+}
+
+func firstKnockOf(tag uint32, started time.Duration, first, again fingerprint) firstKnock {
+	const bits = 1<<fingerprintBits - 1
+	return firstKnock{
+		tag:     tag,
+		packets: uint32(first&bits | again<<fingerprintBits),
+		stamp:   uint64(started/time.Microsecond+1)<<16 | uint64(again&bits)>>8,
+	}
+}
+
+// fingerprints returns those of the first packet and of the latest dialled again.
+func (f *firstKnock) fingerprints() (first, again fingerprint) {
+	const there = 1 << fingerprintBits
+	first = there | fingerprint(f.packets)&(there-1)
+	again = there | fingerprint(f.stamp&(1<<16-1)<<8) | fingerprint(f.packets>>fingerprintBits)
+	return first, again
 }
 
 func (f *firstKnock) started() time.Duration {
@@ -51,8 +71,8 @@ func shelvesFor(attempts int) int {
 }
 
 // displace remembers an attempt that gives way, if it has taken a single step.
-// Knocks that came early are forgotten.
-func (t *Tracker) displace(a *attempt, first *hearing) {
+// Knocks that came early are forgotten. Of is the Tracker that has it, at i.
+func (t *Tracker) displace(a *attempt, of *Tracker, i int32) {
 	if a.taken != 1 {
 		return
 	}
@@ -66,11 +86,12 @@ func (t *Tracker) displace(a *attempt, first *hearing) {
 	if second.stamp>>16 < place.stamp>>16 {
 		place = second
 	}
-	*place = firstKnock{
-		tag:      uint32(a.hash),
-		sequence: first.sequence,
-		stamp:    uint64(a.started/time.Microsecond+1)<<16 | uint64(first.port),
+	first := of.hearing(i, 0).packet
+	again := first
+	if a.again&1 != 0 {
+		again = of.dialled(i, 0)[0]
 	}
+	*place = firstKnockOf(uint32(a.hash), a.started, first, again)
 }
 
 // restore goes on with an attempt that gave way, if that is remembered and it is
@@ -87,7 +108,11 @@ func (t *Tracker) restore(k key, hash uint64, at time.Duration) int32 {
 	}
 	i := t.add(k, hash, first.started())
 	t.attempts[i].taken = 1
-	*t.hearing(i, 0) = hearing{sequence: first.sequence, port: uint16(first.stamp)}
+	packet, again := first.fingerprints()
+	*t.hearing(i, 0) = hearing{packet: packet}
+	if again != packet {
+		t.note(i, 0, again)
+	}
 	return i
 }
 

@@ -2,6 +2,7 @@ package sequence_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -120,11 +121,12 @@ func TestADisplacedAttemptGoesOn(t *testing.T) {
 		{"in order", []knock{{8000, 0, advanced(2)}, {9000, 0, completed(3)}}},
 		{"as late as may be", []knock{{8000, timeout, advanced(2)}, {9000, 0, completed(3)}}},
 		{"too late", []knock{{8000, timeout + time.Microsecond, early(0)}, {7000, 0, advanced(2)}}},
-		{"too late, later", []knock{{8000, timeout, advanced(2)}, {9000, 1, after(sequence.TooLate, 2, early(0))}}},
+		{"too late, later", []knock{{8000, timeout, advanced(2)}, {9000, 1, after(sequence.TooLate, 2, nothing(0))}}},
 		{"the first again", []knock{{0, 0, nothing(1)}, {8000, 0, advanced(2)}}},
 		{"the first again, too late", []knock{{0, timeout + time.Microsecond, advanced(1)}, {8000, timeout, advanced(2)}}},
 		{"the first redialled", []knock{{7000, 0, nothing(1)}, {8000, 0, advanced(2)}, {0, 0, nothing(2)}}},
-		{"the first redialled does not begin anew", []knock{{7000, timeout, nothing(1)}, {8000, 1, after(sequence.TooLate, 1, early(0))}}},
+		{"the first redialled begins the time anew", []knock{{7000, timeout, nothing(1)}, {8000, timeout, advanced(2)}, {0, 0, nothing(2)}}},
+		{"the first redialled, too late", []knock{{7000, timeout, nothing(1)}, {8000, timeout + 1, after(sequence.TooLate, 1, early(0))}}},
 		{"overtaking", []knock{{9000, 0, early(1)}, {8000, reorder, completed(3)}}},
 		{"in the wrong order", []knock{{9000, 0, early(1)}, {8000, reorder + 1, after(sequence.WrongOrder, 1, early(0))}}},
 	} {
@@ -165,8 +167,52 @@ func TestADisplacedAttemptMayGiveWayAgain(t *testing.T) {
 		}
 		expect(t, "second", c.knock(8000), advanced(2))
 		time.Sleep(time.Nanosecond)
-		expect(t, "last, too late", c.knock(9000), after(sequence.TooLate, 2, early(0)))
+		expect(t, "last, too late", c.knock(9000), after(sequence.TooLate, 2, nothing(0)))
 	})
+}
+
+// Of one that gave way the first dial is known again, and the latest.
+func TestARedialOfADisplacedAttemptIsKnown(t *testing.T) {
+	for _, port := range []packet.Port{tcp(7000), udp(7000)} {
+		for dials := 1; dials <= 3; dials++ {
+			synctest.Test(t, func(t *testing.T) {
+				tracker := fewTracker(doorOf(port, tcp(8000), tcp(9000)))
+				c := &client{Tracker: tracker, addr: alice}
+				var sent []packet.Packet
+				for range dials {
+					sent = append(sent, c.dial(port))
+					c.send(sent[len(sent)-1])
+				}
+				strangers := &strangers{Tracker: tracker}
+				for range 2 * few {
+					s := strangers.next()
+					s.send(s.dial(port))
+				}
+				if isFollowed(tracker, alice) {
+					t.Error("alice's does not give way")
+				}
+				expect(t, "second", c.knock(8000), advanced(2))
+				expect(t, "first dial again", c.send(sent[0]), nothing(2))
+				expect(t, "latest dial again", c.send(sent[dials-1]), nothing(2))
+				check(t, tracker)
+				if dials == 3 {
+					expect(t, "the dial between", c.send(sent[1]), after(sequence.WrongOrder, 2, advanced(1)))
+				}
+			})
+		}
+	}
+}
+
+// All bits of what is remembered are where they belong.
+func TestWhatIsRememberedOfTheDisplaced(t *testing.T) {
+	for range 1000 {
+		was := time.Duration(rand.Int64N(8*365*24*int64(time.Hour))) / time.Microsecond * time.Microsecond
+		first := packet.Packet{SourcePort: uint16(rand.Uint32()), Sequence: rand.Uint32()}
+		again := packet.Packet{SourcePort: uint16(rand.Uint32()), Sequence: rand.Uint32()}
+		if err := sequence.RoundTrip(was, first, again); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Only a first knock is remembered, and none that came early.
@@ -175,7 +221,7 @@ func TestEarlyKnocksOfDisplacedAttemptsAreForgotten(t *testing.T) {
 		tracker := fewTracker(door(7000, 8000, 9000))
 		a, b := &client{Tracker: tracker, addr: alice}, &client{Tracker: tracker, addr: bob}
 		expect(t, "alice's last, overtaking", a.knock(7000, 9000), early(1))
-		expect(t, "bob's last, overtaking", b.knock(9000), early(0))
+		expect(t, "bob's second, overtaking", b.knock(8000), early(0))
 		displace(tracker)
 		if got, ok := tracker.Of(0, single(bob)); ok {
 			t.Errorf("bob's is remembered: %+v", got)
@@ -247,7 +293,7 @@ func TestACompleteAttemptYields(t *testing.T) {
 		strangers.come(few-2, 7000) // for which those before give way
 		expect(t, "alice's last, again", a.send(last), nothing(3))
 		strangers.come(1, 7000)
-		expect(t, "alice's last, again", a.send(last), early(0))
+		expect(t, "alice's last, again", a.send(last), wrong(0))
 		strangers.come(few, 7000)
 		expect(t, "bob's last", b.knock(9000), completed(3))
 		check(t, tracker)
@@ -418,7 +464,8 @@ func TestSizes(t *testing.T) {
 		got, want uintptr
 	}{
 		{"an attempt, with two heads of chains of 4 bytes", sequence.SizeOfAttempt + 2*4, 80},
-		{"a step of an attempt", sequence.SizeOfHearing, 12},
+		{"a step of an attempt", sequence.SizeOfHearing + sequence.SizeOfAgain, 20},
+		{"of that, what is touched only as it is dialled again", sequence.SizeOfAgain, 12},
 		{"a first knock that was displaced", sequence.SizeOfFirstKnock, 16},
 		{"a shelf of them", sequence.SizeOfShelf, 64},
 	} {

@@ -2,6 +2,7 @@ package sequence
 
 import (
 	"fmt"
+	"time"
 	"unsafe"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -11,6 +12,7 @@ import (
 const (
 	SizeOfAttempt    = unsafe.Sizeof(attempt{})
 	SizeOfHearing    = unsafe.Sizeof(hearing{})
+	SizeOfAgain      = unsafe.Sizeof(again{})
 	SizeOfFirstKnock = unsafe.Sizeof(firstKnock{})
 	SizeOfShelf      = unsafe.Sizeof(shelf{})
 )
@@ -89,11 +91,11 @@ func (t *Tracker) checkAttempt(i int32) error {
 		return fmt.Errorf("attempt %d is also remembered as one that gave way", i)
 	}
 	steps := len(t.locks[a.key.at].Steps)
-	if int(a.taken) > steps || a.early>>steps != 0 {
-		return fmt.Errorf("attempt %d has taken %d steps and heard %b early of %d", i, a.taken, a.early, steps)
+	if int(a.taken) > steps || a.again>>steps != 0 || int(a.swapped) > int(a.taken)/2 {
+		return fmt.Errorf("attempt %d has taken %d steps of %d, %d pairs swapped, dialled again %b", i, a.taken, steps, a.swapped, a.again)
 	}
-	if early := a.early >> a.taken << a.taken &^ (1 << a.taken); early != a.early || int(a.taken) < steps && a.redialled&^a.early != 0 {
-		return fmt.Errorf("attempt %d has taken %d steps, heard %b early, %b of them redialled", i, a.taken, a.early, a.redialled)
+	if a.ahead == isAhead && int(a.taken)+1 >= steps || a.ahead == mayBeAhead && int(a.taken)+1 == steps {
+		return fmt.Errorf("attempt %d has taken %d steps of %d, and the one after the next is heard", i, a.taken, steps)
 	}
 	if yields := a.taken < 2 || int(a.taken) == steps; yields != a.yields {
 		return fmt.Errorf("attempt %d has taken %d steps of %d, and yields: %t", i, a.taken, steps, a.yields)
@@ -122,3 +124,13 @@ func (t *Tracker) Displaced() (places, taken int) {
 
 // ShelvesFor is shelvesFor.
 var ShelvesFor = shelvesFor
+
+// RoundTrip reports what of a first knock is not as it was when it is displaced.
+func RoundTrip(started time.Duration, first, again packet.Packet) error {
+	f := firstKnockOf(1<<32-1, started, fingerprintOf(first), fingerprintOf(again))
+	gotFirst, gotAgain := f.fingerprints()
+	if f.started() != started || gotFirst != fingerprintOf(first) || gotAgain != fingerprintOf(again) {
+		return fmt.Errorf("%v, %x, %x, want %v, %x, %x", f.started(), gotFirst, gotAgain, started, fingerprintOf(first), fingerprintOf(again))
+	}
+	return nil
+}

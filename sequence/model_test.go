@@ -35,6 +35,7 @@ type modelDisplaced struct {
 	door      int
 	source    packet.Source
 	first     modelKnock
+	again     []packet.Packet
 	forgotten bool // its lock was replaced
 }
 
@@ -48,9 +49,63 @@ type modelAttempt struct {
 	steps   []packet.Port
 	started time.Time
 	taken   int
-	heard   map[int]modelKnock // by step: those that were taken, and early ones
-	again   *modelKnock        // of a complete attempt: the last knock, redialled
-	listed  int                // when it came among those that give way first
+	order   []int                   // the steps that were heard, as they came
+	heard   map[int]modelKnock      // by step
+	again   map[int][]packet.Packet // by step: those with which it was dialled again, the newest first
+	second  *modelKnock             // of a complete attempt: what may be the second of a new one
+	doubted bool
+	listed  int // when it came among those that give way first
+}
+
+func newModelAttempt(door int, source packet.Source, started time.Time) *modelAttempt {
+	return &modelAttempt{door: door, source: source, started: started, heard: map[int]modelKnock{}, again: map[int][]packet.Packet{}}
+}
+
+// mayFollow reports whether steps may be heard in an order, or one that begins with it:
+// each is at its place, or has changed places with the one beside it.
+func mayFollow(order []int) bool {
+	for place, step := range order {
+		switch step - place {
+		case 0:
+		case 1:
+			if place+1 < len(order) && order[place+1] != place {
+				return false
+			}
+		case -1:
+			if order[place-1] != place {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// redial notes with what a step was dialled again. Three are remembered.
+func (a *modelAttempt) redial(step int, p packet.Packet) {
+	all := append([]packet.Packet{p}, a.again[step]...)
+	a.again[step] = all[:min(len(all), 3)]
+}
+
+// knows reports whether a packet was heard for a step.
+func (a *modelAttempt) knows(step int, p packet.Packet) bool {
+	k, ok := a.heard[step]
+	return ok && (sameConnection(k.connection, p) ||
+		slices.ContainsFunc(a.again[step], func(other packet.Packet) bool { return sameConnection(other, p) }))
+}
+
+// ahead returns what was heard for the step after the one that is due.
+func (a *modelAttempt) ahead() (modelKnock, bool) {
+	k, ok := a.heard[a.taken+1]
+	return k, ok
+}
+
+// forget is how a knock that may have been an early one was none.
+func (a *modelAttempt) forget(step int) {
+	delete(a.heard, step)
+	delete(a.again, step)
+	a.order = slices.DeleteFunc(a.order, func(s int) bool { return s == step })
 }
 
 type modelKnock struct {
@@ -68,11 +123,13 @@ func (a *modelAttempt) yields() bool { return a.taken < 2 || a.complete() }
 func (m *model) hear(a *modelAttempt, step int, k modelKnock) {
 	yielded := a.yields()
 	a.heard[step] = k
-	for {
+	delete(a.again, step)
+	a.order = append(a.order, step)
+	for was := a.taken; ; a.taken++ {
 		if _, ok := a.heard[a.taken]; !ok {
+			a.doubted = a.doubted && a.taken == was
 			break
 		}
-		a.taken++
 	}
 	if a.yields() && !yielded {
 		m.list(a)
@@ -125,7 +182,7 @@ func (m *model) displace(a *modelAttempt) {
 	}
 	first := a.heard[0]
 	first.at = a.started
-	*place = &modelDisplaced{door: a.door, source: a.source, first: first}
+	*place = &modelDisplaced{door: a.door, source: a.source, first: first, again: a.again[0][:min(len(a.again[0]), 1)]}
 }
 
 // take removes what was displaced of a source, and returns it, or nil.
@@ -147,9 +204,37 @@ func (m *model) restore(door int, source packet.Source, now time.Time) *modelAtt
 		return nil
 	}
 	m.restored++
-	a := &modelAttempt{door: door, source: source, started: d.first.at, taken: 1, heard: map[int]modelKnock{0: d.first}}
+	return m.anew(door, source, d.first, d.again)
+}
+
+// anew adds an attempt that has begun with a knock.
+func (m *model) anew(door int, source packet.Source, first modelKnock, again []packet.Packet) *modelAttempt {
+	a := newModelAttempt(door, source, first.at)
 	m.add(a)
+	m.hear(a, 0, first)
+	if len(again) > 0 {
+		a.again[0] = again
+	}
 	return a
+}
+
+func (m *model) Doubt(door int, source packet.Source) {
+	if a := m.find(door, source); a != nil {
+		a.doubted = true
+	}
+}
+
+func (m *model) Swapped(door int, source packet.Source) (n int) {
+	a := m.find(door, source)
+	if a == nil {
+		return 0
+	}
+	for place, step := range a.order {
+		if step > place && (step < a.taken || !a.heard[step].redialled) {
+			n++
+		}
+	}
+	return n
 }
 
 func (m *model) Replace(door int) {
@@ -193,36 +278,33 @@ func (d *modelDisplaced) public() sequence.Attempt {
 func (m *model) lapse(a *modelAttempt, now time.Time) (left *modelAttempt, ended sequence.Reason) {
 	if now.Sub(a.started) > m.doors[a.door].Timeout {
 		m.remove(a)
-		if a.complete() {
+		if a.complete() || a.doubted {
 			return nil, sequence.NotEnded
 		}
 		return nil, a.public().Reason()
 	}
-	var first *modelKnock
-	for step := range a.steps {
-		k, ok := a.heard[step]
-		if !ok || step < a.taken || now.Sub(k.at) <= reorder {
-			continue
-		}
-		if k.redialled {
-			delete(a.heard, step)
-			continue
-		}
+	k, ok := a.ahead()
+	switch {
+	case !ok || now.Sub(k.at) <= reorder:
+		return a, sequence.NotEnded
+	case k.redialled:
+		a.forget(a.taken + 1)
+		return a, sequence.NotEnded
+	}
+	if !a.doubted {
 		ended = sequence.WrongOrder
-		if a.steps[step] == a.steps[0] {
-			first = &k
-		}
 	}
-	if ended == sequence.NotEnded {
-		return a, ended
-	}
+	return m.instead(a), ended
+}
+
+// instead ends an attempt, and returns the one that has begun with its early knock, or
+// nil.
+func (m *model) instead(a *modelAttempt) *modelAttempt {
 	m.remove(a)
-	if first == nil {
-		return nil, ended
+	if k, ok := a.ahead(); ok && !k.redialled && k.connection.Port == a.steps[0] {
+		return m.anew(a.door, a.source, k, nil)
 	}
-	b := &modelAttempt{door: a.door, source: a.source, started: first.at, taken: 1, heard: map[int]modelKnock{0: *first}}
-	m.add(b)
-	return b, ended
+	return nil
 }
 
 func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Outcome) {
@@ -245,61 +327,91 @@ func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Ou
 
 	out.Step = a.taken
 	fits := -1
-	for step, port := range d.Steps {
-		k, known := a.heard[step]
-		switch {
-		case port != p.Port:
-		case known && sameConnection(k.connection, p):
+	for step, port := range slices.Backward(d.Steps) {
+		if port != p.Port {
+			continue
+		}
+		if a.knows(step, p) {
 			return out
-		case !known && fits < 0:
+		}
+		if _, known := a.heard[step]; !known && mayFollow(append(slices.Clone(a.order), step)) {
 			fits = step
 		}
 	}
 	first, last := p.Port == d.Steps[0], len(d.Steps)-1
+	redials := a.taken > 0 && p.Port == d.Steps[a.taken-1]
 	switch {
-	case fits == a.taken && fits >= 0:
+	case fits >= 0 && fits == a.taken:
 		m.hear(a, fits, knock)
 		out.Step, out.Progress = a.taken, sequence.Advanced
 		if a.complete() {
 			out.Progress = sequence.Completed
 		}
 		return out
-	case a.complete() && p.Port == d.Steps[last] && !first:
-		// As it is the newest that is known again if it is retransmitted, it
-		// stands in the place of the one before.
-		a.heard[last] = knock
-		a.again = &knock
+	case a.complete() && redials && !first:
+		if last == 0 || p.Port != d.Steps[1] {
+			a.redial(last, p)
+			return out
+		}
+		a.redial(last, a.heard[last].connection)
+		a.heard[last], a.second = knock, &knock
 		return out
-	case a.taken > 0 && p.Port == d.Steps[a.taken-1] && !a.complete():
-		if fits >= 0 {
+	case redials && !a.complete():
+		a.redial(a.taken-1, p)
+		early, ahead := a.ahead()
+		if a.taken == 1 && (!ahead || early.redialled) {
+			m.remove(a)
+			a.started, a.doubted = now, false
+			m.attempts = append(m.attempts, a)
+			m.list(a)
+		}
+		if ahead && early.redialled {
+			a.forget(a.taken + 1)
+		}
+		if a.taken < last && d.Steps[a.taken+1] == p.Port {
 			knock.redialled = true
-			a.heard[fits] = knock
+			m.hear(a, a.taken+1, knock)
 		}
 		return out
 	case fits >= 0:
-		a.heard[fits] = knock
+		m.hear(a, fits, knock)
 		out.Progress = sequence.Early
 		return out
-	}
-	m.remove(a)
-	switch {
-	case !a.complete():
-		out.Ended, out.EndedAt = sequence.WrongOrder, a.taken
-	case a.again != nil && now.Sub(a.again.at) <= reorder:
-		a.again.redialled = true
-		m.add(&modelAttempt{door: door, source: source, started: a.again.at, heard: map[int]modelKnock{last: *a.again}})
+	case a.complete() && first && a.second != nil && now.Sub(a.second.at) <= reorder:
+		m.remove(a)
+		b := newModelAttempt(door, source, a.second.at)
+		m.add(b)
+		m.hear(b, 1, *a.second)
+		b.again[1] = a.again[last]
 		return m.Knock(door, p, now)
 	}
-	return m.begin(door, source, knock, out)
+	if !a.complete() && !a.doubted {
+		out.Ended, out.EndedAt = sequence.WrongOrder, a.taken
+	}
+	if a.complete() || m.instead(a) == nil {
+		m.remove(a)
+		return m.begin(door, source, knock, out)
+	}
+	next := m.Knock(door, p, now)
+	if out.Ended != sequence.NotEnded {
+		next.Ended, next.EndedAt = out.Ended, out.EndedAt
+	}
+	return next
 }
 
 func (m *model) begin(door int, source packet.Source, k modelKnock, out sequence.Outcome) sequence.Outcome {
 	out.Step = 0
 	step := slices.Index(m.doors[door].Steps, k.connection.Port)
-	if step < 0 {
+	switch {
+	case step < 0:
+		return out
+	case !mayFollow([]int{step}):
+		if out.Ended == sequence.NotEnded {
+			out.Ended = sequence.WrongOrder
+		}
 		return out
 	}
-	a := &modelAttempt{door: door, source: source, started: k.at, heard: map[int]modelKnock{}}
+	a := newModelAttempt(door, source, k.at)
 	m.add(a)
 	m.hear(a, step, k)
 	out.Step = a.taken
@@ -324,7 +436,7 @@ func (m *model) Expire(now time.Time, ended func(sequence.Attempt)) {
 		if now.Sub(a.started) <= m.doors[a.door].Timeout {
 			return
 		}
-		if !a.complete() {
+		if !a.complete() && !a.doubted {
 			ended(a.public())
 		}
 		m.attempts = m.attempts[1:]
@@ -333,7 +445,7 @@ func (m *model) Expire(now time.Time, ended func(sequence.Attempt)) {
 
 func (m *model) All(now time.Time) (all []sequence.Attempt) {
 	for _, a := range slices.Backward(m.attempts) {
-		if !a.complete() && now.Sub(a.started) <= m.doors[a.door].Timeout {
+		if !a.complete() && !a.doubted && now.Sub(a.started) <= m.doors[a.door].Timeout {
 			all = append(all, a.public())
 		}
 	}
@@ -341,11 +453,11 @@ func (m *model) All(now time.Time) (all []sequence.Attempt) {
 }
 
 func (a *modelAttempt) public() sequence.Attempt {
-	strayed := false
-	for step, k := range a.heard {
-		strayed = strayed || step > a.taken && !k.redialled
+	k, ahead := a.ahead()
+	return sequence.Attempt{
+		Lock: a.door, Source: a.source, Step: a.taken, Started: a.started,
+		Strayed: ahead && !k.redialled, Doubted: a.doubted,
 	}
-	return sequence.Attempt{Lock: a.door, Source: a.source, Step: a.taken, Started: a.started, Strayed: strayed}
 }
 
 // trial is a Tracker and its model, which hear the same.
@@ -369,6 +481,8 @@ func trialDoors() []sequence.Lock {
 		door(7000, 7000, 8000),
 		door(7000, 8000, 9000, 7000),
 		door(7000, 8000, 7000, 9000, 7000),
+		door(7000, 8000, 9000, 8000),
+		door(7000, 8000, 8000, 7000),
 		door(7000),
 		doorOf(udp(7000), tcp(7000), udp(8000)),
 	}
@@ -429,7 +543,13 @@ func (t *trial) forget(door int, addr netip.Addr) {
 	}
 }
 
-// oddly replaces a door, or forgets a source's attempt there, now and then.
+func (t *trial) doubt(door int, addr netip.Addr) {
+	source := t.doors[door].Prefix.Of(addr)
+	t.tracker.Doubt(door, source)
+	t.model.Doubt(door, source)
+}
+
+// oddly replaces a door, or forgets or doubts a source's attempt there, now and then.
 func (t *trial) oddly(random *rand.Rand) {
 	t.Helper()
 	door := random.IntN(len(t.doors))
@@ -438,6 +558,8 @@ func (t *trial) oddly(random *rand.Rand) {
 		t.replace(door)
 	case 1, 2:
 		t.forget(door, trialSources[random.IntN(len(trialSources))])
+	case 3, 4, 5:
+		t.doubt(door, trialSources[random.IntN(len(trialSources))])
 	}
 }
 
@@ -457,9 +579,12 @@ func (t *trial) check() {
 	if !slices.Equal(got, want) {
 		t.Fatalf("under way (-want +got):\n%s", cmp.Diff(want, got, compareSources))
 	}
-	for _, a := range want {
-		if got, ok := t.tracker.Of(a.Lock, a.Source); !ok || got != a {
-			t.Fatalf("of %s at door %d: %+v, %t", a.Source, a.Lock, got, ok)
+	for _, a := range t.model.attempts {
+		if got, ok := t.tracker.Of(a.door, a.source); !ok || got != a.public() {
+			t.Fatalf("of %s at door %d: %+v, %t, want %+v", a.source, a.door, got, ok, a.public())
+		}
+		if got, want := t.tracker.Swapped(a.door, a.source), t.model.Swapped(a.door, a.source); got != want {
+			t.Fatalf("of %s at door %d %d pairs are swapped, want %d, of %v", a.source, a.door, got, want, a.order)
 		}
 	}
 	displaced := 0
@@ -599,13 +724,25 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 		trial := newTrial(t, most)
 		reached := map[sequence.Progress]int{}
 		ended := map[sequence.Reason]int{}
-		for range 20_000 {
+		swapped := 0
+		for range 10_000 {
 			door := random.IntN(len(trial.doors))
 			steps := trial.doors[door].Steps
 			addr := trialSources[random.IntN(len(trialSources))]
-			// A run at one door, so that attempts come far; mostly in order.
-			for step := range steps {
-				if random.IntN(4) == 0 {
+			// A run at one door, so that attempts come far; mostly in order, or with
+			// neighbours swapped, or each knock dialled several times.
+			swap, dials := random.IntN(4), 1
+			if random.IntN(4) == 0 {
+				dials = 1 + random.IntN(6)
+			}
+			for n := range len(steps) * dials {
+				step := n / dials
+				if swap < 2 && (step+swap)%2 == 0 && step+1 < len(steps) {
+					step++
+				} else if swap < 2 && (step+swap)%2 == 1 && step > 0 {
+					step--
+				}
+				if random.IntN(8) == 0 {
 					step = random.IntN(len(steps))
 				}
 				p := packet.Packet{Source: addr, Port: steps[step], SourcePort: uint16(random.IntN(6))}
@@ -615,9 +752,12 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 				out := trial.knock(door, p)
 				reached[out.Progress]++
 				ended[out.Ended]++
+				if out.Progress == sequence.Completed && trial.tracker.Swapped(door, trial.doors[door].Prefix.Of(addr)) > 0 {
+					swapped++
+				}
 				trial.check()
-				trial.now = trial.now.Add(pause(random.IntN(64)))
-				if random.IntN(8) == 0 {
+				trial.now = trial.now.Add(pause(random.IntN(128)))
+				if random.IntN(8*dials) == 0 {
 					break // to go on with other sources
 				}
 			}
@@ -633,6 +773,9 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 			if reached[p] == 0 {
 				t.Errorf("of %d attempts at most: no knock led to progress %d", most, p)
 			}
+		}
+		if swapped < 100 {
+			t.Errorf("of %d attempts at most: %d were complete of which knocks were swapped", most, swapped)
 		}
 		if most < 64 && trial.model.restored == 0 {
 			t.Errorf("of %d attempts at most: none went on after it gave way", most)
@@ -685,7 +828,9 @@ func FuzzTracker(f *testing.F) {
 				trial.expire()
 			case which == 0xfe:
 				trial.replace(int(b[1]) % len(trial.doors))
-			case which >= 0xf9: // each of the sources
+			case which >= 0xf9 && b[1]&0x80 != 0: // each of the sources
+				trial.doubt(int(b[1])%len(trial.doors), trialSources[which-0xf9])
+			case which >= 0xf9:
 				trial.forget(int(b[1])%len(trial.doors), trialSources[which-0xf9])
 			default:
 				which /= len(trial.doors)

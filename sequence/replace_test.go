@@ -142,7 +142,7 @@ func TestAForgottenAttemptIsOver(t *testing.T) {
 			t.Errorf("forgotten twice: %t; %d attempts", again, tracker.Len())
 		}
 		check(t, tracker)
-		expect(t, "the last", a.knock(9000), early(0))
+		expect(t, "the last", a.knock(9000), wrong(0))
 		tracker.Forget(0, single(alice))
 		expect(t, "the first, sent again", a.send(first), advanced(1))
 		expect(t, "bob's second", b.knock(8000), advanced(2))
@@ -165,24 +165,31 @@ func TestAForgottenAttemptIsOver(t *testing.T) {
 
 func TestSwappedCountsThePairsThatOvertook(t *testing.T) {
 	d := door(7000, 8000, 9000, 10000)
-	permutations(len(d.Steps), func(order []int) {
+	for _, order := range heardOrders[4] {
 		want := 0
-		for i, first := range order {
-			for _, second := range order[i+1:] {
-				if second < first {
-					want++
-				}
+		for i := range order {
+			if int(order[i]-'1') > i {
+				want++
 			}
 		}
-		t.Run(fmt.Sprint(order), func(t *testing.T) {
+		t.Run(order, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				tracker := newTracker(d)
 				c := &client{Tracker: tracker, addr: alice}
 				var out sequence.Outcome
-				for _, which := range order {
-					p := c.dial(d.Steps[which])
+				for i, which := range order {
+					p := c.dial(d.Steps[which-'1'])
 					out = c.send(p)
 					c.send(p) // sent again, which is no other knock
+					so := 0
+					for j := range i + 1 {
+						if int(order[j]-'1') > j {
+							so++
+						}
+					}
+					if got := tracker.Swapped(0, single(alice)); got != so {
+						t.Errorf("after %d knocks %d pairs are swapped, want %d", i+1, got, so)
+					}
 				}
 				if out.Progress != sequence.Completed {
 					t.Fatalf("%+v", out)
@@ -198,27 +205,83 @@ func TestSwappedCountsThePairsThatOvertook(t *testing.T) {
 				if got := heir.Swapped(1, single(alice)); got != want {
 					t.Errorf("inherited: %d pairs are swapped, want %d", got, want)
 				}
+				expect(t, "a new attempt", c.knock(7000, 8000, 9000, 10000), completed(4))
+				if got := tracker.Swapped(0, single(alice)); got != 0 {
+					t.Errorf("of a new attempt %d pairs are swapped", got)
+				}
 			})
 		})
-	})
+	}
 }
 
-// The order is counted in 16 bits, which somebody who sends his last knock again and
-// again makes begin anew; what comes then is in order all the same.
-func TestSwappedWhereTheCounterBeginsAnew(t *testing.T) {
-	for redials := 1<<16 - 8; redials <= 1<<16+2; redials++ {
-		synctest.Test(t, func(t *testing.T) {
-			tracker := newTracker(door(7000, 8000, 9000))
-			c := &client{Tracker: tracker, addr: alice}
-			expect(t, "complete", c.knock(7000, 8000, 9000), completed(3))
-			for range redials {
-				c.knock(9000)
-			}
-			// The last of them is that of a new attempt, and has overtaken its first two.
-			expect(t, "complete again", c.knock(7000, 8000), completed(3))
-			if got := tracker.Swapped(0, single(alice)); got != 2 {
-				t.Errorf("after %d knocks %d pairs are swapped, want 2", redials, got)
-			}
+// An attempt whose knocks were those of another lock goes on like any other, and ends
+// without a word.
+func TestADoubtedAttempt(t *testing.T) {
+	first := func(t *testing.T) *client {
+		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
+		c.Doubt(0, single(alice)) // which has none
+		expect(t, "first", c.knock(7000), advanced(1))
+		c.Doubt(0, single(alice))
+		if a, ok := c.Of(0, single(alice)); !ok || !a.Doubted {
+			t.Errorf("%+v, %t", a, ok)
+		}
+		for a := range c.All(time.Now()) {
+			t.Errorf("under way: %+v", a)
+		}
+		return c
+	}
+	expired := func(c *client) (n int) {
+		c.Expire(time.Now(), func(sequence.Attempt) { n++ })
+		return n
+	}
+	for _, tt := range []struct {
+		name  string
+		then  func(t *testing.T, c *client)
+		ended int // if time passes
+	}{
+		{"ends too late", func(t *testing.T, c *client) {}, 0},
+		{"ends too late by a knock", func(t *testing.T, c *client) {
+			time.Sleep(timeout + 1)
+			expect(t, "second", c.knock(8000), early(0))
+			c.Forget(0, single(alice))
+		}, 0},
+		{"ends by a wrong knock", func(t *testing.T, c *client) {
+			c.Tracker.Replace(0, door(7000, 8000, 9000, 10000).Steps)
+			c.knock(7000)
+			c.Doubt(0, single(alice))
+			expect(t, "last", c.knock(10000), wrong(0))
+		}, 0},
+		{"ends by an early knock", func(t *testing.T, c *client) {
+			expect(t, "last", c.knock(9000), early(1))
+			time.Sleep(reorder + 1)
+			expect(t, "second", c.knock(8000), early(0))
+			c.Forget(0, single(alice))
+		}, 0},
+		{"is inherited", func(t *testing.T, c *client) {
+			heir := newTracker(door(7000, 8000, 9000))
+			heir.Inherit(c.Tracker, func(lock int) int { return lock })
+			c.Tracker = heir
+		}, 0},
+		{"goes on", func(t *testing.T, c *client) { expect(t, "second", c.knock(8000), advanced(2)) }, 1},
+		{"begins anew", func(t *testing.T, c *client) {
+			time.Sleep(timeout)
+			expect(t, "first", c.knock(7000), nothing(1))
+			time.Sleep(timeout)
+			expect(t, "second", c.knock(8000), advanced(2))
+		}, 1},
+		{"is meant, after all", func(t *testing.T, c *client) { expect(t, "first", c.knock(7000), nothing(1)) }, 1},
+		{"is complete", func(t *testing.T, c *client) { expect(t, "last", c.knock(8000, 9000), completed(3)) }, 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := first(t)
+				tt.then(t, c)
+				check(t, c.Tracker)
+				time.Sleep(timeout + 1)
+				if n := expired(c); n != tt.ended {
+					t.Errorf("%d ended, want %d", n, tt.ended)
+				}
+			})
 		})
 	}
 }

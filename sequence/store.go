@@ -76,7 +76,7 @@ func (t *Tracker) giveWay() {
 		i = t.lists[byAge].oldest
 	}
 	t.evicted++
-	t.displace(&t.attempts[i], t.hearing(i, 0))
+	t.displace(&t.attempts[i], t, i)
 	t.remove(i)
 }
 

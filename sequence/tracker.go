@@ -30,9 +30,11 @@ type Lock struct {
 type Progress uint8
 
 const (
-	// Nothing: a retransmission, a re-dialled step, or no knock of the lock.
+	// Nothing: a retransmission, a re-dialled step, a knock that no attempt begins
+	// with, or no knock of the lock.
 	Nothing Progress = iota
-	// Early: a later step's knock that counts if the missing ones follow at once.
+	// Early: the knock right after the one that is due, which counts if that follows at
+	// once.
 	Early
 	// Advanced: the next step is taken.
 	Advanced
@@ -65,7 +67,7 @@ func (r Reason) String() string {
 type Outcome struct {
 	Progress Progress
 	Step     int    // steps taken by now
-	Ended    Reason // of the attempt that this knock ended, or found ended
+	Ended    Reason // of the attempt that this knock ended, or found ended, or could not begin
 	EndedAt  int    // steps that attempt had taken
 }
 
@@ -75,7 +77,8 @@ type Attempt struct {
 	Source  packet.Source
 	Step    int // steps taken
 	Started time.Time
-	Strayed bool // a later knock has come than the one that is due
+	Strayed bool // the knock after the one that is due has come, and that one has not
+	Doubted bool // see [Tracker.Doubt]
 }
 
 // Reason says why the attempt is over when its time is up.
@@ -88,6 +91,17 @@ func (a Attempt) Reason() Reason {
 
 // Tracker follows the attempts of all sources at all locks.
 //
+// Knocks that were sent one after the other may overtake each other on their way, as
+// several processors receive. Neighbours that were swapped are forgiven, and no more: a
+// knock may come early only as the one right after that which is due, and then that one
+// has to come next. So three knocks are heard in the orders 123, 213 and 132, as
+// [Orders] counts them. Any other knock is a wrong one at once, as more orders would
+// make a sequence easier to guess.
+//
+// A packet that was heard before, for a step that was taken or is early, is nothing.
+// Of each step the packet that it was taken with is known, and the latest three with
+// which it was dialled again, by [fingerprint].
+//
 // When it is full, an attempt gives way to the next one: of those that have taken
 // no step, or a single one, or all of them, the one that has been so for longest.
 // Those that have taken two steps or more, and are not complete, give way only when
@@ -95,16 +109,17 @@ func (a Attempt) Reason() Reason {
 //
 // Of an attempt that gives way after a single step so much is remembered that it
 // goes on when its source knocks again, as if nothing had been; only what it has
-// heard early is forgotten. So a flood of first knocks from forged addresses does not
+// heard early is forgotten, and when it was dialled again more than once, all but the
+// latest. So a flood of first knocks from forged addresses does not
 // end the attempts of others. There is room for 16 of these for each attempt that
 // can be followed, and for a million at most.
 //
 // Its memory is fixed when it is made, and touched as it fills: up to 80 bytes, and
-// 12 more for each step of the longest sequence, an attempt. What is remembered of
+// 20 more for each step of the longest sequence, an attempt. What is remembered of
 // those that gave way takes 256 bytes an attempt more (and up to twice that if
 // their number is not a power of two), but 16 MiB at most, in one piece that is there
-// from when the first gives way. For 65,536 attempts at sequences of up to 5 knocks that is 9 MiB,
-// and then 16 MiB more.
+// from when the first gives way. For 65,536 attempts at sequences of up to 5 knocks that is 12 MiB,
+// of which 4 MiB are touched only as steps are dialled again, and then 16 MiB more.
 type Tracker struct {
 	locks    []Lock
 	replaced []uint32 // how often each lock was
@@ -114,6 +129,7 @@ type Tracker struct {
 
 	attempts []attempt
 	heard    []hearing // for the first step of each attempt, then for the second of each, and so on
+	again    []again   // likewise
 	buckets  []int32   // heads of the chains of attempts, by hash of their key
 	lists    [2]ends
 	free     int32 // head of the chain of unused attempts that were used before
@@ -130,17 +146,31 @@ const none = -1
 // attempt refers to others by index and not by pointer, so that the garbage
 // collector has nothing to follow in a hundred thousand of them.
 type attempt struct {
-	key       key
-	taken     uint8
-	yields    bool   // it is on the list of those that give way first
-	hearings  uint16 // so far; it wraps
-	early     uint32 // steps heard before their turn: bit i is step i
-	redialled uint32 // those of early, or the last one of all, that may be no more than the step just taken again
-	chain     int32  // next of the same bucket, or next free
-	started   time.Duration
-	hash      uint64 // of the key
-	links     [2]links
+	key     key
+	taken   uint8
+	yields  bool // it is on the list of those that give way first
+	ahead   ahead
+	doubted bool   // see Doubt
+	again   uint32 // steps that were dialled again: bit i is step i
+	chain   int32  // next of the same bucket, or next free
+	started time.Duration
+	hash    uint64 // of the key
+	links   [2]links
+	swapped uint8 // pairs of steps of which the later one was heard first
 }
+
+// ahead says whether the step after the one that is due was heard.
+type ahead uint8
+
+const (
+	// notAhead: it was not.
+	notAhead ahead = iota
+	// isAhead: it was, and the one that is due has to be next.
+	isAhead
+	// mayBeAhead: so it seems, but it may also be no more than the step just taken,
+	// dialled again; after the last step, the second of a new attempt, or the last again.
+	mayBeAhead
+)
 
 // key tells attempts apart, and windows: the source's address, masked, and at which
 // lock or door.
@@ -153,14 +183,12 @@ type key struct {
 
 // hearing is a knock that was heard for a step: enough to know it again.
 type hearing struct {
-	sequence uint32
-	port     uint16 // that it was sent from
-	order    uint16 // of the attempt's hearings
-	at       uint32 // in microseconds since the attempt started
+	packet fingerprint
+	at     uint32 // in microseconds since the attempt started
 }
 
 // NewTracker makes a Tracker for locks, which later calls name by their index.
-// Knocks may overtake each other by up to reorder. At most maxAttempts are
+// Knocks may overtake their neighbours by up to reorder. At most maxAttempts are
 // followed at once; epoch is any time not after the first knock.
 func NewTracker(locks []Lock, reorder time.Duration, maxAttempts int, epoch time.Time) *Tracker {
 	steps := 1
@@ -175,6 +203,7 @@ func NewTracker(locks []Lock, reorder time.Duration, maxAttempts int, epoch time
 		seed:     maphash.MakeSeed(),
 		attempts: make([]attempt, maxAttempts),
 		heard:    make([]hearing, maxAttempts*steps),
+		again:    make([]again, maxAttempts*steps),
 		buckets:  make([]int32, 1<<bits.Len(uint(maxAttempts))),
 		lists:    [2]ends{{none, none}, {none, none}},
 		free:     none,
@@ -206,94 +235,137 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 
 	a := &t.attempts[i]
 	out.Step = int(a.taken)
-	fits := none // the first step, not yet heard, that this knock may be
+	packet := fingerprintOf(p)
 	for s, step := range l.Steps {
-		known := s < int(a.taken) || a.early&(1<<s) != 0
-		switch {
-		case step != p.Port:
-		case known && t.hearing(i, s).is(p):
+		if step == p.Port && t.isHeard(i, s) && t.knows(i, s, packet) {
 			return out // the same packet again
-		case !known && fits == none:
-			fits = s
 		}
 	}
-	complete := int(a.taken) == len(l.Steps)
+	steps, taken := len(l.Steps), int(a.taken)
+	complete := taken == steps
 	switch {
-	case fits == int(a.taken):
-		t.hear(i, fits, p, at)
+	case !complete && l.Steps[taken] == p.Port:
+		t.hear(i, taken, packet, at)
 		a.taken++
-		for a.early&(1<<a.taken) != 0 {
-			a.early &^= 1 << a.taken
-			a.redialled &^= 1 << a.taken
+		if a.ahead != notAhead {
 			a.taken++
+			a.swapped++
+			a.ahead = notAhead
 		}
+		a.doubted = false
 		t.rank(i)
 		out.Step = int(a.taken)
 		out.Progress = Advanced
-		if int(a.taken) == len(l.Steps) {
+		if int(a.taken) == steps {
 			out.Progress = Completed
 		}
 		return out
-	case a.taken > 0 && l.Steps[a.taken-1] == p.Port && !(complete && l.Steps[0] == p.Port):
-		// The step just taken, from a new connection. Where the same port comes
-		// once more in the sequence it may also be that step, overtaking another;
-		// after the last step it may be the last of a new attempt, likewise.
-		switch {
-		case fits != none:
-			t.hear(i, fits, p, at)
-			a.early |= 1 << fits
-			a.redialled |= 1 << fits
-		case complete:
-			t.hear(i, len(l.Steps)-1, p, at)
-			a.redialled = 1 << (len(l.Steps) - 1)
-		}
+	case taken > 0 && l.Steps[taken-1] == p.Port && !(complete && l.Steps[0] == p.Port):
+		t.redial(i, packet, at)
 		return out
-	case fits != none:
-		t.hear(i, fits, p, at)
-		a.early |= 1 << fits
+	case !complete && a.ahead == notAhead && taken+1 < steps && l.Steps[taken+1] == p.Port:
+		t.hear(i, taken+1, packet, at)
+		a.ahead = isAhead
 		out.Progress = Early
 		return out
-	}
-	if last := t.hearing(i, len(l.Steps)-1); complete && a.redialled != 0 && at-a.started-last.since() <= t.reorder {
-		// It was the last of a new attempt, and has overtaken this one.
-		a.started += last.since()
-		last.at = 0
-		a.taken, a.early = 0, a.redialled
-		t.renew(i)
+	case complete && a.ahead == mayBeAhead && l.Steps[0] == p.Port && at-a.started-t.hearing(i, steps-1).since() <= t.reorder:
+		// What was heard after the last step was the second of a new attempt, and has
+		// overtaken this one.
+		t.beginAnew(i, steps-1, 1)
+		a.taken, a.ahead = 0, isAhead
 		return t.Knock(lock, p, now)
 	}
-	if !complete {
-		out.Ended, out.EndedAt = WrongOrder, int(a.taken)
+
+	if !complete && !a.doubted {
+		out.Ended, out.EndedAt = WrongOrder, taken
+	}
+	if !complete && a.ahead == isAhead && l.Steps[taken+1] == l.Steps[0] {
+		// Wrong was the knock before already, and it was a first one.
+		t.beginAnew(i, taken+1, 0)
+		ended := out
+		out = t.Knock(lock, p, now)
+		if ended.Ended != NotEnded {
+			out.Ended, out.EndedAt = ended.Ended, ended.EndedAt
+		}
+		return out
 	}
 	t.remove(i)
 	return t.begin(k, hash, p, at, out)
 }
 
-// begin starts an attempt with a knock: its first step, or a later one that
-// has overtaken it.
+// begin starts an attempt with a knock: its first step, or the second that has
+// overtaken it. With any other none begins, which is a wrong order.
 func (t *Tracker) begin(k key, hash uint64, p packet.Packet, at time.Duration, out Outcome) Outcome {
 	out.Step = 0
 	steps := t.locks[k.at].Steps
-	for s, step := range steps {
-		if step != p.Port {
-			continue
-		}
-		i := t.add(k, hash, at)
-		t.hear(i, s, p, at)
-		a := &t.attempts[i]
-		if s > 0 {
-			a.early = 1 << s
-			out.Progress = Early
-			return out
-		}
-		a.taken = 1
-		out.Step, out.Progress = 1, Advanced
-		if len(steps) == 1 {
-			out.Progress = Completed
+	step := slices.Index(steps, p.Port)
+	if step < 0 {
+		return out
+	}
+	if step > 1 {
+		if out.Ended == NotEnded {
+			out.Ended = WrongOrder
 		}
 		return out
 	}
+	i := t.add(k, hash, at)
+	t.hear(i, step, fingerprintOf(p), at)
+	a := &t.attempts[i]
+	if step == 1 {
+		a.ahead = isAhead
+		out.Progress = Early
+		return out
+	}
+	a.taken = 1
+	out.Step, out.Progress = 1, Advanced
+	if len(steps) == 1 {
+		out.Progress = Completed
+	}
 	return out
+}
+
+// redial takes note of the step just taken, from a new connection. It is nothing, but
+// for three cases. The time of the first step begins anew: who dials it again may have
+// begun again. Where the same port comes once more after the step that is due, it may
+// also be that one, overtaking another. And after the last step it may be the second of
+// a new attempt, likewise.
+func (t *Tracker) redial(i int32, packet fingerprint, at time.Duration) {
+	a := &t.attempts[i]
+	steps := t.locks[a.key.at].Steps
+	taken := int(a.taken)
+	last := taken - 1
+	if taken == len(steps) && last > 0 && steps[1] == steps[last] {
+		// The newest stands in the place of the one before, as it matters when it came.
+		before := t.hearing(i, last).packet
+		*t.hearing(i, last) = hearing{packet, since(a.started, at)}
+		t.note(i, last, before)
+		a.ahead = mayBeAhead
+		return
+	}
+	t.note(i, last, packet)
+	if taken == 1 && a.ahead != isAhead && len(steps) > 1 {
+		a.started = at
+		a.doubted = false
+		t.renew(i)
+	}
+	if taken+1 < len(steps) && steps[taken+1] == steps[last] {
+		t.hear(i, taken+1, packet, at)
+		a.ahead = mayBeAhead
+	}
+}
+
+// beginAnew makes of an attempt the one that began with what was heard for a step of
+// it, which is another step of the new one.
+func (t *Tracker) beginAnew(i int32, step, is int) {
+	a := &t.attempts[i]
+	first := t.hearing(i, is)
+	*first = *t.hearing(i, step)
+	a.started += first.since()
+	first.at = 0
+	*t.dialled(i, is) = *t.dialled(i, step)
+	a.again = a.again >> step & 1 << is
+	a.taken, a.ahead, a.swapped, a.doubted = 1, notAhead, 0, false
+	t.renew(i)
 }
 
 // lapse applies to an attempt what time has done to it, and says how it ended,
@@ -304,49 +376,37 @@ func (t *Tracker) lapse(i int32, at time.Duration) (left int32, ended Reason, en
 	a := &t.attempts[i]
 	l := &t.locks[a.key.at]
 	taken := int(a.taken)
+	silent := a.doubted || taken == len(l.Steps)
 	if at-a.started > l.Timeout {
 		reason := t.attempt(i).Reason()
 		t.remove(i)
-		if taken == len(l.Steps) {
+		if silent {
 			return none, NotEnded, 0
 		}
 		return none, reason, taken
 	}
-	restart := none // the wrong knock that was also a first one
-	wrong := false
-	for early := a.early; early != 0; early &= early - 1 {
-		s := bits.TrailingZeros32(early)
-		if at-a.started-t.hearing(i, s).since() <= t.reorder {
-			continue
-		}
-		if a.redialled&(1<<s) != 0 {
-			a.early &^= 1 << s
-			a.redialled &^= 1 << s
-			continue
-		}
-		wrong = true
-		if l.Steps[s] == l.Steps[0] {
-			restart = s
-		}
-	}
-	if !wrong {
+	if a.ahead == notAhead || taken == len(l.Steps) || at-a.started-t.hearing(i, taken+1).since() <= t.reorder {
 		return i, NotEnded, 0
 	}
-	if restart == none {
-		t.remove(i)
-		return none, WrongOrder, taken
+	if a.ahead == mayBeAhead {
+		a.ahead = notAhead
+		return i, NotEnded, 0
 	}
-	first := t.hearing(i, 0)
-	*first = *t.hearing(i, restart)
-	a.started += first.since()
-	first.at = 0
-	a.taken, a.early, a.redialled = 1, 0, 0
-	t.renew(i)
-	return i, WrongOrder, taken
+	left, ended, endedAt = i, WrongOrder, taken
+	if silent {
+		ended, endedAt = NotEnded, 0
+	}
+	if l.Steps[taken+1] == l.Steps[0] {
+		t.beginAnew(i, taken+1, 0)
+	} else {
+		t.remove(i)
+		left = none
+	}
+	return left, ended, endedAt
 }
 
 // Expire forgets the attempts whose time is up, oldest first, and hands those
-// that were not complete to ended. It stops at the first that is still alive: one
+// that were neither complete nor doubted to ended. It stops at the first that is still alive: one
 // that went on after it gave way is as new as that, and may be ended later than its
 // time is up. What gave way and did not go on is not handed over.
 func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
@@ -358,7 +418,7 @@ func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
 		if at-a.started <= l.Timeout {
 			return
 		}
-		if int(a.taken) < len(l.Steps) {
+		if int(a.taken) < len(l.Steps) && !a.doubted {
 			ended(t.attempt(i))
 		}
 		t.remove(i)
@@ -366,15 +426,10 @@ func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
 }
 
 // hear notes the knock that was heard for a step.
-func (t *Tracker) hear(i int32, step int, p packet.Packet, at time.Duration) {
+func (t *Tracker) hear(i int32, step int, packet fingerprint, at time.Duration) {
 	a := &t.attempts[i]
-	a.hearings++
-	*t.hearing(i, step) = hearing{
-		sequence: p.Sequence,
-		port:     p.SourcePort,
-		order:    a.hearings,
-		at:       uint32((at - a.started) / time.Microsecond),
-	}
+	a.again &^= 1 << step
+	*t.hearing(i, step) = hearing{packet, since(a.started, at)}
 }
 
 // hearing returns what was heard for a step. The hearings of many attempts for one
@@ -383,7 +438,13 @@ func (t *Tracker) hearing(i int32, step int) *hearing {
 	return &t.heard[step*len(t.attempts)+int(i)]
 }
 
-// is reports whether a packet is the one that was heard.
-func (h *hearing) is(p packet.Packet) bool { return h.sequence == p.Sequence && h.port == p.SourcePort }
+// isHeard reports whether a knock was heard for a step.
+func (t *Tracker) isHeard(i int32, step int) bool {
+	a := &t.attempts[i]
+	return step < int(a.taken) || step == int(a.taken)+1 && a.ahead != notAhead
+}
+
+// since returns how much later a time is than another, as a hearing has it.
+func since(started, at time.Duration) uint32 { return uint32((at - started) / time.Microsecond) }
 
 func (h *hearing) since() time.Duration { return time.Duration(h.at) * time.Microsecond }

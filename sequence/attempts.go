@@ -54,9 +54,9 @@ func (t *Tracker) Forget(lock int, source packet.Source) (Attempt, bool) {
 }
 
 // Doubt notes that a source's attempt at a lock may not have been meant: that its knocks
-// were those of another lock. It goes on like any other, and is not doubted any more
-// once it comes further or its first step is dialled again. But while it is, its end is
-// not told, as that of a complete one is not, and it is not among [Tracker.All].
+// were those of another lock. It is not doubted any more once the next step comes, or the
+// first is dialled again. But while it is, no knock overtakes another, its end is not
+// told, as that of a complete one is not, and it is not among [Tracker.All].
 func (t *Tracker) Doubt(lock int, source packet.Source) {
 	k := keyOf(lock, source)
 	if i := t.find(k, t.hash(k)); i != none {

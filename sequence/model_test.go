@@ -373,7 +373,7 @@ func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Ou
 			m.hear(a, a.taken+1, knock)
 		}
 		return out
-	case fits >= 0:
+	case fits >= 0 && !a.doubted:
 		m.hear(a, fits, knock)
 		out.Progress = sequence.Early
 		return out

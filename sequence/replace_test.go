@@ -252,8 +252,15 @@ func TestADoubtedAttempt(t *testing.T) {
 			expect(t, "last", c.knock(10000), wrong(0))
 		}, 0},
 		{"ends by an early knock", func(t *testing.T, c *client) {
-			expect(t, "last", c.knock(9000), early(1))
+			c.Forget(0, single(alice))
+			c.knock(7000, 9000)
+			c.Doubt(0, single(alice))
 			time.Sleep(reorder + 1)
+			expect(t, "second", c.knock(8000), early(0))
+			c.Forget(0, single(alice))
+		}, 0},
+		{"hears nothing early", func(t *testing.T, c *client) {
+			expect(t, "last", c.knock(9000), wrong(0))
 			expect(t, "second", c.knock(8000), early(0))
 			c.Forget(0, single(alice))
 		}, 0},

@@ -263,7 +263,7 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	case taken > 0 && l.Steps[taken-1] == p.Port && !(complete && l.Steps[0] == p.Port):
 		t.redial(i, packet, at)
 		return out
-	case !complete && a.ahead == notAhead && taken+1 < steps && l.Steps[taken+1] == p.Port:
+	case !complete && !a.doubted && a.ahead == notAhead && taken+1 < steps && l.Steps[taken+1] == p.Port:
 		t.hear(i, taken+1, packet, at)
 		a.ahead = isAhead
 		out.Progress = Early

@@ -3,6 +3,7 @@ package wall_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -65,10 +66,11 @@ func TestKnocksThatOvertakeEachOtherMeanWhatTheyAreNearestTo(t *testing.T) {
 								}
 								time.Sleep(time.Second)
 							}
+							time.Sleep(6 * time.Second)
 							if got := a.verdictOf(closes); got != nil { // there is no window
 								h.t.Errorf("round %d, %v without a window: %v", round, closes, got)
 							}
-							time.Sleep(time.Second)
+							time.Sleep(6 * time.Second)
 						}
 					})
 				})
@@ -78,15 +80,204 @@ func TestKnocksThatOvertakeEachOtherMeanWhatTheyAreNearestTo(t *testing.T) {
 }
 
 func TestAnOrderThatIsAsNearToTheOneAsToTheOtherCloses(t *testing.T) {
-	guarded(t, config(reversible(7000, 8000, 9000, 9500)), func(h *host) {
+	d := door("ssh", 22, 7000, 8000, 9000, 9500)
+	d.CloseSequence = []packet.Port{tcp(8000), tcp(7000), tcp(9500), tcp(9000)}
+	guarded(t, config(d), func(h *host) {
 		a := h.client(alice)
-		a.verdictOf([]uint16{7000, 8000, 9000, 9500})
-		time.Sleep(time.Second)
-		// Three pairs of the six are the other way round, by either order.
-		got := a.verdictOf([]uint16{7000, 9500, 9000, 8000})
-		if want := []string{"closed ssh 192.0.2.1: it has knocked to close it"}; !slices.Equal(got, want) {
-			h.t.Errorf("%v, want %v", got, want)
+		// By either order one pair is swapped.
+		for _, want := range []string{
+			"opened ssh 192.0.2.1 4/4", // as there is nothing to close
+			"closed ssh 192.0.2.1: it has knocked to close it",
+			"opened ssh 192.0.2.1 4/4",
+		} {
+			if got := a.verdictOf([]uint16{8000, 7000, 9000, 9500}); !slices.Equal(got, []string{want}) {
+				h.t.Errorf("%v, want %v", got, want)
+			}
+			time.Sleep(time.Second)
 		}
+	})
+}
+
+// Of two knocks either order counts for both: what tells is which is exact.
+func TestTwoKnocksThatCloseTheOtherWayRound(t *testing.T) {
+	guarded(t, config(reversible(7000, 8000)), func(h *host) {
+		a := h.client(alice)
+		for round, step := range []struct {
+			knocks []uint16
+			want   []string
+		}{
+			{[]uint16{8000, 7000}, nil},
+			{[]uint16{7000, 8000}, []string{"opened ssh 192.0.2.1 2/2"}},
+			{[]uint16{7000, 8000}, []string{"refreshed ssh 192.0.2.1 2/2"}},
+			{[]uint16{8000, 7000}, []string{"closed ssh 192.0.2.1: it has knocked to close it"}},
+			{[]uint16{8000, 7000}, nil},
+			{[]uint16{7000, 8000}, []string{"opened ssh 192.0.2.1 2/2"}},
+		} {
+			if got := a.verdictOf(step.knocks); !slices.Equal(got, step.want) {
+				h.t.Errorf("%d, %v: %v, want %v", round, step.knocks, got, step.want)
+			}
+			time.Sleep(time.Second)
+		}
+	})
+}
+
+// Who has knocked somewhere in the sequence, and then knocks all of it, has completed
+// what closes the door before what opens it.
+func TestTheExactOpeningOrderWins(t *testing.T) {
+	for _, pause := range []time.Duration{0, time.Millisecond, 100 * time.Millisecond, time.Second} {
+		for _, stray := range [][]uint16{{4200, 4300}, {4300}, {4300, 4200}, {4300, 4100}, {4200}, {4100, 4300}, {4100}, {4200, 4100}} {
+			t.Run(fmt.Sprint(stray, pause), func(t *testing.T) {
+				guarded(t, config(reversible(4100, 4200, 4300)), func(h *host) {
+					a := h.client(alice)
+					slowly := func(ports ...uint16) {
+						for _, port := range ports {
+							a.knock(port)
+							time.Sleep(pause)
+							synctest.Wait()
+						}
+					}
+					slowly(stray...)
+					for round := range 3 {
+						slowly(4100, 4200, 4300)
+						if h.left("ssh", alice) == 0 {
+							h.t.Errorf("round %d: it is not open; %q", round, h.trail.take())
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
+// Likewise where the door is open: it is closed on the way, and opened again.
+func TestTheExactOpeningOrderEndsWithAnOpenDoor(t *testing.T) {
+	for _, pause := range []time.Duration{0, 100 * time.Millisecond} {
+		for _, stray := range [][]uint16{{4300}, {4300, 4200}, {4200, 4300}} {
+			t.Run(fmt.Sprint(stray, pause), func(t *testing.T) {
+				guarded(t, config(reversible(4100, 4200, 4300)), func(h *host) {
+					a := h.client(alice)
+					a.knock(4100, 4200, 4300)
+					time.Sleep(6 * time.Second)
+					for _, port := range append(stray, 4100, 4200, 4300) {
+						time.Sleep(pause)
+						a.knock(port)
+						synctest.Wait()
+					}
+					if h.left("ssh", alice) != window {
+						h.t.Errorf("it is open for %s; %q", h.left("ssh", alice), h.trail.take())
+					}
+				})
+			})
+		}
+	}
+}
+
+// Who closes a door twice does not want to open it.
+func TestADoorThatIsClosedTwiceStaysClosed(t *testing.T) {
+	for _, opened := range []bool{true, false} {
+		for _, pauses := range [][2]time.Duration{{0, 0}, {100 * time.Millisecond, 100 * time.Millisecond}, {0, 100 * time.Millisecond}, {time.Second, 0}} {
+			t.Run(fmt.Sprint(opened, pauses), func(t *testing.T) {
+				guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
+					a := h.client(alice)
+					if opened {
+						a.knock(7000, 8000, 9000)
+						time.Sleep(time.Second)
+					}
+					h.trail.take()
+					for _, pause := range pauses {
+						for _, port := range []uint16{9000, 8000, 7000} {
+							a.knock(port)
+							time.Sleep(pause)
+						}
+						synctest.Wait()
+					}
+					var want []string
+					if opened {
+						want = []string{"closed ssh 192.0.2.1: it has knocked to close it"}
+					}
+					h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Refreshed, audit.Closed}, want...)
+				})
+			})
+		}
+	}
+}
+
+// What closes a door that is not open hides nothing of what is done to open it.
+func TestAttemptsToOpenAreToldAmongThoseToClose(t *testing.T) {
+	telling(t, config(reversible(4100, 4200, 4300, 4400)), func(h *teller) {
+		a := h.client(alice)
+		h.trail.take()
+		for _, port := range []uint16{4400, 4300, 4100, 4200} { // and so the close is complete
+			a.knock(port)
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		began := time.Now().Add(-2 * time.Millisecond)
+		h.because(alice, wall.Knocking, began, "it has knocked 2 of 4 so far, and has 5s left for the rest")
+		// However they are summed up, the last is of the opening.
+		told := h.trail.take(audit.Knock, audit.Closed, audit.Reset)
+		if last := told[len(told)-1]; !strings.HasPrefix(last, "knock ssh 192.0.2.1 2/4") || strings.Contains(last, "close") {
+			h.t.Errorf("told: %q", told)
+		}
+		time.Sleep(2 * audit.SumInterval)
+		synctest.Wait()
+		h.trail.expect(h.t, []audit.Kind{audit.Knock, audit.Closed, audit.Reset}, "reset ssh 192.0.2.1 2/4: too late")
+	})
+}
+
+// Who knocks no more than what closes a door that is not open is told that.
+func TestWhoKnocksToCloseADoorThatIsNotOpenIsToldSo(t *testing.T) {
+	d := sshDoor()
+	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000), tcp(6000)}
+	telling(t, config(d), func(h *teller) {
+		a := h.client(alice)
+		h.trail.take()
+		h.changes()
+		a.knock(4000, 5000)
+		synctest.Wait()
+		last := time.Now()
+		a.knock(6000) // of which nothing is told
+		synctest.Wait()
+		h.because(alice, wall.WrongOrder, last, "what it knocked until "+at(last, "0s")+
+			", 2 of 3, are the knocks that close the door, and not those that open it")
+		h.trail.expect(h.t, []audit.Kind{audit.Closed, audit.Reset})
+		if changes := h.changes(); changes != nil {
+			h.t.Errorf("changes in the kernel: %q", changes)
+		}
+	})
+}
+
+// Nothing at one door ends an attempt at another, though they share their ports.
+func TestDoorsThatShareKnocksInOtherOrders(t *testing.T) {
+	one, other := reversible(4100, 4200, 4300), door("web", 443, 4300, 4100, 4200)
+	other.CloseSequence = []packet.Port{tcp(4200), tcp(4300), tcp(4100)}
+	for _, pause := range []time.Duration{0, 100 * time.Millisecond} {
+		guarded(t, config(one, other), func(h *host) {
+			a := h.client(alice)
+			for range 3 {
+				h.trail.take()
+				for _, port := range []uint16{4100, 4200, 4300, 4100, 4200} {
+					a.knock(port)
+					time.Sleep(pause)
+					synctest.Wait()
+				}
+				if h.left("ssh", alice) == 0 || h.left("web", alice) == 0 {
+					h.t.Errorf("with pauses of %s: ssh is open for %s, web for %s; %q", pause, h.left("ssh", alice), h.left("web", alice), h.trail.take())
+				}
+			}
+		})
+	}
+}
+
+// A knock that is wrong at all of several locks is told of, too.
+func TestAKnockThatIsWrongAtEachLockIsTold(t *testing.T) {
+	d := sshDoor()
+	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000)}
+	guarded(t, config(d), func(h *host) {
+		a := h.client(alice)
+		a.knock(9000)
+		synctest.Wait()
+		h.trail.expect(h.t, nil, "reset ssh 192.0.2.1 0/3: wrong order")
 	})
 }
 
@@ -110,7 +301,7 @@ func TestWhoClosesADoorClosesItForNobodyElse(t *testing.T) {
 		b.knock(9000, 8000, 7000)
 		time.Sleep(audit.SumInterval)
 		synctest.Wait()
-		h.trail.expect(h.t, nil, "knock ssh 192.0.2.2 1/3: to close", "knock ssh 192.0.2.2 3/3 ×2: to close")
+		h.trail.expect(h.t, nil, "knock ssh 192.0.2.2 1/3: to close", "knock ssh 192.0.2.2 2/3: to close")
 		h.expect("alice's window is open", a.dial(22), accepted)
 		if h.left("ssh", alice) == 0 {
 			h.t.Error("alice's window is closed")

@@ -9,6 +9,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/sequence"
 )
 
 // Explanation is why a source is let in at a door, or is not.
@@ -102,6 +103,10 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	attempt, steps, known := f.attemptAt(door, source)
 	known = known && attempt.Step < steps && (attempt.Step > 0 || len(f.locksOf[door]) == 1)
 	late := attempt.Started.Add(d.SequenceTimeout)
+	s := account(past, d.Name, source, d.SequenceTimeout)
+	if attempt.Doubted && (now.After(late) || s.last.Kind == audit.Closed) {
+		known = false // it was closing the door
+	}
 	if known && !attempt.Strayed && !now.After(late) {
 		return out(Knocking, attempt.Started, "it has knocked %d of %d so far, and has %s left for the rest",
 			attempt.Step, steps, roughly(late.Sub(now)))
@@ -109,7 +114,6 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	if win != nil && win.Spent() {
 		return out(Exhausted, time.Time{}, "it has knocked, and made as many connections as max_connections lets it (%d); it has to knock again", d.MaxConnections)
 	}
-	s := account(past, d.Name, source)
 	last := s.last
 	if known && (!last.Time.After(late) || attempt.Strayed) { // and that it has failed is not told yet
 		failed := late
@@ -118,7 +122,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		}
 		last = audit.Event{Time: failed, Kind: audit.Reset, Step: attempt.Step, Steps: steps, Reason: attempt.Reason().String()}
 	}
-	if last.Kind == audit.Reset && s.wrong.Kind != "" {
+	if (last.Kind == audit.Reset || isToClose(last)) && s.wrong.Kind != "" {
 		last = s.wrong // with a knock that was taken for the first of an attempt, and then none came
 	}
 	switch {
@@ -152,6 +156,9 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	case last.Kind == audit.Reset:
 		return out(WrongOrder, last.Time, "it knocked in the wrong order at %s, after %d of %d right knocks",
 			when(last.Time, now), last.Step, last.Steps)
+	case isToClose(last):
+		return out(WrongOrder, last.Time, "what it knocked until %s, %d of %d, are the knocks that close the door, and not those that open it",
+			when(last.Time, now), last.Step, last.Steps)
 	case last.Kind == audit.Knock && last.Step == last.Steps: // of what came then nothing is remembered
 		return out(WindowOver, time.Time{}, "the window that it knocked for at %s is over; it has to knock again", when(last.Time, now))
 	case last.Kind == audit.Knock:
@@ -168,15 +175,20 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	return out(NeverKnocked, time.Time{}, "%s", sentence)
 }
 
+// isToClose reports whether an event is a knock of the sequence that closes.
+func isToClose(e audit.Event) bool { return e.Kind == audit.Knock && e.Reason == toClose }
+
 // story is what is remembered of a source at a door.
 type story struct {
 	last       audit.Event // what became of it
-	wrong      audit.Event // the end of an attempt by the last knock
+	wrong      audit.Event // the end of an attempt by the last knock, or by a wrong one right before it
 	tried      audit.Event // when it was refused last
 	overlooked time.Time   // when so many came that not each of them was noted
 }
 
-func account(past []audit.Event, door string, source packet.Source) (s story) {
+// account tells the story of a source at a door, of which an attempt takes no longer than
+// within.
+func account(past []audit.Event, door string, source packet.Source, within time.Duration) (s story) {
 	for _, e := range past {
 		switch {
 		case e.Door != door:
@@ -193,8 +205,9 @@ func account(past []audit.Event, door string, source packet.Source) (s story) {
 			continue
 		case e.Kind == audit.Knock:
 			s.wrong = audit.Event{}
-			if s.last.Kind == audit.Reset && s.last.Time.Equal(e.Time) {
-				s.wrong = s.last
+			if ended := s.last; ended.Kind == audit.Reset && (ended.Time.Equal(e.Time) ||
+				ended.Reason == sequence.WrongOrder.String() && e.Time.Sub(ended.Time) <= within) {
+				s.wrong = ended
 			}
 		}
 		s.last = e

@@ -58,8 +58,9 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 	t := &f.tallies[door]
 	idle := f.tracker.Len() == 0
 	heard := s.heardAt(e.Time)
-	which, out, over := f.knock(door, p, heard)
-	if out.Progress == sequence.Early && s.backlog.IsZero() && !s.log.Drained() {
+	meant := f.knock(door, p, heard, e.Time)
+	out, over := meant.out, meant.over
+	if meant.early && s.backlog.IsZero() && !s.log.Drained() {
 		s.backlog = heard
 	}
 	if out.Progress != sequence.Nothing {
@@ -68,7 +69,7 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 	if over.reason != sequence.NotEnded {
 		t.resets++
 	}
-	opens := out.Progress == sequence.Completed && !f.locks[which].closes
+	opens := out.Progress == sequence.Completed && !f.locks[meant.lock].closes
 	if opens {
 		w.opening++
 	}
@@ -82,24 +83,26 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 		reset.Kind, reset.Step, reset.Steps, reset.Reason = audit.Reset, over.step, over.steps, over.reason.String()
 		w.trail.Record(reset)
 	}
-	if out.Progress == sequence.Nothing {
-		return
+	if out.Progress != sequence.Nothing {
+		e.Kind, e.Step, e.Steps = audit.Knock, out.Step, len(f.locks[meant.lock].steps)
+		if f.locks[meant.lock].closes {
+			e.Reason = toClose
+		}
+		w.trail.Record(e)
 	}
-	e.Kind, e.Step, e.Steps = audit.Knock, out.Step, len(f.locks[which].steps)
-	if f.locks[which].closes {
-		e.Reason = "to close"
-	}
-	w.trail.Record(e)
 	switch {
 	case opens:
-		w.undone(f, which, e, !s.log.Drained())
+		w.undone(f, meant.lock, e, !s.log.Drained())
 		w.mu.Lock()
 		w.opening--
 		w.mu.Unlock()
-	case out.Progress == sequence.Completed:
+	case meant.shuts:
 		w.knockedShut(e)
 	}
 }
+
+// toClose is the reason of a knock that was heard as one of the sequence that closes.
+const toClose = "to close"
 
 // ending is the end of an attempt that was not complete.
 type ending struct {
@@ -107,45 +110,128 @@ type ending struct {
 	step, steps int
 }
 
-// knock takes note of a knock at those locks of a door whose it is. It returns which
-// of them it has brought furthest, what it did there, and which attempt it has ended.
-func (f *front) knock(door int, p packet.Packet, heard time.Time) (which int, out sequence.Outcome, over ending) {
+// meaning is what a knock at a door was meant for.
+type meaning struct {
+	lock  int              // that it was meant for
+	out   sequence.Outcome // what it did there
+	over  ending           // the attempt that it has ended
+	early bool             // it was early at any lock
+	shuts bool             // it was the last of those that close the door, which may be open
+}
+
+// knock takes note of a knock at those locks of a door whose it is.
+//
+// A sequence that closes is often the opening turned round, and so the knocks of the
+// one are heard at the other, too. Where the door is not open, it means nothing that
+// such a sequence is complete.
+func (f *front) knock(door int, p packet.Packet, heard, now time.Time) (m meaning) {
+	source := f.config.Doors[door].SourcePrefix.Of(p.Source)
+	closes, closing := -1, sequence.Outcome{}
+	known := false // by a lock at which it is no progress
+	var wrong ending
 	for _, i := range f.locksOf[door] {
 		l := &f.locks[i]
 		if !slices.Contains(l.steps, p.Port) {
 			continue
 		}
 		o := f.tracker.Knock(i, p, heard)
-		if o.Ended != sequence.NotEnded && f.tellsEnd(l, o.EndedAt) && o.EndedAt >= over.step {
-			over = ending{o.Ended, o.EndedAt, len(l.steps)}
+		m.early = m.early || o.Progress == sequence.Early
+		known = known || o.Progress == sequence.Nothing && o.Ended == sequence.NotEnded
+		end := ending{o.Ended, o.EndedAt, len(l.steps)}
+		if o.Ended != sequence.NotEnded && f.tellsEnd(l, o.EndedAt) && o.EndedAt >= m.over.step {
+			m.over = end
 		}
-		if f.isFurther(i, o, which, out, p) {
-			which, out = i, o
+		if o.Ended != sequence.NotEnded && !l.closes {
+			wrong = end
+		}
+		if l.closes {
+			closes, closing = i, o
+		} else if f.isFurther(i, o, m.lock, m.out, source) {
+			m.lock, m.out = i, o
 		}
 	}
-	if out.Progress == sequence.Completed {
+	open := closing.Progress != sequence.Nothing && f.isOpen(door, source, now)
+	completes := m.out.Progress == sequence.Completed
+	switch {
+	case closing.Progress == sequence.Completed && !(completes && f.isMeantToOpen(closes, m.lock, source, open)):
+		f.closedFor(door, closes, p, heard, open)
+		m.shuts = open || now.Before(f.wall.unsure)
+		if open {
+			m.lock, m.out = closes, closing
+		} else if a, ok := f.tracker.Of(m.lock, source); completes || !ok || a.Doubted {
+			m.out = sequence.Outcome{}
+		}
+	case completes:
 		// The last knock may be the first of another lock, and was not meant for that.
 		for _, i := range f.locksOf[door] {
-			if i != which {
-				f.tracker.Forget(i, f.config.Doors[door].SourcePrefix.Of(p.Source))
+			if i != m.lock {
+				f.tracker.Forget(i, source)
 			}
 		}
+	case closing.Progress == sequence.Nothing:
+	case m.out.Progress == sequence.Nothing, closing.Step > m.out.Step && (open || m.out.Progress != sequence.Advanced):
+		m.lock, m.out = closes, closing
 	}
-	return which, out, over
+	if m.out.Progress == sequence.Nothing && m.over.reason == sequence.NotEnded && !known {
+		m.over = wrong // or nobody would hear of a knock that was wrong at each lock
+	}
+	return m
 }
 
 // isFurther reports whether a knock has done more at lock i than at another. If
 // it completes both, as knocks that may overtake each other can, it was meant for
-// the one whose order is nearer to that in which they came; if that does not tell,
-// for the one that closes.
-func (f *front) isFurther(i int, o sequence.Outcome, other int, than sequence.Outcome, p packet.Packet) bool {
+// the one whose order is nearer to that in which they came.
+func (f *front) isFurther(i int, o sequence.Outcome, other int, than sequence.Outcome, source packet.Source) bool {
 	if o.Progress != sequence.Completed || than.Progress != sequence.Completed {
 		return o.Progress == sequence.Completed ||
 			than.Progress != sequence.Completed && o.Progress != sequence.Nothing && (than.Progress == sequence.Nothing || o.Step > than.Step)
 	}
-	source := f.config.Doors[f.locks[i].door].SourcePrefix.Of(p.Source)
-	swapped, others := f.tracker.Swapped(i, source), f.tracker.Swapped(other, source)
-	return swapped < others || swapped == others && f.locks[i].closes
+	return f.tracker.Swapped(i, source) < f.tracker.Swapped(other, source)
+}
+
+// isMeantToOpen reports whether a knock that completes both a close and a lock that opens
+// was meant for the latter: if the order of that one is nearer to that in which they
+// came. If that does not tell, an open door is to be closed.
+func (f *front) isMeantToOpen(closes, opens int, source packet.Source, open bool) bool {
+	swapped, others := f.tracker.Swapped(opens, source), f.tracker.Swapped(closes, source)
+	return swapped < others || swapped == others && !open
+}
+
+// closedFor takes note of a complete close at the attempts to open the door. It ends none
+// of those that are in the exact order: who goes on opens the door. But what was swapped
+// more than the close was meant to close, or who closes a door twice would open it. The
+// last knock of the close may still be the first of an opening.
+//
+// Attempts that are no more than the close, as it seems, are doubted.
+func (f *front) closedFor(door, closes int, p packet.Packet, heard time.Time, wasOpen bool) {
+	source := f.config.Doors[door].SourcePrefix.Of(p.Source)
+	for _, i := range f.locksOf[door] {
+		l := &f.locks[i]
+		a, ok := f.tracker.Of(i, source)
+		if l.closes || !ok || a.Step == len(l.steps) {
+			continue
+		}
+		first := l.steps[0] == p.Port
+		if f.tracker.Swapped(i, source) > f.tracker.Swapped(closes, source) {
+			f.tracker.Forget(i, source)
+			if !first {
+				continue
+			}
+			f.tracker.Knock(i, p, heard)
+			a.Step = 1
+		}
+		if wasOpen || first && a.Step == 1 {
+			f.tracker.Doubt(i, source)
+		}
+	}
+}
+
+// isOpen reports whether a door is open for a source, or about to be, as far as is
+// known. It is called with mu held.
+func (f *front) isOpen(door int, source packet.Source, now time.Time) bool {
+	win := f.wall.windows.Get(f.ids[door], source)
+	return win != nil && !win.Spent() && win.Until.After(now) ||
+		slices.ContainsFunc(f.wall.openings, func(o *opening) bool { return o.source == source && o.door == f.config.Doors[door].Name })
 }
 
 // tellsEnd reports whether the end of an attempt is worth telling. At a door with
@@ -224,7 +310,7 @@ func (f *front) endAttempts(door int, e *audit.Event) (underWay bool) {
 			continue
 		}
 		underWay = true
-		if !f.locks[l].closes && a.Step >= e.Step {
+		if !a.Doubted && !f.locks[l].closes && a.Step >= e.Step {
 			e.Step, e.Steps = a.Step, len(f.locks[l].steps)
 		}
 	}

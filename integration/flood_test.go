@@ -402,7 +402,7 @@ func (r rate) in(d time.Duration) uint64 { return uint64(float64(r.perSecond)*d.
 // strangers send.
 type floodLimits struct{ log, queue rate }
 
-var limited = regexp.MustCompile(`limit rate (\d+)/second burst (\d+) packets (log|queue)`)
+var limited = regexp.MustCompile(`limit rate (\d+)/second burst (\d+) packets (?:ct label set \d+ )?(log|queue)`)
 
 // limits reads them from the table that belongs to rules.
 func (l *lab) limits(rules string) (limits floodLimits) {

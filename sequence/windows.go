@@ -18,7 +18,7 @@ type Window struct {
 	Connections int // admitted so far, retransmitted SYNs not counted
 
 	max    int // connections, 0 for no limit
-	recent []connection
+	recent []admitted
 	next   int // where in recent the next connection goes
 	index  int // in the heap
 
@@ -33,6 +33,16 @@ type connection struct {
 	fromPort uint16
 	port     packet.Port
 	sequence uint32
+}
+
+func connectionOf(p packet.Packet) connection {
+	return connection{p.Source, p.Destination, p.SourcePort, p.Port, p.Sequence}
+}
+
+// admitted is a connection that was let in.
+type admitted struct {
+	connection
+	delivered bool // its first packet has arrived, for certain
 }
 
 // remembered is how many connections a window without a limit remembers, and
@@ -51,8 +61,14 @@ type Admission uint8
 const (
 	// AdmitNew: a connection that was not seen before; it counts.
 	AdmitNew Admission = iota
-	// AdmitAgain: the first packet of a connection that was admitted already.
+	// AdmitAgain: the first packet of a connection that was admitted already, which
+	// may have been lost since.
 	AdmitAgain
+	// Replayed: the first packet of a TCP connection that a window with a limit has
+	// admitted, and that was delivered. One that is sent again by honest means does not
+	// get here, as the kernel lets it pass, or drops it; this is another connection,
+	// after the end of the first, that looks like it so as not to be counted.
+	Replayed
 	// AdmitUnknown: no window is known for it here, but the kernel's word holds.
 	AdmitUnknown
 	// Exhausted: the window has admitted as many connections as it may.
@@ -90,7 +106,7 @@ func (w *Windows) Open(door int, source packet.Source, now, until time.Time, max
 	}
 	win.max = maxConnections
 	win.Connections = 0
-	win.recent = make([]connection, 0, max(remembered, maxConnections))
+	win.recent = make([]admitted, 0, max(remembered, maxConnections))
 	win.next = 0
 	win.standing = false
 	return refreshed
@@ -169,11 +185,11 @@ func (win *Window) Repeat() bool {
 
 // Admit takes note of a new connection's first packet.
 func (win *Window) Admit(p packet.Packet) Admission {
-	c := connection{p.Source, p.Destination, p.SourcePort, p.Port, p.Sequence}
-	for _, known := range win.recent {
-		if known == c {
-			return AdmitAgain
-		}
+	c := admitted{connection: connectionOf(p)}
+	if known := win.known(p); known != nil && known.delivered {
+		return Replayed
+	} else if known != nil {
+		return AdmitAgain
 	}
 	if win.Spent() {
 		return Exhausted
@@ -186,6 +202,28 @@ func (win *Window) Admit(p packet.Packet) Admission {
 		win.next = (win.next + 1) % len(win.recent)
 	}
 	return AdmitNew
+}
+
+// Limited reports whether the window admits only so many connections.
+func (win *Window) Limited() bool { return win.max > 0 }
+
+// Delivered notes that the first packet of a connection that was admitted has arrived.
+// Then what looks like it does so by design, if the window has a limit; but that
+// datagrams look alike is no more than what one flow's do.
+func (win *Window) Delivered(p packet.Packet) {
+	if known := win.known(p); known != nil && win.Limited() && p.Port.Protocol == packet.TCP {
+		known.delivered = true
+	}
+}
+
+func (win *Window) known(p packet.Packet) *admitted {
+	c := connectionOf(p)
+	for i := range win.recent {
+		if win.recent[i].connection == c {
+			return &win.recent[i]
+		}
+	}
+	return nil
 }
 
 func (w *Windows) forget(win *Window) {

@@ -148,6 +148,46 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// Where it is certain that a connection's first packet has arrived, a window with a limit
+// takes it for another connection if it comes again.
+func TestAdmitRefusesReplays(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		max      int
+		protocol packet.Protocol
+		want     sequence.Admission
+	}{
+		{"limited", 2, packet.TCP, sequence.Replayed},
+		{"spent", 1, packet.TCP, sequence.Replayed},
+		{"no limit", 0, packet.TCP, sequence.AdmitAgain},
+		{"datagrams", 2, packet.UDP, sequence.AdmitAgain},
+	} {
+		w := sequence.NewWindows()
+		w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), tt.max)
+		win := w.Get(0, aliceSource)
+		p, other := connection(1), connection(2)
+		p.Port.Protocol, other.Port.Protocol = tt.protocol, tt.protocol
+		win.Admit(p)
+		win.Delivered(other)
+		if got := win.Admit(p); got != sequence.AdmitAgain {
+			t.Errorf("%s: before it has arrived: %d", tt.name, got)
+		}
+		win.Delivered(p)
+		for range 2 {
+			if got := win.Admit(p); got != tt.want || win.Connections != 1 {
+				t.Errorf("%s: %d after %d connections, want %d", tt.name, got, win.Connections, tt.want)
+			}
+		}
+		if win.Limited() != (tt.max > 0) {
+			t.Errorf("%s: Limited is %t", tt.name, win.Limited())
+		}
+		w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), tt.max)
+		if got := win.Admit(p); got != sequence.AdmitNew {
+			t.Errorf("%s: in a window that is opened anew: %d", tt.name, got)
+		}
+	}
+}
+
 // A connection is known again by where it goes, where from and its sequence
 // number, all of them.
 func TestAdmitTellsConnectionsApart(t *testing.T) {

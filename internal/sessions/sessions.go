@@ -7,8 +7,9 @@
 // one only with a packet that this host sends. Without help, whoever puts up a
 // wall over ssh would find that very session dead. And a connection that
 // conntrack is merely made to forget is known again with the next packet that
-// this host sends; so one that is to end is marked, which takes the wall's leave
-// to pass from it, until it is gone.
+// this host sends; so one that is to end is labelled, which takes the wall's leave
+// to pass from it, until it is gone or pardoned. A label, and no mark: those are the
+// administrator's, and whoever sets them on every packet would set it free again.
 package sessions
 
 import (
@@ -40,12 +41,13 @@ const (
 	alive = 1<<established | 1<<synReceived | 1<<finWait1 | 1<<finWait2 | 1<<closeWait | 1<<lastAck | 1<<closing
 )
 
-// Of linux/netfilter/nf_conntrack_tcp.h: the state of an established connection,
-// and flags for one whose window was never seen, so that no segment is found to
-// lie outside of it. And how long conntrack keeps an idle one, in seconds, by
-// default.
+// Of linux/netfilter/nf_conntrack_tcp.h: the state of an established connection, the
+// first state of one that is over, and flags for one whose window was never seen, so
+// that no segment is found to lie outside of it. And how long conntrack keeps an idle
+// one, in seconds, by default.
 const (
 	conntrackEstablished = 3
+	conntrackTimeWait    = 7
 	flagSACK             = 0x02
 	flagLiberal          = 0x08
 	idleTimeout          = 432000
@@ -93,37 +95,31 @@ func Adopt(wanted func(Session) bool, renew bool) (adopted int, err error) {
 }
 
 // End ends those established connections that are wanted, connections of this host
-// and those that it forwards. All are marked for the wall to stop; TCP connections of this host are
-// closed, too, so that both ends learn of it, where the kernel can
-// (CONFIG_INET_DIAG_DESTROY). It returns how many were marked.
+// and those that it forwards. All are labelled for the wall to stop; TCP connections of
+// this host are closed, too, so that both ends learn of it, where the kernel can
+// (CONFIG_INET_DIAG_DESTROY). It returns how many were labelled, of which nothing passes
+// any more.
 func End(wanted func(Session) bool) (ended int, err error) {
-	here, err := addresses()
+	t, err := open()
 	if err != nil {
 		return 0, err
 	}
-	conn, err := conntrack.Dial(nil)
+	defer t.conn.Close()
+	flows, err := t.flows(false)
 	if err != nil {
-		return 0, fmt.Errorf("connecting to conntrack: %w", err)
-	}
-	defer conn.Close()
-	flows, err := conn.Dump(nil)
-	if err != nil {
-		return 0, fmt.Errorf("listing the connections that conntrack knows: %w", err)
+		return 0, err
 	}
 	for _, f := range flows {
-		// One that this host's side spoke first in, as far as conntrack saw, is
-		// known the other way round.
-		if f.Mark == ruleset.EndedMark || !lives(f) ||
-			!wanted(sessionOf(f.TupleOrig, here)) && !wanted(sessionOf(f.TupleReply, here)) {
+		if !lives(f) || !t.means(f, wanted) {
 			continue
 		}
-		err := conn.Update(conntrack.Flow{TupleOrig: f.TupleOrig, TupleReply: f.TupleReply, Mark: ruleset.EndedMark})
-		switch {
-		case err == nil:
+		known, err := t.end(f)
+		if err != nil {
+			return ended, fmt.Errorf("labelling the connection from %s, for which the kernel needs "+
+				"CONFIG_NF_CT_NETLINK and CONFIG_NF_CONNTRACK_LABELS: %w", f.TupleOrig.IP.SourceAddress, err)
+		}
+		if known {
 			ended++
-		case !errors.Is(err, unix.ENOENT): // it has ended by itself
-			return ended, fmt.Errorf("marking the connection from %s, for which the kernel needs "+
-				"CONFIG_NF_CT_NETLINK and CONFIG_NF_CONNTRACK_MARK: %w", f.TupleOrig.IP.SourceAddress, err)
 		}
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -133,11 +129,176 @@ func End(wanted func(Session) bool) (ended int, err error) {
 		}
 		for _, c := range connections {
 			if wanted(c.session()) {
-				_ = destroy(c) // what is marked ends by itself in the end
+				_ = destroy(c) // what is labelled ends by itself in the end
 			}
 		}
 	}
 	return ended, nil
+}
+
+// Ended returns the sessions that were ended, by whatever daemon, and are not gone
+// yet. It is not known of them who has made them: each is returned twice, as if it
+// had been the one end, and the other.
+func Ended() (ended []Session, err error) {
+	t, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer t.conn.Close()
+	flows, err := t.flows(true)
+	for _, f := range flows {
+		ended = append(ended, t.sessionOf(f.TupleOrig), t.sessionOf(f.TupleReply))
+	}
+	return ended, err
+}
+
+// Pardon lets those sessions go on that were ended and are wanted, as far as both
+// ends still have them.
+func Pardon(wanted func(Session) bool) error {
+	t, err := open()
+	if err != nil {
+		return err
+	}
+	defer t.conn.Close()
+	flows, err := t.flows(true)
+	if err != nil {
+		return err
+	}
+	for _, f := range flows {
+		if !t.means(f, wanted) {
+			continue
+		}
+		free := tuples(f)
+		if forgotten(f) {
+			// To be translated again, it must be new once more.
+			err = t.conn.Delete(free)
+		} else {
+			free.Labels, free.LabelsMask = labels(), labels(ruleset.EndedLabel)
+			err = t.conn.Update(free)
+		}
+		if err != nil && !errors.Is(err, unix.ENOENT) { // it has ended by itself
+			return fmt.Errorf("letting the connection from %s go on: %w", f.TupleOrig.IP.SourceAddress, err)
+		}
+	}
+	return nil
+}
+
+// Tracked reports whether conntrack keeps the connection that a packet belongs to:
+// from when its first packet was delivered, and not if that was dropped on its way.
+func Tracked(p packet.Packet) (bool, error) {
+	conn, err := conntrack.Dial(nil)
+	if err != nil {
+		return false, fmt.Errorf("connecting to conntrack: %w", err)
+	}
+	defer conn.Close()
+	// To change nothing of it, as the answer to a plain question says that more is to
+	// come, for which the library would wait for ever.
+	err = conn.Update(tuples(conntrack.NewFlow(uint8(p.Port.Protocol), 0, p.Source, p.Destination, p.SourcePort, p.Port.Number, 0, 0)))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// tracked is conntrack's table.
+type tracked struct {
+	conn *conntrack.Conn
+	here map[netip.Addr]bool // this host's addresses
+}
+
+func open() (t *tracked, err error) {
+	t = &tracked{}
+	if t.here, err = addresses(); err != nil {
+		return nil, err
+	}
+	if t.conn, err = conntrack.Dial(nil); err != nil {
+		return nil, fmt.Errorf("connecting to conntrack: %w", err)
+	}
+	return t, nil
+}
+
+// flows returns those that were ended, or all others.
+func (t *tracked) flows(ended bool) (flows []conntrack.Flow, err error) {
+	all, err := t.conn.Dump(nil)
+	if err != nil {
+		return nil, fmt.Errorf("listing the connections that conntrack knows: %w", err)
+	}
+	label := labels(ruleset.EndedLabel)
+	for _, f := range all {
+		is := len(f.Labels) == len(label)
+		for i := 0; is && i < len(label); i++ {
+			is = f.Labels[i]&label[i] == label[i]
+		}
+		if is == ended {
+			flows = append(flows, f)
+		}
+	}
+	return flows, nil
+}
+
+// means reports whether a flow is wanted. One that this host's side spoke first in, as
+// far as conntrack saw, is known the other way round.
+func (t *tracked) means(f conntrack.Flow, wanted func(Session) bool) bool {
+	return wanted(t.sessionOf(f.TupleOrig)) || wanted(t.sessionOf(f.TupleReply))
+}
+
+// end labels a flow, and reports whether there still is one.
+func (t *tracked) end(f conntrack.Flow) (known bool, err error) {
+	label := tuples(f)
+	label.Labels = labels(ruleset.EndedLabel)
+	label.LabelsMask = label.Labels
+	const tries = 3
+	for range tries {
+		err = t.conn.Update(label)
+		if !errors.Is(err, unix.ENOSPC) {
+			break
+		}
+		// Conntrack began to follow it when no rule had asked for labels, and left no
+		// room for any. So it is made anew, by this or by the next packet of this host;
+		// one that comes in is a stranger's meanwhile.
+		if err := t.conn.Delete(tuples(f)); err != nil && !errors.Is(err, unix.ENOENT) {
+			return false, err
+		}
+		if err := t.conn.Create(anew(f)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return false, err
+		}
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil // it has ended by itself
+	}
+	return err == nil, err
+}
+
+// anew returns a flow that ends from the first moment on, in place of another.
+func anew(f conntrack.Flow) conntrack.Flow {
+	next := tuples(f)
+	next.Timeout = max(f.Timeout, 1)
+	next.Status = f.Status&(conntrack.StatusSeenReply|conntrack.StatusAssured) | conntrack.StatusConfirmed
+	next.Mark = f.Mark
+	next.Labels = labels(ruleset.EndedLabel)
+	if f.ProtoInfo.TCP != nil {
+		next.ProtoInfo.TCP = unseen(f.ProtoInfo.TCP.State)
+	}
+	return next
+}
+
+// forgotten reports whether how a flow is translated was lost when it was made anew,
+// as that cannot be told to the kernel.
+func forgotten(f conntrack.Flow) bool {
+	there, back := f.TupleOrig, f.TupleReply
+	translated := there.IP.SourceAddress != back.IP.DestinationAddress || there.IP.DestinationAddress != back.IP.SourceAddress ||
+		there.Proto.SourcePort != back.Proto.DestinationPort || there.Proto.DestinationPort != back.Proto.SourcePort
+	return translated && !f.Status.SrcNAT() && !f.Status.DstNAT()
+}
+
+// tuples returns no more of a flow than names it.
+func tuples(f conntrack.Flow) conntrack.Flow {
+	return conntrack.Flow{TupleOrig: f.TupleOrig, TupleReply: f.TupleReply, Zone: f.Zone}
+}
+
+func labels(labels ...int) []byte {
+	bits := ruleset.LabelBits(labels...)
+	return bits[:]
 }
 
 // addresses returns those of this host.
@@ -157,22 +318,20 @@ func addresses() (map[netip.Addr]bool, error) {
 
 // sessionOf reads one direction of a flow as if it were who made the connection
 // that sends there.
-func sessionOf(t conntrack.Tuple, here map[netip.Addr]bool) Session {
-	local := t.IP.DestinationAddress.Unmap()
+func (t *tracked) sessionOf(way conntrack.Tuple) Session {
+	local := way.IP.DestinationAddress.Unmap()
 	return Session{
-		Port:   packet.Port{Number: t.Proto.DestinationPort, Protocol: packet.Protocol(t.Proto.Protocol)},
+		Port:   packet.Port{Number: way.Proto.DestinationPort, Protocol: packet.Protocol(way.Proto.Protocol)},
 		Local:  local,
-		Here:   here[local],
-		Remote: t.IP.SourceAddress.Unmap(),
+		Here:   t.here[local],
+		Remote: way.IP.SourceAddress.Unmap(),
 	}
 }
 
 // lives reports whether a flow has anything to end: TCP connections are
-// remembered for a while after that, from TCP_CONNTRACK_TIME_WAIT of
-// linux/netfilter/nf_conntrack_tcp.h on.
+// remembered for a while after that.
 func lives(f conntrack.Flow) bool {
-	const timeWait = 7
-	return f.ProtoInfo.TCP == nil || f.ProtoInfo.TCP.State < timeWait
+	return f.ProtoInfo.TCP == nil || f.ProtoInfo.TCP.State < conntrackTimeWait
 }
 
 // connection is one of this host's, as inet_diag has it.
@@ -212,9 +371,14 @@ func (c connection) flow() conntrack.Flow {
 	f := conntrack.NewFlow(unix.IPPROTO_TCP,
 		conntrack.StatusSeenReply|conntrack.StatusAssured|conntrack.StatusConfirmed,
 		c.remote.Addr(), c.local.Addr(), c.remote.Port(), c.local.Port(), idleTimeout, 0)
-	const flags = (flagSACK|flagLiberal)<<8 | flagSACK | flagLiberal // the flags, and which of them are meant
-	f.ProtoInfo.TCP = &conntrack.ProtoInfoTCP{State: conntrackEstablished, OriginalFlags: flags, ReplyFlags: flags}
+	f.ProtoInfo.TCP = unseen(conntrackEstablished)
 	return f
+}
+
+// unseen is a TCP connection in a state, of which no segment was seen.
+func unseen(state uint8) *conntrack.ProtoInfoTCP {
+	const flags = (flagSACK|flagLiberal)<<8 | flagSACK | flagLiberal // the flags, and which of them are meant
+	return &conntrack.ProtoInfoTCP{State: state, OriginalFlags: flags, ReplyFlags: flags}
 }
 
 // list asks the kernel for the TCP connections of an address family: struct

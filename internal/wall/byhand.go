@@ -11,7 +11,6 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -77,7 +76,7 @@ type Closing struct {
 // through the door, too, if endSessions says so; then it is no error that no
 // window is open.
 func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
-	d, s, err := w.find(door, source)
+	_, s, err := w.find(door, source)
 	if err != nil {
 		return Closing{}, err
 	}
@@ -86,11 +85,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 		return c, err
 	}
 	if endSessions {
-		c.Ended, err = w.edges.EndSessions(func(e sessions.Session) bool {
-			behind := e.Here && len(d.To) == 0 ||
-				contains(d.To, e.Local)
-			return behind && d.Guards(e.Port) && d.SourcePrefix.Of(e.Remote) == s
-		})
+		c.Ended, err = w.endSessions(door, s)
 		return c, err
 	}
 	if !c.Closed {

@@ -251,6 +251,7 @@ func TestAWindowIsClosedByHand(t *testing.T) {
 
 func TestASpentWindowIsNotThereToBeClosed(t *testing.T) {
 	guarded(t, config(limited(sshDoor(), 1)), func(h *host) {
+		h.losing = true
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
 		j := a.dial(22)
@@ -264,6 +265,10 @@ func TestASpentWindowIsNotThereToBeClosed(t *testing.T) {
 			h.t.Errorf("closed %d times", got)
 		}
 		h.trail.expect(h.t, nil)
+		if _, err := h.wall.Close("ssh", "192.0.2.1", true); err != nil {
+			h.t.Errorf("Close with sessions: %v", err)
+		}
+		h.expect("its SYN again, after it was ended", h.send(j.packet), waiting)
 	})
 }
 

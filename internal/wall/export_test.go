@@ -13,6 +13,7 @@ const (
 	LookAtClock      = lookAtClock
 	MaxOpenings      = maxOpenings
 	MaxTogether      = maxTogether
+	MaxEnded         = maxEnded
 )
 
 // TurnTo puts the sequences in force that are good at a time, as if a clock said so.

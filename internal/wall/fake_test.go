@@ -32,7 +32,7 @@ import (
 // the bubble's clock, the packets that their rules log and queue, and the
 // sockets that these go to. It does what the kernel would, with three exceptions:
 // it limits no rates, it knows no connections, so that every packet is the first
-// of one, and a packet that one table has let in is not judged by another.
+// of one, be it sent again or its connection's end, and a packet that one table has let in is not judged by another.
 type kernel struct {
 	t *testing.T
 
@@ -54,9 +54,12 @@ type kernel struct {
 	ownership   bool
 	watchers    []*watcher
 	connections []connection
-	adopted     int        // times that connections were adopted
-	wanted      sessionsOf // those that were adopted last
-	ending      sessionsOf // those that were ended last
+	adopted     int          // times that connections were adopted
+	wanted      sessionsOf   // those that were adopted last
+	ending      sessionsOf   // those that were ended last
+	barred      []connection // that were ended, and are not gone
+	dumps       int          // times that those were asked for, or pardoned
+	losing      bool         // what is let in, behind the wall
 
 	// intercept is asked before every call what to answer, if not as always. The
 	// kernel is not locked meanwhile, so that it may wait, and send packets.
@@ -154,8 +157,45 @@ func (k *kernel) edges() wall.Edges {
 		},
 		Watch:       watch,
 		Adopt:       k.adopt,
-		EndSessions: k.endSessions,
+		Tracked:     k.tracked,
+		EndSessions: k.endSessions, EndedSessions: k.endedSessions, PardonSessions: k.pardonSessions,
 	}
+}
+
+func (k *kernel) tracked(p packet.Packet) (bool, error) {
+	if err := k.begin("Tracked %s", p.Source); err != nil {
+		return false, err
+	}
+	defer k.mu.Unlock()
+	return !k.losing, nil
+}
+
+func (k *kernel) endedSessions() (ended []sessions.Session, err error) {
+	if err := k.begin("EndedSessions"); err != nil {
+		return nil, err
+	}
+	defer k.mu.Unlock()
+	k.dumps++
+	for _, c := range k.barred {
+		ended = append(ended, session(c.local, c.remote))
+	}
+	return ended, nil
+}
+
+func (k *kernel) pardonSessions(wanted sessionsOf) error {
+	if err := k.begin("PardonSessions"); err != nil {
+		return err
+	}
+	defer k.mu.Unlock()
+	k.dumps++
+	k.barred = slices.DeleteFunc(k.barred, func(c connection) bool {
+		pardoned := wanted(session(c.local, c.remote))
+		if pardoned {
+			k.connections = append(k.connections, c)
+		}
+		return pardoned
+	})
+	return nil
 }
 
 func (k *kernel) adopt(wanted sessionsOf, _ bool) (adopted int, err error) {
@@ -176,6 +216,7 @@ func (k *kernel) endSessions(wanted sessionsOf) (ended int, err error) {
 	k.ending = wanted
 	k.connections = slices.DeleteFunc(k.connections, func(c connection) bool {
 		if wanted(session(c.local, c.remote)) {
+			k.barred = append(k.barred, c)
 			ended++
 			return true
 		}

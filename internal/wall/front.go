@@ -174,7 +174,7 @@ func (f *front) doorFor(p packet.Packet) (door int, source packet.Source, win *s
 		}
 		s := d.SourcePrefix.Of(p.Source)
 		w := f.wall.windows.Get(f.ids[i], s)
-		if w != nil && w.Spent() && w.Admit(p) == sequence.AdmitAgain {
+		if w != nil && w.Spent() && w.Admit(p) != sequence.Exhausted {
 			return i, s, w
 		}
 		if door < 0 || w != nil && (win == nil || win.Spent() && !w.Spent()) {
@@ -206,14 +206,15 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 		admission = win.Admit(p)
 	}
 	spent := win != nil && win.Spent()
+	refused := admission == sequence.Exhausted || admission == sequence.Replayed
 	if door >= 0 {
-		if admission == sequence.Exhausted {
+		if refused {
 			f.tallies[door].exhausted++
 		} else if admission != sequence.AdmitAgain {
 			f.tallies[door].accepted++
 		}
 	}
-	if admission == sequence.Exhausted {
+	if refused {
 		_ = s.sockets.admitted.Refuse(id)
 	} else {
 		_ = s.sockets.admitted.Accept(id)
@@ -222,8 +223,11 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	if door >= 0 {
 		e.Door = f.config.Doors[door].Name
 	}
-	if admission == sequence.Exhausted {
+	switch admission {
+	case sequence.Exhausted:
 		e.Kind, e.Reason = audit.Refused, "max_connections is reached"
+	case sequence.Replayed:
+		e.Kind, e.Reason = audit.Refused, "a connection that looks the same was let in before"
 	}
 	tells := door >= 0 && admission != sequence.AdmitAgain
 	later := tells && w.telling && len(w.untold) < maxUntold
@@ -232,6 +236,9 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	}
 	w.mu.Unlock()
 	w.metrics.admitted.Observe(time.Since(now).Seconds())
+	if !refused {
+		w.arrived(win, p)
+	}
 	if !tells {
 		return
 	}
@@ -241,6 +248,20 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	if spent && admission == sequence.AdmitNew {
 		w.spend(e.Door, source)
 	}
+}
+
+// arrived finds out whether a packet was delivered that was let in, where that decides
+// what it is if it comes again. Other people's rules may have dropped it.
+func (w *Wall) arrived(win *sequence.Window, p packet.Packet) {
+	if win == nil || !win.Limited() || p.Port.Protocol != packet.TCP {
+		return
+	}
+	if tracked, err := w.edges.Tracked(p); err == nil && !tracked {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	win.Delivered(p)
 }
 
 // maxUntold is of how many who were let in it is told later, so that what has
@@ -259,28 +280,36 @@ func (s admitted) Failed(err error) { s.fail(err) }
 type strangers struct{ *sockets }
 
 func (s strangers) Queued(id uint32, p packet.Packet) {
+	if win := s.judge(id, p); win != nil {
+		s.wall.arrived(win, p)
+	}
+}
+
+// judge returns the window by which a packet was let in, if it was.
+func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 	w := s.wall
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if s.retired && s.stillNamed {
 		_ = s.sockets.strangers.Refuse(id)
-		return
+		return nil
 	}
 	if s.retired {
 		_ = s.sockets.strangers.Repeat(id)
-		return
+		return nil
 	}
 	f := w.front
 	door, _, win := f.doorFor(p)
 	if win != nil && win.Spent() && win.Admit(p) == sequence.AdmitAgain {
-		// The SYN of a connection with which the window was spent, sent again.
+		// Of a connection with which the window was spent, sent again, as it was lost
+		// behind the wall: else the kernel would have let it pass.
 		_ = s.sockets.strangers.Accept(id)
-		return
+		return win
 	}
 	if win != nil && !win.Spent() && win.Repeat() {
 		_ = s.sockets.strangers.Repeat(id)
-		return
+		return nil
 	}
 	_, waiting := s.hold.Next()
 	if !s.hold.Add(id, p, now) {
@@ -288,7 +317,7 @@ func (s strangers) Queued(id uint32, p packet.Packet) {
 		if door >= 0 {
 			f.tallies[door].refused++
 		}
-		return
+		return nil
 	}
 	if door >= 0 {
 		f.tallies[door].held++
@@ -296,6 +325,7 @@ func (s strangers) Queued(id uint32, p packet.Packet) {
 	if !waiting {
 		w.nudge()
 	}
+	return nil
 }
 
 func (s strangers) Unreadable(id uint32) {

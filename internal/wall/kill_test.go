@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
@@ -133,7 +134,25 @@ func (p *process) edges() wall.Edges {
 		Adopt: func(wanted sessionsOf, renew bool) (int, error) {
 			return about(func(wanted sessionsOf) (int, error) { return e.Adopt(wanted, renew) })(wanted)
 		},
+		Tracked: func(of packet.Packet) (bool, error) {
+			if !p.steps() {
+				return false, errKilled
+			}
+			defer p.mu.Unlock()
+			return e.Tracked(of)
+		},
 		EndSessions: about(e.EndSessions),
+		EndedSessions: func() ([]sessions.Session, error) {
+			if !p.steps() {
+				return nil, errKilled
+			}
+			defer p.mu.Unlock()
+			return e.EndedSessions()
+		},
+		PardonSessions: func(wanted sessionsOf) error {
+			_, err := about(func(wanted sessionsOf) (int, error) { return 0, e.PardonSessions(wanted) })(wanted)
+			return err
+		},
 		ListenLog: func(group uint16, h nflog.Handler) (wall.Log, error) {
 			if !p.steps() {
 				return nil, errKilled

@@ -74,6 +74,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		synctest.Wait()
 		b.knock(7001)
 		synctest.Wait()
+		h.losing = true // so that it is sent again
 		lane, strangers := h.lanes()
 		lane.hold()
 		second, third := a.dial(22), a.dial(22)

@@ -129,6 +129,9 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	// most will have been seen by the kernel itself.
 	_, _ = w.edges.Adopt(next.guardsAny, false)
 	w.table = table
+	if former == nil || len(w.barred) > 0 { // or by other doors than those noted
+		w.findEnded(next)
+	}
 	w.stand(next, s, former, windows, why)
 	w.tellUnopened(unopened)
 	return nil

@@ -442,6 +442,7 @@ func TestPacketsThatMeetTheNewTableBeforeItsFrontStandsAreJudgedByItsDoors(t *te
 func TestAReloadGoesOnCounting(t *testing.T) {
 	c := config(limited(sshDoor(), 2))
 	guarded(t, c, func(h *host) {
+		h.losing = true
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
 		first := a.dial(22)

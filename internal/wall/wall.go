@@ -71,8 +71,15 @@ type Edges struct {
 	// Used remembers what opens a door once, and Due which commands are to be run.
 	// They last longer than the daemon.
 	Used, Due Ledger
-	// EndSessions ends connections that are established.
-	EndSessions func(wanted func(sessions.Session) bool) (int, error)
+	// Tracked reports whether the connection of a packet that was let in is known to
+	// the kernel, as the packet was delivered.
+	Tracked func(p packet.Packet) (bool, error)
+	// EndSessions ends connections that are established. EndedSessions returns those
+	// that were ended and are not gone, as either end would have made them, and
+	// PardonSessions lets some of them go on.
+	EndSessions    func(wanted func(sessions.Session) bool) (int, error)
+	EndedSessions  func() ([]sessions.Session, error)
+	PardonSessions func(wanted func(sessions.Session) bool) error
 }
 
 // KernelEdges are the true ones, but for the ledgers, which last as long as the
@@ -88,7 +95,8 @@ func KernelEdges(k *ruleset.Kernel) Edges {
 		LogInUse:    nflog.InUse,
 		QueueInUse:  nfqueue.InUse,
 		Adopt:       sessions.Adopt,
-		EndSessions: sessions.End,
+		Tracked:     sessions.Tracked,
+		EndSessions: sessions.End, EndedSessions: sessions.Ended, PardonSessions: sessions.Pardon,
 	}
 	if !k.Features().Ownership {
 		e.Watch = func(changed func(ruleset.Change), failed func(error)) (io.Closer, error) {
@@ -125,6 +133,7 @@ type Wall struct {
 	unopened error                 // why nobody can open some doors, as was told last
 	settled  chan struct{}         // closed when no sockets are being retired
 	full     map[doorSet]time.Time // of windows, until when that is taken for true
+	barred   map[windowKey]bool    // who has sessions that were ended
 
 	mu       sync.Mutex
 	front    *front   // what stands, nil before; changed only with change held, too
@@ -166,6 +175,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 		commands: newCommands(edges.Due, trail.Record),
 		toldLow:  map[string]int{},
 		full:     map[doorSet]time.Time{},
+		barred:   map[windowKey]bool{},
 		settled:  settled,
 		edges:    edges,
 		trail:    trail,

@@ -319,6 +319,7 @@ func TestARefreshThatFailsDoesNotPutOffTheEnd(t *testing.T) {
 
 func TestAWindowAdmitsNoMoreThanItsConnections(t *testing.T) {
 	guarded(t, config(limited(sshDoor(), 2)), func(h *host) {
+		h.losing = true
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
 		first, second := a.dial(22), a.dial(22)
@@ -349,6 +350,73 @@ func TestAWindowAdmitsNoMoreThanItsConnections(t *testing.T) {
 			"opened ssh 192.0.2.1 3/3", "accepted ssh 192.0.2.1")
 		time.Sleep(2 * window)
 		h.trail.expect(h.t, []audit.Kind{audit.Expired}, "expired ssh 192.0.2.1")
+	})
+}
+
+// What has arrived is not sent again, but for a connection that is to pass for it.
+func TestAConnectionThatLooksLikeOneThatWasLetInIsRefusedAndNotCounted(t *testing.T) {
+	guarded(t, config(limited(sshDoor(), 2)), func(h *host) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		first := a.dial(22)
+		h.expect("first", first, accepted)
+		h.expect("its like", h.send(first.packet), refused)
+		if w := h.status().Windows; len(w) != 1 || w[0].Connections != 1 {
+			h.t.Errorf("windows: %+v", w)
+		}
+		h.expect("second", a.dial(22), accepted)
+		like := h.send(first.packet)
+		h.expect("its like, when the window is spent", like, waiting)
+		time.Sleep(hold)
+		h.expect("its like, when the window is spent", like, refused)
+		h.trail.expect(h.t, []audit.Kind{audit.Accepted, audit.Refused},
+			"accepted ssh 192.0.2.1", "refused ssh 192.0.2.1: a connection that looks the same was let in before",
+			"accepted ssh 192.0.2.1") // and what is refused once more is told later, as a sum
+		if got := h.status().Doors[0].Counters; got.Accepted != 2 || got.Exhausted != 1 || got.Refused != 1 {
+			h.t.Errorf("counters: %+v", got)
+		}
+		a.knock(7000, 8000, 9000)
+		h.expect("its like, when she has knocked again", h.send(first.packet), accepted)
+	})
+}
+
+// If it cannot be found out whether it has arrived, nobody profits from that.
+func TestAConnectionThatLooksLikeOneThatMayHaveArrivedIsRefused(t *testing.T) {
+	guarded(t, config(limited(sshDoor(), 2)), func(h *host) {
+		h.failing("Tracked", errInjected)
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		first := a.dial(22)
+		h.expect("first", first, accepted)
+		h.expect("its like", h.send(first.packet), refused)
+	})
+}
+
+// Datagrams of one flow are alike, and without a limit there is nothing to evade: then
+// nothing is asked, either.
+func TestWhetherAPacketHasArrivedIsAskedOnlyWhereItMatters(t *testing.T) {
+	dns := limited(door("dns", 53, 7001), 2)
+	dns.Ports = []packet.PortRange{{First: 53, Last: 53, Protocol: packet.UDP}}
+	guarded(t, config(sshDoor(), dns), func(h *host) {
+		h.failing("Tracked", errInjected)
+		h.intercept = func(call string) error {
+			if strings.HasPrefix(call, "Tracked") {
+				h.t.Error("it is asked")
+			}
+			return nil
+		}
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		first := a.dial(22)
+		h.expect("first", first, accepted)
+		h.expect("its like, without a limit", h.send(first.packet), accepted)
+		a.knock(7001)
+		datagram := a.datagram(packet.Port{Number: 53, Protocol: packet.UDP}, nil)
+		h.expect("a datagram", datagram, accepted)
+		h.expect("the next one of its flow", h.send(datagram.packet), accepted)
+		h.expect("another flow", a.datagram(packet.Port{Number: 53, Protocol: packet.UDP}, nil), accepted)
+		h.expect("and a third", a.datagram(packet.Port{Number: 53, Protocol: packet.UDP}, nil), waiting)
+		h.expect("the first flow goes on", h.send(datagram.packet), accepted)
 	})
 }
 
@@ -440,6 +508,7 @@ func TestTwoDoorsBeforeOnePortChargeTheOneWithTheWindow(t *testing.T) {
 func TestOfTwoDoorsBeforeOnePortTheOneThatIsNotSpentIsCharged(t *testing.T) {
 	first, second := limited(door("first", 22, 7000), 1), limited(door("second", 22, 8000), 1)
 	guarded(t, config(first, second), func(h *host) {
+		h.losing = true
 		a := h.client(alice)
 		a.knock(7000)
 		byFirst := a.dial(22)

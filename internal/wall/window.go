@@ -129,6 +129,7 @@ func (w *Wall) nextOpenings() []*opening {
 func (w *Wall) openTogether(openings []*opening) {
 	w.noteOpen(openings)
 	w.openInKernel(openings)
+	w.pardon(openings) // before who waits is released, as the kernel would refuse him again
 	w.mu.Lock()
 	for _, o := range openings {
 		w.settleOpen(o)

@@ -1,0 +1,123 @@
+package wall
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
+)
+
+// maxEnded is of how many sources at doors it is remembered that sessions of theirs were
+// ended, and are still there.
+const maxEnded = 4096
+
+// endSessions ends the sessions that a source has through a door, and what is noted of
+// them, so that nothing of theirs is known again. It returns how many there were.
+func (w *Wall) endSessions(door string, source packet.Source) (ended int, err error) {
+	w.change.Lock()
+	defer w.change.Unlock()
+	w.mu.Lock()
+	f := w.front
+	i := f.doorNamed(door)
+	if i >= 0 {
+		if win := w.windows.Get(f.ids[i], source); win != nil && win.Spent() {
+			w.windows.Close(win.Door, win.Source)
+		}
+	}
+	w.mu.Unlock()
+	if i < 0 {
+		return 0, errGone
+	}
+	who := map[windowKey]bool{}
+	ended, err = w.edges.EndSessions(func(e sessions.Session) bool {
+		wanted := false
+		for key := range f.comingBy(e) {
+			wanted = wanted || key == windowKey{door, source}
+		}
+		if wanted {
+			f.noteComing(who, e)
+		}
+		return wanted
+	})
+	if len(w.barred)+len(who) > maxEnded {
+		w.findEnded(f) // these, too; of most others nothing will be left
+		return ended, err
+	}
+	maps.Copy(w.barred, who)
+	return ended, err
+}
+
+// findEnded notes anew who has sessions that were ended, by this daemon or one before
+// it. It is called with change held.
+func (w *Wall) findEnded(f *front) {
+	ended, err := w.edges.EndedSessions()
+	if err != nil {
+		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Refused, Failed: true,
+			Reason: "sessions that were ended stay so, whoever knocks: " + err.Error()})
+		return
+	}
+	clear(w.barred)
+	for _, e := range ended {
+		f.noteComing(w.barred, e)
+	}
+}
+
+// comingBy iterates over the doors through which a session goes, each with who has made
+// it, as that door tells sources apart.
+func (f *front) comingBy(e sessions.Session) iter.Seq[windowKey] {
+	return func(yield func(windowKey) bool) {
+		for i := range f.config.Doors {
+			d := &f.config.Doors[i]
+			behind := e.Here && len(d.To) == 0 ||
+				contains(d.To, e.Local)
+			if behind && d.Guards(e.Port) && !yield(windowKey{d.Name, d.SourcePrefix.Of(e.Remote)}) {
+				return
+			}
+		}
+	}
+}
+
+// noteComing notes who has made a session, at each door through which it goes, as long
+// as there is room.
+func (f *front) noteComing(who map[windowKey]bool, e sessions.Session) {
+	for key := range f.comingBy(e) {
+		if len(who) < maxEnded {
+			who[key] = true
+		}
+	}
+}
+
+// pardon lets the sessions go on, of those for whom windows were opened, that were ended
+// before. Who has none costs nothing. It is called with change held.
+func (w *Wall) pardon(openings []*opening) {
+	free := map[windowKey]bool{}
+	for _, o := range openings {
+		if key := (windowKey{o.door, o.source}); o.err == nil && w.barred[key] {
+			free[key] = true
+		}
+	}
+	if len(free) == 0 {
+		return
+	}
+	f := w.current()
+	err := w.edges.PardonSessions(func(e sessions.Session) bool {
+		for key := range f.comingBy(e) {
+			if free[key] {
+				return true
+			}
+		}
+		return false
+	})
+	for key := range free {
+		if err != nil {
+			w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Refused, Door: key.door, Source: key.source, Failed: true,
+				Reason: fmt.Sprintf("the sessions that were ended before stay so: %v", err)})
+			continue
+		}
+		delete(w.barred, key)
+	}
+}

@@ -17,7 +17,7 @@ var (
 	inside6 = netip.MustParseAddr("2001:db8:2::2")
 )
 
-// addInside puts the host there, with a service that answers on a port.
+// addInside puts the host there, with services that answer on a port, TCP and UDP.
 func (l *lab) addInside(port int) {
 	l.t.Helper()
 	host, err := netlab.NewHost()
@@ -37,6 +37,7 @@ func (l *lab) addInside(port int) {
 	outer := l.server
 	l.server = host
 	l.serve(port)
+	l.serveUDP(port, inside)
 	l.server = outer
 }
 

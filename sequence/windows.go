@@ -39,10 +39,10 @@ func connectionOf(p packet.Packet) connection {
 	return connection{p.Source, p.Destination, p.SourcePort, p.Port, p.Sequence}
 }
 
-// admitted is a connection that was let in.
+// admitted is a connection that was let in, and what is known of its first packet.
 type admitted struct {
 	connection
-	delivered bool // its first packet has arrived, for certain
+	lost time.Time // when it was found to have been lost since; zero: it was not
 }
 
 // remembered is how many connections a window without a limit remembers, and
@@ -54,6 +54,10 @@ const (
 	maxRepeats = 64
 )
 
+// soonest is after how long a SYN that was lost is sent again, at the earliest. Stacks
+// wait for a second.
+const soonest = 200 * time.Millisecond
+
 // Admission says what becomes of a packet whose source the kernel found in a
 // door's set.
 type Admission uint8
@@ -61,13 +65,12 @@ type Admission uint8
 const (
 	// AdmitNew: a connection that was not seen before; it counts.
 	AdmitNew Admission = iota
-	// AdmitAgain: the first packet of a connection that was admitted already, which
-	// may have been lost since.
+	// AdmitAgain: the first packet of a connection that was admitted already.
 	AdmitAgain
-	// Replayed: the first packet of a TCP connection that a window with a limit has
-	// admitted, and that was delivered. One that is sent again by honest means does not
-	// get here, as the kernel lets it pass, or drops it; this is another connection,
-	// after the end of the first, that looks like it so as not to be counted.
+	// Replayed: what looks like the first packet of a TCP connection that a window with
+	// a limit has admitted, and that was not lost since. If that is sent again, the
+	// kernel lets it pass, or drops it; this is another connection, after the end of
+	// the first, that is not to be counted.
 	Replayed
 	// AdmitUnknown: no window is known for it here, but the kernel's word holds.
 	AdmitUnknown
@@ -184,11 +187,19 @@ func (win *Window) Repeat() bool {
 }
 
 // Admit takes note of a new connection's first packet.
-func (win *Window) Admit(p packet.Packet) Admission {
+func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
 	c := admitted{connection: connectionOf(p)}
-	if known := win.known(p); known != nil && known.delivered {
-		return Replayed
-	} else if known != nil {
+	if known := win.known(p); known != nil {
+		if !win.Counts(p) {
+			return AdmitAgain
+		}
+		lost := known.lost
+		known.lost = time.Time{}
+		// What comes too soon after it was found lost has made it look so, by its
+		// coming: conntrack forgets a connection that has ended for its successor.
+		if lost.IsZero() || now.Sub(lost) < soonest {
+			return Replayed
+		}
 		return AdmitAgain
 	}
 	if win.Spent() {
@@ -204,16 +215,22 @@ func (win *Window) Admit(p packet.Packet) Admission {
 	return AdmitNew
 }
 
-// Limited reports whether the window admits only so many connections.
-func (win *Window) Limited() bool { return win.max > 0 }
+// Knows reports whether the window has admitted the connection of a first packet.
+func (win *Window) Knows(p packet.Packet) bool { return win.known(p) != nil }
 
-// Delivered notes that the first packet of a connection that was admitted has arrived.
-// Then what looks like it does so by design, if the window has a limit; but that
-// datagrams look alike is no more than what one flow's do.
-func (win *Window) Delivered(p packet.Packet) {
-	if known := win.known(p); known != nil && win.Limited() && p.Port.Protocol == packet.TCP {
-		known.delivered = true
+// Lost notes that the first packet of a connection that was admitted never arrived, so
+// that it may be sent again.
+func (win *Window) Lost(p packet.Packet, now time.Time) {
+	if known := win.known(p); known != nil {
+		known.lost = now
 	}
+}
+
+// Counts reports whether it matters if a packet is another connection's, or the same
+// once more: it does not where there is no limit, and not for datagrams, of which those
+// of a flow are all alike.
+func (win *Window) Counts(p packet.Packet) bool {
+	return win.max > 0 && p.Port.Protocol == packet.TCP
 }
 
 func (win *Window) known(p packet.Packet) *admitted {

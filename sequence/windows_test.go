@@ -56,7 +56,7 @@ func TestWindowIsRefreshedAndStaysOne(t *testing.T) {
 		w := sequence.NewWindows()
 		opened := time.Now()
 		w.Open(0, aliceSource, opened, opened.Add(window), 3)
-		w.Get(0, aliceSource).Admit(connection(1))
+		w.Get(0, aliceSource).Admit(connection(1), time.Time{})
 		time.Sleep(window / 2)
 		now := time.Now()
 		if !w.Open(0, aliceSource, now, now.Add(window), 3) {
@@ -83,7 +83,7 @@ func TestSpentWindowIsOpenedAnew(t *testing.T) {
 		if win.Spent() {
 			t.Error("a new window is spent")
 		}
-		win.Admit(connection(1))
+		win.Admit(connection(1), time.Time{})
 		if !win.Spent() {
 			t.Error("a window for one connection is not spent by one")
 		}
@@ -95,7 +95,7 @@ func TestSpentWindowIsOpenedAnew(t *testing.T) {
 		if win := w.Get(0, aliceSource); win.Spent() || !win.Opened.Equal(now) || w.Len() != 1 {
 			t.Errorf("%d windows: %+v", w.Len(), win)
 		}
-		if got := w.Get(0, aliceSource).Admit(connection(2)); got != sequence.AdmitNew {
+		if got := w.Get(0, aliceSource).Admit(connection(2), time.Time{}); got != sequence.AdmitNew {
 			t.Errorf("a new connection: %d", got)
 		}
 	})
@@ -114,18 +114,18 @@ func TestAdmit(t *testing.T) {
 	}{
 		{"one connection", 1, []step{
 			{1, sequence.AdmitNew, 1},
-			{1, sequence.AdmitAgain, 1},
+			{1, sequence.Replayed, 1},
 			{2, sequence.Exhausted, 1},
 			{2, sequence.Exhausted, 1},
-			{1, sequence.AdmitAgain, 1},
+			{1, sequence.Replayed, 1},
 		}},
 		{"two connections", 2, []step{
 			{1, sequence.AdmitNew, 1},
-			{1, sequence.AdmitAgain, 1},
+			{1, sequence.Replayed, 1},
 			{2, sequence.AdmitNew, 2},
 			{3, sequence.Exhausted, 2},
-			{1, sequence.AdmitAgain, 2},
-			{2, sequence.AdmitAgain, 2},
+			{1, sequence.Replayed, 2},
+			{2, sequence.Replayed, 2},
 		}},
 		{"no limit", 0, []step{
 			{1, sequence.AdmitNew, 1},
@@ -140,7 +140,7 @@ func TestAdmit(t *testing.T) {
 			w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), tt.max)
 			win := w.Get(0, aliceSource)
 			for i, s := range tt.steps {
-				if got := win.Admit(connection(s.connection)); got != s.want || win.Connections != s.connections {
+				if got := win.Admit(connection(s.connection), time.Time{}); got != s.want || win.Connections != s.connections {
 					t.Errorf("step %d: Admit = %d after %d connections, want %d after %d", i, got, win.Connections, s.want, s.connections)
 				}
 			}
@@ -148,8 +148,9 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// Where it is certain that a connection's first packet has arrived, a window with a limit
-// takes it for another connection if it comes again.
+// A window with a limit takes what looks like a connection that it has admitted for
+// another, unless the first packet was lost, and is sent again when its sender may have
+// noticed.
 func TestAdmitRefusesReplays(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -162,29 +163,40 @@ func TestAdmitRefusesReplays(t *testing.T) {
 		{"no limit", 0, packet.TCP, sequence.AdmitAgain},
 		{"datagrams", 2, packet.UDP, sequence.AdmitAgain},
 	} {
+		now := time.Unix(1, 0)
 		w := sequence.NewWindows()
-		w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), tt.max)
+		w.Open(0, aliceSource, now, now.Add(window), tt.max)
 		win := w.Get(0, aliceSource)
 		p, other := connection(1), connection(2)
 		p.Port.Protocol, other.Port.Protocol = tt.protocol, tt.protocol
-		win.Admit(p)
-		win.Delivered(other)
-		if got := win.Admit(p); got != sequence.AdmitAgain {
-			t.Errorf("%s: before it has arrived: %d", tt.name, got)
-		}
-		win.Delivered(p)
-		for range 2 {
-			if got := win.Admit(p); got != tt.want || win.Connections != 1 {
-				t.Errorf("%s: %d after %d connections, want %d", tt.name, got, win.Connections, tt.want)
+		expect := func(when string, want sequence.Admission) {
+			t.Helper()
+			if got := win.Admit(p, now); got != want || win.Connections != 1 {
+				t.Errorf("%s, %s: %d after %d connections, want %d", tt.name, when, got, win.Connections, want)
 			}
 		}
-		if win.Limited() != (tt.max > 0) {
-			t.Errorf("%s: Limited is %t", tt.name, win.Limited())
+		expect("the first", sequence.AdmitNew)
+		win.Lost(other, now)
+		expect("again", tt.want)
+		now = now.Add(time.Second)
+		expect("a second later", tt.want)
+		win.Lost(p, now)
+		expect("at once after it was lost", tt.want)
+		now = now.Add(time.Second)
+		expect("a second after that", tt.want)
+		win.Lost(p, now)
+		now = now.Add(time.Second)
+		expect("a second after it was lost", sequence.AdmitAgain)
+		now = now.Add(time.Second)
+		expect("and once more", tt.want)
+		if win.Counts(p) != (tt.want == sequence.Replayed) {
+			t.Errorf("%s: Counts is %t", tt.name, win.Counts(p))
 		}
-		w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), tt.max)
-		if got := win.Admit(p); got != sequence.AdmitNew {
-			t.Errorf("%s: in a window that is opened anew: %d", tt.name, got)
+		if !win.Knows(p) || win.Knows(other) {
+			t.Errorf("%s: knows both, or none", tt.name)
 		}
+		w.Open(0, aliceSource, now, now.Add(window), tt.max)
+		expect("in a window that is opened anew", sequence.AdmitNew)
 	}
 }
 
@@ -199,10 +211,10 @@ func TestAdmitTellsConnectionsApart(t *testing.T) {
 		func() {}, func() { p.SourcePort++ }, func() { p.Sequence++ }, func() { p.Port.Number++ }, func() { p.Port.Protocol = packet.UDP },
 	} {
 		change()
-		if got := win.Admit(p); got != sequence.AdmitNew {
+		if got := win.Admit(p, time.Time{}); got != sequence.AdmitNew {
 			t.Errorf("%+v: %d, want a new connection", p, got)
 		}
-		if got := win.Admit(p); got != sequence.AdmitAgain {
+		if got := win.Admit(p, time.Time{}); got != sequence.AdmitAgain {
 			t.Errorf("%+v again: %d, want the same connection", p, got)
 		}
 	}
@@ -218,23 +230,23 @@ func TestAdmitRemembers(t *testing.T) {
 	limited, unlimited := w.Get(0, aliceSource), w.Get(0, bobSource)
 	for n := range many {
 		for name, win := range map[string]*sequence.Window{"limited": limited, "unlimited": unlimited} {
-			if got := win.Admit(connection(n)); got != sequence.AdmitNew {
+			if got := win.Admit(connection(n), time.Time{}); got != sequence.AdmitNew {
 				t.Fatalf("%s: connection %d: %d, want a new one", name, n, got)
 			}
 		}
 		// The few before are remembered, however often what is remembered wraps.
 		for before := max(0, n-3); before <= n; before++ {
-			if got := unlimited.Admit(connection(before)); got != sequence.AdmitAgain {
+			if got := unlimited.Admit(connection(before), time.Time{}); got != sequence.AdmitAgain {
 				t.Errorf("after %d: connection %d: %d, want it known again", n, before, got)
 			}
 		}
 	}
 	for n := range many {
-		if got := limited.Admit(connection(n)); got != sequence.AdmitAgain {
+		if got := limited.Admit(connection(n), time.Time{}); got != sequence.Replayed {
 			t.Errorf("connection %d: %d, want it known again", n, got)
 		}
 	}
-	if got := unlimited.Admit(connection(0)); got != sequence.AdmitNew {
+	if got := unlimited.Admit(connection(0), time.Time{}); got != sequence.AdmitNew {
 		t.Errorf("a connection of long ago: %d, want what is remembered to be bounded", got)
 	}
 }

@@ -260,6 +260,7 @@ func TestASpentWindowIsNotThereToBeClosed(t *testing.T) {
 		if _, err := h.wall.Close("ssh", "192.0.2.1", false); !errors.Is(err, wall.ErrNoWindow) {
 			h.t.Errorf("Close: %v", err)
 		}
+		time.Sleep(retransmitted)
 		h.expect("its SYN again", h.send(j.packet), accepted)
 		if got := h.status().Doors[0].Counters.Closed; got != 1 {
 			h.t.Errorf("closed %d times", got)
@@ -268,6 +269,7 @@ func TestASpentWindowIsNotThereToBeClosed(t *testing.T) {
 		if _, err := h.wall.Close("ssh", "192.0.2.1", true); err != nil {
 			h.t.Errorf("Close with sessions: %v", err)
 		}
+		time.Sleep(retransmitted)
 		h.expect("its SYN again, after it was ended", h.send(j.packet), waiting)
 	})
 }

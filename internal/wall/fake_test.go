@@ -1195,6 +1195,9 @@ func limited(d ruleset.Door, connections int) ruleset.Door {
 	return d
 }
 
+// retransmitted is after how long what was lost is sent again.
+const retransmitted = time.Second
+
 // newHost returns a host whose wall does not stand yet.
 func newHost(t *testing.T) *host { return newKernel(t).newHost() }
 

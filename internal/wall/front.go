@@ -174,7 +174,7 @@ func (f *front) doorFor(p packet.Packet) (door int, source packet.Source, win *s
 		}
 		s := d.SourcePrefix.Of(p.Source)
 		w := f.wall.windows.Get(f.ids[i], s)
-		if w != nil && w.Spent() && w.Admit(p) != sequence.Exhausted {
+		if w != nil && w.Spent() && w.Knows(p) {
 			return i, s, w
 		}
 		if door < 0 || w != nil && (win == nil || win.Spent() && !w.Spent()) {
@@ -203,7 +203,7 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	f := w.front
 	door, source, win := f.doorFor(p)
 	if win != nil {
-		admission = win.Admit(p)
+		admission = win.Admit(p, now)
 	}
 	spent := win != nil && win.Spent()
 	refused := admission == sequence.Exhausted || admission == sequence.Replayed
@@ -253,15 +253,15 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 // arrived finds out whether a packet was delivered that was let in, where that decides
 // what it is if it comes again. Other people's rules may have dropped it.
 func (w *Wall) arrived(win *sequence.Window, p packet.Packet) {
-	if win == nil || !win.Limited() || p.Port.Protocol != packet.TCP {
+	if win == nil || !win.Counts(p) {
 		return
 	}
-	if tracked, err := w.edges.Tracked(p); err == nil && !tracked {
+	if tracked, err := w.edges.Tracked(p); err != nil || tracked {
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	win.Delivered(p)
+	win.Lost(p, time.Now())
 }
 
 // maxUntold is of how many who were let in it is told later, so that what has
@@ -301,7 +301,7 @@ func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 	}
 	f := w.front
 	door, _, win := f.doorFor(p)
-	if win != nil && win.Spent() && win.Admit(p) == sequence.AdmitAgain {
+	if win != nil && win.Spent() && win.Knows(p) && win.Admit(p, now) == sequence.AdmitAgain {
 		// Of a connection with which the window was spent, sent again, as it was lost
 		// behind the wall: else the kernel would have let it pass.
 		_ = s.sockets.strangers.Accept(id)

@@ -81,6 +81,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		lane.resume()
 		h.expect("the second", second, accepted)
 		h.expect("the third", third, refused)
+		time.Sleep(retransmitted)
 		h.expect("a second SYN again", h.send(second.packet), accepted)
 		theirs := b.dial(22)
 		time.Sleep(hold)

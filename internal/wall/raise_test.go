@@ -457,6 +457,7 @@ func TestAReloadGoesOnCounting(t *testing.T) {
 			if n := h.status().Windows[0].Connections; n != 1 {
 				h.t.Errorf("%d connections, want 1", n)
 			}
+			time.Sleep(retransmitted)
 			h.expect("the first's SYN again", h.send(first.packet), accepted)
 		}
 		second := a.dial(22)
@@ -464,6 +465,7 @@ func TestAReloadGoesOnCounting(t *testing.T) {
 		if err := h.raise(c); err != nil {
 			h.t.Fatal(err)
 		}
+		time.Sleep(retransmitted)
 		h.expect("the second's SYN again, when the window is spent", h.send(second.packet), accepted)
 		third := a.dial(22)
 		time.Sleep(hold)

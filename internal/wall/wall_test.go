@@ -325,6 +325,7 @@ func TestAWindowAdmitsNoMoreThanItsConnections(t *testing.T) {
 		first, second := a.dial(22), a.dial(22)
 		h.expect("first", first, accepted)
 		h.expect("second", second, accepted)
+		time.Sleep(retransmitted)
 		third := a.dial(22)
 		h.expect("third", third, waiting)
 		h.expect("the second's SYN again", h.send(second.packet), accepted)
@@ -377,6 +378,24 @@ func TestAConnectionThatLooksLikeOneThatWasLetInIsRefusedAndNotCounted(t *testin
 		}
 		a.knock(7000, 8000, 9000)
 		h.expect("its like, when she has knocked again", h.send(first.packet), accepted)
+	})
+}
+
+// Conntrack forgets a connection that has ended for one that looks like it, maybe before
+// it was asked whether the first one's packet has arrived: that is no loss.
+func TestAConnectionThatIsFollowedAtOnceByItsLikeWasNotLost(t *testing.T) {
+	guarded(t, config(limited(sshDoor(), 2)), func(h *host) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		synctest.Wait()
+		h.losing = true
+		first := packet.Packet{Source: alice, Destination: server, SourcePort: 50000, Port: tcp(22), Sequence: 7, Flags: packet.SYN}
+		var like *journey
+		h.once("Tracked", func() { like = h.send(first) })
+		h.expect("first", h.send(first), accepted)
+		h.expect("its like", like, refused)
+		time.Sleep(retransmitted)
+		h.expect("its like, a second later", h.send(first), refused)
 	})
 }
 
@@ -515,10 +534,13 @@ func TestOfTwoDoorsBeforeOnePortTheOneThatIsNotSpentIsCharged(t *testing.T) {
 		h.expect("the first is open", byFirst, accepted)
 		a.knock(8000)
 		synctest.Wait()
+		time.Sleep(retransmitted)
 		h.expect("the first's SYN again", h.send(byFirst.packet), accepted)
 		bySecond := a.dial(22)
 		h.expect("the second is open", bySecond, accepted)
+		time.Sleep(retransmitted)
 		h.expect("the first's SYN again", h.send(byFirst.packet), accepted)
+		time.Sleep(retransmitted)
 		h.expect("the second's SYN again", h.send(bySecond.packet), accepted)
 		h.trail.expect(h.t, []audit.Kind{audit.Accepted, audit.Refused},
 			"accepted first 192.0.2.1", "accepted second 192.0.2.1")

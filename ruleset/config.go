@@ -213,6 +213,11 @@ func (c *Config) UsesUp() bool {
 	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.OTP != nil || d.Rolling != nil })
 }
 
+// HasUDP reports whether any door guards a UDP port.
+func (c *Config) HasUDP() bool {
+	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.hasProtocol(packet.UDP) })
+}
+
 // HasCommands reports whether it has to be remembered which commands are due.
 func (c *Config) HasCommands() bool {
 	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.OnClose != nil })

@@ -182,6 +182,27 @@ func (k *Kernel) Describe(table string, host Host) error {
 	return nil
 }
 
+// Trapped returns for how long the kernel keeps a source from knocking at a door, and
+// 0 if it does not.
+func (k *Kernel) Trapped(c *Config, door int, source packet.Source) (left time.Duration, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, trap := range c.trapsOf(&c.Doors[door], source) {
+		set := &nftables.Set{Table: tableNamed(c.Wall.Table), Name: trap.set, KeyType: trap.kind}
+		elements, err := k.conn.FindSetElements(set, []nftables.SetElement{{Key: trap.key}})
+		if errors.Is(err, unix.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return 0, fmt.Errorf("asking whether %s is trapped: %w", source, err)
+		}
+		for _, e := range elements {
+			left = max(left, e.Expires)
+		}
+	}
+	return left, nil
+}
+
 // Counts are packets that the kernel itself has counted at one door since its
 // table was made.
 type Counts struct {

@@ -2,26 +2,24 @@ package ruleset
 
 import "encoding/binary"
 
-// Labels are bits of a connection, in conntrack, that nobody else needs to share as
-// they have to with marks (struct nf_conn_labels of
-// net/netfilter/nf_conntrack_labels.h; nft's "ct label", connlabel of iptables).
-// The wall uses the last two of the 128.
+// The labels, in conntrack, by which the wall knows connections again. Labels are
+// the administrator's as well, who gives them names in connlabel.conf: from the
+// first of the 128 on, as a rule, so that these are the last.
 const (
-	// EndedLabel is that of connections that are to end: the wall lets nothing of
+	// EndedLabel is that of connections that were ended: the wall lets nothing of
 	// them pass.
 	EndedLabel = 126
-	// JudgedLabel is that of connections whose first packet the wall has judged.
+	// JudgedLabel is that of connections whose first packet the wall has handed on,
+	// to a queue or behind it. If conntrack keeps such a connection, it was let in.
 	JudgedLabel = 127
 )
 
-// LabelBits returns the labels as the kernel has them: an array of longs, in the byte
-// order of the host.
+// LabelBits returns labels as the kernel holds those of a connection: struct
+// nf_conn_labels of net/netfilter/nf_conntrack_labels.h, an array of longs.
 func LabelBits(labels ...int) (bits [16]byte) {
-	// As words of 4 bytes they are the same on 32-bit machines and on 64-bit ones
-	// that are little-endian, which are all that Linux has nftables users on.
-	for _, label := range labels {
-		word := bits[label/32*4:][:4]
-		binary.NativeEndian.PutUint32(word, binary.NativeEndian.Uint32(word)|1<<(label%32))
+	for _, n := range labels {
+		long := bits[n/64*8:][:8]
+		binary.NativeEndian.PutUint64(long, binary.NativeEndian.Uint64(long)|1<<(n%64))
 	}
 	return bits
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
@@ -177,7 +178,7 @@ func (t *Table) traps(d *Door, n Numbers, c *Config) []chain {
 // trapped puts a source into a set, and its network into another if many of it are
 // trapped anew.
 func trapped(f family, set string, bits int) (rules []rule) {
-	if f == ipv6 && bits > wideBits {
+	if f.suffix == ipv6.suffix && bits > wideBits {
 		rules = append(rules, rule{ofFamily(f), notFromSet(f, set, bits),
 			tooMany(f, crowdSet, wideBits, wideAfter, expr.LimitTimeMinute), remember(f, wideSet, wideBits)})
 	}
@@ -217,6 +218,34 @@ func (t *Table) strays(knocked []*Door, n Numbers, c *Config) []chain {
 	}
 	spray = append(spray, rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, sprayed, packet.SnapLen)})
 	return []chain{{strayChain, rules}, {sprayChain, spray}}
+}
+
+// trapElement is an element of a set of those who cannot knock.
+type trapElement struct {
+	set  string
+	kind nftables.SetDatatype
+	key  []byte
+}
+
+// trapsOf returns the elements of which any keeps a source from knocking at a door.
+func (c *Config) trapsOf(d *Door, source packet.Source) (all []trapElement) {
+	f := familyOf(source)
+	add := func(set string, bits int) {
+		masked := source
+		masked.Prefix = netip.PrefixFrom(source.Addr(), bits).Masked()
+		all = append(all, trapElement{set, f.kind, f.key(masked)})
+	}
+	if len(d.allKnocks()) == 0 {
+		return nil
+	}
+	if d.hasTraps() {
+		add(trappedSet(d.Name, f), d.penaltyBits(f))
+	}
+	add(sprayingSet(f), c.sprayBits(f))
+	if f.suffix == ipv6.suffix && d.widens() {
+		add(wideSet, wideBits)
+	}
+	return all
 }
 
 // often returns the ports where services often are.

@@ -107,6 +107,10 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 		return err
 	}
 	tellGuarded(said, config)
+	if !kernel.Features().UDPTimeout && config.HasUDP() {
+		fmt.Fprintf(systemd.At(said, systemd.Warning), "knockwall: this kernel cannot be told how long to remember a UDP flow (CONFIG_NF_CONNTRACK_TIMEOUT):\n"+
+			"one that is silent for 30 s has to be knocked for again, whatever udp_timeout says\n")
+	}
 	if confirm != 0 {
 		fmt.Fprintf(said, "on trial until %s: type `knockwall confirm` before, from a new connection\n", time.Now().Add(confirm).Format(time.TimeOnly))
 	}

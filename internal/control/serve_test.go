@@ -89,6 +89,10 @@ func (k *stillKernel) CloseWindow(_, _ string, source packet.Source) (bool, erro
 
 func (k *stillKernel) Describe(string, ruleset.Host) error { return nil }
 
+func (k *stillKernel) Trapped(*ruleset.Config, int, packet.Source) (time.Duration, error) {
+	return 0, nil
+}
+
 func (k *stillKernel) Counts(string) (map[string]ruleset.Counts, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

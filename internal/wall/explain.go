@@ -67,21 +67,32 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	}
 	past := remembered()
 	since := knocksSince(past)
+	trapped := make([]time.Duration, len(f.config.Doors)) // by door, for how long
+	for i, d := range f.config.Doors {
+		if trapped[i], err = w.edges.Kernel.Trapped(f.config, i, d.SourcePrefix.Of(addr)); err != nil {
+			return nil, err
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if since.Before(w.since) {
 		since = w.since
 	}
 	all := []Explanation{}
-	for i := range w.front.config.Doors {
-		all = append(all, w.explain(i, addr, past, since))
+	for i, d := range w.front.config.Doors {
+		var left time.Duration
+		if before := f.doorNamed(d.Name); before >= 0 {
+			left = trapped[before]
+		}
+		all = append(all, w.explain(i, addr, past, since, left))
 	}
 	return all, nil
 }
 
 // explain explains one door. It is called with mu held. Since tells since when all
-// knocks are remembered.
-func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time.Time) Explanation {
+// knocks are remembered, and trapped for how long the kernel keeps the source from
+// knocking.
+func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time.Time, trapped time.Duration) Explanation {
 	f := w.front
 	d := &f.config.Doors[door]
 	source := d.SourcePrefix.Of(addr)
@@ -100,10 +111,13 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	out := func(why Why, since time.Time, format string, a ...any) Explanation {
 		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in: ", source) + fmt.Sprintf(format, a...) + "."}
 	}
+	s := account(past, d.Name, source, d.SequenceTimeout)
+	if trapped > 0 && (s.last.Kind != audit.Trapped || s.last.Reason == spraying) {
+		return out(TrappedWhy, s.last.Time, "it, or its network, has tried ports that are no knocks, and is not heard for another %s", roughly(trapped))
+	}
 	attempt, steps, known := f.attemptAt(door, source)
 	known = known && attempt.Step < steps && (attempt.Step > 0 || len(f.locksOf[door]) == 1)
 	late := attempt.Started.Add(d.SequenceTimeout)
-	s := account(past, d.Name, source, d.SequenceTimeout)
 	if attempt.Doubted && (now.After(late) || s.last.Kind == audit.Closed) {
 		known = false // it was closing the door
 	}
@@ -139,6 +153,9 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return out(WindowOver, time.Time{}, "its window is over; it has to knock again")
 	case last.Kind == audit.Closed:
 		return out(WindowClosed, last.Time, "its window was closed at %s: %s", when(last.Time, now), last.Reason)
+	case last.Kind == audit.Trapped && last.Reason == spraying: // and no longer
+		return out(TrappedWhy, last.Time, "it tried ports that are no knocks, %s the last of them, at %s, which ended what it had knocked; it can knock again",
+			last.Port, when(last.Time, now))
 	case last.Kind == audit.Trapped:
 		until := last.Time.Add(d.Penalty)
 		if now.After(until) {
@@ -190,7 +207,9 @@ type story struct {
 // within.
 func account(past []audit.Event, door string, source packet.Source, within time.Duration) (s story) {
 	for _, e := range past {
+		everywhere := e.Kind == audit.Trapped && e.Door == "" // at all doors
 		switch {
+		case everywhere && source.Link == e.Source.Link && source.Contains(e.Source.Addr()):
 		case e.Door != door:
 			continue
 		case e.Source != source:

@@ -591,6 +591,16 @@ func (k *kernel) Describe(name string, host ruleset.Host) error {
 	return nil
 }
 
+func (k *kernel) Trapped(c *ruleset.Config, door int, source packet.Source) (time.Duration, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	t := k.tables[c.Wall.Table]
+	if t == nil {
+		return 0, unix.ENOENT
+	}
+	return max(0, time.Until(t.trapped[opening{c.Doors[door].Name, source.Addr()}])), nil
+}
+
 func (k *kernel) Counts(name string) (map[string]ruleset.Counts, error) {
 	if err := k.begin("Counts %s", name); err != nil {
 		return nil, err

@@ -282,6 +282,10 @@ func (m mortalKernel) Describe(table string, host ruleset.Host) error {
 	return m.p.k.Describe(table, host)
 }
 
+func (m mortalKernel) Trapped(c *ruleset.Config, door int, source packet.Source) (time.Duration, error) {
+	return m.p.k.Trapped(c, door, source)
+}
+
 func (m mortalKernel) Counts(table string) (map[string]ruleset.Counts, error) {
 	if !m.p.steps() {
 		return nil, errKilled

@@ -30,6 +30,7 @@ type Kernel interface {
 	OpenWindows(table string, windows []ruleset.Window) error
 	CloseWindow(table, door string, source packet.Source) (bool, error)
 	Describe(table string, host ruleset.Host) error
+	Trapped(c *ruleset.Config, door int, source packet.Source) (time.Duration, error)
 	Counts(table string) (map[string]ruleset.Counts, error)
 }
 

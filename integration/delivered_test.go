@@ -247,57 +247,54 @@ func TestADoorThatNamesAddressesGuardsWhatIsSentToAll(t *testing.T) {
 // A door is behind the wall in a VRF as elsewhere: strangers are kept out, and who knocks
 // gets in.
 func TestADoorInAVRF(t *testing.T) {
-	for _, uplink := range []bool{false, true} {
-		for _, to := range []string{"", fmt.Sprintf("to = [%q, %q]", server4, server6)} {
-			words := []string{"a VRF"}
-			if uplink {
-				words = append(words, "a default route outside of it")
-			}
-			if to != "" {
-				words = append(words, "a door that names addresses")
-			}
-			t.Run(strings.Join(words, ", "), func(t *testing.T) {
-				t.Parallel()
-				l := newLab(t)
-				l.enslaveToVRF(t)
+	for family, server := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {
+		for _, uplink := range []bool{false, true} {
+			for _, to := range []string{"", fmt.Sprintf("to = [%q, %q]", server4, server6)} {
+				words := []string{family}
 				if uplink {
-					l.addUplink(t)
+					words = append(words, "a default route outside of it")
 				}
-				l.serve(22)
-				l.serveUDP(22, netip.IPv6Unspecified())
-				for _, server := range []netip.Addr{server4, server6} {
-					if !l.letsIn(nth(100, server), server, 22) {
-						t.Fatalf("without a wall %s is out of reach, so that this tests nothing", server)
+				if to != "" {
+					words = append(words, "a door that names addresses")
+				}
+				t.Run(strings.Join(words, ", "), func(t *testing.T) {
+					t.Parallel()
+					l := newLab(t)
+					l.enslaveToVRF(t)
+					if uplink {
+						l.addUplink(t)
 					}
-				}
-				d := l.run(deliveredRules(`22, "22/udp"`, to))
-				for _, server := range []netip.Addr{server4, server6} {
+					l.serve(22)
+					l.serveUDP(22, netip.IPv6Unspecified())
+					if stranger := nth(100, server); !l.letsIn(stranger, server, 22) || l.echoes(stranger, server, 22, deadline) != nil {
+						t.Fatal("without a wall the server is out of reach, so that this tests nothing")
+					}
+					d := l.run(deliveredRules(`22, "22/udp"`, to))
 					if l.admits(nth(aStranger, server), server, 22) {
-						t.Errorf("%s: a stranger gets in", server)
+						t.Error("a stranger gets in")
 					}
 					if l.echoes(nth(aStranger, server), server, 22, short) == nil {
-						t.Errorf("%s: a stranger's datagram gets in", server)
+						t.Error("a stranger's datagram gets in")
 					}
 					if !l.letsIn(nth(aFriend, server), server, 22) {
-						t.Errorf("%s: who is trusted is refused", server)
+						t.Error("who is trusted is refused")
 					}
 					guest := nth(aGuest, server)
 					l.knock(guest, server, survivalKnocks...)
 					d.waitFor("opened", "source="+guest.String()+" ")
+					if err := l.echoes(guest, server, 22, deadline); err != nil {
+						t.Errorf("the datagram of who has knocked is refused: %v", err)
+					}
 					conn, err := l.dial(guest, server, 22, deadline)
 					if err != nil {
-						t.Errorf("%s: who has knocked is refused: %v", server, err)
-						continue
+						t.Fatalf("who has knocked is refused: %v", err)
 					}
+					defer conn.Close()
 					if err := talks(conn); err != nil {
-						t.Errorf("%s: the session of who has knocked is dead: %v", server, err)
+						t.Errorf("the session of who has knocked is dead: %v", err)
 					}
-					conn.Close()
-					if err := l.echoes(guest, server, 22, deadline); err != nil {
-						t.Errorf("%s: the datagram of who has knocked is refused: %v", server, err)
-					}
-				}
-			})
+				})
+			}
 		}
 	}
 }
@@ -318,10 +315,18 @@ func (l *lab) enslaveToVRF(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(netlink.LinkSetUp(vrf), netlink.LinkSetMaster(cable, vrf)); err != nil {
-			return err
+		// What is up would be taken down and up again, which the kernel does not always manage.
+		for _, step := range []func() error{
+			func() error { return netlink.LinkSetUp(vrf) },
+			func() error { return netlink.LinkSetDown(cable) },
+			func() error { return netlink.LinkSetMaster(cable, vrf) },
+			func() error { return netlink.LinkSetUp(cable) },
+		} {
+			if err := step(); err != nil {
+				return err
+			}
 		}
-		// IPv6 forgets an interface's addresses where that changes hands.
+		// IPv6 forgets the addresses of an interface that goes down.
 		address := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(server6, 64)), Flags: unix.IFA_F_NODAD}
 		if err := netlink.AddrReplace(cable, address); err != nil {
 			return err

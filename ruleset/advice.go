@@ -10,6 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/command"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
+	"github.com/knockwall/knockwall/sequence"
 )
 
 // synRetransmission is when a client sends a SYN again that was not answered:
@@ -28,8 +29,8 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 	for i := range c.Doors {
 		d, r := &c.Doors[i], &raw.Doors[i]
 		for _, steps := range d.Sequences {
-			if advice := adviseSequence(steps); advice != "" {
-				l.warnAt(r.Sequence, "Sequence easy to find", advice)
+			for _, advice := range adviseSequence(steps) {
+				l.warnAt(r.Sequence, easyToFind, advice)
 			}
 		}
 		l.adviseRolling(c, r, d)
@@ -62,22 +63,59 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 	}
 }
 
-func adviseSequence(steps []packet.Port) string {
+const easyToFind = "Sequence easy to find"
+
+func adviseSequence(steps []packet.Port) (advice []string) {
 	var numbers []int
 	for _, s := range steps {
 		numbers = append(numbers, int(s.Number))
 	}
 	switch {
 	case slices.Equal(numbers, []int{7000, 8000, 9000}):
-		return "7000, 8000, 9000 stands in every manual, and is what people try first."
-	case len(steps) < 3:
-		return "A sequence of fewer than three knocks is found by chance. Use three or more."
+		return []string{"7000, 8000, 9000 stands in every manual, and is what people try first."}
+	case len(steps) < fewKnocks:
+		return []string{tooFewKnocks}
 	case slices.IsSorted(numbers):
-		return "The knocks rise in order, so that a port scan goes through them on its way up. Mix them."
+		advice = append(advice, "The knocks rise in order, so that a port scan goes through them on its way up. Mix them.")
 	case slices.IsSortedFunc(numbers, func(a, b int) int { return b - a }):
-		return "The knocks fall in order, so that a port scan goes through them on its way down. Mix them."
+		advice = append(advice, "The knocks fall in order, so that a port scan goes through them on its way down. Mix them.")
 	}
-	return ""
+	// Of all ports three knocks take 30 years.
+	if takes, soon := guessedIn(lowPorts, len(steps), 1); soon && slices.Max(numbers) <= lowPorts {
+		advice = append(advice, fmt.Sprintf("The knocks are of the %d ports where people begin to guess: at %s, %d of them are guessed in %s. "+
+			"Use one knock more, or choose them from all ports up to 65535.", lowPorts, guessesASecond, len(steps), takes))
+	}
+	return advice
+}
+
+// What is soon guessed: fewer knocks than fewKnocks, and what somebody finds in less than
+// tenYears who sends packets as fast as a good line lets him, from as many addresses as he
+// likes. He begins where most people choose their knocks.
+const (
+	fewKnocks       = 3
+	tooFewKnocks    = "A sequence of fewer than three knocks is found by chance. Use three or more."
+	packetsASecond  = 100_000
+	guessesASecond  = "100,000 packets a second"
+	lowPorts        = 9999
+	day             = 24 * time.Hour
+	year            = 365 * day
+	tenYears        = 10 * year
+	mostInADuration = 100 * year // and little less than there is room for
+)
+
+// guessedIn says in about how long a sequence is guessed, in expectation, and whether
+// that is soon.
+func guessedIn(ports, knocks, sequences int) (takes string, soon bool) {
+	d := time.Duration(min(sequence.Guesses(ports, knocks, sequences)/packetsASecond, mostInADuration.Seconds()) * float64(time.Second))
+	for _, unit := range []struct {
+		length time.Duration
+		name   string
+	}{{year, "years"}, {day, "days"}, {time.Hour, "hours"}, {time.Minute, "minutes"}, {time.Second, "seconds"}} {
+		if d >= 2*unit.length {
+			return fmt.Sprintf("about %d %s", d/unit.length, unit.name), d < tenYears
+		}
+	}
+	return "a second", true
 }
 
 func (l *Loaded) adviseSame(c *Config, raw *rawConfig, i int) {
@@ -106,12 +144,9 @@ func (l *Loaded) adviseProtected(c *Config, r *rawDoor, d *Door) {
 	}
 }
 
-// The least that is not soon guessed: a secret, at home, from what was overheard once;
-// and the knocks of a rolling sequence, by trying.
-const (
-	fewBytes = 16
-	fewPorts = 1000
-)
+// fewBytes is the least of a secret that is not soon guessed, at home, from what was
+// overheard once.
+const fewBytes = 16
 
 func (l *Loaded) adviseSecret(e hcl.Expression, s secret.Secret) {
 	if n := len(s.Key()); 0 < n && n < fewBytes {
@@ -144,11 +179,12 @@ func (l *Loaded) adviseRolling(c *Config, r *rawDoor, d *Door) {
 	}
 	l.adviseSecret(r.Rolling.Secret, d.Rolling.Secret)
 	ports := d.Rolling.Ports
-	if d.Rolling.Length < 3 {
-		l.warnAt(r.Rolling.Length, "Sequence easy to find", "A sequence of fewer than three knocks is found by chance. Use three or more.")
-	}
-	if ports.Last-ports.First < fewPorts-1 {
-		l.warnAt(r.Rolling.Ports, "Narrow range", fmt.Sprintf("Knocks of so few ports are found by chance. Take %d or more.", fewPorts))
+	size := int(ports.Last-ports.First) + 1
+	if d.Rolling.Length < fewKnocks {
+		l.warnAt(r.Rolling.Length, easyToFind, tooFewKnocks)
+	} else if takes, soon := guessedIn(size, d.Rolling.Length, stepsAtOnce); soon {
+		l.warnAt(r.Rolling.Ports, easyToFind, fmt.Sprintf("%d knocks of %d ports, with those of the step before and after, are guessed in %s at %s. "+
+			"Use one knock more, or a wider range.", d.Rolling.Length, size, takes, guessesASecond))
 	}
 	for _, other := range c.Doors {
 		if slices.ContainsFunc(other.Ports, func(p packet.PortRange) bool { return touch(p, ports) }) {

@@ -5,5 +5,5 @@ door "ssh" {
 
 door "web" {
   ports    = ["4100-4120/tcp"]
-  sequence = [9100, "120/udp", 501]
+  sequence = [9100, "20120/udp", 501]
 }

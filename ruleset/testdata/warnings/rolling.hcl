@@ -21,3 +21,20 @@ door "wide" {
     ports  = "20000-29999/udp"
   }
 }
+
+door "three" {
+  ports = [444]
+  rolling {
+    secret = env("KNOCKWALL_TEST_SECRET")
+    length = 3
+    ports  = "1024-65535"
+  }
+}
+
+door "narrow" {
+  ports = [445]
+  rolling {
+    secret = env("KNOCKWALL_TEST_SECRET")
+    ports  = "30000-30999"
+  }
+}

@@ -1,0 +1,20 @@
+# Three knocks of the ports that are guessed first; one of others, or one more, is enough.
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "9999/udp", 1840]
+}
+
+door "rising" {
+  ports    = [23]
+  sequence = [1841, 4114, "7911/udp"]
+}
+
+door "web" {
+  ports    = [443]
+  sequence = [4113, "10000/udp", 1840]
+}
+
+door "vpn" {
+  ports    = ["51820/udp"]
+  sequence = [4113, "9999/udp", 1840, 5022]
+}

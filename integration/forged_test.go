@@ -79,6 +79,7 @@ const forgedRules = `door "ssh" {
   sequence    = [4113, "27911/udp", 1840]
   seq_timeout = "30s"
   traps       = [5000, "6000/udp"]
+  penalty_prefix = { ipv6 = 128 }
 }`
 
 // What comes by an interface to which no route leads back is not from whom it says:

@@ -355,16 +355,19 @@ func (l *lab) serveUDP(port int, host netip.Addr) {
 			return err
 		}
 		l.t.Cleanup(func() { conn.Close() })
-		go func() {
-			b := make([]byte, 2048)
-			for {
-				n, from, err := conn.ReadFromUDPAddrPort(b)
-				if err != nil {
-					return
+		_ = conn.SetReadBuffer(4 << 20) // as much as can be had of it, for floods
+		for range 4 {
+			go func() {
+				b := make([]byte, 2048)
+				for {
+					n, from, err := conn.ReadFromUDPAddrPort(b)
+					if err != nil {
+						return
+					}
+					conn.WriteToUDPAddrPort(b[:n], from)
 				}
-				conn.WriteToUDPAddrPort(b[:n], from)
-			}
-		}()
+			}()
+		}
 		return nil
 	}))
 }

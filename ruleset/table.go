@@ -210,7 +210,8 @@ func base(c *Config) []rule {
 	rules := []rule{
 		{fromLoopback, accept},
 		{fromVRF, accept},
-		{ended, goTo(wallChain)},
+		{ended, withoutFlags(opening), drop},
+		{ended, notTCP, drop},
 		// A SYN is judged even if conntrack takes it for a known connection's, as it
 		// does for a while after that one was reset.
 		{ofKnownConnection, withoutFlags(opening), accept},

@@ -150,7 +150,7 @@ var wrong = []struct {
 	{"no source", "POST", "/v1/windows", `{"door": "ssh"}`, 400, `"" is not an IP address`},
 	{"a name", "POST", "/v1/windows", `{"door": "ssh", "source": "example.org"}`, 400, `"example.org" is not an IP address`},
 	{"a port with it", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7:22"}`, 400, "is not an IP address"},
-	{"a zone", "POST", "/v1/windows", `{"door": "ssh", "source": "fe80::1%eth0"}`, 400, "%eth0"},
+	{"a zone", "POST", "/v1/windows", `{"door": "ssh", "source": "2001:db8::1%eth0"}`, 400, "%eth0"},
 	{"a wider network", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.0/24"}`, 400, "192.0.2.0/24"},
 	{"everybody", "POST", "/v1/windows", `{"door": "ssh", "source": "0.0.0.0/0"}`, 400, "0.0.0.0"},
 	{"every IPv6 address", "POST", "/v1/windows", `{"door": "ssh", "source": "::/0"}`, 400, "::"},
@@ -199,7 +199,7 @@ var wrong = []struct {
 
 	{"explaining nobody", "GET", "/v1/explain/", "", 400, `"" is not an IP address`},
 	{"explaining a name", "GET", "/v1/explain/example.org", "", 400, `"example.org" is not an IP address`},
-	{"explaining an address with a zone", "GET", "/v1/explain/fe80::1%25eth0", "", 400, "a source has no zone"},
+	{"explaining an address with a zone", "GET", "/v1/explain/2001:db8::1%25eth0", "", 400, "only link-local addresses have a zone"},
 	{"explaining nobody who can come", "GET", "/v1/explain/127.0.0.1", "", 400, "nobody comes to a door from 127.0.0.1"},
 	{"explaining a network", "GET", "/v1/explain/192.0.2.0/24", "", 400, "192.0.2.0/24"},
 	{"explaining twice", "GET", "/v1/explain/192.0.2.7/192.0.2.8", "", 400, "is not an IP address"},

@@ -99,3 +99,6 @@ func (l SourcePrefix) Of(addr netip.Addr) Source {
 	s.Prefix, _ = addr.WithZone("").Prefix(bits)
 	return s
 }
+
+// Covers reports whether a source is one by these lengths.
+func (l SourcePrefix) Covers(s Source) bool { return l.Of(s.Addr()).Prefix == s.Prefix }

@@ -168,13 +168,18 @@ func parseSource(source string) (addr netip.Addr, prefix netip.Prefix, err error
 	if err != nil {
 		addr, err = netip.ParseAddr(source)
 	}
+	if s, sourceErr := packet.ParseSource(source); err != nil && sourceErr == nil && s.Link != 0 { // a prefix with a zone
+		prefix, addr, err = s.Prefix, s.Addr().WithZone(strconv.FormatUint(uint64(s.Link), 10)), nil
+	}
 	addr = addr.Unmap()
 	text := ""
 	switch {
 	case err != nil:
 		text = fmt.Sprintf("%q is not an IP address", source)
-	case addr.Zone() != "":
-		text = fmt.Sprintf("a source has no zone: leave %q out of %s", "%"+addr.Zone(), source)
+	case addr.Zone() != "" && !isLinkLocal(addr):
+		text = fmt.Sprintf("only link-local addresses have a zone: leave %q out of %s", "%"+addr.Zone(), source)
+	case isLinkLocal(addr) && (packet.SourcePrefix{IPv4: 32, IPv6: 128}).Of(addr).Link == 0:
+		text = fmt.Sprintf("%s is another host on each link: name the interface, as in %s%%eth0", source, addr.WithZone(""))
 	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLoopback(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		text = fmt.Sprintf("nobody comes to a door from %s", addr)
 	default:

@@ -499,7 +499,7 @@ func TestWhereThereIsNoDoorNothingIsExplained(t *testing.T) {
 func TestWhoCannotComeToADoorIsNotExplained(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		for _, address := range []string{
-			"", "example.org", "192.0.2", "192.0.2.256", "192.0.2.0/24", "192.0.2.1/33", "2001:db8::/64", "0.0.0.0/0", "fe80::1%eth0",
+			"", "example.org", "192.0.2", "192.0.2.256", "192.0.2.0/24", "192.0.2.1/33", "2001:db8::/64", "0.0.0.0/0", "2001:db8::1%eth0",
 			"0.0.0.0", "::", "127.0.0.1", "::1", "::ffff:127.0.0.1", "224.0.0.1", "ff02::1", "255.255.255.255", "192.0.2.1 ", "192.0.2.1,192.0.2.2",
 		} {
 			if got, err := h.wall.Explain(address, h.history.Past); !errors.Is(err, wall.ErrBadSource) || got != nil {

@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"net/netip"
 	"slices"
 	"time"
 
@@ -149,8 +150,11 @@ func (f *front) carriedOver(found []ruleset.Window, ago time.Duration) []ruleset
 // tells reports whether there is a door of that name, to which the source is one.
 func (f *front) tells(door string, source packet.Source) bool {
 	i := f.doorNamed(door)
-	return i >= 0 && f.config.Doors[i].SourcePrefix.Of(source.Addr()) == source
+	return i >= 0 && f.config.Doors[i].SourcePrefix.Covers(source) && (source.Link != 0) == isLinkLocal(source.Addr())
 }
+
+// isLinkLocal reports whether an address is another host on each link.
+func isLinkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
 func (f *front) doorNamed(name string) int {
 	return slices.IndexFunc(f.config.Doors, func(d ruleset.Door) bool { return d.Name == name })

@@ -15,6 +15,14 @@ import (
 // ended, and are still there.
 const maxEnded = 4096
 
+// sessionsKey is whose sessions are a source's at a door. On which link one is that a
+// link-local source has made, conntrack does not say: those of the same address on
+// other links go with it.
+func sessionsKey(door string, source packet.Source) windowKey {
+	source.Link = 0
+	return windowKey{door, source}
+}
+
 // endSessions ends the sessions that a source has through a door, and what is noted of
 // them, so that nothing of theirs is known again. It returns how many there were.
 func (w *Wall) endSessions(door string, source packet.Source) (ended int, err error) {
@@ -36,7 +44,7 @@ func (w *Wall) endSessions(door string, source packet.Source) (ended int, err er
 	ended, err = w.edges.EndSessions(func(e sessions.Session) bool {
 		wanted := false
 		for key := range f.comingBy(e) {
-			wanted = wanted || key == windowKey{door, source}
+			wanted = wanted || key == sessionsKey(door, source)
 		}
 		if wanted {
 			f.noteComing(who, e)
@@ -96,7 +104,7 @@ func (f *front) noteComing(who map[windowKey]bool, e sessions.Session) {
 func (w *Wall) pardon(openings []*opening) {
 	free := map[windowKey]bool{}
 	for _, o := range openings {
-		if key := (windowKey{o.door, o.source}); o.err == nil && w.barred[key] {
+		if key := sessionsKey(o.door, o.source); o.err == nil && w.barred[key] {
 			free[key] = true
 		}
 	}

@@ -52,7 +52,11 @@ func (d *Door) hasTraps() bool { return len(d.Traps) > 0 && len(d.allKnocks()) >
 
 // widens reports whether the networks that those are in who are trapped are trapped
 // with many of them.
-func (d *Door) widens() bool { return len(d.allKnocks()) > 0 && d.PenaltyPrefix.IPv6 > wideBits }
+func (d *Door) widens() bool { return len(d.allKnocks()) > 0 && isPart(d.PenaltyPrefix.IPv6) }
+
+// isPart reports whether who is trapped together are a part of a network that somebody
+// has from a provider, and not single hosts, of whom one can be as many as it likes.
+func isPart(bits int) bool { return wideBits < bits && bits <= 64 }
 
 // penaltyBits is by how many leading bits of their address those are told apart who are
 // trapped. On a link everybody has the same ones as everybody else.
@@ -178,7 +182,7 @@ func (t *Table) traps(d *Door, n Numbers, c *Config) []chain {
 // trapped puts a source into a set, and its network into another if many of it are
 // trapped anew.
 func trapped(f family, set string, bits int) (rules []rule) {
-	if f.suffix == ipv6.suffix && bits > wideBits {
+	if f.suffix == ipv6.suffix && isPart(bits) {
 		rules = append(rules, rule{ofFamily(f), notFromSet(f, set, bits),
 			tooMany(f, crowdSet, wideBits, wideAfter, expr.LimitTimeMinute), remember(f, wideSet, wideBits)})
 	}
@@ -194,6 +198,7 @@ func (t *Table) strays(knocked []*Door, n Numbers, c *Config) []chain {
 		timeout, penalty = max(timeout, d.SequenceTimeout), max(penalty, d.Penalty)
 		widens = widens || d.widens()
 	}
+	widens = widens || isPart(c.sprayBits(ipv6))
 	size := uint32(c.Wall.MaxSources)
 	rules, spray := fromElsewhere(), []rule(nil)
 	for _, f := range families {

@@ -218,6 +218,7 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 			f.tallies[door].accepted++
 		}
 	}
+	matters := !refused && win != nil && win.Counts(p)
 	if refused {
 		_ = s.sockets.admitted.Refuse(id)
 	} else {
@@ -240,7 +241,7 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	}
 	w.mu.Unlock()
 	w.metrics.admitted.Observe(time.Since(now).Seconds())
-	if !refused {
+	if matters {
 		w.arrived(win, p)
 	}
 	if !tells {
@@ -254,12 +255,9 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	}
 }
 
-// arrived finds out whether a packet was delivered that was let in, where that decides
-// what it is if it comes again. Other people's rules may have dropped it.
+// arrived finds out whether a packet was delivered that was let in by a window, as that
+// decides what it is if it comes again. Other people's rules may have dropped it.
 func (w *Wall) arrived(win *sequence.Window, p packet.Packet) {
-	if win == nil || !win.Counts(p) {
-		return
-	}
 	if tracked, err := w.edges.Tracked(p); err != nil || tracked {
 		return
 	}
@@ -289,7 +287,8 @@ func (s strangers) Queued(id uint32, p packet.Packet) {
 	}
 }
 
-// judge returns the window by which a packet was let in, if it was.
+// judge returns the window by which a packet was let in, if it was, and if it matters
+// whether it arrives.
 func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 	w := s.wall
 	now := time.Now()
@@ -309,7 +308,10 @@ func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 		// Of a connection with which the window was spent, sent again, as it was lost
 		// behind the wall: else the kernel would have let it pass.
 		_ = s.sockets.strangers.Accept(id)
-		return win
+		if win.Counts(p) {
+			return win
+		}
+		return nil
 	}
 	if win != nil && !win.Spent() && win.Repeat() {
 		_ = s.sockets.strangers.Repeat(id)

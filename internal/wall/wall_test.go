@@ -407,6 +407,7 @@ func TestAConnectionThatLooksLikeOneThatMayHaveArrivedIsRefused(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		first := a.dial(22)
 		h.expect("first", first, accepted)
+		time.Sleep(retransmitted)
 		h.expect("its like", h.send(first.packet), refused)
 	})
 }

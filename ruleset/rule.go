@@ -138,9 +138,10 @@ var (
 		mask(binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED)),
 		unequal(make([]byte, 4)))
 
-	// Of a connection that has passed this host before, whether it was answered or not.
+	// Of a connection that has passed this host before, and of one whose beginning both
+	// sides have not seen yet.
 	ofConfirmed  = ctStatus("confirmed", statusConfirmed, statusConfirmed)
-	ofUnanswered = ctStatus("confirmed / seen-reply,confirmed", statusConfirmed|statusSeenReply, statusConfirmed)
+	ofUnfinished = ctStatus("confirmed / assured,confirmed", statusConfirmed|statusAssured, statusConfirmed)
 	ofRedirected = ctStatus("dnat", statusDNAT, statusDNAT)
 
 	ended  = hasLabel(EndedLabel)
@@ -233,7 +234,7 @@ const metaIIFKIND = expr.MetaKey(26)
 
 // Of enum ip_conntrack_status in linux/netfilter/nf_conntrack_common.h.
 const (
-	statusSeenReply = 1 << 1
+	statusAssured   = 1 << 2
 	statusConfirmed = 1 << 3
 	statusDNAT      = 1 << 5
 )

@@ -216,8 +216,9 @@ func base(c *Config) []rule {
 		// does for a while after that one was reset.
 		{ofKnownConnection, withoutFlags(opening), accept},
 		{ofKnownConnection, notTCP, accept},
-		// One that is sent again, because it was not answered, was judged before.
-		{judged, ofUnanswered, withFlags(opening), accept},
+		// One that is sent again, because it was not answered, or the answer was lost, was
+		// judged before.
+		{judged, ofUnfinished, withFlags(opening), accept},
 	}
 	for _, ports := range byProtocol(c.named()) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {

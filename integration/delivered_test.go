@@ -265,9 +265,12 @@ func TestADoorInAVRF(t *testing.T) {
 						l.addUplink(t)
 					}
 					l.serve(22)
-					l.serveUDP(22, netip.IPv6Unspecified())
-					if stranger := nth(100, server); !l.letsIn(stranger, server, 22) || l.echoes(stranger, server, 22, deadline) != nil {
+					l.echoInVRF(t, 22)
+					if !l.letsIn(nth(100, server), server, 22) {
 						t.Fatal("without a wall the server is out of reach, so that this tests nothing")
+					}
+					if err := l.echoes(nth(100, server), server, 22, deadline); err != nil {
+						t.Fatalf("without a wall no datagram comes back, so that this tests nothing: %v", err)
 					}
 					d := l.run(deliveredRules(`22, "22/udp"`, to))
 					if l.admits(nth(aStranger, server), server, 22) {
@@ -299,12 +302,44 @@ func TestADoorInAVRF(t *testing.T) {
 	}
 }
 
-// enslaveToVRF puts the server's end of the cable into a VRF, in which all programs of the
-// server listen. It skips the test where the kernel has none.
+const vrfName = "vrf-lab"
+
+// echoInVRF answers on a UDP port. Where it answers to is looked up in the VRF only if the
+// program says that it is there.
+func (l *lab) echoInVRF(t *testing.T, port int) {
+	t.Helper()
+	must(t, l.server.Do(func() error {
+		conn, err := net.ListenUDP("udp", &net.UDPAddr{Port: port})
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { conn.Close() })
+		raw, err := conn.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var bound error
+		err = raw.Control(func(fd uintptr) { bound = unix.BindToDevice(int(fd), vrfName) })
+		go func() {
+			b := make([]byte, 2048)
+			for {
+				n, from, err := conn.ReadFromUDPAddrPort(b)
+				if err != nil {
+					return
+				}
+				conn.WriteToUDPAddrPort(b[:n], from)
+			}
+		}()
+		return errors.Join(err, bound)
+	}))
+}
+
+// enslaveToVRF puts the server's end of the cable into a VRF, in which all TCP programs of
+// the server listen. It skips the test where the kernel has none.
 func (l *lab) enslaveToVRF(t *testing.T) {
 	t.Helper()
 	const table = 1000
-	vrf := &netlink.Vrf{LinkAttrs: netlink.LinkAttrs{Name: "vrf-lab"}, Table: table}
+	vrf := &netlink.Vrf{LinkAttrs: netlink.LinkAttrs{Name: vrfName}, Table: table}
 	err := l.server.Do(func() error { return netlink.LinkAdd(vrf) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		t.Skip("this kernel has no VRFs: CONFIG_NET_VRF; the virtual machine's has")
@@ -336,7 +371,7 @@ func (l *lab) enslaveToVRF(t *testing.T) {
 				return fmt.Errorf("route %s: %w", p, err)
 			}
 		}
-		return errors.Join(writeSysctl("ipv4/tcp_l3mdev_accept", "1"), writeSysctl("ipv4/udp_l3mdev_accept", "1"))
+		return writeSysctl("ipv4/tcp_l3mdev_accept", "1")
 	}))
 }
 

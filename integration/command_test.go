@@ -215,7 +215,7 @@ func TestOnCloseIsRunOnce(t *testing.T) {
 		}
 	}
 
-	d := l.run(rules("1s"))
+	d := l.run(rules("4s")) // which a slow machine may need to open both
 	open(d)
 	d.end(syscall.SIGKILL)
 	eventually(t, "the windows end while no daemon runs", func() bool { return len(l.kernelWindows()) == 0 })

@@ -94,18 +94,16 @@ func (d *Door) deliveredTo(to rule) (rules []rule) {
 }
 
 // timeout is how long conntrack keeps UDP flows that a door has admitted, while they
-// are silent.
-type timeout struct {
-	door   string
-	length time.Duration
-}
+// are silent. Its object has a name that tells how long, is shared by all doors with the
+// same, and stays for as long as the table does: when one goes, newer kernels drop all
+// packets that wait in queues (nft_ct_timeout_obj_destroy of net/netfilter/nft_ct.c).
+type timeout time.Duration
 
-func (d *Door) udpTimeout() timeout { return timeout{d.Name, d.UDPTimeout} }
+func (d *Door) udpTimeout() timeout { return timeout(d.UDPTimeout) }
 
-// name tells how long it is, so that nothing but the name has to be compared.
-func (o timeout) name() string {
-	return fmt.Sprintf("%s_udp_%d", o.door, int(o.length.Seconds()))
-}
+func (o timeout) seconds() int { return int(time.Duration(o).Seconds()) }
+
+func (o timeout) name() string { return fmt.Sprintf("udp_%d", o.seconds()) }
 
 func (o timeout) set() term {
 	return term{fmt.Sprintf("ct timeout set %q", o.name()), func(b *batch) []expr.Any {
@@ -117,7 +115,7 @@ func (o timeout) set() term {
 }
 
 func (o timeout) object(table *nftables.Table) nftables.Obj {
-	seconds := uint32(o.length.Seconds())
+	seconds := uint32(o.seconds())
 	return &nftables.NamedObj{Table: table, Name: o.name(), Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{
 		L3Proto: unix.NFPROTO_IPV4, L4Proto: uint8(packet.UDP),
 		Policy: expr.CtStatePolicyTimeout{expr.CtStateUDPUNREPLIED: seconds, expr.CtStateUDPREPLIED: seconds},
@@ -126,5 +124,5 @@ func (o timeout) object(table *nftables.Table) nftables.Obj {
 
 func (o timeout) String() string {
 	return fmt.Sprintf("\tct timeout %s {\n\t\tprotocol udp\n\t\tl3proto ip\n\t\tpolicy = { unreplied : %[2]d, replied : %[2]d }\n\t}\n",
-		o.name(), int(o.length.Seconds()))
+		o.name(), o.seconds())
 }

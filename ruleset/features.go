@@ -87,7 +87,7 @@ func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, f Features) e
 	table.Flags = flags
 	b := &batch{conn: conn, table: conn.AddTable(table), features: f}
 	if f.UDPTimeout {
-		o := timeout{"probe", MinUDPTimeout}
+		o := timeout(MinUDPTimeout)
 		conn.AddObj(o.object(b.table))
 		r = rule{o.set()}
 	}

@@ -3,6 +3,7 @@ package ruleset
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"time"
 
@@ -100,6 +101,7 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	var old *found
 	if k.owned != nil && k.owned.Name == t.Name {
 		old = k.owned.found(k.flags(k.owned), k.features)
+		maps.Copy(old.timeouts, k.timeouts)
 	} else {
 		gen, err := k.conn.GetGen()
 		if err != nil {
@@ -120,11 +122,13 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	case keep && old.isWall() && old.keeps(table.Flags):
 		k.conn.AddTable(table) // to own it again
 		b.clear(t, old)
+		k.timeouts = maps.Clone(old.timeouts)
 		b.add(t, windows, old)
 		return k.conn.FlushWithGenID(generation)
 	default:
 		k.conn.DelTable(table)
 	}
+	k.timeouts = nil
 	k.conn.AddTable(table)
 	b.add(t, windows, &found{})
 	if replaced != "" {
@@ -216,11 +220,6 @@ func (b *batch) clear(t *Table, old *found) {
 			delete(old.shapes, name)
 		case shape.constant:
 			b.conn.FlushSet(&nftables.Set{Name: name, Table: b.table})
-		}
-	}
-	for name := range old.timeouts {
-		if !wanted.timeouts[name] {
-			b.conn.DeleteObject(&nftables.NamedObj{Table: b.table, Name: name, Type: nftables.ObjTypeCtTimeout, Obj: &expr.CtTimeout{}})
 		}
 	}
 	for name := range old.counters {

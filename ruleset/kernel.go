@@ -22,7 +22,9 @@ type Kernel struct {
 
 	mu    sync.Mutex // a transaction is built and sent as a whole
 	conn  *nftables.Conn
-	owned *Table // that was installed last, if it is this connection's own
+	owned *Table // that was installed last, if it is this connection's own,
+	// timeouts are the objects of earlier tables that are still in it.
+	timeouts map[string]bool
 }
 
 // Window is a door that stands open for a source, as the kernel holds it.

@@ -257,7 +257,9 @@ func (t *Table) admit(d *Door, n Numbers) chain {
 	}
 	t.counters = append(t.counters, admittedCounter(d.Name))
 	if d.hasProtocol(packet.UDP) {
-		t.timeouts = append(t.timeouts, d.udpTimeout())
+		if o := d.udpTimeout(); !slices.Contains(t.timeouts, o) {
+			t.timeouts = append(t.timeouts, o)
+		}
 	}
 	for _, f := range families {
 		name := openSet(d.Name, f)

@@ -337,7 +337,7 @@ func (t *Tracker) redial(i int32, packet fingerprint, at time.Duration) {
 	if taken == len(steps) && last > 0 && steps[1] == steps[last] {
 		// The newest stands in the place of the one before, as it matters when it came.
 		before := t.hearing(i, last).packet
-		*t.hearing(i, last) = hearing{packet, since(a.started, at)}
+		t.hear(i, last, packet, at)
 		t.note(i, last, before)
 		a.ahead = mayBeAhead
 		return
@@ -427,9 +427,7 @@ func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
 
 // hear notes the knock that was heard for a step.
 func (t *Tracker) hear(i int32, step int, packet fingerprint, at time.Duration) {
-	a := &t.attempts[i]
-	a.again &^= 1 << step
-	*t.hearing(i, step) = hearing{packet, since(a.started, at)}
+	*t.hearing(i, step) = hearing{packet, since(t.attempts[i].started, at)}
 }
 
 // hearing returns what was heard for a step. The hearings of many attempts for one

@@ -225,6 +225,55 @@ func TestAttemptsToOpenAreToldAmongThoseToClose(t *testing.T) {
 	})
 }
 
+// However far the knocks to close have come.
+func TestAFirstKnockIsToldAmongThoseToClose(t *testing.T) {
+	guarded(t, config(reversible(4100, 4200, 4300, 4400)), func(h *host) {
+		h.client(alice).knock(4400, 4300, 4100)
+		time.Sleep(audit.SumInterval)
+		synctest.Wait()
+		told := h.trail.take(audit.Knock)
+		if last := told[len(told)-1]; !strings.HasPrefix(last, "knock ssh 192.0.2.1 1/4") || strings.Contains(last, "close") {
+			h.t.Errorf("told: %q", told)
+		}
+	})
+}
+
+// Who has closed a door is told so, though the last knock for that may have been the
+// first of an opening.
+func TestWhoHasSlowlyClosedADoorIsToldSo(t *testing.T) {
+	telling(t, config(reversible(7000, 8000, 9000)), func(h *teller) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		for _, port := range []uint16{9000, 8000, 7000} {
+			time.Sleep(time.Second)
+			a.knock(port)
+		}
+		synctest.Wait()
+		closed := time.Now()
+		h.because(alice, wall.WindowClosed, closed, "its window was closed at "+at(closed, "0s")+": it has knocked to close it")
+		if got := h.status().Attempts; len(got) != 0 {
+			h.t.Errorf("under way: %+v", got)
+		}
+		time.Sleep(5500 * time.Millisecond)
+		h.because(alice, wall.WindowClosed, closed, "its window was closed at "+at(closed, "5.5s")+": it has knocked to close it")
+	})
+}
+
+// A knock that is wrong where it opens is told as that, though it may be one to close.
+func TestAWrongKnockThatMayBeOneToCloseIsToldAsWrong(t *testing.T) {
+	telling(t, config(reversible(7000, 8000, 9000)), func(h *teller) {
+		a := h.client(alice)
+		for _, port := range []uint16{7000, 9000, 8000} {
+			time.Sleep(time.Second)
+			a.knock(port)
+		}
+		synctest.Wait()
+		wrong := time.Now()
+		time.Sleep(10 * time.Second)
+		h.because(alice, wall.WrongOrder, wrong, "it knocked in the wrong order at "+at(wrong, "10s")+", after 1 of 3 right knocks")
+	})
+}
+
 // Who knocks no more than what closes a door that is not open is told that.
 func TestWhoKnocksToCloseADoorThatIsNotOpenIsToldSo(t *testing.T) {
 	d := sshDoor()
@@ -278,6 +327,20 @@ func TestAKnockThatIsWrongAtEachLockIsTold(t *testing.T) {
 		a.knock(9000)
 		synctest.Wait()
 		h.trail.expect(h.t, nil, "reset ssh 192.0.2.1 0/3: wrong order")
+	})
+}
+
+// But not one that is known at any of them.
+func TestAKnownKnockThatIsWrongAtAnotherLockIsNotTold(t *testing.T) {
+	d := sshDoor()
+	d.Sequences = append(d.Sequences, []packet.Port{tcp(8001), tcp(9001), tcp(7000)})
+	guarded(t, config(d), func(h *host) {
+		a := h.client(alice)
+		a.knock(7000)
+		time.Sleep(time.Second)
+		a.knock(7000) // dialled again
+		synctest.Wait()
+		h.trail.expect(h.t, nil, "knock ssh 192.0.2.1 1/3")
 	})
 }
 

@@ -129,7 +129,7 @@ func TestALinkLocalSourceIsOnePerLink(t *testing.T) {
 		check("when the one has knocked", true, false)
 		d.end(syscall.SIGKILL)
 		check("with the daemon killed", true, false)
-		d = l.run(survivalRules("", "10m"))
+		l.run(survivalRules("", "10m"))
 		check("with the daemon started again", true, false)
 		b.knock(survivalKnocks...)
 		check("when both have knocked", true, true)

@@ -41,6 +41,9 @@ func (t *Table) delivered(c *Config) []chain {
 		})
 		admits := trust(d.Trusted)
 		for _, f := range families {
+			if d.MaxConnections > 0 {
+				break // nobody would count them
+			}
 			admits = append(admits, rule{fromSet(f, openSet(d.Name, f), d.bits(f)), count(admittedCounter(d.Name)), accept})
 		}
 		chains = append(chains, chain{unjudgedOf(d.Name), admits})

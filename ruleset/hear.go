@@ -102,7 +102,7 @@ func (d *Door) unheard(c *Config) []rule {
 		if d.hasTraps() {
 			rules = append(rules, rule{fromSet(f, trappedSet(d.Name, f), d.penaltyBits(f)), back})
 		}
-		rules = append(rules, rule{fromSet(f, sprayingSet(f), c.sprayBits(f)), back})
+		rules = append(rules, rule{fromSet(f, guessedSet(f), c.sprayBits(f)), back}, rule{fromSet(f, sprayingSet(f), c.sprayBits(f)), back})
 	}
 	if d.widens() {
 		rules = append(rules, rule{fromSet(ipv6, wideSet, wideBits), back})

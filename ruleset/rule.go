@@ -140,13 +140,15 @@ var (
 
 	// Of a connection that has passed this host before, and of one whose beginning both
 	// sides have not seen yet.
-	ofConfirmed  = ctStatus("confirmed", statusConfirmed, statusConfirmed)
-	ofUnfinished = ctStatus("confirmed / assured,confirmed", statusConfirmed|statusAssured, statusConfirmed)
-	ofRedirected = ctStatus("dnat", statusDNAT, statusDNAT)
+	ofConfirmed   = ctStatus("confirmed", statusConfirmed, statusConfirmed)
+	ofUnfinished  = ctStatus("confirmed / assured,confirmed", statusConfirmed|statusAssured, statusConfirmed)
+	ofUnconfirmed = ctStatus("! confirmed", statusConfirmed, 0)
+	ofRedirected  = ctStatus("dnat", statusDNAT, statusDNAT)
 
 	ended  = hasLabel(EndedLabel)
 	judged = hasLabel(JudgedLabel)
-	// Whatever is let pass from here on, by whom ever, was judged.
+	// A connection that conntrack has not confirmed when it gets this label was let pass
+	// from here on, if conntrack ever confirms it.
 	noteJudged = say(fmt.Sprintf("ct label set %d", JudgedLabel),
 		&expr.Immediate{Register: 1, Data: labelBits(JudgedLabel)},
 		&expr.Ct{Key: expr.CtKeyLABELS, Register: 1, SourceRegister: true})

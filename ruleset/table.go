@@ -116,6 +116,7 @@ const (
 	unservedChain = "unserved"
 	trapsChain    = "traps"
 	strayChain    = "stray"
+	guessChain    = "guess"
 	sprayChain    = "spray"
 	inputChain    = "input"
 	unjudgedChain = "unjudged"
@@ -269,11 +270,12 @@ func (t *Table) admit(d *Door, n Numbers) chain {
 			rules = append(rules, rule{inside, ofUDP, d.udpTimeout().set()})
 		}
 		rules = append(rules,
-			rule{inside, limit(admittedRate, admittedBurst), count(admittedCounter(d.Name)), noteJudged, queueTo(n.Admitted, true)})
+			rule{inside, ofUnconfirmed, noteJudged},
+			rule{inside, limit(admittedRate, admittedBurst), count(admittedCounter(d.Name)), queueTo(n.Admitted, true)})
 		if d.MaxConnections == 0 {
 			// Somebody floods the door under the client's address. What the daemon would
 			// only accept and note passes without it.
-			rules = append(rules, rule{inside, count(admittedCounter(d.Name)), noteJudged, accept})
+			rules = append(rules, rule{inside, count(admittedCounter(d.Name)), accept})
 		}
 	}
 	return chain{admitChain(d.Name), rules}
@@ -285,6 +287,10 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 	t.counters = append(t.counters, refusedCounter(d.Name))
 	queue := queueTo(n.Strangers, d.OnFailure == FailOpen)
 	var rules []rule
+	if !d.answersAtOnce() {
+		// What conntrack has confirmed before may have passed when no door was there.
+		rules = append(rules, rule{notRefused, ofUnconfirmed, noteJudged})
+	}
 	for _, first := range d.firstPackets() {
 		if d.answersAtOnce() {
 			break
@@ -292,14 +298,14 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 		if d.asksFirst() {
 			for _, f := range families {
 				rules = append(rules, rule{notRefused, first, fromSet(f, knockingSet(d.Name, f), d.bits(f)),
-					limit(knockingRate, knockingBurst), noteJudged, queue})
+					limit(knockingRate, knockingBurst), queue})
 			}
 		}
-		rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), noteJudged, queue})
+		rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), queue})
 		if d.OnFailure == FailOpen {
 			// Who is too many for the daemon is refused by it all the same, as there is no
 			// room in this queue; and let in if there is no daemon.
-			rules = append(rules, rule{notRefused, first, noteJudged, queueTo(n.Excess, true)})
+			rules = append(rules, rule{notRefused, first, queueTo(n.Excess, true)})
 		}
 	}
 	if d.answersAtOnce() {

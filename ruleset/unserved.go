@@ -18,16 +18,16 @@ import (
 
 // How those are kept from finding the knocks who try ports until they have them.
 //
-// Nobody who knows the knocks sends anything to ports at which nobody listens. So, of
+// Nobody who knows the knocks opens connections to ports at which nobody listens. So, of
 // the ports of this host that nothing serves and no door names:
 //
-//   - Who has knocked a moment ago and then tries one of them is guessing: he is
-//     trapped at once, and his knocks are void. What he has guessed is right only if
-//     all knocks of a sequence follow each other, and of three among all ports that
-//     takes a sender of 100,000 packets a second thirty years, with as many
-//     addresses as he likes (package sequence has the sum).
-//   - Who tries more than a handful of them in a second is trapped, too, so that not
-//     much can be guessed at once on many CPUs.
+//   - Who has knocked a moment ago and then tries one that he has not tried before is
+//     guessing: what he has knocked is void, and he is not heard until it would be
+//     forgotten. What he has guessed is right only if all knocks of a sequence follow
+//     each other, which takes decades, with as many addresses as he likes
+//     (sequence.Guesses). Only who knows a knock can fill the sets of this.
+//   - Who tries more than a handful of them in a second is trapped, so that not much can
+//     be guessed at once on many CPUs. What services are often at does not count.
 //   - Who tries a trap is trapped at that door.
 //
 // All of it is the kernel's own doing: a source in a set is not heard until its time
@@ -38,12 +38,16 @@ const (
 	// handful is how many ports that nothing serves may be tried in a second.
 	handful = 8
 	tryFor  = time.Second
+	// triedFor is how long it is remembered which ports a source has tried. Programs
+	// that go on trying a port whose service is down do so for longer than it.
+	triedFor = 30 * time.Second
 )
 
-// A network of which so many parts are trapped in a minute is trapped as a whole.
+// A network of which so many parts are trapped in a minute is trapped as a whole: more
+// than a customer has to whom a provider gives a /56.
 const (
 	wideBits  = 48
-	wideAfter = 16
+	wideAfter = 256
 	crowdSet  = "crowd6"
 	wideSet   = "trapped_wide6"
 )
@@ -83,6 +87,7 @@ func (c *Config) sprayBits(f family) int {
 
 // The names of the wall's sets of sources.
 func knockedSet(f family) string  { return "knocked" + f.suffix }
+func guessedSet(f family) string  { return "guessed" + f.suffix }
 func tryingSet(f family) string   { return "trying" + f.suffix }
 func triedSet(f family) string    { return "tried" + f.suffix }
 func sprayingSet(f family) string { return "spraying" + f.suffix }
@@ -140,21 +145,37 @@ func (t *Table) unserved(c *Config, n Numbers) (chains []chain) {
 			rules = append(rules, rule{to, goTo(trapsChain)})
 		}
 	}
-	// What is often served may be tried by whoever has seen it elsewhere.
-	for _, ports := range byProtocol(merge(slices.Concat(c.named(), often()))) {
+	for _, ports := range byProtocol(c.named()) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, accept})
 		}
 	}
 	for _, d := range knocked {
-		for _, r := range d.everywhere(nil, rule{goTo(strayChain)}) {
-			if !slices.ContainsFunc(rules, func(other rule) bool { return other.String() == r.String() }) {
-				rules = append(rules, r)
+		for _, like := range d.likeKnocks() {
+			for _, r := range d.everywhere(rule{like}, rule{goTo(strayChain)}) {
+				if !slices.ContainsFunc(rules, func(other rule) bool { return other.String() == r.String() }) {
+					rules = append(rules, r)
+				}
 			}
 		}
 	}
 	chains = append(chains, t.strays(knocked, n, c)...)
 	return append([]chain{{unservedChain, rules}, {trapsChain, all}}, chains...)
+}
+
+// likeKnocks returns matches for packets that could be knocks of the door, as far as they
+// tell whatever port they are sent to.
+func (d *Door) likeKnocks() (terms []term) {
+	for _, protocol := range []packet.Protocol{packet.TCP, packet.UDP} {
+		switch {
+		case !slices.ContainsFunc(d.allKnocks(), func(p packet.Port) bool { return p.Protocol == protocol }):
+		case protocol == packet.TCP:
+			terms = append(terms, withFlags(d.Flags))
+		default:
+			terms = append(terms, ofUDP)
+		}
+	}
+	return terms
 }
 
 // traps returns the chains for who tries one of the door's traps.
@@ -200,18 +221,31 @@ func (t *Table) strays(knocked []*Door, n Numbers, c *Config) []chain {
 	}
 	widens = widens || isPart(c.sprayBits(ipv6))
 	size := uint32(c.Wall.MaxSources)
-	rules, spray := fromElsewhere(), []rule(nil)
+	var guess, spray []rule
+	rules := fromElsewhere()
+	for _, f := range families {
+		bits := c.sprayBits(f)
+		rules = append(rules,
+			rule{triedBefore(f, triedSet(f), bits), rememberTry(f, triedSet(f), bits), accept},
+			rule{fromSet(f, knockedSet(f), bits), goTo(guessChain)},
+			rule{fromSet(f, sprayingSet(f), bits), accept})
+		guess = append(guess, rule{ofFamily(f), remember(f, guessedSet(f), bits)})
+	}
+	// What is often served may be tried by whoever has seen it elsewhere.
+	for _, ports := range byProtocol(merge(often())) {
+		for _, to := range toPorts(ports[0].Protocol, ports) {
+			rules = append(rules, rule{to, accept})
+		}
+	}
 	for _, f := range families {
 		bits := c.sprayBits(f)
 		t.sets = append(t.sets,
 			set{name: knockedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
+			set{name: guessedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
 			set{name: tryingSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: tryFor},
-			set{name: triedSet(f), kind: probeOf(f), bits: bits, dynamic: true, size: size, timeout: tryFor},
+			set{name: triedSet(f), kind: probeOf(f), bits: bits, dynamic: true, size: size, timeout: triedFor},
 			set{name: sprayingSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: penalty})
 		rules = append(rules,
-			rule{fromSet(f, knockedSet(f), bits), goTo(sprayChain)},
-			rule{fromSet(f, sprayingSet(f), bits), accept},
-			rule{triedBefore(f, triedSet(f), bits), accept},
 			rule{ofFamily(f), rememberTry(f, triedSet(f), bits)},
 			rule{ofFamily(f), tooMany(f, tryingSet(f), bits, handful, expr.LimitTimeSecond), goTo(sprayChain)})
 		spray = append(spray, trapped(f, sprayingSet(f), bits)...)
@@ -221,8 +255,8 @@ func (t *Table) strays(knocked []*Door, n Numbers, c *Config) []chain {
 			set{name: crowdSet, kind: ipv6.kind, bits: wideBits, dynamic: true, size: size, timeout: time.Minute},
 			set{name: wideSet, kind: ipv6.kind, bits: wideBits, dynamic: true, size: size, timeout: penalty})
 	}
-	spray = append(spray, rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, sprayed, packet.SnapLen)})
-	return []chain{{strayChain, rules}, {sprayChain, spray}}
+	told := rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, sprayed, packet.SnapLen)}
+	return []chain{{strayChain, rules}, {guessChain, append(guess, told)}, {sprayChain, append(spray, told)}}
 }
 
 // trapElement is an element of a set of those who cannot knock.
@@ -247,6 +281,7 @@ func (c *Config) trapsOf(d *Door, source packet.Source) (all []trapElement) {
 		add(trappedSet(d.Name, f), d.penaltyBits(f))
 	}
 	add(sprayingSet(f), c.sprayBits(f))
+	add(guessedSet(f), c.sprayBits(f))
 	if f.suffix == ipv6.suffix && d.widens() {
 		add(wideSet, wideBits)
 	}

@@ -547,12 +547,6 @@ func labelBits(label int) []byte {
 	return bits[:]
 }
 
-// setTimeout gives the connection that begins with the packet a timeout object.
-func setTimeout(object string) term {
-	return say(fmt.Sprintf("ct timeout set %q", object),
-		&expr.Objref{Type: unix.NFT_OBJECT_CT_TIMEOUT, Name: object})
-}
-
 // withFlags matches TCP segments by their flags.
 func withFlags(m FlagMatch) term {
 	value, all := flagText(m.Value), flagText(m.Mask)

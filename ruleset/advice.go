@@ -80,7 +80,7 @@ func adviseSequence(steps []packet.Port) (advice []string) {
 	case slices.IsSortedFunc(numbers, func(a, b int) int { return b - a }):
 		advice = append(advice, "The knocks fall in order, so that a port scan goes through them on its way down. Mix them.")
 	}
-	// Of all ports three knocks take 30 years.
+	// Of all ports three knocks take 18 years.
 	if takes, soon := guessedIn(lowPorts, len(steps), 1); soon && slices.Max(numbers) <= lowPorts {
 		advice = append(advice, fmt.Sprintf("The knocks are of the %d ports where people begin to guess: at %s, %d of them are guessed in %s. "+
 			"Use one knock more, or choose them from all ports up to 65535.", lowPorts, guessesASecond, len(steps), takes))

@@ -12,10 +12,10 @@ func TestGuessedIn(t *testing.T) {
 		{1000, 2, 1, "about 5 seconds", true},
 		{5000, 2, 1, "about 2 minutes", true},
 		{65535, 2, 1, "about 5 hours", true},
-		{9999, 3, 1, "about 38 days", true},
-		{10000, 3, 3, "about 12 days", true},
-		{65535, 3, 3, "about 9 years", true},
-		{65535, 3, 1, "about 29 years", false},
+		{9999, 3, 1, "about 23 days", true},
+		{10000, 3, 3, "about 7 days", true},
+		{65535, 3, 3, "about 5 years", true},
+		{65535, 3, 1, "about 17 years", false},
 		{9999, 4, 1, "about 100 years", false}, // and more
 		{65535, 32, 1, "about 100 years", false},
 	} {

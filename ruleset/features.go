@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -76,7 +77,7 @@ func probeFeatures(conn *nftables.Conn) (f Features, err error) {
 		}
 	}
 	f.Ownership = probe(conn, nftables.TableFlagOwner|nftables.TableFlagPersist, queue, f) == nil
-	f.UDPTimeout = probe(conn, 0, nil, Features{UDPTimeout: true}) == nil
+	f.UDPTimeout = errors.Is(probeTimeout(conn), unix.EOPNOTSUPP)
 	return f, nil
 }
 
@@ -86,13 +87,21 @@ func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, f Features) e
 	table := tableNamed("knockwall_probe")
 	table.Flags = flags
 	b := &batch{conn: conn, table: conn.AddTable(table), features: f}
-	if f.UDPTimeout {
-		o := timeout(MinUDPTimeout)
-		conn.AddObj(o.object(b.table))
-		r = rule{o.set()}
-	}
 	b.addRule(conn.AddChain(&nftables.Chain{Name: "probe", Table: b.table}), r)
 	conn.DelTable(b.table)
+	return conn.Flush()
+}
+
+// probeTimeout asks for a time-out object of a protocol that conntrack does not know. A
+// kernel that knows such objects refuses the protocol (EOPNOTSUPP), and any other the
+// object. One that was made would have to go again, upon which newer kernels drop all
+// packets that wait in queues.
+func probeTimeout(conn *nftables.Conn) error {
+	const experimental = 253 // RFC 3692, section 2.1
+	table := conn.AddTable(tableNamed("knockwall_probe"))
+	conn.AddObj(&nftables.NamedObj{Table: table, Name: "probe", Type: nftables.ObjTypeCtTimeout,
+		Obj: &expr.CtTimeout{L3Proto: unix.NFPROTO_IPV4, L4Proto: experimental}})
+	conn.DelTable(table)
 	return conn.Flush()
 }
 

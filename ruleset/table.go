@@ -116,6 +116,7 @@ const (
 	unservedChain = "unserved"
 	trapsChain    = "traps"
 	strayChain    = "stray"
+	endedChain    = "ended"
 	guessChain    = "guess"
 	sprayChain    = "spray"
 	inputChain    = "input"
@@ -199,9 +200,16 @@ func NewTable(c *Config, n Numbers) *Table {
 	}
 	chains = append(chains, t.unserved(c, n)...)
 	chains = append(chains, t.delivered(c)...)
+	// What was ended passes by no other door, and not for being trusted. Whoever knocks
+	// again is pardoned while it waits.
+	var over []rule
+	for i := range c.Doors {
+		over = append(over, c.Doors[i].guarded(goTo(refuseChain(c.Doors[i].Name)))...)
+	}
 	t.chains = slices.Concat([]chain{
 		{baseChain, base(c)},
 		{wallChain, wall},
+		{endedChain, over},
 	}, chains)
 	return t
 }
@@ -211,8 +219,7 @@ func base(c *Config) []rule {
 	rules := []rule{
 		{fromLoopback, accept},
 		{fromVRF, accept},
-		{ended, withoutFlags(opening), drop},
-		{ended, notTCP, drop},
+		{ended, goTo(endedChain)},
 		// A SYN is judged even if conntrack takes it for a known connection's, as it
 		// does for a while after that one was reset.
 		{ofKnownConnection, withoutFlags(opening), accept},

@@ -65,7 +65,8 @@ func (t *Tracker) Doubt(lock int, source packet.Source) {
 }
 
 // Swapped returns how many pairs of knocks of a source's attempt came in the other order
-// than the lock has them: 0 if none has overtaken another. One that is early counts.
+// than the lock has them: 0 if none has overtaken another. One that is early makes a pair
+// with each that is missing before it.
 func (t *Tracker) Swapped(lock int, source packet.Source) (n int) {
 	k := keyOf(lock, source)
 	i := t.find(k, t.hash(k))
@@ -74,8 +75,13 @@ func (t *Tracker) Swapped(lock int, source packet.Source) (n int) {
 	}
 	a := &t.attempts[i]
 	n = int(a.swapped)
-	if a.ahead == isAhead {
-		n++
+	missing := 0
+	for step := int(a.taken); step <= a.latest(); step++ {
+		if a.early>>step&1 != 0 {
+			n += missing
+		} else {
+			missing++
+		}
 	}
 	return n
 }
@@ -95,7 +101,7 @@ func (t *Tracker) attempt(i int32) Attempt {
 		Source:  a.key.sourceOf(),
 		Step:    int(a.taken),
 		Started: t.epoch.Add(a.started),
-		Strayed: a.ahead == isAhead,
+		Strayed: a.early != 0,
 		Doubted: a.doubted,
 	}
 }

@@ -63,7 +63,8 @@ func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
 func (t *Tracker) adopt(a attempt) int32 {
 	i := t.add(a.key, a.hash, a.started)
 	mine := &t.attempts[i]
-	mine.taken, mine.ahead, mine.again, mine.swapped, mine.doubted = a.taken, a.ahead, a.again, a.swapped, a.doubted
+	mine.taken, mine.maybe, mine.early = a.taken, a.maybe, a.early
+	mine.again, mine.swapped, mine.doubted = a.again, a.swapped, a.doubted
 	t.rank(i)
 	return i
 }

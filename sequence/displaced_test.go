@@ -121,7 +121,7 @@ func TestADisplacedAttemptGoesOn(t *testing.T) {
 		{"in order", []knock{{8000, 0, advanced(2)}, {9000, 0, completed(3)}}},
 		{"as late as may be", []knock{{8000, timeout, advanced(2)}, {9000, 0, completed(3)}}},
 		{"too late", []knock{{8000, timeout + time.Microsecond, early(0)}, {7000, 0, advanced(2)}}},
-		{"too late, later", []knock{{8000, timeout, advanced(2)}, {9000, 1, after(sequence.TooLate, 2, nothing(0))}}},
+		{"too late, later", []knock{{8000, timeout, advanced(2)}, {9000, 1, after(sequence.TooLate, 2, early(0))}}},
 		{"the first again", []knock{{0, 0, nothing(1)}, {8000, 0, advanced(2)}}},
 		{"the first again, too late", []knock{{0, timeout + time.Microsecond, advanced(1)}, {8000, timeout, advanced(2)}}},
 		{"the first redialled", []knock{{7000, 0, nothing(1)}, {8000, 0, advanced(2)}, {0, 0, nothing(2)}}},
@@ -167,7 +167,7 @@ func TestADisplacedAttemptMayGiveWayAgain(t *testing.T) {
 		}
 		expect(t, "second", c.knock(8000), advanced(2))
 		time.Sleep(time.Nanosecond)
-		expect(t, "last, too late", c.knock(9000), after(sequence.TooLate, 2, nothing(0)))
+		expect(t, "last, too late", c.knock(9000), after(sequence.TooLate, 2, early(0)))
 	})
 }
 
@@ -293,7 +293,7 @@ func TestACompleteAttemptYields(t *testing.T) {
 		strangers.come(few-2, 7000) // for which those before give way
 		expect(t, "alice's last, again", a.send(last), nothing(3))
 		strangers.come(1, 7000)
-		expect(t, "alice's last, again", a.send(last), wrong(0))
+		expect(t, "alice's last, again", a.send(last), early(0))
 		strangers.come(few, 7000)
 		expect(t, "bob's last", b.knock(9000), completed(3))
 		check(t, tracker)

@@ -6,7 +6,8 @@
 // bounded in memory:
 //
 //   - [Tracker] follows the attempts: which source has taken how many steps of
-//     which of a door's locks, the sequences that open or close it.
+//     which of a door's locks, the sequences that open or close it. Knocks are heard
+//     in the order of two streams, as two CPUs receive.
 //   - [Windows] are the doors that stand open, for whom, until when and for how
 //     many connections. The kernel holds the same windows and enforces them;
 //     these are the daemon's notes about them.

@@ -91,11 +91,11 @@ func (t *Tracker) checkAttempt(i int32) error {
 		return fmt.Errorf("attempt %d is also remembered as one that gave way", i)
 	}
 	steps := len(t.locks[a.key.at].Steps)
-	if int(a.taken) > steps || a.again>>steps != 0 || int(a.swapped) > int(a.taken)/2 {
+	if int(a.taken) > steps || a.again>>steps != 0 || int(a.swapped) > steps*steps/4 {
 		return fmt.Errorf("attempt %d has taken %d steps of %d, %d pairs swapped, dialled again %b", i, a.taken, steps, a.swapped, a.again)
 	}
-	if a.ahead == isAhead && int(a.taken)+1 >= steps || a.ahead == mayBeAhead && int(a.taken)+1 == steps {
-		return fmt.Errorf("attempt %d has taken %d steps of %d, and the one after the next is heard", i, a.taken, steps)
+	if a.early>>steps != 0 || a.early&(1<<(a.taken+1)-1) != 0 || a.maybe && (int(a.taken)+1 == steps || a.early>>(a.taken+1)&1 != 0) {
+		return fmt.Errorf("attempt %d has taken %d steps of %d, early are %b, maybe the one after the next: %t", i, a.taken, steps, a.early, a.maybe)
 	}
 	if yields := a.taken < 2 || int(a.taken) == steps; yields != a.yields {
 		return fmt.Errorf("attempt %d has taken %d steps of %d, and yields: %t", i, a.taken, steps, a.yields)

@@ -2,13 +2,13 @@ package sequence
 
 import "math"
 
-// Orders returns in how many orders a [Tracker] hears so many knocks, 1 or more: with
-// their neighbours swapped, but none with both. They are Fibonacci's numbers: 1, 2, 3, 5,
-// 8.
-func Orders(knocks int) int {
-	orders, fewer := 1, 1
-	for range knocks - 1 {
-		orders, fewer = orders+fewer, orders
+// Orders returns in how many orders a [Tracker] hears so many knocks, 1 to [MaxSteps]:
+// those of two streams, each in order, merged, as two CPUs receive. No three of the
+// knocks are then the other way round. They are Catalan's numbers: 1, 2, 5, 14, 42.
+func Orders(knocks int) int64 {
+	orders := int64(1)
+	for n := range int64(knocks) {
+		orders = orders * 2 * (2*n + 1) / (n + 2)
 	}
 	return orders
 }
@@ -22,5 +22,5 @@ func Orders(knocks int) int {
 // have where whatever else a source sends ends its attempt; so every packet is the last
 // of a try. From how many addresses they come does not matter.
 func Guesses(ports, knocks, sequences int) float64 {
-	return math.Pow(float64(ports), float64(knocks)) / float64(Orders(knocks)*sequences)
+	return math.Pow(float64(ports), float64(knocks)) / (float64(Orders(knocks)) * float64(sequences))
 }

@@ -20,13 +20,13 @@ func TestGuesses(t *testing.T) {
 	}{
 		{"one knock", 65535, 1, 1, 65535},
 		{"two knocks", 100, 2, 1, 5000},
-		{"three knocks", 100, 3, 1, 1e6 / 3},
-		{"four knocks", 100, 4, 1, 2e7},
-		{"five knocks", 10, 5, 1, 1e5 / 8},
-		{"three sequences at a time", 100, 3, 3, 1e6 / 9},
-		{"three knocks of all ports", 65535, 3, 1, 29.73 * years},
-		{"three knocks below 10,000", 9999, 3, 1, 38.57 / 365.25 * years},
-		{"the most", 65535, sequence.MaxSteps, 1, math.Pow(65535, sequence.MaxSteps) / 3524578},
+		{"three knocks", 100, 3, 1, 1e6 / 5},
+		{"four knocks", 100, 4, 1, 1e8 / 14},
+		{"five knocks", 10, 5, 1, 1e5 / 42},
+		{"three sequences at a time", 100, 3, 3, 1e6 / 15},
+		{"three knocks of all ports", 65535, 3, 1, 17.84 * years},
+		{"three knocks below 10,000", 9999, 3, 1, 23.14 / 365.25 * years},
+		{"the most", 65535, sequence.MaxSteps, 1, math.Pow(65535, sequence.MaxSteps) / 55534064877048198},
 	} {
 		if got := sequence.Guesses(tt.ports, tt.knocks, tt.sequences); math.Abs(got-tt.want) > tt.want/1000 {
 			t.Errorf("%s: %g packets, want %g", tt.what, got, tt.want)
@@ -73,19 +73,20 @@ func (g *guesser) guess(from int) (guessed bool) {
 	return guessed
 }
 
-// How long it takes to guess a sequence is what it is computed to be. That the doors of
-// all orders at once, as there would be if any counted, are guessed far too often shows
-// that this would be noticed.
+// How long it takes to guess a sequence is what it is computed to be. That four knocks
+// are guessed far too often at doors of all orders at once, as there would be if any
+// counted, and three where junk ends nothing, shows that this would be noticed.
 func TestGuessingTakesAsLongAsComputed(t *testing.T) {
 	const (
 		packets = 1_500_000
 		each    = 100 // packets that an address sends in one go
 		sources = 1000
 	)
-	three, other := door(3, 17, 8), door(21, 5, 12)
+	three, other, four := door(3, 17, 8), door(21, 5, 12), door(3, 12, 8, 5)
 	var all []sequence.Lock
-	permutations(3, func(order []int) {
-		all = append(all, door(three.Steps[order[0]].Number, three.Steps[order[1]].Number, three.Steps[order[2]].Number))
+	permutations(4, func(order []int) {
+		n := func(i int) uint16 { return four.Steps[order[i]].Number }
+		all = append(all, door(n(0), n(1), n(2), n(3)))
 	})
 	for _, tt := range []struct {
 		name      string
@@ -99,7 +100,8 @@ func TestGuessingTakesAsLongAsComputed(t *testing.T) {
 		{"three knocks", []sequence.Lock{three}, 30, 3, 1, false, true},
 		{"two knocks", []sequence.Lock{door(3, 17)}, 100, 2, 1, false, true},
 		{"two sequences at a time", []sequence.Lock{three, other}, 30, 3, 2, false, true},
-		{"if any order counted", all, 30, 3, 1, false, false},
+		{"four knocks", []sequence.Lock{four}, 16, 4, 1, false, true},
+		{"if any order counted", all, 16, 4, 1, false, false},
 		{"if other packets ended nothing", []sequence.Lock{three}, 30, 3, 1, true, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -62,21 +62,21 @@ func newModelAttempt(door int, source packet.Source, started time.Time) *modelAt
 }
 
 // mayFollow reports whether steps may be heard in an order, or one that begins with it:
-// each is at its place, or has changed places with the one beside it.
+// if what is missing comes after them in order, no three are the other way round.
 func mayFollow(order []int) bool {
-	for place, step := range order {
-		switch step - place {
-		case 0:
-		case 1:
-			if place+1 < len(order) && order[place+1] != place {
-				return false
+	all := slices.Clone(order)
+	for step := range slices.Max(order) {
+		if !slices.Contains(order, step) {
+			all = append(all, step)
+		}
+	}
+	for i, first := range all {
+		for j, second := range all[i:] {
+			for _, third := range all[i+j:] {
+				if first > second && second > third {
+					return false
+				}
 			}
-		case -1:
-			if order[place-1] != place {
-				return false
-			}
-		default:
-			return false
 		}
 	}
 	return true
@@ -95,10 +95,20 @@ func (a *modelAttempt) knows(step int, p packet.Packet) bool {
 		slices.ContainsFunc(a.again[step], func(other packet.Packet) bool { return sameConnection(other, p) }))
 }
 
-// ahead returns what was heard for the step after the one that is due.
-func (a *modelAttempt) ahead() (modelKnock, bool) {
+// early returns what was heard early for certain, as it came.
+func (a *modelAttempt) early() (early []modelKnock) {
+	for _, step := range a.order {
+		if k := a.heard[step]; step > a.taken && !k.redialled {
+			early = append(early, k)
+		}
+	}
+	return early
+}
+
+// maybe returns what was perhaps heard for the step after the one that is due.
+func (a *modelAttempt) maybe() (modelKnock, bool) {
 	k, ok := a.heard[a.taken+1]
-	return k, ok
+	return k, ok && k.redialled
 }
 
 // forget is how a knock that may have been an early one was none.
@@ -229,9 +239,18 @@ func (m *model) Swapped(door int, source packet.Source) (n int) {
 	if a == nil {
 		return 0
 	}
-	for place, step := range a.order {
-		if step > place && (step < a.taken || !a.heard[step].redialled) {
-			n++
+	// What is missing comes last, and so does what may be no more than a redial.
+	place := func(step int) int {
+		if i := slices.Index(a.order, step); i >= 0 && (step < a.taken || !a.heard[step].redialled) {
+			return i
+		}
+		return len(a.order) + step
+	}
+	for later := range a.steps {
+		for step := range later {
+			if place(step) > place(later) {
+				n++
+			}
 		}
 	}
 	return n
@@ -283,12 +302,10 @@ func (m *model) lapse(a *modelAttempt, now time.Time) (left *modelAttempt, ended
 		}
 		return nil, a.public().Reason()
 	}
-	k, ok := a.ahead()
-	switch {
-	case !ok || now.Sub(k.at) <= reorder:
-		return a, sequence.NotEnded
-	case k.redialled:
+	if k, ok := a.maybe(); ok && now.Sub(k.at) > reorder {
 		a.forget(a.taken + 1)
+	}
+	if !slices.ContainsFunc(a.early(), func(k modelKnock) bool { return now.Sub(k.at) > reorder }) {
 		return a, sequence.NotEnded
 	}
 	if !a.doubted {
@@ -297,12 +314,14 @@ func (m *model) lapse(a *modelAttempt, now time.Time) (left *modelAttempt, ended
 	return m.instead(a), ended
 }
 
-// instead ends an attempt, and returns the one that has begun with its early knock, or
-// nil.
+// instead ends an attempt, and returns the one that has begun with the latest of its
+// early knocks, or nil.
 func (m *model) instead(a *modelAttempt) *modelAttempt {
 	m.remove(a)
-	if k, ok := a.ahead(); ok && !k.redialled && k.connection.Port == a.steps[0] {
-		return m.anew(a.door, a.source, k, nil)
+	if early := a.early(); len(early) > 0 {
+		if k := early[len(early)-1]; k.connection.Port == a.steps[0] {
+			return m.anew(a.door, a.source, k, nil)
+		}
 	}
 	return nil
 }
@@ -358,14 +377,16 @@ func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Ou
 		return out
 	case redials && !a.complete():
 		a.redial(a.taken-1, p)
-		early, ahead := a.ahead()
-		if a.taken == 1 && (!ahead || early.redialled) {
+		if len(a.early()) > 0 {
+			return out
+		}
+		if a.taken == 1 {
 			m.remove(a)
 			a.started, a.doubted = now, false
 			m.attempts = append(m.attempts, a)
 			m.list(a)
 		}
-		if ahead && early.redialled {
+		if _, ok := a.maybe(); ok {
 			a.forget(a.taken + 1)
 		}
 		if a.taken < last && d.Steps[a.taken+1] == p.Port {
@@ -402,13 +423,7 @@ func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Ou
 func (m *model) begin(door int, source packet.Source, k modelKnock, out sequence.Outcome) sequence.Outcome {
 	out.Step = 0
 	step := slices.Index(m.doors[door].Steps, k.connection.Port)
-	switch {
-	case step < 0:
-		return out
-	case !mayFollow([]int{step}):
-		if out.Ended == sequence.NotEnded {
-			out.Ended = sequence.WrongOrder
-		}
+	if step < 0 {
 		return out
 	}
 	a := newModelAttempt(door, source, k.at)
@@ -453,10 +468,9 @@ func (m *model) All(now time.Time) (all []sequence.Attempt) {
 }
 
 func (a *modelAttempt) public() sequence.Attempt {
-	k, ahead := a.ahead()
 	return sequence.Attempt{
 		Lock: a.door, Source: a.source, Step: a.taken, Started: a.started,
-		Strayed: ahead && !k.redialled, Doubted: a.doubted,
+		Strayed: len(a.early()) > 0, Doubted: a.doubted,
 	}
 }
 

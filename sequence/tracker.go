@@ -24,6 +24,9 @@ type Lock struct {
 	Timeout time.Duration // first knock to last, up to MaxTimeout
 	Prefix  packet.SourcePrefix
 	Room    int // for how many steps there is room at least, where others may replace them
+	// Strict: only neighbours may be swapped, as where the same knocks in another order
+	// mean something else.
+	Strict bool
 }
 
 // Progress says what a knock did to its source's attempt at a lock.
@@ -33,8 +36,8 @@ const (
 	// Nothing: a retransmission, a re-dialled step, a knock that no attempt begins
 	// with, or no knock of the lock.
 	Nothing Progress = iota
-	// Early: the knock right after the one that is due, which counts if that follows at
-	// once.
+	// Early: a later knock than the one that is due, which counts if what is missing
+	// follows at once.
 	Early
 	// Advanced: the next step is taken.
 	Advanced
@@ -47,7 +50,8 @@ type Reason uint8
 
 const (
 	NotEnded Reason = iota
-	// WrongOrder: another knock of the lock came than the one that was due.
+	// WrongOrder: a knock came that two streams do not bring, or what was missing before
+	// an early one did not follow.
 	WrongOrder
 	// TooLate: the sequence was not complete in time.
 	TooLate
@@ -77,7 +81,7 @@ type Attempt struct {
 	Source  packet.Source
 	Step    int // steps taken
 	Started time.Time
-	Strayed bool // the knock after the one that is due has come, and that one has not
+	Strayed bool // a knock after the one that is due has come, and that one has not
 	Doubted bool // see [Tracker.Doubt]
 }
 
@@ -92,11 +96,15 @@ func (a Attempt) Reason() Reason {
 // Tracker follows the attempts of all sources at all locks.
 //
 // Knocks that were sent one after the other may overtake each other on their way, as
-// several processors receive. Neighbours that were swapped are forgiven, and no more: a
-// knock may come early only as the one right after that which is due, and then that one
-// has to come next. So three knocks are heard in the orders 123, 213 and 132, as
-// [Orders] counts them. Any other knock is a wrong one at once, as more orders would
-// make a sequence easier to guess.
+// several processors receive. They are heard in the order of two streams, as two CPUs
+// receive: each is in order, and how they are merged is open. So a later knock than the
+// one that is due is early, and counts, if it is later in the sequence than all that
+// were early before it, and if what is missing follows soon. Three knocks are heard in
+// all orders but 321, as [Orders] counts them. Any other knock is a wrong one at once,
+// as more orders would make a sequence easier to guess.
+//
+// Where a port comes more than once, a knock at it is the step that is due, or else the
+// one just taken, dialled again, or else the next at which it may be early.
 //
 // A packet that was heard before, for a step that was taken or is early, is nothing.
 // Of each step the packet that it was taken with is known, and the latest three with
@@ -146,31 +154,26 @@ const none = -1
 // attempt refers to others by index and not by pointer, so that the garbage
 // collector has nothing to follow in a hundred thousand of them.
 type attempt struct {
-	key     key
-	taken   uint8
-	yields  bool // it is on the list of those that give way first
-	ahead   ahead
+	key    key
+	taken  uint8
+	yields bool // it is on the list of those that give way first
+	// maybe: so it seems, the step after the one that is due was heard, but it may also
+	// be no more than the step just taken, dialled again; after the last step, the second
+	// of a new attempt, or the last again.
+	maybe   bool
 	doubted bool   // see Doubt
 	again   uint32 // steps that were dialled again: bit i is step i
 	chain   int32  // next of the same bucket, or next free
 	started time.Duration
 	hash    uint64 // of the key
 	links   [2]links
-	swapped uint8 // pairs of steps of which the later one was heard first
+	early   uint32 // steps after the one that is due that were heard for certain: bit i is step i
+	swapped uint16 // pairs of steps taken, or one taken and one early, of which the later was heard first
 }
 
-// ahead says whether the step after the one that is due was heard.
-type ahead uint8
-
-const (
-	// notAhead: it was not.
-	notAhead ahead = iota
-	// isAhead: it was, and the one that is due has to be next.
-	isAhead
-	// mayBeAhead: so it seems, but it may also be no more than the step just taken,
-	// dialled again; after the last step, the second of a new attempt, or the last again.
-	mayBeAhead
-)
+// latest returns the early step that was heard last, which is the latest of them, or a
+// negative number if there is none.
+func (a *attempt) latest() int { return bits.Len32(a.early) - 1 }
 
 // key tells attempts apart, and windows: the source's address, masked, and at which
 // lock or door.
@@ -188,7 +191,7 @@ type hearing struct {
 }
 
 // NewTracker makes a Tracker for locks, which later calls name by their index.
-// Knocks may overtake their neighbours by up to reorder. At most maxAttempts are
+// Knocks may overtake others by up to reorder. At most maxAttempts are
 // followed at once; epoch is any time not after the first knock.
 func NewTracker(locks []Lock, reorder time.Duration, maxAttempts int, epoch time.Time) *Tracker {
 	steps := 1
@@ -246,11 +249,16 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	switch {
 	case !complete && l.Steps[taken] == p.Port:
 		t.hear(i, taken, packet, at)
+		a.swapped += uint16(bits.OnesCount32(a.early))
 		a.taken++
-		if a.ahead != notAhead {
-			a.taken++
+		if a.maybe {
 			a.swapped++
-			a.ahead = notAhead
+			a.taken++
+			a.maybe = false
+		}
+		for a.early>>a.taken&1 != 0 {
+			a.early &^= 1 << a.taken
+			a.taken++
 		}
 		a.doubted = false
 		t.rank(i)
@@ -263,25 +271,25 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	case taken > 0 && l.Steps[taken-1] == p.Port && !(complete && l.Steps[0] == p.Port):
 		t.redial(i, packet, at)
 		return out
-	case !complete && !a.doubted && a.ahead == notAhead && taken+1 < steps && l.Steps[taken+1] == p.Port:
-		t.hear(i, taken+1, packet, at)
-		a.ahead = isAhead
-		out.Progress = Early
-		return out
-	case complete && a.ahead == mayBeAhead && l.Steps[0] == p.Port && at-a.started-t.hearing(i, steps-1).since() <= t.reorder:
+	case !complete && !a.doubted:
+		after := max(a.latest(), taken) + 1
+		if n := slices.Index(l.Steps[after:], p.Port); n >= 0 && (!l.Strict || a.early == 0 && n == 0) {
+			t.hear(i, after+n, packet, at)
+			a.early |= 1 << (after + n)
+			out.Progress = Early
+			return out
+		}
+		out.Ended, out.EndedAt = WrongOrder, taken
+	case complete && a.maybe && l.Steps[0] == p.Port && at-a.started-t.hearing(i, steps-1).since() <= t.reorder:
 		// What was heard after the last step was the second of a new attempt, and has
 		// overtaken this one.
 		t.beginAnew(i, steps-1, 1)
-		a.taken, a.ahead = 0, isAhead
+		a.taken, a.early = 0, 1<<1
 		return t.Knock(lock, p, now)
 	}
 
-	if !complete && !a.doubted {
-		out.Ended, out.EndedAt = WrongOrder, taken
-	}
-	if !complete && a.ahead == isAhead && l.Steps[taken+1] == l.Steps[0] {
+	if t.beginAgain(i) {
 		// Wrong was the knock before already, and it was a first one.
-		t.beginAnew(i, taken+1, 0)
 		ended := out
 		out = t.Knock(lock, p, now)
 		if ended.Ended != NotEnded {
@@ -293,8 +301,8 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	return t.begin(k, hash, p, at, out)
 }
 
-// begin starts an attempt with a knock: its first step, or the second that has
-// overtaken it. With any other none begins, which is a wrong order.
+// begin starts an attempt with a knock: its first step, or a later one that has
+// overtaken it. With what is no knock of the lock none begins.
 func (t *Tracker) begin(k key, hash uint64, p packet.Packet, at time.Duration, out Outcome) Outcome {
 	out.Step = 0
 	steps := t.locks[k.at].Steps
@@ -302,7 +310,7 @@ func (t *Tracker) begin(k key, hash uint64, p packet.Packet, at time.Duration, o
 	if step < 0 {
 		return out
 	}
-	if step > 1 {
+	if t.locks[k.at].Strict && step > 1 {
 		if out.Ended == NotEnded {
 			out.Ended = WrongOrder
 		}
@@ -311,8 +319,8 @@ func (t *Tracker) begin(k key, hash uint64, p packet.Packet, at time.Duration, o
 	i := t.add(k, hash, at)
 	t.hear(i, step, fingerprintOf(p), at)
 	a := &t.attempts[i]
-	if step == 1 {
-		a.ahead = isAhead
+	if step > 0 {
+		a.early = 1 << step
 		out.Progress = Early
 		return out
 	}
@@ -327,7 +335,7 @@ func (t *Tracker) begin(k key, hash uint64, p packet.Packet, at time.Duration, o
 // redial takes note of the step just taken, from a new connection. It is nothing, but
 // for three cases. The time of the first step begins anew: who dials it again may have
 // begun again. Where the same port comes once more after the step that is due, it may
-// also be that one, overtaking another. And after the last step it may be the second of
+// also be that one, overtaking another, if none was early before it. And after the last step it may be the second of
 // a new attempt, likewise.
 func (t *Tracker) redial(i int32, packet fingerprint, at time.Duration) {
 	a := &t.attempts[i]
@@ -339,18 +347,18 @@ func (t *Tracker) redial(i int32, packet fingerprint, at time.Duration) {
 		before := t.hearing(i, last).packet
 		t.hear(i, last, packet, at)
 		t.note(i, last, before)
-		a.ahead = mayBeAhead
+		a.maybe = true
 		return
 	}
 	t.note(i, last, packet)
-	if taken == 1 && a.ahead != isAhead && len(steps) > 1 {
+	if taken == 1 && a.early == 0 && len(steps) > 1 {
 		a.started = at
 		a.doubted = false
 		t.renew(i)
 	}
-	if taken+1 < len(steps) && steps[taken+1] == steps[last] {
+	if a.early == 0 && taken+1 < len(steps) && steps[taken+1] == steps[last] {
 		t.hear(i, taken+1, packet, at)
-		a.ahead = mayBeAhead
+		a.maybe = true
 	}
 }
 
@@ -364,14 +372,26 @@ func (t *Tracker) beginAnew(i int32, step, is int) {
 	first.at = 0
 	*t.dialled(i, is) = *t.dialled(i, step)
 	a.again = a.again >> step & 1 << is
-	a.taken, a.ahead, a.swapped, a.doubted = 1, notAhead, 0, false
+	a.taken, a.maybe, a.early, a.swapped, a.doubted = 1, false, 0, 0, false
 	t.renew(i)
+}
+
+// beginAgain makes of an attempt that is over the one that began with its last knock,
+// if that was early and is a first one, and reports whether it was.
+func (t *Tracker) beginAgain(i int32) bool {
+	a := &t.attempts[i]
+	steps, latest := t.locks[a.key.at].Steps, a.latest()
+	if latest < 0 || steps[latest] != steps[0] {
+		return false
+	}
+	t.beginAnew(i, latest, 0)
+	return true
 }
 
 // lapse applies to an attempt what time has done to it, and says how it ended,
 // if it did. A knock that came early and was not caught up with in time was a
-// wrong one, from which a new attempt may have begun. What is left is returned
-// first, or none.
+// wrong one; with the latest of those that were early a new attempt may have begun.
+// What is left is returned first, or none.
 func (t *Tracker) lapse(i int32, at time.Duration) (left int32, ended Reason, endedAt int) {
 	a := &t.attempts[i]
 	l := &t.locks[a.key.at]
@@ -385,20 +405,19 @@ func (t *Tracker) lapse(i int32, at time.Duration) (left int32, ended Reason, en
 		}
 		return none, reason, taken
 	}
-	if a.ahead == notAhead || taken == len(l.Steps) || at-a.started-t.hearing(i, taken+1).since() <= t.reorder {
-		return i, NotEnded, 0
+	late := func(step int) bool { return at-a.started-t.hearing(i, step).since() > t.reorder }
+	if a.maybe && taken < len(l.Steps) && late(taken+1) {
+		a.maybe = false
 	}
-	if a.ahead == mayBeAhead {
-		a.ahead = notAhead
+	// The earliest of the early steps is the one that was heard first.
+	if a.early == 0 || !late(bits.TrailingZeros32(a.early)) {
 		return i, NotEnded, 0
 	}
 	left, ended, endedAt = i, WrongOrder, taken
 	if silent {
 		ended, endedAt = NotEnded, 0
 	}
-	if l.Steps[taken+1] == l.Steps[0] {
-		t.beginAnew(i, taken+1, 0)
-	} else {
+	if !t.beginAgain(i) {
 		t.remove(i)
 		left = none
 	}
@@ -439,7 +458,7 @@ func (t *Tracker) hearing(i int32, step int) *hearing {
 // isHeard reports whether a knock was heard for a step.
 func (t *Tracker) isHeard(i int32, step int) bool {
 	a := &t.attempts[i]
-	return step < int(a.taken) || step == int(a.taken)+1 && a.ahead != notAhead
+	return step < int(a.taken) || a.early>>step&1 != 0 || a.maybe && step == int(a.taken)+1
 }
 
 // since returns how much later a time is than another, as a hearing has it.

@@ -58,7 +58,7 @@ func (w *Wall) newFront(c *ruleset.Config, now time.Time) *front {
 	tracked := make([]sequence.Lock, len(f.locks))
 	for i, l := range f.locks {
 		d := &c.Doors[l.door]
-		tracked[i] = sequence.Lock{Steps: l.steps, Timeout: d.SequenceTimeout, Prefix: d.SourcePrefix}
+		tracked[i] = sequence.Lock{Steps: l.steps, Timeout: d.SequenceTimeout, Prefix: d.SourcePrefix, Strict: len(d.CloseSequence) > 0}
 		if d.OneTime != nil && !l.closes {
 			tracked[i].Room = sequence.MaxSteps
 		}

@@ -42,7 +42,7 @@ var (
 // nothing is measured with it; and short is how long a client waits for an
 // answer that must not come.
 const (
-	deadline = 20 * time.Second
+	deadline = 60 * time.Second
 	short    = 400 * time.Millisecond
 )
 

@@ -112,7 +112,7 @@ var attacks = []attack{
 	{name: "nft delete rule", script: func(l *lab) string {
 		return "delete rule inet knockwall prerouting handle " + l.lastHandle("prerouting")
 	}},
-	{name: "nft delete chain", script: said("flush chain inet knockwall wall; delete chain inet knockwall ssh_refuse")},
+	{name: "nft delete chain", script: said("flush chain inet knockwall wall; flush chain inet knockwall ended; delete chain inet knockwall ssh_refuse")},
 	{name: "nft insert rule", script: said("insert rule inet knockwall prerouting accept")},
 	{name: "systemctl reload nftables", script: said("flush ruleset\n" + foreignTable), spares: true, unhooks: true},
 	{name: "another table of that name", script: said("delete table inet knockwall\n" + falseTable)},

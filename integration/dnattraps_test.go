@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -40,6 +41,7 @@ var publishings = []publishing{
 				cmd := exec.Command(needs(l.t, program), "-t", "nat", "-A", "PREROUTING", "-p", p.Protocol.String(),
 					"-m", "addrtype", "--dst-type", "LOCAL", "-m", p.Protocol.String(), "--dport", fmt.Sprint(p.Number),
 					"-j", "DNAT", "--to-destination", to+":80")
+				cmd.Env = append(cmd.Environ(), "XTABLES_LOCKFILE="+filepath.Join(l.folder, "xtables.lock")) // else one of root's
 				said := &output{}
 				cmd.Stderr = said
 				must(l.t, on(l.server, cmd))

@@ -16,13 +16,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/mdlayher/netlink"
 	"github.com/ti-mo/conntrack"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -208,7 +208,7 @@ type tracked struct {
 
 func open() (t *tracked, err error) {
 	t = &tracked{}
-	if t.here, err = addresses(); err != nil {
+	if t.here, err = host.Addresses(); err != nil {
 		return nil, err
 	}
 	if t.conn, err = conntrack.Dial(nil); err != nil {
@@ -299,21 +299,6 @@ func tuples(f conntrack.Flow) conntrack.Flow {
 func labels(labels ...int) []byte {
 	bits := ruleset.LabelBits(labels...)
 	return bits[:]
-}
-
-// addresses returns those of this host.
-func addresses() (map[netip.Addr]bool, error) {
-	all, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil, fmt.Errorf("listing this host's addresses: %w", err)
-	}
-	here := map[netip.Addr]bool{}
-	for _, a := range all {
-		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
-			here[prefix.Addr().Unmap()] = true
-		}
-	}
-	return here, nil
 }
 
 // sessionOf reads one direction of a flow as if it were who made the connection

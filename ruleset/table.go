@@ -160,11 +160,11 @@ func refusedCounter(door string) string  { return door + "_refused" }
 // NewTable builds the table that a configuration stands for.
 //
 // A packet that has nothing to do with any door leaves the first hook after eight rules,
-// and one more for each wide range of ports that doors name.
-// One to a port that a door names goes through the chain "wall": trusted sources leave
-// it at once, those to knocks are noted and go on, and then each door that
-// guards the port is asked twice. First whether it admits the packet, so that of two
-// doors before one port either may; then, if none did, the first one refuses it.
+// and one more for each wide range of ports that doors name. One to a port that a door
+// names goes through the chain "wall": trusted sources leave it at once, those to knocks
+// are noted and go on, and then each door that guards the port is asked twice. First
+// whether it admits the packet, so that of two doors before one port either may; then,
+// if none did, the first one refuses it.
 //
 // Behind NAT those are found who look for knocks (unserved), and at the host's input
 // those packets are refused that reached a guarded port by a way on which they were

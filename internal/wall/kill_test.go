@@ -134,8 +134,9 @@ func (p *process) edges() wall.Edges {
 		Adopt: func(wanted sessionsOf, renew bool) (int, error) {
 			return about(func(wanted sessionsOf) (int, error) { return e.Adopt(wanted, renew) })(wanted)
 		},
+		// It is asked for a packet, and is a step of none of the operations.
 		Tracked: func(of packet.Packet) (bool, error) {
-			if !p.steps() {
+			if !p.asks() {
 				return false, errKilled
 			}
 			defer p.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/knockwall/knockwall/internal/forge"
@@ -75,4 +76,66 @@ func TestGuessingTakesAsLongAsIsSaid(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Whoever tries many ports that nothing serves cannot knock for the penalty, be it that
+// he has knocked before or not. Whoever tries one again and again is no such one.
+func TestWhoSpraysCannotKnockForAWhile(t *testing.T) {
+	needs(t, "nft")
+	for name, to := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.serve(22)
+			d := l.run(`door "ssh" {
+  ports          = [22]
+  sequence       = [4113, 27911, 1840]
+  seq_timeout    = "1s"
+  traps          = 0
+  penalty        = "3s"
+  penalty_prefix = { ipv6 = 128 }
+}`)
+			knocks := []packet.Port{tcp(4113), tcp(27911), tcp(1840)}
+			var spray []packet.Port
+			for n := range 20 {
+				spray = append(spray, tcp(uint16(40001+n)))
+			}
+			for n, before := range [][]packet.Port{nil, {tcp(4113)}} {
+				source := nth(n+1, to)
+				l.knock(source, to, append(before, spray...)...)
+				if !l.sprays(source) {
+					t.Errorf("%s has sprayed after %d knocks, and is not trapped", source, len(before))
+				}
+				l.knock(source, to, knocks...)
+				if l.admits(source, to, 22) {
+					t.Errorf("%s is heard after a spray", source)
+				}
+				eventually(t, "the penalty is over", func() bool { return !l.sprays(source) })
+				l.knock(source, to, knocks...)
+				if !l.letsIn(source, to, 22) {
+					t.Errorf("%s cannot knock after the penalty", source)
+				}
+			}
+			d.waitFor("trapped", "nothing serves")
+
+			poller := nth(3, to)
+			for range 20 {
+				l.knock(poller, to, tcp(40001))
+			}
+			l.knock(poller, to, knocks[0], tcp(40001), knocks[1], tcp(40001), knocks[2])
+			if !l.letsIn(poller, to, 22) {
+				t.Error("whoever tries a port whose service is down cannot knock beside it")
+			}
+		})
+	}
+}
+
+// sprays reports whether the kernel keeps a source from knocking for a spray.
+func (l *lab) sprays(source netip.Addr) bool {
+	l.t.Helper()
+	set := "spraying4"
+	if source.Is6() {
+		set = "spraying6"
+	}
+	return strings.Contains(l.nft("list", "set", "inet", "knockwall", set), " "+source.String()+" ")
 }

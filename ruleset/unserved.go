@@ -227,7 +227,7 @@ func (t *Table) strays(knocked []*Door, n Numbers, c *Config) []chain {
 		bits := c.sprayBits(f)
 		rules = append(rules,
 			rule{triedBefore(f, triedSet(f), bits), rememberTry(f, triedSet(f), bits), accept},
-			rule{fromSet(f, knockedSet(f), bits), goTo(guessChain)},
+			rule{fromSet(f, knockedSet(f), bits), jump(guessChain)},
 			rule{fromSet(f, sprayingSet(f), bits), accept})
 		guess = append(guess, rule{ofFamily(f), remember(f, guessedSet(f), bits)})
 	}

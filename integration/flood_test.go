@@ -4,7 +4,6 @@ package integration
 
 import (
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -381,16 +380,6 @@ func (l *lab) logUnflooded(g *floodGuests) {
 	}
 	slices.Sort(took)
 	l.t.Logf("without a flood connects take %s at the median, %s at most", took[len(took)/2], took[len(took)-1])
-}
-
-// session connects and stays connected.
-func (l *lab) session(from, to netip.Addr) net.Conn {
-	l.t.Helper()
-	conn, err := l.dial(from, to, 22, deadline)
-	must(l.t, err)
-	l.t.Cleanup(func() { conn.Close() })
-	must(l.t, talks(conn))
-	return conn
 }
 
 // rate is what limits of the rules let through.

@@ -393,6 +393,16 @@ func (l *lab) dial(from, to netip.Addr, port int, timeout time.Duration) (conn *
 	return conn, err
 }
 
+// session connects and stays connected.
+func (l *lab) session(from, to netip.Addr) net.Conn {
+	l.t.Helper()
+	conn, err := l.dial(from, to, 22, deadline)
+	must(l.t, err)
+	l.t.Cleanup(func() { conn.Close() })
+	must(l.t, talks(conn))
+	return conn
+}
+
 // admits reports whether a new connection gets through, where it should not: it
 // is not waited for any longer than short.
 func (l *lab) admits(from, to netip.Addr, port int) bool {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/systemd"
@@ -95,6 +96,9 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	r.service = systemd.NewService(func() string { return brief(r.wall.Brief()) })
 	edges := wall.KernelEdges(kernel)
 	edges.Used, edges.Due = r.memory.used, r.memory.due
+	edges.Examine = func(c *ruleset.Config) doctor.Report {
+		return doctor.Examine(&doctor.Host{Config: c, Path: configPath}, doctor.Standing)
+	}
 	r.wall = wall.New(edges, audit.Sinks{history, written, r.service})
 	ctx, hangups, stop := untilSignal(c.Context())
 	defer stop()

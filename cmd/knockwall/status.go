@@ -81,6 +81,10 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 	if s.Trial != nil {
 		fmt.Fprintf(out, "It is on trial: without `knockwall confirm` the former state returns in %s.\n", inSeconds(s.Trial.LeftSeconds))
 	}
+	for _, f := range s.Findings {
+		fmt.Fprint(out, "degraded: ")
+		writeFinding(out, f)
+	}
 	if n := s.Counters.Healed; n > 0 {
 		fmt.Fprintf(out, "Others have changed it, and it was put back: %s.\n", count(int(n), "time"))
 	}

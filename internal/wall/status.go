@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -14,13 +15,14 @@ const maxAttempts = 1000
 // Status is what a wall knows of itself. Secrets are not in it: not what the
 // knocks are, only how many.
 type Status struct {
-	Table    string          `json:"table"`
-	Since    time.Time       `json:"since"`
-	Trial    *TrialStatus    `json:"trial,omitempty"`
-	Doors    []DoorStatus    `json:"doors"`
-	Windows  []WindowStatus  `json:"windows"`
-	Attempts []AttemptStatus `json:"attempts"`
-	Counters Counters        `json:"counters"`
+	Table    string           `json:"table"`
+	Since    time.Time        `json:"since"`
+	Trial    *TrialStatus     `json:"trial,omitempty"`
+	Doors    []DoorStatus     `json:"doors"`
+	Windows  []WindowStatus   `json:"windows"`
+	Attempts []AttemptStatus  `json:"attempts"`
+	Counters Counters         `json:"counters"`
+	Findings []doctor.Finding `json:"findings"` // what makes doors something else than they seem
 }
 
 // TrialStatus says that the former state returns unless it is confirmed in time.
@@ -125,6 +127,7 @@ func (w *Wall) Status() (Status, error) {
 	}
 	w.sockets.countLosses()
 	s := Status{
+		Findings: w.health.findings(),
 		Table:    f.config.Wall.Table,
 		Since:    w.since,
 		Windows:  windows,

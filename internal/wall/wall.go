@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
@@ -81,6 +82,9 @@ type Edges struct {
 	EndSessions    func(wanted func(sessions.Session) bool) (int, error)
 	EndedSessions  func() ([]sessions.Session, error)
 	PardonSessions func(wanted func(sessions.Session) bool) error
+	// Examine examines the host for what makes doors something else than they seem. It
+	// is nil where nobody wants to know.
+	Examine func(c *ruleset.Config) doctor.Report
 }
 
 // KernelEdges are the true ones, but for the ledgers, which last as long as the
@@ -123,6 +127,7 @@ type Wall struct {
 	removed  bool          // and that the table is gone by then
 	looked   time.Time     // when the host was looked at; the keeper's own
 	pulses   pulses        // Alive's own
+	health   health        // of the host
 
 	// change is held while the table or a window in it is changed, and guards
 	// what was done last.

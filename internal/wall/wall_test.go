@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
@@ -840,6 +841,7 @@ func TestStatusTellsAllButSecrets(t *testing.T) {
 				{Door: "ssh", Source: single(bob), Step: 2, Steps: 3, AgeSeconds: 1.002, LeftSeconds: 3.999},
 			},
 			Counters: wall.Counters{Attempts: 4, Waiting: 1},
+			Findings: []doctor.Finding{},
 		}
 		if diff := cmp.Diff(want, got, compareSources); diff != "" {
 			h.t.Errorf("status (-want +got):\n%s", diff)

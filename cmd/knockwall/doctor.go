@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+func doctorCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "doctor",
+		Short: "Say what on this host defeats, weakens or breaks the wall",
+		Long: `doctor reads the rule files and looks at this host: its interfaces, firewall,
+programs that listen, files and clock. It says what makes a door something else
+than it seems, and how to cure it. It changes nothing. Where it is not root, it
+says which checks it could not make.
+
+Its exit code is 1 if a door is not what it seems: bare, or shut to those who
+knock right.`,
+		Example: `  sudo knockwall doctor
+  sudo knockwall doctor --json | jq -r '.findings[].cure'`,
+		Args: noArguments,
+	}
+	config := configFlag(c)
+	asJSON := c.Flags().Bool("json", false, "write the findings as JSON")
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		loaded := ruleset.Review(*config)
+		if loaded.Config == nil {
+			if err := writeDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
+				return err
+			}
+			return &usageError{errSaid}
+		}
+		report := doctor.Examine(&doctor.Host{Config: loaded.Config, Path: *config}, doctor.Asked)
+		if *asJSON {
+			encoder := json.NewEncoder(c.OutOrStdout())
+			encoder.SetIndent("", "  ")
+			if err := encoder.Encode(report); err != nil {
+				return err
+			}
+		} else {
+			writeReport(c.OutOrStdout(), report)
+		}
+		if report.HasErrors() {
+			return errSaid
+		}
+		return nil
+	}
+	return c
+}
+
+// writeReport writes what was found, the cure beneath each.
+func writeReport(w io.Writer, r doctor.Report) {
+	for _, f := range r.Findings {
+		writeFinding(w, f)
+	}
+	for _, u := range r.Unmade {
+		fmt.Fprintf(w, "not checked: %s: %s\n", u.Check, u.Why)
+	}
+	if len(r.Findings) == 0 && len(r.Unmade) == 0 {
+		fmt.Fprintln(w, "Nothing found.")
+	}
+}
+
+func writeFinding(w io.Writer, f doctor.Finding) {
+	where := ""
+	if f.Door != "" {
+		where = " door " + f.Door + ":"
+	}
+	fmt.Fprintf(w, "%s:%s %s\n  %s\n", f.Severity, where, f.Problem, f.Cure)
+}

@@ -1,0 +1,110 @@
+// Package doctor looks at the host for what defeats, weakens or breaks a wall: a door
+// that stands before nothing, a way around it, a file that the daemon cannot read.
+// It asks the kernel, by netlink and /proc, and no other program, and changes nothing.
+//
+// Each check is one function in a file of its own, and one row of the table below.
+package doctor
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// Severity says what a finding means for the doors.
+type Severity string
+
+// The severities.
+const (
+	Error   Severity = "error"   // a door is not what it seems: bare, or shut to those who knock right
+	Warning Severity = "warning" // it is, and something weakens it, or will break it
+)
+
+// Finding is one thing that is wrong on this host, and how to cure it.
+type Finding struct {
+	Check    string   `json:"check"`
+	Severity Severity `json:"severity"`
+	Door     string   `json:"door,omitempty"` // empty: it concerns all of them, or the host
+	Problem  string   `json:"problem"`        // a sentence
+	Cure     string   `json:"cure"`           // a sentence
+}
+
+// Unmade is a check that could not be made, such as without root.
+type Unmade struct {
+	Check string `json:"check"`
+	Why   string `json:"why"`
+}
+
+// Report is what an examination found.
+type Report struct {
+	Findings []Finding `json:"findings"`    // errors first
+	Unmade   []Unmade  `json:"not_checked"` // what they would have found is unknown
+}
+
+// Moment is when an examination is made. Some checks are worth a look only then.
+type Moment uint8
+
+// The moments.
+const (
+	Reading  Moment = 1 << iota // the rule files are read: check, reload, run
+	Standing                    // the wall stands: status, and what degrades it
+	Asked                       // by the command doctor, which makes all checks
+)
+
+// Host is what is examined.
+type Host struct {
+	Config *ruleset.Config // the doors; never nil
+	Path   string          // of the rule files
+}
+
+// check is one row of the table of checks.
+type check struct {
+	name string
+	when Moment // besides Asked
+	find func(h *Host) ([]Finding, error)
+}
+
+// checks are all of them, in the order in which they are told.
+var checks = []check{
+	{"interfaces", Reading | Standing, findInterfaces},
+}
+
+// Examine makes all checks of that moment, side by side. It takes well under a second.
+func Examine(h *Host, at Moment) Report {
+	var all sync.WaitGroup
+	findings := make([][]Finding, len(checks))
+	failures := make([]error, len(checks))
+	for i, c := range checks {
+		if at == Asked || c.when&at != 0 {
+			all.Go(func() {
+				defer func() {
+					if p := recover(); p != nil { // what the host has must not end a daemon
+						failures[i] = fmt.Errorf("the check failed: %v", p)
+					}
+				}()
+				findings[i], failures[i] = c.find(h)
+			})
+		}
+	}
+	all.Wait()
+	r := Report{Findings: []Finding{}, Unmade: []Unmade{}}
+	for i, c := range checks {
+		for _, f := range findings[i] {
+			f.Check = c.name
+			r.Findings = append(r.Findings, f)
+		}
+		if err := failures[i]; err != nil {
+			r.Unmade = append(r.Unmade, Unmade{c.name, err.Error()})
+		}
+	}
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
+	return r
+}
+
+// HasErrors reports whether a door is not what it seems.
+func (r Report) HasErrors() bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity == Error })
+}

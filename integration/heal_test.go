@@ -252,7 +252,7 @@ func strikes() int {
 	if testing.Short() {
 		return 20
 	}
-	return 100
+	return 40
 }
 
 const strikesPatience = 2 * time.Minute

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/google/nftables"
@@ -123,6 +124,22 @@ func (o timeout) object(table *nftables.Table) nftables.Obj {
 		L3Proto: unix.NFPROTO_IPV4, L4Proto: uint8(packet.UDP),
 		Policy: expr.CtStatePolicyTimeout{expr.CtStateUDPUNREPLIED: seconds, expr.CtStateUDPREPLIED: seconds},
 	}}
+}
+
+// timeoutDefaults is held while google/nftables reads or writes an object that may be a
+// time-out: it does so in maps with the defaults, which all of the process share.
+var timeoutDefaults sync.Mutex
+
+func addTimeout(conn *nftables.Conn, o nftables.Obj) {
+	timeoutDefaults.Lock()
+	defer timeoutDefaults.Unlock()
+	conn.AddObj(o)
+}
+
+func namedObjects(conn *nftables.Conn, table *nftables.Table) ([]nftables.Obj, error) {
+	timeoutDefaults.Lock()
+	defer timeoutDefaults.Unlock()
+	return conn.GetNamedObjects(table)
 }
 
 func (o timeout) String() string {

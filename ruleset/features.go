@@ -99,7 +99,7 @@ func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, f Features) e
 func probeTimeout(conn *nftables.Conn) error {
 	const experimental = 253 // RFC 3692, section 2.1
 	table := conn.AddTable(tableNamed("knockwall_probe"))
-	conn.AddObj(&nftables.NamedObj{Table: table, Name: "probe", Type: nftables.ObjTypeCtTimeout,
+	addTimeout(conn, &nftables.NamedObj{Table: table, Name: "probe", Type: nftables.ObjTypeCtTimeout,
 		Obj: &expr.CtTimeout{L3Proto: unix.NFPROTO_IPV4, L4Proto: experimental}})
 	conn.DelTable(table)
 	return conn.Flush()

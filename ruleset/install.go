@@ -239,7 +239,7 @@ func (b *batch) add(t *Table, windows []Window, old *found) {
 	}
 	for _, o := range t.timeouts {
 		if b.features.UDPTimeout && !old.timeouts[o.name()] {
-			b.conn.AddObj(o.object(b.table))
+			addTimeout(b.conn, o.object(b.table))
 		}
 	}
 	for _, s := range t.sets {

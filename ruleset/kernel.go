@@ -216,7 +216,7 @@ type Counts struct {
 func (k *Kernel) Counts(table string) (map[string]Counts, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	objects, err := k.conn.GetNamedObjects(tableNamed(table))
+	objects, err := namedObjects(k.conn, tableNamed(table))
 	if err != nil {
 		return nil, fmt.Errorf("reading the counters of table inet %s: %w", table, err)
 	}

@@ -211,7 +211,7 @@ func (k *Kernel) read(name string) (*found, error) {
 		}
 	}
 	f.hooked = found == len(hooks) && hooked == len(hooks)
-	objects, err := k.conn.GetNamedObjects(table)
+	objects, err := namedObjects(k.conn, table)
 	if err != nil {
 		return nil, fmt.Errorf("reading the objects of table inet %s: %w", name, err)
 	}

@@ -75,7 +75,7 @@ UNIT
 cp --sparse=always "$cache/root.ext4" "$work/root.ext4"
 debugfs -w -R "write $work/unit /etc/systemd/system/vm-test.service" "$work/root.ext4" >/dev/null 2>&1
 
-timeout "${TIMEOUT:-1800}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -M q35 -smp 2 -m 1024 \
+timeout --foreground "${TIMEOUT:-1800}" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -M q35 -smp 2 -m 1024 \
   -nodefaults -no-user-config -display none -no-reboot -kernel "$cache/vmlinuz" \
   -append "root=/dev/nvme0n1 rootfstype=ext4 rw systemd.unit=vm-test.service systemd.show_status=no console=ttyS0 quiet panic=-1 mitigations=off" \
   -drive "file=$work/root.ext4,format=raw,if=none,id=root" -device nvme,drive=root,serial=root \

@@ -23,8 +23,7 @@ const (
 // within the line by colour alone, and the whole of a line of any length.
 type textWriter struct {
 	b     strings.Builder
-	files map[string]*hcl.File
-	shown map[string][]byte // their text, without the secrets in it
+	l     *Loaded
 	width int
 	color bool
 }
@@ -32,7 +31,7 @@ type textWriter struct {
 // WriteText writes the diagnostics for people, each with its source line and
 // carets under what it is about, wrapped at width columns.
 func (l *Loaded) WriteText(w io.Writer, width uint, color bool) error {
-	t := textWriter{files: l.files, shown: map[string][]byte{}, width: max(int(width), minWidth), color: color}
+	t := textWriter{l: l, width: max(int(width), minWidth), color: color}
 	for _, d := range l.Diagnostics {
 		t.diagnostic(d)
 	}
@@ -45,7 +44,7 @@ func (t *textWriter) diagnostic(d *hcl.Diagnostic) {
 	if d.Severity == hcl.DiagWarning {
 		severity, colour = "Warning", "\x1b[1;33m"
 	}
-	fmt.Fprintf(&t.b, "%s: %s\n\n", t.paint(colour, severity), d.Summary)
+	fmt.Fprintf(&t.b, "%s: %s\n\n", t.paint(colour, severity), printable(d.Summary))
 	if d.Subject != nil {
 		t.place(d.Subject, colour)
 	}
@@ -64,23 +63,28 @@ func (t *textWriter) paint(colour, s string) string {
 // place shows where in its file a diagnostic belongs.
 func (t *textWriter) place(at *hcl.Range, colour string) {
 	fmt.Fprintf(&t.b, "  on %s line %d", printable(at.Filename), at.Start.Line)
-	file := t.files[at.Filename]
+	file := t.l.files[at.Filename]
 	if file == nil || at.Start.Byte > len(file.Bytes) {
 		t.b.WriteString("\n\n")
 		return
 	}
 	if nav, ok := file.Nav.(interface{ ContextString(offset int) string }); ok {
 		if in := nav.ContextString(at.Start.Byte); in != "" {
-			fmt.Fprintf(&t.b, ", in %s", cut(printable(in), maxContext))
+			fmt.Fprintf(&t.b, ", in %s", cut(printable(withoutLabels(in)), maxContext))
 		}
 	}
 	t.b.WriteString(":\n")
-	if t.shown[at.Filename] == nil {
-		t.shown[at.Filename] = hideSecrets(file.Bytes)
-	}
-	source, before, marked := excerpt(t.shown[at.Filename], at.Start.Byte, at.End.Byte, t.width-gutter)
+	source, before, marked := excerpt(t.l.shownText(at.Filename), at.Start.Byte, at.End.Byte, t.width-gutter)
 	fmt.Fprintf(&t.b, "%4d: %s\n", at.Start.Line, source)
 	fmt.Fprintf(&t.b, "%*s%s\n\n", gutter+before, "", t.paint(colour, strings.Repeat("^", marked)))
+}
+
+// withoutLabels returns the header of a block that may have secrets without its labels.
+func withoutLabels(header string) string {
+	if kind, _, labelled := strings.Cut(header, " "); labelled && kind != "door" {
+		return kind
+	}
+	return header
 }
 
 // excerpt returns the line of text that has the byte at start, or as much of it
@@ -150,6 +154,7 @@ func cutRunes(s []rune, most int) []rune {
 func wrap(text string, width int) string {
 	var b strings.Builder
 	for i, line := range strings.Split(text, "\n") {
+		line = printable(line)
 		if i > 0 {
 			b.WriteByte('\n')
 		}

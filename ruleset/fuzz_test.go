@@ -2,7 +2,6 @@ package ruleset
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,8 +12,8 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// FuzzLoad reads garbage. Whatever it is, it must not panic, and what comes out
-// of it as a configuration must make a table, at any time, in which each door is.
+// FuzzLoad reads garbage. Whatever it is, it must not panic, nor show a secret, and what
+// comes out of it as a configuration must make a table, at any time, in which each door is.
 func FuzzLoad(f *testing.F) {
 	setSecrets(f)
 	for _, folder := range []string{"errors", "warnings", "tables"} {
@@ -75,6 +74,13 @@ EOT
 }
 `))
 
+	for _, around := range places {
+		f.Add(fmt.Appendf(nil, around, `sercet = "qzqzjazz"`))
+	}
+	for _, text := range mistakes {
+		f.Add(fmt.Appendf(nil, places["otp"], fmt.Sprintf(text, "qzqzjazz")))
+	}
+
 	path := filepath.Join(f.TempDir(), "rules.hcl")
 	f.Fuzz(func(t *testing.T, text []byte) {
 		// In a file that others cannot read, so that secrets can be written in it.
@@ -82,9 +88,11 @@ EOT
 			t.Fatal(err)
 		}
 		l := Load(path)
-		if err := l.WriteText(io.Discard, 78, true); err != nil {
+		var said strings.Builder
+		if err := l.WriteText(&said, 1000, true); err != nil {
 			t.Fatal(err)
 		}
+		checkHidden(t, text, said.String()+l.Diagnostics.Error())
 		if (l.Config == nil) != l.Diagnostics.HasErrors() {
 			t.Fatalf("configuration %v with %v", l.Config, l.Diagnostics)
 		}

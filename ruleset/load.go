@@ -39,6 +39,7 @@ type Loaded struct {
 	Diagnostics hcl.Diagnostics
 
 	files  map[string]*hcl.File
+	shown  map[string][]byte       // their text, as far as it may be shown
 	broken map[string]map[int]bool // the files that have errors in their syntax, and the lines of these
 
 	elsewhere bool // what only the daemon can read is not wrong
@@ -54,7 +55,7 @@ func Load(path string) *Loaded { return load(path, false) }
 func Review(path string) *Loaded { return load(path, true) }
 
 func load(path string, elsewhere bool) *Loaded {
-	l := &Loaded{files: map[string]*hcl.File{}, broken: map[string]map[int]bool{}, elsewhere: elsewhere}
+	l := &Loaded{files: map[string]*hcl.File{}, shown: map[string][]byte{}, broken: map[string]map[int]bool{}, elsewhere: elsewhere}
 	names, err := ruleFiles(path)
 	if err != nil {
 		l.fail("Cannot read the rule files", err.Error(), nil)
@@ -168,8 +169,8 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 		l.fail("Cannot read a rule file", err.Error(), nil)
 		return
 	}
+	l.files[name] = &hcl.File{Bytes: text}
 	if at := tooDeep(text, name); at != nil {
-		l.files[name] = &hcl.File{Bytes: text}
 		l.fail("Nested too deeply", fmt.Sprintf("At most %d brackets and operators may be nested.", maxNesting), at)
 		return
 	}
@@ -423,11 +424,23 @@ var plainer = map[string]string{
 // foreign takes over what HCL found.
 func (l *Loaded) foreign(diags hcl.Diagnostics) {
 	for _, d := range diags {
+		if d.Subject != nil {
+			shown := l.shownText(d.Subject.Filename)
+			d.Summary, d.Detail = withoutSecrets(d.Summary, shown), withoutSecrets(d.Detail, shown)
+		}
 		if detail, ok := plainer[d.Summary]; ok {
 			d.Detail = detail
 		}
 	}
 	l.Diagnostics = append(l.Diagnostics, diags...)
+}
+
+// shownText returns the text of a rule file, as far as it may be shown.
+func (l *Loaded) shownText(name string) []byte {
+	if file := l.files[name]; file != nil && l.shown[name] == nil {
+		l.shown[name] = hideSecrets(file.Bytes)
+	}
+	return l.shown[name]
 }
 
 // fail reports an error, unless the line cannot be read to begin with.

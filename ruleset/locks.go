@@ -87,7 +87,7 @@ func (l *Loaded) rolling(r *rawRolling) *Rolling {
 	ports, err := packet.ParsePortRange(text)
 	switch {
 	case err != nil:
-		l.failAt(r.Ports, "Not a range of ports", sentence(err))
+		l.failAt(r.Ports, "Not a range of ports", `Write the first and the last, from 1 to 65535, such as "20000-29999".`)
 	case int(ports.Last-ports.First) < 2*roll.Length:
 		l.failAt(r.Ports, "Too few ports", `Knocks are chosen from the range at random: write a wide one, such as "20000-29999".`)
 	}
@@ -145,7 +145,7 @@ func (l *Loaded) otp(r *rawOTP, d *Door) *OTP {
 		p, err := packet.ParsePort(s)
 		switch {
 		case err != nil:
-			l.failAt(r.Port, "Not a port", sentence(err))
+			l.failAt(r.Port, "Not a port", `Write one port, from 1 to 65535, such as "2000/udp".`)
 		case p.Protocol != packet.UDP:
 			l.failAt(r.Port, "Not a UDP port", fmt.Sprintf(`A one-time password is one datagram: write "%d/udp".`, p.Number))
 		case d.Knocks(p):

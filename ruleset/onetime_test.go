@@ -22,7 +22,7 @@ func TestListsOfSequencesAreLookedAt(t *testing.T) {
 		{"one, and used ones", "#" + line + "\n" + line + "\n#" + line, 0o600, hcl.DiagWarning, "Those that were not used: 1."},
 		{"none", "", 0o600, hcl.DiagWarning, "All sequences are used"},
 		{"used ones", "# list\n#" + line + "\n\n", 0o600, hcl.DiagWarning, "All sequences are used"},
-		{"a line that is none", line + "\n\n4113,many\n" + line + "\n", 0o600, hcl.DiagError, `list line 3: "many" is not a port`},
+		{"a line that is none", line + "\n\n4113,many\n" + line + "\n", 0o600, hcl.DiagError, "list line 3: it is no sequence"},
 		{"too many knocks", strings.Repeat("1,", 32) + "2\n", 0o600, hcl.DiagError, "list line 1: a sequence has 32 knocks at most, this one has 33"},
 		{"for others to read", line, 0o604, hcl.DiagError, "chmod o="},
 		{"for others to write", line, 0o602, hcl.DiagError, "chmod o="},

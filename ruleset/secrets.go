@@ -1,7 +1,6 @@
 package ruleset
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -15,8 +14,9 @@ import (
 	"github.com/knockwall/knockwall/internal/secret"
 )
 
-// Where secrets come from. None of a secret's text gets into a diagnostic: of a line
-// that one is written in, the excerpt shows stars instead (hideSecrets).
+// Where secrets come from. None of a secret's text gets into a diagnostic: excerpts show
+// stars instead (hideSecrets), and what stands in a source's place is not told either, as
+// it may be the secret itself.
 
 // credential is what systemd.exec(5) takes for the name of one.
 var credential = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
@@ -92,7 +92,7 @@ var errNoCredentials = errors.New("credentials are systemd's, for the service al
 
 func (l *Loaded) credential(_ hcl.Expression, name string) (secret.Secret, error) {
 	if !credential.MatchString(name) || name == "." || name == ".." {
-		return secret.Secret{}, fmt.Errorf("%q is not the name of a credential: these are letters, digits, hyphens, underscores and dots", name)
+		return secret.Secret{}, errors.New("that is not the name of a credential: these are letters, digits, hyphens, underscores and dots")
 	}
 	folder := os.Getenv("CREDENTIALS_DIRECTORY")
 	if folder == "" {
@@ -100,59 +100,35 @@ func (l *Loaded) credential(_ hcl.Expression, name string) (secret.Secret, error
 	}
 	s, err := secret.ReadFile(filepath.Join(folder, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, fmt.Errorf("the service has no credential %q: add LoadCredential=%[1]s:/path/of/the/secret to the unit, and restart it", name)
+		return s, errors.New("the service has no credential of that name: add LoadCredential=NAME:/path/of/the/secret to the unit, and restart it")
 	}
 	return s, err
 }
 
 func (l *Loaded) secretFile(_ hcl.Expression, path string) (secret.Secret, error) {
 	if !filepath.IsAbs(path) {
-		return secret.Secret{}, fmt.Errorf("%q is not a whole path: it has to begin with /", path)
+		return secret.Secret{}, errors.New("that is not a whole path: it has to begin with /")
+	}
+	if !isPath(path) {
+		return secret.Secret{}, errors.New("there is no such file, nor a folder that it could be in")
 	}
 	return secret.ReadFile(path)
+}
+
+// isPath reports whether it is a path of this host, and no secret that begins with /.
+func isPath(path string) bool {
+	if _, err := os.Lstat(path); err == nil {
+		return true
+	}
+	folder := filepath.Dir(path)
+	info, err := os.Stat(folder)
+	return folder != "/" && (err == nil && info.IsDir() || errors.Is(err, fs.ErrPermission))
 }
 
 func (l *Loaded) environment(_ hcl.Expression, name string) (secret.Secret, error) {
 	text := os.Getenv(name)
 	if text == "" {
-		return secret.Secret{}, fmt.Errorf("the environment has no %q, or it is empty", name)
+		return secret.Secret{}, errors.New("the environment has no variable of that name, or it is empty")
 	}
 	return secret.New([]byte(text)), nil
-}
-
-// assigned is where a secret is written, or where it comes from: the whole of what
-// follows on the line.
-var assigned = regexp.MustCompile(`(?m)\b(?:open_|close_)?secret"?[ \t]*[=:][ \t]*(.*)$`)
-
-// called is how a secret is named that is not in the file, rightly or not.
-var called = regexp.MustCompile(`^[a-z_]+\(`)
-
-// hideSecrets returns the text of a rule file with stars in place of the secrets that
-// stand in it, of whatever is on their lines after the = to be sure, as a file that is
-// wrong can be wrong anywhere.
-func hideSecrets(text []byte) []byte {
-	hidden := text
-	for _, at := range assigned.FindAllSubmatchIndex(text, -1) {
-		first, last := at[2], at[3]
-		if called.Match(text[first:last]) {
-			continue
-		}
-		if marker, isHeredoc := bytes.CutPrefix(text[first:last], []byte("<<")); isHeredoc {
-			marker = bytes.TrimSpace(bytes.TrimPrefix(marker, []byte("-")))
-			if n := bytes.Index(text[last:], append([]byte("\n"), marker...)); len(marker) > 0 && n >= 0 {
-				last += n
-			} else {
-				last = len(text)
-			}
-		}
-		if &hidden[0] == &text[0] {
-			hidden = bytes.Clone(text)
-		}
-		for i := first; i < last; i++ {
-			if hidden[i] != '\n' {
-				hidden[i] = '*'
-			}
-		}
-	}
-	return hidden
 }

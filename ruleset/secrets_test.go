@@ -84,10 +84,10 @@ func TestWhatIsNoSecretIsToldWithItsReason(t *testing.T) {
 		warns                           bool // who reviews the file
 	}{
 		{"no credentials", `credential("a")`, "", "here are none", true},
-		{"no such credential", `credential("a")`, folder, `add LoadCredential=a:/path/of/the/secret to the unit`, false},
-		{"a credential elsewhere", `credential("../a")`, folder, `"../a" is not the name of a credential`, false},
-		{"a credential of no name", `credential("")`, folder, `"" is not the name of a credential`, false},
-		{"the folder of credentials", `credential(".")`, folder, `"." is not the name of a credential`, false},
+		{"no such credential", `credential("a")`, folder, `add LoadCredential=NAME:/path/of/the/secret to the unit`, false},
+		{"a credential elsewhere", `credential("../a")`, folder, "that is not the name of a credential", false},
+		{"a credential of no name", `credential("")`, folder, "that is not the name of a credential", false},
+		{"the folder of credentials", `credential(".")`, folder, "that is not the name of a credential", false},
 		{"a credential of a long name", `credential("` + strings.Repeat("a", 256) + `")`, folder, "is not the name of a credential", false},
 		{"an empty credential", `credential("empty")`, filepath.Dir(empty), "empty is empty", false},
 		{"a relative file", `file("vpn.key")`, "", "has to begin with /", false},
@@ -98,7 +98,7 @@ func TestWhatIsNoSecretIsToldWithItsReason(t *testing.T) {
 		{"a file that others can write", `file("` + shared + `")`, "", "the group of", false},
 		{"a file with a NUL byte", `file("` + nul + `")`, "", "has a NUL byte", false},
 		{"a file that is too long", `file("` + long + `")`, "", "more than 4096 bytes", false},
-		{"no such variable", `env("KNOCKWALL_TEST_NO_SECRET")`, "", `the environment has no "KNOCKWALL_TEST_NO_SECRET"`, false},
+		{"no such variable", `env("KNOCKWALL_TEST_NO_SECRET")`, "", "the environment has no variable of that name", false},
 		{"a literal that others can read", `"hipsecret"`, "", "chmod o=", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

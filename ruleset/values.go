@@ -86,8 +86,8 @@ var bare = regexp.MustCompile(`^[A-Za-z0-9_.:/!"-]{1,40}$`)
 // right, or otherwise if that is not clear.
 func (l *Loaded) suggest(e hcl.Expression, format, otherwise string) string {
 	at := e.Range()
-	if file := l.files[at.Filename]; file != nil && at.CanSliceBytes(file.Bytes) {
-		if written := string(at.SliceBytes(file.Bytes)); bare.MatchString(written) {
+	if shown := l.shownText(at.Filename); at.CanSliceBytes(shown) {
+		if written := string(at.SliceBytes(shown)); bare.MatchString(written) {
 			return fmt.Sprintf(format, written)
 		}
 	}

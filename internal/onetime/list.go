@@ -84,6 +84,9 @@ func (l List) Next() (next Line, left int, err error) {
 	return next, left, nil
 }
 
+// errNoSequence does not say what is there instead: if it is no list, it may be anything.
+var errNoSequence = errors.New("it is no sequence: write knocks such as 4113,27911:udp,1840")
+
 // parse reads knocks as knockd takes them, 7000, 8000 : udp, and as rule files do.
 func parse(line string) ([]packet.Port, error) {
 	var steps []packet.Port
@@ -95,7 +98,7 @@ func parse(line string) ([]packet.Port, error) {
 		}
 		p, err := packet.ParsePort(s)
 		if err != nil {
-			return nil, err
+			return nil, errNoSequence
 		}
 		steps = append(steps, p)
 	}

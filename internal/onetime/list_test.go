@@ -81,17 +81,17 @@ func TestALineThatIsNoSequenceIsToldByItsNumber(t *testing.T) {
 		line int
 		what string
 	}{
-		"many\n":            {1, `"many" is not a port`},
-		"1,2\n\n#x\n3,\n":   {4, `"" is not a port`},
-		"1,2\r\n0\r\n":      {2, `"0" is not a port`},
-		"1,65536":           {1, `"65536" is not a port`},
-		"1,2:icmp":          {1, `"icmp" is not a protocol`},
-		"1,2-3":             {1, "a range of ports"},
-		"1 2":               {1, `"1 2" is not a port`},
-		"1,2\n3;4":          {2, `"3;4" is not a port`},
-		"\ufeff1,2":         {1, "is not a port"},
-		"1\r2":              {1, "is not a port"},
-		"1,2\n\x00\x00\x00": {2, "is not a port"},
+		"many\n":            {1, "it is no sequence"},
+		"1,2\n\n#x\n3,\n":   {4, "it is no sequence"},
+		"1,2\r\n0\r\n":      {2, "it is no sequence"},
+		"1,65536":           {1, "it is no sequence"},
+		"1,2:icmp":          {1, "it is no sequence"},
+		"1,2-3":             {1, "it is no sequence"},
+		"1 2":               {1, "it is no sequence"},
+		"1,2\n3;4":          {2, "it is no sequence"},
+		"\ufeff1,2":         {1, "it is no sequence"},
+		"1\r2":              {1, "it is no sequence"},
+		"1,2\n\x00\x00\x00": {2, "it is no sequence"},
 		strings.Repeat("1,", sequence.MaxSteps) + "1": {1, "a sequence has 32 knocks at most, this one has 33"},
 	} {
 		l := write(t, text)

@@ -1,0 +1,292 @@
+package ruleset
+
+import (
+	"bytes"
+	"regexp"
+
+	"github.com/hashicorp/hcl/v2/gohcl"
+)
+
+// No diagnostic shows a secret, whatever is wrong with the file, and where: a key that
+// is mistyped, a quote or brace that is missing, a value on another line. So what is
+// shown is what is known to be none: the attributes of walls, doors and commands. It is
+// found line by line, as a parser finds nothing in a file that it cannot read.
+
+var (
+	shownNames = attributesOf(rawWall{}, rawDoor{}, rawCommand{})
+	allNames   = attributesOf(rawWall{}, rawDoor{}, rawCommand{}, rawRolling{}, rawOTP{}, rawConfig{})
+	// openBlocks are those of a door that take no secrets.
+	openBlocks = map[string]bool{"on_open": true, "on_close": true}
+	// closedBlocks are those that do.
+	closedBlocks = map[string]bool{"rolling": true, "otp": true}
+)
+
+// plainNames are attributes, of blocks that take secrets, whose values are none if they
+// look like what is wanted.
+var plainNames = map[string]bool{"port": true, "ports": true, "length": true, "step": true, "skew": true}
+
+// attributesOf returns the names that there are in blocks.
+func attributesOf(blocks ...any) map[string]bool {
+	names := map[string]bool{"ipv4": true, "ipv6": true}
+	for _, b := range blocks {
+		schema, _ := gohcl.ImpliedBodySchema(b)
+		for _, a := range schema.Attributes {
+			names[a.Name] = true
+		}
+		for _, b := range schema.Blocks {
+			names[b.Type] = true
+		}
+	}
+	return names
+}
+
+var (
+	// assignment is the beginning of an attribute with a value on its line. What ends in
+	// an = may be base64.
+	assignment = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_-]*)[ \t]*=[ \t]*[^= \t\r]`)
+	// header is the beginning of a block.
+	header = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_-]*)((?:[ \t]*"[^"]*"|[ \t]+[A-Za-z0-9_-]+)*)[ \t]*\{`)
+	// begins is what may begin something new, wherever it stands on a line.
+	begins = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*[ \t]*(?:[={"]|:[ \t"])`)
+	// name is what can hardly be a secret, where an attribute's name is expected.
+	name   = regexp.MustCompile(`^[A-Za-z_]{1,32}$`)
+	word   = regexp.MustCompile(`^[A-Za-z0-9_-]+`)
+	source = regexp.MustCompile(`^[ \t]*=[ \t]*(?:credential|file|env)\("([^"]*)"\)`)
+	// aPlainValue is a port, a range of ports or a duration, in quotes or not.
+	aPlainValue = regexp.MustCompile(`^[ \t]*=[ \t]*"?(?:[0-9]{1,5}(?:-[0-9]{1,5})?(?:[/:](?:tcp|udp))?|-?(?:[0-9]{1,6}(?:ms|s|m|h)){1,3})"?[ \t\r]*(?:\}|$)`)
+	heredoc     = regexp.MustCompile(`^<<-?([^ \t\r\n]+)[ \t\r]*$`)
+)
+
+// hider goes through the text of a rule file.
+type hider struct {
+	text   []byte // of the line
+	out    []byte // the same line of what is shown
+	depth  int    // of braces in a block that may have secrets
+	open   int    // brackets of a value that may be shown
+	marker []byte // that ends a heredoc
+	remark bool   // in a comment of several lines
+}
+
+// hideSecrets returns the text of a rule file with stars in place of what may be a
+// secret, and without comments. It has the same length and the same lines.
+func hideSecrets(text []byte) []byte {
+	shown := bytes.Clone(text)
+	h := hider{}
+	at := 0
+	for line := range bytes.Lines(text) {
+		h.text = bytes.TrimSuffix(line, []byte("\n"))
+		h.out = shown[at : at+len(h.text)]
+		h.line()
+		at += len(line)
+	}
+	return shown
+}
+
+func (h *hider) line() {
+	if h.marker != nil {
+		if bytes.Equal(bytes.TrimSpace(h.text), h.marker) {
+			h.marker = nil
+		} else {
+			h.star(0, len(h.text))
+		}
+		return
+	}
+	for at := 0; at < len(h.text); {
+		at = h.statement(at)
+	}
+}
+
+// star hides what is between two places of the line.
+func (h *hider) star(from, to int) {
+	for i := from; i < to; i++ {
+		if c := h.text[i]; c != ' ' && c != '\t' && c != '\r' {
+			h.out[i] = '*'
+		}
+	}
+}
+
+// statement handles what begins at a place of the line, and returns where the next
+// begins.
+func (h *hider) statement(at int) int {
+	rest := h.text[at:]
+	switch c := rest[0]; {
+	case h.remark || bytes.HasPrefix(rest, []byte("/*")):
+		return h.comment(at)
+	case c == ' ' || c == '\t' || c == '\r':
+		return at + 1
+	case c == '{': // its header is on another line
+		h.depth = max(h.depth, 1)
+		return at + 1
+	case c == '}':
+		h.depth = max(h.depth-1, 0)
+		h.open = max(h.open-1, 0)
+		return at + 1
+	case c == '#' || bytes.HasPrefix(rest, []byte("//")):
+		h.blank(at, len(h.text))
+		return len(h.text)
+	}
+	if m := header.FindSubmatchIndex(rest); m != nil {
+		switch kind := string(rest[:m[3]]); {
+		case kind == "wall" || kind == "door":
+			h.depth = 0 // these are in no other: a brace is missing
+		case h.depth > 0 || !openBlocks[kind]:
+			h.nameOnly(at, at+m[3])
+			h.star(at+m[4], at+m[5])
+			h.depth++
+		}
+		h.open = 0
+		return at + m[1]
+	}
+	if m := assignment.FindSubmatchIndex(rest); m != nil {
+		if h.depth == 0 && shownNames[string(rest[:m[3]])] {
+			h.open = 0
+			return h.value(at + m[1] - 1)
+		}
+		h.nameOnly(at, at+m[3])
+		value := rest[m[3]:]
+		if called := source.FindSubmatchIndex(value); called != nil {
+			h.star(at+m[3]+called[2], at+m[3]+called[3])
+			return h.hidden(at + m[3] + called[1])
+		}
+		if plain := aPlainValue.Find(value); plain != nil && plainNames[string(rest[:m[3]])] {
+			return at + m[3] + len(bytes.TrimSuffix(plain, []byte("}")))
+		}
+		return h.hidden(at + m[3] + bytes.IndexByte(value, '=') + 1)
+	}
+	if h.depth == 0 && h.open > 0 && !begins.Match(rest) && !isLetter(rest[0]) {
+		return h.value(at)
+	}
+	if first := string(word.Find(rest)); allNames[first] {
+		at += len(first)
+		if closedBlocks[first] { // whose brace is missing
+			h.depth++
+		}
+	}
+	h.open = 0
+	return h.hidden(at)
+}
+
+// nameOnly hides a name that may be no name.
+func (h *hider) nameOnly(from, to int) {
+	if !allNames[string(h.text[from:to])] && !name.Match(h.text[from:to]) {
+		h.star(from, to)
+	}
+}
+
+// value goes over what may be shown, to where something else begins.
+func (h *hider) value(at int) int {
+	for i := at; i < len(h.text); i++ {
+		rest := h.text[i:]
+		switch c := h.text[i]; {
+		case c == '"':
+			i += quoted(rest) - 1
+		case c == '[' || c == '(':
+			h.open++
+		case c == ']' || c == ')':
+			h.open = max(h.open-1, 0)
+		case c == '{':
+			h.open++
+			return i + 1
+		case c == '}' || c == '#', bytes.HasPrefix(rest, []byte("//")), bytes.HasPrefix(rest, []byte("/*")):
+			return i
+		case c == '=':
+			return h.hidden(i)
+		case bytes.HasPrefix(rest, []byte("<<")):
+			h.begin(rest)
+		case isLetter(c):
+			if begins.Match(rest) {
+				return i
+			}
+			i += len(word.Find(rest)) - 1
+		}
+	}
+	return len(h.text)
+}
+
+// hidden goes over what may not be shown, to where something else begins.
+func (h *hider) hidden(at int) int {
+	for i := at; i < len(h.text); i++ {
+		rest := h.text[i:]
+		switch c := h.text[i]; {
+		case c == '"':
+			n := quoted(rest)
+			for j := i; j < i+n; j++ {
+				h.out[j] = '*'
+			}
+			i += n - 1
+			continue
+		case c == '{':
+			if h.depth > 0 {
+				h.depth++
+			}
+			continue
+		case c == '}':
+			return i
+		case bytes.HasPrefix(rest, []byte("<<")):
+			h.begin(rest)
+		}
+		h.star(i, i+1)
+	}
+	return len(h.text)
+}
+
+// begin notes how a heredoc ends that begins here.
+func (h *hider) begin(rest []byte) {
+	if m := heredoc.FindSubmatch(rest); m != nil {
+		h.marker = m[1]
+	}
+}
+
+// comment hides a comment that may have several lines.
+func (h *hider) comment(at int) int {
+	from := at
+	if !h.remark {
+		from += len("/*")
+	}
+	end := bytes.Index(h.text[min(from, len(h.text)):], []byte("*/"))
+	h.remark = end < 0
+	if end < 0 {
+		h.blank(at, len(h.text))
+		return len(h.text)
+	}
+	end += from + len("*/")
+	h.blank(at, end)
+	return end
+}
+
+func (h *hider) blank(from, to int) {
+	for i := from; i < to; i++ {
+		h.out[i] = ' '
+	}
+}
+
+// quoted returns how many bytes a text in quotes has, at the beginning of what is left of
+// its line.
+func quoted(rest []byte) int {
+	for i := 1; i < len(rest); i++ {
+		switch rest[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(rest)
+}
+
+func isLetter(c byte) bool { return c == '_' || 'a' <= c|0x20 && c|0x20 <= 'z' }
+
+// echoed is what HCL may have from the file, in what it says.
+var echoed = regexp.MustCompile(`"[^"]*"|\[[^\]]*\]`)
+
+// withoutSecrets returns what HCL says of a file with stars in place of what is in the
+// file and not shown.
+func withoutSecrets(said string, shown []byte) string {
+	return echoed.ReplaceAllStringFunc(said, func(part string) string {
+		within := part[1 : len(part)-1]
+		if allNames[within] || bytes.Contains(shown, []byte(within)) {
+			return part
+		}
+		return part[:1] + "***" + part[len(part)-1:]
+	})
+}

@@ -58,6 +58,16 @@ const (
 type Host struct {
 	Config *ruleset.Config // the doors; never nil
 	Path   string          // of the rule files
+
+	look     sync.Once // at the firewall, which several checks want to know of
+	rules    *firewall
+	rulesErr error
+}
+
+// firewall returns the rules of nftables, but for the wall's.
+func (h *Host) firewall() (*firewall, error) {
+	h.look.Do(func() { h.rules, h.rulesErr = readFirewall(h.Config.Wall.Table) })
+	return h.rules, h.rulesErr
 }
 
 // check is one row of the table of checks.
@@ -70,6 +80,9 @@ type check struct {
 // checks are all of them, in the order in which they are told.
 var checks = []check{
 	{"interfaces", Reading | Standing, findInterfaces},
+	{"ways around", Reading | Standing, findAround},
+	{"second ports", Standing, findSecondPorts},
+	{"listening", Standing, findListening},
 }
 
 // Examine makes all checks of that moment, side by side. It takes well under a second.

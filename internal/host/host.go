@@ -6,6 +6,7 @@ package host
 import (
 	"bufio"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -110,11 +111,29 @@ var tables = []struct {
 	{"/proc/thread-self/net/udp6", packet.UDP, "07"},
 }
 
+// Listener is a socket that takes what comes.
+type Listener struct {
+	Port  packet.Port
+	Local netip.Addr // that it listens at; unspecified: at all
+}
+
 // Ports returns the ports on which something listens, at whatever address. The
 // error says which of the kernel's lists could not be read; a kernel without IPv6
 // has none of that.
 func Ports() (map[packet.Port]bool, error) {
+	all, err := Listeners()
+	if err != nil {
+		return nil, err
+	}
 	ports := map[packet.Port]bool{}
+	for _, l := range all {
+		ports[l.Port] = true
+	}
+	return ports, nil
+}
+
+// Listeners returns the sockets that [Ports] is about.
+func Listeners() (all []Listener, err error) {
 	for _, t := range tables {
 		f, err := os.Open(t.path)
 		if errors.Is(err, os.ErrNotExist) {
@@ -126,8 +145,8 @@ func Ports() (map[packet.Port]bool, error) {
 		lines := bufio.NewScanner(f)
 		lines.Scan() // the head
 		for lines.Scan() {
-			if n, ok := port(lines.Text(), t.state); ok {
-				ports[packet.Port{Number: n, Protocol: t.protocol}] = true
+			if local, n, ok := port(lines.Text(), t.state); ok {
+				all = append(all, Listener{packet.Port{Number: n, Protocol: t.protocol}, local})
 			}
 		}
 		f.Close()
@@ -135,17 +154,26 @@ func Ports() (map[packet.Port]bool, error) {
 			return nil, fmt.Errorf("looking who listens: reading %s: %w", t.path, err)
 		}
 	}
-	return ports, nil
+	return all, nil
 }
 
-// port returns the local port of a line of these files, if its state is the one
-// that is wanted: "0: 00000000:0016 00000000:0000 0A …", where numbers are hex.
-func port(line, state string) (uint16, bool) {
+// port returns the local address and port of a line of these files, if its state is the
+// one that is wanted: "0: 00000000:0016 00000000:0000 0A …", where numbers are hex, and
+// an address is written as the kernel's own words.
+func port(line, state string) (local netip.Addr, number uint16, ok bool) {
 	columns := strings.Fields(line)
 	if len(columns) < 4 || columns[3] != state {
-		return 0, false
+		return local, 0, false
 	}
-	_, number, _ := strings.Cut(columns[1], ":")
-	n, err := strconv.ParseUint(number, 16, 16)
-	return uint16(n), err == nil
+	address, text, _ := strings.Cut(columns[1], ":")
+	n, err := strconv.ParseUint(text, 16, 16)
+	b, addressErr := hex.DecodeString(address)
+	if err != nil || addressErr != nil || len(b)%4 != 0 {
+		return local, 0, false
+	}
+	for word := b; len(word) > 0; word = word[4:] {
+		binary.NativeEndian.PutUint32(word, binary.BigEndian.Uint32(word))
+	}
+	local, ok = netip.AddrFromSlice(b)
+	return local.Unmap(), uint16(n), ok
 }

@@ -3,6 +3,7 @@ package host_test
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -131,4 +132,24 @@ func TestConnectionsDoNotListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	free(t, portOf(t, accepted.LocalAddr(), packet.TCP))
+}
+
+func TestWhereSomebodyListensIsFound(t *testing.T) {
+	for _, address := range []string{"127.0.0.1", "0.0.0.0", "::1", "::"} {
+		t.Run(address, func(t *testing.T) {
+			l, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+			if err != nil {
+				t.Skipf("needs %s: %v", address, err)
+			}
+			defer l.Close()
+			all, err := host.Listeners()
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := host.Listener{Port: portOf(t, l.Addr(), packet.TCP), Local: netip.MustParseAddr(l.Addr().(*net.TCPAddr).IP.String())}
+			if !slices.Contains(all, want) {
+				t.Errorf("%v is not among %v", want, all)
+			}
+		})
+	}
 }

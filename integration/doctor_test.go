@@ -1,0 +1,288 @@
+package integration
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/netlab"
+)
+
+const sshDoor = `door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}
+`
+
+// examine asks the doctor on the server about rules. Its exit code has to tell errors.
+func (l *lab) examine(rules string) doctor.Report {
+	l.t.Helper()
+	path := filepath.Join(l.folder, "examined.hcl")
+	writeFile(l.t, path, rules, 0o600)
+	cmd := knockwall("doctor", "--json", "--config", path)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	must(l.t, on(l.server, cmd))
+	err := cmd.Wait()
+	var r doctor.Report
+	if jsonErr := json.Unmarshal(stdout.Bytes(), &r); jsonErr != nil {
+		l.t.Fatalf("doctor: %v, %v: %s%s", err, jsonErr, &stdout, &stderr)
+	}
+	if failed := err != nil; failed != r.HasErrors() {
+		l.t.Errorf("doctor ends with %v, and finds %+v", err, r.Findings)
+	}
+	return r
+}
+
+// finds waits until the doctor finds something with all of the words, and returns it.
+func (l *lab) finds(rules string, severity doctor.Severity, words ...string) (found doctor.Finding) {
+	l.t.Helper()
+	var last doctor.Report
+	for end := time.Now().Add(deadline / 4); time.Now().Before(end); {
+		last = l.examine(rules)
+		for _, f := range last.Findings {
+			if f.Severity == severity && hasAll(f.Problem+" "+f.Cure, words) {
+				return f
+			}
+		}
+	}
+	l.t.Fatalf("the doctor does not find %s %q, but %+v", severity, words, last)
+	return found
+}
+
+func hasAll(text string, words []string) bool {
+	for _, w := range words {
+		if !strings.Contains(text, w) {
+			return false
+		}
+	}
+	return true
+}
+
+// dialFrom connects from a host.
+func (l *lab) dialFrom(h *netlab.Host, address string) (conn net.Conn, err error) {
+	err = h.Do(func() (err error) {
+		conn, err = net.Dial("tcp", address)
+		return err
+	})
+	return conn, err
+}
+
+// shell runs a script on the server.
+func (l *lab) shell(script string) {
+	l.t.Helper()
+	cmd := exec.Command("sh", "-ec", script)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	must(l.t, on(l.server, cmd))
+	if err := cmd.Wait(); err != nil {
+		l.t.Fatalf("%s: %v: %s", script, err, &out)
+	}
+}
+
+// On a host where all is as it should be, the doctor finds nothing, and takes no time that
+// anybody notices.
+func TestTheDoctorFindsNothingOnAPlainHost(t *testing.T) {
+	t.Parallel()
+	needs(t, "nft")
+	l := newLab(t)
+	l.serve(22)
+	// What others have there, as is usual.
+	l.shell(`nft -f - <<'END'
+table inet filter {
+  chain input {
+    type filter hook input priority filter; policy drop;
+    ct state vmap { established : accept, related : accept, invalid : drop }
+    iif lo accept
+    meta l4proto { icmp, icmpv6 } accept
+    tcp dport { 22, 80, 443 } accept
+  }
+}
+table ip nat {
+  chain prerouting {
+    type nat hook prerouting priority dstnat;
+    tcp dport 8080 dnat to 198.51.100.2:80
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat;
+    masquerade
+  }
+}
+END`)
+	check := func(when string) {
+		t.Helper()
+		began := time.Now()
+		r := l.examine(sshDoor)
+		if took := time.Since(began); took > 5*time.Second { // of half a second, on a machine that is busy
+			t.Errorf("%s: the doctor takes %s", when, took)
+		}
+		if len(r.Findings) > 0 {
+			t.Errorf("%s: the doctor finds %+v", when, r.Findings)
+		}
+	}
+	check("before the wall")
+	d := l.run(sshDoor)
+	check("behind the wall")
+	if found := d.status().Findings; len(found) > 0 {
+		t.Errorf("the daemon finds %+v", found)
+	}
+}
+
+// Rules of NAT by which a door's service is reached from elsewhere are found, whoever has
+// written them, and however.
+func TestTheDoctorFindsNATThatLeadsAroundADoor(t *testing.T) {
+	t.Parallel()
+	needs(t, "nft")
+	const inside = `door "inside" {
+  ports    = [22]
+  to       = ["198.51.100.2"]
+  sequence = [4113, "27911/udp", 1840]
+}
+`
+	const published = `door "web" {
+  ports    = [8080]
+  sequence = [4113, "27911/udp", 1840]
+}
+`
+	nft := func(rules string) string {
+		return "nft -f - <<'END'\ntable ip nat {\n  chain prerouting {\n    type nat hook prerouting priority dstnat;\n    " + rules + "\n  }\n}\nEND\n"
+	}
+	for _, test := range []struct {
+		name, needs, script, rules string
+		severity                   doctor.Severity
+		words                      []string
+	}{
+		{"a redirection", "nft", nft("tcp dport 2222 redirect to :22"), sshDoor, doctor.Warning, []string{"reached by 2222/tcp", "22/tcp", "table ip nat, chain prerouting"}},
+		{"of a range", "nft", nft("tcp dport 2200-2300 redirect to :22"), sshDoor, doctor.Warning, []string{"reached by 2200-2300/tcp"}},
+		{"of a set", "nft", nft("tcp dport { 2222, 2300-2301 } redirect to :22"), sshDoor, doctor.Warning, []string{"reached by 2222/tcp, 2300-2301/tcp"}},
+		{"of a map", "nft", nft("meta l4proto tcp redirect to :tcp dport map { 2222 : 22, 80 : 8080 }"), sshDoor, doctor.Warning, []string{"reached by 2222/tcp:"}},
+		{"to loopback", "nft", nft("tcp dport 2222 dnat to 127.0.0.1:22"), sshDoor, doctor.Warning, []string{"reached by 2222/tcp"}},
+		{"to another host", "nft", nft("tcp dport 2222 dnat to 198.51.100.2:22"), inside, doctor.Error, []string{"reached by 2222/tcp, without a knock", "198.51.100.2"}},
+		{"to another host, the same port", "nft", nft("tcp dport 22 dnat to 198.51.100.2"), inside, doctor.Error, []string{"reached by 22/tcp, without a knock"}},
+		{"by a map of hosts", "nft", nft("dnat ip to tcp dport map { 2222 : 198.51.100.2 . 22, 23 : 198.51.100.3 . 23 }"), inside, doctor.Error, []string{"reached by 2222/tcp, without a knock"}},
+		{"by a chain of verdicts", "nft", "nft -f - <<'END'\ntable ip nat {\n  chain to_inside {\n    meta l4proto tcp dnat to 198.51.100.2:22\n  }\n  chain prerouting {\n    type nat hook prerouting priority dstnat;\n    tcp dport vmap { 2222 : jump to_inside, 23 : accept }\n  }\n}\nEND\n",
+			inside, doctor.Error, []string{"reached by 2222/tcp, without a knock", "chain to_inside"}},
+		{"a second publication", "nft", nft("tcp dport 8080 dnat to 172.17.0.2:80\ntcp dport 9090 dnat to 172.17.0.2:80"), published, doctor.Error, []string{"reached by 9090/tcp, without a knock", "172.17.0.2"}},
+		{"iptables", "iptables-nft", "iptables-nft -t nat -A PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 198.51.100.2:22", inside, doctor.Error, []string{"reached by 2222/tcp, without a knock"}},
+		{"iptables, several ports", "iptables-nft", "iptables-nft -t nat -A PREROUTING -p tcp -m multiport --dports 2222,2300:2301 -j REDIRECT --to-ports 22", sshDoor, doctor.Warning, []string{"reached by 2222/tcp, 2300-2301/tcp"}},
+		{"legacy iptables", "iptables-legacy", "iptables-legacy -t nat -A PREROUTING -p tcp --dport 2222 -j DNAT --to-destination 198.51.100.2:22", inside, doctor.Error, []string{"reached by 2222/tcp, without a knock", "iptables-legacy"}},
+		{"legacy iptables, a chain", "iptables-legacy", "iptables-legacy -t nat -N X; iptables-legacy -t nat -A X -p tcp -m tcp --dport 2222 -j REDIRECT --to-ports 22; iptables-legacy -t nat -A PREROUTING -j X", sshDoor, doctor.Warning, []string{"reached by 2222/tcp"}},
+		{"legacy ip6tables", "ip6tables-legacy", "ip6tables-legacy -t nat -A PREROUTING -p tcp --dport 2222 -j REDIRECT --to-ports 22", sshDoor, doctor.Warning, []string{"reached by 2222/tcp", "ip6tables-legacy"}},
+		{"a transparent proxy", "nft", "nft -f - <<'END'\ntable ip proxy {\n  chain prerouting {\n    type filter hook prerouting priority mangle;\n    tcp dport 2222 tproxy to :22 accept\n  }\n}\nEND\n",
+			sshDoor, doctor.Error, []string{"reached by 2222/tcp, without a knock"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			needs(t, test.needs)
+			l := newLab(t)
+			l.shell("export XTABLES_LOCKFILE=" + filepath.Join(l.folder, "lock") + "\n" + test.script)
+			l.finds(test.rules, test.severity, test.words...)
+		})
+	}
+	t.Run("none of this", func(t *testing.T) {
+		l := newLab(t)
+		l.serve(22)
+		l.shell(nft("tcp dport 80 redirect to :8080\ntcp dport 2022 dnat to 198.51.100.2:22\nip protocol icmp redirect"))
+		if r := l.examine(sshDoor); len(r.Findings)+len(r.Unmade) > 0 {
+			t.Errorf("the doctor finds %+v", r)
+		}
+	})
+	t.Run("what is not understood", func(t *testing.T) {
+		l := newLab(t)
+		l.serve(22)
+		l.shell(nft("dnat ip to ip saddr . tcp dport map { 192.0.2.2 . 2222 : 198.51.100.2 . 22 }"))
+		if r := l.examine(inside); len(r.Unmade) == 0 || !strings.Contains(fmt.Sprint(r.Unmade), "were not understood") {
+			t.Errorf("the doctor does not say what it has not understood: %+v", r)
+		}
+	})
+}
+
+// What is around a door that stands is in the daemon's status.
+func TestWaysAroundADoorAreInItsStatus(t *testing.T) {
+	t.Parallel()
+	needs(t, "nft")
+	l := newLab(t)
+	l.serve(22)
+	l.shell("nft add table ip nat; nft 'add chain ip nat prerouting { type nat hook prerouting priority dstnat; }'; nft add rule ip nat prerouting tcp dport 2222 redirect to :22")
+	d := l.run(sshDoor)
+	eventually(t, "the status names the way around", func() bool {
+		for _, f := range d.status().Findings {
+			if f.Door == "ssh" && strings.Contains(f.Problem, "lso reached by 2222/tcp") {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// What listens at more ports than the door guards may be the same service, and so may a
+// relay.
+func TestTheDoctorFindsSecondPorts(t *testing.T) {
+	t.Parallel()
+	t.Run("the same program", func(t *testing.T) {
+		l := newLab(t)
+		l.serve(22)
+		l.serve(2222)
+		f := l.finds(sshDoor, doctor.Warning, "also reached by 2222/tcp", "listens there, and on 22/tcp")
+		if f.Door != "ssh" {
+			t.Errorf("it is said of the door %q", f.Door)
+		}
+		if r := l.examine(strings.Replace(sshDoor, "[22]", "[22, 2222]", 1)); len(r.Findings) > 0 {
+			t.Errorf("both ports are guarded, and the doctor finds %+v", r.Findings)
+		}
+	})
+	t.Run("a relay", func(t *testing.T) {
+		l := newLab(t)
+		service := exec.Command(needs(t, "nc"), "-l", "-k", "22")
+		must(t, on(l.server, service))
+		t.Cleanup(func() { service.Process.Kill(); service.Wait() })
+		must(t, l.server.Do(func() error {
+			relay, err := net.Listen("tcp", ":8022")
+			if err == nil {
+				t.Cleanup(func() { relay.Close() })
+			}
+			return err
+		}))
+		eventually(t, "the relay is connected", func() bool {
+			conn, err := l.dialFrom(l.server, "127.0.0.1:22")
+			if err == nil {
+				t.Cleanup(func() { conn.Close() })
+			}
+			return err == nil
+		})
+		l.finds(sshDoor, doctor.Warning, "also reached by 8022/tcp", "connection to 22/tcp over loopback")
+	})
+}
+
+// A door with nothing behind it, or with what only this host reaches, is told of.
+func TestTheDoctorFindsWhoseDoorLeadsNowhere(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.finds(sshDoor, doctor.Warning, "Nothing listens on 22/tcp")
+	for _, address := range []string{"127.0.0.1", "::1"} {
+		must(t, l.server.Do(func() error {
+			listener, err := net.Listen("tcp", net.JoinHostPort(address, "22"))
+			if err == nil {
+				t.Cleanup(func() { listener.Close() })
+			}
+			return err
+		}))
+	}
+	l.finds(sshDoor, doctor.Warning, "22/tcp", "on loopback only")
+	must(t, l.server.Do(func() error {
+		listener, err := net.ListenPacket("udp", net.JoinHostPort(server4.String(), "53"))
+		if err == nil {
+			t.Cleanup(func() { listener.Close() })
+		}
+		return err
+	}))
+	if r := l.examine(strings.Replace(sshDoor, "[22]", `["53/udp"]`, 1)); len(r.Findings) > 0 {
+		t.Errorf("something listens on 53/udp, and the doctor finds %+v", r.Findings)
+	}
+}

@@ -29,7 +29,7 @@ type Wall struct {
 	Table      string         // name of the nftables table, family inet
 	LogGroup   uint16         // the first of two NFLOG groups
 	Queue      uint16         // the first of six NFQUEUE numbers
-	Interfaces []string       // where doors are guarded; empty: everywhere but lo
+	Interfaces []string       // where doors are guarded, as [FitsInterface] has it; empty: everywhere but lo
 	Trusted    []netip.Prefix // need not knock
 	OnStop     OnStop
 	Hold       time.Duration // how long a stranger's SYN waits for a knock
@@ -55,7 +55,7 @@ type Door struct {
 	MaxConnections  int                // a window; 0: no limit
 	Closed          Closed
 	OnFailure       OnFailure
-	Interfaces      []string       // where the door is guarded; empty: everywhere but lo
+	Interfaces      []string       // where the door is guarded, as [FitsInterface] has it; empty: everywhere but lo
 	To              []netip.Prefix // addresses that are guarded; empty: this host's own
 	ToIsHere        bool           // some of them are this host's own, which [Config.At] finds out
 	Trusted         []netip.Prefix // need not knock at this door

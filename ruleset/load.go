@@ -373,7 +373,9 @@ func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
 // overlap reports whether a packet may come before both doors.
 func overlap(a, b *Door) bool {
 	apart := len(a.Interfaces) > 0 && len(b.Interfaces) > 0 &&
-		!slices.ContainsFunc(a.Interfaces, func(name string) bool { return slices.Contains(b.Interfaces, name) })
+		!slices.ContainsFunc(a.Interfaces, func(p string) bool {
+			return slices.ContainsFunc(b.Interfaces, func(q string) bool { return interfacesMeet(p, q) })
+		})
 	apart = apart || len(a.To) > 0 && len(b.To) > 0 &&
 		!slices.ContainsFunc(a.To, func(p netip.Prefix) bool { return slices.ContainsFunc(b.To, p.Overlaps) })
 	return !apart && slices.ContainsFunc(a.Ports, func(p packet.PortRange) bool {

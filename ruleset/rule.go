@@ -222,11 +222,14 @@ func transport(p packet.Protocol) term {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(p)}))
 }
 
-// by matches packets that come in by an interface.
+// by matches packets that come in by an interface, or by any whose name fits a pattern.
 func by(name string) term {
-	return say("iifname "+strconv.Quote(name),
-		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1},
-		equal(append([]byte(name), make([]byte, 16-len(name))...)))
+	begin, pattern := strings.CutSuffix(name, "*")
+	compared := []byte(begin)
+	if !pattern {
+		compared = append(compared, make([]byte, maxInterface+1-len(name))...)
+	}
+	return say("iifname "+strconv.Quote(name), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, equal(compared))
 }
 
 // maxSpread is how many ports a range has at most that are put into a set one by one.

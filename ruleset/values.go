@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -277,28 +276,6 @@ func (l *Loaded) flags(e hcl.Expression, to *FlagMatch) {
 	case ok:
 		l.failAt(e, "No TCP flags", `Every packet would be a knock. Leave tcp_flags out for the default, ["syn", "!ack"].`)
 	}
-}
-
-func (l *Loaded) interfaces(e hcl.Expression) []string {
-	var names []string
-	n, ok := l.list(e, func(e hcl.Expression, s string) {
-		// dev_valid_name and IFNAMSIZ of the kernel.
-		if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/: \"*\\") ||
-			strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			l.failAt(e, "Not an interface name", "An interface's name has from 1 to 15 characters, as ip link shows it.")
-			return
-		}
-		if s == "lo" {
-			l.failAt(e, "Loopback is never guarded", "What this host sends to itself always passes.")
-			return
-		}
-		names = append(names, s)
-	})
-	if ok && n == 0 {
-		l.failAt(e, "No interfaces", "Nothing would be guarded. Leave interfaces out to guard all but lo.")
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // addresses reads addresses and prefixes, and leaves out those that lie within

@@ -88,8 +88,11 @@ func iptables(words []string) (change, bool) {
 			}
 			list = a.next()
 		case "-i", "--in-interface":
-			if c.device = a.next(); strings.HasSuffix(c.device, "+") { // any that begins so
+			if c.device = a.next(); strings.Contains(c.device, "*") {
 				return c, false
+			}
+			if begin, ok := strings.CutSuffix(c.device, "+"); ok { // any that begins so
+				c.device = begin + "*"
 			}
 		case "-j", "--jump":
 			target = a.next()

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // section is a [name] of knockd.conf with what stands below it.
@@ -116,18 +117,16 @@ func (im *importer) options(f *ruleFile, options *section) {
 	case !ok:
 	case v.text == "any":
 		f.notes = append(f.notes, "knockd listened on any interface. The doors stand before all of them but lo.")
-	case !isInterface(v.text):
+	case !isInterface(v.text) || strings.Contains(v.text, "*"):
 		f.notes = append(f.notes, fmt.Sprintf("Interface = %s: this can be no interface of a door. The doors stand before all but lo.", v.text))
 	default:
 		f.interfaces = v.text
 	}
 }
 
-// isInterface reports whether a rule file may name the interface: it is one that
-// the kernel has names for, and not lo.
+// isInterface reports whether a rule file may name the interface, or have the pattern.
 func isInterface(s string) bool {
-	return s != "" && len(s) <= 15 && s != "lo" && s != "." && s != ".." &&
-		!strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || strings.ContainsRune(`/:"*\`, r) })
+	return ruleset.CheckInterface(s) == nil && !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
 }
 
 // sequence reads knocks: 7000,8000:udp, with spaces where one likes.

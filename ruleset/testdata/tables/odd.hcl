@@ -19,7 +19,7 @@ door "outer-2" {
   window        = "24h"
   tcp_flags     = ["!ack"]
   closed        = "reject"
-  interfaces    = ["veth.10", "br-0@x"]
+  interfaces    = ["veth.10", "br-0@x", "ppp*"]
   to            = ["198.51.100.9", "198.51.100.11"]
   trusted       = ["2001:db8:2::/48"]
   source_prefix = { ipv4 = 31, ipv6 = 127 }

@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 // most of the time they wait.
 func manyAtOnce() {
 	flag.Parse()
-	n := max(8, runtime.GOMAXPROCS(0))
+	n := max(6, runtime.GOMAXPROCS(0))
 	flag.Visit(func(f *flag.Flag) {
 		if f.Name == "test.parallel" {
 			n = 0

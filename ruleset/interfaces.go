@@ -54,7 +54,7 @@ func CheckInterface(s string) error {
 	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return errors.New("no name has such characters: write it as `ip link` shows it")
 	case len(words) > 1:
-		return fmt.Errorf("each name stands in quotes of its own: %s", quoted(words))
+		return fmt.Errorf("each name stands in quotes of its own: %s", inQuotes(words))
 	case words[0] != s:
 		return fmt.Errorf("write %q", words[0])
 	case s[0] == '!':
@@ -81,8 +81,8 @@ func CheckInterface(s string) error {
 	return nil
 }
 
-// quoted writes a list as rule files have it.
-func quoted(words []string) string {
+// inQuotes writes a list as rule files have it.
+func inQuotes(words []string) string {
 	var all []string
 	for _, w := range words {
 		all = append(all, fmt.Sprintf("%q", w))

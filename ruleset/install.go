@@ -24,7 +24,7 @@ const (
 // transaction: packets meet either the old table or the new one, never none.
 // After an error everything is as it was. The windows are open in it then.
 //
-// Of a wall's table that stands, what is the same in the new one stays: the hook,
+// Of a wall's table that stands, and that a wall has made, what is the same in the new one stays: the hook,
 // as the kernel drops all packets that wait in queues when one is taken away, and
 // sets with what is in them, so that windows keep their time to the tick; in the
 // others, those given are opened. Of what is not a wall's nothing is touched: the
@@ -119,7 +119,7 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	case old == nil:
 	case keep && !old.isWall() && !old.isEmpty(), replaced != "":
 		return &TakenError{t.Name}
-	case keep && old.isWall() && old.keeps(table.Flags):
+	case keep && old.isWall() && old.original && old.keeps(table.Flags):
 		k.conn.AddTable(table) // to own it again
 		b.clear(t, old)
 		k.timeouts = maps.Clone(old.timeouts)
@@ -149,7 +149,7 @@ func (e *TakenError) Error() string {
 // in its sets is not known.
 func (t *Table) found(flags nftables.TableFlags, features Features) *found {
 	f := &found{
-		flags: flags, hooked: true, marked: true,
+		flags: flags, hooked: true, marked: true, original: true,
 		rules: map[string]int{}, shapes: map[string]shape{}, counters: map[string]bool{}, timeouts: map[string]bool{},
 	}
 	if features.UDPTimeout {
@@ -268,11 +268,14 @@ func (b *batch) add(t *Table, windows []Window, old *found) {
 }
 
 func (b *batch) addRule(c *nftables.Chain, r rule) {
-	var exprs []expr.Any
+	made := &nftables.Rule{Table: b.table, Chain: c}
 	for _, t := range r {
-		exprs = append(exprs, t.exprs(b)...)
+		made.Exprs = append(made.Exprs, t.exprs(b)...)
+		if t.text == unsaved.text {
+			made.UserData = original
+		}
 	}
-	b.conn.AddRule(&nftables.Rule{Table: b.table, Chain: c, Exprs: exprs})
+	b.conn.AddRule(made)
 }
 
 // addSet adds a set with what is in it: what the table says, or the windows that are

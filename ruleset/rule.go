@@ -10,6 +10,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
@@ -148,6 +149,17 @@ var (
 	resetTCP    = say("reject with tcp reset", &expr.Reject{Type: unix.NFT_REJECT_TCP_RST})
 	unreachable = say("reject", &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH})
 )
+
+// unsaved tells who reads a saved ruleset what to do about the wall in it: a table that
+// is there already, and is the daemon's own, makes all of such a file fail.
+var unsaved = say(`comment "` + doNotSave + `"`)
+
+const doNotSave = "knockwall makes this table by itself: delete it from files with saved rules"
+
+// original is what that rule has beside it: nft neither lists nor saves the comment's
+// second part, whose type it does not know, so that it is in no table but those that a
+// daemon has made since the machine was started.
+var original = userdata.Append(userdata.AppendString(nil, userdata.TypeComment, doNotSave), 'k', []byte("original"))
 
 // opening is what the first segment of a TCP connection looks like: a SYN and
 // none of FIN, RST and ACK.

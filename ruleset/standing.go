@@ -19,10 +19,13 @@ import (
 
 // Standing is a table that was found in the kernel.
 type Standing struct {
-	Table   string
-	Windows []Window
-	Groups  []uint16 // NFLOG groups that its rules name
-	Queues  []uint16 // queues that its rules name
+	Table string
+	// Restored: no daemon has made it, but whoever loaded a ruleset that was saved when a
+	// wall stood. Which windows are in it says nothing, so that none are read.
+	Restored bool
+	Windows  []Window
+	Groups   []uint16 // NFLOG groups that its rules name
+	Queues   []uint16 // queues that its rules name
 }
 
 // Names reports whether the table's rules name the group or a queue of n.
@@ -66,7 +69,10 @@ func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err erro
 				return err
 			}
 			if f.isWall() {
-				all = append(all, &Standing{c.Table.Name, f.windows, f.groups, f.queues})
+				if !f.original {
+					f.windows = nil
+				}
+				all = append(all, &Standing{c.Table.Name, !f.original, f.windows, f.groups, f.queues})
 			}
 		}
 		return nil
@@ -92,7 +98,7 @@ func (k *Kernel) intact(t *Table) (bool, error) {
 		return false, err
 	}
 	want := t.found(k.flags(t), k.features)
-	if !f.keeps(want.flags) || !maps.Equal(f.rules, want.rules) || !maps.Equal(f.shapes, want.shapes) {
+	if !f.original || !f.keeps(want.flags) || !maps.Equal(f.rules, want.rules) || !maps.Equal(f.shapes, want.shapes) {
 		return false, nil
 	}
 	standing := Standing{Groups: f.groups, Queues: f.queues}
@@ -106,6 +112,7 @@ type found struct {
 	hooked   bool           // where a wall is, and nowhere else
 	rules    map[string]int // how many, by chain
 	marked   bool           // they have a mark that only a wall's have
+	original bool           // and the one that is in no saved ruleset
 	shapes   map[string]shape
 	counters map[string]bool
 	timeouts map[string]bool
@@ -208,6 +215,7 @@ func (k *Kernel) read(name string) (*found, error) {
 		f.rules[c.Name] = len(rules)
 		for _, r := range rules {
 			f.note(r.Exprs)
+			f.original = f.original || bytes.Equal(r.UserData, original)
 		}
 	}
 	f.hooked = found == len(hooks) && hooked == len(hooks)

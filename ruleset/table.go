@@ -218,7 +218,7 @@ func NewTable(c *Config, n Numbers) *Table {
 // base lets everything pass that is none of the wall's business.
 func base(c *Config) []rule {
 	rules := []rule{
-		{fromLoopback, accept},
+		{fromLoopback, accept, unsaved},
 		{fromVRF, accept},
 		{ended, goTo(endedChain)},
 		// A SYN is judged even if conntrack takes it for a known connection's, as it

@@ -98,9 +98,9 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	}
 	var windows []ruleset.Window
 	switch {
-	case standing != nil:
+	case standing != nil && (former == nil || !standing.Restored):
 		windows = next.carriedOver(standing.Windows, time.Since(read))
-	case former != nil: // somebody has deleted the table this very moment, or it cannot be read
+	case former != nil: // somebody has deleted or replaced the table this very moment, or it cannot be read
 		windows = next.carriedOver(w.noted(), 0)
 	}
 	w.note(windows, next)

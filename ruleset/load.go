@@ -20,6 +20,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -61,6 +62,9 @@ func load(path string, elsewhere bool) *Loaded {
 		l.fail("Cannot read the rule files", err.Error(), nil)
 		return l
 	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		l.owned(path, ownership.Folder)
+	}
 	parser := hclparse.NewParser()
 	var raw rawConfig
 	for _, name := range names {
@@ -70,6 +74,7 @@ func load(path string, elsewhere bool) *Loaded {
 			l.fail("Cannot read a rule file", name+" is not a file. Remove it, or give it another name.", nil)
 			continue
 		}
+		l.owned(name, ownership.File)
 		l.parse(parser, name, &raw)
 	}
 	maps.Copy(l.files, parser.Files())
@@ -198,6 +203,13 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 // isDuplicate reports whether HCL found a block twice that can be there once.
 func isDuplicate(d *hcl.Diagnostic) bool {
 	return strings.HasPrefix(d.Summary, "Duplicate ") && strings.HasSuffix(d.Summary, " block")
+}
+
+// owned refuses what others can change.
+func (l *Loaded) owned(path string, kind ownership.Kind) {
+	if err := ownership.Check(path, kind); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.fail("Rule files that others can change", sentence(err), nil)
+	}
 }
 
 func readBounded(name string) ([]byte, error) {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/internal/secret"
 )
 
@@ -112,7 +113,11 @@ func (l *Loaded) secretFile(_ hcl.Expression, path string) (secret.Secret, error
 	if !isPath(path) {
 		return secret.Secret{}, errors.New("there is no such file, nor a folder that it could be in")
 	}
-	return secret.ReadFile(path)
+	s, err := secret.ReadFile(path)
+	if err == nil {
+		err = ownership.Check(path, ownership.File)
+	}
+	return s, err
 }
 
 // isPath reports whether it is a path of this host, and no secret that begins with /.

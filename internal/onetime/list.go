@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -171,6 +172,8 @@ func (l List) open(flags int) (*os.File, error) {
 		err = fmt.Errorf("%s is not a file", l.Path)
 	case info.Mode().Perm()&0o007 != 0:
 		err = fmt.Errorf("others can read or write %s, which is a list of secrets: chmod o= %[1]s", l.Path)
+	default:
+		err = ownership.Check(l.Path, ownership.List)
 	}
 	if err != nil {
 		f.Close()

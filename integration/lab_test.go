@@ -253,7 +253,7 @@ func (d *daemon) guards() *daemon {
 			d.lab.t.Fatalf("the daemon ended: %v\n%s", err, d.log)
 		default:
 		}
-		return strings.Contains(d.log.String(), "guarding ")
+		return strings.Contains(d.log.String(), "guarding ") || strings.Contains(d.log.String(), " is NOT guarded: ")
 	})
 	return d
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -18,8 +19,11 @@ func checkCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Read the rule files and say all that is wrong with them",
 		Long: `check reads the rule files as run would, and says all that is wrong or unwise in
-them, with file and line. It changes nothing and needs no privilege. Its exit
-code is 2 if there is an error, and 0 if there are only warnings.`,
+them, with file and line. Then it looks at this host, and warns of what makes a
+door here something else than the files say, such as an interface that is not
+there; where they are for another host, pass over that. It changes nothing and
+needs no privilege. Its exit code is 2 if there is an error in the files, and 0
+if there are only warnings.`,
 		Example: `  knockwall check
   knockwall check --config ssh.hcl
   knockwall check --json | jq '.diagnostics[].summary'`,
@@ -29,19 +33,28 @@ code is 2 if there is an error, and 0 if there are only warnings.`,
 	asJSON := c.Flags().Bool("json", false, "write the result as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		loaded := ruleset.Review(*config)
+		report := doctor.Report{Findings: []doctor.Finding{}, Unmade: []doctor.Unmade{}}
+		here := &ruleset.Loaded{}
+		if loaded.Config != nil {
+			report, here = onReading(loaded.Config, *config)
+		}
 		if *asJSON {
-			if err := writeResult(c.OutOrStdout(), loaded); err != nil {
+			if err := writeResult(c.OutOrStdout(), loaded, report); err != nil {
 				return err
 			}
-		} else if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {
-			return err
+		} else {
+			for _, l := range []*ruleset.Loaded{loaded, here} {
+				if err := writeDiagnostics(c.ErrOrStderr(), l); err != nil {
+					return err
+				}
+			}
 		}
 		if loaded.Config == nil {
 			return &usageError{errSaid}
 		}
 		if !*asJSON {
-			fmt.Fprintf(c.OutOrStdout(), "%s: %s, no errors, %s\n", *config,
-				count(len(loaded.Config.Doors), "door"), count(len(loaded.Diagnostics), "warning"))
+			fmt.Fprintf(c.OutOrStdout(), "%s: %s, no errors, %s%s\n", *config, count(len(loaded.Config.Doors), "door"),
+				count(len(loaded.Diagnostics)+len(here.Diagnostics), "warning"), notLookedAt(report.Unmade))
 		}
 		return nil
 	}
@@ -96,6 +109,7 @@ func count(n int, what string) string {
 type result struct {
 	Valid       bool         `json:"valid"`
 	Diagnostics []diagnostic `json:"diagnostics"`
+	doctor.Report
 }
 
 type diagnostic struct {
@@ -109,8 +123,8 @@ type diagnostic struct {
 	EndCol   int    `json:"end_column,omitempty"`
 }
 
-func writeResult(w io.Writer, loaded *ruleset.Loaded) error {
-	r := result{Valid: loaded.Config != nil, Diagnostics: []diagnostic{}}
+func writeResult(w io.Writer, loaded *ruleset.Loaded, here doctor.Report) error {
+	r := result{Valid: loaded.Config != nil, Diagnostics: []diagnostic{}, Report: here}
 	for _, d := range loaded.Diagnostics {
 		out := diagnostic{Severity: "error", Summary: d.Summary, Detail: d.Detail}
 		if d.Severity == hcl.DiagWarning {

@@ -108,6 +108,10 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 	if loaded.Config == nil {
 		return 0, "", &control.RulesError{Diagnostics: text.String()}
 	}
+	_, here := onReading(loaded.Config, r.path)
+	if err := here.WriteText(&text, otherwiseWide, false); err != nil {
+		return 0, "", err
+	}
 	if err := r.memory.open(loaded.Config); err != nil {
 		return 0, "", fmt.Errorf("the new rules need a memory that lasts: %w", err)
 	}

@@ -110,7 +110,9 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	if err != nil {
 		return err
 	}
-	tellGuarded(said, config)
+	_, here := onReading(config, configPath)
+	_ = writeDiagnostics(systemd.At(said, systemd.Warning), here)
+	tellGuarded(said, config, r.wall.Findings())
 	if !kernel.Features().UDPTimeout && config.HasUDP() {
 		fmt.Fprintf(systemd.At(said, systemd.Warning), "knockwall: this kernel cannot be told how long to remember a UDP flow (CONFIG_NF_CONNTRACK_TIMEOUT):\n"+
 			"one that is silent for 30 s has to be knocked for again, whatever udp_timeout says\n")
@@ -174,8 +176,12 @@ func trail(said io.Writer) audit.Sink {
 }
 
 // brief says in a line what the daemon does.
-func brief(doors, windows int) string {
-	return count(doors, "door") + " guarded, " + count(windows, "window") + " open"
+func brief(guarded, bare, windows int) string {
+	s := count(guarded, "door") + " guarded, " + count(windows, "window") + " open"
+	if bare > 0 {
+		s = "degraded: " + count(bare, "door") + " NOT guarded, " + s
+	}
+	return s
 }
 
 // controlListener returns systemd's socket, and its unit, or else makes one at path.
@@ -187,16 +193,13 @@ func controlListener(path string) (l net.Listener, unit string, err error) {
 	return l, unit, err
 }
 
-// tellGuarded says what the wall guards.
-func tellGuarded(w io.Writer, config *ruleset.Config) {
-	for i := range config.Doors {
-		d := &config.Doors[i]
-		var ports []string
-		for _, p := range d.Ports {
-			ports = append(ports, p.String())
-		}
-		what := "guarding " + d.Name + ": " + strings.Join(ports, ", ")
-		if len(ports) == 0 {
+// tellGuarded says what the wall guards, and what it does not.
+func tellGuarded(w io.Writer, config *ruleset.Config, findings []doctor.Finding) {
+	guarded := tellBare(systemd.At(w, systemd.Error), config.Doors, findings)
+	for i := range guarded {
+		d := &guarded[i]
+		what := "guarding " + portsOf(d)
+		if len(d.Ports) == 0 {
 			what = "minding " + d.Name + ": commands"
 		}
 		fmt.Fprintf(w, "%s, open for %s after %s\n", what, d.Window, opener(d))

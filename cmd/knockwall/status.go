@@ -98,6 +98,9 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 		for _, p := range d.Ports {
 			ports = append(ports, p.String())
 		}
+		if d.Bare {
+			ports = append(ports, "(NOT guarded)")
+		}
 		n := d.Counters
 		fmt.Fprintf(w, "%s\t%s\t%d\t%d\t%d\t%d\n", d.Name, strings.Join(ports, " "), n.Knocks, n.Opened, n.Accepted, n.Refused)
 	}

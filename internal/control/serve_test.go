@@ -20,6 +20,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
@@ -119,6 +120,9 @@ func (k *stillKernel) edges() wall.Edges {
 	free := func(uint16) (bool, error) { return false, nil }
 	three := func(func(sessions.Session) bool) (int, error) { return 3, nil }
 	return wall.Edges{
+		Examine: func(*ruleset.Config) doctor.Report {
+			return doctor.Report{Findings: []doctor.Finding{{Check: "still", Severity: doctor.Warning, Problem: "Nothing moves.", Cure: "Wait."}}}
+		},
 		Look:   func() (ruleset.Host, error) { return ruleset.Host{}, nil },
 		Used:   wall.NewFleeting(),
 		Due:    wall.NewFleeting(),

@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/knockwall/knockwall/ruleset"
@@ -28,6 +29,7 @@ type Finding struct {
 	Check    string   `json:"check"`
 	Severity Severity `json:"severity"`
 	Door     string   `json:"door,omitempty"` // empty: it concerns all of them, or the host
+	Bare     bool     `json:"bare,omitempty"` // that door stands before nothing now
 	Problem  string   `json:"problem"`        // a sentence
 	Cure     string   `json:"cure"`           // a sentence
 }
@@ -115,6 +117,17 @@ func Examine(h *Host, at Moment) Report {
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int { return cmp.Compare(a.Severity, b.Severity) })
 	return r
+}
+
+// WhyBare returns why a door stands before nothing now, and nothing if it does not.
+func WhyBare(findings []Finding, door string) string {
+	var why []string
+	for _, f := range findings {
+		if f.Bare && f.Door == door {
+			why = append(why, f.Problem)
+		}
+	}
+	return strings.Join(why, " ")
 }
 
 // HasErrors reports whether a door is not what it seems.

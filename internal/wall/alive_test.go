@@ -238,7 +238,7 @@ func TestTheWallMayBeAskedWhetherItIsAliveAtAnyTime(t *testing.T) {
 				case <-time.After(time.Millisecond):
 				}
 				_ = h.wall.Alive()
-				_, _ = h.wall.Brief()
+				_, _, _ = h.wall.Brief()
 			}
 		}()
 		a := h.client(alice)
@@ -261,7 +261,7 @@ func TestBriefCountsDoorsAndOpenWindows(t *testing.T) {
 	brief := func(h *host, when string, doors, windows int) {
 		h.t.Helper()
 		synctest.Wait()
-		if d, w := h.wall.Brief(); d != doors || w != windows {
+		if d, bare, w := h.wall.Brief(); d != doors || bare != 0 || w != windows {
 			h.t.Errorf("%s: %d doors, %d windows; want %d, %d", when, d, w, doors, windows)
 		}
 	}

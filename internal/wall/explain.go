@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
@@ -27,6 +29,7 @@ type Why string
 
 // The reasons.
 const (
+	Bare         Why = "not guarded" // the door stands before nothing
 	Trusted      Why = "trusted"
 	WindowOpen   Why = "window open"
 	Exhausted    Why = "exhausted" // max_connections is reached
@@ -65,6 +68,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 		w.trail.Settle(d.Name, d.SourcePrefix.Of(addr))
 		w.trail.Settle(d.Name, packet.Source{})
 	}
+	findings := w.Findings()
 	past := remembered()
 	since := knocksSince(past)
 	trapped := make([]time.Duration, len(f.config.Doors)) // by door, for how long
@@ -84,7 +88,12 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 		if before := f.doorNamed(d.Name); before >= 0 {
 			left = trapped[before]
 		}
-		all = append(all, w.explain(i, addr, past, since, left))
+		e := w.explain(i, addr, past, since, left)
+		if why := doctor.WhyBare(findings, d.Name); why != "" {
+			e.In, e.Reason, e.Since = true, Bare, time.Time{}
+			e.Sentence = fmt.Sprintf("%s is not held up: the door stands before nothing on this host. %s", e.Source, why)
+		}
+		all = append(all, e)
 	}
 	return all, nil
 }
@@ -109,7 +118,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	}
 
 	out := func(why Why, since time.Time, format string, a ...any) Explanation {
-		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in: ", source) + fmt.Sprintf(format, a...) + "."}
+		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in%s: ", source, where(d)) + fmt.Sprintf(format, a...) + "."}
 	}
 	s := account(past, d.Name, source, d.SequenceTimeout)
 	if trapped > 0 && (s.last.Kind != audit.Trapped || s.last.Reason == spraying) {
@@ -190,6 +199,14 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		sentence += fmt.Sprintf("; at %s so many came at once that not each is remembered", when(s.overlooked, now))
 	}
 	return out(NeverKnocked, time.Time{}, "%s", sentence)
+}
+
+// where says at which interfaces a door keeps anybody out, if not at all of them.
+func where(d *ruleset.Door) string {
+	if len(d.Interfaces) == 0 {
+		return ""
+	}
+	return " by " + strings.Join(d.Interfaces, " or ")
 }
 
 // isToClose reports whether an event is a knock of the sequence that closes.

@@ -66,7 +66,7 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 			time.Sleep(5 * time.Second)
 		}, []string{
 			"reloaded: the former rules cannot be put back yet: " + errInjected.Error(),
-			"reloaded: the new rules were not confirmed, and the former ones are back; doors guarded: 1, windows open: 0",
+			"reloaded: the new rules were not confirmed, and the former ones are back; doors: 1, windows open: 0",
 		}},
 		{"stopping", func(h *host) {
 			h.stop()

@@ -11,12 +11,19 @@ import (
 // examineInterval is how often the host is examined.
 const examineInterval = 30 * time.Second
 
+// What is told of the host is no older than freshFor, unless to find it out takes longer
+// than examinePatience.
+const (
+	freshFor        = 2 * time.Second
+	examinePatience = time.Second
+)
+
 // health is what is known of the host that the wall stands on, by package doctor.
 type health struct {
 	mu     sync.Mutex
 	config *ruleset.Config // that was examined last; nil: none
 	at     time.Time       // when
-	busy   bool            // it is being examined
+	done   chan struct{}   // closed when the examination under way is over; nil: none is
 	report doctor.Report
 }
 
@@ -26,28 +33,50 @@ func (w *Wall) examine(now time.Time) (next time.Time, ok bool) {
 	if w.edges.Examine == nil {
 		return time.Time{}, false
 	}
+	if w.examined(now, examineInterval) != nil {
+		return now.Add(examineInterval), true
+	}
+	w.health.mu.Lock()
+	defer w.health.mu.Unlock()
+	return w.health.at.Add(examineInterval), true
+}
+
+// examined begins to examine the host, unless what is known is of these rules and no
+// older than that. It returns what is closed when it is over, and nil if it is.
+func (w *Wall) examined(now time.Time, age time.Duration) <-chan struct{} {
 	h := &w.health
 	c := w.current().config
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.busy {
-		return now.Add(examineInterval), true
+	if h.done != nil || w.edges.Examine == nil || h.config == c && now.Sub(h.at) < age {
+		return h.done
 	}
-	if next = h.at.Add(examineInterval); next.After(now) && h.config == c {
-		return next, true
-	}
-	h.busy = true
+	done := make(chan struct{})
+	h.done = done
 	go func() {
 		report := w.edges.Examine(c)
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		h.config, h.at, h.busy, h.report = c, time.Now(), false, report
+		h.config, h.at, h.done, h.report = c, time.Now(), nil, report
+		close(done)
 	}()
-	return now.Add(examineInterval), true
+	return done
 }
 
-// findings are those of the last examination.
-func (h *health) findings() []doctor.Finding {
+// Findings are those of the host as it is now, or, where that takes too long to find out,
+// as it was before. A wall stands.
+func (w *Wall) Findings() []doctor.Finding {
+	if done := w.examined(time.Now(), freshFor); done != nil {
+		select {
+		case <-done:
+		case <-time.After(examinePatience):
+		}
+	}
+	return w.health.known()
+}
+
+// known are the findings of the last examination.
+func (h *health) known() []doctor.Finding {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return append([]doctor.Finding{}, h.report.Findings...)

@@ -114,6 +114,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 			"held_total ssh": 2, "held_total web": 2,
 			"kernel_packets_total ssh admitted": 0, "kernel_packets_total ssh refused": 0, // begun anew
 			"kernel_packets_total web admitted": 0, "kernel_packets_total web refused": 0,
+			"door_bare ssh": 0, "door_bare web": 0,
 			"waiting": 2, "attempts": 2, "lost_total": 9, "healed_total": 1,
 			"start_time_seconds": float64(began.Unix()),
 			"opening_seconds":    4, "opening_seconds sum": 0,

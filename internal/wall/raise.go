@@ -312,7 +312,7 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.W
 		}()
 	}
 	w.nudge()
-	e.Reason = fmt.Sprintf("%sdoors guarded: %d, windows open: %d", why, len(next.config.Doors), len(windows))
+	e.Reason = fmt.Sprintf("%sdoors: %d, windows open: %d", why, len(next.config.Doors), len(windows))
 	w.trail.Record(e)
 	w.tellLow(next.config)
 	if former == nil {

@@ -61,7 +61,7 @@ func TestAWallIsInstalledOnceItsSocketsAreBound(t *testing.T) {
 		if !h.wanted(session(tcp(22), bob)) || h.wanted(session(tcp(7000), bob)) || h.wanted(session(tcp(80), bob)) {
 			t.Error("connections of the wrong ports are adopted")
 		}
-		h.trail.expect(t, nil, "started: doors guarded: 1, windows open: 0")
+		h.trail.expect(t, nil, "started: doors: 1, windows open: 0")
 		if want := (ruleset.Numbers{LogGroup: 7100, Admitted: 7100, Strangers: 7101, Excess: 7104}); h.named() != want {
 			t.Errorf("numbers: %+v", h.named())
 		}
@@ -122,7 +122,7 @@ func TestWindowsAreReadBackWithTheTimeTheyHadLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.run()
-		h.trail.expect(t, nil, "started: doors guarded: 2, windows open: 2")
+		h.trail.expect(t, nil, "started: doors: 2, windows open: 2")
 		want := []wall.WindowStatus{
 			{Door: "ssh", Source: single(alice), LeftSeconds: 10},
 			{Door: "stays", Source: single(carol), LeftSeconds: 1},
@@ -374,7 +374,7 @@ func TestAReloadCarriesWindowsOver(t *testing.T) {
 			h.t.Fatal(err)
 		}
 		h.expectBound(turn0)
-		h.trail.expect(h.t, []audit.Kind{audit.Started, audit.Reloaded}, "reloaded: doors guarded: 2, windows open: 1")
+		h.trail.expect(h.t, []audit.Kind{audit.Started, audit.Reloaded}, "reloaded: doors: 2, windows open: 1")
 		if got, want := h.left("ssh", alice), window/2-hold/2; got != want {
 			h.t.Errorf("the kernel has the window open for %s, want %s", got, want)
 		}

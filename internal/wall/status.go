@@ -33,6 +33,7 @@ type TrialStatus struct {
 // DoorStatus is one door, and what happened there since the daemon started.
 type DoorStatus struct {
 	Name           string             `json:"name"`
+	Bare           bool               `json:"bare,omitempty"` // it stands before nothing, and the findings say why
 	Ports          []packet.PortRange `json:"ports"`
 	Knocks         int                `json:"steps"` // of its sequence, 0 if it has none
 	OpensBy        []string           `json:"opens_by"`
@@ -90,20 +91,28 @@ type Counters struct {
 	Healed   uint64 `json:"healed"`   // times that somebody else's change was undone
 }
 
-// Brief returns how many doors are guarded, and how many windows are open.
-func (w *Wall) Brief() (doors, windows int) {
+// Brief returns how many doors are guarded, how many stand before nothing, as far as is
+// known, and how many windows are open.
+func (w *Wall) Brief() (guarded, bare, windows int) {
 	now := time.Now()
+	findings := w.health.known()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.front != nil {
-		doors = len(w.front.config.Doors)
+		for _, d := range w.front.config.Doors {
+			if doctor.WhyBare(findings, d.Name) != "" {
+				bare++
+			} else {
+				guarded++
+			}
+		}
 	}
 	for win := range w.windows.All() {
 		if win.Until.After(now) && !win.Spent() {
 			windows++
 		}
 	}
-	return doors, windows
+	return guarded, bare, windows
 }
 
 // Status returns the state of the wall.
@@ -112,6 +121,7 @@ func (w *Wall) Status() (Status, error) {
 	if f == nil {
 		return Status{}, errNotYet
 	}
+	findings := w.Findings()
 	counts, err := w.edges.Kernel.Counts(f.config.Wall.Table)
 	if err != nil {
 		return Status{}, err
@@ -127,7 +137,7 @@ func (w *Wall) Status() (Status, error) {
 	}
 	w.sockets.countLosses()
 	s := Status{
-		Findings: w.health.findings(),
+		Findings: findings,
 		Table:    f.config.Wall.Table,
 		Since:    w.since,
 		Windows:  windows,
@@ -147,7 +157,7 @@ func (w *Wall) Status() (Status, error) {
 			left = &d.LinesLeft
 		}
 		s.Doors = append(s.Doors, DoorStatus{
-			Name: d.Name, Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.Ways(), SequencesLeft: left,
+			Name: d.Name, Bare: doctor.WhyBare(findings, d.Name) != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.Ways(), SequencesLeft: left,
 			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
 			Counters: DoorCounters{
 				Knocks: t.knocks, Resets: t.resets, Trapped: t.trapped, Replayed: t.replayed,

@@ -44,7 +44,7 @@ func (h *host) onTrial() bool {
 
 func TestAFirstWallThatIsNotConfirmedIsTakenDown(t *testing.T) {
 	tried(t, true, func(h *host) {
-		h.trail.expect(h.t, nil, "started: on trial for 1m0s; doors guarded: 1, windows open: 0")
+		h.trail.expect(h.t, nil, "started: on trial for 1m0s; doors: 1, windows open: 0")
 		h.expect("the wall stands", h.client(bob).dial(22), waiting)
 		time.Sleep(time.Minute - 1)
 		synctest.Wait()
@@ -128,7 +128,7 @@ func TestNewRulesThatAreNotConfirmedGiveWayToTheFormerOnes(t *testing.T) {
 				if err := h.try(c(sshDoor(), door("mail", 25, 7002)), 4*time.Second); err != nil {
 					h.t.Fatal(err)
 				}
-				h.trail.expect(h.t, []audit.Kind{audit.Reloaded}, "reloaded: on trial for 4s; doors guarded: 2, windows open: 1")
+				h.trail.expect(h.t, []audit.Kind{audit.Reloaded}, "reloaded: on trial for 4s; doors: 2, windows open: 1")
 				if h.onTrial() {
 					h.t.Error("a wall that takes another's place goes with the daemon")
 				}
@@ -139,7 +139,7 @@ func TestNewRulesThatAreNotConfirmedGiveWayToTheFormerOnes(t *testing.T) {
 				time.Sleep(time.Nanosecond)
 				synctest.Wait()
 				h.trail.expect(h.t, []audit.Kind{audit.Reloaded},
-					"reloaded: the new rules were not confirmed, and the former ones are back; doors guarded: 2, windows open: 1")
+					"reloaded: the new rules were not confirmed, and the former ones are back; doors: 2, windows open: 1")
 				h.expect("mail is not guarded any more", h.client(carol).dial(25), accepted)
 				h.expect("web is", h.client(carol).dial(443), waiting)
 				h.expect("and has lost its windows", a.dial(443), waiting)
@@ -181,7 +181,7 @@ func TestFormerRulesThatDoNotComeBackAreTriedAgain(t *testing.T) {
 		h.failing("nothing", nil)
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
-		h.trail.expect(h.t, nil, "reloaded: the new rules were not confirmed, and the former ones are back; doors guarded: 1, windows open: 0")
+		h.trail.expect(h.t, nil, "reloaded: the new rules were not confirmed, and the former ones are back; doors: 1, windows open: 0")
 		if s := h.status(); s.Doors[0].MaxConnections != 0 || s.Trial != nil {
 			h.t.Errorf("status: %+v", s)
 		}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// onReading examines the host for what makes the rule files mean something else here than
+// they say, and tells it as warnings: they may be for another host.
+func onReading(config *ruleset.Config, path string) (doctor.Report, *ruleset.Loaded) {
+	r := doctor.Examine(&doctor.Host{Config: config, Path: path}, doctor.Reading)
+	return r, warnings(r.Findings)
+}
+
+// warnings makes findings what rule files are warned of.
+func warnings(findings []doctor.Finding) *ruleset.Loaded {
+	l := &ruleset.Loaded{}
+	for _, f := range findings {
+		what := "Of this host"
+		switch {
+		case f.Bare:
+			what = fmt.Sprintf("The door %q stands before nothing on this host", f.Door)
+		case f.Door != "":
+			what = fmt.Sprintf("The door %q, on this host", f.Door)
+		}
+		l.Diagnostics = append(l.Diagnostics, &hcl.Diagnostic{Severity: hcl.DiagWarning, Summary: what, Detail: f.Problem + " " + f.Cure})
+	}
+	return l
+}
+
+// notLookedAt says which checks of the host could not be made, if any.
+func notLookedAt(unmade []doctor.Unmade) string {
+	var names []string
+	for _, u := range unmade {
+		names = append(names, u.Check)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "; not looked at: " + strings.Join(names, ", ")
+}
+
+// tellBare says which doors stand before nothing, and why, and returns the others.
+func tellBare(w io.Writer, doors []ruleset.Door, findings []doctor.Finding) (guarded []ruleset.Door) {
+	return slices.DeleteFunc(slices.Clone(doors), func(d ruleset.Door) bool {
+		why := doctor.WhyBare(findings, d.Name)
+		switch {
+		case why == "":
+		case len(d.Ports) == 0:
+			fmt.Fprintf(w, "%s hears NO knocks: %s\n", d.Name, why)
+		default:
+			fmt.Fprintf(w, "%s is NOT guarded: %s\n", portsOf(&d), why)
+		}
+		return why != ""
+	})
+}
+
+// portsOf names a door, with its ports.
+func portsOf(d *ruleset.Door) string {
+	var ports []string
+	for _, p := range d.Ports {
+		ports = append(ports, p.String())
+	}
+	return d.Name + ": " + strings.Join(ports, ", ")
+}

@@ -1,0 +1,109 @@
+package wall_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// bareDoor is found where the door "ssh" stands before nothing.
+var bareDoor = doctor.Finding{Check: "interfaces", Severity: doctor.Error, Door: "ssh", Bare: true, Problem: "There is no interface.", Cure: "Make one."}
+
+// examined runs f in a bubble, with a wall on a host that is examined by examine.
+func examined(t *testing.T, examine func() []doctor.Finding, f func(h *teller)) {
+	synctest.Test(t, func(t *testing.T) {
+		h := &teller{newHost(t), audit.NewHistory()}
+		edges := h.edges()
+		edges.Examine = func(*ruleset.Config) doctor.Report { return doctor.Report{Findings: examine()} }
+		h.wall = wall.New(edges, audit.Sinks{h.trail, h.history})
+		if err := h.raise(config(sshDoor(), door("web", 443, 7001))); err != nil {
+			t.Fatal(err)
+		}
+		h.run()
+		f(h)
+	})
+}
+
+// A door that stands before nothing is said to guard nothing by all that tell of it, and
+// the door beside it is not concerned.
+func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
+	examined(t, func() []doctor.Finding { return []doctor.Finding{bareDoor} }, func(h *teller) {
+		s := h.status()
+		if len(s.Findings) != 1 || s.Findings[0] != bareDoor {
+			t.Errorf("findings: %+v", s.Findings)
+		}
+		if !s.Doors[0].Bare || s.Doors[1].Bare {
+			t.Errorf("bare: ssh %v, web %v", s.Doors[0].Bare, s.Doors[1].Bare)
+		}
+		if guarded, bare, _ := h.wall.Brief(); guarded != 1 || bare != 1 {
+			t.Errorf("brief: %d guarded, %d bare", guarded, bare)
+		}
+		metrics := h.gather()
+		if metrics["findings interfaces ssh error"] != 1 || metrics["door_bare ssh"] != 1 || metrics["door_bare web"] != 0 {
+			t.Errorf("metrics: %v", metrics)
+		}
+		all := h.explain(alice.String())
+		if e := all[0]; !e.In || e.Reason != wall.Bare || e.Sentence != alice.String()+" is not held up: the door stands before nothing on this host. There is no interface." {
+			t.Errorf("ssh: %+v", e)
+		}
+		if e := all[1]; e.In || e.Reason != wall.NeverKnocked {
+			t.Errorf("web: %+v", e)
+		}
+	})
+}
+
+// An interface may be renamed at any moment: what is told is of now.
+func TestTheHostIsExaminedAnewForWhoAsks(t *testing.T) {
+	var found []doctor.Finding
+	examined(t, func() []doctor.Finding { return found }, func(h *teller) {
+		time.Sleep(3 * time.Second)
+		if s := h.status(); len(s.Findings) != 0 {
+			t.Errorf("at first: %+v", s.Findings)
+		}
+		found = []doctor.Finding{bareDoor}
+		time.Sleep(3 * time.Second)
+		if s := h.status(); len(s.Findings) != 1 {
+			t.Errorf("later: %+v", s.Findings)
+		}
+		found = nil
+		time.Sleep(3 * time.Second)
+		if e := h.explain(alice.String()); e[0].In {
+			t.Errorf("mended: %+v", e)
+		}
+	})
+}
+
+// Who asks waits a moment for a host that does not answer, and who knocks does not.
+func TestAHostThatDoesNotAnswerHoldsNobodyUp(t *testing.T) {
+	const answersIn = time.Minute
+	examined(t, func() []doctor.Finding { time.Sleep(answersIn); return []doctor.Finding{bareDoor} }, func(h *teller) {
+		asked := time.Now()
+		if s := h.status(); len(s.Findings) != 0 || time.Since(asked) > 2*time.Second {
+			t.Errorf("after %s: %+v", time.Since(asked), s.Findings)
+		}
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		h.expect("knocked", a.dial(22), accepted)
+		time.Sleep(answersIn)
+		if s := h.status(); len(s.Findings) != 1 {
+			t.Errorf("when it has answered: %+v", s.Findings)
+		}
+	})
+}
+
+// At a door that stands at some interfaces only nobody is kept out at others.
+func TestItIsSaidAtWhichInterfacesSomebodyIsKeptOut(t *testing.T) {
+	c := config(sshDoor())
+	c.Doors[0].Interfaces = []string{"eth0", "ppp*"}
+	telling(t, c, func(h *teller) {
+		if e := h.explain(alice.String())[0]; !strings.HasPrefix(e.Sentence, alice.String()+" is not let in by eth0 or ppp*: no knock of it was heard ") {
+			t.Errorf("%+v", e)
+		}
+	})
+}

@@ -51,7 +51,7 @@ var (
 	evictedMetric   = describe("evicted_total", "Attempts that gave way to newer ones.", nil)
 	lostMetric      = describe("lost_total", "Packets that were logged or queued and could not be read in time.", nil)
 	healedMetric    = describe("healed_total", "Times that somebody else's change to the wall was undone.", nil)
-	findingsMetric  = describe("findings", "What makes a door something else than it seems, and what weakens it: 1 for each check, door and severity that found some.", []string{"check", "door", "severity"})
+	findingsMetric  = describe("findings", "How many things there are that make a door something else than it seems, or weaken it.", []string{"check", "door", "severity"})
 	bareMetric      = describe("door_bare", "1 for a door that stands before nothing on this host, else 0.", byDoor)
 	startedMetric   = describe("start_time_seconds", "When the daemon put up the wall, in seconds since 1970.", nil)
 	collectedByDoor = []*prometheus.Desc{knocksMetric, resetsMetric, trappedMetric, replayedMetric, leftMetric, windowsMetric, openMetric, verdictsMetric, heldMetric, kernelMetric, bareMetric}
@@ -93,12 +93,12 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 	for _, win := range s.Windows {
 		open[win.Door]++
 	}
-	found := map[[3]string]bool{}
+	found := map[[3]string]int{}
 	for _, f := range s.Findings {
-		found[[3]string{f.Check, f.Door, string(f.Severity)}] = true
+		found[[3]string{f.Check, f.Door, string(f.Severity)}]++
 	}
-	for labels := range found {
-		now(findingsMetric, 1, labels[:]...)
+	for labels, n := range found {
+		now(findingsMetric, float64(n), labels[:]...)
 	}
 	for _, d := range s.Doors {
 		c := d.Counters

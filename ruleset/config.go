@@ -46,6 +46,7 @@ type Door struct {
 	OneTime         *onetime.List      // likewise
 	Line            onetime.Line       // that is good now, which [Config.At] fills in
 	LinesLeft       int                // with it
+	Unread          bool               // likewise, if the list could not be read
 	Step            int64              // of the rolling sequence, likewise
 	CloseSequence   []packet.Port      // closes the door
 	OTP             *OTP               // opens and closes it, too

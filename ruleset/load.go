@@ -43,20 +43,30 @@ type Loaded struct {
 	shown  map[string][]byte       // their text, as far as it may be shown
 	broken map[string]map[int]bool // the files that have errors in their syntax, and the lines of these
 
-	elsewhere bool // what only the daemon can read is not wrong
+	path   string
+	reader reader
 }
+
+// reader is who reads rule files, and what it takes for wrong.
+type reader uint8
+
+const (
+	daemon    reader = iota // all that the files name has to be there
+	reviewer                // but what only the daemon can read
+	makeshift               // who has nothing better: a way to open a door may be missing
+)
 
 // Load reads the rule files at path: one file, or every *.hcl of a folder in
 // lexical order, as one configuration. It finds all errors before it gives up.
-func Load(path string) *Loaded { return load(path, false) }
+func Load(path string) *Loaded { return load(path, daemon) }
 
 // Review reads rule files as [Load] does, for somebody who is not the daemon:
 // credentials, which systemd gives to the daemon alone, and lists that are not there
 // yet are no error then, but a warning, and missing from the configuration.
-func Review(path string) *Loaded { return load(path, true) }
+func Review(path string) *Loaded { return load(path, reviewer) }
 
-func load(path string, elsewhere bool) *Loaded {
-	l := &Loaded{files: map[string]*hcl.File{}, shown: map[string][]byte{}, broken: map[string]map[int]bool{}, elsewhere: elsewhere}
+func load(path string, by reader) *Loaded {
+	l := &Loaded{files: map[string]*hcl.File{}, shown: map[string][]byte{}, broken: map[string]map[int]bool{}, path: path, reader: by}
 	names, err := ruleFiles(path)
 	if err != nil {
 		l.fail("Cannot read the rule files", err.Error(), nil)
@@ -85,34 +95,6 @@ func load(path string, elsewhere bool) *Loaded {
 	slices.SortStableFunc(l.Diagnostics, inOrder)
 	l.shorten()
 	return l
-}
-
-// Save copies the rule files, as they were when they were read, to a folder from
-// which [Load] reads the same. What is in the folder is replaced, at once or not
-// at all.
-func (l *Loaded) Save(folder string) (err error) {
-	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
-		return fmt.Errorf("making a folder for the rule files: %w", err)
-	}
-	next, err := os.MkdirTemp(filepath.Dir(folder), filepath.Base(folder)+".*")
-	if err != nil {
-		return fmt.Errorf("making a folder for the rule files: %w", err)
-	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(next)
-		}
-	}()
-	for i, name := range slices.Sorted(maps.Keys(l.files)) {
-		copied := filepath.Join(next, fmt.Sprintf("%04d-%s.hcl", i, strings.TrimSuffix(filepath.Base(name), ".hcl")))
-		if err := os.WriteFile(copied, l.files[name].Bytes, 0o600); err != nil {
-			return fmt.Errorf("copying the rule files: %w", err)
-		}
-	}
-	if err := os.RemoveAll(folder); err != nil {
-		return fmt.Errorf("replacing the copied rule files: %w", err)
-	}
-	return os.Rename(next, folder)
 }
 
 // Errors returns what Load found without the warnings, for who is not to be told of
@@ -470,4 +452,14 @@ func (l *Loaded) fail(summary, detail string, at *hcl.Range) {
 func (l *Loaded) failAt(e hcl.Expression, summary, detail string) {
 	at := e.Range()
 	l.fail(summary, detail, &at)
+}
+
+// lackAt says that what a way to open a door needs cannot be used. Whoever has nothing
+// better goes on without that way.
+func (l *Loaded) lackAt(e hcl.Expression, summary, detail string) {
+	if l.reader == makeshift {
+		l.warnAt(e, summary, detail)
+		return
+	}
+	l.failAt(e, summary, detail)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/secret"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -118,12 +119,12 @@ func (l *Loaded) oneTime(e hcl.Expression) *onetime.List {
 		err = list.Writable()
 	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist) && l.elsewhere:
+	case errors.Is(err, fs.ErrNotExist) && l.reader == reviewer:
 		l.warnAt(e, "No list of sequences", "The daemon does not start without it. "+sentence(err))
 	case errors.Is(err, fs.ErrNotExist):
-		l.failAt(e, "No list of sequences", "Make it: a sequence a line, such as 4113,27911:udp,1840. "+sentence(err))
+		l.lackAt(e, "No list of sequences", "Make it: a sequence a line, such as 4113,27911:udp,1840. "+sentence(err))
 	case err != nil:
-		l.failAt(e, "List of sequences that cannot be used", "The daemon has to read the list, and to cross out what is used. "+sentence(err))
+		l.lackAt(e, "List of sequences that cannot be used", "The daemon has to read the list, and to cross out what is used. "+sentence(err))
 	case left == 0:
 		l.warnAt(e, "All sequences are used", "The door does not open for anybody. Add lines to the list, and reload.")
 	case left <= FewLeft:
@@ -162,16 +163,19 @@ func (l *Loaded) otp(r *rawOTP, d *Door) *OTP {
 		o.Close = l.secret(r.CloseSecret, r.Range)
 	}
 	l.duration(r.Skew, &o.Skew, 0, otp.MaxSkew)
+	same := o.Open.IsSet() && o.Open.Equal(o.Close)
 	for _, s := range []struct {
 		at hcl.Expression
-		n  int
-	}{{r.OpenSecret, len(o.Open.Key())}, {r.CloseSecret, len(o.Close.Key())}} {
-		if s.n > otp.MaxSecret {
-			l.failAt(s.at, "Secret too long", fmt.Sprintf("The secret of a one-time password has %d bytes at most, as xt_pknock's has; this one has %d.", otp.MaxSecret, s.n))
+		of *secret.Secret
+	}{{r.OpenSecret, &o.Open}, {r.CloseSecret, &o.Close}} {
+		if n := len(s.of.Key()); n > otp.MaxSecret {
+			l.lackAt(s.at, "Secret too long", fmt.Sprintf("The secret of a one-time password has %d bytes at most, as xt_pknock's has; this one has %d.", otp.MaxSecret, n))
+			*s.of = secret.Secret{}
 		}
 	}
-	if o.Open.IsSet() && o.Open.Equal(o.Close) {
-		l.failAt(r.CloseSecret, "Opened and closed by the same secret", "The two secrets of a door differ.")
+	if same {
+		l.lackAt(r.CloseSecret, "Opened and closed by the same secret", "The two secrets of a door differ.")
+		o.Close = secret.Secret{}
 	}
 	return o
 }

@@ -33,7 +33,8 @@ func (c *Config) At(now time.Time, host Host) (*Config, error) {
 			d.Sequences = d.Rolling.around(d.Step)
 		case d.OneTime != nil:
 			var err error
-			if d.Line, d.LinesLeft, err = d.OneTime.Next(); err != nil {
+			d.Line, d.LinesLeft, err = d.OneTime.Next()
+			if d.Unread = err != nil; d.Unread {
 				errs = append(errs, fmt.Errorf("nobody can open the door %s by a sequence: %w", d.Name, err))
 			}
 			d.Sequences = [][]packet.Port{d.Line.Steps}
@@ -95,7 +96,7 @@ func (c *Config) named() []packet.PortRange {
 // and false if it does not.
 func (c *Config) Turns(now time.Time) (next time.Time, ok bool) {
 	for _, d := range c.Doors {
-		if d.Rolling == nil {
+		if d.Rolling == nil || !d.Rolling.Secret.IsSet() {
 			continue
 		}
 		s := d.Rolling.sequence()
@@ -110,7 +111,25 @@ func (c *Config) Turns(now time.Time) (next time.Time, ok bool) {
 // time is in.
 func (c *Config) IsOf(now time.Time) bool {
 	return !slices.ContainsFunc(c.Doors, func(d Door) bool {
-		return d.Rolling != nil && d.Rolling.sequence().StepAt(now) != d.Step
+		return d.Rolling != nil && d.Rolling.Secret.IsSet() && d.Rolling.sequence().StepAt(now) != d.Step
+	})
+}
+
+// HasUnread reports whether there is a list that could not be read when [Config.At]
+// came to this configuration.
+func (c *Config) HasUnread() bool {
+	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.Unread })
+}
+
+// Readable reports whether a list can be read which could not when [Config.At] came to
+// this configuration.
+func (c *Config) Readable() bool {
+	return slices.ContainsFunc(c.Doors, func(d Door) bool {
+		if !d.Unread {
+			return false
+		}
+		_, _, err := d.OneTime.Next()
+		return err == nil
 	})
 }
 

@@ -1,10 +1,13 @@
 package ruleset_test
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -51,5 +54,86 @@ func TestSavedRulesReadTheSame(t *testing.T) {
 	}
 	if err := ruleset.Load(path).Save(filepath.Join(path, "b.hcl", "former")); err == nil {
 		t.Error("saved in a file")
+	}
+}
+
+// What the rules name and is gone, or of no use, costs the way that needs it, and not
+// the door; and nothing of it is kept.
+func TestRecalledRulesLackWhatIsGoneAndStand(t *testing.T) {
+	home, state := t.TempDir(), t.TempDir()
+	secret, list, path := filepath.Join(home, "secret"), filepath.Join(home, "list"), filepath.Join(home, "rules.hcl")
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const key = "qzqzjazzqzqzjazz"
+	put(secret, key)
+	put(list, "1,2,3\n4,5,6\n7,8,9\n10,11,12\n13,14,15\n")
+	put(path, `door "otp" {
+  ports = [22]
+  otp {
+    port        = "2000/udp"
+    open_secret = file("`+secret+`")
+  }
+}
+door "rolling" {
+  ports = [23]
+  rolling { secret = file("`+secret+`") }
+}
+door "list" {
+  ports = [24]
+  one_time_sequences = "`+list+`"
+}
+`)
+	folder := filepath.Join(state, "rules")
+	if err := ruleset.Load(path).Save(folder); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ruleset.Recall(folder, filepath.Join(home, "others.hcl")); !errors.Is(err, ruleset.ErrNoneKept) {
+		t.Errorf("of other rule files: %v", err)
+	}
+	for name, spoil := range map[string]func(){
+		"gone":     func() { os.Remove(secret); os.Remove(list) },
+		"too long": func() { put(secret, strings.Repeat("x", 3000)); put(list, "many\n") },
+		"exposed":  func() { put(secret, key); os.Chmod(secret, 0o604); put(list, "1,2,3\n"); os.Chmod(list, 0o604) },
+	} {
+		spoil()
+		l, err := ruleset.Recall(folder, path)
+		if err != nil || l.Config == nil {
+			t.Fatalf("%s: %v, %v", name, err, l.Diagnostics)
+		}
+		now, err := l.Config.At(time.Unix(1_740_000_000, 0), ruleset.Host{})
+		if err == nil || len(now.Doors) != 3 || now.Doors[0].OTP.Open.IsSet() || !now.Doors[2].Unread || !now.HasUnread() || now.Readable() {
+			t.Errorf("%s: %v, %+v", name, err, now.Doors)
+		}
+		// A list is of no use until it can be read, and a secret until the next reload: so
+		// nothing has to be turned.
+		if _, turns := now.Turns(time.Unix(1_740_000_000, 0)); turns && name != "too long" || !now.IsOf(time.Unix(1_740_009_000, 0)) && name != "too long" {
+			t.Errorf("%s: it turns", name)
+		}
+	}
+	if differs, err := ruleset.Load(path).Differs(); differs || err != nil {
+		t.Errorf("the files differ: %t, %v", differs, err)
+	}
+	err := filepath.WalkDir(state, func(name string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(name)
+		if strings.Contains(string(text), key) || strings.Contains(string(text), "10,11,12") {
+			t.Errorf("%s has what the rules name", name)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ruleset.Recall(folder, path); !errors.Is(err, ruleset.ErrNoneKept) {
+		t.Errorf("from a folder that others can read: %v", err)
 	}
 }

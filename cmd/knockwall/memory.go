@@ -16,11 +16,16 @@ import (
 // outlasts the machine's rest, too; another daemon beside its control socket.
 type memory struct{ used, due *lasting }
 
-func newMemory(controlPath string) memory {
-	base := controlPath + "."
+// stateBase is how the paths of all that outlasts a daemon begin.
+func stateBase(controlPath string) string {
 	if folder := os.Getenv("STATE_DIRECTORY"); folder != "" {
-		base = folder + string(filepath.Separator)
+		return folder + string(filepath.Separator)
 	}
+	return controlPath + "."
+}
+
+func newMemory(controlPath string) memory {
+	base := stateBase(controlPath)
 	return memory{&lasting{path: base + "used"}, &lasting{path: base + "due"}}
 }
 

@@ -22,7 +22,9 @@ changes nothing, and ends with exit code 2.
 
 With --confirm the new rules are on trial: unless you type knockwall confirm
 within the time, from a connection that you made under them, the former ones
-return; a daemon that is started again meanwhile, or later, begins with these.`,
+return; a daemon that is started again meanwhile, or later, begins with these.
+The files stay as they are: the next reload puts them in force, and so does the
+next start of the machine.`,
 		Example: `  sudo knockwall reload
   sudo knockwall reload --confirm 2m    # and then, from a new connection:
   sudo knockwall confirm`,
@@ -51,7 +53,8 @@ return; a daemon that is started again meanwhile, or later, begins with these.`,
 		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", count(reloaded.Doors, "door"))
 		if trial != "" {
 			_, err = fmt.Fprintf(c.OutOrStdout(), "The former ones return at %s, unless `knockwall confirm` comes first. The files\n"+
-				"stay as they are, and come into force with the next reload only.\n",
+				"stay as they are: the next reload puts them in force, and so does the next start of\n"+
+				"the machine.\n",
 				time.Now().Add(*confirm).Format(time.TimeOnly))
 		}
 		return err

@@ -59,7 +59,7 @@ without, and try new rules with reload --confirm.`,
 
 func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Duration) error {
 	said := c.ErrOrStderr()
-	r := &rules{path: configPath, kept: controlPath + keptSuffix}
+	r := newRules(configPath, controlPath)
 	config, err := r.start(said, confirm != 0)
 	if err != nil {
 		return err
@@ -99,6 +99,7 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	edges.Examine = func(c *ruleset.Config) doctor.Report {
 		return doctor.Examine(&doctor.Host{Config: c, Path: configPath}, doctor.Standing)
 	}
+	edges.Rules = r.examine
 	r.wall = wall.New(edges, audit.Sinks{history, written, r.service})
 	ctx, hangups, stop := untilSignal(c.Context())
 	defer stop()
@@ -121,12 +122,16 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 		fmt.Fprintf(said, "on trial until %s: type `knockwall confirm` before, from a new connection\n", time.Now().Add(confirm).Format(time.TimeOnly))
 	}
 	isGuarded()
+	if confirm == 0 {
+		r.keepFirst(said)
+	}
 	r.service.Ready()
 	go r.service.TellStatus(ctx)
 	go r.service.Watch(ctx, r.wall.Alive, func(err error) {
 		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: the daemon hangs: %v\n", err)
 	})
 	go r.reloadAt(ctx, hangups, said)
+	go r.mind(ctx, said)
 
 	// The wall is what the daemon is for. It goes on if nobody can ask about it.
 	asked := make(chan struct{})

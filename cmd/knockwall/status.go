@@ -81,6 +81,9 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 	if s.Trial != nil {
 		fmt.Fprintf(out, "It is on trial: without `knockwall confirm` the former state returns in %s.\n", inSeconds(s.Trial.LeftSeconds))
 	}
+	if s.FilesDiffer {
+		fmt.Fprintln(out, "The rule files differ from what is in force: `knockwall reload` puts them in force.")
+	}
 	for _, f := range s.Findings {
 		fmt.Fprint(out, "degraded: ")
 		writeFinding(out, f)

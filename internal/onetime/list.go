@@ -147,7 +147,7 @@ func (l Line) isIn(f io.ReaderAt) error {
 			return err
 		}
 	}
-	return errors.New("it was changed meanwhile: knockwall reload reads the list again")
+	return errors.New("it was changed meanwhile, and is read again")
 }
 
 // Writable returns an error if lines cannot be crossed out.

@@ -79,5 +79,5 @@ func (w *Wall) Findings() []doctor.Finding {
 func (h *health) known() []doctor.Finding {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return append([]doctor.Finding{}, h.report.Findings...)
+	return h.report.Findings
 }

@@ -147,7 +147,7 @@ func TestALineThatWasChangedMeanwhileOpensNothing(t *testing.T) {
 		l.write("7005,8005,9005", "7002,8002,9002")
 		a := h.client(alice)
 		a.became("the line that was there", ports(7001, 8001, 9001), "refused ssh 192.0.2.1 3/3: "+l.path+
-			" line 1: it was changed meanwhile: knockwall reload reads the list again")
+			" line 1: it was changed meanwhile, and is read again")
 		l.expect("7005,8005,9005", "7002,8002,9002")
 		a.became("the line that is there", ports(7005, 8005, 9005), "opened ssh 192.0.2.1 3/3")
 	})
@@ -168,7 +168,7 @@ func TestALineThatCannotBeCrossedOutOpensNothing(t *testing.T) {
 			a.knock(7001, 8001, 9001)
 			synctest.Wait()
 			got := h.trail.take(append(fates, audit.Low)...)
-			if len(got) != 3 || !strings.HasPrefix(got[0], "refused ssh 192.0.2.1 3/3: ") || !strings.Contains(got[0], l.path) ||
+			if len(got) != 2 || !strings.HasPrefix(got[0], "refused ssh 192.0.2.1 3/3: ") || !strings.Contains(got[0], l.path) ||
 				!strings.Contains(got[1], "nobody can open the door ssh by a sequence: ") {
 				h.t.Errorf("%s: %q", what, got)
 			}
@@ -223,5 +223,39 @@ func TestALineThatIsUsedStaysUsedWhateverBecomesOfTheDaemon(t *testing.T) {
 		next := h.again(c)
 		next.client(bob).became("the first, overheard", ports(7001, 8001, 9001))
 		next.client(bob).became("the second", ports(7002, 8002, 9002), "opened ssh 192.0.2.2 3/3")
+	})
+}
+
+// A list that was away for a moment opens its door again, without anybody's help, and
+// meanwhile nobody is told that no line is left.
+func TestAListThatIsBackOpensItsDoorAgain(t *testing.T) {
+	l := list(t, "7001", "7002", "7003", "7004", "7005")
+	guarded(t, config(l.door), func(h *host) {
+		if err := os.Rename(l.path, l.path+".away"); err != nil {
+			h.t.Fatal(err)
+		}
+		a := h.client(alice)
+		a.knock(7001)
+		synctest.Wait()
+		if low := h.trail.take(audit.Low); len(low) != 1 || !strings.Contains(low[0], "nobody can open the door ssh by a sequence: ") {
+			h.t.Errorf("told: %q", low)
+		}
+		if left := h.status().Doors[0].SequencesLeft; left != nil {
+			h.t.Errorf("%d are said to be left", *left)
+		}
+		h.changes()
+		time.Sleep(10 * wall.LookAtClock)
+		synctest.Wait()
+		if got := h.changes(); slices.Contains(got, "Install knockwall") {
+			h.t.Errorf("as long as it is away: %q", got)
+		}
+		if err := os.Rename(l.path+".away", l.path); err != nil {
+			h.t.Fatal(err)
+		}
+		time.Sleep(2 * wall.LookAtClock)
+		a.became("the line that was good before", ports(7001), "opened ssh 192.0.2.1 1/1")
+		if left := h.status().Doors[0].SequencesLeft; left == nil || *left != 4 {
+			h.t.Errorf("%v are left, want 4", left)
+		}
 	})
 }

@@ -53,9 +53,10 @@ var (
 	healedMetric    = describe("healed_total", "Times that somebody else's change to the wall was undone.", nil)
 	findingsMetric  = describe("findings", "How many things there are that make a door something else than it seems, or weaken it.", []string{"check", "door", "severity"})
 	bareMetric      = describe("door_bare", "1 for a door that stands before nothing on this host, else 0.", byDoor)
+	differMetric    = describe("rule_files_differ", "1 if the rule files are others than those in force.", nil)
 	startedMetric   = describe("start_time_seconds", "When the daemon put up the wall, in seconds since 1970.", nil)
 	collectedByDoor = []*prometheus.Desc{knocksMetric, resetsMetric, trappedMetric, replayedMetric, leftMetric, windowsMetric, openMetric, verdictsMetric, heldMetric, kernelMetric, bareMetric}
-	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, healedMetric, startedMetric, findingsMetric}
+	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, healedMetric, differMetric, startedMetric, findingsMetric}
 )
 
 func describe(name, help string, labels []string) *prometheus.Desc {
@@ -132,5 +133,10 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 	total(evictedMetric, s.Counters.Evicted)
 	total(lostMetric, s.Counters.Lost)
 	total(healedMetric, s.Counters.Healed)
+	differ := 0.0
+	if s.FilesDiffer {
+		differ = 1
+	}
+	now(differMetric, differ)
 	now(startedMetric, float64(s.Since.UnixNano())/float64(time.Second))
 }

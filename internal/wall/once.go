@@ -115,8 +115,12 @@ func (w *Wall) useStep(d *ruleset.Door, place int, now time.Time) (replay bool, 
 // passwords check the one-time passwords of a door.
 type passwords struct{ open, shut *otp.Verifier }
 
-func newPasswords(o *ruleset.OTP) passwords {
-	p := passwords{open: otp.NewVerifier(o.Open.Key(), o.Skew)}
+// newPasswords makes no verifier of a secret that could not be read: anybody can make
+// the passwords of no secret.
+func newPasswords(o *ruleset.OTP) (p passwords) {
+	if o.Open.IsSet() {
+		p.open = otp.NewVerifier(o.Open.Key(), o.Skew)
+	}
 	if o.Close.IsSet() {
 		p.shut = otp.NewVerifier(o.Close.Key(), o.Skew)
 	}
@@ -129,7 +133,7 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 	w := s.wall
 	d := &f.config.Doors[door]
 	check := f.passwords[door]
-	if check.open == nil { // a reload has taken the one-time passwords away
+	if check.open == nil { // a reload has taken them away, or the secret cannot be read
 		w.mu.Unlock()
 		return
 	}

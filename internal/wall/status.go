@@ -23,6 +23,8 @@ type Status struct {
 	Attempts []AttemptStatus  `json:"attempts"`
 	Counters Counters         `json:"counters"`
 	Findings []doctor.Finding `json:"findings"` // what makes doors something else than they seem
+	// FilesDiffer says that the rule files are others than those in force.
+	FilesDiffer bool `json:"files_differ"`
 }
 
 // TrialStatus says that the former state returns unless it is confirmed in time.
@@ -121,11 +123,18 @@ func (w *Wall) Status() (Status, error) {
 	if f == nil {
 		return Status{}, errNotYet
 	}
-	findings := w.Findings()
 	counts, err := w.edges.Kernel.Counts(f.config.Wall.Table)
 	if err != nil {
 		return Status{}, err
 	}
+	var differ bool
+	findings := []doctor.Finding{}
+	if w.edges.Rules != nil {
+		var ofRules []doctor.Finding
+		differ, ofRules = w.edges.Rules()
+		findings = append(findings, ofRules...)
+	}
+	findings = append(findings, w.Findings()...)
 
 	windows := w.Windows()
 	now := time.Now()
@@ -137,7 +146,7 @@ func (w *Wall) Status() (Status, error) {
 	}
 	w.sockets.countLosses()
 	s := Status{
-		Findings: findings,
+		Findings: findings, FilesDiffer: differ,
 		Table:    f.config.Wall.Table,
 		Since:    w.since,
 		Windows:  windows,
@@ -153,7 +162,7 @@ func (w *Wall) Status() (Status, error) {
 	for i, d := range f.config.Doors {
 		t, k := f.tallies[i], counts[d.Name]
 		var left *int
-		if d.OneTime != nil {
+		if d.OneTime != nil && !d.Unread {
 			left = &d.LinesLeft
 		}
 		s.Doors = append(s.Doors, DoorStatus{

@@ -16,7 +16,7 @@ import (
 
 const (
 	// lookAtClock is how often the clock is looked at, which somebody may set, and how
-	// often a turn is tried that has failed.
+	// often a turn is tried that has failed, or a list read that could not be.
 	lookAtClock = time.Second
 	// lookAtHost is how often it is looked who listens, and what has changed of the host.
 	lookAtHost = 10 * time.Second
@@ -26,16 +26,18 @@ const (
 func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	f := w.front
-	turned := f.stale || !f.config.IsOf(now)
+	stale := f.stale
 	w.mu.Unlock()
+	turned := stale || !f.config.IsOf(now) || f.config.Readable()
 	if turned {
 		w.turnTo(now)
 	}
 	next, ok = f.config.Turns(now)
-	if turned || next.Sub(now) > lookAtClock {
+	again := turned || f.config.HasUnread()
+	if again || next.Sub(now) > lookAtClock {
 		next = now.Add(lookAtClock)
 	}
-	return next, ok || turned
+	return next, ok || again
 }
 
 // lookAround tells the table what has changed of the host.
@@ -141,7 +143,7 @@ func (w *Wall) tellUnopened(err error) {
 func (w *Wall) tellLow(c *ruleset.Config) {
 	for _, d := range c.Doors {
 		told, once := w.toldLow[d.Name]
-		if d.OneTime == nil || d.LinesLeft > ruleset.FewLeft || once && told == d.LinesLeft {
+		if d.OneTime == nil || d.Unread || d.LinesLeft > ruleset.FewLeft || once && told == d.LinesLeft {
 			continue
 		}
 		w.toldLow[d.Name] = d.LinesLeft

@@ -85,6 +85,9 @@ type Edges struct {
 	// Examine examines the host for what makes doors something else than they seem. It
 	// is nil where nobody wants to know.
 	Examine func(c *ruleset.Config) doctor.Report
+	// Rules reports whether the rule files are others than those in force, and what of
+	// them degrades the wall. It is nil where there are no files.
+	Rules func() (differ bool, findings []doctor.Finding)
 }
 
 // KernelEdges are the true ones, but for the ledgers, which last as long as the

@@ -51,9 +51,10 @@ type Loaded struct {
 type reader uint8
 
 const (
-	daemon    reader = iota // all that the files name has to be there
-	reviewer                // but what only the daemon can read
-	makeshift               // who has nothing better: a way to open a door may be missing
+	daemon     reader = iota // all that the files name has to be there
+	rehearsing               // but the credentials of a service, which who is none cannot know
+	reviewer                 // but lists, too, which may not be there yet
+	makeshift                // who has nothing better: a way to open a door may be missing
 )
 
 // Load reads the rule files at path: one file, or every *.hcl of a folder in
@@ -65,11 +66,15 @@ func Load(path string) *Loaded { return load(path, daemon) }
 // yet are no error then, but a warning, and missing from the configuration.
 func Review(path string) *Loaded { return load(path, reviewer) }
 
+// Rehearse reads rule files as [Load] does, for somebody who has all that the daemon has
+// but its credentials, which are a warning.
+func Rehearse(path string) *Loaded { return load(path, rehearsing) }
+
 func load(path string, by reader) *Loaded {
 	l := &Loaded{files: map[string]*hcl.File{}, shown: map[string][]byte{}, broken: map[string]map[int]bool{}, path: path, reader: by}
 	names, err := ruleFiles(path)
 	if err != nil {
-		l.fail("Cannot read the rule files", err.Error(), nil)
+		l.fail("Cannot read the rule files", forbidden(err, "r").Error(), nil)
 		return l
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
@@ -153,7 +158,7 @@ func ruleFiles(path string) ([]string, error) {
 func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 	text, err := readBounded(name)
 	if err != nil {
-		l.fail("Cannot read a rule file", err.Error(), nil)
+		l.fail("Cannot read a rule file", forbidden(err, "r").Error(), nil)
 		return
 	}
 	l.files[name] = &hcl.File{Bytes: text}

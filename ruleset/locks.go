@@ -124,7 +124,7 @@ func (l *Loaded) oneTime(e hcl.Expression) *onetime.List {
 	case errors.Is(err, fs.ErrNotExist):
 		l.lackAt(e, "No list of sequences", "Make it: a sequence a line, such as 4113,27911:udp,1840. "+sentence(err))
 	case err != nil:
-		l.lackAt(e, "List of sequences that cannot be used", "The daemon has to read the list, and to cross out what is used. "+sentence(err))
+		l.lackAt(e, "List of sequences that cannot be used", "The daemon has to read the list, and to cross out what is used. "+sentence(forbidden(err, "rw")))
 	case left == 0:
 		l.warnAt(e, "All sequences are used", "The door does not open for anybody. Add lines to the list, and reload.")
 	case left <= FewLeft:

@@ -51,10 +51,10 @@ func (l *Loaded) secret(e hcl.Expression, block hcl.Range) secret.Secret {
 	s, err := read(call.Args[0], name)
 	switch {
 	case err == nil:
-	case l.reader == reviewer && errors.Is(err, errNoCredentials):
+	case (l.reader == reviewer || l.reader == rehearsing) && errors.Is(err, errNoCredentials):
 		l.warnAt(e, "Secret not looked at", sentence(err))
 	default:
-		l.lackAt(e, "No secret", sentence(err))
+		l.lackAt(e, "No secret", sentence(forbidden(err, "r")))
 	}
 	return s
 }

@@ -23,7 +23,12 @@ them, with file and line. Then it looks at this host, and warns of what makes a
 door here something else than the files say, such as an interface that is not
 there; where they are for another host, pass over that. It changes nothing and
 needs no privilege. Its exit code is 2 if there is an error in the files, and 0
-if there are only warnings.`,
+if there are only warnings.
+
+Where root asks about the rule files of the service, in /etc/knockwall.d, they
+are read as the daemon's user knockwall: what it may not read is an error. To
+root and to that user a list that is not there is one, too, as the daemon would
+refuse it; to others it is a warning. Credentials are the service's alone.`,
 		Example: `  knockwall check
   knockwall check --config ssh.hcl
   knockwall check --json | jq '.diagnostics[].summary'`,
@@ -32,7 +37,14 @@ if there are only warnings.`,
 	config := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the result as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		loaded := ruleset.Review(*config)
+		var flags []string
+		if *asJSON {
+			flags = append(flags, "--json")
+		}
+		if done, err := asDaemon(c, *config, flags...); done || err != nil {
+			return err
+		}
+		loaded := review(*config)
 		report := doctor.Report{Findings: []doctor.Finding{}, Unmade: []doctor.Unmade{}}
 		here := &ruleset.Loaded{}
 		if loaded.Config != nil {

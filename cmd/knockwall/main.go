@@ -186,7 +186,7 @@ func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 
 // configFlag adds the flag of every command that reads rule files.
 func configFlag(c *cobra.Command) *string {
-	return c.Flags().String("config", "/etc/knockwall.d", "`PATH` of a rule file, or of a folder of *.hcl files")
+	return c.Flags().String("config", defaultConfig, "`PATH` of a rule file, or of a folder of *.hcl files")
 }
 
 // controlFlag adds the flag of every command that talks to the daemon.

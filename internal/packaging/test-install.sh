@@ -17,7 +17,10 @@ said "install: it runs, guards nothing, and its secrets are its own"
 dpkg -i "$old"
 active "active active"
 knockwall check
-[ "$(stat -c '%U:%G %a' /etc/knockwall.d /etc/knockwall.d/example.hcl | xargs)" = "root:knockwall 750 root:knockwall 640" ] || failed "owners or modes"
+[ "$(stat -c '%U:%G %a' /etc/knockwall.d /etc/knockwall.d/example.hcl | xargs)" = "root:knockwall 2750 root:knockwall 640" ] || failed "owners or modes"
+(umask 027; : >/etc/knockwall.d/new.hcl)
+knockwall check || failed "a rule file that root makes is not the daemon's to read"
+rm /etc/knockwall.d/new.hcl
 [ "$(stat -c '%U:%G %a' /var/lib/knockwall)" = "knockwall:knockwall 750" ] || failed "the state's owner or mode"
 systemctl is-enabled knockwall.socket knockwall.service
 [ "$(find /usr/share/man/man8 -name 'knockwall*.8.gz' | wc -l)" -gt 10 ] || failed "no manual pages"

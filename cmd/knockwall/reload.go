@@ -18,7 +18,7 @@ func reloadCommand() *cobra.Command {
 		Long: `reload has the daemon read its rule files again, those that run was started
 with, and puts them in force at once: no packet is lost, windows stay open,
 attempts under way go on. If anything is wrong with the files, it says what,
-changes nothing, and ends with exit code 2.
+changes nothing, and ends with exit code 2. It warns of what check warns of.
 
 With --confirm the new rules are on trial: unless you type knockwall confirm
 within the time, from a connection that you made under them, the former ones

@@ -19,8 +19,9 @@ func statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show doors, open windows, attempts under way and counters",
 		Long: `status asks the daemon which doors it minds, which windows are open and for how
-much longer, who is knocking, and what it has counted since it started. It needs
-the right to use the control socket: that of root, or of the socket's group.
+much longer, who is knocking, and what it has counted since it started. What is
+wrong on this host, such as a door that stands before nothing, it says first. It
+needs the right to use the control socket: that of root, or of the socket's group.
 
 With --json it prints what GET /v1/status on the control socket answers, times
 in seconds. With --watch it does so anew every second, until Ctrl-C.`,

@@ -187,7 +187,9 @@ func TestInterfacesThatComeAndGo(t *testing.T) {
 	}
 	rename("ppp7")
 	refuses(client4, server4)
+	d.waitFor("ssh: 22/tcp is NOT guarded: ")
 	eventually(t, "the door is said to stand", func() bool { return !d.status().Doors[0].Bare })
+	d.waitFor("guarding ssh: 22/tcp again")
 
 	// One that is made while the wall stands: the server's end is b.
 	var err error

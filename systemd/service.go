@@ -76,10 +76,15 @@ func (s *Service) notify(change string) {
 func (s *Service) Record(e audit.Event) {
 	switch e.Kind {
 	case audit.Opened, audit.Closed, audit.Expired, audit.Reloaded:
-		select {
-		case s.stir <- struct{}{}:
-		default:
-		}
+		s.Changed()
+	}
+}
+
+// Changed has TellStatus look whether the status has changed.
+func (s *Service) Changed() {
+	select {
+	case s.stir <- struct{}{}:
+	default:
 	}
 }
 

@@ -200,11 +200,14 @@ func TestTheStatusIsToldWhenAnEventHasChangedIt(t *testing.T) {
 		s.Record(audit.Event{Kind: kind})
 		m.expect("STATUS=" + want)
 	}
+	text.set("5")
+	s.Changed()
+	m.expect("STATUS=5")
 	// Nothing is told that is known. The next that is told is the change after it.
 	s.Record(audit.Event{Kind: audit.Opened})
-	text.set("5")
+	text.set("6")
 	s.Record(audit.Event{Kind: audit.Opened})
-	m.expect("STATUS=5")
+	m.expect("STATUS=6")
 	m.nothing("once more")
 }
 

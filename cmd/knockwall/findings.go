@@ -10,6 +10,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/systemd"
 )
 
 // onReading examines the host for what makes the rule files mean something else here than
@@ -47,6 +48,21 @@ func notLookedAt(unmade []doctor.Unmade) string {
 	return "; not looked at: " + strings.Join(names, ", ")
 }
 
+// tellChanged says which doors stand before nothing since the host has changed, and which
+// stand again.
+func tellChanged(w io.Writer, config *ruleset.Config, before, now []doctor.Finding) {
+	for i := range config.Doors {
+		d := &config.Doors[i]
+		was, is := doctor.WhyBare(before, d.Name), doctor.WhyBare(now, d.Name)
+		switch {
+		case is != "" && is != was:
+			tellBare(systemd.At(w, systemd.Error), config.Doors[i:i+1], now)
+		case is == "" && was != "":
+			fmt.Fprintln(w, mindedBy(d), "again")
+		}
+	}
+}
+
 // tellBare says which doors stand before nothing, and why, and returns the others.
 func tellBare(w io.Writer, doors []ruleset.Door, findings []doctor.Finding) (guarded []ruleset.Door) {
 	return slices.DeleteFunc(slices.Clone(doors), func(d ruleset.Door) bool {
@@ -60,6 +76,14 @@ func tellBare(w io.Writer, doors []ruleset.Door, findings []doctor.Finding) (gua
 		}
 		return why != ""
 	})
+}
+
+// mindedBy says what a door is for.
+func mindedBy(d *ruleset.Door) string {
+	if len(d.Ports) == 0 {
+		return "minding " + d.Name + ": commands"
+	}
+	return "guarding " + portsOf(d)
 }
 
 // portsOf names a door, with its ports.

@@ -100,6 +100,10 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 		return doctor.Examine(&doctor.Host{Config: c, Path: configPath}, doctor.Standing)
 	}
 	edges.Rules = r.examine
+	edges.Found = func(c *ruleset.Config, before, now []doctor.Finding) {
+		r.service.Changed()
+		tellChanged(said, c, before, now)
+	}
 	r.wall = wall.New(edges, audit.Sinks{history, written, r.service})
 	ctx, hangups, stop := untilSignal(c.Context())
 	defer stop()
@@ -203,11 +207,7 @@ func tellGuarded(w io.Writer, config *ruleset.Config, findings []doctor.Finding)
 	guarded := tellBare(systemd.At(w, systemd.Error), config.Doors, findings)
 	for i := range guarded {
 		d := &guarded[i]
-		what := "guarding " + portsOf(d)
-		if len(d.Ports) == 0 {
-			what = "minding " + d.Name + ": commands"
-		}
-		fmt.Fprintf(w, "%s, open for %s after %s\n", what, d.Window, opener(d))
+		fmt.Fprintf(w, "%s, open for %s after %s\n", mindedBy(d), d.Window, opener(d))
 	}
 	if len(config.Doors) == 0 {
 		fmt.Fprintln(w, "guarding nothing: the rule files have no door")

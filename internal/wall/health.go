@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -56,9 +57,13 @@ func (w *Wall) examined(now time.Time, age time.Duration) <-chan struct{} {
 	go func() {
 		report := w.edges.Examine(c)
 		h.mu.Lock()
-		defer h.mu.Unlock()
+		before, again := h.report.Findings, h.config != nil
 		h.config, h.at, h.done, h.report = c, time.Now(), nil, report
+		h.mu.Unlock()
 		close(done)
+		if again && w.edges.Found != nil && !slices.Equal(before, report.Findings) {
+			w.edges.Found(c, before, report.Findings)
+		}
 	}()
 	return done
 }

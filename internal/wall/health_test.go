@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -15,12 +17,21 @@ import (
 // bareDoor is found where the door "ssh" stands before nothing.
 var bareDoor = doctor.Finding{Check: "interfaces", Severity: doctor.Error, Door: "ssh", Bare: true, Problem: "There is no interface.", Cure: "Make one."}
 
+// patient is a host that is examined, with what was told of changes.
+type patient struct {
+	*teller
+	changes []string
+}
+
 // examined runs f in a bubble, with a wall on a host that is examined by examine.
-func examined(t *testing.T, examine func() []doctor.Finding, f func(h *teller)) {
+func examined(t *testing.T, examine func() []doctor.Finding, f func(h *patient)) {
 	synctest.Test(t, func(t *testing.T) {
-		h := &teller{newHost(t), audit.NewHistory()}
+		h := &patient{teller: &teller{newHost(t), audit.NewHistory()}}
 		edges := h.edges()
 		edges.Examine = func(*ruleset.Config) doctor.Report { return doctor.Report{Findings: examine()} }
+		edges.Found = func(_ *ruleset.Config, before, now []doctor.Finding) {
+			h.changes = append(h.changes, doctor.WhyBare(before, "ssh")+" > "+doctor.WhyBare(now, "ssh"))
+		}
 		h.wall = wall.New(edges, audit.Sinks{h.trail, h.history})
 		if err := h.raise(config(sshDoor(), door("web", 443, 7001))); err != nil {
 			t.Fatal(err)
@@ -33,7 +44,7 @@ func examined(t *testing.T, examine func() []doctor.Finding, f func(h *teller)) 
 // A door that stands before nothing is said to guard nothing by all that tell of it, and
 // the door beside it is not concerned.
 func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
-	examined(t, func() []doctor.Finding { return []doctor.Finding{bareDoor} }, func(h *teller) {
+	examined(t, func() []doctor.Finding { return []doctor.Finding{bareDoor} }, func(h *patient) {
 		s := h.status()
 		if len(s.Findings) != 1 || s.Findings[0] != bareDoor {
 			t.Errorf("findings: %+v", s.Findings)
@@ -61,7 +72,7 @@ func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
 // An interface may be renamed at any moment: what is told is of now.
 func TestTheHostIsExaminedAnewForWhoAsks(t *testing.T) {
 	var found []doctor.Finding
-	examined(t, func() []doctor.Finding { return found }, func(h *teller) {
+	examined(t, func() []doctor.Finding { return found }, func(h *patient) {
 		time.Sleep(3 * time.Second)
 		if s := h.status(); len(s.Findings) != 0 {
 			t.Errorf("at first: %+v", s.Findings)
@@ -70,6 +81,10 @@ func TestTheHostIsExaminedAnewForWhoAsks(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		if s := h.status(); len(s.Findings) != 1 {
 			t.Errorf("later: %+v", s.Findings)
+		}
+		synctest.Wait()
+		if diff := cmp.Diff([]string{" > There is no interface."}, h.changes); diff != "" {
+			t.Errorf("what has changed is told (-want +got):\n%s", diff)
 		}
 		found = nil
 		time.Sleep(3 * time.Second)
@@ -82,7 +97,7 @@ func TestTheHostIsExaminedAnewForWhoAsks(t *testing.T) {
 // Who asks waits a moment for a host that does not answer, and who knocks does not.
 func TestAHostThatDoesNotAnswerHoldsNobodyUp(t *testing.T) {
 	const answersIn = time.Minute
-	examined(t, func() []doctor.Finding { time.Sleep(answersIn); return []doctor.Finding{bareDoor} }, func(h *teller) {
+	examined(t, func() []doctor.Finding { time.Sleep(answersIn); return []doctor.Finding{bareDoor} }, func(h *patient) {
 		asked := time.Now()
 		if s := h.status(); len(s.Findings) != 0 || time.Since(asked) > 2*time.Second {
 			t.Errorf("after %s: %+v", time.Since(asked), s.Findings)

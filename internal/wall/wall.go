@@ -85,6 +85,8 @@ type Edges struct {
 	// Examine examines the host for what makes doors something else than they seem. It
 	// is nil where nobody wants to know.
 	Examine func(c *ruleset.Config) doctor.Report
+	// Found is told when that finds something else than it did before, if it is not nil.
+	Found func(c *ruleset.Config, before, now []doctor.Finding)
 	// Rules reports whether the rule files are others than those in force, and what of
 	// them degrades the wall. It is nil where there are no files.
 	Rules func() (differ bool, findings []doctor.Finding)

@@ -15,8 +15,9 @@ func explainCommand() *cobra.Command {
 		Short: "Say why a client is let in, or is not",
 		Long: `explain says in a sentence for each door why a client is let in there, or is
 not: it has never knocked, or in the wrong order, or too slowly; its window is
-over; and when that was; or that the door stands before nothing on this host. The daemon remembers the last 1,000 knocks of all
-sources since it started; of what was before, the journal knows:
+over; and when that was. Of a door that stands before nothing on this host it
+says that, and why. The daemon remembers the last 1,000 knocks of all sources
+since it started; of what was before, the journal knows:
 
   journalctl -u knockwall KNOCKWALL_SOURCE=192.0.2.7
 

@@ -21,7 +21,8 @@ func statusCommand() *cobra.Command {
 		Long: `status asks the daemon which doors it minds, which windows are open and for how
 much longer, who is knocking, and what it has counted since it started. What is
 wrong on this host, such as a door that stands before nothing, it says first. It
-needs the right to use the control socket: that of root, or of the socket's group.
+needs the right to use the control socket: that of root, or of the socket's
+group.
 
 With --json it prints what GET /v1/status on the control socket answers, times
 in seconds. With --watch it does so anew every second, until Ctrl-C.`,

@@ -282,3 +282,33 @@ func TestFiftyWindowsAtOnce(t *testing.T) {
 		t.Errorf("%d commands have run, want %d; at once %d, want 2 to %d", len(counts), windows, most, command.MaxRunning)
 	}
 }
+
+// The wall is down when down says so, however long what the rule files want to be done
+// then takes.
+func TestDownDoesNotWaitForCommands(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	needs(t, "sleep")
+	d := l.run(strings.TrimSuffix(survivalRules("", "10m"), "}") + `
+  on_close {
+    command = ["sleep", "60"]
+    timeout = "1m"
+  }
+}`)
+	l.enter(nth(1, server4), server4)
+	down := knockwall("down", "--control", d.control)
+	var out output
+	down.Stdout, down.Stderr = &out, &out
+	err := l.server.Do(down.Run)
+	if err != nil || !strings.HasPrefix(out.String(), "The wall is down. The daemon ends when ") {
+		t.Errorf("down has said %q: %v", out.String(), err)
+	}
+	if !l.letsIn(client4, server4, 22) {
+		t.Error("the wall stands")
+	}
+	if err := <-d.exited; err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
+	d.waitFor("on_close", "it is run again when knockwall starts")
+}

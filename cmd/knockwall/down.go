@@ -59,7 +59,11 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 		case err != nil:
 			return err
 		}
-		fmt.Fprintln(d.out, "The wall is down, and the daemon has ended.")
+		if lowered.Ending {
+			fmt.Fprintln(d.out, "The wall is down. The daemon ends when its on_close commands have ended, in some seconds.")
+		} else {
+			fmt.Fprintln(d.out, "The wall is down, and the daemon has ended.")
+		}
 		if lowered.SocketUnit == "" {
 			return nil
 		}

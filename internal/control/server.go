@@ -67,6 +67,7 @@ type Reloaded struct {
 type Lowered struct {
 	Table      string `json:"table"`
 	SocketUnit string `json:"socket_unit,omitempty"`
+	Ending     bool   `json:"ending,omitempty"` // the daemon waits for commands
 }
 
 // openRequest is the body of POST /v1/windows.
@@ -155,7 +156,7 @@ func (s *service) handler() http.Handler {
 			return nil, err
 		}
 		table, err := s.Wall.Down(context.WithoutCancel(r.Context()))
-		return Lowered{table, s.SocketUnit}, err
+		return Lowered{table, s.SocketUnit, !s.Wall.Ended()}, err
 	}))
 	mux.HandleFunc("GET /v1/events", s.events)
 	return inJSON(mux)

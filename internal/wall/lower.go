@@ -2,21 +2,31 @@ package wall
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Down takes the wall down, whatever the rule files say of that, and ends Run. It
-// returns the name of the table that is gone.
+// endPatience is how long Down waits for Run to end once the table is gone: commands may
+// take longer than who asks has patience.
+const endPatience = 3 * time.Second
+
+// Down takes the wall down, whatever the rule files say of that, and ends Run, which may
+// go on for as long as commands run: [Wall.Ended] tells. It returns the name of the table
+// that is gone.
 func (w *Wall) Down(ctx context.Context) (table string, err error) {
 	select {
 	case w.down <- struct{}{}:
 	default: // somebody else has asked
 	}
 	select {
-	case <-w.ended:
+	case <-w.lowering:
+		select {
+		case <-w.ended:
+		case <-time.After(endPatience):
+		}
 		if !w.removed && w.endErr == nil {
 			return "", ErrLowered // for another reason, by which the wall stays
 		}
@@ -26,9 +36,19 @@ func (w *Wall) Down(ctx context.Context) (table string, err error) {
 	}
 }
 
+// Ended reports whether Run has ended.
+func (w *Wall) Ended() bool {
+	select {
+	case <-w.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // lower ends the daemon's part of the wall. The whole wall goes if that is asked
 // for, if the rule files want it and nothing has failed, or if it is on trial.
-func (w *Wall) lower(asked bool, failure error) error {
+func (w *Wall) lower(asked bool, failure error) {
 	remove, err := w.handOver(asked, failure)
 	w.sockets.retire() // whose handlers may still open windows
 	w.lockSettled()    // after a trial's
@@ -53,10 +73,11 @@ func (w *Wall) lower(asked bool, failure error) error {
 			w.commands.closedAll()
 		}
 	}
+	w.endErr = errors.Join(failure, err)
+	close(w.lowering)
 	w.commands.close()
 	w.trail.Flush()
 	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason, Failed: failure != nil || err != nil})
-	return err
 }
 
 // handOver gives the table numbers that nobody listens to, so that the kernel

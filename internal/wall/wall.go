@@ -127,9 +127,10 @@ type Wall struct {
 	failed   chan error    // why Run ends by itself
 	down     chan struct{} // somebody asks for the wall to come down
 	ending   chan struct{} // closed when Run begins to end
+	lowering chan struct{} // closed when it is known what has become of the table
+	removed  bool          // that it is gone
+	endErr   error         // and what Run ends with
 	ended    chan struct{} // closed when Run has ended
-	endErr   error         // that it has ended with
-	removed  bool          // and that the table is gone by then
 	looked   time.Time     // when the host was looked at; the keeper's own
 	pulses   pulses        // Alive's own
 	health   health        // of the host
@@ -195,6 +196,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 		failed:   make(chan error, 1),
 		down:     make(chan struct{}, 1),
 		ending:   make(chan struct{}),
+		lowering: make(chan struct{}),
 		ended:    make(chan struct{}),
 		windows:  sequence.NewWindows(),
 	}
@@ -235,7 +237,7 @@ func (w *Wall) Run(ctx context.Context) error {
 	close(w.ending)
 	stop()
 	<-done
-	w.endErr = errors.Join(err, w.lower(asked, err))
+	w.lower(asked, err)
 	close(w.ended)
 	return w.endErr
 }

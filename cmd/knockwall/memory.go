@@ -80,9 +80,17 @@ func (l *lasting) get() *ledger.Ledger {
 	return l.ledger
 }
 
+// errKnown is why an entry is not added that was there when it was asked for in vain, as
+// the ledger could not be read yet.
+var errKnown = errors.New("it was used before")
+
 func (l *lasting) Add(entry string) error {
+	known := l.get() != nil // when it was asked whether the entry is there
 	if err := l.open(true); err != nil {
 		return err
+	}
+	if !known && l.get().Has(entry) {
+		return errKnown
 	}
 	return l.get().Add(entry)
 }
@@ -95,6 +103,7 @@ func (l *lasting) Remove(entry string) error {
 }
 
 func (l *lasting) Has(entry string) bool {
+	_ = l.open(false) // as its folder may have been away; Add says why it cannot be
 	opened := l.get()
 	return opened != nil && opened.Has(entry)
 }

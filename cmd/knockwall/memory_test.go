@@ -232,3 +232,55 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 		t.Errorf("the former rules are not in force: %s, %v", output, err)
 	}
 }
+
+// A state folder that was away when the daemon began is read before anything opens a
+// door; one that is taken away under way, and put back or made anew, has all again that
+// was used.
+func TestAMemoryThatWasAwayIsBackByItself(t *testing.T) {
+	m, folder := inFolder(t)
+	if err := errors.Join(m.open(withPasswords), m.used.Add("7 otp")); err != nil {
+		t.Fatal(err)
+	}
+	m.close()
+	away := folder + ".away"
+	move := func(from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(folder, away)
+	next := newMemory(filepath.Join(folder, "control.sock"))
+	defer next.close()
+	if next.open(withPasswords) == nil || next.used.Add("8 otp") == nil {
+		t.Error("there is a memory in no folder")
+	}
+	move(away, folder)
+	if !next.used.Has("7 otp") || next.used.Add("8 otp") != nil {
+		t.Error("what was used before is good again, or nothing can be")
+	}
+
+	move(folder, away)
+	if next.used.Add("9 otp") == nil || next.used.Has("9 otp") {
+		t.Error("it is remembered in no folder")
+	}
+	move(away, folder)
+	if err := next.used.Add("9 otp"); err != nil {
+		t.Errorf("the folder is back: %v", err)
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.used.Add("10 otp"); err != nil {
+		t.Errorf("the folder is made anew: %v", err)
+	}
+	next.close()
+	last := newMemory(filepath.Join(folder, "control.sock"))
+	defer last.close()
+	if err := last.open(withPasswords); err != nil || last.used.Len() != 4 {
+		t.Errorf("the next daemon knows %q, %v", last.used.All(), err)
+	}
+}

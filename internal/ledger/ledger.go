@@ -147,12 +147,15 @@ func (l *Ledger) Close() error {
 	return nil
 }
 
-// usable returns why nothing can be changed, if so.
+// usable returns why nothing can be changed, if so and it cannot be mended.
 func (l *Ledger) usable() error {
-	if l.failed == nil || errors.Is(l.failed, errClosed) {
+	if errors.Is(l.failed, errClosed) || l.failed == nil && isAt(l.file, l.path) {
 		return l.failed
 	}
-	return fmt.Errorf("what the disk has of it is not known since a write failed: put the disk right, and restart: %w", l.failed)
+	if err := l.restore(); err != nil {
+		return fmt.Errorf("what the disk has of it is not known, until it can be written anew: %w", err)
+	}
+	return nil
 }
 
 // put adds an entry in memory.

@@ -29,6 +29,8 @@ import (
 // by hand.
 const (
 	maxFileSize    = 256 << 10
+	maxAllSizes    = 2 << 20 // of all files
+	maxEntries     = 10000   // of a folder, rule files or not
 	maxFiles       = 1000
 	maxNesting     = 1000
 	maxDiagnostics = 1000
@@ -43,6 +45,7 @@ type Loaded struct {
 	shown  map[string][]byte       // their text, as far as it may be shown
 	broken map[string]map[int]bool // the files that have errors in their syntax, and the lines of these
 
+	size   int // of all files, in bytes
 	path   string
 	reader reader
 }
@@ -83,6 +86,10 @@ func load(path string, by reader) *Loaded {
 	parser := hclparse.NewParser()
 	var raw rawConfig
 	for _, name := range names {
+		if l.size > maxAllSizes {
+			l.fail("Too much to read", fmt.Sprintf("The rule files have more than %d MiB together; those from %s on are not read.", maxAllSizes>>20, name), nil)
+			break
+		}
 		// To read a pipe in a folder would be to wait for ever; one that is named by
 		// itself, as <(…) of a shell, is meant.
 		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() && name != path {
@@ -139,9 +146,17 @@ func ruleFiles(path string) ([]string, error) {
 	if !info.IsDir() {
 		return []string{path}, nil
 	}
-	entries, err := os.ReadDir(path) // sorted by name
+	folder, err := os.Open(path)
 	if err != nil {
 		return nil, err
+	}
+	defer folder.Close()
+	entries, err := folder.ReadDir(maxEntries + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(entries) > maxEntries {
+		return nil, fmt.Errorf("%s has more than %d entries, and is no folder for rule files: name another with --config", path, maxEntries)
 	}
 	var names []string
 	for _, e := range entries {
@@ -152,11 +167,13 @@ func ruleFiles(path string) ([]string, error) {
 	if len(names) > maxFiles {
 		return nil, fmt.Errorf("%s has %d rule files; at most %d are read", path, len(names), maxFiles)
 	}
+	slices.Sort(names)
 	return names, nil
 }
 
 func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 	text, err := readBounded(name)
+	l.size += len(text)
 	if err != nil {
 		l.fail("Cannot read a rule file", forbidden(err, "r").Error(), nil)
 		return

@@ -137,6 +137,9 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	go r.reloadAt(ctx, hangups, said)
 	go r.mind(ctx, said)
 
+	complain := func(text string) {
+		fmt.Fprintf(systemd.At(said, systemd.Warning), "knockwall: the control socket: %q\n", text)
+	}
 	// The wall is what the daemon is for. It goes on if nobody can ask about it.
 	asked := make(chan struct{})
 	serving, stopServing := context.WithCancel(context.Background()) // until all that happens can be heard of
@@ -144,7 +147,7 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	go func() {
 		defer close(asked)
 		err := control.Serve(serving, listener, control.Daemon{
-			Wall: r.wall, History: history, Reload: r.reload, Confirm: r.confirm, SocketUnit: unit})
+			Wall: r.wall, History: history, Reload: r.reload, Confirm: r.confirm, SocketUnit: unit, Complain: complain})
 		if err != nil {
 			fmt.Fprintf(systemd.At(said, systemd.Error),
 				"knockwall: %v: `knockwall status` has no answer until run is started again\n", err)

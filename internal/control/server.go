@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"time"
@@ -49,6 +50,8 @@ type Daemon struct {
 	// SocketUnit is the unit by which systemd listens for the daemon, and starts it
 	// when it does not run; empty where the daemon listens by itself.
 	SocketUnit string
+	// Complain is told now and then what the HTTP server has to say.
+	Complain func(string)
 }
 
 // RulesError says that rule files are wrong, and how, as text of several lines.
@@ -98,6 +101,7 @@ func Serve(ctx context.Context, l net.Listener, d Daemon) error {
 		ConnState:         s.crowd.changed,
 		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connection{}, c) },
 		BaseContext:       func(net.Listener) context.Context { return ctx },
+		ErrorLog:          log.New(&complaints{tell: d.Complain, now: time.Now}, "", 0),
 	}
 	closed := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

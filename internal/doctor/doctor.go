@@ -85,6 +85,7 @@ var checks = []check{
 	{"ways around", Reading | Standing, findAround},
 	{"second ports", Standing, findSecondPorts},
 	{"listening", Standing, findListening},
+	{"saved ruleset", Reading | Standing, findSaved},
 }
 
 // Examine makes all checks of that moment, side by side. It takes well under a second.

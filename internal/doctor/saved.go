@@ -1,0 +1,108 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// savedRulesets are the files that are loaded when the host starts.
+var savedRulesets = []string{"/etc/nftables.conf", "/etc/sysconfig/nftables.conf"}
+
+// The limits of what is read of them and of what they include.
+const (
+	maxSavedFiles = 64
+	maxSavedSize  = 4 << 20
+)
+
+// findSaved finds the wall's table in a saved ruleset.
+func findSaved(h *Host) (findings []Finding, err error) {
+	r := savedReader{table: h.Config.Wall.Table}
+	for _, path := range savedRulesets {
+		r.read(path)
+	}
+	for _, path := range r.found {
+		findings = append(findings, Finding{Severity: Warning,
+			Problem: fmt.Sprintf("%s has a copy of the wall's table inet %s. Loaded while the wall stands, the file fails as a whole from Linux 6.9 on, your own firewall with it; "+
+				"loaded before, it puts up rules of the past.", printable(path), r.table),
+			Cure: fmt.Sprintf("Delete table inet %s from the file. To save a ruleset without it: `knockwall down`, `nft list ruleset`, and start knockwall again.", r.table)})
+	}
+	return findings, errors.Join(r.failed...)
+}
+
+type savedReader struct {
+	table  string
+	seen   []string
+	found  []string
+	failed []error
+}
+
+func (r *savedReader) read(path string) {
+	if slices.Contains(r.seen, path) {
+		return
+	}
+	if len(r.seen) == maxSavedFiles {
+		r.failed = append(r.failed, fmt.Errorf("the saved ruleset includes more than %d files: %s was not looked at", maxSavedFiles, printable(path)))
+		return
+	}
+	r.seen = append(r.seen, path)
+	// A pipe would have nobody at its other end.
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
+		return
+	}
+	var b []byte
+	if err == nil {
+		b, err = readUpTo(path, maxSavedSize)
+	}
+	if err != nil {
+		r.failed = append(r.failed, fmt.Errorf("whether a saved ruleset has the wall's table is unknown: %w", err))
+		return
+	}
+	words := wordsOf(string(b))
+	for i := range words {
+		rest := words[i+1:]
+		switch {
+		case words[i] == "table" && len(rest) > 2 && rest[0] == "inet" && rest[1] == r.table && rest[2] == "{":
+			if !slices.Contains(r.found, path) {
+				r.found = append(r.found, path)
+			}
+		case words[i] == "include" && len(rest) > 0:
+			pattern := strings.Trim(rest[0], `"'`)
+			if !filepath.IsAbs(pattern) {
+				pattern = filepath.Join(filepath.Dir(path), pattern)
+			}
+			included, _ := filepath.Glob(pattern)
+			for _, file := range included {
+				r.read(file)
+			}
+		}
+	}
+}
+
+// wordsOf splits a script of nft into words, without its comments.
+func wordsOf(script string) (words []string) {
+	for line := range strings.Lines(script) {
+		line, _, _ = strings.Cut(line, "#")
+		words = append(words, strings.Fields(strings.NewReplacer("{", " { ", "}", " } ", ";", " ; ").Replace(line))...)
+	}
+	return words
+}
+
+// readUpTo reads a file that is no longer than that.
+func readUpTo(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(b)) > most {
+		err = fmt.Errorf("%s has more than %d bytes", printable(path), most)
+	}
+	return b, err
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -285,4 +286,47 @@ func TestTheDoctorFindsWhoseDoorLeadsNowhere(t *testing.T) {
 	if r := l.examine(strings.Replace(sshDoor, "[22]", `["53/udp"]`, 1)); len(r.Findings) > 0 {
 		t.Errorf("something listens on 53/udp, and the doctor finds %+v", r.Findings)
 	}
+}
+
+// fill makes conntrack know at least so many connections of the server.
+func (l *lab) fill(connections int) {
+	l.t.Helper()
+	must(l.t, l.client.Do(func() error {
+		conn, err := net.ListenUDP("udp", &net.UDPAddr{IP: client4.AsSlice()})
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		for port := range connections {
+			if _, err := conn.WriteTo([]byte{0}, &net.UDPAddr{IP: server4.AsSlice(), Port: 30000 + port}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+// The daemon knows how full conntrack's table is, which is as large as root of the whole
+// machine says.
+func TestTheDaemonKnowsHowFullConntrackIs(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	d := l.run(sshDoor)
+	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
+	must(t, err)
+	most := strings.TrimSpace(string(b))
+	eventually(t, "it knows how large the table is", func() bool { return fmt.Sprint(d.status().Counters.TrackedLimit) == most })
+	if n := d.status().Counters.Tracked; n > 50 {
+		t.Fatalf("on a quiet host conntrack is said to know %d connections", n)
+	}
+	l.fill(200)
+	eventually(t, "it knows that there are many more", func() bool { return d.status().Counters.Tracked >= 200 })
+}
+
+func TestTheDoctorFindsThatConntrackForgetsSoon(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	must(t, l.server.Do(func() error { return writeSysctl("netfilter/nf_conntrack_tcp_timeout_established", "300") }))
+	l.finds(sshDoor, doctor.Warning, "idle for 300 seconds")
 }

@@ -30,7 +30,7 @@ const (
 	Expired    Kind = "expired"    // a window's time was up
 	Command    Kind = "command"    // a command of the rule files was run
 	Low        Kind = "low"        // few one-time sequences are left
-	Overloaded Kind = "overloaded" // packets were lost before they were heard
+	Overloaded Kind = "overloaded" // packets were lost before they were heard, or are about to be
 	Reloaded   Kind = "reloaded"   // other rules are in force
 	Healed     Kind = "healed"     // somebody else has changed the wall, which is put back
 	Started    Kind = "started"    // the wall stands, and a daemon is behind it

@@ -65,7 +65,11 @@ func (e Event) Sentence() string {
 		}
 		fmt.Fprintf(&b, "%s has few one-time sequences left", e.Door)
 	case Overloaded:
-		fmt.Fprintf(&b, "%d lost", e.Count)
+		b.WriteString("More comes than this host has room for")
+		if e.Count > 0 {
+			b.Reset()
+			fmt.Fprintf(&b, "%d lost", e.Count)
+		}
 	case Reloaded:
 		b.WriteString("Other rules are in force")
 		if e.Failed {

@@ -86,6 +86,7 @@ var checks = []check{
 	{"second ports", Standing, findSecondPorts},
 	{"listening", Standing, findListening},
 	{"saved ruleset", Reading | Standing, findSaved},
+	{"conntrack", Standing, findConntrack},
 }
 
 // Examine makes all checks of that moment, side by side. It takes well under a second.

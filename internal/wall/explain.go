@@ -198,6 +198,9 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	if !s.overlooked.IsZero() {
 		sentence += fmt.Sprintf("; at %s so many came at once that not each is remembered", when(s.overlooked, now))
 	}
+	if u := w.usage; u.full {
+		sentence += fmt.Sprintf("; conntrack's table is nearly full, %d of %d connections, and when it is full no knock is heard", u.known, u.room)
+	}
 	return out(NeverKnocked, time.Time{}, "%s", sentence)
 }
 

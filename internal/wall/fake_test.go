@@ -54,6 +54,7 @@ type kernel struct {
 	ownership   bool
 	watchers    []*watcher
 	connections []connection
+	known, room int          // in conntrack's table
 	adopted     int          // times that connections were adopted
 	wanted      sessionsOf   // those that were adopted last
 	ending      sessionsOf   // those that were ended last
@@ -155,9 +156,14 @@ func (k *kernel) edges() wall.Edges {
 			defer k.mu.Unlock()
 			return k.queues[number] != nil, nil
 		},
-		Watch:       watch,
-		Adopt:       k.adopt,
-		Tracked:     k.tracked,
+		Watch:   watch,
+		Adopt:   k.adopt,
+		Tracked: k.tracked,
+		Usage: func() (int, int, error) {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			return k.known, k.room, nil
+		},
 		EndSessions: k.endSessions, EndedSessions: k.endedSessions, PardonSessions: k.pardonSessions,
 	}
 }

@@ -39,7 +39,7 @@ func (w *Wall) keep(ctx context.Context) {
 		}
 		now := time.Now()
 		next := now.Add(audit.SumInterval)
-		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.turn, w.lookAround, w.examine} {
+		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.turn, w.lookAround, w.examine, w.watchUsage} {
 			if at, ok := tend(now); ok && at.Before(next) {
 				next = at
 			}

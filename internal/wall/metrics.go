@@ -54,9 +54,11 @@ var (
 	findingsMetric  = describe("findings", "How many things there are that make a door something else than it seems, or weaken it.", []string{"check", "door", "severity"})
 	bareMetric      = describe("door_bare", "1 for a door that stands before nothing on this host, else 0.", byDoor)
 	differMetric    = describe("rule_files_differ", "1 if the rule files are others than those in force.", nil)
+	trackedMetric   = describe("conntrack_entries", "Connections that conntrack knows, as of seconds ago.", nil)
+	limitMetric     = describe("conntrack_limit", "Connections that conntrack has room for, and drops what is new without; 0 if unknown.", nil)
 	startedMetric   = describe("start_time_seconds", "When the daemon put up the wall, in seconds since 1970.", nil)
 	collectedByDoor = []*prometheus.Desc{knocksMetric, resetsMetric, trappedMetric, replayedMetric, leftMetric, windowsMetric, openMetric, verdictsMetric, heldMetric, kernelMetric, bareMetric}
-	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, healedMetric, differMetric, startedMetric, findingsMetric}
+	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, healedMetric, trackedMetric, limitMetric, differMetric, startedMetric, findingsMetric}
 )
 
 func describe(name, help string, labels []string) *prometheus.Desc {
@@ -138,5 +140,7 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 		differ = 1
 	}
 	now(differMetric, differ)
+	now(trackedMetric, float64(s.Counters.Tracked))
+	now(limitMetric, float64(s.Counters.TrackedLimit))
 	now(startedMetric, float64(s.Since.UnixNano())/float64(time.Second))
 }

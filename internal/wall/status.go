@@ -91,6 +91,10 @@ type Counters struct {
 	Lost     uint64 `json:"lost"`     // packets that could not be read in time
 	Waiting  uint64 `json:"waiting"`  // strangers' packets that are held now
 	Healed   uint64 `json:"healed"`   // times that somebody else's change was undone
+	// Of conntrack's table, as it was seconds ago: the connections that it knows, and for how
+	// many it has room, 0 if that is unknown.
+	Tracked      uint64 `json:"tracked"`
+	TrackedLimit uint64 `json:"tracked_limit"`
 }
 
 // Brief returns how many doors are guarded, how many stand before nothing, as far as is
@@ -154,6 +158,7 @@ func (w *Wall) Status() (Status, error) {
 		Counters: Counters{
 			Attempts: uint64(f.tracker.Len()), Evicted: w.evicted + f.tracker.Evicted(),
 			Lost: w.lost, Waiting: uint64(w.sockets.hold.Len()), Healed: w.healed,
+			Tracked: uint64(w.usage.known), TrackedLimit: uint64(w.usage.room),
 		},
 	}
 	if w.trial != nil {

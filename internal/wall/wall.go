@@ -76,6 +76,9 @@ type Edges struct {
 	// Tracked reports whether the connection of a packet that was let in is known to
 	// the kernel, as the packet was delivered.
 	Tracked func(p packet.Packet) (bool, error)
+	// Usage returns how many connections conntrack knows, and for how many it has room,
+	// 0 if that is unknown. It is nil where nobody wants to know.
+	Usage func() (known, room int, err error)
 	// EndSessions ends connections that are established. EndedSessions returns those
 	// that were ended and are not gone, as either end would have made them, and
 	// PardonSessions lets some of them go on.
@@ -106,6 +109,7 @@ func KernelEdges(k *ruleset.Kernel) Edges {
 		QueueInUse:  nfqueue.InUse,
 		Adopt:       sessions.Adopt,
 		Tracked:     sessions.Tracked,
+		Usage:       sessions.Usage,
 		EndSessions: sessions.End, EndedSessions: sessions.Ended, PardonSessions: sessions.Pardon,
 	}
 	if !k.Features().Ownership {
@@ -166,6 +170,7 @@ type Wall struct {
 	evicted  uint64    // attempts that gave way to newer ones, of former fronts
 	healed   uint64
 	reports  reports
+	usage    usage
 }
 
 // reports is what the keeper has told about losses.

@@ -330,3 +330,21 @@ func TestTheDoctorFindsThatConntrackForgetsSoon(t *testing.T) {
 	must(t, l.server.Do(func() error { return writeSysctl("netfilter/nf_conntrack_tcp_timeout_established", "300") }))
 	l.finds(sshDoor, doctor.Warning, "idle for 300 seconds")
 }
+
+// Rules that exempt a door's connections from conntrack are found, and those of other ports
+// are not.
+func TestTheDoctorFindsWhatIsNotTracked(t *testing.T) {
+	t.Parallel()
+	needs(t, "nft")
+	l := newLab(t)
+	l.serve(22)
+	raw := func(rule string) {
+		l.shell("nft -f - <<'END'\ntable ip raw {\n  chain prerouting {\n    type filter hook prerouting priority raw;\n    " + rule + "\n  }\n}\nEND\n")
+	}
+	raw("tcp dport { 80, 443 } notrack")
+	if r := l.examine(sshDoor); len(r.Findings)+len(r.Unmade) > 0 {
+		t.Errorf("of other ports the doctor finds %+v", r)
+	}
+	raw("tcp dport 20-25 notrack")
+	l.finds(sshDoor, doctor.Warning, "may exempt connections to 22/tcp", "table ip raw, chain prerouting")
+}

@@ -87,6 +87,9 @@ var checks = []check{
 	{"listening", Standing, findListening},
 	{"saved ruleset", Reading | Standing, findSaved},
 	{"conntrack", Standing, findConntrack},
+	{"kernel and flushers", 0, findFlushers},
+	{"clock", Reading | Standing, findClock},
+	{"untracked", Standing, findUntracked},
 }
 
 // Examine makes all checks of that moment, side by side. It takes well under a second.

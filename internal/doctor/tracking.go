@@ -1,0 +1,64 @@
+package doctor
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables"
+
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// findUntracked finds rules by which connections to a door are not followed, so that all
+// their packets are strangers'; and flowtables, which the wall does not see into.
+func findUntracked(h *Host) (findings []Finding, err error) {
+	f, err := h.firewall()
+	if err != nil {
+		return nil, err
+	}
+	said := map[string]bool{}
+	for _, c := range f.hooked(nftables.ChainHookPrerouting, nftables.ChainTypeFilter) {
+		walkErr := f.walk(c, func(in *chain, r rule) {
+			if !r.untrack {
+				return
+			}
+			for _, d := range h.Config.Doors {
+				ports := portsIn(d, r.match)
+				if key := d.Name + in.where(); ports != "" && !said[key] {
+					said[key] = true
+					findings = append(findings, Finding{Severity: Warning, Door: d.Name,
+						Problem: fmt.Sprintf("A rule (%s) may exempt connections to %s from conntrack: behind the door these are dead after their first packet.", in.where(), ports),
+						Cure:    "Take these ports out of that rule (notrack, or CT --notrack)."})
+				}
+			}
+		})
+		if walkErr != nil {
+			err = walkErr
+		}
+	}
+	for _, t := range f.flowtables {
+		var devices []string
+		for _, d := range t.Devices {
+			devices = append(devices, printable(d))
+		}
+		findings = append(findings, Finding{Severity: Warning,
+			Problem: fmt.Sprintf("The flowtable %s (table %s, devices %s) forwards established connections past the wall: `close --sessions` does not end those.",
+				printable(t.Name), printable(t.Table.Name), strings.Join(devices, " ")),
+			Cure: "Leave connections through doors out of `flow add`, if they are to be ended."})
+	}
+	if err == nil {
+		err = f.partly
+	}
+	return findings, err
+}
+
+// portsIn says which of a door's ports are in the traffic, if any are.
+func portsIn(d ruleset.Door, t traffic) string {
+	var ports []string
+	for _, r := range d.Ports {
+		if both := t.and(of(r)); !both.none {
+			ports = append(ports, both.String())
+		}
+	}
+	return strings.Join(ports, ", ")
+}

@@ -119,10 +119,15 @@ table ip nat {
 END`)
 	check := func(when string) {
 		t.Helper()
-		began := time.Now()
-		r := l.examine(sshDoor)
-		if took := time.Since(began); took > 5*time.Second { // of half a second, on a machine that is busy
-			t.Errorf("%s: the doctor takes %s", when, took)
+		var r doctor.Report
+		fastest := deadline
+		for range 5 { // as the machine may be busy
+			began := time.Now()
+			r = l.examine(sshDoor)
+			fastest = min(fastest, time.Since(began))
+		}
+		if fastest > time.Second { // of half a second, and a program has to be started
+			t.Errorf("%s: the doctor takes %s", when, fastest)
 		}
 		if len(r.Findings) > 0 {
 			t.Errorf("%s: the doctor finds %+v", when, r.Findings)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -151,7 +152,8 @@ func (f *firewall) dump() (all []rawRule, err error) {
 		}
 		if seen++; seen > maxRules {
 			f.partly = errTooLarge
-			return all, nil
+			// What is left is not to be waited for.
+			return all, conn.SetReadDeadline(time.Unix(1, 0))
 		}
 		r, err := f.rawRule(m.Data)
 		if err != nil {

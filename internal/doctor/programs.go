@@ -113,6 +113,8 @@ const (
 
 var errManyProcesses = errors.New("this host has so many processes that not all of them were looked at")
 
+var errHidden = errors.New("whose some of the sockets are is only for root to see")
+
 // programsOf looks whose some sockets are.
 func programsOf(all []socket) (*programs, error) {
 	p := &programs{holders: map[uint64][]int{}, units: map[uint64]string{}}
@@ -150,6 +152,11 @@ func programsOf(all []socket) (*programs, error) {
 	}
 	if len(unknown) > 0 {
 		p.findUnits(unknown, end)
+	}
+	for _, s := range all {
+		if len(p.holders[s.inode]) == 0 && p.units[s.cgroup] == "" && os.Geteuid() != 0 {
+			return p, errHidden
+		}
 	}
 	return p, nil
 }

@@ -26,10 +26,13 @@ func Usage() (known, room int, err error) {
 	if err != nil {
 		return 0, 0, fmt.Errorf("asking how many connections conntrack knows: %w", err)
 	}
-	// The answer says that more is to come, which never does.
 	for m, err := range conn.ReceiveIter() {
 		if err != nil {
 			return 0, 0, fmt.Errorf("asking how many connections conntrack knows: %w", err)
+		}
+		// The answer says that more is to come, which never does, and would be waited for.
+		if err := conn.SetReadDeadline(time.Unix(1, 0)); err != nil {
+			return 0, 0, err
 		}
 		if len(m.Data) < 4 {
 			break

@@ -116,7 +116,8 @@ func TestMetricsTellTheStory(t *testing.T) {
 			"kernel_packets_total web admitted": 0, "kernel_packets_total web refused": 0,
 			"door_bare ssh": 0, "door_bare web": 0,
 			"waiting": 2, "attempts": 2, "lost_total": 9, "healed_total": 1,
-			"rule_files_differ":  0,
+			"rule_files_differ": 0,
+			"conntrack_entries": 0, "conntrack_limit": 0, // unknown
 			"start_time_seconds": float64(began.Unix()),
 			"opening_seconds":    4, "opening_seconds sum": 0,
 			"verdict_seconds admitted": 3, "verdict_seconds admitted sum": 0,

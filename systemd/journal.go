@@ -95,9 +95,13 @@ const (
 )
 
 // At returns w, or, if that is a stderr which goes to the journal, what marks
-// every line for it with a level (sd-daemon(3)).
+// every line for it with a level (sd-daemon(3)). A writer before stderr unwraps to it.
 func At(w io.Writer, l Level) io.Writer {
-	if w != os.Stderr || !InJournal() {
+	last := w
+	if before, ok := w.(interface{ Unwrap() io.Writer }); ok {
+		last = before.Unwrap()
+	}
+	if last != os.Stderr || !InJournal() {
 		return w
 	}
 	return leveled{w, fmt.Appendf(nil, "<%d>", l)}

@@ -96,6 +96,9 @@ const otherwiseWide = 78
 
 // terminalWidth returns how many columns to fill, and whether w is a terminal.
 func terminalWidth(w io.Writer) (columns uint, terminal bool) {
+	if u, ok := w.(interface{ Unwrap() io.Writer }); ok {
+		w = u.Unwrap()
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return otherwiseWide, false

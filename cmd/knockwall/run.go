@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -52,13 +53,19 @@ without, and try new rules with reload --confirm.`,
 				return usage("--confirm: %w", err)
 			}
 		}
-		return runDaemon(c, *config, *path, *confirm)
+		said := newUnhurried(c.ErrOrStderr())
+		defer said.Close()
+		err := runDaemon(c, said, *config, *path, *confirm)
+		if err != nil && !errors.Is(err, errSaid) {
+			fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %v\n", err)
+			err = errors.Join(err, errSaid)
+		}
+		return err
 	}
 	return c
 }
 
-func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Duration) error {
-	said := c.ErrOrStderr()
+func runDaemon(c *cobra.Command, said *unhurried, configPath, controlPath string, confirm time.Duration) error {
 	r := newRules(configPath, controlPath)
 	config, err := r.start(said, confirm != 0)
 	if err != nil {
@@ -89,7 +96,7 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	}
 	history := audit.NewHistory()
 	guarded := make(chan struct{})
-	written := audit.NewBuffer(afterwards{guarded, trail(said)})
+	written := audit.NewBuffer(afterwards{guarded, trail(said.Unwrap())})
 	defer written.Close()
 	isGuarded := sync.OnceFunc(func() { close(guarded) })
 	defer isGuarded() // or it is not, and the trail says why
@@ -125,7 +132,7 @@ func runDaemon(c *cobra.Command, configPath, controlPath string, confirm time.Du
 	if confirm != 0 {
 		fmt.Fprintf(said, "on trial until %s: type `knockwall confirm` before, from a new connection\n", time.Now().Add(confirm).Format(time.TimeOnly))
 	}
-	isGuarded()
+	said.then(isGuarded)
 	if confirm == 0 {
 		r.keepFirst(said)
 	}

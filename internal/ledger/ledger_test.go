@@ -249,6 +249,38 @@ func TestOnlyAFileIsALedger(t *testing.T) {
 	}
 }
 
+// What others can write may be anything.
+func TestNobodyElseWritesALedger(t *testing.T) {
+	for _, suffix := range []string{"", ".lock"} {
+		for _, mode := range []fs.FileMode{0o620, 0o602, 0o666} {
+			path := filepath.Join(t.TempDir(), "ledger")
+			shut(t, open(t, path))
+			if err := os.Chmod(path+suffix, mode); err != nil {
+				t.Fatal(err)
+			}
+			_, err := ledger.Open(path)
+			fails(t, err, "can write "+path+suffix, "run chmod g")
+		}
+	}
+	folder := t.TempDir()
+	if err := os.Chmod(folder, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ledger.Open(filepath.Join(folder, "ledger"))
+	fails(t, err, "everybody on this host can write "+folder+":")
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give a file to somebody else")
+	}
+	path := filepath.Join(t.TempDir(), "ledger")
+	write(t, path, "+a\n")
+	if err := os.Chown(path, 12345, -1); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("SUDO_UID", "")
+	_, err = ledger.Open(path)
+	fails(t, err, path+" is the user 12345's")
+}
+
 func TestTheFolderHasToBeThere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "folder", "ledger")
 	_, err := ledger.Open(path)

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/ownership"
 )
 
 // lockSuffix makes the name of the file that is locked. It is not the ledger
@@ -37,7 +39,7 @@ func release(lock *os.File) error {
 }
 
 // openRegular opens a file that only this user can read, if it is made, and nothing
-// that merely has its name: no link, and no device.
+// that merely has its name: no link, no device, and no file that others can change.
 func openRegular(path string, flags int) (*os.File, error) {
 	// Without O_NONBLOCK a pipe of that name would keep us waiting.
 	file, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
@@ -50,6 +52,10 @@ func openRegular(path string, flags int) (*os.File, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is %v, and has to be a file", path, info.Mode().Type())
+	}
+	// Whoever writes it decides what opens once more.
+	if err == nil {
+		err = ownership.Check(path, ownership.File)
 	}
 	if err != nil {
 		file.Close()

@@ -88,7 +88,7 @@ var checks = []check{
 	{"saved ruleset", Reading | Standing, findSaved},
 	{"conntrack", Standing, findConntrack},
 	{"kernel and flushers", 0, findFlushers},
-	{"clock", Reading | Standing, findClock},
+	{"clock", Standing, findClock},
 	{"untracked", Standing, findUntracked},
 }
 

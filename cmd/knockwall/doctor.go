@@ -57,7 +57,7 @@ knock right.`,
 // writeReport writes what was found, the cure beneath each.
 func writeReport(w io.Writer, r doctor.Report) {
 	for _, f := range r.Findings {
-		writeFinding(w, f)
+		writeFinding(w, string(f.Severity), f)
 	}
 	for _, u := range r.Unmade {
 		fmt.Fprintf(w, "not checked: %s: %s\n", u.Check, u.Why)
@@ -67,10 +67,11 @@ func writeReport(w io.Writer, r doctor.Report) {
 	}
 }
 
-func writeFinding(w io.Writer, f doctor.Finding) {
+// writeFinding writes a finding after a word that says how bad it is.
+func writeFinding(w io.Writer, word string, f doctor.Finding) {
 	where := ""
 	if f.Door != "" {
 		where = " door " + f.Door + ":"
 	}
-	fmt.Fprintf(w, "%s:%s %s\n  %s\n", f.Severity, where, f.Problem, f.Cure)
+	fmt.Fprintf(w, "%s:%s %s\n  %s\n", word, where, f.Problem, f.Cure)
 }

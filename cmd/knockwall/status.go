@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
@@ -87,8 +88,11 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 		fmt.Fprintln(out, "The rule files differ from what is in force: `knockwall reload` puts them in force.")
 	}
 	for _, f := range s.Findings {
-		fmt.Fprint(out, "degraded: ")
-		writeFinding(out, f)
+		word := string(f.Severity)
+		if f.Severity == doctor.Error {
+			word = "degraded"
+		}
+		writeFinding(out, word, f)
 	}
 	if n := s.Counters.Healed; n > 0 {
 		fmt.Fprintf(out, "Others have changed it, and it was put back: %s.\n", count(int(n), "time"))

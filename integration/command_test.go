@@ -307,7 +307,7 @@ func TestDownDoesNotWaitForCommands(t *testing.T) {
 	if !l.letsIn(client4, server4, 22) {
 		t.Error("the wall stands")
 	}
-	if err := <-d.exited; err != nil {
+	if err := d.ended(); err != nil {
 		t.Errorf("the daemon ended with %v", err)
 	}
 	d.waitFor("on_close", "it is run again when knockwall starts")

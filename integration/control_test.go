@@ -89,7 +89,7 @@ func TestCurlAtTheControlSocket(t *testing.T) {
 		t.Errorf("the metrics: %s", out)
 	}
 	ask("-X", "POST", "http://knockwall/v1/down")
-	if err := <-d.exited; err != nil {
+	if err := d.ended(); err != nil {
 		t.Errorf("the daemon ends with %v", err)
 	}
 	if !l.letsIn(client4, server4, 22) || strings.TrimSpace(l.nft("list", "tables")) != "" {

@@ -262,11 +262,17 @@ func (d *daemon) guards() *daemon {
 func (d *daemon) end(signal syscall.Signal) error {
 	d.lab.t.Helper()
 	must(d.lab.t, d.cmd.Process.Signal(signal))
+	return d.ended()
+}
+
+// ended waits until the daemon has ended, and returns how.
+func (d *daemon) ended() error {
+	d.lab.t.Helper()
 	select {
 	case err := <-d.exited:
 		return err
 	case <-time.After(deadline):
-		d.lab.t.Fatalf("the daemon does not end after %v", signal)
+		d.lab.t.Fatal("the daemon does not end")
 		return nil
 	}
 }

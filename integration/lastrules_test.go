@@ -9,10 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/knockwall/knockwall/internal/doctor"
 )
 
 // boot ends the daemon and takes the wall away, as a machine does that is started again.
@@ -20,7 +23,7 @@ func (d *daemon) boot() {
 	d.lab.t.Helper()
 	down := knockwall("down", "--control", d.control)
 	must(d.lab.t, d.lab.server.Do(down.Run))
-	<-d.exited
+	d.ended()
 }
 
 // passwordOfNothing is the password that no key at all makes.
@@ -92,7 +95,8 @@ door "list" {
 	l.rules(rules)
 	there()
 	d.waitFor("the rule files can be used again")
-	if s := d.status(); len(s.Findings) != 0 || s.FilesDiffer {
+	ofRules := func(f doctor.Finding) bool { return f.Check == "rules" }
+	if s := d.status(); slices.ContainsFunc(s.Findings, ofRules) || s.FilesDiffer {
 		t.Errorf("the status still has %+v, and that the files differ: %t", s.Findings, s.FilesDiffer)
 	}
 	must(t, l.client.Do(l.sending(client4, server4, 2000)))
@@ -112,7 +116,7 @@ door "list" {
 	must(t, os.RemoveAll(d.control+".rules"))
 	d = l.launch(`door "web" {`)
 	var failed *exec.ExitError
-	if err := <-d.exited; !errors.As(err, &failed) || failed.ExitCode() != 2 {
+	if err := d.ended(); !errors.As(err, &failed) || failed.ExitCode() != 2 {
 		t.Errorf("with no rules kept run ends with %v", err)
 	}
 	if l.admits(nth(2, server4), server4, 22) {

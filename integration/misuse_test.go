@@ -116,17 +116,18 @@ func TestRunWithoutPrivilege(t *testing.T) {
 	}
 }
 
-// A broken rule file is an error of configuration, and a wall that stands stays
-// as it is.
+// A broken rule file is an error of configuration where no rules are kept that were in
+// force, and a wall that stands stays as it is.
 func TestABrokenRuleFileLeavesTheWallAlone(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.serve(22)
 	d := l.run(misuseRules)
 	d.end(syscall.SIGKILL)
+	must(t, os.RemoveAll(d.control+".rules"))
 	before := l.nft("list", "ruleset")
 	d = l.launch(`door "ssh" { ports = [99999] }`)
-	<-d.exited
+	d.ended()
 	if code := d.cmd.ProcessState.ExitCode(); code != 2 {
 		t.Errorf("the exit code is %d, want 2", code)
 	}

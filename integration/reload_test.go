@@ -245,7 +245,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		case 0:
 			what = "starts"
 			must(t, d.cmd.Process.Kill())
-			<-d.exited
+			d.ended()
 			d = l.launchFile(path)
 			time.Sleep(wait)
 		case 1:
@@ -258,7 +258,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			time.Sleep(wait)
 		}
 		d.cmd.Process.Kill()
-		<-d.exited
+		d.ended()
 		windows := l.kernelWindows()
 		if len(windows) != 1 || windows[0].Source.Addr() != guest {
 			t.Fatalf("killed %s after it %s: the windows are %v", wait, what, windows)
@@ -299,7 +299,7 @@ func TestTrial(t *testing.T) {
 	if l.admits(client4, server4, 22) {
 		t.Error("a stranger gets in during the trial")
 	}
-	if err := <-d.exited; err == nil {
+	if err := d.ended(); err == nil {
 		t.Error("the daemon ends without an error, though the wall was not confirmed")
 	}
 	d.waitFor("not confirmed in time")
@@ -368,14 +368,14 @@ func TestTrial(t *testing.T) {
 	if err := down.Wait(); err == nil && !l.letsIn(client4, server4, 23) {
 		t.Error("down says that the wall is down, and it stands")
 	}
-	<-d.exited
+	d.ended()
 	d = l.runFile(filepath.Join(l.folder, "rules.hcl"))
 
 	// Where a wall stands, a first wall cannot be on trial: it could not be brought
 	// back.
 	d.end(syscall.SIGKILL)
 	d = l.launchFile(filepath.Join(l.folder, "rules.hcl"), "--confirm", "5m")
-	if err := <-d.exited; err == nil || d.logged("a wall stands already") == 0 {
+	if err := d.ended(); err == nil || d.logged("a wall stands already") == 0 {
 		t.Errorf("a trial over a standing wall ends with %v", err)
 	}
 	if l.admits(client4, server4, 23) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -40,7 +41,7 @@ type Window struct {
 // finds out how it can queue packets. The error is [ErrPrivilege] or a
 // [*MissingFeatureError] where those say why.
 func OpenKernel() (*Kernel, error) {
-	conn, err := nftables.New(nftables.AsLasting())
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomy))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to nftables: %w", err)
 	}
@@ -50,6 +51,22 @@ func OpenKernel() (*Kernel, error) {
 		return nil, err
 	}
 	return k, nil
+}
+
+// How large a transaction may be, and its answers. These are limits, and no memory.
+const (
+	sentAtOnce     = 64 << 20
+	answeredAtOnce = 256 << 20
+)
+
+// roomy lets a socket take whole transactions. The library gives it room by itself, but
+// of some sizes too little: it leaves out how messages are aligned, and that the kernel
+// wants 32 bytes more (netlink_sendmsg).
+func roomy(conn *netlink.Conn) error {
+	if err := conn.SetWriteBuffer(sentAtOnce); err != nil {
+		return err
+	}
+	return conn.SetReadBuffer(answeredAtOnce)
 }
 
 // Close ends the connection. What was installed stays.

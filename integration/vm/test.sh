@@ -3,7 +3,8 @@
 # its systemd, in a virtual machine without hardware help. The kernel there has
 # nftables' own queue expression, which the machine that runs this may lack.
 #
-#   test.sh [SUITE]   as root; SUITE is a Debian release, by default bookworm
+#   test.sh [SUITE [TESTS]]   as root; SUITE is a Debian release, by default bookworm,
+#                             TESTS a pattern as that of go test -run, by default all
 #
 # Needs qemu-system-x86, mmdebstrap, e2fsprogs, make and Go. Takes about four minutes
 # of both CPUs, the first time one more for the image, which stays in $CACHE. Exits
@@ -11,6 +12,7 @@
 set -euo pipefail
 
 suite=${1:-bookworm}
+tests=${2:-.}
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
 packages=systemd-sysv,nftables,kmod,iproute2,netbase,procps,linux-image-cloud-amd64
@@ -43,6 +45,7 @@ cp "$top"/build/amd64/knockwall "$top"/integration/vm/package.sh "$work/payload/
 cp "$top/build/knockwall_$(cat "$top/build/version")_amd64.deb" "$work/payload/knockwall.deb"
 cp -r "$top/ruleset/testdata" "$work/payload/ruleset/"
 cp -r "$top/examples" "$work/payload/"
+echo "$tests" >"$work/payload/tests"
 cat >"$work/payload/run" <<'RUN'
 uname -r
 systemctl --version | head -1
@@ -53,7 +56,7 @@ cd integration
 # Left out: what needs clients that are not in the image, what compares times of
 # a few milliseconds, which an emulated machine does not keep, floods, and what was
 # run before.
-../integration.test -test.v -test.short -test.skip 'Systemd|Demo|Soak|Clients|Curl|SSH|Scan|Flood|Examples|Knockds|Atomicorps|NoReplacement|Guessing|ForgedSources|Multicast|HundredReloads|Nonsense|FiftyWindows|NotAnswered|CommandsThatFail|OnCloseIsRun|TransactionThatFails|OthersChange|FuzzInstall|LetIn.*/(.*several|among)|WhatKnocksMean/.*/overtaken'
+../integration.test -test.v -test.short -test.run "$(cat ../tests)" -test.skip 'Systemd|Demo|Soak|Clients|Curl|SSH|Scan|Flood|Examples|Knockds|Atomicorps|NoReplacement|Guessing|ForgedSources|Multicast|HundredReloads|Nonsense|FiftyWindows|NotAnswered|CommandsThatFail|OnCloseIsRun|TransactionThatFails|OthersChange|FuzzInstall|LetIn.*/(.*several|among)|WhatKnocksMean/.*/overtaken'
 RUN
 tar -cf "$work/payload.tar" -C "$work/payload" .
 truncate -s %1M "$work/payload.tar" # a disk has whole sectors

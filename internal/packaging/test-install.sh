@@ -39,7 +39,7 @@ door "ssh" {
 RULES
 chgrp knockwall /etc/knockwall.d/ssh.hcl
 chmod 640 /etc/knockwall.d/ssh.hcl
-chmod 755 /etc/knockwall.d
+chmod 00755 /etc/knockwall.d # the zeros take the group's bit away
 knockwall reload
 knockwall open ssh 192.0.2.7 --window 10m
 before=$(daemon)

@@ -213,7 +213,7 @@ func TestDownUnderSystemd(t *testing.T) {
 	// Another wall, that no daemon minds, is not what the daemon takes down; but what
 	// is left when there is none.
 	m.write("/root/second.hcl", "wall {\n  table = \"second\"\n  nflog_group = 7200\n  queue = 7200\n}\n"+telnetDoor, 0o644)
-	m.does("sh", "-c", "timeout --preserve-status 2 knockwall run --config /root/second.hcl --control /run/second.sock 2>&1")
+	m.does("sh", "-c", "timeout --foreground --preserve-status 2 knockwall run --config /root/second.hcl --control /run/second.sock 2>&1")
 	start()
 	if out := m.does("knockwall", "down"); strings.Contains(out, "second") {
 		t.Errorf("down with another wall says %q", out)

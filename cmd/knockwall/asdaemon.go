@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/user"
@@ -35,11 +36,11 @@ func review(path string) *ruleset.Loaded {
 	return ruleset.Review(path)
 }
 
-// asDaemon runs this very command as the daemon's user, if root asks about the rule
-// files of the service: what root can read, the daemon may not. Rule files elsewhere are
-// no service's, and their drafts may lie where only root can read them. It reports
-// whether it has done so.
-func asDaemon(c *cobra.Command, path string, arguments ...string) (done bool, err error) {
+// refusesDaemon reports whether the daemon's user could not use the rule files, if root
+// asks about those of the service, and says why: what root can read, the daemon may not.
+// Rule files elsewhere are no service's, and their drafts may lie where only root can read
+// them.
+func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error) {
 	inDefault := path == defaultConfig || strings.HasPrefix(filepath.Clean(path), defaultConfig+"/")
 	daemon, lookup := user.Lookup(daemonUser)
 	if !inDefault || os.Geteuid() != 0 || lookup != nil {
@@ -49,18 +50,20 @@ func asDaemon(c *cobra.Command, path string, arguments ...string) (done bool, er
 	if err != nil {
 		return false, err
 	}
-	child := exec.CommandContext(c.Context(), "/proc/self/exe", append([]string{c.Name(), "--config", path}, arguments...)...)
-	child.Stdout, child.Stderr = c.OutOrStdout(), c.ErrOrStderr()
-	child.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
-	err = child.Run()
+	asDaemon := func(stdout, stderr io.Writer) error {
+		child := exec.CommandContext(c.Context(), "/proc/self/exe", append([]string{c.Name(), "--config", path}, flags...)...)
+		child.Stdout, child.Stderr = stdout, stderr
+		child.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
+		return child.Run()
+	}
+	err = asDaemon(io.Discard, io.Discard)
 	var failed *exec.ExitError
 	switch {
 	case err == nil:
-		return true, nil
+		return false, nil
 	case errors.As(err, &failed) && failed.ExitCode() == exitUsage:
-		return true, &usageError{errSaid}
-	case errors.As(err, &failed):
-		return true, errSaid
+		_ = asDaemon(c.OutOrStdout(), c.ErrOrStderr()) // fails again, and is heard
+		return true, nil
 	}
 	fmt.Fprintf(c.ErrOrStderr(), "knockwall: whether the daemon's user %s can read the files is not known: %v\n", daemonUser, err)
 	return false, nil

@@ -26,9 +26,9 @@ needs no privilege. Its exit code is 2 if there is an error in the files, and 0
 if there are only warnings.
 
 Where root asks about the rule files of the service, in /etc/knockwall.d, they
-are read as the daemon's user knockwall: what it may not read is an error. To
-root and to that user a list that is not there is one, too, as the daemon would
-refuse it; to others it is a warning. Credentials are the service's alone.`,
+are read as the daemon's user knockwall first: what it may not read is an error.
+To root and to that user a list that is not there is one, too, as the daemon
+would refuse it; to others it is a warning. Credentials are the service's alone.`,
 		Example: `  knockwall check
   knockwall check --config ssh.hcl
   knockwall check --json | jq '.diagnostics[].summary'`,
@@ -41,14 +41,18 @@ refuse it; to others it is a warning. Credentials are the service's alone.`,
 		if *asJSON {
 			flags = append(flags, "--json")
 		}
-		if done, err := asDaemon(c, *config, flags...); done || err != nil {
+		refused, err := refusesDaemon(c, *config, flags...)
+		if err != nil {
 			return err
+		}
+		if refused {
+			return &usageError{errSaid}
 		}
 		loaded := review(*config)
 		report := doctor.Report{Findings: []doctor.Finding{}, Unmade: []doctor.Unmade{}}
 		here := &ruleset.Loaded{}
 		if loaded.Config != nil {
-			report, here = onReading(loaded.Config, *config)
+			report, here = onReading(loaded.Config)
 		}
 		if *asJSON {
 			if err := writeResult(c.OutOrStdout(), loaded, report); err != nil {

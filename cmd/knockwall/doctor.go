@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/doctor"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 func doctorCommand() *cobra.Command {
@@ -29,14 +28,14 @@ knock right.`,
 	config := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the findings as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		loaded := ruleset.Review(*config)
+		loaded := review(*config)
 		if loaded.Config == nil {
 			if err := writeDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
 				return err
 			}
 			return &usageError{errSaid}
 		}
-		report := doctor.Examine(&doctor.Host{Config: loaded.Config, Path: *config}, doctor.Asked)
+		report := doctor.Examine(&doctor.Host{Config: loaded.Config}, doctor.Asked)
 		if *asJSON {
 			encoder := json.NewEncoder(c.OutOrStdout())
 			encoder.SetIndent("", "  ")

@@ -15,8 +15,8 @@ import (
 
 // onReading examines the host for what makes the rule files mean something else here than
 // they say, and tells it as warnings: they may be for another host.
-func onReading(config *ruleset.Config, path string) (doctor.Report, *ruleset.Loaded) {
-	r := doctor.Examine(&doctor.Host{Config: config, Path: path}, doctor.Reading)
+func onReading(config *ruleset.Config) (doctor.Report, *ruleset.Loaded) {
+	r := doctor.Examine(&doctor.Host{Config: config}, doctor.Reading)
 	return r, warnings(r.Findings)
 }
 
@@ -51,9 +51,10 @@ func notLookedAt(unmade []doctor.Unmade) string {
 // tellChanged says which doors stand before nothing since the host has changed, and which
 // stand again.
 func tellChanged(w io.Writer, config *ruleset.Config, before, now []doctor.Finding) {
+	wereBare, areBare := doctor.BareDoors(before), doctor.BareDoors(now)
 	for i := range config.Doors {
 		d := &config.Doors[i]
-		was, is := doctor.WhyBare(before, d.Name), doctor.WhyBare(now, d.Name)
+		was, is := wereBare[d.Name], areBare[d.Name]
 		switch {
 		case is != "" && is != was:
 			tellBare(systemd.At(w, systemd.Error), config.Doors[i:i+1], now)
@@ -65,8 +66,9 @@ func tellChanged(w io.Writer, config *ruleset.Config, before, now []doctor.Findi
 
 // tellBare says which doors stand before nothing, and why, and returns the others.
 func tellBare(w io.Writer, doors []ruleset.Door, findings []doctor.Finding) (guarded []ruleset.Door) {
+	bare := doctor.BareDoors(findings)
 	return slices.DeleteFunc(slices.Clone(doors), func(d ruleset.Door) bool {
-		why := doctor.WhyBare(findings, d.Name)
+		why := bare[d.Name]
 		switch {
 		case why == "":
 		case len(d.Ports) == 0:

@@ -235,7 +235,7 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 	if loaded.Config == nil {
 		return 0, "", &control.RulesError{Diagnostics: text.String()}
 	}
-	_, here := onReading(loaded.Config, r.path)
+	_, here := onReading(loaded.Config)
 	if err := here.WriteText(&text, otherwiseWide, false); err != nil {
 		return 0, "", err
 	}

@@ -53,7 +53,7 @@ without, and try new rules with reload --confirm.`,
 				return usage("--confirm: %w", err)
 			}
 		}
-		said := newUnhurried(c.ErrOrStderr())
+		said := newAsyncWriter(c.ErrOrStderr())
 		defer said.Close()
 		err := runDaemon(c, said, *config, *path, *confirm)
 		if err != nil && !errors.Is(err, errSaid) {
@@ -65,7 +65,7 @@ without, and try new rules with reload --confirm.`,
 	return c
 }
 
-func runDaemon(c *cobra.Command, said *unhurried, configPath, controlPath string, confirm time.Duration) error {
+func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath string, confirm time.Duration) error {
 	r := newRules(configPath, controlPath)
 	config, err := r.start(said, confirm != 0)
 	if err != nil {
@@ -104,7 +104,7 @@ func runDaemon(c *cobra.Command, said *unhurried, configPath, controlPath string
 	edges := wall.KernelEdges(kernel)
 	edges.Used, edges.Due = r.memory.used, r.memory.due
 	edges.Examine = func(c *ruleset.Config) doctor.Report {
-		return doctor.Examine(&doctor.Host{Config: c, Path: configPath}, doctor.Standing)
+		return doctor.Examine(&doctor.Host{Config: c}, doctor.Standing)
 	}
 	edges.Rules = r.examine
 	edges.Found = func(c *ruleset.Config, before, now []doctor.Finding) {
@@ -122,9 +122,9 @@ func runDaemon(c *cobra.Command, said *unhurried, configPath, controlPath string
 	if err != nil {
 		return err
 	}
-	_, here := onReading(config, configPath)
+	report, here := onReading(config)
 	_ = writeDiagnostics(systemd.At(said, systemd.Warning), here)
-	tellGuarded(said, config, r.wall.Findings())
+	tellGuarded(said, config, report.Findings)
 	if !kernel.Features().UDPTimeout && config.HasUDP() {
 		fmt.Fprintf(systemd.At(said, systemd.Warning), "knockwall: this kernel cannot be told how long to remember a UDP flow (CONFIG_NF_CONNTRACK_TIMEOUT):\n"+
 			"one that is silent for 30 s has to be knocked for again, whatever udp_timeout says\n")

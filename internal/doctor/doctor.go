@@ -1,8 +1,11 @@
 // Package doctor looks at the host for what defeats, weakens or breaks a wall: a door
-// that stands before nothing, a way around it, a file that the daemon cannot read.
+// that stands before nothing, a way around it, somebody who may delete it.
 // It asks the kernel, by netlink and /proc, and no other program, and changes nothing.
 //
-// Each check is one function in a file of its own, and one row of the table below.
+// Each check is one function, findX, and one row of the table below. What the checks have
+// in common: firewall.go reads the tables of nftables (dump.go, as the kernel sends them;
+// rule.go, what a rule means; traffic.go, what it is about), legacy.go and xtables.go those
+// of iptables, programs.go whose sockets are.
 package doctor
 
 import (
@@ -59,7 +62,6 @@ const (
 // Host is what is examined.
 type Host struct {
 	Config *ruleset.Config // the doors; never nil
-	Path   string          // of the rule files
 
 	look     sync.Once // at the firewall, which several checks want to know of
 	rules    *firewall
@@ -124,15 +126,15 @@ func Examine(h *Host, at Moment) Report {
 	return r
 }
 
-// WhyBare returns why a door stands before nothing now, and nothing if it does not.
-func WhyBare(findings []Finding, door string) string {
-	var why []string
+// BareDoors returns the doors that stand before nothing now, and why.
+func BareDoors(findings []Finding) map[string]string {
+	why := map[string]string{}
 	for _, f := range findings {
-		if f.Bare && f.Door == door {
-			why = append(why, f.Problem)
+		if f.Bare {
+			why[f.Door] = strings.TrimPrefix(why[f.Door]+" "+f.Problem, " ")
 		}
 	}
-	return strings.Join(why, " ")
+	return why
 }
 
 // HasErrors reports whether a door is not what it seems.

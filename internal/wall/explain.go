@@ -68,7 +68,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 		w.trail.Settle(d.Name, d.SourcePrefix.Of(addr))
 		w.trail.Settle(d.Name, packet.Source{})
 	}
-	findings := w.Findings()
+	whyBare := doctor.BareDoors(w.Findings())
 	past := remembered()
 	since := knocksSince(past)
 	trapped := make([]time.Duration, len(f.config.Doors)) // by door, for how long
@@ -89,7 +89,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 			left = trapped[before]
 		}
 		e := w.explain(i, addr, past, since, left)
-		if why := doctor.WhyBare(findings, d.Name); why != "" {
+		if why := whyBare[d.Name]; why != "" {
 			e.In, e.Reason, e.Since = true, Bare, time.Time{}
 			e.Sentence = fmt.Sprintf("%s is not held up: the door stands before nothing on this host. %s", e.Source, why)
 		}

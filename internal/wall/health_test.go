@@ -30,7 +30,7 @@ func examined(t *testing.T, examine func() []doctor.Finding, f func(h *patient))
 		edges := h.edges()
 		edges.Examine = func(*ruleset.Config) doctor.Report { return doctor.Report{Findings: examine()} }
 		edges.Found = func(_ *ruleset.Config, before, now []doctor.Finding) {
-			h.changes = append(h.changes, doctor.WhyBare(before, "ssh")+" > "+doctor.WhyBare(now, "ssh"))
+			h.changes = append(h.changes, doctor.BareDoors(before)["ssh"]+" > "+doctor.BareDoors(now)["ssh"])
 		}
 		h.wall = wall.New(edges, audit.Sinks{h.trail, h.history})
 		if err := h.raise(config(sshDoor(), door("web", 443, 7001))); err != nil {

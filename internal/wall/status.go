@@ -101,12 +101,12 @@ type Counters struct {
 // known, and how many windows are open.
 func (w *Wall) Brief() (guarded, bare, windows int) {
 	now := time.Now()
-	findings := w.health.known()
+	whyBare := doctor.BareDoors(w.health.known())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.front != nil {
 		for _, d := range w.front.config.Doors {
-			if doctor.WhyBare(findings, d.Name) != "" {
+			if whyBare[d.Name] != "" {
 				bare++
 			} else {
 				guarded++
@@ -139,6 +139,7 @@ func (w *Wall) Status() (Status, error) {
 		findings = append(findings, ofRules...)
 	}
 	findings = append(findings, w.Findings()...)
+	whyBare := doctor.BareDoors(findings)
 
 	windows := w.Windows()
 	now := time.Now()
@@ -171,7 +172,7 @@ func (w *Wall) Status() (Status, error) {
 			left = &d.LinesLeft
 		}
 		s.Doors = append(s.Doors, DoorStatus{
-			Name: d.Name, Bare: doctor.WhyBare(findings, d.Name) != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.Ways(), SequencesLeft: left,
+			Name: d.Name, Bare: whyBare[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.Ways(), SequencesLeft: left,
 			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
 			Counters: DoorCounters{
 				Knocks: t.knocks, Resets: t.resets, Trapped: t.trapped, Replayed: t.replayed,

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -21,7 +22,7 @@ type session struct{ client, server netip.AddrPort }
 // it was. sshd tells its children in the environment, which sudo withholds from
 // its own; so the ancestors' are looked at, too.
 func sshSession() (session, bool) {
-	for id := os.Getpid(); id > 1; id = parentOf(id) {
+	for id := os.Getpid(); id > 1; id = host.ParentOf(id) {
 		environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", id))
 		if err != nil {
 			continue
@@ -33,21 +34,6 @@ func sshSession() (session, bool) {
 		}
 	}
 	return session{}, false
-}
-
-// parentOf returns 0 if that cannot be told.
-func parentOf(id int) int {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id))
-	if err != nil {
-		return 0
-	}
-	// After the name, which is in brackets and may have any in it: state, parent.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, _ := strconv.Atoi(fields[1])
-	return parent
 }
 
 // parseSession reads what sshd writes: the client's address and port, and the

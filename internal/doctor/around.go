@@ -64,11 +64,14 @@ func findAround(h *Host) (findings []Finding, err error) {
 			findings = append(findings, f)
 		}
 	}
+	unguarded := make([]string, len(ways)) // what of each is
+	for i, w := range ways {
+		unguarded[i] = withoutDoors(h.Config, w.from, here)
+	}
 	for i := range h.Config.Doors {
 		d := &h.Config.Doors[i]
-		for _, w := range ways {
-			behind := leadsBehind(d, w, here)
-			from := unguarded(h.Config, w.from, here)
+		for i, w := range ways {
+			behind, from := leadsBehind(d, w, here), unguarded[i]
 			switch {
 			case behind == "" || from == "":
 			case w.isHere(here) && !w.to.silent:
@@ -80,9 +83,11 @@ func findAround(h *Host) (findings []Finding, err error) {
 					Problem: fmt.Sprintf("Also reached by %s, without a knock: a rule (%s) leads from there to %s, behind the door.", from, w.where, behind),
 					Cure:    fmt.Sprintf("Add %s to the ports of a door that has no `to`, or delete that rule.", from)})
 			}
-			for _, other := range ways {
-				from := unguarded(h.Config, other.from, here)
-				if from != "" && !w.isHere(here) && guardsHere(d, w.from, here) && sameTarget(w, other) {
+			if w.isHere(here) || !guardsHere(d, w.from, here) {
+				continue
+			}
+			for i, other := range ways {
+				if from := unguarded[i]; from != "" && sameTarget(w, other) {
 					tell(Finding{Severity: Error, Door: d.Name,
 						Problem: fmt.Sprintf("Also reached by %s, without a knock: a rule of NAT (%s) leads from there to where those lead that the door guards, %s.", from, other.where, other.to.at(other.from)),
 						Cure:    fmt.Sprintf("Add %s to the ports of the door, or delete that rule.", from)})
@@ -159,9 +164,9 @@ func guardsHere(d *ruleset.Door, t traffic, here map[netip.Addr]bool) bool {
 	return isHere(d, here) && slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return !t.and(of(r)).none })
 }
 
-// unguarded says what of the traffic to this host no door guards, and nothing if doors
+// withoutDoors says what of the traffic to this host no door guards, and nothing if doors
 // guard all of it.
-func unguarded(c *ruleset.Config, t traffic, here map[netip.Addr]bool) string {
+func withoutDoors(c *ruleset.Config, t traffic, here map[netip.Addr]bool) string {
 	for i := range c.Doors {
 		if d := &c.Doors[i]; isHere(d, here) {
 			for _, r := range d.Ports {
@@ -173,59 +178,4 @@ func unguarded(c *ruleset.Config, t traffic, here map[netip.Addr]bool) string {
 		return ""
 	}
 	return t.String()
-}
-
-// of is the traffic to ports.
-func of(r packet.PortRange) traffic {
-	return traffic{protocol: r.Protocol, ports: []span{{r.First, r.Last}}}
-}
-
-// without takes ports out. Of traffic of any protocol none can be taken out.
-func (t traffic) without(r packet.PortRange) traffic {
-	if t.protocol != r.Protocol {
-		return t
-	}
-	if t.ports == nil {
-		t.ports = []span{{0, 65535}}
-	}
-	var left []span
-	for _, s := range t.ports {
-		for _, side := range outside(r.First, r.Last) {
-			if first, last := max(s.first, side.first), min(s.last, side.last); first <= last {
-				left = append(left, span{first, last})
-			}
-		}
-	}
-	t.ports, t.none = left, t.none || len(left) == 0
-	return t
-}
-
-// String writes ports as rule files do.
-func (t traffic) String() string {
-	protocol := "of any protocol"
-	if t.protocol != 0 {
-		protocol = t.protocol.String()
-	}
-	if t.ports == nil {
-		return "every port (" + protocol + ")"
-	}
-	const most = 4
-	text := ""
-	for i, s := range t.ports {
-		if i == most {
-			return text + fmt.Sprintf(" and %d more", len(t.ports)-most)
-		}
-		if i > 0 {
-			text += ", "
-		}
-		switch {
-		case t.protocol == 0 && s.first == s.last:
-			text += fmt.Sprintf("port %d", s.first)
-		case t.protocol == 0:
-			text += fmt.Sprintf("ports %d-%d", s.first, s.last)
-		default:
-			text += packet.PortRange{First: s.first, Last: s.last, Protocol: t.protocol}.String()
-		}
-	}
-	return text
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -187,7 +188,7 @@ func (p *programs) findUnits(cgroups map[uint64]bool, end time.Time) {
 func (p *programs) shared(a, b socket, byChild bool) string {
 	for _, id := range p.holders[a.inode] {
 		for _, holder := range p.holders[b.inode] {
-			if holder == id || byChild && holder == parentOf(id) {
+			if holder == id || byChild && holder == host.ParentOf(id) {
 				return processName(holder)
 			}
 		}
@@ -206,19 +207,4 @@ func commandOf(id int) string {
 		return "a program"
 	}
 	return printable(strings.TrimSuffix(string(name), "\n"))
-}
-
-// parentOf returns 0 if that cannot be told.
-func parentOf(id int) int {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id))
-	if err != nil {
-		return 0
-	}
-	// After the name, which is in brackets and may have any in it: state, parent.
-	fields := strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))
-	if len(fields) < 2 {
-		return 0
-	}
-	parent, _ := strconv.Atoi(fields[1])
-	return parent
 }

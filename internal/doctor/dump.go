@@ -1,0 +1,168 @@
+package doctor
+
+import (
+	"bytes"
+	"encoding/binary"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+type rawRule struct {
+	chain *chain
+	exprs []expr.Any
+}
+
+// dump reads the rules of all chains, as far as they are not too many. The library would
+// read however many there are, and leave out without a word what it does not know.
+func (f *firewall) dump() (all []rawRule, err error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetReadBuffer(1 << 20); err != nil {
+		return nil, err
+	}
+	const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
+	if _, err := conn.Send(netlink.Message{
+		Header: netlink.Header{Type: subsystem | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
+		Data:   make([]byte, 4), // struct nfgenmsg: of every family
+	}); err != nil {
+		return nil, err
+	}
+	seen := 0
+	for m, err := range conn.ReceiveIter() {
+		if err != nil {
+			return nil, err
+		}
+		if len(m.Data) < 4 {
+			continue
+		}
+		if seen++; seen > maxRules {
+			f.partly = errTooLarge
+			// What is left is not to be waited for.
+			return all, conn.SetReadDeadline(time.Unix(1, 0))
+		}
+		r, err := f.rawRule(m.Data)
+		if err != nil {
+			return nil, err
+		}
+		if r.chain != nil {
+			all = append(all, r)
+		}
+	}
+	return all, nil
+}
+
+func (f *firewall) rawRule(message []byte) (r rawRule, err error) {
+	attributes, err := netlink.UnmarshalAttributes(message[4:])
+	if err != nil {
+		return r, err
+	}
+	family := message[0]
+	table := &nftables.Table{Family: nftables.TableFamily(family)}
+	var name string
+	for _, a := range attributes {
+		switch a.Type & attributeType {
+		case unix.NFTA_RULE_TABLE:
+			table.Name = text(a.Data)
+		case unix.NFTA_RULE_CHAIN:
+			name = text(a.Data)
+		case unix.NFTA_RULE_EXPRESSIONS:
+			elements, err := netlink.UnmarshalAttributes(a.Data)
+			if err != nil {
+				return r, err
+			}
+			for _, e := range elements {
+				parsed, err := parseExpression(family, e.Data)
+				if err != nil {
+					return r, err
+				}
+				r.exprs = append(r.exprs, parsed)
+			}
+		}
+	}
+	r.chain = f.chain(table, name)
+	return r, nil
+}
+
+// attributeType is what of an attribute's type is no flag: NLA_TYPE_MASK of linux/netlink.h.
+const attributeType = 1<<14 - 1
+
+// text returns what netlink ends with a zero.
+func text(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
+
+// parseExpression returns nil for one that nothing is known of.
+func parseExpression(family byte, b []byte) (e expr.Any, err error) {
+	attributes, err := netlink.UnmarshalAttributes(b)
+	if err != nil {
+		return nil, err
+	}
+	var name string
+	var data []byte
+	for _, a := range attributes {
+		switch a.Type & attributeType {
+		case unix.NFTA_EXPR_NAME:
+			name = text(a.Data)
+		case unix.NFTA_EXPR_DATA:
+			data = a.Data
+		}
+	}
+	make, known := expressions[name]
+	if !known {
+		return nil, nil
+	}
+	e = make()
+	if len(data) == 0 {
+		return e, nil
+	}
+	if proxy, ok := e.(*expr.TProxy); ok {
+		proxy.RegPort, err = number(data, expr.NFTA_TPROXY_REG_PORT) // the library cannot
+		return e, err
+	}
+	if err := expr.Unmarshal(family, data, e); err != nil {
+		return nil, err
+	}
+	if i, ok := e.(*expr.Immediate); ok && i.Register == unix.NFT_REG_VERDICT {
+		e = &expr.Verdict{}
+		err = expr.Unmarshal(family, data, e)
+	}
+	return e, err
+}
+
+// number returns a number among attributes, and 0 if there is none.
+func number(data []byte, attribute uint16) (uint32, error) {
+	attributes, err := netlink.UnmarshalAttributes(data)
+	for _, a := range attributes {
+		if a.Type&attributeType == attribute && len(a.Data) == 4 {
+			return binary.BigEndian.Uint32(a.Data), err
+		}
+	}
+	return 0, err
+}
+
+// expressions are those that [parseRule] takes.
+var expressions = map[string]func() expr.Any{
+	"bitwise":   func() expr.Any { return &expr.Bitwise{} },
+	"cmp":       func() expr.Any { return &expr.Cmp{} },
+	"counter":   func() expr.Any { return &expr.Counter{} },
+	"ct":        func() expr.Any { return &expr.Ct{} },
+	"fib":       func() expr.Any { return &expr.Fib{} },
+	"immediate": func() expr.Any { return &expr.Immediate{} },
+	"log":       func() expr.Any { return &expr.Log{} },
+	"lookup":    func() expr.Any { return &expr.Lookup{} },
+	"match":     func() expr.Any { return &expr.Match{} },
+	"meta":      func() expr.Any { return &expr.Meta{} },
+	"nat":       func() expr.Any { return &expr.NAT{} },
+	"notrack":   func() expr.Any { return &expr.Notrack{} },
+	"payload":   func() expr.Any { return &expr.Payload{} },
+	"range":     func() expr.Any { return &expr.Range{} },
+	"redir":     func() expr.Any { return &expr.Redir{} },
+	"reject":    func() expr.Any { return &expr.Reject{} },
+	"target":    func() expr.Any { return &expr.Target{} },
+	"tproxy":    func() expr.Any { return &expr.TProxy{} },
+}

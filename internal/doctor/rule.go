@@ -1,0 +1,375 @@
+package doctor
+
+import (
+	"bytes"
+	"encoding/binary"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// rule is a rule of the firewall, as far as it is understood. One of nftables that looks
+// up a map is several.
+type rule struct {
+	match   traffic
+	narrow  bool // it asks for more than the match says
+	old     bool // it is for connections that are known already, and no new ones
+	verdict expr.VerdictKind
+	chain   string  // where a jump leads
+	leads   *target // where NAT leads
+	untrack bool
+}
+
+// noVerdict is that of a rule after which the next one is asked.
+const noVerdict = expr.VerdictContinue
+
+// target is where NAT leads to.
+type target struct {
+	here    bool // this host, whatever its address
+	silent  bool // and the packet keeps its addresses, so that nobody sees it later (TPROXY)
+	address string
+	ports   span // 0: that which it came to
+	unknown bool
+}
+
+// loaded is what a register holds.
+type loaded uint8
+
+const (
+	somethingElse loaded = iota
+	theProtocol
+	thePort
+	theState
+	theInterface
+	theInterfaceName
+)
+
+// parser follows a rule's expressions.
+type parser struct {
+	rule
+	holds    map[uint32]loaded
+	values   map[uint32][]byte // immediate ones
+	mask     []byte            // of the state
+	base     uint32            // where the map's values are loaded
+	elements []nftables.SetElement
+	verdicts bool   // these are what they lead to
+	spans    []span // of the elements
+	lookUp   func(set string) ([]nftables.SetElement, error)
+}
+
+// word numbers registers by their 32 bits: NFT_REG32_00 of linux/netfilter/nf_tables.h is 8,
+// and four of them are one of those that are numbered from 1.
+func word(register uint32) uint32 {
+	if register >= 8 {
+		return register - 8
+	}
+	return (register - 1) * 4
+}
+
+func parseRule(exprs []expr.Any, lookUp func(set string) ([]nftables.SetElement, error)) ([]rule, error) {
+	p := &parser{holds: map[uint32]loaded{}, values: map[uint32][]byte{}, lookUp: lookUp}
+	p.verdict = noVerdict
+	var all []rule
+	for _, e := range exprs {
+		switch e := e.(type) {
+		case *expr.Counter, *expr.Log:
+		case *expr.Meta:
+			p.loadMeta(e)
+		case *expr.Payload:
+			p.loadPayload(e)
+		case *expr.Ct:
+			if !e.SourceRegister {
+				p.holds[word(e.Register)] = somethingElse
+				if e.Key == expr.CtKeySTATE {
+					p.holds[word(e.Register)] = theState
+				}
+			}
+		case *expr.Fib: // "is it to this host" is what is asked, nearly always
+			p.holds[word(e.Register)] = somethingElse
+		case *expr.Immediate:
+			p.values[word(e.Register)] = e.Data
+		case *expr.Bitwise:
+			p.mask = e.Mask
+			what := somethingElse
+			if p.holds[word(e.SourceRegister)] == theState {
+				what = theState
+			}
+			p.holds[word(e.DestRegister)] = what
+		case *expr.Cmp:
+			p.compare(e)
+		case *expr.Range:
+			p.inRange(e)
+		case *expr.Lookup:
+			if err := p.look(e); err != nil {
+				return nil, err
+			}
+		case *expr.Verdict:
+			p.verdict, p.chain = e.Kind, e.Chain
+		case *expr.Reject:
+			p.verdict = expr.VerdictDrop
+		case *expr.Notrack:
+			p.untrack = true
+		case *expr.Redir:
+			all = append(all, p.redirected(e.RegisterProtoMin, 0, e.RegisterProtoMax, target{here: true})...)
+		case *expr.NAT:
+			if e.Type == expr.NATTypeDestNAT {
+				all = append(all, p.redirected(e.RegProtoMin, e.RegAddrMin, e.RegProtoMax, target{})...)
+			}
+		case *expr.TProxy:
+			all = append(all, p.redirected(e.RegPort, 0, 0, target{here: true, silent: true})...)
+		case *expr.Match:
+			p.matchXT(e)
+		case *expr.Target:
+			p.targetXT(e)
+		default:
+			p.narrow = true
+		}
+	}
+	switch {
+	case len(all) > 0:
+		return all, nil
+	case p.verdicts:
+		for i, element := range p.elements {
+			branch := p.rule
+			branch.match = branch.match.and(traffic{ports: p.spansOf(i)})
+			branch.verdict, branch.chain = verdictOf(element.Val)
+			all = append(all, branch)
+		}
+		return all, nil
+	}
+	return []rule{p.rule}, nil
+}
+
+// verdictOf reads what a map leads to: NFTA_VERDICT_CODE and NFTA_VERDICT_CHAIN, which the
+// library leaves as they are.
+func verdictOf(data []byte) (kind expr.VerdictKind, chain string) {
+	kind = noVerdict
+	attributes, _ := netlink.UnmarshalAttributes(data)
+	for _, a := range attributes {
+		switch a.Type & attributeType {
+		case unix.NFTA_VERDICT_CODE:
+			if len(a.Data) == 4 {
+				kind = expr.VerdictKind(int32(binary.BigEndian.Uint32(a.Data)))
+			}
+		case unix.NFTA_VERDICT_CHAIN:
+			chain = text(a.Data)
+		}
+	}
+	return kind, chain
+}
+
+// spansOf returns the ports of an element; nil if its key is something else.
+func (p *parser) spansOf(element int) []span {
+	if p.spans == nil {
+		return nil
+	}
+	return p.spans[element : element+1]
+}
+
+func (p *parser) loadMeta(e *expr.Meta) {
+	if e.SourceRegister {
+		return
+	}
+	what := somethingElse
+	switch e.Key {
+	case expr.MetaKeyL4PROTO:
+		what = theProtocol
+	case expr.MetaKeyIIFNAME:
+		what = theInterfaceName
+	case expr.MetaKeyIIF:
+		what = theInterface
+	}
+	p.holds[word(e.Register)] = what
+}
+
+func (p *parser) loadPayload(e *expr.Payload) {
+	if e.OperationType != expr.PayloadLoad {
+		return
+	}
+	what := somethingElse
+	switch {
+	case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 2 && e.Len == 2:
+		what = thePort
+	case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 9 && e.Len == 1:
+		what = theProtocol
+	}
+	p.holds[word(e.DestRegister)] = what
+}
+
+func (p *parser) compare(e *expr.Cmp) {
+	is := e.Op == expr.CmpOpEq
+	switch p.holds[word(e.Register)] {
+	case theProtocol:
+		if len(e.Data) > 0 && is {
+			p.forProtocol(packet.Protocol(e.Data[0]))
+			return
+		}
+	case thePort:
+		if len(e.Data) == 2 {
+			p.ports(portsBy(e.Op, uint16(e.Data[0])<<8|uint16(e.Data[1])))
+			return
+		}
+	case theState: // & states != 0
+		if e.Op == expr.CmpOpNeq && len(p.mask) > 0 {
+			p.ofStates(uint32(p.mask[0]))
+			return
+		}
+	case theInterface:
+		if is && bytes.Equal(e.Data, binary.NativeEndian.AppendUint32(nil, loopback)) {
+			p.match.none = true
+			return
+		}
+	case theInterfaceName:
+		if is && string(bytes.TrimRight(e.Data, "\x00")) == "lo" {
+			p.match.none = true
+			return
+		}
+	}
+	p.narrow = true
+}
+
+// loopback is the index of every host's lo (LOOPBACK_IFINDEX of net/flow.h).
+const loopback = 1
+
+// stateNew is NF_CT_STATE_BIT(IP_CT_NEW) of linux/netfilter/nf_conntrack_common.h.
+const stateNew = 1 << 3
+
+func (p *parser) ofStates(mask uint32) { p.old = p.old || mask&stateNew == 0 }
+
+func (p *parser) forProtocol(protocol packet.Protocol) {
+	p.match = p.match.and(traffic{protocol: protocol, none: protocol != packet.TCP && protocol != packet.UDP})
+}
+
+func (p *parser) ports(spans []span) { p.match = p.match.and(traffic{ports: spans}) }
+
+func (p *parser) inRange(e *expr.Range) {
+	if p.holds[word(e.Register)] != thePort || len(e.FromData) != 2 || len(e.ToData) != 2 {
+		p.narrow = true
+		return
+	}
+	first, last := uint16(e.FromData[0])<<8|uint16(e.FromData[1]), uint16(e.ToData[0])<<8|uint16(e.ToData[1])
+	if e.Op == expr.CmpOpNeq {
+		p.ports(outside(first, last))
+		return
+	}
+	p.ports(between(int(first), int(last)))
+}
+
+// look looks a port up in a set, or a map.
+func (p *parser) look(e *expr.Lookup) error {
+	what := p.holds[word(e.SourceRegister)]
+	if what != thePort && !e.IsDestRegSet {
+		p.narrow = true
+		return nil
+	}
+	elements, err := p.lookUp(e.SetName)
+	if err != nil {
+		return err
+	}
+	var spans []span
+	if what == thePort {
+		elements, spans = runs(elements)
+	} else {
+		p.narrow = true
+	}
+	if !e.IsDestRegSet {
+		if e.Invert {
+			p.narrow = true
+			return nil
+		}
+		p.ports(append([]span{}, spans...))
+		return nil
+	}
+	if what == theState {
+		elements = slices.DeleteFunc(elements, func(s nftables.SetElement) bool { return len(s.Key) == 0 || s.Key[0]&stateNew == 0 })
+	}
+	p.verdicts = e.DestRegister == unix.NFT_REG_VERDICT
+	p.elements, p.spans, p.base = append([]nftables.SetElement{}, elements...), spans, word(e.DestRegister)
+	return nil
+}
+
+// runs returns the elements of a set of ports that are no ends of others, and the ports
+// that each is for.
+func runs(elements []nftables.SetElement) (starts []nftables.SetElement, spans []span) {
+	elements = slices.DeleteFunc(slices.Clone(elements), func(e nftables.SetElement) bool { return len(e.Key) < 2 })
+	slices.SortStableFunc(elements, func(a, b nftables.SetElement) int { return bytes.Compare(a.Key[:2], b.Key[:2]) })
+	intervals := slices.ContainsFunc(elements, func(e nftables.SetElement) bool { return e.IntervalEnd })
+	spans = []span{}
+	for i, e := range elements {
+		if e.IntervalEnd {
+			continue
+		}
+		first := uint16(e.Key[0])<<8 | uint16(e.Key[1])
+		last := first
+		if intervals {
+			last = 65535
+			if i+1 < len(elements) {
+				last = uint16(elements[i+1].Key[0])<<8 | uint16(elements[i+1].Key[1]) - 1
+			}
+		}
+		starts, spans = append(starts, e), append(spans, span{first, max(first, last)})
+	}
+	return starts, spans
+}
+
+// redirected returns the rule once for each place that it leads to: registers that are 0
+// change nothing.
+func (p *parser) redirected(port, address, lastPort uint32, to target) []rule {
+	if p.elements == nil {
+		return []rule{p.leadsTo(to, p.value(port, nil), p.value(address, nil), p.value(lastPort, nil), port, address)}
+	}
+	var all []rule
+	for i, element := range p.elements {
+		r := p.leadsTo(to, p.value(port, element.Val), p.value(address, element.Val), nil, port, address)
+		if p.spans == nil {
+			r.leads.unknown = true
+		}
+		r.match = r.match.and(traffic{ports: p.spansOf(i)})
+		all = append(all, r)
+	}
+	return all
+}
+
+func (p *parser) leadsTo(to target, port, address, lastPort []byte, portFrom, addressFrom uint32) rule {
+	r := p.rule
+	switch {
+	case portFrom == 0:
+	case len(port) < 2:
+		to.unknown = true
+	default:
+		to.ports.first = uint16(port[0])<<8 | uint16(port[1])
+		to.ports.last = to.ports.first
+		if len(lastPort) >= 2 {
+			to.ports.last = uint16(lastPort[0])<<8 | uint16(lastPort[1])
+		}
+	}
+	switch {
+	case addressFrom == 0:
+		to.here = true
+	case len(address) >= 16:
+		to.address = addressOf(address[:16])
+	case len(address) >= 4:
+		to.address = addressOf(address[:4])
+	default:
+		to.unknown = true
+	}
+	r.leads = &to
+	return r
+}
+
+// value returns what a register holds: an immediate value, or a part of the map's.
+func (p *parser) value(register uint32, mapped []byte) []byte {
+	if register == 0 {
+		return nil
+	}
+	w := word(register)
+	if mapped != nil && w >= p.base && int(w-p.base)*4 < len(mapped) {
+		return mapped[(w-p.base)*4:]
+	}
+	return p.values[w]
+}

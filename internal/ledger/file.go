@@ -227,12 +227,15 @@ func writeNew(path string, data []byte) (*os.File, error) {
 }
 
 // closeFiles closes what is open, the lock last.
-func (l *Ledger) closeFiles() error {
+func (l *Ledger) closeFiles() error { return errors.Join(l.closeFile(), release(l.lock)) }
+
+// closeFile closes the file and its folder.
+func (l *Ledger) closeFile() error {
 	var errs []error
 	for _, file := range []*os.File{l.file, l.folder} {
 		if file != nil {
 			errs = append(errs, file.Close())
 		}
 	}
-	return errors.Join(append(errs, release(l.lock))...)
+	return errors.Join(errs...)
 }

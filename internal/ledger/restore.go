@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,24 +16,14 @@ func (l *Ledger) restore() error {
 	}
 	now := &Ledger{path: l.path, entries: map[string]uint64{}}
 	if err := now.load(); err != nil {
-		now.closeFile()
-		return err
+		return errors.Join(err, now.closeFile())
 	}
-	l.closeFile() // they have no name any more, or the same
+	_ = l.closeFile() // they have no name any more, or the same
 	l.folder, l.file, l.size, l.records = now.folder, now.file, now.size, now.records
 	for entry := range now.entries {
 		l.put(entry)
 	}
 	return l.replace(l.All())
-}
-
-// closeFile closes the file and its folder, of which nothing is expected any more.
-func (l *Ledger) closeFile() {
-	for _, file := range []*os.File{l.file, l.folder} {
-		if file != nil {
-			_ = file.Close()
-		}
-	}
 }
 
 // lockAgain locks the ledger in a folder that took the place of the former one.

@@ -26,14 +26,18 @@ const (
 func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	f := w.front
-	stale := f.stale
+	turned := f.stale || !f.config.IsOf(now)
 	w.mu.Unlock()
-	turned := stale || !f.config.IsOf(now) || f.config.Readable()
+	unread := f.config.HasUnread()
+	if unread && now.Sub(w.reread) >= lookAtClock {
+		w.reread = now
+		turned = turned || f.config.Readable()
+	}
 	if turned {
 		w.turnTo(now)
 	}
 	next, ok = f.config.Turns(now)
-	again := turned || f.config.HasUnread()
+	again := turned || unread
 	if again || next.Sub(now) > lookAtClock {
 		next = now.Add(lookAtClock)
 	}

@@ -136,6 +136,7 @@ type Wall struct {
 	endErr   error         // and what Run ends with
 	ended    chan struct{} // closed when Run has ended
 	looked   time.Time     // when the host was looked at; the keeper's own
+	reread   time.Time     // when a list was that could not be read; likewise
 	pulses   pulses        // Alive's own
 	health   health        // of the host
 

@@ -110,7 +110,7 @@ func (o timeout) seconds() int { return int(time.Duration(o).Seconds()) }
 func (o timeout) name() string { return fmt.Sprintf("udp_%d", o.seconds()) }
 
 func (o timeout) set() term {
-	return term{fmt.Sprintf("ct timeout set %q", o.name()), func(b *batch) []expr.Any {
+	return term{text: fmt.Sprintf("ct timeout set %q", o.name()), exprs: func(b *batch) []expr.Any {
 		if !b.features.UDPTimeout {
 			return nil
 		}

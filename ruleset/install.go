@@ -24,12 +24,12 @@ const (
 // transaction: packets meet either the old table or the new one, never none.
 // After an error everything is as it was. The windows are open in it then.
 //
-// Of a wall's table that stands, and that a wall has made, what is the same in the new one stays: the hook,
-// as the kernel drops all packets that wait in queues when one is taken away, and
-// sets with what is in them, so that windows keep their time to the tick; in the
-// others, those given are opened. Of what is not a wall's nothing is touched: the
-// error is a [*TakenError] then. If replaced names another table, it is deleted in
-// the same transaction.
+// Of a wall's table that stands, and that a daemon has made, what is the same in the
+// new one stays: the hook, as the kernel drops all packets that wait in queues when one
+// is taken away, and sets with what is in them, so that windows keep their time to the
+// tick; in the others, those given are opened. Of what is not a wall's nothing is
+// touched: the error is a [*TakenError] then. If replaced names another table, it is
+// deleted in the same transaction.
 //
 // Where the kernel knows tables with an owner, this connection owns the table,
 // and nobody else can change it. It stays when the owner has gone; that of a
@@ -271,9 +271,7 @@ func (b *batch) addRule(c *nftables.Chain, r rule) {
 	made := &nftables.Rule{Table: b.table, Chain: c}
 	for _, t := range r {
 		made.Exprs = append(made.Exprs, t.exprs(b)...)
-		if t.text == unsaved.text {
-			made.UserData = original
-		}
+		made.UserData = append(made.UserData, t.userData...)
 	}
 	b.conn.AddRule(made)
 }

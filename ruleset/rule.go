@@ -40,13 +40,14 @@ func (r rule) String() string {
 // term is one word of a rule, said twice: as nft lists it, and as the kernel
 // takes it. That both mean the same is for the tests on a kernel to show.
 type term struct {
-	text  string
-	exprs func(*batch) []expr.Any
+	text     string
+	exprs    func(*batch) []expr.Any
+	userData []byte // that the kernel keeps beside the rule, and makes nothing of
 }
 
 // say makes a term that needs nothing from the batch that it is added in.
 func say(text string, exprs ...expr.Any) term {
-	return term{text, func(*batch) []expr.Any { return exprs }}
+	return term{text: text, exprs: func(*batch) []expr.Any { return exprs }}
 }
 
 // The verdicts, and the matches that have no parameter.
@@ -140,7 +141,7 @@ var (
 	notTCP = say("meta l4proto != tcp",
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, unequal([]byte{byte(packet.TCP)}))
 
-	neitherTCPNorUDP = term{"meta l4proto != { tcp, udp }", func(b *batch) []expr.Any {
+	neitherTCPNorUDP = term{text: "meta l4proto != { tcp, udp }", exprs: func(b *batch) []expr.Any {
 		lookup := b.lookup(nftables.TypeInetProto, []nftables.SetElement{{Key: []byte{byte(packet.TCP)}}, {Key: []byte{byte(packet.UDP)}}})
 		lookup.Invert = true
 		return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, lookup}
@@ -150,15 +151,19 @@ var (
 	unreachable = say("reject", &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH})
 )
 
-// unsaved tells who reads a saved ruleset what to do about the wall in it: a table that
-// is there already, and is the daemon's own, makes all of such a file fail.
-var unsaved = say(`comment "` + doNotSave + `"`)
+// unsaved is the comment that tells who reads a saved ruleset what to do about the wall in
+// it: a table that is there already, and is the daemon's own, makes all of such a file fail.
+var unsaved = term{
+	text:     `comment "` + doNotSave + `"`,
+	exprs:    func(*batch) []expr.Any { return nil },
+	userData: original,
+}
 
 const doNotSave = "knockwall makes this table by itself: delete it from files with saved rules"
 
-// original is what that rule has beside it: nft neither lists nor saves the comment's
-// second part, whose type it does not know, so that it is in no table but those that a
-// daemon has made since the machine was started.
+// original is that comment, with a second part, which nft neither lists nor saves, as it
+// does not know the type: so it is in no table but those that a daemon has made since the
+// machine was started.
 var original = userdata.Append(userdata.AppendString(nil, userdata.TypeComment, doNotSave), 'k', []byte("original"))
 
 // opening is what the first segment of a TCP connection looks like: a SYN and
@@ -279,8 +284,8 @@ func toPorts(protocol packet.Protocol, ports []packet.PortRange) []term {
 		terms = append(terms, say(protocol.String()+" dport "+numbers[0], append(load, equal(elements[0].Key))...))
 	default:
 		terms = append(terms, term{
-			protocol.String() + " dport { " + strings.Join(numbers, ", ") + " }",
-			func(b *batch) []expr.Any {
+			text: protocol.String() + " dport { " + strings.Join(numbers, ", ") + " }",
+			exprs: func(b *batch) []expr.Any {
 				return append(slices.Clone(load), b.lookup(nftables.TypeInetService, elements))
 			},
 		})
@@ -377,8 +382,8 @@ func queueTo(number uint16, bypass bool) term {
 		text, flags = "queue flags bypass to ", unix.NFT_QUEUE_FLAG_BYPASS
 	}
 	return term{
-		text + strconv.Itoa(int(number)),
-		func(b *batch) []expr.Any {
+		text: text + strconv.Itoa(int(number)),
+		exprs: func(b *batch) []expr.Any {
 			if b.features.NativeQueue {
 				return []expr.Any{&expr.Queue{Num: number, Flag: expr.QueueFlag(flags)}}
 			}

@@ -154,8 +154,8 @@ func addresses(f family, field string, offset uint32, prefixes []netip.Prefix) (
 			text += "& " + netmaskText(bits, f) + " == "
 		}
 		terms = append(terms, term{
-			text + "{ " + strings.Join(words, ", ") + " }",
-			func(b *batch) []expr.Any { return append(slices.Clone(load), b.lookup(f.kind, elements)) },
+			text:  text + "{ " + strings.Join(words, ", ") + " }",
+			exprs: func(b *batch) []expr.Any { return append(slices.Clone(load), b.lookup(f.kind, elements)) },
 		})
 	}
 	return terms

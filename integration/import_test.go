@@ -270,6 +270,7 @@ func TestKnockdsOneTimeSequences(t *testing.T) {
 	m.shut(server4, 24, "it is the second one's turn after the first")
 	m.knocks(server4, first)
 	eventually(t, "the first opens the door", func() bool { return opened() == 1 })
+	m.d.waitFor("low", "door=door-22", "left in "+list+": 1") // it is the second's turn
 	m.knocks(server6, first)
 	m.shut(server6, 24, "that one was used")
 	m.knocks(server6, second)

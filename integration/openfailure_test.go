@@ -26,20 +26,22 @@ func TestADeadDaemonKeepsNobodyOutOfAnOpenDoorInAFlood(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		server netip.Addr
-		port   packet.Port
+		flood  packet.Port
+		port   packet.Port // of the same door; a program that is flooded loses datagrams by itself
 	}{
-		{"IPv4", server4, tcp(22)},
-		{"IPv6", server6, tcp(22)},
-		{"IPv4, datagrams", server4, udp(5305)},
-		{"IPv6, datagrams", server6, udp(5305)},
+		{"IPv4", server4, tcp(22), tcp(22)},
+		{"IPv6", server6, tcp(22), tcp(22)},
+		{"IPv4, datagrams", server4, udp(5305), udp(5306)},
+		{"IPv6, datagrams", server6, udp(5305), udp(5306)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t)
 			l.serve(22)
 			l.serveUDP(5305, netip.IPv6Unspecified())
+			l.serveUDP(5306, netip.IPv6Unspecified())
 			l.watchStrangers()
 			d := l.run(`door "ssh" {
-  ports      = [22, "5305/udp"]
+  ports      = [22, "5305-5306/udp"]
   sequence   = [4113, "27911/udp", 1840]
   on_failure = "open"
 }`)
@@ -49,7 +51,7 @@ func TestADeadDaemonKeepsNobodyOutOfAnOpenDoorInAFlood(t *testing.T) {
 				}
 				return l.onFirstSYN(from, c.server)
 			}
-			f := l.stream(forge.Stream{To: c.server, Ports: []packet.Port{c.port}, Payload: 16, Rate: 20_000})
+			f := l.stream(forge.Stream{To: c.server, Ports: []packet.Port{c.flood}, Payload: 16, Rate: 20_000})
 			eventually(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
 			if l.admits(nth(1000, c.server), c.server, 22) {
 				t.Error("while the daemon runs, a stranger gets in")

@@ -14,11 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/ruleset"
 )
-
-// daemonUser is as whom systemd starts the daemon (knockwall.service).
-const daemonUser = "knockwall"
 
 // defaultConfig is the folder of rule files that the service reads.
 const defaultConfig = "/etc/knockwall.d"
@@ -27,7 +25,7 @@ const defaultConfig = "/etc/knockwall.d"
 // that the daemon would refuse, but for credentials where the service's are not at hand.
 func review(path string) *ruleset.Loaded {
 	isDaemon := false
-	if daemon, err := user.Lookup(daemonUser); err == nil {
+	if daemon, err := user.Lookup(ownership.DaemonUser); err == nil {
 		isDaemon = daemon.Uid == strconv.Itoa(os.Geteuid())
 	}
 	if isDaemon || os.Geteuid() == 0 {
@@ -42,7 +40,7 @@ func review(path string) *ruleset.Loaded {
 // them.
 func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error) {
 	inDefault := path == defaultConfig || strings.HasPrefix(filepath.Clean(path), defaultConfig+"/")
-	daemon, lookup := user.Lookup(daemonUser)
+	daemon, lookup := user.Lookup(ownership.DaemonUser)
 	if !inDefault || os.Geteuid() != 0 || lookup != nil {
 		return false, nil
 	}
@@ -65,7 +63,7 @@ func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error)
 		_ = asDaemon(c.OutOrStdout(), c.ErrOrStderr()) // fails again, and is heard
 		return true, nil
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "knockwall: whether the daemon's user %s can read the files is not known: %v\n", daemonUser, err)
+	fmt.Fprintf(c.ErrOrStderr(), "knockwall: whether the daemon's user %s can read the files is not known: %v\n", ownership.DaemonUser, err)
 	return false, nil
 }
 

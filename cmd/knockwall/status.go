@@ -85,7 +85,7 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 		fmt.Fprintf(out, "It is on trial: without `knockwall confirm` the former state returns in %s.\n", inSeconds(s.Trial.LeftSeconds))
 	}
 	if s.FilesDiffer {
-		fmt.Fprintln(out, "The rule files differ from what is in force: `knockwall reload` puts them in force.")
+		fmt.Fprintln(out, "The rule files differ from what is in force. `knockwall check` says if they are\nright, `knockwall reload` puts them in force.")
 	}
 	for _, f := range s.Findings {
 		word := string(f.Severity)

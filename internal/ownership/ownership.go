@@ -5,8 +5,9 @@
 // on, as whoever can write one of these can put another file in its place. Each of them
 // must belong to root, the daemon's user or the caller (under sudo also to who called it),
 // and neither its group nor others may write it; but the daemon's group may write a list.
-// An ACL that lets somebody write shows in the bits of the group, which are its mask. Of a folder that is sticky, such as /tmp, others can take
-// away only what is theirs, so that it may lie on the path.
+// An ACL that lets somebody write shows in the bits of the group, which are its mask. Of a
+// folder that is sticky, such as /tmp, others can take away only what is theirs, so that it
+// may lie on the path.
 package ownership
 
 import (
@@ -23,8 +24,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// daemonUser is who the daemon runs as, where it is a service.
-const daemonUser = "knockwall"
+// DaemonUser is who the daemon runs as, where it is a service (knockwall.service).
+const DaemonUser = "knockwall"
 
 // maxLinks is how many symbolic links a path may lead through: path_resolution(7).
 const maxLinks = 40
@@ -145,7 +146,7 @@ func isTrusted(uid uint32) bool {
 	case uid == overflow && !ownsAll():
 		return true // whoever it is, it is not told in a user namespace: root, for one
 	}
-	u, err := user.Lookup(daemonUser)
+	u, err := user.Lookup(DaemonUser)
 	return err == nil && u.Uid == strconv.Itoa(int(uid))
 }
 
@@ -154,7 +155,7 @@ func isDaemons(gid uint32) bool {
 	if gid == 0 || int(gid) == os.Getegid() {
 		return true
 	}
-	u, err := user.Lookup(daemonUser)
+	u, err := user.Lookup(DaemonUser)
 	return err == nil && u.Gid == strconv.Itoa(int(gid))
 }
 

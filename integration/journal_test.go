@@ -74,6 +74,7 @@ func TestJournalUnderSystemd(t *testing.T) {
   seq_timeout = "1s"
   window      = "2500ms"
 }`)
+	m.configure("WatchdogSec=5min") // the daemon is stopped below, for as long as this machine takes
 	m.does("systemctl", "start", "knockwall.service")
 	// The first is a guest, who knocks in the wrong order at first. So does the second,
 	// and gives up; and the third is slow.

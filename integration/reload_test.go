@@ -129,7 +129,6 @@ func (w *traffic) listed() string {
 func TestAHundredReloadsCostNobodyASYN(t *testing.T) {
 	for _, server := range []netip.Addr{server4, server6} {
 		t.Run(fmt.Sprint(server), func(t *testing.T) {
-			t.Parallel()
 			l := newLab(t)
 			l.serve(22)
 			d := l.run(reloadRules[0])

@@ -96,7 +96,7 @@ func TestSourceReachesTheShell(t *testing.T) {
 		"echo `echo '%IP%' %IP%` '%IP%'",
 		`echo "$(echo ')' '%IP%')" '%IP%'`,
 		`(echo '%IP%'; echo "a) '%IP%'") | grep '%IP%'`,
-		`awk 'BEGIN { print "%IP%" }'`,
+		`echo x | sed 's,x,"%IP%",'`,
 		`case '%IP%' in *:*) echo 6 "%IP%" ;; *) echo 4 '%IP%' ;; esac`,
 	} {
 		for _, source := range []string{"192.0.2.7", "2001:db8::7"} {

@@ -2,10 +2,12 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/knockwall/knockwall/internal/ledger"
 	"github.com/knockwall/knockwall/ruleset"
@@ -24,9 +26,17 @@ func stateBase(controlPath string) string {
 	return controlPath + "."
 }
 
-func newMemory(controlPath string) memory {
+// newMemory makes one whose damage is told to complain.
+func newMemory(controlPath string, complain func(string)) memory {
 	base := stateBase(controlPath)
-	return memory{&lasting{path: base + "used"}, &lasting{path: base + "due"}}
+	return memory{
+		used: &lasting{path: base + "used", damaged: func(path, found string) {
+			complain(fmt.Sprintf("%s was damaged (%s), so that some of what was used is not known: one-time passwords, and knocks of a step before or after the present one, open nothing until all are over that may have been used", path, found))
+		}},
+		due: &lasting{path: base + "due", damaged: func(path, found string) {
+			complain(fmt.Sprintf("%s was damaged (%s): an on_close of a window of before may be forgotten. Look whether its command has to be run by hand", path, found))
+		}},
+	}
 }
 
 // open opens what there is, and what a configuration will need.
@@ -41,7 +51,8 @@ func (m memory) close() {
 
 // lasting is a ledger in a file that is made when it is first needed.
 type lasting struct {
-	path string
+	path    string
+	damaged func(path, found string)
 
 	mu     sync.Mutex
 	ledger *ledger.Ledger // nil: there is none yet
@@ -65,6 +76,9 @@ func (l *lasting) open(needed bool) error {
 		return nil
 	}
 	l.ledger = opened
+	if _, found := opened.Damaged(); found != "" {
+		l.damaged(l.path, found)
+	}
 	return nil
 }
 
@@ -113,6 +127,15 @@ func (l *lasting) All() []string {
 		return opened.All()
 	}
 	return nil
+}
+
+func (l *lasting) Damaged() time.Time {
+	opened := l.get()
+	if opened == nil {
+		return time.Time{}
+	}
+	when, _ := opened.Damaged()
+	return when
 }
 
 func (l *lasting) Len() int {

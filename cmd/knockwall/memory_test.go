@@ -45,7 +45,7 @@ func inFolder(t *testing.T) (m memory, folder string) {
 	t.Helper()
 	t.Setenv("STATE_DIRECTORY", "")
 	folder = t.TempDir()
-	m = newMemory(filepath.Join(folder, "control.sock"))
+	m = newMemory(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
 	t.Cleanup(m.close)
 	return m, folder
 }
@@ -56,7 +56,7 @@ func TestWhatIsRememberedIsInTheStateFolderOrBesideTheSocket(t *testing.T) {
 		"/var/lib/knockwall": {"/var/lib/knockwall/used", "/var/lib/knockwall/due"},
 	} {
 		t.Setenv("STATE_DIRECTORY", folder)
-		m := newMemory("/run/knockwall/control.sock")
+		m := newMemory("/run/knockwall/control.sock", nil)
 		if got := [2]string{m.used.path, m.due.path}; got != want {
 			t.Errorf("with STATE_DIRECTORY=%q: %q, want %q", folder, got, want)
 		}
@@ -111,7 +111,7 @@ func TestWhatIsRememberedOutlastsTheDaemon(t *testing.T) {
 		t.Error("it is not remembered")
 	}
 	m.close()
-	next := newMemory(filepath.Join(folder, "control.sock"))
+	next := newMemory(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
 	defer next.close()
 	if err := next.open(forgetful); err != nil {
 		t.Fatal(err)
@@ -124,11 +124,44 @@ func TestWhatIsRememberedOutlastsTheDaemon(t *testing.T) {
 	}
 }
 
-// spoil writes what is no ledger.
+// spoil puts there what can be no ledger.
 func spoil(t *testing.T, path string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte("this is no ledger\n"), 0o600); err != nil {
+	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Damage to a file keeps no daemon from starting, and is told once.
+func TestDamagedMemoryIsToldAndUsed(t *testing.T) {
+	m, folder := inFolder(t)
+	everything := &ruleset.Config{Doors: slices.Concat(withPasswords.Doors, withCommands.Doors)}
+	if err := errors.Join(m.open(everything), m.used.Add("7 otp"), m.due.Add("{}")); err != nil {
+		t.Fatal(err)
+	}
+	m.close()
+	if !m.used.Damaged().IsZero() {
+		t.Error("it is damaged from the start")
+	}
+	base := filepath.Join(folder, "control.sock")
+	for _, name := range []string{"used", "due"} {
+		if err := os.Truncate(base+"."+name, 20); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []int{2, 0} {
+		var said []string
+		next := newMemory(base, func(text string) { said = append(said, text) })
+		if err := errors.Join(next.open(everything), next.used.Add("8 otp")); err != nil {
+			t.Fatal(err)
+		}
+		if age := time.Since(next.used.Damaged()); age < 0 || age > 10*time.Minute {
+			t.Errorf("it is damaged since %s", age)
+		}
+		next.close()
+		if len(said) != want || want == 2 && (!strings.HasPrefix(said[0], base+".used was damaged (its end is missing)") || !strings.HasPrefix(said[1], base+".due was damaged")) {
+			t.Errorf("told: %q", said)
+		}
 	}
 }
 
@@ -151,9 +184,8 @@ func TestAMemoryThatIsBrokenIsAnErrorWhereItIsNeeded(t *testing.T) {
 	if err := m.used.Add("x"); err == nil || m.used.Has("x") {
 		t.Errorf("what cannot be remembered is: %v", err)
 	}
-	text, err := os.ReadFile(used)
-	if err != nil || string(text) != "this is no ledger\n" {
-		t.Errorf("the file is changed: %q, %v", text, err)
+	if info, err := os.Lstat(used); err != nil || !info.IsDir() {
+		t.Errorf("it is changed: %v, %v", info, err)
 	}
 }
 
@@ -250,7 +282,7 @@ func TestAMemoryThatWasAwayIsBackByItself(t *testing.T) {
 		}
 	}
 	move(folder, away)
-	next := newMemory(filepath.Join(folder, "control.sock"))
+	next := newMemory(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
 	defer next.close()
 	if next.open(withPasswords) == nil || next.used.Add("8 otp") == nil {
 		t.Error("there is a memory in no folder")
@@ -278,7 +310,7 @@ func TestAMemoryThatWasAwayIsBackByItself(t *testing.T) {
 		t.Errorf("the folder is made anew: %v", err)
 	}
 	next.close()
-	last := newMemory(filepath.Join(folder, "control.sock"))
+	last := newMemory(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
 	defer last.close()
 	if err := last.open(withPasswords); err != nil || last.used.Len() != 4 {
 		t.Errorf("the next daemon knows %q, %v", last.used.All(), err)

@@ -82,7 +82,9 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 		return err
 	}
 	defer listener.Close()
-	r.memory = newMemory(controlPath)
+	r.memory = newMemory(controlPath, func(text string) {
+		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %s.\n", text)
+	})
 	defer r.memory.close()
 	if err := r.memory.open(config); err != nil {
 		// The wall is what matters.

@@ -16,3 +16,13 @@ func (l *Ledger) Swap(file *os.File) *os.File {
 	l.file = file
 	return former
 }
+
+// Encode makes a file of records, each of its kind and entry.
+func Encode(lines ...string) string {
+	var records []record
+	for _, line := range lines {
+		records = append(records, record{line[0], line[1:]})
+	}
+	file, _ := encode(records)
+	return string(file)
+}

@@ -1,21 +1,18 @@
 package ledger
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A record is a line: what was done, and with which entry.
-const (
-	added   = '+'
-	removed = '-'
-)
+// The format of the file is in record.go.
 
 // newSuffix makes the name of a file that is to take the place of the ledger's.
 const newSuffix = ".new"
@@ -28,7 +25,10 @@ func (l *Ledger) load() error {
 		return err
 	}
 	l.folder = folder
-	file, err := openRegular(l.path, os.O_RDWR|os.O_CREATE)
+	file, err := openRegular(l.path, os.O_RDWR)
+	if errors.Is(err, os.ErrNotExist) {
+		return l.begin()
+	}
 	if err != nil {
 		return err
 	}
@@ -44,57 +44,71 @@ func (l *Ledger) load() error {
 	if _, err := io.ReadFull(file, data); err != nil {
 		return err
 	}
-	whole := data[:bytes.LastIndexByte(data, '\n')+1]
-	if err := l.read(whole); err != nil {
-		return err
+	content := decode(data)
+	for _, r := range content.records {
+		switch r.kind {
+		case added:
+			l.put(r.entry)
+		case removed:
+			l.take(r.entry)
+		case damaged:
+			l.damaged = r.entry
+		}
 	}
-	l.size = int64(len(whole))
+	l.records, l.size, l.sum, l.found = len(content.records), content.size, content.sum, content.damage
+	if l.found != "" {
+		// Whatever the clock says now, entries were added until the file was last written.
+		now := max(time.Now().Unix(), info.ModTime().Unix())
+		l.damaged = strconv.FormatInt(now, 10)
+	}
 	if err := l.settle(); err != nil {
 		return err
 	}
-	if l.records > l.Len() {
+	switch {
+	case l.found != "" || content.old:
+		// Nothing can be appended to what is there: until this can be done, each change
+		// tries it again.
+		l.failed = l.replace(l.All())
+	case l.records > l.Len():
 		l.compact()
-	}
-	return l.failed
-}
-
-// read takes in whole records.
-func (l *Ledger) read(whole []byte) error {
-	for line := range bytes.Lines(whole) {
-		l.records++
-		kind, entry := line[0], string(line[1:max(len(line)-1, 1)])
-		if kind != added && kind != removed {
-			return fmt.Errorf("line %d of %s begins with neither + nor -: mend it, or move the file away to begin a new one", l.records, l.path)
-		}
-		if err := check(entry); err != nil {
-			return fmt.Errorf("line %d of %s: %w: mend it, or move the file away to begin a new one", l.records, l.path, err)
-		}
-		if kind == added {
-			l.put(entry)
-		} else {
-			l.take(entry)
-		}
+		return l.failed
 	}
 	return nil
 }
 
-// settle has the disk know what was read, and nothing else: whoever wrote it may
-// have been killed before it was there, be it the last record, the file itself, or
-// another in its place.
+// begin makes the file, with nothing in it.
+func (l *Ledger) begin() error {
+	file, err := openRegular(l.path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return err
+	}
+	l.file = file
+	if err := l.cutOff(); err != nil {
+		return errors.Join(err, os.Remove(l.path))
+	}
+	return l.settle()
+}
+
+// settle has the disk know what was read: whoever wrote it may have been killed before
+// it was there, be it the last record, the file itself, or another in its place.
 func (l *Ledger) settle() error {
 	err := os.Remove(l.path + newSuffix)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := l.cutOff(); err != nil {
+	if err := l.sync(); err != nil {
 		return err
 	}
 	return l.folder.Sync()
 }
 
-// cutOff removes what follows the last whole record.
+// cutOff ends the file after the last whole record.
 func (l *Ledger) cutOff() error {
-	if err := l.file.Truncate(l.size); err != nil {
+	end := appendEnd(nil, l.sum)
+	if _, err := l.file.WriteAt(end, l.size); err != nil {
+		return err
+	}
+	if err := l.file.Truncate(l.size + int64(len(end))); err != nil {
 		return err
 	}
 	return l.sync()
@@ -115,11 +129,11 @@ func (l *Ledger) sync() error {
 // write puts a record into the file. After an error the file is as it was, or takes
 // no more records: one that came after half of another would be lost with it.
 func (l *Ledger) write(kind byte, entry string) error {
-	record := appendRecord(nil, kind, entry)
-	if l.size+int64(len(record)) > maxFile {
+	record, sum := appendRecord(nil, l.sum, record{kind, entry})
+	if l.size+int64(len(record))+lenEnd > maxFile {
 		return l.writeAnew(kind, entry)
 	}
-	_, err := l.file.WriteAt(record, l.size)
+	_, err := l.file.WriteAt(appendEnd(record, sum), l.size)
 	if err == nil {
 		err = l.sync()
 	}
@@ -130,33 +144,22 @@ func (l *Ledger) write(kind byte, entry string) error {
 		return err
 	}
 	l.size += int64(len(record))
+	l.sum = sum
 	l.records++
 	return nil
-}
-
-func appendRecord(b []byte, kind byte, entry string) []byte {
-	b = append(b, kind)
-	b = append(b, entry...)
-	return append(b, '\n')
 }
 
 // writeAnew makes a change for whose record there is no room, by a file without the
 // records that no longer count.
 func (l *Ledger) writeAnew(kind byte, entry string) error {
 	var entries []string
-	var size int
 	for _, e := range l.All() {
 		if e != entry {
 			entries = append(entries, e)
-			size += len(e) + 2
 		}
 	}
 	if kind == added {
 		entries = append(entries, entry)
-		size += len(entry) + 2
-	}
-	if size > maxFile {
-		return fmt.Errorf("it is full: with this entry it had %d bytes, more than %d", size, maxFile)
 	}
 	return l.replace(entries)
 }
@@ -187,9 +190,16 @@ func (l *Ledger) compact() {
 // the old one is in use, or, when it is not known which of the two the disk has,
 // none takes any more records.
 func (l *Ledger) replace(entries []string) error {
-	var data []byte
+	var records []record
+	if l.damaged != "" {
+		records = append(records, record{damaged, l.damaged})
+	}
 	for _, e := range entries {
-		data = appendRecord(data, added, e)
+		records = append(records, record{added, e})
+	}
+	data, sum := encode(records)
+	if len(data) > maxFile {
+		return fmt.Errorf("it is full: it would have %d bytes, more than %d", len(data), maxFile)
 	}
 	file, err := writeNew(l.path+newSuffix, data)
 	if err != nil {
@@ -200,7 +210,7 @@ func (l *Ledger) replace(entries []string) error {
 		return err
 	}
 	l.file.Close() // it has no name any more
-	l.file, l.size, l.records = file, int64(len(data)), len(entries)
+	l.file, l.size, l.sum, l.records = file, int64(len(data)-lenEnd), sum, len(records)
 	l.failed = l.folder.Sync()
 	return l.failed
 }

@@ -9,8 +9,10 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 // MaxEntry is how many bytes an entry may have. It has one at least.
@@ -36,10 +38,13 @@ type Ledger struct {
 	writing  sync.Mutex // while a change is on its way to the file
 	folder   *os.File
 	file     *os.File
-	size     int64 // of the file, up to the end of its last whole record
-	records  int   // in it
-	bearable int   // by how many the records that no longer count may outnumber the others
-	failed   error // why the file takes no more changes
+	size     int64  // of the file, without its end line
+	sum      uint32 // of its last record
+	records  int    // in it
+	bearable int    // by how many the records that no longer count may outnumber the others
+	failed   error  // why the file takes no more changes
+	damaged  string // when damage was found last, as the file has it
+	found    string // what damage Open found
 
 	mu      sync.RWMutex
 	entries map[string]uint64 // each with its place in the order
@@ -48,11 +53,11 @@ type Ledger struct {
 
 // Open reads the ledger of a file, or begins one; its folder has to be there. Until
 // Close nobody else can open it, in this process or another: a file beside it, with
-// ".lock" added to its name, is locked. A last record without an end is cut off:
-// whoever was to write it was killed meanwhile, and never heard that it is kept.
+// ".lock" added to its name, is locked.
 //
-// An error names the file, and the line of it that is wrong. A file with a line that
-// is wrong, or with more than 64 MiB, is left as it is.
+// Damage to the file is no error, and no entry of a damaged line is in the set: see
+// [Ledger.Damaged]. An error names the file. A file with more than 64 MiB is left as it
+// is.
 func Open(path string) (*Ledger, error) {
 	lock, err := takeLock(path)
 	if err != nil {
@@ -130,6 +135,18 @@ func (l *Ledger) Len() int {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return len(l.entries)
+}
+
+// Damaged returns when damage to the file was found last, by this process or one
+// before it: entries that were added before may be missing. It is zero if there never was
+// any. What it was is returned for damage that Open found.
+func (l *Ledger) Damaged() (when time.Time, found string) {
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if seconds, err := strconv.ParseInt(l.damaged, 10, 64); err == nil {
+		when = time.Unix(seconds, 0)
+	}
+	return when, l.found
 }
 
 // Close lets others open the ledger. What is in it can still be asked for, and no

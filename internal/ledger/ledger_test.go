@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -121,11 +122,11 @@ func TestARecordIsALine(t *testing.T) {
 		do   func(string) error
 		file string
 	}{
-		{l.Add, "+x\n"},
-		{l.Add, "+x\n"},
-		{l.Remove, "+x\n-x\n"},
-		{l.Remove, "+x\n-x\n"},
-		{l.Add, "+x\n-x\n+x\n"},
+		{l.Add, "94690817+x\n03377e22=\n"},
+		{l.Add, "94690817+x\n03377e22=\n"},
+		{l.Remove, "94690817+x\n577c6745-x\nc0b78a60=\n"},
+		{l.Remove, "94690817+x\n577c6745-x\nc0b78a60=\n"},
+		{l.Add, "94690817+x\n577c6745-x\n9e30dbc8+x\ndaaee54f=\n"},
 	} {
 		if err := step.do("x"); err != nil {
 			t.Fatal(err)
@@ -155,7 +156,7 @@ func TestEntriesHaveBounds(t *testing.T) {
 	fails(t, l.Add("a\nb"), path, "newline", `"a\nb"`)
 	fails(t, l.Add("a\n"), path, "newline")
 	fails(t, l.Add(strings.Repeat("x", ledger.MaxEntry+1)), path, "65537 bytes, more than 65536")
-	if got := read(t, path); got != "" {
+	if got := read(t, path); got != ledger.Encode() {
 		t.Errorf("the file has %q", got)
 	}
 	longest := strings.Repeat("x", ledger.MaxEntry)
@@ -193,7 +194,7 @@ func TestOnlyTheUserReadsTheFiles(t *testing.T) {
 	remove(t, l, "x")
 	shut(t, l)
 	open(t, path)
-	if read(t, path) != "" {
+	if read(t, path) != ledger.Encode() {
 		t.Fatal("it was not compacted")
 	}
 	private("when it is compacted")
@@ -202,7 +203,7 @@ func TestOnlyTheUserReadsTheFiles(t *testing.T) {
 // A program that the daemon starts has none of the files.
 func TestFilesAreClosedForOtherPrograms(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, "+x\n-x\n") // to be compacted
+	write(t, path, ledger.Encode("+x", "-x")) // to be compacted
 	open(t, path)
 	descriptors, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -272,7 +273,7 @@ func TestNobodyElseWritesALedger(t *testing.T) {
 		t.Skip("needs root, to give a file to somebody else")
 	}
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, "+a\n")
+	write(t, path, ledger.Encode("+a"))
 	if err := os.Chown(path, 12345, -1); err != nil {
 		t.Fatal(err)
 	}
@@ -290,85 +291,160 @@ func TestTheFolderHasToBeThere(t *testing.T) {
 	}
 }
 
-func TestATornRecordNeverHappened(t *testing.T) {
-	for torn, want := range map[string][]string{
-		"+":                                    {"a", "b"},
-		"+c":                                   {"a", "b"},
-		"-":                                    {"a", "b"},
-		"-a":                                   {"a", "b"},
-		"\x00\x00":                             {"a", "b"},
-		"neither of the two":                   {"a", "b"},
-		strings.Repeat("+", 2*ledger.MaxEntry): {"a", "b"},
-	} {
-		path := filepath.Join(t.TempDir(), "ledger")
-		write(t, path, "+a\n+b\n"+torn)
-		l := open(t, path)
-		expect(t, l, want...)
-		if got := read(t, path); got != "+a\n+b\n" {
-			t.Errorf("after %.20q the file has %.50q", torn, got)
-		}
-		add(t, l, "c")
-		shut(t, l)
-		expect(t, open(t, path), append(want, "c")...)
+// undamaged wants a ledger that was never damaged.
+func undamaged(t testing.TB, l *ledger.Ledger) {
+	t.Helper()
+	if when, found := l.Damaged(); !when.IsZero() || found != "" {
+		t.Errorf("it is damaged since %v: %q", when, found)
 	}
-	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, "+a") // and there is nothing before it
-	expect(t, open(t, path))
 }
 
-func TestALineThatIsNoRecord(t *testing.T) {
-	for content, want := range map[string]string{
-		"+a\nb\n+c\n": "line 2 of ",
-		"\n":          "line 1 of ",
-		"+a\n+b\n\n":  "line 3 of ",
-		"+a\n +b\n":   "line 2 of ",
-		"a\n+torn":    "line 1 of ",
-		"+a\n+\n":     "line 2 of ",
-		"-\n":         "line 1 of ",
-		"\x00\n":      "line 1 of ",
-		"+a\n+" + strings.Repeat("x", ledger.MaxEntry+1) + "\n": "line 2 of ",
+// isDamaged wants a ledger whose file was found to be damaged just now.
+func isDamaged(t testing.TB, l *ledger.Ledger, want string) {
+	t.Helper()
+	when, found := l.Damaged()
+	if age := time.Since(when); age < 0 || age > 10*time.Minute || !strings.Contains(found, want) {
+		t.Errorf("it is damaged since %v: %q, want %q", when, found, want)
+	}
+}
+
+// Whatever becomes of the file is known, is remembered, and leaves what is whole.
+func TestDamage(t *testing.T) {
+	file := ledger.Encode("+a", "+b", "+c", "-b", "+d")
+	lines := strings.SplitAfter(file, "\n")
+	without := func(i int) string { return strings.Join(slices.Delete(slices.Clone(lines), i, i+1), "") }
+	for name, test := range map[string]struct {
+		file, found string
+		left        []string
+	}{
+		"empty":                    {"", "its end is missing", nil},
+		"only an end of line":      {"\n", "line 1: it has 0 bytes", nil},
+		"a flipped bit":            {strings.Replace(file, "+c", "+b", 1), "line 3: it is not as it was written", []string{"a", "d"}},
+		"a checksum":               {strings.Replace(file, lines[1][:1], "g", 1), "line", nil},
+		"the kind of a line":       {strings.Replace(file, "-b", "+b", 1), "line 4: it is not as it was written", []string{"a", "b", "c", "d"}},
+		"a line that is gone":      {without(2), "line 3: it is not as it was written", []string{"a", "b", "d"}},
+		"the first line":           {without(0), "line 1: it is not as it was written", []string{"c", "d"}},
+		"lines in another order":   {lines[0] + lines[2] + lines[1] + strings.Join(lines[3:], ""), "line 2: it is", nil},
+		"the last line":            {without(5), "its end is missing", []string{"a", "c", "d"}},
+		"the last two lines":       {strings.Join(lines[:4], ""), "its end is missing", []string{"a", "c"}},
+		"half of the last line":    {file[:len(file)-4], "its end is missing", []string{"a", "c", "d"}},
+		"half of a record":         {strings.Join(lines[:4], "") + lines[4][:5], "its end is missing", []string{"a", "c"}},
+		"something behind the end": {file + "x", "its end is missing", []string{"a", "c", "d"}},
+		"two ends":                 {file + lines[5], "its end is missing", []string{"a", "c", "d"}},
+		"line ends of a PC":        {strings.ReplaceAll(file, "\n", "\r\n"), "line 1: it is not as it was written", nil},
+		"zeros":                    {file[:20] + strings.Repeat("\x00", 40), "its end is missing", nil},
+		"an entry that is none":    {ledger.Encode("+a", "+", "+c"), "line 2: an entry is empty", []string{"a", "c"}},
+		"a kind that is none":      {ledger.Encode("+a", "?b", "+c"), "line 2: it is of no kind", []string{"a", "c"}},
 	} {
-		path := filepath.Join(t.TempDir(), "ledger")
-		write(t, path, content)
-		for range 2 { // the lock is free again
-			_, err := ledger.Open(path)
-			fails(t, err, want+path)
-		}
-		if read(t, path) != content {
-			t.Errorf("%.20q was changed", content)
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "ledger")
+			write(t, path, test.file)
+			l := open(t, path)
+			isDamaged(t, l, test.found)
+			if test.left != nil {
+				expect(t, l, test.left...)
+			}
+			when, _ := l.Damaged()
+			left := l.All()
+			add(t, l, "new")
+			for range 2 { // it is found once, and remembered for ever
+				shut(t, l)
+				l = open(t, path)
+				expect(t, l, append(left, "new")...)
+				if again, found := l.Damaged(); !again.Equal(when) || found != "" {
+					t.Errorf("when it is opened again: %v, %q, want %v", again, found, when)
+				}
+			}
+		})
+	}
+}
+
+// No single byte of a file can be another without being found out.
+func TestEveryByteIsChecked(t *testing.T) {
+	file := []byte(ledger.Encode("+1764324000 otp ssh 6b1f", "+x", "-x"))
+	path := filepath.Join(t.TempDir(), "ledger")
+	for at := range file {
+		for bit := range 8 {
+			broken := bytes.Clone(file)
+			broken[at] ^= 1 << bit
+			if strings.EqualFold(string(broken), string(file)) {
+				continue // the same number
+			}
+			write(t, path, string(broken))
+			l := open(t, path)
+			if _, found := l.Damaged(); found == "" {
+				t.Errorf("%q was taken for whole", broken)
+			}
+			shut(t, l)
 		}
 	}
+}
+
+// Where a damaged file cannot be written anew, what is left can be asked for, and
+// nothing is appended to it.
+func TestDamageOnAFullDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	broken := ledger.Encode("+a", "+b")[1:]
+	write(t, path, broken)
+	if err := os.MkdirAll(path+".new/in the way", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := ledger.Open(path)
+	fails(t, err, path+".new") // what is in its way is no ledger's
+	if err := os.RemoveAll(path + ".new"); err != nil {
+		t.Fatal(err)
+	}
+	isDamaged(t, open(t, path), "line 1: it is")
+}
+
+// A file of a version that wrote no checksums is read, and gets them.
+func TestAFileWithoutChecksums(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	write(t, path, "+a\n+b\n-a\n+torn")
+	l := open(t, path)
+	expect(t, l, "b")
+	undamaged(t, l)
+	if got := read(t, path); got != ledger.Encode("+b") {
+		t.Errorf("the file has %q", got)
+	}
+	shut(t, l)
+	write(t, path, "+a\n?b\n+c\n")
+	l = open(t, path)
+	isDamaged(t, l, "line 2: it is no record")
+	expect(t, l, "a", "c")
 }
 
 func TestAFileThatIsTooLong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, "+a\n")
+	write(t, path, ledger.Encode("+a"))
 	if err := os.Truncate(path, ledger.MaxFile+1); err != nil {
 		t.Fatal(err)
 	}
 	_, err := ledger.Open(path)
 	fails(t, err, path, "67108865 bytes, more than 67108864")
-	if err := os.Truncate(path, ledger.MaxFile); err != nil { // a torn record, however long
+	if err := os.Truncate(path, ledger.MaxFile); err != nil {
 		t.Fatal(err)
 	}
-	expect(t, open(t, path), "a")
+	l := open(t, path)
+	expect(t, l, "a")
+	isDamaged(t, l, "its end is missing")
 }
 
 // A ledger that is full takes no more, but it can be emptied, and what is written
 // into it can always be read again.
 func TestAFullLedger(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	var content bytes.Buffer
-	var entries []string
-	for i := 0; content.Len() < ledger.MaxFile; i++ {
-		length := min(1<<15, ledger.MaxFile-content.Len()) - len("+\n")
-		entry := fmt.Sprintf("%-*d", length, i)
-		entries = append(entries, entry)
-		fmt.Fprintf(&content, "+%s\n", entry)
+	var lines, entries []string
+	const each = len("00000000+\n")
+	for left := ledger.MaxFile - len(ledger.Encode()); left > 0; {
+		length := min(1<<15, left)
+		left -= length
+		entries = append(entries, fmt.Sprintf("%-*d", length-each, len(entries)))
+		lines = append(lines, "+"+entries[len(entries)-1])
 	}
-	write(t, path, content.String())
+	write(t, path, ledger.Encode(lines...))
 	l := open(t, path)
-	fails(t, l.Add("x"), path, "full", "67108867 bytes, more than 67108864")
+	fails(t, l.Add("x"), path, "full", "67108875 bytes, more than 67108864")
 	if l.Has("x") {
 		t.Error("what did not fit is in it")
 	}
@@ -383,10 +459,10 @@ func TestAFullLedger(t *testing.T) {
 
 func TestItIsCompactedWhenItIsOpened(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, "+a\n+b\n+c\n-b\n+d\n-a\n-e\n+c\n+a\n+torn")
+	write(t, path, ledger.Encode("+a", "+b", "+c", "-b", "+d", "-a", "-e", "+c", "+a"))
 	write(t, path+".new", "+left over from one that was killed\n")
 	expect(t, open(t, path), "c", "d", "a")
-	if got := read(t, path); got != "+c\n+d\n+a\n" {
+	if got := read(t, path); got != ledger.Encode("+c", "+d", "+a") {
 		t.Errorf("the file has %q", got)
 	}
 	if _, err := os.Lstat(path + ".new"); !os.IsNotExist(err) {
@@ -403,12 +479,12 @@ func TestItIsCompactedWhenMuchIsDead(t *testing.T) {
 		remove(t, l, "one of many")
 	}
 	remove(t, l, "first") // with which two are left, and two more than MaxDead are dead
-	if got, want := strings.Count(read(t, path), "\n"), 3+ledger.MaxDead+1; got != want {
+	if got, want := strings.Count(read(t, path), "\n"), 3+ledger.MaxDead+1+1; got != want {
 		t.Errorf("the file has %d lines, want %d", got, want)
 	}
 	add(t, l, "first")
 	remove(t, l, "third")
-	if got, want := read(t, path), "+second\n+first\n"; got != want {
+	if got, want := read(t, path), ledger.Encode("+second", "+first"); got != want {
 		t.Errorf("the file has %.100q, want %q", got, want)
 	}
 	expect(t, l, "second", "first")
@@ -422,7 +498,7 @@ func TestItIsCompactedWhenMuchIsDead(t *testing.T) {
 // turn.
 func TestWhatCannotBeCompacted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, strings.Repeat("+a\n-a\n", ledger.MaxDead))
+	write(t, path, ledger.Encode(slices.Repeat([]string{"+a", "-a"}, ledger.MaxDead)...))
 	l := open(t, path)
 	if err := os.MkdirAll(path+".new/in the way", 0o700); err != nil {
 		t.Fatal(err)
@@ -433,8 +509,8 @@ func TestWhatCannotBeCompacted(t *testing.T) {
 	}
 	add(t, l, "x")
 	lines := strings.Count(read(t, path), "\n")
-	if lines != 2*ledger.MaxDead+1 {
-		t.Errorf("the file has %d lines, want %d", lines, 2*ledger.MaxDead+1)
+	if lines != 2*ledger.MaxDead+1+1 {
+		t.Errorf("the file has %d lines, want %d", lines, 2*ledger.MaxDead+1+1)
 	}
 	if err := os.RemoveAll(path + ".new"); err != nil {
 		t.Fatal(err)
@@ -557,31 +633,27 @@ func TestAFileThatCannotBePutRightIsWrittenAnew(t *testing.T) {
 	add(t, l, "d")
 }
 
-// FuzzOpen opens files with anything in them. What is made of them is what an
-// understanding of the format in other words makes of it, and it stays so.
+// FuzzOpen opens files with anything in them. What is taken from them stays so, and
+// what is not as it was written is known.
 func FuzzOpen(f *testing.F) {
 	for _, seed := range []string{
 		"", "\n", "+", "+a", "+a\n", "-a\n", "+a\n-a\n", "+a\n+b\n-a\n+a\n", "+a\n+a\n+b", "+a\n?\n",
 		"+\n", "+a\r\n", "\x00", "+\x00\n", "+a\n\n+b\n", "++\n+-\n--\n",
+		ledger.Encode(), ledger.Encode("+a"), ledger.Encode("+a", "-a", "+b"), ledger.Encode("!1764324000", "+a"),
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		path := filepath.Join(t.TempDir(), "ledger")
 		write(t, path, string(content))
-		want, sound := understand(string(content))
 		l, err := ledger.Open(path)
-		if (err == nil) != sound {
+		if err != nil {
 			t.Fatalf("%q: %v", content, err)
 		}
-		if err != nil {
-			fails(t, err, path)
-			if read(t, path) != string(content) {
-				t.Error("it was changed")
-			}
-			return
+		want := l.All()
+		if _, found := l.Damaged(); found == "" {
+			expect(t, l, understand(string(content))...)
 		}
-		expect(t, l, want...)
 		if !l.Has("new") {
 			want = append(want, "new")
 		}
@@ -589,6 +661,9 @@ func FuzzOpen(f *testing.F) {
 		shut(t, l)
 		l = open(t, path)
 		expect(t, l, want...)
+		if _, found := l.Damaged(); found != "" {
+			t.Errorf("what it wrote is damaged: %s", found)
+		}
 		remove(t, l, "new")
 		shut(t, l)
 		files, err := fs.Glob(os.DirFS(filepath.Dir(path)), "*")
@@ -598,26 +673,21 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-func understand(content string) (entries []string, sound bool) {
-	lines := strings.Split(content, "\n")
-	for _, line := range lines[:len(lines)-1] {
-		entry, isAdded := strings.CutPrefix(line, "+")
-		if !isAdded {
-			var isRemoved bool
-			if entry, isRemoved = strings.CutPrefix(line, "-"); !isRemoved {
-				return nil, false
-			}
+// understand takes the entries of a file that is whole, without a look at checksums.
+func understand(content string) (entries []string) {
+	for line := range strings.Lines(content) {
+		if !strings.HasSuffix(line, "\n") {
+			return entries
 		}
-		if entry == "" || len(entry) > 65536 {
-			return nil, false
-		}
+		kind := strings.IndexAny(line, "+-!=")
+		entry := line[kind+1 : len(line)-1]
 		at := slices.Index(entries, entry)
 		switch {
-		case isAdded && at < 0:
+		case line[kind] == '+' && at < 0:
 			entries = append(entries, entry)
-		case !isAdded && at >= 0:
+		case line[kind] == '-' && at >= 0:
 			entries = slices.Delete(entries, at, at+1)
 		}
 	}
-	return entries, true
+	return entries
 }

@@ -223,24 +223,25 @@ func fillTheDisk(l *ledger.Ledger) error {
 		limit.Cur = bytes
 		return unix.Setrlimit(unix.RLIMIT_FSIZE, &limit)
 	}
-	size := func() int64 {
-		info, err := os.Stat(os.Args[1])
+	read := func() string {
+		content, err := os.ReadFile(os.Args[1])
 		if err != nil {
-			return -1
+			return err.Error()
 		}
-		return info.Size()
+		return string(content)
 	}
 	if err := l.Add("before"); err != nil {
 		return err
 	}
+	size := uint64(len(read()))
 	for _, full := range []struct {
 		room   uint64
 		change func(string) error
 		entry  string
 	}{
-		{room: 10, change: l.Add, entry: "comes half-way"},
-		{room: 8, change: l.Add, entry: "does not begin"},
-		{room: 10, change: l.Remove, entry: "before"},
+		{room: size + 2, change: l.Add, entry: "comes half-way"},
+		{room: size, change: l.Add, entry: "takes the place of the end"},
+		{room: size + 2, change: l.Remove, entry: "before"},
 	} {
 		if err := room(full.room); err != nil {
 			return err
@@ -248,8 +249,8 @@ func fillTheDisk(l *ledger.Ledger) error {
 		if err := full.change(full.entry); !errors.Is(err, unix.EFBIG) {
 			return fmt.Errorf("on a full disk: %v", err)
 		}
-		if l.Has("comes half-way") || l.Has("does not begin") || !l.Has("before") || size() != int64(len("+before\n")) {
-			return fmt.Errorf("a full disk leaves %q in memory, and %d bytes in the file", l.All(), size())
+		if l.Has("comes half-way") || l.Has("takes the place of the end") || !l.Has("before") || read() != ledger.Encode("+before") {
+			return fmt.Errorf("a full disk leaves %q in memory, and %q in the file", l.All(), read())
 		}
 		if err := room(unix.RLIM_INFINITY); err != nil {
 			return err
@@ -286,7 +287,7 @@ func TestAFullDisk(t *testing.T) {
 	if err := child.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := read(t, path), "+before\n+between\n-between\n+after\n"; got != want {
+	if got, want := read(t, path), ledger.Encode("+before", "+between", "-between", "+after"); got != want {
 		t.Errorf("the file has %q, want %q", got, want)
 	}
 	expect(t, open(t, path), "before", "after")

@@ -19,7 +19,7 @@ func (l *Ledger) restore() error {
 		return errors.Join(err, now.closeFile())
 	}
 	_ = l.closeFile() // they have no name any more, or the same
-	l.folder, l.file, l.size, l.records = now.folder, now.file, now.size, now.records
+	l.folder, l.file = now.folder, now.file
 	for entry := range now.entries {
 		l.put(entry)
 	}

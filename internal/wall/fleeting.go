@@ -3,6 +3,7 @@ package wall
 import (
 	"slices"
 	"sync"
+	"time"
 )
 
 // Fleeting is a [Ledger] that is gone with the process.
@@ -44,3 +45,6 @@ func (f *Fleeting) All() []string {
 	defer f.mu.Unlock()
 	return slices.Clone(f.entries)
 }
+
+// Damaged returns the zero time.
+func (f *Fleeting) Damaged() time.Time { return time.Time{} }

@@ -3,6 +3,7 @@ package wall_test
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -13,7 +14,10 @@ type notebook struct {
 	entries []string
 	known   map[string]bool
 	failure error
+	damaged time.Time // set before it is used
 }
+
+func (n *notebook) Damaged() time.Time { return n.damaged }
 
 // fail makes changes fail from now on, or no more.
 func (n *notebook) fail(err error) {

@@ -26,6 +26,9 @@ type Ledger interface {
 	Has(entry string) bool
 	All() []string
 	Len() int
+	// Damaged returns when it was last found that entries may be missing. It is zero if
+	// it never was.
+	Damaged() time.Time
 }
 
 // once remembers what was used. An entry begins with the Unix time, in seconds, of
@@ -45,12 +48,24 @@ const (
 
 var errTooManyUsed = errors.New("more one-time passwords and steps are in use at once than can be remembered")
 
+// use is something that opens a door once.
+type use struct {
+	begins time.Time     // of the minute or step that it belongs to
+	early  time.Duration // how long before that it may be used
+	what   string
+}
+
 // take takes note that something is used, and reports whether it was before.
-func (o *once) take(entry string, now time.Time) (replay bool, err error) {
+func (o *once) take(u use, now time.Time) (replay bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	entry := fmt.Sprintf("%d %s", u.begins.Unix(), u.what)
 	if o.ledger.Has(entry) {
 		return true, nil
+	}
+	// What cannot have been used before the damage is good.
+	if damaged := o.ledger.Damaged(); !damaged.IsZero() && !u.begins.Add(-u.early).After(damaged) {
+		return false, errMayBeUsed
 	}
 	if o.ledger.Len() >= keptUsed {
 		if err := o.forget(now); err != nil {
@@ -59,6 +74,9 @@ func (o *once) take(entry string, now time.Time) (replay bool, err error) {
 	}
 	return false, o.ledger.Add(entry)
 }
+
+// errMayBeUsed is why something opens nothing that was good before damage was found.
+var errMayBeUsed = errors.New("it may have been used before: the file that says so was damaged. Later ones open the door again")
 
 // forget makes room by forgetting the oldest of what is over.
 func (o *once) forget(now time.Time) error {
@@ -105,7 +123,7 @@ func (w *Wall) useUp(d *ruleset.Door, place int, now time.Time) (replay bool, er
 // been overheard then.
 func (w *Wall) useStep(d *ruleset.Door, place int, now time.Time) (replay bool, err error) {
 	begins, present := d.StepOf(place)
-	replay, err = w.once.take(fmt.Sprintf("%d step %s", begins.Unix(), d.Name), now)
+	replay, err = w.once.take(use{begins, d.Rolling.Step, "step " + d.Name}, now)
 	if present {
 		return false, nil
 	}
@@ -164,8 +182,10 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 	w.trail.Record(e)
 	e.Reason = ""
 	// By the minute, as a door can have another skew after a reload.
-	entry := fmt.Sprintf("%d otp %s %s", 60*minute, d.Name, hex.EncodeToString(code[:]))
-	replay, err := w.once.take(entry, e.Time)
+	replay, err := w.once.take(use{
+		begins: time.Unix(60*minute, 0), early: d.OTP.Skew,
+		what: fmt.Sprintf("otp %s %s", d.Name, hex.EncodeToString(code[:])),
+	}, e.Time)
 	switch {
 	case err != nil:
 		w.notOpened(e, err)

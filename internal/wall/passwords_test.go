@@ -183,6 +183,28 @@ func TestAPasswordOpensNothingWhereItCannotBeRemembered(t *testing.T) {
 	})
 }
 
+// What may have been used before the damage opens nothing, and this ends by itself.
+func TestAfterDamagePasswordsOpenNothingUntilNoneOfBeforeIsGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.used = &notebook{damaged: time.Now().Add(30 * time.Second)}
+		d := vpnDoor()
+		d.OTP.Skew = time.Minute
+		h.begin(config(d))
+		a := h.client(alice)
+		toStep(time.Minute, 40*time.Second)
+		for i, want := range []string{ // by minutes, of which the first and the second could be used before
+			"refused vpn 192.0.2.1: " + mayBeUsed, "refused vpn 192.0.2.1: " + mayBeUsed,
+			"opened vpn 192.0.2.1", "opened vpn 192.0.2.1",
+		} {
+			a.sends(fmt.Sprintf("minute %d", i), otp.Datagram(openKey, alice, time.Now().Add(-time.Minute)), want)
+			toStep(time.Minute, 40*time.Second)
+		}
+	})
+}
+
+const mayBeUsed = "it may have been used before: the file that says so was damaged. Later ones open the door again"
+
 func TestAPasswordAndASequenceOpenOneDoor(t *testing.T) {
 	guarded(t, config(passworded(sshDoor())), func(h *host) {
 		a := h.client(alice)

@@ -171,6 +171,23 @@ func TestTheStepAfterOpensOnceUntilItIsThePresentOne(t *testing.T) {
 	})
 }
 
+func TestAfterDamageOnlyThePresentStepOpensUntilNoneOfBeforeIsGood(t *testing.T) {
+	d := rolling("ssh", 22, step)
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		toStep(step, 0)
+		h.used = &notebook{damaged: time.Now()}
+		h.begin(config(d))
+		time.Sleep(time.Second)
+		a := h.client(alice)
+		a.became("the present step", present(t, d, time.Now()), "opened ssh 192.0.2.1 4/4")
+		h.client(bob).became("the step before", present(t, d, time.Now().Add(-step)), "refused ssh 192.0.2.2 4/4: "+mayBeUsed)
+		h.client(carol).became("the step after", present(t, d, time.Now().Add(step)), "refused ssh 192.0.2.3 4/4: "+mayBeUsed)
+		toStep(step, time.Second)
+		h.client(carol).became("the step after", present(t, d, time.Now().Add(step)), "opened ssh 192.0.2.3 4/4")
+	})
+}
+
 func TestAttemptsGoOnWhenTheSequenceTurns(t *testing.T) {
 	d := rolling("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {

@@ -1,8 +1,10 @@
 package integration
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -182,6 +184,34 @@ func TestAPasswordIsGoodOnce(t *testing.T) {
 		if !l.letsIn(nth(1, server), server, 22) {
 			t.Error("refused with another password")
 		}
+	}
+}
+
+// What was used cannot be read any more: then nothing opens a door that may have been.
+func TestAUsedPasswordIsRefusedAfterDamage(t *testing.T) {
+	t.Parallel()
+	needs(t, "openssl")
+	l := newLab(t)
+	l.serve(22)
+	rules := otpDoor("vpn", 22, 2000, patient)
+	d := l.run(rules)
+	source := nth(1, server4)
+	password := l.password(otpOpens, source, thisMinute()) + "\n"
+	l.sendData(source, server4, 2000, password)
+	d.waitFor("opened", "source="+source.String()+" ")
+	_, err := control.NewClient(d.control).Close(context.Background(), "vpn", source.String(), false)
+	must(t, err)
+	d.end(syscall.SIGKILL)
+	used := d.control + ".used"
+	text, err := os.ReadFile(used)
+	must(t, err)
+	must(t, os.WriteFile(used, bytes.Replace(text, []byte(" otp "), []byte(" otq "), 1), 0o600))
+	d = l.run(rules)
+	d.waitFor(used + " was damaged (line 1: it is not as it was written)")
+	l.sendData(source, server4, 2000, password)
+	d.waitFor("refused", "source="+source.String()+" ", "it may have been used before")
+	if l.admits(source, server4, 22) {
+		t.Error("admitted by a password that was used")
 	}
 }
 

@@ -76,6 +76,8 @@ func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 			_ = http.NewResponseController(rw).SetReadDeadline(time.Now().Add(patience))
 		}
 		result, err := f(r)
+		// What was asked for may have taken its time.
+		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now().Add(clientTimeout))
 		if err != nil {
 			fail(rw, codeOf(err), err)
 			return

@@ -14,10 +14,15 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/wall"
 )
+
+// changeTimeout is how long a client waits for the answer to a change: on a busy machine
+// a reload of many doors takes its time.
+const changeTimeout = 2 * time.Minute
 
 // maxAnswer is how many bytes of an answer are read: that of a wall with a
 // hundred thousand windows has about 10 MB.
@@ -33,7 +38,7 @@ type Client struct {
 func NewClient(path string) *Client {
 	return &Client{path: path, http: http.Client{
 		Transport: &http.Transport{
-			ResponseHeaderTimeout: clientTimeout,
+			ResponseHeaderTimeout: changeTimeout,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				return (&net.Dialer{}).DialContext(ctx, "unix", path)
 			},
@@ -113,9 +118,13 @@ func (c *Client) Events(ctx context.Context, follow bool, each func(audit.Event)
 	}
 }
 
-// ask asks for something that is answered at once.
+// ask asks for something that is answered as soon as it is done.
 func (c *Client) ask(ctx context.Context, method, path string, body, to any) error {
-	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
+	timeout := clientTimeout
+	if method != http.MethodGet {
+		timeout = changeTimeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	response, err := c.send(ctx, method, path, body)
 	if err != nil {

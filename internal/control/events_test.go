@@ -399,6 +399,27 @@ func TestAFollowerMayHearNothingForHours(t *testing.T) {
 	})
 }
 
+// What takes longer than a client may take to read the answer is answered, too.
+func TestAReloadMayTakeItsTime(t *testing.T) {
+	inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {
+		d.reload = func(time.Duration) (int, string, error) {
+			time.Sleep(6 * control.ClientTimeout)
+			return 3, "", nil
+		}
+		conn := dial()
+		defer conn.Close()
+		go func() { _, _ = io.WriteString(conn, "POST /v1/reload HTTP/1.1\r\nHost: knockwall\r\n\r\n") }()
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer answer.Body.Close()
+		if body, err := io.ReadAll(answer.Body); err != nil || !strings.Contains(string(body), `"doors": 3`) {
+			t.Errorf("answered: %s, %v", body, err)
+		}
+	})
+}
+
 func TestAFollowerThatReadsNothingForTooLongIsCutOff(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {
 		conn := dial()

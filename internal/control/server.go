@@ -22,7 +22,7 @@ import (
 // The bounds of what clients can make the daemon keep. Who is at the socket may
 // change the wall, but is not to stop it by mistake.
 const (
-	clientTimeout  = 10 * time.Second
+	clientTimeout  = 10 * time.Second // to send a request, and to read its answer
 	maxHeader      = 8 << 10
 	maxBody        = 4 << 10
 	maxConnections = 512

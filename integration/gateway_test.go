@@ -18,7 +18,7 @@ var (
 )
 
 // addInside puts the host there, with services that answer on a port, TCP and UDP.
-func (l *lab) addInside(port int) {
+func (l *lab) addInside(port int) *netlab.Host {
 	l.t.Helper()
 	host, err := netlab.NewHost()
 	must(l.t, err)
@@ -39,6 +39,7 @@ func (l *lab) addInside(port int) {
 	l.serve(port)
 	l.serveUDP(port, inside)
 	l.server = outer
+	return host
 }
 
 // everything routes the addresses of a family that have no other route.

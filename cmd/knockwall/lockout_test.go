@@ -17,42 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
-
-func TestSessionAsSSHDTellsIt(t *testing.T) {
-	for text, want := range map[string]string{
-		"198.51.100.7 50000 192.0.2.1 22":                     "198.51.100.7:50000 192.0.2.1:22",
-		"2001:db8::7 50000 2001:db8::1 2222":                  "[2001:db8::7]:50000 [2001:db8::1]:2222",
-		"::ffff:198.51.100.7 50000 ::ffff:192.0.2.1 22":       "198.51.100.7:50000 192.0.2.1:22",
-		"fe80::7%eth0 50000 fe80::1%eth0 22":                  "[fe80::7]:50000 [fe80::1]:22",
-		" 198.51.100.7  50000 192.0.2.1 22\n":                 "198.51.100.7:50000 192.0.2.1:22",
-		"198.51.100.7 65535 192.0.2.1 65535":                  "198.51.100.7:65535 192.0.2.1:65535",
-		"":                                                    "",
-		"198.51.100.7":                                        "",
-		"198.51.100.7 50000 192.0.2.1":                        "",
-		"198.51.100.7 50000 192.0.2.1 22 22":                  "",
-		"198.51.100.7 50000 192.0.2.1 65536":                  "",
-		"198.51.100.7 -1 192.0.2.1 22":                        "",
-		"198.51.100.7 50000 192.0.2.1 ssh":                    "",
-		"client.example 50000 192.0.2.1 22":                   "",
-		"198.51.100.7 50000 server.example 22":                "",
-		"198.51.100.7 192.0.2.1 50000 22":                     "",
-		"UNKNOWN 65535 UNKNOWN 65535":                         "", // what sshd has for a connection that is none
-		strings.Repeat("9", 1<<16) + " 50000 192.0.2.1 22":    "",
-		"198.51.100.7 " + strings.Repeat("9", 99) + " 1.1 22": "",
-	} {
-		s, ok := parseSession(text)
-		got := ""
-		if ok {
-			got = s.client.String() + " " + s.server.String()
-		}
-		if got != want {
-			t.Errorf("%.80q is %q, want %q", text, got, want)
-		}
-	}
-}
 
 func prefixes(all ...string) []netip.Prefix {
 	var list []netip.Prefix
@@ -114,7 +82,7 @@ func TestWhoWouldBeLockedOutIsWarned(t *testing.T) {
 			[]ruleset.Door{guarding("ssh", 22, 22), guarding("other", 22, 22, at("203.0.113.1/32"), trusting("198.51.100.0/24"))}, true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			s, ok := parseSession(test.session)
+			s, ok := host.ParseSession(test.session)
 			if !ok {
 				t.Fatalf("%q is no session", test.session)
 			}
@@ -132,7 +100,7 @@ func TestWhoWouldBeLockedOutIsWarned(t *testing.T) {
 // Loopback is never judged.
 func TestWhoIsHereOverLoopbackIsNotWarned(t *testing.T) {
 	for _, text := range []string{"127.0.0.1 50000 127.0.0.1 22", "::1 50000 ::1 22"} {
-		s, ok := parseSession(text)
+		s, ok := host.ParseSession(text)
 		if !ok {
 			t.Fatalf("%q is no session", text)
 		}
@@ -145,7 +113,7 @@ func TestWhoIsHereOverLoopbackIsNotWarned(t *testing.T) {
 }
 
 func TestTheWarningSaysWhatToDo(t *testing.T) {
-	s, _ := parseSession("::ffff:198.51.100.7 50000 ::ffff:192.0.2.1 2222")
+	s, _ := host.ParseSession("::ffff:198.51.100.7 50000 ::ffff:192.0.2.1 2222")
 	one := &ruleset.Config{Doors: []ruleset.Door{guarding("ssh", 2222, 2222)}}
 	for _, test := range []struct {
 		name    string
@@ -183,8 +151,8 @@ func TestTheWarningSaysWhatToDo(t *testing.T) {
 
 // tellSession is a program that says over which ssh connection it was started.
 func tellSession() {
-	s, ok := sshSession()
-	fmt.Println(ok, s.client, s.server)
+	s, ok := host.Session()
+	fmt.Println(ok, s.Client, s.Server)
 }
 
 func TestTheSessionIsFoundInTheEnvironmentOfThisProcessOrAnAncestor(t *testing.T) {
@@ -197,8 +165,8 @@ func TestTheSessionIsFoundInTheEnvironmentOfThisProcessOrAnAncestor(t *testing.T
 		lacks(t, "needs a shell")
 	}
 	// Whoever runs this test may be there by ssh.
-	s, ok := sshSession()
-	ours := fmt.Sprintln(ok, s.client, s.server)
+	s, ok := host.Session()
+	ours := fmt.Sprintln(ok, s.Client, s.Server)
 	const (
 		variable = "SSH_CONNECTION=198.51.100.7 50000 192.0.2.1 22"
 		found    = "true 198.51.100.7:50000 192.0.2.1:22\n"

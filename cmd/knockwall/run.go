@@ -17,6 +17,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/systemd"
@@ -92,7 +93,7 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 	}
 
 	if _, terminal := terminalWidth(said); terminal {
-		if s, ok := sshSession(); ok {
+		if s, ok := host.Session(); ok {
 			warnOfLockout(said, config, s, confirm != 0)
 		}
 	}

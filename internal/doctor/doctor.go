@@ -87,11 +87,15 @@ var checks = []check{
 	{"ways around", Reading | Standing, findAround},
 	{"second ports", Standing, findSecondPorts},
 	{"listening", Standing, findListening},
+	{"other tables", Standing, findDropped},
+	{"both directions", Standing, findAnswers},
+	{"BPF programs", Standing, findBPF},
 	{"saved ruleset", Reading | Standing, findSaved},
 	{"conntrack", Standing, findConntrack},
 	{"kernel and flushers", 0, findFlushers},
 	{"clock", Standing, findClock},
 	{"untracked", Standing, findUntracked},
+	{"your session", 0, findLockout},
 }
 
 // Examine makes all checks of that moment, side by side. It takes well under a second.

@@ -110,6 +110,8 @@ func parseRule(exprs []expr.Any, lookUp func(set string) ([]nftables.SetElement,
 			}
 		case *expr.Verdict:
 			p.verdict, p.chain = e.Kind, e.Chain
+		case *expr.Queue:
+			p.verdict = expr.VerdictQueue
 		case *expr.Reject:
 			p.verdict = expr.VerdictDrop
 		case *expr.Notrack:

@@ -26,7 +26,6 @@ func (p *parser) matchXT(e *expr.Match) {
 		p.matchState(info.StateMask, info.MatchFlags, info.InvertFlags)
 	case *xt.ConntrackMtinfo2:
 		p.matchState(info.StateMask, info.MatchFlags, info.InvertFlags)
-	case *xt.AddrType, *xt.AddrTypeV1: // "is it to this host" is what is asked, nearly always
 	case *xt.Unknown:
 		if e.Name == "multiport" && p.matchMultiport(*info) {
 			return
@@ -100,6 +99,9 @@ func (p *parser) targetXT(e *expr.Target) {
 		return
 	case e.Name == "REJECT":
 		p.verdict = expr.VerdictDrop
+		return
+	case e.Name == "NFQUEUE", e.Name == "SYNPROXY":
+		p.verdict = expr.VerdictQueue
 		return
 	default:
 		return

@@ -2,6 +2,7 @@ package wall
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -32,8 +34,9 @@ const (
 	Bare         Why = "not guarded" // the door stands before nothing
 	Trusted      Why = "trusted"
 	WindowOpen   Why = "window open"
-	Exhausted    Why = "exhausted" // max_connections is reached
-	Knocking     Why = "knocking"  // an attempt is under way
+	NotAnswered  Why = "not answered" // it is let in, and nothing comes back through this host
+	Exhausted    Why = "exhausted"    // max_connections is reached
+	Knocking     Why = "knocking"     // an attempt is under way
 	WrongOrder   Why = "wrong order"
 	TooLate      Why = "too late"
 	TrappedWhy   Why = "trapped"  // it has tried a trap
@@ -77,6 +80,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 			return nil, err
 		}
 	}
+	unanswered := w.unanswered(f, addr)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if since.Before(w.since) {
@@ -89,6 +93,11 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 			left = trapped[before]
 		}
 		e := w.explain(i, addr, past, since, left)
+		if ports := unanswered[d.Name]; e.In && len(ports) > 0 {
+			e.Reason = NotAnswered
+			e.Sentence = fmt.Sprintf("%s was accepted here, and never answered: it tried to connect to %s, and nothing came back through this host. "+
+				"Either nothing answers behind the door, or answers take another way.", e.Source, list(ports))
+		}
 		if why := whyBare[d.Name]; why != "" {
 			e.In, e.Reason, e.Since = true, Bare, time.Time{}
 			e.Sentence = fmt.Sprintf("%s is not held up: the door stands before nothing on this host. %s", e.Source, why)
@@ -96,6 +105,42 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 		all = append(all, e)
 	}
 	return all, nil
+}
+
+// unanswered returns by door the ports to which an address tried to connect in vain, of
+// those where it had no answer at all.
+func (w *Wall) unanswered(f *front, addr netip.Addr) map[string][]packet.Port {
+	if w.edges.Directions == nil {
+		return nil
+	}
+	silent, answered := map[string][]packet.Port{}, map[string]bool{}
+	err := w.edges.Directions(func(s sessions.Session, seen sessions.Seen) {
+		if s.Remote != addr.WithZone("") {
+			return
+		}
+		for key := range f.comingBy(s) {
+			switch {
+			case seen != sessions.ToService:
+				answered[key.door] = true
+			case !slices.Contains(silent[key.door], s.Port):
+				silent[key.door] = append(silent[key.door], s.Port)
+			}
+		}
+	})
+	if err != nil {
+		return nil // and so nothing is known of it
+	}
+	maps.DeleteFunc(silent, func(door string, _ []packet.Port) bool { return answered[door] })
+	return silent
+}
+
+// list lists ports as a sentence does.
+func list(ports []packet.Port) string {
+	var names []string
+	for _, p := range ports {
+		names = append(names, p.String())
+	}
+	return strings.Join(names, " and ")
 }
 
 // explain explains one door. It is called with mu held. Since tells since when all

@@ -79,6 +79,9 @@ type Edges struct {
 	// Usage returns how many connections conntrack knows, and for how many it has room,
 	// 0 if that is unknown. It is nil where nobody wants to know.
 	Usage func() (known, room int, err error)
+	// Directions calls each with the TCP connections that pass this host, and of which
+	// directions it has seen packets. It is nil where nobody wants to know.
+	Directions func(each func(sessions.Session, sessions.Seen)) error
 	// EndSessions ends connections that are established. EndedSessions returns those
 	// that were ended and are not gone, as either end would have made them, and
 	// PardonSessions lets some of them go on.
@@ -110,6 +113,7 @@ func KernelEdges(k *ruleset.Kernel) Edges {
 		Adopt:       sessions.Adopt,
 		Tracked:     sessions.Tracked,
 		Usage:       sessions.Usage,
+		Directions:  sessions.Directions,
 		EndSessions: sessions.End, EndedSessions: sessions.Ended, PardonSessions: sessions.Pardon,
 	}
 	if !k.Features().Ownership {

@@ -1,0 +1,249 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/netlab"
+	"github.com/knockwall/knockwall/internal/wall"
+)
+
+// What lies in the way of those who knock right: other tables, one direction only, BPF.
+
+// A table that drops a door's port, or its knocks, whoever sends them, is found, and
+// nothing is said of one that may let some in.
+func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
+	t.Parallel()
+	needs(t, "nft")
+	input := func(policy, rules string) string {
+		return "table inet filter {\n  chain allowed {\n    tcp dport 22 accept\n  }\n  chain input {\n    type filter hook input priority filter; policy " + policy + ";\n    ct state established,related accept\n    iif lo accept\n    " + rules + "\n  }\n}\n"
+	}
+	const door, knocks = "drops what comes to 22/tcp", "drops knocks"
+	for _, test := range []struct {
+		name, script string
+		severity     doctor.Severity
+		words        string // empty: nothing is found
+	}{
+		{"a policy", input("drop", ""), doctor.Error, door},
+		{"a policy, and the port accepted", input("drop", "tcp dport 22 accept"), "", ""},
+		{"a policy, and the port in a set", input("drop", "tcp dport { 22, 80 } accept"), "", ""},
+		{"a policy, and another port accepted", input("drop", "tcp dport 23-80 accept"), doctor.Error, door},
+		{"a policy, and all accepted by a jump", input("drop", "jump allowed"), "", ""},
+		{"a policy, and by a map of verdicts", input("drop", "tcp dport vmap { 22 : goto allowed }"), "", ""},
+		{"a policy, and somebody accepted", input("drop", "ip saddr 192.0.2.0/24 accept"), "", ""},
+		{"a policy, and somebody by an interface", input("drop", "iifname eth7 tcp dport 22 accept"), "", ""},
+		{"a rule", input("accept", "tcp dport 1-1000 drop"), doctor.Error, door},
+		{"a rule that rejects", input("accept", "tcp dport 22 reject"), doctor.Error, door},
+		{"a rule for somebody", input("accept", "ip saddr 203.0.113.7 tcp dport 22 drop"), "", ""},
+		{"a rule for UDP", input("accept", "udp dport 22 drop"), "", ""},
+		{"a rule behind another", input("accept", "tcp dport 22 accept\n    meta l4proto tcp drop"), "", ""},
+		{"a rule against broadcasts", input("accept", "fib daddr type broadcast drop"), "", ""},
+		{"a table of IPv6", strings.ReplaceAll(input("drop", ""), "inet", "ip6"), doctor.Warning, door + " by IPv6"},
+		{"where it forwards", strings.ReplaceAll(input("drop", ""), "hook input", "hook forward"), "", ""},
+		{"before the wall", "table inet early {\n  chain c {\n    type filter hook prerouting priority raw;\n    tcp dport { 1840, 22 } drop\n  }\n}\n", doctor.Error, knocks},
+		{"at the card", "table netdev early {\n  chain c {\n    type filter hook ingress device DEVICE priority 0;\n    udp dport 27911 drop\n  }\n}\n", doctor.Error, knocks},
+		{"knocks behind the wall", "table inet late {\n  chain c {\n    type filter hook input priority filter;\n    tcp dport { 4113, 1840 } drop\n  }\n}\n", "", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLab(t)
+			l.serve(22)
+			l.nftScript(strings.ReplaceAll(test.script, "DEVICE", l.serverDevice()))
+			if test.words != "" {
+				l.finds(sshDoor, test.severity, test.words)
+				return
+			}
+			if r := l.examine(sshDoor); len(r.Findings)+len(r.Unmade) > 0 {
+				t.Errorf("the doctor finds %+v", r)
+			}
+		})
+	}
+}
+
+// serverDevice names the server's interface.
+func (l *lab) serverDevice() (name string) {
+	l.t.Helper()
+	must(l.t, l.server.Do(func() error {
+		links, err := netlink.LinkList()
+		for _, link := range links {
+			if link.Attrs().Name != "lo" {
+				name = link.Attrs().Name
+			}
+		}
+		return err
+	}))
+	return name
+}
+
+// A gateway that does not see the answers is told of: what it accepts is never answered.
+// And so is one that sees nothing but answers.
+func TestOneDirectionIsToldOf(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.serve(22)
+	host := l.addInside(22)
+	rules := fmt.Sprintf(`door "inside" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  to       = [%q]
+}
+`, inside)
+	d := l.run(rules)
+	l.knock(client4, inside, survivalKnocks...)
+	if !l.letsIn(client4, inside, 22) {
+		t.Fatal("while both directions pass, who knocks is refused")
+	}
+	explained := func(why wall.Why, words ...string) {
+		t.Helper()
+		eventually(t, string(why), func() bool {
+			all, err := control.NewClient(d.control).Explain(context.Background(), client4.String())
+			return err == nil && len(all) == 1 && all[0].Reason == why && hasAll(all[0].Sentence, words)
+		})
+	}
+	explained(wall.WindowOpen, "is let in")
+	if r := l.examine(rules); len(r.Findings) > 0 {
+		t.Errorf("while both directions pass, the doctor finds %+v", r.Findings)
+	}
+
+	// From now on the host behind answers by a way of its own.
+	shortcut, back := netip.MustParseAddr("203.0.113.129"), netip.MustParseAddr("203.0.113.130")
+	_, _, err := netlab.Link(l.client, host, []netip.Prefix{netip.PrefixFrom(shortcut, 30)}, []netip.Prefix{netip.PrefixFrom(back, 30)})
+	must(t, err)
+	must(t, host.Do(func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(client4, 32)), Gw: shortcut.AsSlice()})
+	}))
+	l.forget()
+	must(t, l.client.Do(func() error { return dialSlowly(client4, inside, 22) }))
+	explained(wall.NotAnswered, "was accepted here, and never answered", "22/tcp")
+	l.finds(rules, doctor.Warning, "accepted here and never answered")
+
+	// And now the client sends by that way, too, and the host answers through the gateway.
+	must(t, l.client.Do(func() error {
+		return netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(inside, 32)), Gw: back.AsSlice()})
+	}))
+	must(t, host.Do(func() error {
+		return netlink.RouteDel(&netlink.Route{Dst: ipNet(netip.PrefixFrom(client4, 32)), Gw: shortcut.AsSlice()})
+	}))
+	l.forget()
+	stay, err := l.dialFromAddress(client4, inside, 22)
+	must(t, err)
+	defer stay.Close()
+	l.finds(rules, doctor.Error, "sees only what the service sends")
+}
+
+// forget makes conntrack forget all connections of the server.
+func (l *lab) forget() {
+	l.t.Helper()
+	must(l.t, l.server.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
+}
+
+// dialFromAddress connects, and says something, that is answered.
+func (l *lab) dialFromAddress(from, to netip.Addr, port int) (conn net.Conn, err error) {
+	err = l.client.Do(func() (err error) {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: deadline}
+		conn, err = dialer.Dial("tcp", netip.AddrPortFrom(to, uint16(port)).String())
+		return err
+	})
+	if err == nil {
+		if _, err = conn.Write([]byte("?")); err == nil {
+			_, err = conn.Read(make([]byte, 1))
+		}
+	}
+	return conn, err
+}
+
+// dialSlowly tries to connect without an answer through the server, which is no error.
+func dialSlowly(from, to netip.Addr, port int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}); err != nil {
+		return err
+	}
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4(), Port: port}); !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	return nil
+}
+
+// BPF programs that see packets before the wall, or choose their sockets, are found.
+func TestTheDoctorFindsBPFPrograms(t *testing.T) {
+	t.Parallel()
+	needsRoot(t, "loading BPF programs")
+	l := newLab(t)
+	l.serve(22)
+	const xdp, xdpPass, skLookup, skPass, chooseSockets = 6, 2, 30, 1, 36
+	program := loadBPF(t, xdp, 0, xdpPass)
+	must(t, l.server.Do(func() error {
+		link, err := netlink.LinkByName(l.serverDevice())
+		if err != nil {
+			return err
+		}
+		const generic = 2 // XDP_FLAGS_SKB_MODE
+		return netlink.LinkSetXdpFdWithFlags(link, program, generic)
+	}))
+	l.finds(sshDoor, doctor.Warning, "XDP", l.serverDevice(), "before the wall")
+
+	lookup := loadBPF(t, skLookup, chooseSockets, skPass)
+	must(t, l.server.Do(func() error {
+		namespace, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			return err
+		}
+		defer namespace.Close()
+		link, err := bpf(28, unsafe.Pointer(&struct{ program, target, attach, flags uint32 }{uint32(lookup), uint32(namespace.Fd()), chooseSockets, 0}), 16) // BPF_LINK_CREATE
+		if err == nil {
+			t.Cleanup(func() { unix.Close(link) })
+		}
+		return err
+	}))
+	l.finds(sshDoor, doctor.Warning, "sk_lookup", "chooses sockets")
+}
+
+// loadBPF loads a program that returns a number: BPF_PROG_LOAD of linux/bpf.h.
+func loadBPF(t *testing.T, kind, attach uint32, result int32) int {
+	t.Helper()
+	license := []byte("GPL\x00")
+	code := []struct {
+		code, registers uint8
+		offset          int16
+		immediate       int32
+	}{{0xb7, 0, 0, result}, {0x95, 0, 0, 0}} // r0 = result; exit
+	attributes := struct {
+		kind, length       uint32
+		code, license      uint64
+		logLevel, logSize  uint32
+		log                uint64
+		version, flags     uint32
+		name               [16]byte
+		device, attachKind uint32
+	}{kind: kind, length: uint32(len(code)), code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))), attachKind: attach}
+	fd, err := bpf(5, unsafe.Pointer(&attributes), unsafe.Sizeof(attributes))
+	runtime.KeepAlive(code)
+	runtime.KeepAlive(license)
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+func bpf(command uintptr, attributes unsafe.Pointer, size uintptr) (int, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, command, uintptr(attributes), size)
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}

@@ -1,0 +1,62 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// findBPF finds programs that decide about packets before the wall (XDP), or about which
+// socket gets those that it has let in (sk_lookup). What they do cannot be told.
+func findBPF(h *Host) (findings []Finding, err error) {
+	links, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("asking the kernel for the interfaces: %w", err)
+	}
+	for _, l := range links {
+		if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached && l.Attrs().Name != "lo" {
+			findings = append(findings, Finding{Severity: Warning,
+				Problem: fmt.Sprintf("A BPF program (XDP, id %d) at %s sees packets before the wall: what it drops nobody hears, and what it passes on by itself nobody holds up.", xdp.ProgId, printable(l.Attrs().Name)),
+				Cure:    fmt.Sprintf("Make sure that it passes knocks and what comes to doors: `bpftool prog show id %d` names it.", xdp.ProgId)})
+		}
+	}
+	programs, err := socketLookups()
+	for _, id := range programs {
+		findings = append(findings, Finding{Severity: Warning,
+			Problem: fmt.Sprintf("A BPF program (sk_lookup, id %d) chooses sockets for new connections: one to another port may lead to what a door guards.", id),
+			Cure:    fmt.Sprintf("Make sure that it leads to no guarded service: `bpftool prog show id %d` names it.", id)})
+	}
+	return findings, err
+}
+
+// socketLookups returns the ids of the sk_lookup programs of this network namespace:
+// BPF_PROG_QUERY of linux/bpf.h.
+func socketLookups() ([]uint32, error) {
+	const query, skLookup, most = 16, 36, 64
+	namespace, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	defer namespace.Close()
+	var ids [most]uint32
+	attributes := struct {
+		target, attachType, queryFlags, attachFlags uint32
+		programs                                    uint64
+		count                                       uint32
+		_                                           uint32
+	}{target: uint32(namespace.Fd()), attachType: skLookup, programs: uint64(uintptr(unsafe.Pointer(&ids))), count: most}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, query, uintptr(unsafe.Pointer(&attributes)), unsafe.Sizeof(attributes))
+	switch errno {
+	case 0:
+		return ids[:attributes.count], nil
+	case unix.ENOSYS, unix.EINVAL: // the kernel has no such programs
+		return nil, nil
+	case unix.EPERM:
+		return nil, errors.New("it takes root to ask for BPF programs that choose sockets (sk_lookup)")
+	}
+	return nil, fmt.Errorf("asking for BPF programs that choose sockets (sk_lookup): %w", errno)
+}

@@ -1,0 +1,50 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// ShutTo returns the doors that hide the port of an ssh connection from its client, who
+// is not trusted there: the next one has to knock.
+func ShutTo(c *ruleset.Config, s host.SSH) (doors []string) {
+	contains := func(prefixes []netip.Prefix, a netip.Addr) bool {
+		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	}
+	from := s.Client.Addr()
+	if from.IsLoopback() { // which is never judged
+		return nil
+	}
+	for _, d := range c.Doors {
+		if d.Guards(packet.Port{Number: s.Server.Port(), Protocol: packet.TCP}) &&
+			(len(d.To) == 0 || contains(d.To, s.Server.Addr())) {
+			if contains(c.Wall.Trusted, from) || contains(d.Trusted, from) {
+				return nil
+			}
+			doors = append(doors, d.Name)
+		}
+	}
+	return doors
+}
+
+// findLockout finds that whoever asks will have to knock to come back.
+func findLockout(h *Host) (findings []Finding, err error) {
+	s, ok := host.Session()
+	if !ok {
+		return nil, nil
+	}
+	doors := ShutTo(h.Config, s)
+	if len(doors) == 0 {
+		return nil, nil
+	}
+	return []Finding{{Severity: Warning, Door: doors[0],
+		Problem: fmt.Sprintf("You are here by ssh, from %s to port %d, which %s hides: this session goes on, and the next one has to knock.",
+			s.Client.Addr(), s.Server.Port(), strings.Join(doors, " and ")),
+		Cure: fmt.Sprintf("Try to knock from another terminal before you leave, or add %s to `trusted`.", s.Client.Addr())}}, nil
+}

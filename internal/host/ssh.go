@@ -1,0 +1,49 @@
+package host
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// SSH is a connection that somebody has made to sshd on this host.
+type SSH struct{ Client, Server netip.AddrPort }
+
+// Session returns the ssh connection that this process was started over, if
+// it was. sshd tells its children in the environment, which sudo withholds from
+// its own; so the ancestors' are looked at, too.
+func Session() (SSH, bool) {
+	for id := os.Getpid(); id > 1; id = ParentOf(id) {
+		environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", id))
+		if err != nil {
+			continue
+		}
+		for variable := range bytes.SplitSeq(environment, []byte{0}) {
+			if value, ok := bytes.CutPrefix(variable, []byte("SSH_CONNECTION=")); ok {
+				return ParseSession(string(value))
+			}
+		}
+	}
+	return SSH{}, false
+}
+
+// ParseSession reads what sshd writes: the client's address and port, and the
+// server's (SSH_CONNECTION in ssh(1)).
+func ParseSession(text string) (s SSH, ok bool) {
+	fields := strings.Fields(text)
+	if len(fields) != 4 {
+		return s, false
+	}
+	for i, to := range []*netip.AddrPort{&s.Client, &s.Server} {
+		addr, err := netip.ParseAddr(fields[2*i])
+		port, portErr := strconv.ParseUint(fields[2*i+1], 10, 16)
+		if err != nil || portErr != nil {
+			return s, false
+		}
+		*to = netip.AddrPortFrom(addr.Unmap().WithZone(""), uint16(port))
+	}
+	return s, true
+}

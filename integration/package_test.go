@@ -36,7 +36,7 @@ func TestPackageUnderSystemd(t *testing.T) {
 		m.copy(debOf(t, clone), "/root/"+name+".deb")
 	}
 	m.copy("../internal/packaging/test-install.sh", "/root/test-install.sh")
-	out, err := m.tellWithin(3*time.Minute, "bash", "/root/test-install.sh", "/root/old.deb", "/root/new.deb")
+	out, err := m.tellWithin(8*time.Minute, "bash", "/root/test-install.sh", "/root/old.deb", "/root/new.deb")
 	if err != nil {
 		t.Fatalf("%v%s", err, out)
 	}

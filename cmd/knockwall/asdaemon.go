@@ -22,13 +22,17 @@ import (
 const defaultConfig = "/etc/knockwall.d"
 
 // review reads rule files for who asks. To root and to the daemon's user all is wrong
-// that the daemon would refuse, but for credentials where the service's are not at hand.
+// that the daemon would refuse, but for credentials outside of a unit of systemd, as only
+// in one they are at hand.
 func review(path string) *ruleset.Loaded {
 	isDaemon := false
 	if daemon, err := user.Lookup(ownership.DaemonUser); err == nil {
 		isDaemon = daemon.Uid == strconv.Itoa(os.Geteuid())
 	}
-	if isDaemon || os.Geteuid() == 0 {
+	switch {
+	case isDaemon && os.Getenv("INVOCATION_ID") != "": // of systemd.exec(5)
+		return ruleset.Load(path)
+	case isDaemon || os.Geteuid() == 0:
 		return ruleset.Rehearse(path)
 	}
 	return ruleset.Review(path)
@@ -51,6 +55,7 @@ func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error)
 	asDaemon := func(stdout, stderr io.Writer) error {
 		child := exec.CommandContext(c.Context(), "/proc/self/exe", append([]string{c.Name(), "--config", path}, flags...)...)
 		child.Stdout, child.Stderr = stdout, stderr
+		child.Env = append(os.Environ(), "INVOCATION_ID=") // of whatever unit root is in
 		child.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 		return child.Run()
 	}

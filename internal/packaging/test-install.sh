@@ -60,6 +60,54 @@ dpkg -i "$old"
 window || failed "the window is gone"
 rm /etc/knockwall.d/web.hcl
 
+said "upgrade without what the rule files need, which only the service can have"
+goes_on() { # WHY: what dpkg has to say
+  dpkg -i "$old" >/tmp/dpkg 2>&1 || failed "dpkg: $(cat /tmp/dpkg)"
+  [ "$(daemon)" = "$before" ] || failed "the daemon was stopped, and none can start: $1"
+  grep -F "$1" /tmp/dpkg >/dev/null || failed "dpkg does not say why: $(cat /tmp/dpkg)"
+  grep -F 'the old one goes on' /tmp/dpkg >/dev/null || failed "dpkg does not say that the old one goes on"
+}
+printf '# nothing yet\n7001,7002\n' >/etc/knockwall.list
+chown knockwall: /etc/knockwall.list
+chmod 600 /etc/knockwall.list
+printf qzqz-secret >/root/otp
+mkdir -p /etc/systemd/system/knockwall.service.d
+printf '[Service]\nLoadCredential=otp:/root/otp\nReadWritePaths=/etc/knockwall.list\n' >/etc/systemd/system/knockwall.service.d/otp.conf
+systemctl daemon-reload
+cat >/etc/knockwall.d/more.hcl <<'RULES'
+door "listed" {
+  ports              = [23]
+  one_time_sequences = "/etc/knockwall.list"
+}
+door "vpn" {
+  ports = [24]
+  otp {
+    port        = "2000/udp"
+    open_secret = credential("otp")
+  }
+}
+RULES
+systemctl restart knockwall
+before=$(daemon)
+mv /etc/knockwall.list /etc/away
+goes_on /etc/knockwall.list
+mv /etc/away /etc/knockwall.list
+mv /root/otp /root/away
+goes_on credential
+mv /root/away /root/otp
+mv /etc/systemd/system/knockwall.service.d/otp.conf /root/otp.conf
+goes_on 'more.hcl line 9'
+mv /root/otp.conf /etc/systemd/system/knockwall.service.d/otp.conf
+dpkg -i "$old"
+[ "$(daemon)" != "$before" ] || failed "the old daemon runs on, when nothing is missing"
+active "active active"
+[ ! -e /run/systemd/system/knockwall-try.service ] || failed "the trial's unit is left"
+! journalctl -o export | grep -a qzqz >/dev/null || failed "the secret is in the journal"
+rm -r /etc/knockwall.d/more.hcl /etc/systemd/system/knockwall.service.d /etc/knockwall.list /root/otp
+systemctl daemon-reload
+systemctl restart knockwall
+window || failed "the window is gone"
+
 said "upgrade of one that cannot start again: it says so"
 echo 'door "web" {' >/etc/knockwall.d/web.hcl
 systemctl restart knockwall.service || true

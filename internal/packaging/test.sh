@@ -50,6 +50,7 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/share/man/man8/knockwall.8.gz
 -rw-r--r-- root/root /usr/share/zsh/vendor-completions/_knockwall
 -rwxr-xr-x root/root /usr/bin/knockwall
+-rwxr-xr-x root/root /usr/libexec/knockwall/try-start
 drwxr-x--- root/root /etc/knockwall.d/
 LIST
 sort -o "$work/expected" "$work/expected"

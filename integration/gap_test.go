@@ -116,10 +116,10 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 		of          siegeOf
 		replace     func(g *siege, times int)
 	}{
-		{"reloads", 60, 20, everyKind, (*siege).reloads},
-		{"reloads, with ports apart", 30, 10, portsApart, (*siege).reloads},
+		{"reloads", 30, 10, everyKind, (*siege).reloads},
+		{"reloads, with ports apart", 15, 5, portsApart, (*siege).reloads},
 		{"restarts", 3, 1, everyKind, (*siege).restarts},
-		{"turns of rolling doors", 8, 3, rollingToo, (*siege).turns},
+		{"turns of rolling doors", 6, 3, rollingToo, (*siege).turns},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := &siege{lab: newLab(t), of: c.of}

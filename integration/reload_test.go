@@ -133,7 +133,7 @@ func TestAHundredReloadsCostNobodyASYN(t *testing.T) {
 			l.serve(22)
 			d := l.run(reloadRules[0])
 			w := l.startTraffic(server, true)
-			reloads := 100
+			reloads := 50
 			if testing.Short() {
 				reloads = 10
 			}

@@ -199,7 +199,7 @@ func (d *demo) visit(ctx context.Context) error {
 
 	d.tell("The client waits until its window is over: 1s.")
 	select {
-	case <-time.After(time.Until(knocked.Add(time.Second + 100*time.Millisecond))):
+	case <-time.After(time.Until(connected.Add(time.Second + 100*time.Millisecond))):
 	case <-ctx.Done():
 		return ctx.Err()
 	}

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/mitchellh/go-wordwrap"
 )
 
 // The bounds of what is written of one diagnostic, whatever is in the file.
@@ -152,27 +153,9 @@ func cutRunes(s []rune, most int) []rune {
 
 // wrap breaks the lines of text between words.
 func wrap(text string, width int) string {
-	var b strings.Builder
-	for i, line := range strings.Split(text, "\n") {
-		line = printable(line)
-		if i > 0 {
-			b.WriteByte('\n')
-		}
-		column := 0
-		for j, word := range strings.Fields(line) {
-			n := utf8.RuneCountInString(word)
-			switch {
-			case j == 0:
-			case column+1+n > width:
-				b.WriteByte('\n')
-				column = 0
-			default:
-				b.WriteByte(' ')
-				column++
-			}
-			b.WriteString(word)
-			column += n
-		}
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = wordwrap.WrapString(printable(line), uint(width))
 	}
-	return b.String()
+	return strings.Join(lines, "\n")
 }

@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
+	"github.com/mitchellh/go-wordwrap"
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/doctor"
@@ -28,6 +30,13 @@ knock right.`,
 	config := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the findings as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
+		refused, err := refusesDaemon(c, *config)
+		if err != nil {
+			return err
+		}
+		if refused {
+			return &usageError{errSaid}
+		}
 		loaded := review(*config)
 		if loaded.Config == nil {
 			if err := writeDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
@@ -68,9 +77,11 @@ func writeReport(w io.Writer, r doctor.Report) {
 
 // writeFinding writes a finding after a word that says how bad it is.
 func writeFinding(w io.Writer, word string, f doctor.Finding) {
-	where := ""
 	if f.Door != "" {
-		where = " door " + f.Door + ":"
+		word += ": door " + f.Door
 	}
-	fmt.Fprintf(w, "%s:%s %s\n  %s\n", word, where, f.Problem, f.Cure)
+	const indent = "  "
+	columns, _ := terminalWidth(w)
+	lines := wordwrap.WrapString(word+": "+f.Problem, columns-uint(len(indent))) + "\n" + wordwrap.WrapString(f.Cure, columns-uint(len(indent)))
+	fmt.Fprintln(w, strings.ReplaceAll(lines, "\n", "\n"+indent))
 }

@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/knockwall/knockwall/internal/durable"
 )
 
 // The format of the file is in record.go.
@@ -25,6 +25,10 @@ func (l *Ledger) load() error {
 		return err
 	}
 	l.folder = folder
+	// Of who was killed while it wrote it.
+	if err := os.Remove(l.path + newSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
 	file, err := openRegular(l.path, os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
 		return l.begin()
@@ -86,20 +90,16 @@ func (l *Ledger) begin() error {
 	if err := l.cutOff(); err != nil {
 		return errors.Join(err, os.Remove(l.path))
 	}
-	return l.settle()
+	return durable.Sync(l.folder)
 }
 
 // settle has the disk know what was read: whoever wrote it may have been killed before
 // it was there, be it the last record, the file itself, or another in its place.
 func (l *Ledger) settle() error {
-	err := os.Remove(l.path + newSuffix)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := durable.Sync(l.file); err != nil {
 		return err
 	}
-	if err := l.sync(); err != nil {
-		return err
-	}
-	return l.folder.Sync()
+	return durable.Sync(l.folder)
 }
 
 // cutOff ends the file after the last whole record.
@@ -111,19 +111,7 @@ func (l *Ledger) cutOff() error {
 	if err := l.file.Truncate(l.size + int64(len(end))); err != nil {
 		return err
 	}
-	return l.sync()
-}
-
-func (l *Ledger) sync() error {
-	for {
-		err := unix.Fdatasync(int(l.file.Fd()))
-		if err == nil {
-			return nil
-		}
-		if !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("fdatasync %s: %w", l.file.Name(), err)
-		}
-	}
+	return durable.Sync(l.file)
 }
 
 // write puts a record into the file. After an error the file is as it was, or takes
@@ -135,7 +123,7 @@ func (l *Ledger) write(kind byte, entry string) error {
 	}
 	_, err := l.file.WriteAt(appendEnd(record, sum), l.size)
 	if err == nil {
-		err = l.sync()
+		err = durable.Sync(l.file)
 	}
 	if err != nil {
 		if undone := l.cutOff(); undone != nil {
@@ -211,7 +199,7 @@ func (l *Ledger) replace(entries []string) error {
 	}
 	l.file.Close() // it has no name any more
 	l.file, l.size, l.sum, l.records = file, int64(len(data)-lenEnd), sum, len(records)
-	l.failed = l.folder.Sync()
+	l.failed = durable.Sync(l.folder)
 	return l.failed
 }
 
@@ -227,7 +215,7 @@ func writeNew(path string, data []byte) (*os.File, error) {
 	}
 	_, err = file.Write(data)
 	if err == nil {
-		err = file.Sync()
+		err = durable.Sync(file)
 	}
 	if err != nil {
 		file.Close()

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/durable/durabletest"
 	"github.com/knockwall/knockwall/internal/ledger"
 )
 
@@ -631,6 +632,34 @@ func TestAFileThatCannotBePutRightIsWrittenAnew(t *testing.T) {
 	l = open(t, path)
 	expect(t, l, "a", "c")
 	add(t, l, "d")
+}
+
+// What a change came to is on the disk when it returns, and so is what was read.
+func TestWhatIsKnownIsOnTheDisk(t *testing.T) {
+	disk := durabletest.Watch(t)
+	path := filepath.Join(t.TempDir(), "ledger")
+	l := open(t, path)
+	disk.Has(path)
+	add(t, l, "a", "b")
+	disk.Has(path)
+	remove(t, l, "a")
+	disk.Has(path)
+	shut(t, l)
+	for _, file := range []string{
+		ledger.Encode("+a", "+b"),     // as it is
+		ledger.Encode("+a", "-a"),     // compacted
+		ledger.Encode("+a")[1:],       // written anew, as it is damaged
+		"+a\n+b\n",                    // and as it has no checksums
+		ledger.Encode("+a", "+b")[:9], // and as it has no end
+	} {
+		path := filepath.Join(t.TempDir(), "ledger")
+		write(t, path, file)
+		l := open(t, path)
+		disk.Has(path)
+		add(t, l, "c")
+		disk.Has(path)
+		shut(t, l)
+	}
 }
 
 // FuzzOpen opens files with anything in them. What is taken from them stays so, and

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/durable"
 	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
@@ -127,7 +128,7 @@ func (l List) Use(line Line) error {
 	if _, err := f.WriteAt([]byte{'#'}, line.offset); err != nil {
 		return err
 	}
-	return unix.Fdatasync(int(f.Fd()))
+	return durable.Sync(f)
 }
 
 // isIn returns an error if the file does not have the line where it was, with no more

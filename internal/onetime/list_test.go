@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/knockwall/knockwall/internal/durable"
+	"github.com/knockwall/knockwall/internal/durable/durabletest"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
@@ -284,5 +286,25 @@ func TestAListHasItsBounds(t *testing.T) {
 	// However long a line is.
 	if _, _, err := write(t, strings.Repeat("1,", most/2-1)+"1").Next(); err == nil || !strings.Contains(err.Error(), "knocks at most") {
 		t.Errorf("a long line: %v", err)
+	}
+}
+
+// A line that was crossed out stays so after the loss of power.
+func TestALineThatIsUsedIsOnTheDisk(t *testing.T) {
+	disk := durabletest.Watch(t)
+	l := write(t, "7000,8000\n9000\n")
+	folder, err := os.Open(filepath.Dir(l.Path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	if err := durable.Sync(folder); err != nil { // whoever wrote the list has
+		t.Fatal(err)
+	}
+	for left := 2; left > 0; left-- {
+		if err := l.Use(next(t, l, left)); err != nil {
+			t.Fatal(err)
+		}
+		disk.Has(l.Path)
 	}
 }

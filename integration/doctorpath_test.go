@@ -97,6 +97,7 @@ func TestOneDirectionIsToldOf(t *testing.T) {
 	rules := fmt.Sprintf(`door "inside" {
   ports    = [22]
   sequence = [4113, "27911/udp", 1840]
+  window   = "10m"
   to       = [%q]
 }
 `, inside)

@@ -14,7 +14,7 @@ said() { printf '== %s\n' "$*"; }
 active() { [ "$(systemctl is-active knockwall.socket knockwall.service | xargs)" = "$1" ] || failed "not $1"; }
 daemon() { systemctl show -p MainPID --value knockwall.service; }
 bare() { [ -z "$(nft list tables)" ] || failed "a table is left: $(nft list tables)"; }
-window() { nft list set inet knockwall ssh_open4 2>/dev/null | grep '192\.0\.2\.7 timeout 10m expires [89]m' >/dev/null; }
+window() { nft list set inet knockwall ssh_open4 2>/dev/null | grep '192\.0\.2\.7 timeout 10h expires 9h' >/dev/null; }
 
 said "install: it runs, guards nothing, and its secrets are its own"
 dpkg -i "$old"
@@ -44,7 +44,7 @@ chgrp knockwall /etc/knockwall.d/ssh.hcl
 chmod 640 /etc/knockwall.d/ssh.hcl
 chmod 00755 /etc/knockwall.d # the zeros take the group's bit away
 knockwall reload
-knockwall open ssh 192.0.2.7 --window 10m
+knockwall open ssh 192.0.2.7 --window 10h
 before=$(daemon)
 dpkg -i "$new"
 active "active active"

@@ -102,18 +102,19 @@ func TestOneDirectionIsToldOf(t *testing.T) {
 }
 `, inside)
 	d := l.run(rules)
-	l.knock(client4, inside, survivalKnocks...)
-	if !l.letsIn(client4, inside, 22) {
+	first := nth(1, inside)
+	l.knock(first, inside, survivalKnocks...)
+	if !l.letsIn(first, inside, 22) {
 		t.Fatal("while both directions pass, who knocks is refused")
 	}
-	explained := func(why wall.Why, words ...string) {
+	explained := func(source netip.Addr, why wall.Why, words ...string) {
 		t.Helper()
 		eventually(t, string(why), func() bool {
-			all, err := control.NewClient(d.control).Explain(context.Background(), client4.String())
+			all, err := control.NewClient(d.control).Explain(context.Background(), source.String())
 			return err == nil && len(all) == 1 && all[0].Reason == why && hasAll(all[0].Sentence, words)
 		})
 	}
-	explained(wall.WindowOpen, "is let in")
+	explained(first, wall.WindowOpen, "is let in")
 	if r := l.examine(rules); len(r.Findings) > 0 {
 		t.Errorf("while both directions pass, the doctor finds %+v", r.Findings)
 	}
@@ -125,9 +126,11 @@ func TestOneDirectionIsToldOf(t *testing.T) {
 	must(t, host.Do(func() error {
 		return netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(client4, 32)), Gw: shortcut.AsSlice()})
 	}))
+	l.knock(client4, inside, survivalKnocks...)
+	d.waitFor("opened", "source="+client4.String()+" ")
 	l.forget()
 	must(t, l.client.Do(func() error { return dialSlowly(client4, inside, 22) }))
-	explained(wall.NotAnswered, "was accepted here, and never answered", "22/tcp")
+	explained(client4, wall.NotAnswered, "was accepted here, and never answered", "22/tcp")
 	l.finds(rules, doctor.Warning, "accepted here and never answered")
 
 	// And now the client sends by that way, too, and the host answers through the gateway.

@@ -129,7 +129,7 @@ func TestOneDirectionIsToldOf(t *testing.T) {
 	l.knock(client4, inside, survivalKnocks...)
 	d.waitFor("opened", "source="+client4.String()+" ")
 	l.forget()
-	must(t, l.client.Do(func() error { return dialSlowly(client4, inside, 22) }))
+	must(t, l.client.Do(func() error { return dialInVain(t, client4, inside, 22) }))
 	explained(client4, wall.NotAnswered, "was accepted here, and never answered", "22/tcp")
 	l.finds(rules, doctor.Warning, "accepted here and never answered")
 
@@ -168,13 +168,13 @@ func (l *lab) dialFromAddress(from, to netip.Addr, port int) (conn net.Conn, err
 	return conn, err
 }
 
-// dialSlowly tries to connect without an answer through the server, which is no error.
-func dialSlowly(from, to netip.Addr, port int) error {
+// dialInVain begins to connect, and goes on until the test ends.
+func dialInVain(t *testing.T, from, to netip.Addr, port int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	t.Cleanup(func() { unix.Close(fd) })
 	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}); err != nil {
 		return err
 	}

@@ -21,9 +21,12 @@ const (
 // (RFC 6298).
 const silentAfter = 2
 
-// conntrackSYNSent is the state of a connection of which nothing came but its first
-// packet, of linux/netfilter/nf_conntrack_tcp.h.
-const conntrackSYNSent = 1
+// Of linux/netfilter/nf_conntrack_tcp.h: the state of a connection of which nothing came
+// but its first packet, and that of one whose client has given up.
+const (
+	conntrackSYNSent = 1
+	conntrackClose   = 8
+)
 
 // Directions calls each with the TCP connections that conntrack knows, and of which
 // directions it has seen packets.
@@ -45,7 +48,7 @@ func Directions(each func(Session, Seen)) error {
 		switch state := f.ProtoInfo.TCP.State; {
 		case f.Status.SeenReply():
 			each(t.sessionOf(f.TupleOrig), Both)
-		case state == conntrackSYNSent && int(f.Timeout)+silentAfter <= patience:
+		case state == conntrackSYNSent && int(f.Timeout)+silentAfter <= patience, state == conntrackClose:
 			each(t.sessionOf(f.TupleOrig), ToService)
 		case state == conntrackEstablished && !f.Status.Assured():
 			// It was taken up in the middle, by what this end sent.

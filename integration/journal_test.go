@@ -55,12 +55,12 @@ func story(entries []entry) string {
 // saidFields are the fields of each kind that a client below causes; what scripts look
 // for must stay as it is. The counts of knocks are another matter.
 var saidFields = map[string]entry{
-	"refused":  {"MESSAGE_ID": "3ea9e666ef234eea80350250807ed352", "PRIORITY": "6", "KNOCKWALL_PORT": "22/tcp", "KNOCKWALL_COUNT": "1"},
-	"knock":    {"MESSAGE_ID": "df796deaca304a11aff218dc7953348f", "PRIORITY": "6", "KNOCKWALL_STEPS": "3"},
-	"reset":    {"MESSAGE_ID": "21470380bb6b4eb4be9f03221d30ffc5", "PRIORITY": "6", "KNOCKWALL_STEP": "1", "KNOCKWALL_STEPS": "3", "KNOCKWALL_REASON": "wrong order", "KNOCKWALL_COUNT": "1"},
-	"opened":   {"MESSAGE_ID": "fba10c67f0eb4257965a7685ddeee382", "PRIORITY": "5", "KNOCKWALL_PORT": "1840/tcp", "KNOCKWALL_STEP": "3", "KNOCKWALL_STEPS": "3", "KNOCKWALL_WINDOW": "2.5", "KNOCKWALL_COUNT": "1"},
-	"accepted": {"MESSAGE_ID": "625f23be16cf4e45b7f68c6f81061b54", "PRIORITY": "6", "KNOCKWALL_PORT": "22/tcp", "KNOCKWALL_COUNT": "1"},
-	"expired":  {"MESSAGE_ID": "a5248bf050cf43fcbe6acd9ddb1a5e18", "PRIORITY": "6", "KNOCKWALL_COUNT": "1"},
+	"refused":  {"MESSAGE_ID": "3ea9e666ef234eea80350250807ed352", "PRIORITY": "6", "KNOCKWALL_PORT": "22/tcp", "KNOCKWALL_CODE": "no-window", "KNOCKWALL_COUNT": "1"},
+	"knock":    {"MESSAGE_ID": "df796deaca304a11aff218dc7953348f", "PRIORITY": "6", "KNOCKWALL_STEPS": "3", "KNOCKWALL_CODE": "sequence"},
+	"reset":    {"MESSAGE_ID": "21470380bb6b4eb4be9f03221d30ffc5", "PRIORITY": "6", "KNOCKWALL_STEP": "1", "KNOCKWALL_STEPS": "3", "KNOCKWALL_CODE": "wrong-order", "KNOCKWALL_REASON": "wrong order", "KNOCKWALL_COUNT": "1"},
+	"opened":   {"MESSAGE_ID": "fba10c67f0eb4257965a7685ddeee382", "PRIORITY": "5", "KNOCKWALL_PORT": "1840/tcp", "KNOCKWALL_STEP": "3", "KNOCKWALL_STEPS": "3", "KNOCKWALL_WINDOW": "2.5", "KNOCKWALL_CODE": "sequence", "KNOCKWALL_COUNT": "1"},
+	"accepted": {"MESSAGE_ID": "625f23be16cf4e45b7f68c6f81061b54", "PRIORITY": "6", "KNOCKWALL_PORT": "22/tcp", "KNOCKWALL_CODE": "window", "KNOCKWALL_COUNT": "1"},
+	"expired":  {"MESSAGE_ID": "a5248bf050cf43fcbe6acd9ddb1a5e18", "PRIORITY": "6", "KNOCKWALL_CODE": "timeout", "KNOCKWALL_COUNT": "1"},
 }
 
 // The journal tells each client's whole story, by fields, and the catalog and

@@ -2,14 +2,12 @@ package systemd
 
 import (
 	"bytes"
-	"go/ast"
-	"go/parser"
-	"go/token"
+	"errors"
 	"os"
 	"reflect"
 	"regexp"
 	"slices"
-	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -20,69 +18,120 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// What the catalog explains is what the journal is told, no more and no less, and
-// by fields that there are.
-func TestCatalogExplainsEachMessage(t *testing.T) {
+// The catalog has an entry for each row of the table of events and no other, which
+// explains the codes of the row, and speaks of fields that there are.
+func TestCatalogExplainsEachEvent(t *testing.T) {
 	catalog, err := os.ReadFile("knockwall.catalog")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var explained, sent []string
-	for _, id := range regexp.MustCompile(`(?m)^-- (.*)$`).FindAllSubmatch(catalog, -1) {
-		explained = append(explained, string(id[1]))
+	entries := map[string]string{}
+	for _, entry := range strings.Split(string(catalog), "\n-- ")[1:] {
+		id, text, _ := strings.Cut(entry, "\n")
+		if _, ok := entries[id]; ok {
+			t.Errorf("the catalog explains %s twice", id)
+		}
+		entries[id] = text
 	}
-	for kind, m := range messages {
-		sent = append(sent, m.id)
-		if !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(m.id) {
-			t.Errorf("%s has the MESSAGE_ID %q", kind, m.id)
+	for _, row := range audit.Table() {
+		text, ok := entries[row.MessageID]
+		if !ok {
+			t.Errorf("the catalog does not explain %s, %s", row.Kind, row.MessageID)
+			continue
+		}
+		delete(entries, row.MessageID)
+		codes, explained := map[string]bool{}, map[string]bool{}
+		for _, c := range slices.Concat(row.Codes, row.Failures) {
+			codes[string(c)] = true
+		}
+		for _, word := range regexp.MustCompile(`"([^"]*)"`).FindAllStringSubmatch(text, -1) {
+			explained[word[1]] = true
+		}
+		if diff := cmp.Diff(codes, explained); diff != "" {
+			t.Errorf("the codes of %s (-table +catalog):\n%s", row.Kind, diff)
+		}
+		if says := strings.Contains(text, "KNOCKWALL_FAILED"); says != row.MayFail() {
+			t.Errorf("that %s can fail: the catalog says %t", row.Kind, says)
+		}
+		if subject := regexp.MustCompile(`(?m)^Subject: \S`); !subject.MatchString(text) || !strings.Contains(text, "Defined-By: knockwall\n") {
+			t.Errorf("the entry of %s has no head: %s", row.Kind, text)
 		}
 	}
-	slices.Sort(explained)
-	slices.Sort(sent)
-	if diff := cmp.Diff(sent, explained); diff != "" {
-		t.Errorf("sent and explained (-sent +explained):\n%s", diff)
+	for id := range entries {
+		t.Errorf("the catalog explains %s, which no event has", id)
 	}
 	known := fields(everything())
-	for _, field := range regexp.MustCompile(`@([A-Z_]+)@`).FindAllSubmatch(catalog, -1) {
-		if known[string(field[1])] == "" {
+	for _, field := range regexp.MustCompile(`KNOCKWALL_[A-Z]+`).FindAllString(string(catalog), -1) {
+		if known[field] == "" {
+			t.Errorf("the catalog speaks of %s, which no entry has", field)
+		}
+	}
+	for _, field := range regexp.MustCompile(`@([^@ \n]+)@`).FindAllStringSubmatch(string(catalog), -1) {
+		if known[field[1]] == "" {
 			t.Errorf("the catalog speaks of %s, which no entry has", field[1])
 		}
 	}
 }
 
-// A kind that nobody has thought of here would be sent as an emergency, and without
-// a MESSAGE_ID.
-func TestEachKindHasAMessage(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../internal/audit/event.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	declared := map[audit.Kind]bool{}
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok {
-			return true
-		}
-		if kind, ok := spec.Type.(*ast.Ident); ok && kind.Name == "Kind" {
-			text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
-			if err != nil {
-				t.Fatal(err)
+// entry is what the journal is sent.
+type entry struct {
+	message  string
+	priority journal.Priority
+	fields   map[string]string
+}
+
+// kept is a sink that keeps what it is handed.
+type kept []audit.Event
+
+func (k *kept) Record(e audit.Event) { *k = append(*k, e) }
+
+// Each event is sent under the MESSAGE_ID of its kind, with its code. What failed is
+// marked, and an error.
+func TestEachEventIsSentToTheJournal(t *testing.T) {
+	var sent []entry
+	var refused kept
+	j := toJournal{func(message string, priority journal.Priority, fields map[string]string) error {
+		sent = append(sent, entry{message, priority, fields})
+		return nil
+	}, &refused}
+	for _, row := range audit.Table() {
+		for _, failed := range []bool{false, true} {
+			codes := row.Codes
+			if failed {
+				codes = row.Failures
 			}
-			declared[audit.Kind(text)] = true
+			for _, code := range codes {
+				e := audit.Event{Kind: row.Kind, Code: code, Failed: failed, Door: "ssh"}
+				sent = nil
+				j.Record(e)
+				want := entry{e.Sentence(), journal.Priority(row.Priority), map[string]string{
+					"SYSLOG_IDENTIFIER": "knockwall", "MESSAGE_ID": row.MessageID,
+					"KNOCKWALL_EVENT": string(row.Kind), "KNOCKWALL_DOOR": "ssh", "KNOCKWALL_CODE": string(code),
+				}}
+				if failed {
+					want.priority = journal.PriErr
+					want.fields["KNOCKWALL_FAILED"] = "true"
+				}
+				if diff := cmp.Diff([]entry{want}, sent, cmp.AllowUnexported(entry{})); diff != "" {
+					t.Errorf("%s (-want +sent):\n%s", e, diff)
+				}
+			}
 		}
-		return true
-	})
-	sent := map[audit.Kind]bool{}
-	ids := map[string]audit.Kind{}
-	for kind, m := range messages {
-		sent[kind] = true
-		if other, ok := ids[m.id]; ok {
-			t.Errorf("%s and %s have the same MESSAGE_ID", kind, other)
-		}
-		ids[m.id] = kind
 	}
-	if diff := cmp.Diff(declared, sent); diff != "" {
-		t.Errorf("kinds (-declared +sent):\n%s", diff)
+	if len(refused) != 0 {
+		t.Errorf("these go elsewhere, too: %v", refused)
+	}
+}
+
+func TestWhatTheJournalDoesNotTakeGoesElsewhere(t *testing.T) {
+	var elsewhere kept
+	j := toJournal{func(string, journal.Priority, map[string]string) error { return errors.New("no journal") }, &elsewhere}
+	want := []audit.Event{everything(), {Kind: audit.Stopped, Failed: true}}
+	for _, e := range want {
+		j.Record(e)
+	}
+	if !slices.Equal(elsewhere, want) {
+		t.Errorf("elsewhere goes %v, want %v", elsewhere, want)
 	}
 }
 
@@ -95,38 +144,30 @@ func everything() audit.Event {
 	return audit.Event{
 		Time: time.Unix(1700000000, 0), Kind: audit.Opened, Door: "ssh", Source: source,
 		Port: packet.Port{Protocol: packet.TCP, Number: 1840}, Step: 3, Steps: 3,
-		Reason: "by hand", Window: 2500 * time.Millisecond, Count: 2,
+		Code: audit.CodeManual, Reason: "by hand", Window: 2500 * time.Millisecond, Count: 2, Failed: true,
 	}
 }
 
 func TestFieldsAreThoseOfTheAuditTrail(t *testing.T) {
 	e := everything()
 	for i := range reflect.TypeFor[audit.Event]().NumField() {
-		if f := reflect.TypeFor[audit.Event]().Field(i); f.Name != "Failed" && reflect.ValueOf(e).Field(i).IsZero() {
+		if f := reflect.TypeFor[audit.Event]().Field(i); reflect.ValueOf(e).Field(i).IsZero() {
 			t.Errorf("this test does not know of %s", f.Name)
 		}
 	}
 	want := map[string]string{
-		"SYSLOG_IDENTIFIER": "knockwall", "MESSAGE_ID": messages[audit.Opened].id,
+		"SYSLOG_IDENTIFIER": "knockwall", "MESSAGE_ID": "fba10c67f0eb4257965a7685ddeee382",
 		"KNOCKWALL_EVENT": "opened", "KNOCKWALL_DOOR": "ssh", "KNOCKWALL_SOURCE": "2001:db8::7",
 		"KNOCKWALL_PORT": "1840/tcp", "KNOCKWALL_STEP": "3", "KNOCKWALL_STEPS": "3",
 		"KNOCKWALL_REASON": "by hand", "KNOCKWALL_WINDOW": "2.5", "KNOCKWALL_COUNT": "2",
+		"KNOCKWALL_CODE": "manual", "KNOCKWALL_FAILED": "true",
 	}
 	if diff := cmp.Diff(want, fields(e)); diff != "" {
 		t.Errorf("all fields (-want +got):\n%s", diff)
 	}
-	want = map[string]string{"SYSLOG_IDENTIFIER": "knockwall", "MESSAGE_ID": messages[audit.Started].id, "KNOCKWALL_EVENT": "started"}
+	want = map[string]string{"SYSLOG_IDENTIFIER": "knockwall", "MESSAGE_ID": "70b8e97b8ea641a1b674fed186bd005c", "KNOCKWALL_EVENT": "started"}
 	if diff := cmp.Diff(want, fields(audit.Event{Kind: audit.Started})); diff != "" {
 		t.Errorf("those that apply (-want +got):\n%s", diff)
-	}
-}
-
-func TestWhatAnAdminMustKnowIsAWarningAtLeast(t *testing.T) {
-	for kind, m := range messages {
-		must := kind == audit.Overloaded || kind == audit.Healed || kind == audit.Replayed || kind == audit.Low
-		if (m.priority <= journal.PriWarning) != must {
-			t.Errorf("%s has the priority %d", kind, m.priority)
-		}
 	}
 }
 

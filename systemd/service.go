@@ -74,8 +74,7 @@ func (s *Service) notify(change string) {
 
 // Record makes the Service a sink of events: those that change the status.
 func (s *Service) Record(e audit.Event) {
-	switch e.Kind {
-	case audit.Opened, audit.Closed, audit.Expired, audit.Reloaded:
+	if e.Kind.Row().Recounts {
 		s.Changed()
 	}
 }

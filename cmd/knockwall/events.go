@@ -17,7 +17,9 @@ func eventsCommand() *cobra.Command {
 		Long: `events shows the audit trail, a line for each event: the last 1,000 refusals
 since the daemon started, as many knocks, and as many others; with --follow
 those that come, too, until Ctrl-C. Knocks and refusals are summed up by source
-and door.
+and door. "code" says in a fixed word which of the things that an event stands
+for has happened, and "failed=true" that it could not be done. Scripts compare
+the code: "reason" is prose, and may change.
 
 With --json each line is what GET /v1/events on the control socket answers.`,
 		Example: `  sudo knockwall events

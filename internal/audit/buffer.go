@@ -73,6 +73,6 @@ func (b *Buffer) drain(sink Sink) {
 func (b *Buffer) pass(sink Sink, e Event) {
 	sink.Record(e)
 	if n := b.dropped.Swap(0); n > 0 {
-		sink.Record(Event{Time: time.Now(), Kind: Overloaded, Count: int(n), Reason: "events came faster than they could be written"})
+		sink.Record(Event{Time: time.Now(), Kind: Overloaded, Code: CodeEventsLost, Count: int(n), Reason: "events came faster than they could be written"})
 	}
 }

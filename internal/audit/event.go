@@ -13,40 +13,17 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Kind says what happened.
-type Kind string
-
-// The kinds of events.
-const (
-	Knock      Kind = "knock"      // a knock of a door was heard
-	Reset      Kind = "reset"      // an attempt is over before it was complete
-	Trapped    Kind = "trapped"    // somebody has tried a trap, and cannot knock for a while
-	Replayed   Kind = "replayed"   // what opens a door once came once more
-	Opened     Kind = "opened"     // a window opened
-	Refreshed  Kind = "refreshed"  // an open window got its full length again
-	Accepted   Kind = "accepted"   // a new connection was let in
-	Refused    Kind = "refused"    // a new connection was turned away
-	Closed     Kind = "closed"     // a window was closed before its time was up
-	Expired    Kind = "expired"    // a window's time was up
-	Command    Kind = "command"    // a command of the rule files was run
-	Low        Kind = "low"        // few one-time sequences are left
-	Overloaded Kind = "overloaded" // packets were lost before they were heard, or are about to be
-	Reloaded   Kind = "reloaded"   // other rules are in force
-	Healed     Kind = "healed"     // somebody else has changed the wall, which is put back
-	Started    Kind = "started"    // the wall stands, and a daemon is behind it
-	Stopped    Kind = "stopped"    // the daemon stops
-)
-
 // Event is one thing that happened. Fields that do not apply are zero.
 type Event struct {
 	Time   time.Time
 	Kind   Kind
 	Door   string
 	Source packet.Source
-	Port   packet.Port // that was knocked at, or connected to
-	Step   int         // knocks taken by then
-	Steps  int         // knocks in all
-	Reason string
+	Port   packet.Port   // that was knocked at, or connected to
+	Step   int           // knocks taken by then
+	Steps  int           // knocks in all
+	Code   Code          // which of the things that the kind stands for it was
+	Reason string        // the same in prose, or more of it
 	Window time.Duration // how long the window is open from then on
 	Count  int           // how many of the kind were summed up in this event
 	Failed bool          // what was to be done could not be, and somebody should see to it
@@ -94,6 +71,10 @@ func (e Event) String() string {
 	}
 	if e.Count > 1 {
 		field("count", strconv.Itoa(e.Count))
+	}
+	field("code", string(e.Code))
+	if e.Failed {
+		field("failed", "true")
 	}
 	if e.Reason != "" {
 		field("reason", strconv.Quote(e.Reason))

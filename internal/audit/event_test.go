@@ -40,8 +40,8 @@ func TestEventAsText(t *testing.T) {
 			"2026-03-01T12:00:00.123Z knock      door=ssh source=2001:db8::/64 port=8000/udp step=0/3 count=7",
 		},
 		{
-			audit.Event{Kind: audit.Reset, Door: "ssh", Source: alice, Port: tcp(9000), Step: 1, Steps: 3, Reason: "wrong order", Count: 1},
-			`2026-03-01T12:00:00.123Z reset      door=ssh source=192.0.2.1 port=9000/tcp step=1/3 reason="wrong order"`,
+			audit.Event{Kind: audit.Reset, Door: "ssh", Source: alice, Port: tcp(9000), Step: 1, Steps: 3, Code: audit.CodeWrongOrder, Reason: "wrong order", Count: 1},
+			`2026-03-01T12:00:00.123Z reset      door=ssh source=192.0.2.1 port=9000/tcp step=1/3 code=wrong-order reason="wrong order"`,
 		},
 		{
 			audit.Event{Kind: audit.Opened, Door: "ssh", Source: alice, Port: tcp(9000), Step: 3, Steps: 3, Window: 30 * time.Second},
@@ -56,8 +56,8 @@ func TestEventAsText(t *testing.T) {
 			"2026-03-01T12:00:00.123Z accepted   door=ssh source=192.0.2.1 port=22/tcp",
 		},
 		{
-			audit.Event{Kind: audit.Refused, Door: "ssh", Source: alice, Port: tcp(22), Count: 2},
-			"2026-03-01T12:00:00.123Z refused    door=ssh source=192.0.2.1 port=22/tcp count=2",
+			audit.Event{Kind: audit.Refused, Door: "ssh", Source: alice, Port: tcp(22), Code: audit.CodeNoWindow, Count: 2},
+			"2026-03-01T12:00:00.123Z refused    door=ssh source=192.0.2.1 port=22/tcp count=2 code=no-window",
 		},
 		{
 			audit.Event{Kind: audit.Closed, Door: "ssh", Source: alice, Reason: `by "root"` + "\n"},
@@ -80,12 +80,16 @@ func TestEventAsText(t *testing.T) {
 			"2026-03-01T12:00:00.123Z replayed   door=ssh source=192.0.2.1 port=9000/tcp count=3",
 		},
 		{ // one line, whatever a command has written
-			audit.Event{Kind: audit.Command, Door: "ssh", Source: alice, Reason: "on_open: exit code 3 after 5ms: no\nsuch table", Failed: true},
-			`2026-03-01T12:00:00.123Z command    door=ssh source=192.0.2.1 reason="on_open: exit code 3 after 5ms: no\nsuch table"`,
+			audit.Event{Kind: audit.Command, Door: "ssh", Source: alice, Code: audit.CodeExitCode, Reason: "on_open: exit code 3 after 5ms: no\nsuch table", Failed: true},
+			`2026-03-01T12:00:00.123Z command    door=ssh source=192.0.2.1 code=exit-code failed=true reason="on_open: exit code 3 after 5ms: no\nsuch table"`,
 		},
 		{
 			audit.Event{Kind: audit.Low, Door: "ssh", Reason: "sequences left in /etc/list: 2"},
 			`2026-03-01T12:00:00.123Z low        door=ssh reason="sequences left in /etc/list: 2"`,
+		},
+		{ // which must not be taken for a reload that was done
+			audit.Event{Kind: audit.Reloaded, Code: audit.CodeNotPutBack, Reason: "the former rules cannot be put back yet: no", Failed: true},
+			`2026-03-01T12:00:00.123Z reloaded   code=not-put-back failed=true reason="the former rules cannot be put back yet: no"`,
 		},
 		{
 			audit.Event{Kind: audit.Started},

@@ -52,12 +52,13 @@ func (r *ring) keep(e numbered) {
 // sort returns which ring keeps an event. That something failed is not what
 // strangers cause as they like.
 func sort(e Event) int {
-	switch {
-	case e.Failed:
+	if e.Failed {
 		return 2
-	case e.Kind == Refused:
+	}
+	switch e.Kind.Row().Class {
+	case ByRefusals:
 		return 0
-	case e.Kind == Knock, e.Kind == Reset, e.Kind == Trapped, e.Kind == Replayed:
+	case ByKnocks:
 		return 1
 	}
 	return 2
@@ -101,7 +102,7 @@ func (f *Follower) tell(now time.Time) {
 		return
 	}
 	select {
-	case f.events <- Event{Time: now, Kind: Overloaded, Count: f.missed, Reason: "events came faster than they were read here"}:
+	case f.events <- Event{Time: now, Kind: Overloaded, Code: CodeEventsLost, Count: f.missed, Reason: "events came faster than they were read here"}:
 		f.missed = 0
 	default:
 	}
@@ -175,13 +176,14 @@ type form struct {
 	Steps         int           `json:"steps,omitempty"`
 	WindowSeconds float64       `json:"window_seconds,omitempty"`
 	Count         int           `json:"count,omitempty"`
+	Code          Code          `json:"code,omitempty"`
 	Reason        string        `json:"reason,omitempty"`
 	Failed        bool          `json:"failed,omitempty"`
 }
 
 // MarshalJSON writes the event with the fields of the audit trail.
 func (e Event) MarshalJSON() ([]byte, error) {
-	return json.Marshal(form{e.Time, e.Kind, e.Door, e.Source, e.Port, e.Step, e.Steps, e.Window.Seconds(), e.Count, e.Reason, e.Failed})
+	return json.Marshal(form{e.Time, e.Kind, e.Door, e.Source, e.Port, e.Step, e.Steps, e.Window.Seconds(), e.Count, e.Code, e.Reason, e.Failed})
 }
 
 // UnmarshalJSON reads what MarshalJSON has written.
@@ -192,7 +194,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 	}
 	*e = Event{
 		Time: f.Time, Kind: f.Kind, Door: f.Door, Source: f.Source, Port: f.Port, Step: f.Step, Steps: f.Steps,
-		Window: time.Duration(math.Round(f.WindowSeconds * float64(time.Second))), Count: f.Count, Reason: f.Reason, Failed: f.Failed,
+		Window: time.Duration(math.Round(f.WindowSeconds * float64(time.Second))), Count: f.Count, Code: f.Code, Reason: f.Reason, Failed: f.Failed,
 	}
 	return nil
 }

@@ -234,7 +234,7 @@ func TestAFollowerThatIsSlowIsToldHowManyItMissed(t *testing.T) {
 	record(h, flood+1, flood+3)
 	rest := waiting(slow)
 	want := []audit.Event{
-		{Time: noon, Kind: audit.Overloaded, Count: flood - len(heard), Reason: "events came faster than they were read here"},
+		{Time: noon, Kind: audit.Overloaded, Count: flood - len(heard), Code: audit.CodeEventsLost, Reason: "events came faster than they were read here"},
 		accepted(flood + 1), accepted(flood + 2), accepted(flood + 3),
 	}
 	if diff := cmp.Diff(want, rest, sameSource); diff != "" {
@@ -391,9 +391,9 @@ func TestEventAsJSON(t *testing.T) {
 		want  string
 	}{
 		{
-			audit.Event{Kind: audit.Opened, Door: "ssh", Source: alice, Port: tcp(9000), Step: 3, Steps: 4, Window: 90 * time.Second, Count: 2, Reason: `by "root"` + "\n"},
+			audit.Event{Kind: audit.Opened, Door: "ssh", Source: alice, Port: tcp(9000), Step: 3, Steps: 4, Window: 90 * time.Second, Count: 2, Code: audit.CodeManual, Reason: `by "root"` + "\n"},
 			`{"time":"2026-03-01T12:00:00.123456789Z","event":"opened","door":"ssh","source":"192.0.2.1","port":"9000/tcp",` +
-				`"step":3,"steps":4,"window_seconds":90,"count":2,"reason":"by \"root\"\n"}`,
+				`"step":3,"steps":4,"window_seconds":90,"count":2,"code":"manual","reason":"by \"root\"\n"}`,
 		},
 		{
 			audit.Event{Kind: audit.Knock, Door: "vpn", Source: packet.Source{Prefix: netip.MustParsePrefix("2001:db8::/64")}, Port: packet.Port{Number: 8000, Protocol: packet.UDP}, Steps: 3},
@@ -406,6 +406,10 @@ func TestEventAsJSON(t *testing.T) {
 		{
 			audit.Event{Kind: audit.Started},
 			`{"time":"2026-03-01T12:00:00.123456789Z","event":"started"}`,
+		},
+		{
+			audit.Event{Kind: audit.Healed, Code: audit.CodeNotPutBack, Failed: true},
+			`{"time":"2026-03-01T12:00:00.123456789Z","event":"healed","code":"not-put-back","failed":true}`,
 		},
 	}
 	for _, tt := range tests {
@@ -431,7 +435,7 @@ func TestEventAsJSON(t *testing.T) {
 func TestEachFieldOfAnEventGoesThereAndBack(t *testing.T) {
 	full := audit.Event{
 		Time: noon, Kind: audit.Opened, Door: "ssh", Source: source(7), Port: tcp(22), Step: 1, Steps: 2,
-		Reason: "x", Window: time.Second, Count: 5, Failed: true,
+		Code: audit.CodeManual, Reason: "x", Window: time.Second, Count: 5, Failed: true,
 	}
 	for i := range reflect.TypeFor[audit.Event]().NumField() {
 		name := reflect.TypeFor[audit.Event]().Field(i).Name

@@ -1,11 +1,7 @@
 package audit_test
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"net/netip"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -102,35 +98,6 @@ func TestEventAsASentence(t *testing.T) {
 			t.Errorf("%s\nis told as %q\nand not as %q", tt.event, got, tt.want)
 		}
 	}
-}
-
-// kinds returns the kinds that event.go declares.
-func kinds(t *testing.T) (all []audit.Kind) {
-	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "event.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok {
-			return true
-		}
-		if kind, ok := spec.Type.(*ast.Ident); ok && kind.Name == "Kind" {
-			for _, v := range spec.Values {
-				text, err := strconv.Unquote(v.(*ast.BasicLit).Value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				all = append(all, audit.Kind(text))
-			}
-		}
-		return true
-	})
-	if len(all) < 17 {
-		t.Fatalf("only these are found: %v", all)
-	}
-	return all
 }
 
 func TestEveryKindHasASentence(t *testing.T) {

@@ -21,12 +21,13 @@ const (
 )
 
 // Summer passes events on to a sink, and sums up those of which strangers can
-// cause as many as they like: knock, reset, trapped, replayed and refused. What only
-// guests cause is passed on each time; but as addresses can be forged by who knows the
-// knocks, no more than so many of a kind in an interval, and the rest is summed up,
-// too. The first of a source is passed on at once; what follows it is counted, and
-// passed on as one event when the interval is over, or before the source's next event
-// of another kind that is passed on at once, so that its story stays in order.
+// cause as many as they like. What only guests cause is passed on each time; but as
+// addresses can be forged by who knows the knocks, no more than so many of a kind in an
+// interval, and the rest is summed up, too. The [Class] of a kind says which it is. The
+// first of a source is passed on at once; what follows it is counted, and passed on as
+// one event when the interval is over, or before the source's next event of another kind
+// that is passed on at once, so that its story stays in order. Such a sum has the fields
+// of the last event in it, its code too.
 type Summer struct {
 	sink Sink
 
@@ -49,24 +50,16 @@ func NewSummer(sink Sink) *Summer {
 	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, guests: map[sumKey]int{}}
 }
 
-// The kinds that strangers cause, and those that guests do, in the order that one
-// packet causes them.
-var (
-	ofStrangers = []Kind{Reset, Knock, Trapped, Replayed, Refused}
-	ofGuests    = []Kind{Opened, Refreshed, Accepted, Closed, Expired}
-	summed      = slices.Concat(ofStrangers, ofGuests)
-)
-
 // Record takes an event.
 func (s *Summer) Record(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e.Count = max(e.Count, 1)
-	if slices.Contains(ofStrangers, e.Kind) {
+	switch e.Kind.Row().Class {
+	case ByKnocks, ByRefusals:
 		s.sum(e)
 		return
-	}
-	if slices.Contains(ofGuests, e.Kind) {
+	case ByGuests:
 		kind := sumKey{kind: e.Kind, door: e.Door, failed: e.Failed}
 		if s.guests[kind] >= sumGuests {
 			s.sum(e)
@@ -97,7 +90,7 @@ func (s *Summer) sum(e Event) {
 	}
 	others := s.sums[group]
 	if others == nil {
-		others = &Event{Kind: e.Kind, Door: e.Door, Reason: "of many other sources", Failed: e.Failed}
+		others = &Event{Kind: e.Kind, Door: e.Door, Code: CodeManySources, Reason: "of many other sources", Failed: e.Failed}
 		s.sums[group] = others
 	}
 	others.Time = e.Time
@@ -117,7 +110,7 @@ func (s *Summer) Settle(door string, source packet.Source) {
 func (s *Summer) settle(door string, source packet.Source) {
 	var room [16]*Event // so that nothing is allocated for the few that there are
 	sums := room[:0]
-	for _, kind := range summed {
+	for _, kind := range summedUp {
 		for _, failed := range []bool{false, true} {
 			if known := s.sums[sumKey{kind, door, source, failed}]; known != nil {
 				sums = append(sums, known)
@@ -132,7 +125,7 @@ func (s *Summer) settle(door string, source packet.Source) {
 
 // byTime orders what happened at once as one packet causes it.
 func byTime(a, b *Event) int {
-	return cmp.Or(a.Time.Compare(b.Time), slices.Index(summed, a.Kind)-slices.Index(summed, b.Kind))
+	return cmp.Or(a.Time.Compare(b.Time), places[a.Kind]-places[b.Kind])
 }
 
 // pass passes on what was counted since the last time.

@@ -507,7 +507,7 @@ func TestATrialThatIsNotConfirmedEndsAndIsNotConfirmedAfterwards(t *testing.T) {
 			t.Errorf("confirmed after 10 s: %d", code)
 		}
 		past := d.History.Past()
-		if e := past[len(past)-1]; e.Kind != audit.Reloaded || !strings.Contains(e.Reason, "the former ones are back") {
+		if e := past[len(past)-1]; e.Kind != audit.Reloaded || e.Code != audit.CodeNotConfirmed || !e.Failed {
 			t.Errorf("the trail says %s", e)
 		}
 	})

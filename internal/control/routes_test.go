@@ -104,7 +104,7 @@ func TestAWindowIsOpenedByHand(t *testing.T) {
 			want := slices.Compact(append(slices.Clone(before), "ssh "+test.source))
 			wantWindows(t, s, want...)
 			last := s.History.Past()[len(s.History.Past())-1]
-			if last.Source.String() != test.source || last.Reason != "by hand" || last.Window.Seconds() != test.seconds {
+			if last.Source.String() != test.source || last.Code != audit.CodeManual || last.Window.Seconds() != test.seconds {
 				t.Errorf("the trail says %s", last)
 			}
 		})
@@ -882,7 +882,7 @@ func TestThePageNamesEveryFieldOfAnEvent(t *testing.T) {
 	}
 	event, err := json.Marshal(audit.Event{
 		Time: time.Now(), Kind: audit.Opened, Door: "ssh", Source: packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")},
-		Port: packet.Port{Number: 22, Protocol: packet.TCP}, Step: 1, Steps: 2, Reason: "x", Window: time.Second, Count: 1, Failed: true,
+		Port: packet.Port{Number: 22, Protocol: packet.TCP}, Step: 1, Steps: 2, Code: audit.CodeManual, Reason: "x", Window: time.Second, Count: 1, Failed: true,
 	})
 	if err != nil {
 		t.Fatal(err)

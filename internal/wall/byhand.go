@@ -54,7 +54,7 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	}
 	w.openQueued() // or what was knocked before would refresh it to another length after
 	o := &opening{door: door, source: s, length: length,
-		why: audit.Event{Time: time.Now(), Door: door, Source: s, Reason: byHand}}
+		why: audit.Event{Time: time.Now(), Door: door, Source: s, Code: audit.CodeManual, Reason: byHand}}
 	if w.openTogether([]*opening{o}); o.err != nil {
 		return WindowStatus{}, o.err
 	}
@@ -81,7 +81,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 		return Closing{}, err
 	}
 	c := Closing{Door: door, Source: s}
-	if c.Closed, err = w.shut(door, s, byHand); err != nil {
+	if c.Closed, err = w.shut(door, s, audit.CodeManual, byHand); err != nil {
 		return c, err
 	}
 	if endSessions {
@@ -95,7 +95,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 }
 
 // shut closes a window, and reports whether it was open.
-func (w *Wall) shut(door string, source packet.Source, why string) (bool, error) {
+func (w *Wall) shut(door string, source packet.Source, code audit.Code, why string) (bool, error) {
 	w.change.Lock()
 	defer w.change.Unlock()
 	if w.lowered {
@@ -120,12 +120,12 @@ func (w *Wall) shut(door string, source packet.Source, why string) (bool, error)
 		w.windows.Close(f.ids[i], source)
 	}
 	if closed {
-		f.tallies[i].closed++
+		f.tallies[i].Add(audit.Closed)
 	}
 	w.mu.Unlock()
 	w.nudge()
 	if closed {
-		w.tell(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Reason: why})
+		w.tell(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why})
 	}
 	return closed, nil
 }

@@ -119,7 +119,7 @@ func (c *commands) remember(d *ruleset.Door, e audit.Event) {
 	}
 	if err != nil {
 		c.record(audit.Event{Time: e.Time, Kind: audit.Command, Door: e.Door, Source: e.Source, Failed: true,
-			Reason: "on_close would be forgotten if the daemon were killed: " + err.Error()})
+			Code: audit.CodeNotRemembered, Reason: "on_close would be forgotten if the daemon were killed: " + err.Error()})
 	}
 	c.due[windowKey{e.Door, e.Source}] = next
 }
@@ -163,7 +163,7 @@ func (c *commands) run(t task, arguments []string, timeout time.Duration) {
 		Vital: t.ledger != "", For: t,
 	}
 	if !c.runner.Run(job) && t.ledger == "" {
-		t.tell(c.record, "not run: too many commands wait, or knockwall stops", true)
+		t.tell(c.record, audit.CodeNotRun, "not run: too many commands wait, or knockwall stops")
 	}
 }
 
@@ -173,10 +173,19 @@ func (c *commands) ended(r command.Result) {
 	cut := errors.Is(r.Err, command.ErrClosed)
 	if t.ledger != "" && !cut {
 		if err := c.ledger.Remove(t.ledger); err != nil {
-			t.tell(c.record, "would be run again by the next daemon: "+err.Error(), true)
+			t.tell(c.record, audit.CodeMayRunAgain, "would be run again by the next daemon: "+err.Error())
 		}
 	}
 	text := fmt.Sprintf("exit code %d after %s", r.ExitCode, r.Took.Round(time.Millisecond))
+	code := audit.CodeSucceeded
+	switch {
+	case cut:
+		code = audit.CodeInterrupted
+	case r.Err != nil:
+		code = audit.CodeNoExitCode
+	case r.ExitCode != 0:
+		code = audit.CodeExitCode
+	}
 	if r.Err != nil {
 		text = r.Err.Error()
 	}
@@ -186,13 +195,13 @@ func (c *commands) ended(r command.Result) {
 	if r.Output != "" {
 		text += ": " + r.Output
 	}
-	t.tell(c.record, text, r.Err != nil || r.ExitCode != 0)
+	t.tell(c.record, code, text)
 }
 
-func (t task) tell(record func(audit.Event), text string, failed bool) {
+func (t task) tell(record func(audit.Event), code audit.Code, text string) {
 	record(audit.Event{
 		Time: time.Now(), Kind: audit.Command, Door: t.event.Door, Source: t.event.Source,
-		Reason: t.what + ": " + text, Failed: failed,
+		Code: code, Reason: t.what + ": " + text, Failed: code != audit.CodeSucceeded,
 	})
 }
 

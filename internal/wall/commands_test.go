@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -424,4 +425,26 @@ func TestAWindowThatIsNotOpenedRunsNothing(t *testing.T) {
 			h.t.Errorf("%d commands are due", n)
 		}
 	})
+}
+
+func TestACommandThatTheDaemonDoesNotWaitForIsToldOf(t *testing.T) {
+	d := commanded(newLogbook(t))
+	d.OnClose = nil
+	var told trail
+	opened := audit.Event{Kind: audit.Opened, Door: "ssh", Source: single(alice)}
+	wall.OpenedAtTheEnd(&notebook{}, told.Record, &d, opened)
+	wall.EndedAtTheEnd(&notebook{}, told.Record, opened)
+	var codes []audit.Code
+	for _, e := range told.past() {
+		codes = append(codes, e.Code)
+		if !e.Failed || e.Priority() != audit.Error {
+			t.Errorf("%s: failed is %t, and the priority %d", e, e.Failed, e.Priority())
+		}
+	}
+	if want := []audit.Code{audit.CodeNotRun, audit.CodeInterrupted}; !slices.Equal(codes, want) {
+		t.Errorf("told are %q, want %q", codes, want)
+	}
+	told.expect(t, nil,
+		"command ssh 192.0.2.1: on_open: not run: too many commands wait, or knockwall stops",
+		"command ssh 192.0.2.1: on_open: knockwall stops")
 }

@@ -40,16 +40,16 @@ func (w *Wall) watchUsage(now time.Time) (next time.Time, ok bool) {
 	switch {
 	case !before.full && sessions.NearlyFull(known, room):
 		u.full = true
-		e.Reason = fmt.Sprintf("conntrack's table is nearly full, %d of %d connections: when it is full, new connections of this host are dropped, and knocks; "+
+		e.Code, e.Reason = audit.CodeConntrackFull, fmt.Sprintf("conntrack's table is nearly full, %d of %d connections: when it is full, new connections of this host are dropped, and knocks; "+
 			"net.netfilter.nf_conntrack_max makes room", known, room)
 	case before.full && room > 0 && known < room/10*8:
 		u.full = false
-		e.Reason = fmt.Sprintf("conntrack's table has room again, %d of %d connections", known, room)
+		e.Code, e.Reason = audit.CodeConntrackRoom, fmt.Sprintf("conntrack's table has room again, %d of %d connections", known, room)
 	}
 	w.mu.Lock()
 	w.usage = u
 	w.mu.Unlock()
-	if e.Reason != "" {
+	if e.Code != "" {
 		w.trail.Record(e)
 	}
 	return now.Add(usageInterval), true

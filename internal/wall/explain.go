@@ -13,7 +13,6 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
-	"github.com/knockwall/knockwall/sequence"
 )
 
 // Explanation is why a source is let in at a door, or is not.
@@ -166,7 +165,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in%s: ", source, where(d)) + fmt.Sprintf(format, a...) + "."}
 	}
 	s := account(past, d.Name, source, d.SequenceTimeout)
-	if trapped > 0 && (s.last.Kind != audit.Trapped || s.last.Reason == spraying) {
+	if trapped > 0 && (s.last.Kind != audit.Trapped || s.last.Code == audit.CodeSpray) {
 		return out(TrappedWhy, s.last.Time, "it, or its network, has tried ports that are no knocks, and is not heard for another %s", roughly(trapped))
 	}
 	attempt, steps, known := f.attemptAt(door, source)
@@ -188,7 +187,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		if !now.After(late) {
 			failed = attempt.Started
 		}
-		last = audit.Event{Time: failed, Kind: audit.Reset, Step: attempt.Step, Steps: steps, Reason: attempt.Reason().String()}
+		last = audit.Event{Time: failed, Kind: audit.Reset, Step: attempt.Step, Steps: steps, Code: endCodes[attempt.Reason()]}
 	}
 	if (last.Kind == audit.Reset || isToClose(last)) && s.wrong.Kind != "" {
 		last = s.wrong // with a knock that was taken for the first of an attempt, and then none came
@@ -207,7 +206,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return out(WindowOver, time.Time{}, "its window is over; it has to knock again")
 	case last.Kind == audit.Closed:
 		return out(WindowClosed, last.Time, "its window was closed at %s: %s", when(last.Time, now), last.Reason)
-	case last.Kind == audit.Trapped && last.Reason == spraying: // and no longer
+	case last.Kind == audit.Trapped && last.Code == audit.CodeSpray: // and no longer
 		return out(TrappedWhy, last.Time, "it tried ports that are no knocks, %s the last of them, at %s, which ended what it had knocked; it can knock again",
 			last.Port, when(last.Time, now))
 	case last.Kind == audit.Trapped:
@@ -218,10 +217,10 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, and is not heard for another %s", last.Port, when(last.Time, now), roughly(until.Sub(now)))
 	case last.Kind == audit.Replayed:
 		return out(ReplayedWhy, last.Time, "what it sent at %s opens once, and was used", when(last.Time, now))
-	case last.Kind == audit.Reset && last.Reason == notPassword:
+	case last.Kind == audit.Reset && last.Code == audit.CodeNotAPassword:
 		return out(BadPassword, last.Time, "what it sent at %s is no one-time password for its address and that minute: "+
 			"the secret is another, a clock is wrong, or the address that it was made for", when(last.Time, now))
-	case last.Kind == audit.Reset && last.Reason == string(TooLate):
+	case last.Kind == audit.Reset && last.Code == audit.CodeTooLate:
 		return out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s",
 			when(last.Time, now), last.Step, last.Steps, d.SequenceTimeout)
 	case last.Kind == audit.Reset:
@@ -258,7 +257,7 @@ func where(d *ruleset.Door) string {
 }
 
 // isToClose reports whether an event is a knock of the sequence that closes.
-func isToClose(e audit.Event) bool { return e.Kind == audit.Knock && e.Reason == toClose }
+func isToClose(e audit.Event) bool { return e.Kind == audit.Knock && e.Code == audit.CodeCloseSequence }
 
 // story is what is remembered of a source at a door.
 type story struct {
@@ -290,7 +289,7 @@ func account(past []audit.Event, door string, source packet.Source, within time.
 		case e.Kind == audit.Knock:
 			s.wrong = audit.Event{}
 			if ended := s.last; ended.Kind == audit.Reset && (ended.Time.Equal(e.Time) ||
-				ended.Reason == sequence.WrongOrder.String() && e.Time.Sub(ended.Time) <= within) {
+				ended.Code == audit.CodeWrongOrder && e.Time.Sub(ended.Time) <= within) {
 				s.wrong = ended
 			}
 		}
@@ -304,9 +303,7 @@ func account(past []audit.Event, door string, source packet.Source, within time.
 func knocksSince(past []audit.Event) (since time.Time) {
 	n := 0
 	for _, e := range past {
-		switch e.Kind {
-		case audit.Knock, audit.Reset, audit.Trapped, audit.Replayed: // which are kept together
-		default:
+		if e.Kind.Row().Class != audit.ByKnocks { // which are kept together
 			continue
 		}
 		if n == 0 {

@@ -1,6 +1,12 @@
 package wall
 
-import "time"
+import (
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/ruleset"
+)
 
 // The times and numbers that the tests are about.
 const (
@@ -26,4 +32,17 @@ func (w *Wall) Locked() bool {
 	}
 	w.mu.Unlock()
 	return false
+}
+
+// OpenedAtTheEnd runs what a door's on_open names for an event when no more commands are
+// run, and tells record what becomes of it.
+func OpenedAtTheEnd(ledger Ledger, record func(audit.Event), d *ruleset.Door, e audit.Event) {
+	c := newCommands(ledger, record)
+	c.close()
+	c.opened(d, e)
+}
+
+// EndedAtTheEnd tells record what becomes of an event's on_open that the daemon interrupts.
+func EndedAtTheEnd(ledger Ledger, record func(audit.Event), e audit.Event) {
+	newCommands(ledger, record).ended(command.Result{Job: command.Job{For: task{what: "on_open", event: e}}, Err: command.ErrClosed})
 }

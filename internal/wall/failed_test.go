@@ -19,7 +19,8 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		do   func(h *host)
-		want []string // what is marked
+		want []string // what is marked,
+		code []audit.Code
 	}{
 		{"nothing fails", func(h *host) {
 			a := h.client(alice)
@@ -37,17 +38,17 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 			h.flush("knockwall")
 			h.tell(ruleset.Change{Tables: []string{"knockwall"}})
 			time.Sleep(time.Minute)
-		}, nil},
+		}, nil, nil},
 		{"opening", func(h *host) {
 			h.failing("OpenWindows", errInjected)
 			h.client(alice).knock(7000, 8000, 9000)
-		}, []string{"refused ssh 192.0.2.1 3/3: " + errInjected.Error()}},
+		}, []string{"refused ssh 192.0.2.1 3/3: " + errInjected.Error()}, []audit.Code{audit.CodeNotOpened}},
 		{"closing", func(h *host) {
 			a := h.client(alice)
 			a.knock(7000, 8000, 9000)
 			h.failing("CloseWindow", errInjected)
 			h.expect("her only one", a.dial(22), accepted)
-		}, []string{"closed ssh 192.0.2.1: " + errInjected.Error()}},
+		}, []string{"closed ssh 192.0.2.1: " + errInjected.Error()}, []audit.Code{audit.CodeNotClosed}},
 		{"putting back", func(h *host) {
 			h.failing("Restore", errInjected)
 			h.flush("knockwall")
@@ -55,7 +56,7 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 			synctest.Wait()
 			h.failing("nothing", nil)
 			time.Sleep(time.Second)
-		}, []string{"healed: the wall was changed and cannot be put back yet: " + errInjected.Error()}},
+		}, []string{"healed: the wall was changed and cannot be put back yet: " + errInjected.Error()}, []audit.Code{audit.CodeNotPutBack}},
 		{"a trial", func(h *host) {
 			if err := h.try(config(sshDoor()), time.Second); err != nil {
 				h.t.Fatal(err)
@@ -67,21 +68,21 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 		}, []string{
 			"reloaded: the former rules cannot be put back yet: " + errInjected.Error(),
 			"reloaded: the new rules were not confirmed, and the former ones are back; doors: 1, windows open: 0",
-		}},
+		}, []audit.Code{audit.CodeNotPutBack, audit.CodeNotConfirmed}},
 		{"stopping", func(h *host) {
 			h.stop()
 			<-h.ended
-		}, nil},
+		}, nil, nil},
 		{"stopping without handing over", func(h *host) {
 			h.failing("Install", errInjected)
 			h.stop()
 			<-h.ended
-		}, []string{"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says"}},
+		}, []string{"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says"}, []audit.Code{audit.CodeWallStands}},
 		{"reading", func(h *host) {
 			h.log().handler.Failed(errInjected)
 			<-h.ended
 			h.stop()
-		}, []string{"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says"}},
+		}, []string{"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says"}, []audit.Code{audit.CodeWallStands}},
 		{"taking down", func(h *host) {
 			h.failing("Remove", errInjected)
 			if _, err := h.wall.Down(context.Background()); !errors.Is(err, errInjected) {
@@ -89,7 +90,7 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 			}
 			<-h.ended
 			h.stop()
-		}, []string{"stopped: the wall could not be taken down: " + errInjected.Error()}},
+		}, []string{"stopped: the wall could not be taken down: " + errInjected.Error()}, []audit.Code{audit.CodeWallNotRemoved}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			guarded(t, config(limited(sshDoor(), 1)), func(h *host) {
@@ -99,6 +100,16 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 				h.trail.mu.Lock()
 				h.trail.events = slices.DeleteFunc(h.trail.events, func(e audit.Event) bool { return !e.Failed })
 				h.trail.mu.Unlock()
+				var codes []audit.Code
+				for _, e := range h.trail.past() {
+					codes = append(codes, e.Code)
+					if e.Priority() != audit.Error {
+						h.t.Errorf("%s has the priority %d", e, e.Priority())
+					}
+				}
+				if !slices.Equal(codes, tt.code) {
+					h.t.Errorf("the codes are %q, want %q", codes, tt.code)
+				}
 				if diff := cmp.Diff(tt.want, h.trail.take()); diff != "" {
 					h.t.Errorf("marked (-want +got):\n%s", diff)
 				}

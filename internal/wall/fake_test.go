@@ -1085,6 +1085,7 @@ type trail struct {
 }
 
 func (t *trail) Record(e audit.Event) {
+	noteCode(e)
 	t.mu.Lock()
 	t.events = append(t.events, e)
 	check := t.check

@@ -40,9 +40,9 @@ type lock struct {
 
 // tally counts what happened at one door.
 type tally struct {
-	knocks, resets, opened, refreshed, closed, expired uint64
-	accepted, exhausted, refused, held, released       uint64
-	trapped, replayed                                  uint64
+	audit.Counts          // the events of each kind; of refusals only those of strangers
+	exhausted      uint64 // refusals of sources that have a window
+	held, released uint64 // strangers' packets
 }
 
 // newFront makes a front of a configuration as it is now.
@@ -215,7 +215,7 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 		if refused {
 			f.tallies[door].exhausted++
 		} else if admission != sequence.AdmitAgain {
-			f.tallies[door].accepted++
+			f.tallies[door].Add(audit.Accepted)
 		}
 	}
 	matters := !refused && win != nil && win.Counts(p)
@@ -224,15 +224,15 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	} else {
 		_ = s.sockets.admitted.Accept(id)
 	}
-	e := audit.Event{Time: now, Kind: audit.Accepted, Source: source, Port: p.Port}
+	e := audit.Event{Time: now, Kind: audit.Accepted, Code: audit.CodeWindow, Source: source, Port: p.Port}
 	if door >= 0 {
 		e.Door = f.config.Doors[door].Name
 	}
 	switch admission {
 	case sequence.Exhausted:
-		e.Kind, e.Reason = audit.Refused, "max_connections is reached"
+		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeMaxConnections, "max_connections is reached"
 	case sequence.Replayed:
-		e.Kind, e.Reason = audit.Refused, "a connection that looks the same was let in before"
+		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeDuplicate, "a connection that looks the same was let in before"
 	}
 	tells := door >= 0 && admission != sequence.AdmitAgain
 	later := tells && w.telling && len(w.untold) < maxUntold
@@ -321,7 +321,7 @@ func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 	if !s.hold.Add(id, p, now) {
 		_ = s.sockets.strangers.Refuse(id)
 		if door >= 0 {
-			f.tallies[door].refused++
+			f.tallies[door].Add(audit.Refused)
 		}
 		return nil
 	}

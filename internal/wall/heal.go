@@ -59,7 +59,7 @@ func (w *Wall) restore(by string) bool {
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
 		// There is no wall now. Whatever is in the way may go.
 		if pause == firstPause {
-			w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Failed: true,
+			w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Code: audit.CodeNotPutBack, Failed: true,
 				Reason: "the wall was changed and cannot be put back yet: " + err.Error()})
 		}
 		if time.Since(began) > healPatience {
@@ -75,7 +75,7 @@ func (w *Wall) restore(by string) bool {
 		err = w.edges.Kernel.Restore(w.table, windows)
 	}
 	w.mu.Lock()
-	w.healed++
+	w.counts.Add(audit.Healed)
 	f := w.front
 	w.unsure = time.Now().Add(ruleset.MaxWindow) // which end a little later in the kernel now
 	for _, win := range windows {
@@ -90,7 +90,7 @@ func (w *Wall) restore(by string) bool {
 	if by == "" {
 		by = "somebody"
 	}
-	w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Reason: fmt.Sprintf(
+	w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Code: audit.CodePutBack, Reason: fmt.Sprintf(
 		"the wall was changed by %s and is put back, windows open: %d", by, len(windows))})
 	return true
 }

@@ -66,12 +66,12 @@ func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
 		if sure := now.Add(lingering); sure.After(w.unsure) {
 			w.unsure = sure
 		}
-		e := audit.Event{Time: now, Kind: audit.Expired, Door: w.doors[win.Door], Source: win.Source}
+		e := audit.Event{Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: w.doors[win.Door], Source: win.Source}
 		if win.Spent() {
 			spent = append(spent, e)
 		} else {
 			if i := w.front.doorNamed(w.doors[win.Door]); i >= 0 {
-				w.front.tallies[i].expired++
+				w.front.tallies[i].Add(audit.Expired)
 			}
 			events = append(events, e)
 		}
@@ -111,10 +111,11 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	}
 	last, any := s.hold.Due(now, func(h sequence.Held) {
 		if door, source, _ := f.doorFor(h.Packet); door >= 0 {
-			f.tallies[door].refused++
+			f.tallies[door].Add(audit.Refused)
 			w.metrics.strangers.Observe(now.Sub(h.Since).Seconds())
 			events = append(events, audit.Event{
 				Time: now, Kind: audit.Refused, Door: f.config.Doors[door].Name, Source: source, Port: h.Packet.Port,
+				Code: audit.CodeNoWindow,
 			})
 		}
 	})
@@ -138,10 +139,10 @@ func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 		if !f.tellsEnd(l, a.Step) {
 			return
 		}
-		f.tallies[l.door].resets++
+		f.tallies[l.door].Add(audit.Reset)
 		events = append(events, audit.Event{
 			Time: now, Kind: audit.Reset, Door: f.config.Doors[l.door].Name, Source: a.Source,
-			Step: a.Step, Steps: len(l.steps), Reason: a.Reason().String(),
+			Step: a.Step, Steps: len(l.steps), Code: endCodes[a.Reason()], Reason: a.Reason().String(),
 		})
 	})
 	return now.Add(forgetInterval), f.tracker.Len() > 0
@@ -180,10 +181,10 @@ func (w *Wall) report(now time.Time) (next time.Time, ok bool) {
 	w.trail.Flush()
 	switch {
 	case begins:
-		e.Reason = "packets come faster than they can be read"
+		e.Code, e.Reason = audit.CodePacketsLost, "packets come faster than they can be read"
 		w.trail.Record(e)
 	case ends && e.Count > 0:
-		e.Reason = "packets came faster than they could be read, until " + r.lately.Format(time.TimeOnly)
+		e.Code, e.Reason = audit.CodeLossOver, "packets came faster than they could be read, until "+r.lately.Format(time.TimeOnly)
 		w.trail.Record(e)
 	}
 	return now.Add(audit.SumInterval), true

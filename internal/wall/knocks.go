@@ -31,9 +31,9 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 	e := audit.Event{Time: now, Door: d.Name, Source: d.SourcePrefix.Of(p.Source), Port: p.Port}
 	switch notice.Kind {
 	case ruleset.Refused:
-		f.tallies[notice.Door].refused++
+		f.tallies[notice.Door].Add(audit.Refused)
 		w.mu.Unlock()
-		e.Kind = audit.Refused
+		e.Kind, e.Code = audit.Refused, audit.CodeNoWindow
 		w.trail.Record(e)
 	case ruleset.Trapped:
 		s.trapped(f, notice.Door, e)
@@ -64,10 +64,10 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 		s.backlog = heard
 	}
 	if out.Progress != sequence.Nothing {
-		t.knocks++
+		t.Add(audit.Knock)
 	}
 	if over.reason != sequence.NotEnded {
-		t.resets++
+		t.Add(audit.Reset)
 	}
 	opens := out.Progress == sequence.Completed && !f.locks[meant.lock].closes
 	if opens {
@@ -80,13 +80,14 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 
 	if over.reason != sequence.NotEnded {
 		reset := e
-		reset.Kind, reset.Step, reset.Steps, reset.Reason = audit.Reset, over.step, over.steps, over.reason.String()
+		reset.Kind, reset.Step, reset.Steps = audit.Reset, over.step, over.steps
+		reset.Code, reset.Reason = endCodes[over.reason], over.reason.String()
 		w.trail.Record(reset)
 	}
 	if out.Progress != sequence.Nothing {
-		e.Kind, e.Step, e.Steps = audit.Knock, out.Step, len(f.locks[meant.lock].steps)
+		e.Kind, e.Code, e.Step, e.Steps = audit.Knock, audit.CodeSequence, out.Step, len(f.locks[meant.lock].steps)
 		if f.locks[meant.lock].closes {
-			e.Reason = toClose
+			e.Code, e.Reason = audit.CodeCloseSequence, "to close"
 		}
 		w.trail.Record(e)
 	}
@@ -101,8 +102,8 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 	}
 }
 
-// toClose is the reason of a knock that was heard as one of the sequence that closes.
-const toClose = "to close"
+// endCodes are the codes of attempts that are over before they were complete.
+var endCodes = [...]audit.Code{sequence.WrongOrder: audit.CodeWrongOrder, sequence.TooLate: audit.CodeTooLate}
 
 // ending is the end of an attempt that was not complete.
 type ending struct {
@@ -248,7 +249,7 @@ func (w *Wall) undone(f *front, which int, e audit.Event, othersWait bool) {
 	replay, err := w.useUp(d, l.place, e.Time)
 	switch {
 	case err != nil:
-		w.notOpened(e, err)
+		w.notOpened(e, codeOfUse(err), err)
 	case replay:
 		w.replayed(f, l.door, e)
 	default:
@@ -262,8 +263,8 @@ func (w *Wall) undone(f *front, which int, e audit.Event, othersWait bool) {
 
 // knockedShut closes the window of who has knocked for that.
 func (w *Wall) knockedShut(e audit.Event) {
-	if _, err := w.shut(e.Door, e.Source, "it has knocked to close it"); err != nil {
-		e.Kind, e.Reason, e.Failed = audit.Closed, err.Error(), true
+	if _, err := w.shut(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
+		e.Kind, e.Code, e.Reason, e.Failed = audit.Closed, audit.CodeNotClosed, err.Error(), true
 		w.trail.Record(e)
 	}
 }
@@ -271,7 +272,7 @@ func (w *Wall) knockedShut(e audit.Event) {
 // replayed takes note of what was used once, and came again.
 func (w *Wall) replayed(f *front, door int, e audit.Event) {
 	w.mu.Lock()
-	f.tallies[door].replayed++
+	f.tallies[door].Add(audit.Replayed)
 	w.mu.Unlock()
 	e.Kind, e.Reason, e.Step, e.Steps = audit.Replayed, "", 0, 0
 	w.trail.Record(e)
@@ -283,22 +284,23 @@ func (s knocks) sprayed(f *front, p packet.Packet, now time.Time) {
 	var ended []audit.Event
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
-		e := audit.Event{Time: now, Kind: audit.Trapped, Door: d.Name, Port: p.Port, Source: d.SourcePrefix.Of(p.Source), Reason: spraying}
+		e := audit.Event{Time: now, Kind: audit.Trapped, Door: d.Name, Port: p.Port, Source: d.SourcePrefix.Of(p.Source), Code: audit.CodeSpray, Reason: spraying}
 		if f.endAttempts(i, &e) {
-			f.tallies[i].trapped++
+			f.tallies[i].Add(audit.Trapped)
 			ended = append(ended, e)
 		}
 	}
 	s.wall.mu.Unlock()
 	if len(ended) == 0 {
 		source := packet.SourcePrefix{IPv4: 32, IPv6: 128}.Of(p.Source)
-		ended = []audit.Event{{Time: now, Kind: audit.Trapped, Port: p.Port, Source: source, Reason: spraying}}
+		ended = []audit.Event{{Time: now, Kind: audit.Trapped, Port: p.Port, Source: source, Code: audit.CodeSpray, Reason: spraying}}
 	}
 	for _, e := range ended {
 		s.wall.trail.Record(e)
 	}
 }
 
+// spraying is the reason of events with the code of a spray.
 const spraying = "it tries ports that nothing serves"
 
 // endAttempts forgets the attempts of an event's source at a door, and notes in the event
@@ -320,9 +322,9 @@ func (f *front) endAttempts(door int, e *audit.Event) (underWay bool) {
 // trapped ends the attempts of who has tried a trap. From then on the kernel keeps
 // its knocks away. It is called with mu held, and gives it up.
 func (s knocks) trapped(f *front, door int, e audit.Event) {
-	f.tallies[door].trapped++
+	f.tallies[door].Add(audit.Trapped)
 	f.endAttempts(door, &e)
 	s.wall.mu.Unlock()
-	e.Kind = audit.Trapped
+	e.Kind, e.Code = audit.Trapped, audit.CodeTrap
 	s.wall.trail.Record(e)
 }

@@ -62,13 +62,13 @@ func (w *Wall) lower(asked bool, failure error) {
 		remove = true
 	default:
 	}
-	reason := "the wall stands: open windows admit until their time is up, strangers get in as on_failure says"
+	code, reason := audit.CodeWallStands, "the wall stands: open windows admit until their time is up, strangers get in as on_failure says"
 	if remove {
-		reason = "the wall is taken down"
+		code, reason = audit.CodeWallRemoved, "the wall is taken down"
 		_, err = w.edges.Kernel.Remove(w.table.Name)
 		w.removed = err == nil
 		if err != nil {
-			reason = "the wall could not be taken down: " + err.Error()
+			code, reason = audit.CodeWallNotRemoved, "the wall could not be taken down: "+err.Error()
 		} else {
 			w.commands.closedAll()
 		}
@@ -77,7 +77,7 @@ func (w *Wall) lower(asked bool, failure error) {
 	close(w.lowering)
 	w.commands.close()
 	w.trail.Flush()
-	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Reason: reason, Failed: failure != nil || err != nil})
+	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Code: code, Reason: reason, Failed: failure != nil || err != nil})
 }
 
 // handOver gives the table numbers that nobody listens to, so that the kernel

@@ -1,9 +1,12 @@
 package wall
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/knockwall/knockwall/internal/audit"
 )
 
 // metrics are those that are measured where it happens. All others are read
@@ -32,41 +35,56 @@ func newMetrics() *metrics {
 	return m
 }
 
-// The metrics that are read from the status.
+// The metrics that are read from the status, beside those that count events.
 var (
 	byDoor = []string{"door"}
 
-	knocksMetric    = describe("knocks_total", "Knocks that were heard and counted for something.", byDoor)
-	resetsMetric    = describe("resets_total", "Attempts that were over before they were complete.", byDoor)
-	trappedMetric   = describe("trapped_total", "Packets to traps, as far as they were logged.", byDoor)
-	replayedMetric  = describe("replayed_total", "Times that what opens a door once came once more.", byDoor)
 	leftMetric      = describe("one_time_sequences_left", "Sequences of the list that were not used yet.", byDoor)
-	windowsMetric   = describe("windows_total", "What became of windows: opened, refreshed, expired, closed.", []string{"door", "event"})
 	openMetric      = describe("windows_open", "Windows that are open now.", byDoor)
-	verdictsMetric  = describe("verdicts_total", "Verdicts on new connections' first packets, retransmissions left out.", []string{"lane", "door", "verdict"})
+	verdictsMetric  = eventMetrics[audit.VerdictsMetric]
 	heldMetric      = describe("held_total", "Strangers' packets that had to wait whether their knock comes.", byDoor)
 	kernelMetric    = describe("kernel_packets_total", "Packets that the kernel's own rules have counted, rate limits included.", []string{"door", "verdict"})
 	waitingMetric   = describe("waiting", "Strangers' packets that wait now.", nil)
 	attemptsMetric  = describe("attempts", "Attempts that are remembered now.", nil)
 	evictedMetric   = describe("evicted_total", "Attempts that gave way to newer ones.", nil)
 	lostMetric      = describe("lost_total", "Packets that were logged or queued and could not be read in time.", nil)
-	healedMetric    = describe("healed_total", "Times that somebody else's change to the wall was undone.", nil)
 	findingsMetric  = describe("findings", "How many things there are that make a door something else than it seems, or weaken it.", []string{"check", "door", "severity"})
 	bareMetric      = describe("door_bare", "1 for a door that stands before nothing on this host, else 0.", byDoor)
 	differMetric    = describe("rule_files_differ", "1 if the rule files are others than those in force.", nil)
 	trackedMetric   = describe("conntrack_entries", "Connections that conntrack knows, as of seconds ago.", nil)
 	limitMetric     = describe("conntrack_limit", "Connections that conntrack has room for, and drops what is new without; 0 if unknown.", nil)
 	startedMetric   = describe("start_time_seconds", "When the daemon put up the wall, in seconds since 1970.", nil)
-	collectedByDoor = []*prometheus.Desc{knocksMetric, resetsMetric, trappedMetric, replayedMetric, leftMetric, windowsMetric, openMetric, verdictsMetric, heldMetric, kernelMetric, bareMetric}
-	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, healedMetric, trackedMetric, limitMetric, differMetric, startedMetric, findingsMetric}
+	collectedByDoor = []*prometheus.Desc{leftMetric, openMetric, heldMetric, kernelMetric, bareMetric}
+	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, trackedMetric, limitMetric, differMetric, startedMetric, findingsMetric}
 )
 
 func describe(name, help string, labels []string) *prometheus.Desc {
 	return prometheus.NewDesc("knockwall_"+name, help, labels, nil)
 }
 
+// eventMetrics describes the metrics that count events, by the names that the table of
+// events gives them.
+var eventMetrics = func() map[string]*prometheus.Desc {
+	all := map[string]*prometheus.Desc{}
+	for _, row := range audit.Table() {
+		m := row.Metric
+		if m == nil || all[m.Name] != nil {
+			continue
+		}
+		var labels []string
+		if m.ByDoor {
+			labels = append(labels, byDoor...)
+		}
+		all[m.Name] = describe(m.Name, m.Help, append(labels, m.Labels...))
+	}
+	return all
+}()
+
 // Describe makes the wall a [prometheus.Collector].
 func (w *Wall) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range eventMetrics {
+		to <- d
+	}
 	for _, d := range collectedByDoor {
 		to <- d
 	}
@@ -81,7 +99,7 @@ func (w *Wall) Describe(to chan<- *prometheus.Desc) {
 func (w *Wall) Collect(to chan<- prometheus.Metric) {
 	w.metrics.opening.Collect(to)
 	w.metrics.verdicts.Collect(to)
-	s, err := w.Status()
+	s, events, err := w.measure()
 	if err != nil {
 		to <- prometheus.NewInvalidMetric(startedMetric, err)
 		return
@@ -103,29 +121,28 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 	for labels, n := range found {
 		now(findingsMetric, float64(n), labels[:]...)
 	}
-	for _, d := range s.Doors {
+	countEvents := func(counts *audit.Counts, byDoor bool, door ...string) {
+		for _, row := range audit.Table() {
+			if m := row.Metric; m != nil && m.ByDoor == byDoor {
+				total(eventMetrics[m.Name], counts.Of(row.Kind), slices.Concat(door, m.Values)...)
+			}
+		}
+	}
+	countEvents(&events.host, false)
+	for i, d := range s.Doors {
 		c := d.Counters
+		countEvents(&events.doors[i], true, d.Name)
 		bare := 0.0
 		if d.Bare {
 			bare = 1
 		}
 		now(bareMetric, bare, d.Name)
-		total(knocksMetric, c.Knocks, d.Name)
-		total(resetsMetric, c.Resets, d.Name)
-		total(trappedMetric, c.Trapped, d.Name)
-		total(replayedMetric, c.Replayed, d.Name)
 		if d.SequencesLeft != nil {
 			now(leftMetric, float64(*d.SequencesLeft), d.Name)
 		}
-		total(windowsMetric, c.Opened, d.Name, "opened")
-		total(windowsMetric, c.Refreshed, d.Name, "refreshed")
-		total(windowsMetric, c.Expired, d.Name, "expired")
-		total(windowsMetric, c.Closed, d.Name, "closed")
 		now(openMetric, float64(open[d.Name]), d.Name)
-		total(verdictsMetric, c.Accepted, "admitted", d.Name, "accept")
-		total(verdictsMetric, c.Exhausted, "admitted", d.Name, "refuse")
-		total(verdictsMetric, c.Released, "strangers", d.Name, "repeat")
-		total(verdictsMetric, c.Refused, "strangers", d.Name, "refuse")
+		total(verdictsMetric, c.Exhausted, d.Name, "admitted", "refuse")
+		total(verdictsMetric, c.Released, d.Name, "strangers", "repeat")
 		total(heldMetric, c.Held, d.Name)
 		total(kernelMetric, c.KernelAdmitted, d.Name, "admitted")
 		total(kernelMetric, c.KernelRefused, d.Name, "refused")
@@ -134,7 +151,6 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 	now(attemptsMetric, float64(s.Counters.Attempts))
 	total(evictedMetric, s.Counters.Evicted)
 	total(lostMetric, s.Counters.Lost)
-	total(healedMetric, s.Counters.Healed)
 	differ := 0.0
 	if s.FilesDiffer {
 		differ = 1

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -184,6 +185,33 @@ func TestEveryMetricIsDescribedOnce(t *testing.T) {
 			name, _, _ = strings.Cut(name, " ")
 			if names[name] == 0 {
 				h.t.Errorf("%s is not described", name)
+			}
+		}
+	})
+}
+
+// The metrics count what the table of events says, by door or for the host.
+func TestEveryEventThatCountsHasItsMetric(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		values := h.gather()
+		for _, row := range audit.Table() {
+			m := row.Metric
+			if m == nil {
+				continue
+			}
+			labels := map[string]string{}
+			for i, label := range m.Labels {
+				labels[label] = m.Values[i]
+			}
+			if m.ByDoor {
+				labels["door"] = "ssh"
+			}
+			name := m.Name
+			for _, label := range slices.Sorted(maps.Keys(labels)) {
+				name += " " + labels[label]
+			}
+			if value, ok := values[name]; !ok || value != 0 {
+				h.t.Errorf("%s is counted by %q: %t, %v", row.Kind, name, ok, value)
 			}
 		}
 	})

@@ -161,13 +161,13 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 		code, minute, shuts = check.shut.Verify(data, p.Source, e.Time)
 	}
 	if !opens && !shuts {
-		f.tallies[door].resets++
+		f.tallies[door].Add(audit.Reset)
 		w.mu.Unlock()
-		e.Kind, e.Reason = audit.Reset, notPassword
+		e.Kind, e.Code, e.Reason = audit.Reset, audit.CodeNotAPassword, "no one-time password of this minute for this address"
 		w.trail.Record(e)
 		return
 	}
-	f.tallies[door].knocks++
+	f.tallies[door].Add(audit.Knock)
 	w.opening++
 	w.mu.Unlock()
 	defer func() {
@@ -175,9 +175,9 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 		w.opening--
 		w.mu.Unlock()
 	}()
-	e.Kind, e.Reason = audit.Knock, "a one-time password"
+	e.Kind, e.Code, e.Reason = audit.Knock, audit.CodePassword, "a one-time password"
 	if shuts {
-		e.Reason += " to close"
+		e.Code, e.Reason = audit.CodeClosePassword, "a one-time password to close"
 	}
 	w.trail.Record(e)
 	e.Reason = ""
@@ -188,7 +188,7 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 	}, e.Time)
 	switch {
 	case err != nil:
-		w.notOpened(e, err)
+		w.notOpened(e, codeOfUse(err), err)
 	case replay:
 		w.replayed(f, door, e)
 	case shuts:
@@ -198,5 +198,10 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 	}
 }
 
-// notPassword is why what is as long as a one-time password opens nothing.
-const notPassword = "no one-time password of this minute for this address"
+// codeOfUse returns the code of an event that says why something could not be used up.
+func codeOfUse(err error) audit.Code {
+	if errors.Is(err, errMayBeUsed) {
+		return audit.CodeMaybeUsed
+	}
+	return audit.CodeNotRemembered
+}

@@ -64,7 +64,7 @@ func (w *Wall) endSessions(door string, source packet.Source) (ended int, err er
 func (w *Wall) findEnded(f *front) {
 	ended, err := w.edges.EndedSessions()
 	if err != nil {
-		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Refused, Failed: true,
+		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Refused, Code: audit.CodeStillBarred, Failed: true,
 			Reason: "sessions that were ended stay so, whoever knocks: " + err.Error()})
 		return
 	}
@@ -123,7 +123,7 @@ func (w *Wall) pardon(openings []*opening) {
 	for key := range free {
 		if err != nil {
 			w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Refused, Door: key.door, Source: key.source, Failed: true,
-				Reason: fmt.Sprintf("the sessions that were ended before stay so: %v", err)})
+				Code: audit.CodeStillBarred, Reason: fmt.Sprintf("the sessions that were ended before stay so: %v", err)})
 			continue
 		}
 		delete(w.barred, key)

@@ -20,7 +20,7 @@ func (w *Wall) Raise(c *ruleset.Config) error {
 	if w.OnTrial() {
 		return ErrOnTrial
 	}
-	return w.raise(c, false, "")
+	return w.raise(c, false, requested)
 }
 
 // lockSettled locks change when the sockets of an earlier reload, whose handlers
@@ -41,7 +41,7 @@ func (w *Wall) lockSettled() {
 
 // raise is called with change held. A wall on trial that none stood before goes
 // with the daemon, where the kernel can see to that.
-func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
+func (w *Wall) raise(c *ruleset.Config, onTrial bool, why cause) error {
 	if w.lowered {
 		return ErrLowered
 	}
@@ -52,7 +52,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why string) error {
 	now := time.Now()
 	c, unopened := c.At(now, w.host())
 	former := w.current()
-	if unopened != nil && former != nil && why != notConfirmed {
+	if unopened != nil && former != nil && why.code != audit.CodeNotConfirmed {
 		return unopened // else the wall matters more than one door
 	}
 	replaced := c.Wall.Table
@@ -254,11 +254,11 @@ func (w *Wall) forgetAllBut(windows []ruleset.Window, now time.Time) (events []a
 	}
 	for _, win := range gone {
 		if i := w.front.doorNamed(w.doors[win.Door]); i >= 0 {
-			w.front.tallies[i].closed++
+			w.front.tallies[i].Add(audit.Closed)
 		}
 		w.windows.Close(win.Door, win.Source)
 		events = append(events, audit.Event{Time: now, Kind: audit.Closed, Door: w.doors[win.Door], Source: win.Source,
-			Reason: "the new rules have no such door, or tell sources apart otherwise"})
+			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or tell sources apart otherwise"})
 	}
 	return events
 }
@@ -284,7 +284,7 @@ func (w *Wall) advance(next *front) {
 }
 
 // stand notes that the wall stands.
-func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.Window, why string) {
+func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.Window, why cause) {
 	now := time.Now()
 	w.mu.Lock()
 	s.hold.SetWait(next.config.Wall.Hold)
@@ -293,7 +293,7 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.W
 	if len(windows) > 0 { // what they have left was read some time ago
 		w.unsure = now.Add(ruleset.MaxWindow)
 	}
-	e := audit.Event{Time: now, Kind: audit.Reloaded, Failed: why == notConfirmed}
+	e := audit.Event{Time: now, Kind: audit.Reloaded, Code: why.code, Failed: why.code == audit.CodeNotConfirmed}
 	if former == nil {
 		e.Kind = audit.Started
 		w.since = now
@@ -312,7 +312,7 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.W
 		}()
 	}
 	w.nudge()
-	e.Reason = fmt.Sprintf("%sdoors: %d, windows open: %d", why, len(next.config.Doors), len(windows))
+	e.Reason = fmt.Sprintf("%sdoors: %d, windows open: %d", why.prose, len(next.config.Doors), len(windows))
 	w.trail.Record(e)
 	w.tellLow(next.config)
 	if former == nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -123,13 +124,26 @@ func (w *Wall) Brief() (guarded, bare, windows int) {
 
 // Status returns the state of the wall.
 func (w *Wall) Status() (Status, error) {
+	s, _, err := w.measure()
+	return s, err
+}
+
+// counted are the events that were counted: of the host, and of each door as the status
+// lists them.
+type counted struct {
+	host  audit.Counts
+	doors []audit.Counts
+}
+
+// measure returns the state of the wall, and all counts of events in it.
+func (w *Wall) measure() (Status, counted, error) {
 	f := w.current()
 	if f == nil {
-		return Status{}, errNotYet
+		return Status{}, counted{}, errNotYet
 	}
 	counts, err := w.edges.Kernel.Counts(f.config.Wall.Table)
 	if err != nil {
-		return Status{}, err
+		return Status{}, counted{}, err
 	}
 	var differ bool
 	findings := []doctor.Finding{}
@@ -147,7 +161,7 @@ func (w *Wall) Status() (Status, error) {
 	defer w.mu.Unlock()
 	f = w.front
 	if w.sockets == nil {
-		return Status{}, errNotYet
+		return Status{}, counted{}, errNotYet
 	}
 	w.sockets.countLosses()
 	s := Status{
@@ -158,15 +172,17 @@ func (w *Wall) Status() (Status, error) {
 		Attempts: []AttemptStatus{},
 		Counters: Counters{
 			Attempts: uint64(f.tracker.Len()), Evicted: w.evicted + f.tracker.Evicted(),
-			Lost: w.lost, Waiting: uint64(w.sockets.hold.Len()), Healed: w.healed,
+			Lost: w.lost, Waiting: uint64(w.sockets.hold.Len()), Healed: w.counts.Of(audit.Healed),
 			Tracked: uint64(w.usage.known), TrackedLimit: uint64(w.usage.room),
 		},
 	}
+	events := counted{host: w.counts}
 	if w.trial != nil {
 		s.Trial = &TrialStatus{seconds(w.trial.until.Sub(now))}
 	}
 	for i, d := range f.config.Doors {
 		t, k := f.tallies[i], counts[d.Name]
+		events.doors = append(events.doors, t.Counts)
 		var left *int
 		if d.OneTime != nil && !d.Unread {
 			left = &d.LinesLeft
@@ -175,9 +191,10 @@ func (w *Wall) Status() (Status, error) {
 			Name: d.Name, Bare: whyBare[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.Ways(), SequencesLeft: left,
 			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
 			Counters: DoorCounters{
-				Knocks: t.knocks, Resets: t.resets, Trapped: t.trapped, Replayed: t.replayed,
-				Opened: t.opened, Refreshed: t.refreshed, Expired: t.expired, Closed: t.closed,
-				Accepted: t.accepted, Exhausted: t.exhausted, Held: t.held, Released: t.released, Refused: t.refused,
+				Knocks: t.Of(audit.Knock), Resets: t.Of(audit.Reset), Trapped: t.Of(audit.Trapped), Replayed: t.Of(audit.Replayed),
+				Opened: t.Of(audit.Opened), Refreshed: t.Of(audit.Refreshed), Expired: t.Of(audit.Expired), Closed: t.Of(audit.Closed),
+				Accepted: t.Of(audit.Accepted), Refused: t.Of(audit.Refused),
+				Exhausted: t.exhausted, Held: t.held, Released: t.released,
 				KernelAdmitted: k.Admitted, KernelRefused: k.Refused,
 			},
 		})
@@ -194,7 +211,7 @@ func (w *Wall) Status() (Status, error) {
 		age := now.Sub(a.Started)
 		s.Attempts = append(s.Attempts, AttemptStatus{d.Name, a.Source, a.Step, len(l.steps), seconds(age), seconds(d.SequenceTimeout - age)})
 	}
-	return s, nil
+	return s, events, nil
 }
 
 func compareWindows(a, b WindowStatus) int {

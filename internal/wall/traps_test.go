@@ -1,6 +1,8 @@
 package wall_test
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -124,5 +126,34 @@ func TestWhoTriedATrapIsToldSo(t *testing.T) {
 		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "5s")+", and is not heard for another 15s")
 		time.Sleep(penalty)
 		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "25s")+", which ended what it had knocked; it can knock again")
+	})
+}
+
+// The kernel traps a source that tries many ports, and says so.
+func TestASprayEndsAllAttemptsOfItsSource(t *testing.T) {
+	telling(t, config(sshDoor(), door("web", 443, 6000, 6500)), func(h *teller) {
+		sprays := func(addr netip.Addr) {
+			h.log().handler.Logged([]byte(" sprayed"), packet.Packet{Source: addr, Destination: server, Port: tcp(1234), Flags: packet.SYN}, nil)
+		}
+		h.client(alice).knock(7000, 8000, 6000)
+		synctest.Wait()
+		h.trail.take()
+		sprays(alice)
+		sprays(bob) // who has knocked at no door
+		for _, e := range h.trail.past() {
+			if e.Kind == audit.Trapped && (e.Code != audit.CodeSpray || e.Failed) {
+				h.t.Errorf("the trail has %s", e)
+			}
+		}
+		h.trail.expect(h.t, []audit.Kind{audit.Trapped, audit.Reset},
+			"trapped ssh 192.0.2.1 2/3: it tries ports that nothing serves",
+			"trapped web 192.0.2.1 1/2: it tries ports that nothing serves",
+			"trapped 192.0.2.2: it tries ports that nothing serves")
+		if n := h.status().Counters.Attempts; n != 0 {
+			h.t.Errorf("%d attempts are under way", n)
+		}
+		if got := h.explain(alice.String())[0]; got.Reason != wall.TrappedWhy || !strings.Contains(got.Sentence, "it tried ports that are no knocks, 1234/tcp the last of them") {
+			h.t.Errorf("explained as %+v", got)
+		}
 	})
 }

@@ -24,8 +24,18 @@ var (
 	ErrNotConfirmed = errors.New("the wall was not confirmed in time and is taken down")
 )
 
-// notConfirmed begins the account of a return to the former rules.
-const notConfirmed = "the new rules were not confirmed, and the former ones are back; "
+// cause is why rules come into force: the code and the beginning of the reason of the
+// event that tells of it.
+type cause struct {
+	code  audit.Code
+	prose string
+}
+
+// The causes but a trial, whose prose names its length.
+var (
+	requested    = cause{code: audit.CodeRules}
+	notConfirmed = cause{audit.CodeNotConfirmed, "the new rules were not confirmed, and the former ones are back; "}
+)
 
 // Try puts up a wall as [Wall.Raise] does. Unless [Wall.Confirm] is called within
 // the time given, the former one returns; where there was none, Run ends with
@@ -42,7 +52,7 @@ func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
 	if former := w.current(); former != nil {
 		t.former = former.config
 	}
-	if err := w.raise(c, t.former == nil, "on trial for "+within.String()+"; "); err != nil {
+	if err := w.raise(c, t.former == nil, cause{audit.CodeTrial, "on trial for " + within.String() + "; "}); err != nil {
 		return err
 	}
 	w.mu.Lock()
@@ -76,7 +86,7 @@ func (w *Wall) Confirm() error {
 	w.mu.Lock()
 	w.trial = nil
 	w.mu.Unlock()
-	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Reloaded, Reason: "the rules on trial are confirmed"})
+	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Reloaded, Code: audit.CodeConfirmed, Reason: "the rules on trial are confirmed"})
 	return nil
 }
 
@@ -111,7 +121,7 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 		w.fail(ErrNotConfirmed)
 	default:
 		if err := w.goBack(t.former); err != nil {
-			w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Failed: true,
+			w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Code: audit.CodeNotPutBack, Failed: true,
 				Reason: "the former rules cannot be put back yet: " + err.Error()})
 			return now.Add(goBackInterval), true
 		}

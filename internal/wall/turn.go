@@ -118,7 +118,8 @@ func (w *Wall) turnTo(now time.Time) {
 		w.mu.Unlock()
 	}
 	if err != nil && !wasStale {
-		w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Failed: true, Reason: "the next sequences are not in force: " + err.Error()})
+		w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Code: audit.CodeNextSequences, Failed: true,
+			Reason: "the next sequences are not in force: " + err.Error()})
 	}
 	w.tellLow(c)
 }
@@ -137,7 +138,7 @@ func (w *Wall) install(c *ruleset.Config, n ruleset.Numbers, windows []ruleset.W
 // tellUnopened says, once, why nobody can open some doors by a sequence.
 func (w *Wall) tellUnopened(err error) {
 	if err != nil && (w.unopened == nil || err.Error() != w.unopened.Error()) {
-		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Failed: true, Reason: err.Error()})
+		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Code: audit.CodeNoSequence, Failed: true, Reason: err.Error()})
 	}
 	w.unopened = err
 }
@@ -151,7 +152,7 @@ func (w *Wall) tellLow(c *ruleset.Config) {
 			continue
 		}
 		w.toldLow[d.Name] = d.LinesLeft
-		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Door: d.Name, Reason: fmt.Sprintf(
+		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Door: d.Name, Code: audit.CodeFewLeft, Reason: fmt.Sprintf(
 			"sequences left in %s: %d", d.OneTime.Path, d.LinesLeft)})
 	}
 }

@@ -169,11 +169,11 @@ type Wall struct {
 	doors    []string      // names by id, which a door keeps whatever is reloaded
 	trial    *trial
 	since    time.Time
-	kept     time.Time // when the keeper has last done what was due
-	healing  time.Time // since when the wall is being put back, if it is
-	lost     uint64    // packets that were logged or queued and never arrived
-	evicted  uint64    // attempts that gave way to newer ones, of former fronts
-	healed   uint64
+	kept     time.Time    // when the keeper has last done what was due
+	healing  time.Time    // since when the wall is being put back, if it is
+	lost     uint64       // packets that were logged or queued and never arrived
+	evicted  uint64       // attempts that gave way to newer ones, of former fronts
+	counts   audit.Counts // of what belongs to no door
 	reports  reports
 	usage    usage
 }

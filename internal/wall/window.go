@@ -141,7 +141,11 @@ func (w *Wall) openTogether(openings []*opening) {
 		case o.err == nil:
 			w.tell(o.why)
 		case o.noted: // else there is no such door any more
-			w.notOpened(o.why, o.err)
+			code := audit.CodeNotOpened
+			if o.err == errFull {
+				code = audit.CodeMaxWindows
+			}
+			w.notOpened(o.why, code, o.err)
 		}
 	}
 	w.told()
@@ -295,9 +299,9 @@ func (w *Wall) settleOpen(o *opening) {
 	o.why.Kind, o.why.Window = audit.Opened, o.length
 	if o.refreshed {
 		o.why.Kind = audit.Refreshed
-		f.tallies[i].refreshed++
+		f.tallies[i].Add(audit.Refreshed)
 	} else {
-		f.tallies[i].opened++
+		f.tallies[i].Add(audit.Opened)
 	}
 }
 
@@ -327,8 +331,8 @@ func (w *Wall) releaseFor(openings []*opening) {
 }
 
 // notOpened says why a door could not be opened.
-func (w *Wall) notOpened(e audit.Event, err error) {
-	e.Kind, e.Reason, e.Failed = audit.Refused, err.Error(), true
+func (w *Wall) notOpened(e audit.Event, code audit.Code, err error) {
+	e.Kind, e.Code, e.Reason, e.Failed = audit.Refused, code, err.Error(), true
 	w.trail.Record(e)
 }
 
@@ -361,16 +365,17 @@ func (w *Wall) spend(door string, source packet.Source) {
 	if !spent {
 		return
 	}
-	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Reason: "max_connections is reached"}
+	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source,
+		Code: audit.CodeMaxConnections, Reason: "max_connections is reached"}
 	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
 	switch {
 	case err != nil:
-		e.Reason, e.Failed = err.Error(), true
+		e.Code, e.Reason, e.Failed = audit.CodeNotClosed, err.Error(), true
 	case !closed:
 		return
 	default:
 		w.mu.Lock()
-		f.tallies[i].closed++
+		f.tallies[i].Add(audit.Closed)
 		w.mu.Unlock()
 	}
 	w.tell(e)

@@ -32,7 +32,7 @@ type door struct {
 	to            string
 	onOpen        *command
 	onClose       *command
-	otp           *otp
+	otp           *passwords
 
 	closing *closing // it closes another door
 	noStop  bool     // knockd left it open

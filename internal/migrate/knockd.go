@@ -125,9 +125,10 @@ func (im *importer) options(f *ruleFile, options *section) {
 	}
 }
 
-// isInterface reports whether a rule file may name the interface, or have the pattern.
+// isInterface reports whether a rule file may name the interface, or have the pattern,
+// and it is still the same there.
 func isInterface(s string) bool {
-	return ruleset.CheckInterface(s) == nil && !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
+	return ruleset.CheckInterface(s) == nil && exact(s)
 }
 
 // sequence reads knocks: 7000,8000:udp, with spaces where one likes.

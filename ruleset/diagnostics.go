@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/mitchellh/go-wordwrap"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // The bounds of what is written of one diagnostic, whatever is in the file.
@@ -17,7 +17,6 @@ const (
 	minWidth   = 40
 	maxContext = 60
 	gutter     = len("   1: ")
-	tab        = "    "
 )
 
 // textWriter writes diagnostics for people. HCL's own writer shows the place
@@ -45,7 +44,7 @@ func (t *textWriter) diagnostic(d *hcl.Diagnostic) {
 	if d.Severity == hcl.DiagWarning {
 		severity, colour = "Warning", "\x1b[1;33m"
 	}
-	fmt.Fprintf(&t.b, "%s: %s\n\n", t.paint(colour, severity), printable(d.Summary))
+	fmt.Fprintf(&t.b, "%s: %s\n\n", t.paint(colour, severity), printable.Columns(d.Summary))
 	if d.Subject != nil {
 		t.place(d.Subject, colour)
 	}
@@ -63,7 +62,7 @@ func (t *textWriter) paint(colour, s string) string {
 
 // place shows where in its file a diagnostic belongs.
 func (t *textWriter) place(at *hcl.Range, colour string) {
-	fmt.Fprintf(&t.b, "  on %s line %d", printable(at.Filename), at.Start.Line)
+	fmt.Fprintf(&t.b, "  on %s line %d", printable.Columns(at.Filename), at.Start.Line)
 	file := t.l.files[at.Filename]
 	if file == nil || at.Start.Byte > len(file.Bytes) {
 		t.b.WriteString("\n\n")
@@ -71,7 +70,7 @@ func (t *textWriter) place(at *hcl.Range, colour string) {
 	}
 	if nav, ok := file.Nav.(interface{ ContextString(offset int) string }); ok {
 		if in := nav.ContextString(at.Start.Byte); in != "" {
-			fmt.Fprintf(&t.b, ", in %s", cut(printable(withoutLabels(in)), maxContext))
+			fmt.Fprintf(&t.b, ", in %s", cut(printable.Columns(withoutLabels(in)), maxContext))
 		}
 	}
 	t.b.WriteString(":\n")
@@ -105,9 +104,9 @@ func excerpt(text []byte, start, end, columns int) (line string, before, marked 
 	end = max(start, min(end, last, start+reach))
 	last = min(last, end+reach)
 
-	head := []rune(printable(string(text[first:start])))
-	middle := []rune(printable(string(text[start:end])))
-	tail := []rune(printable(string(text[end:last])))
+	head := []rune(printable.Columns(string(text[first:start])))
+	middle := []rune(printable.Columns(string(text[start:end])))
+	tail := []rune(printable.Columns(string(text[end:last])))
 	tail = []rune(strings.TrimRight(string(tail), " "))
 	if len(tail) == 0 {
 		middle = []rune(strings.TrimRight(string(middle), " "))
@@ -118,24 +117,6 @@ func excerpt(text []byte, start, end, columns int) (line string, before, marked 
 	middle = cutRunes(middle, columns-len(head))
 	tail = cutRunes(tail, columns-len(head)-len(middle))
 	return string(head) + string(middle) + string(tail), len(head), max(len(middle), 1)
-}
-
-// printable makes of text what takes one column for each character and gives no
-// orders to a terminal.
-func printable(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		switch {
-		case r == '\t':
-			b.WriteString(tab)
-		case r == '\r':
-		case !unicode.IsPrint(r):
-			b.WriteRune(utf8.RuneError)
-		default:
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
 }
 
 // cut shortens s to so many characters, and shows that it did.
@@ -153,9 +134,9 @@ func cutRunes(s []rune, most int) []rune {
 
 // wrap breaks the lines of text between words.
 func wrap(text string, width int) string {
-	lines := strings.Split(text, "\n")
-	for i, line := range lines {
-		lines[i] = wordwrap.WrapString(printable(line), uint(width))
+	var lines []string
+	for line := range strings.SplitSeq(text, "\n") {
+		lines = append(lines, printable.Wrap(printable.Columns(line), width)...)
 	}
 	return strings.Join(lines, "\n")
 }

@@ -378,7 +378,7 @@ func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
 	r := &raw.Doors[len(doors)-1]
 	for i := range doors[:len(doors)-1] {
 		other := &doors[i]
-		if (d.Closed != other.Closed || d.OnFailure != other.OnFailure) && overlap(d, other) {
+		if (d.Closed != other.Closed || d.OnFailure != other.OnFailure) && d.meets(other) {
 			l.fail("Doors that disagree", fmt.Sprintf("The door %q guards one of these ports, too, and only one of them can answer strangers there: "+
 				"give both the same closed and on_failure.", other.Name), &r.Range)
 			return
@@ -386,16 +386,16 @@ func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
 	}
 }
 
-// overlap reports whether a packet may come before both doors.
-func overlap(a, b *Door) bool {
-	apart := len(a.Interfaces) > 0 && len(b.Interfaces) > 0 &&
-		!slices.ContainsFunc(a.Interfaces, func(p string) bool {
-			return slices.ContainsFunc(b.Interfaces, func(q string) bool { return interfacesMeet(p, q) })
+// meets reports whether a packet may come before both doors.
+func (d *Door) meets(other *Door) bool {
+	apart := len(d.Interfaces) > 0 && len(other.Interfaces) > 0 &&
+		!slices.ContainsFunc(d.Interfaces, func(p string) bool {
+			return slices.ContainsFunc(other.Interfaces, func(q string) bool { return interfacesMeet(p, q) })
 		})
-	apart = apart || len(a.To) > 0 && len(b.To) > 0 &&
-		!slices.ContainsFunc(a.To, func(p netip.Prefix) bool { return slices.ContainsFunc(b.To, p.Overlaps) })
-	return !apart && slices.ContainsFunc(a.Ports, func(p packet.PortRange) bool {
-		return slices.ContainsFunc(b.Ports, func(q packet.PortRange) bool { return touch(p, q) })
+	apart = apart || len(d.To) > 0 && len(other.To) > 0 &&
+		!slices.ContainsFunc(d.To, func(p netip.Prefix) bool { return slices.ContainsFunc(other.To, p.Overlaps) })
+	return !apart && slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool {
+		return slices.ContainsFunc(other.Ports, func(q packet.PortRange) bool { return touch(p, q) })
 	})
 }
 

@@ -17,6 +17,9 @@ const (
 	SizeOfShelf      = unsafe.Sizeof(shelf{})
 )
 
+// Len returns how many windows are open.
+func (w *Windows) Len() int { return len(w.order) }
+
 // Check reports what is wrong with the lists and chains inside a Tracker: each
 // attempt is in one chain and in the list by age, and in the other one if it yields.
 func (t *Tracker) Check() error {

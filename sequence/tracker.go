@@ -14,7 +14,6 @@ import (
 const (
 	MaxSteps   = 32
 	MaxTimeout = time.Hour
-	MaxLocks   = 1 << 16
 )
 
 // Lock is a sequence that opens or closes a door. A door may have several, which

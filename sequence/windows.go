@@ -151,9 +151,6 @@ func (w *Windows) Next() (time.Time, bool) {
 	return w.order[0].Until, true
 }
 
-// Len returns how many windows are open.
-func (w *Windows) Len() int { return len(w.order) }
-
 // All iterates over the open windows in no particular order.
 func (w *Windows) All() iter.Seq[*Window] {
 	return func(yield func(*Window) bool) {

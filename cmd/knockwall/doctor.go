@@ -6,10 +6,10 @@ import (
 	"io"
 	"strings"
 
-	"github.com/mitchellh/go-wordwrap"
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 func doctorCommand() *cobra.Command {
@@ -82,6 +82,6 @@ func writeFinding(w io.Writer, word string, f doctor.Finding) {
 	}
 	const indent = "  "
 	columns, _ := terminalWidth(w)
-	lines := wordwrap.WrapString(word+": "+f.Problem, columns-uint(len(indent))) + "\n" + wordwrap.WrapString(f.Cure, columns-uint(len(indent)))
-	fmt.Fprintln(w, strings.ReplaceAll(lines, "\n", "\n"+indent))
+	lines := printable.Wrap(word+": "+f.Problem+"\n"+f.Cure, int(columns)-len(indent))
+	fmt.Fprintln(w, strings.Join(lines, "\n"+indent))
 }

@@ -5,8 +5,9 @@ import (
 	"os"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // output takes what a command writes: it keeps the beginning, and counts the rest,
@@ -48,10 +49,9 @@ func (o *output) text() string {
 	<-o.over
 	o.pipe.Close()
 	if o.left == 0 {
-		return strings.TrimRight(printable(o.kept), "\n")
+		return strings.TrimRight(printable.Lines(o.kept), "\n")
 	}
-	text := strings.TrimRight(printable(wholeRunes(o.kept)), "\n")
-	return fmt.Sprintf("%s\n… and more, which is left out here: %d bytes", text, o.left)
+	return fmt.Sprintf("%s\n… and more, which is left out here: %d bytes", strings.TrimRight(printable.Lines(wholeRunes(o.kept)), "\n"), o.left)
 }
 
 // wholeRunes cuts off a character that goes on in what was not kept.
@@ -65,14 +65,4 @@ func wholeRunes(b []byte) []byte {
 		}
 	}
 	return b
-}
-
-// printable makes of any bytes what a terminal and a log show as it is.
-func printable(b []byte) string {
-	return strings.Map(func(r rune) rune { // which takes U+FFFD for what is not UTF-8
-		if unicode.IsControl(r) && r != '\n' && r != '\t' {
-			return unicode.ReplacementChar
-		}
-		return r
-	}, string(b))
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // findBPF finds programs that decide about packets before the wall (XDP), or about which
@@ -20,7 +22,7 @@ func findBPF(h *Host) (findings []Finding, err error) {
 	for _, l := range links {
 		if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached && l.Attrs().Name != "lo" {
 			findings = append(findings, Finding{Severity: Warning,
-				Problem: fmt.Sprintf("A BPF program (XDP, id %d) at %s sees packets before the wall: what it drops nobody hears, and what it passes on by itself nobody holds up.", xdp.ProgId, printable(l.Attrs().Name)),
+				Problem: fmt.Sprintf("A BPF program (XDP, id %d) at %s sees packets before the wall: what it drops nobody hears, and what it passes on by itself nobody holds up.", xdp.ProgId, printable.Quote(l.Attrs().Name)),
 				Cure:    fmt.Sprintf("Make sure that it passes knocks and what comes to doors: `bpftool prog show id %d` names it.", xdp.ProgId)})
 		}
 	}

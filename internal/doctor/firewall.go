@@ -8,6 +8,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // The limits of what is read of the firewall. A cluster's may be of any size.
@@ -39,7 +41,7 @@ type chain struct {
 
 // where names the chain as its owner does.
 func (c *chain) where() string {
-	return fmt.Sprintf("table %s %s, chain %s", familyName(c.Table.Family), printable(c.Table.Name), printable(c.Name))
+	return fmt.Sprintf("table %s %s, chain %s", familyName(c.Table.Family), printable.Quote(c.Table.Name), printable.Quote(c.Name))
 }
 
 func familyName(f nftables.TableFamily) string {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // socket is a TCP socket, as inet_diag has it.
@@ -196,7 +197,7 @@ func (p *programs) shared(a, b socket, byChild bool) string {
 	if len(p.holders[a.inode])+len(p.holders[b.inode]) > 0 || a.cgroup != b.cgroup {
 		return ""
 	}
-	return printable(p.units[a.cgroup])
+	return printable.Quote(p.units[a.cgroup])
 }
 
 func processName(id int) string { return fmt.Sprintf("%s (process %d)", commandOf(id), id) }
@@ -206,5 +207,5 @@ func commandOf(id int) string {
 	if err != nil {
 		return "a program"
 	}
-	return printable(strings.TrimSuffix(string(name), "\n"))
+	return printable.Quote(strings.TrimSuffix(string(name), "\n"))
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // savedRulesets are the files that are loaded when the host starts.
@@ -28,7 +30,7 @@ func findSaved(h *Host) (findings []Finding, err error) {
 	for _, path := range r.found {
 		findings = append(findings, Finding{Severity: Warning,
 			Problem: fmt.Sprintf("%s has a copy of the wall's table inet %s. Loaded while the wall stands, the file fails as a whole from Linux 6.9 on, your own firewall with it; "+
-				"loaded before, it puts up rules of the past.", printable(path), r.table),
+				"loaded before, it puts up rules of the past.", printable.Quote(path), r.table),
 			Cure: fmt.Sprintf("Delete table inet %s from the file. To save a ruleset without it: `knockwall down`, `nft list ruleset`, and start knockwall again.", r.table)})
 	}
 	return findings, errors.Join(r.failed...)
@@ -46,7 +48,7 @@ func (r *savedReader) read(path string) {
 		return
 	}
 	if len(r.seen) == maxSavedFiles {
-		r.failed = append(r.failed, fmt.Errorf("the saved ruleset includes more than %d files: %s was not looked at", maxSavedFiles, printable(path)))
+		r.failed = append(r.failed, fmt.Errorf("the saved ruleset includes more than %d files: %s was not looked at", maxSavedFiles, printable.Quote(path)))
 		return
 	}
 	r.seen = append(r.seen, path)
@@ -102,7 +104,7 @@ func readUpTo(path string, most int64) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(b)) > most {
-		err = fmt.Errorf("%s has more than %d bytes", printable(path), most)
+		err = fmt.Errorf("%s has more than %d bytes", printable.Quote(path), most)
 	}
 	return b, err
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -39,11 +40,11 @@ func findUntracked(h *Host) (findings []Finding, err error) {
 	for _, t := range f.flowtables {
 		var devices []string
 		for _, d := range t.Devices {
-			devices = append(devices, printable(d))
+			devices = append(devices, printable.Quote(d))
 		}
 		findings = append(findings, Finding{Severity: Warning,
 			Problem: fmt.Sprintf("The flowtable %s (table %s, devices %s) forwards established connections past the wall: `close --sessions` does not end those.",
-				printable(t.Name), printable(t.Table.Name), strings.Join(devices, " ")),
+				printable.Quote(t.Name), printable.Quote(t.Table.Name), strings.Join(devices, " ")),
 			Cure: "Leave connections through doors out of `flow add`, if they are to be ended."})
 	}
 	if err == nil {

@@ -6,18 +6,16 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// otp is how a door is opened and closed by one-time passwords.
-type otp struct {
+// passwords are how a door is opened and closed by one-time passwords.
+type passwords struct {
 	port        packet.Port
 	open, close string // the secrets
 }
-
-// longestSecret is how many bytes of a secret xt_pknock takes.
-const longestSecret = 31
 
 var atomicorpLine = regexp.MustCompile(`^[0-9]+\s*[:,]`)
 
@@ -75,13 +73,13 @@ func (im *importer) otpDoor(l line) *door {
 	}
 	d := im.portDoor(l, fields[0])
 	port, _ := im.number(l, fields[1], "the OTP port")
-	d.otp = &otp{packet.Port{Number: port, Protocol: packet.UDP}, strings.TrimSpace(fields[2]), strings.TrimSpace(fields[3])}
+	d.otp = &passwords{packet.Port{Number: port, Protocol: packet.UDP}, strings.TrimSpace(fields[2]), strings.TrimSpace(fields[3])}
 	for _, secret := range []string{d.otp.open, d.otp.close} {
 		switch {
 		case secret == "":
 			im.fail(l.number, "a secret is empty: an opening secret and a closing one are needed")
-		case len(secret) > longestSecret:
-			im.fail(l.number, "a secret has %d bytes, and %d at most can be used: shorten it here and at the clients", len(secret), longestSecret)
+		case len(secret) > otp.MaxSecret:
+			im.fail(l.number, "a secret has %d bytes, and %d at most can be used: shorten it here and at the clients", len(secret), otp.MaxSecret)
 		case !exact(secret):
 			im.fail(l.number, "a secret is not in UTF-8, or not in its normal form C, and would not be the same in a rule file: choose another")
 		}
@@ -104,10 +102,9 @@ func (im *importer) portDoor(l line, port string) *door {
 
 // number reads a port, and says what it is for if it is none.
 func (im *importer) number(l line, s, what string) (uint16, bool) {
-	n, err := strconv.ParseUint(strings.TrimSpace(s), 10, 16)
-	if err != nil || n == 0 {
+	n, ok := packet.ParsePortNumber(strings.TrimSpace(s))
+	if !ok {
 		im.fail(l.number, "%s is not a whole number from 1 to 65535", what)
-		return 0, false
 	}
-	return uint16(n), true
+	return n, ok
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -31,7 +32,7 @@ type door struct {
 	to            string
 	onOpen        *command
 	onClose       *command
-	otp           *otp
+	otp           *passwords
 
 	closing *closing // it closes another door
 	noStop  bool     // knockd left it open
@@ -93,7 +94,7 @@ func (im *importer) knocks(s *section, d *door) {
 	file, hasFile := s.values["one_time_sequences"]
 	switch {
 	case hasFile && (!path.IsAbs(file.text) || !exact(file.text)):
-		im.fail(file.line, "%q is not an absolute path in UTF-8: write where the file with the sequences is, from / on", printable(file.text))
+		im.fail(file.line, "%q is not an absolute path in UTF-8: write where the file with the sequences is, from / on", printable.Escape(file.text))
 	case hasFile:
 		d.oneTime = file.text
 		d.note("The daemon crosses out what is used in the list %s, so it has to be the daemon's own, in its folder "+stateFolder+": "+
@@ -107,7 +108,7 @@ func (im *importer) knocks(s *section, d *door) {
 			im.fail(steps.line, "a sequence has %d knocks at most, and this one has %d: shorten it", sequence.MaxSteps, n)
 		}
 	default:
-		im.fail(s.line, "[%s] has no Sequence: give it one, or take it out", printable(s.name))
+		im.fail(s.line, "[%s] has no Sequence: give it one, or take it out", printable.Escape(s.name))
 	}
 	if v, ok := s.values["tcpflags"]; ok {
 		d.flags = im.flags(withoutComment(v))
@@ -125,7 +126,7 @@ func (im *importer) seconds(s *section, d *door, key, name string, otherwise int
 	n, err := strconv.ParseUint(v.text, 10, 31)
 	switch lasts := time.Duration(n) * time.Second; {
 	case err != nil:
-		im.fail(v.line, "%s is a whole number of seconds, and not %q", name, printable(v.text))
+		im.fail(v.line, "%s is a whole number of seconds, and not %q", name, printable.Escape(v.text))
 		return 0
 	case lasts < time.Second:
 		d.note("%s was %d s; here it is one second, the least that is of use.", name, n)

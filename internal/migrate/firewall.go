@@ -4,7 +4,6 @@ import (
 	"path"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -120,8 +119,8 @@ func isSource(s string) bool {
 	return s == placeholder || s == placeholder+"/32" || s == placeholder+"/128"
 }
 
-// services are the names that people write for port numbers.
-var services = map[string]packet.PortRange{
+// portNames are the names that people write for port numbers.
+var portNames = map[string]packet.PortRange{
 	"ftp":        {First: 21, Last: 21, Protocol: packet.TCP},
 	"ssh":        {First: 22, Last: 22, Protocol: packet.TCP},
 	"telnet":     {First: 23, Last: 23, Protocol: packet.TCP},
@@ -144,7 +143,7 @@ func portList(s, separator string, protocols []packet.Protocol) ([]packet.PortRa
 	var ports []packet.PortRange
 	for item := range strings.SplitSeq(s, ",") {
 		item = strings.TrimSpace(item)
-		r := services[item]
+		r := portNames[item]
 		if r.First == 0 {
 			first, last, isRange := strings.Cut(item, separator)
 			switch {
@@ -155,12 +154,12 @@ func portList(s, separator string, protocols []packet.Protocol) ([]packet.PortRa
 			case last == "" && first != "":
 				last = "65535"
 			}
-			from, err1 := strconv.ParseUint(first, 10, 16)
-			to, err2 := strconv.ParseUint(last, 10, 16)
-			if err1 != nil || err2 != nil || from == 0 || to < from {
+			var ok1, ok2 bool
+			r.First, ok1 = packet.ParsePortNumber(first)
+			r.Last, ok2 = packet.ParsePortNumber(last)
+			if !ok1 || !ok2 || r.Last < r.First {
 				return nil, false
 			}
-			r.First, r.Last = uint16(from), uint16(to)
 		}
 		for _, r.Protocol = range protocols {
 			ports = append(ports, r)

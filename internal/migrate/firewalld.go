@@ -123,7 +123,7 @@ func (c *change) richRule(rule string) bool {
 		return false
 	}
 	if service != "" {
-		known, ok := services[service]
+		known, ok := portNames[service]
 		c.ports = []packet.PortRange{known}
 		return ok
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // header says what is to be done before the rule file is of use. Above all: what
@@ -85,7 +86,7 @@ func (f *ruleFile) lists() (commands []string) {
 			continue
 		}
 		// A name that is not for a shell as it is stands in a comment only, too.
-		c := "sudo install -o knockwall -g knockwall -m 0600 " + printable(shellQuoted(d.oneTime)) + " " + stateFolder + "/"
+		c := "sudo install -o knockwall -g knockwall -m 0600 " + printable.Escape(shellQuoted(d.oneTime)) + " " + stateFolder + "/"
 		if !slices.Contains(commands, c) {
 			commands = append(commands, c)
 		}

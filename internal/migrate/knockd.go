@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -70,13 +71,13 @@ func (im *importer) knockd(lines []line) *ruleFile {
 			options.values[key] = v
 		case current == &options:
 			im.fail(l.number, "knockd has no option %q: there are UseSyslog, LogFile, PidFile and Interface. "+
-				"What is a door's belongs below the door's [name]", printable(key))
+				"What is a door's belongs below the door's [name]", printable.Escape(key))
 		case keys[key] != "":
 			current.values[keys[key]] = v
 		case slices.Contains(globals, key):
-			im.fail(l.number, "%q is an option of knockd itself: put it below [options]", printable(key))
+			im.fail(l.number, "%q is an option of knockd itself: put it below [options]", printable.Escape(key))
 		default:
-			im.fail(l.number, "a door of knockd has no %q. See CONFIGURATION in `man knockd`", printable(key))
+			im.fail(l.number, "a door of knockd has no %q. See CONFIGURATION in `man knockd`", printable.Escape(key))
 		}
 	}
 	im.options(f, &options)
@@ -124,9 +125,10 @@ func (im *importer) options(f *ruleFile, options *section) {
 	}
 }
 
-// isInterface reports whether a rule file may name the interface, or have the pattern.
+// isInterface reports whether a rule file may name the interface, or have the pattern,
+// and it is still the same there.
 func isInterface(s string) bool {
-	return ruleset.CheckInterface(s) == nil && !strings.ContainsFunc(s, func(r rune) bool { return r > '~' })
+	return ruleset.CheckInterface(s) == nil && exact(s)
 }
 
 // sequence reads knocks: 7000,8000:udp, with spaces where one likes.
@@ -155,7 +157,7 @@ func (im *importer) flags(v value) []string {
 		flag = strings.TrimSpace(flag)
 		name := strings.TrimPrefix(flag, "!")
 		if !slices.Contains([]string{"fin", "syn", "rst", "psh", "ack", "urg"}, name) {
-			im.fail(v.line, "%q is not a TCP flag: there are fin, syn, rst, psh, ack and urg, and with a ! before it one must not be set", printable(name))
+			im.fail(v.line, "%q is not a TCP flag: there are fin, syn, rst, psh, ack and urg, and with a ! before it one must not be set", printable.Escape(name))
 			return nil
 		}
 		flags = slices.DeleteFunc(flags, func(other string) bool { return strings.TrimPrefix(other, "!") == name })

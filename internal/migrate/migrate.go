@@ -15,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/zclconf/go-cty/cty"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // The bounds of what is read and written.
@@ -29,7 +31,7 @@ const (
 // file. It finds out by itself what kind of file it is. If it cannot be turned,
 // the error is an [Errors] with all that is wrong.
 func Import(name string, text []byte) ([]byte, error) {
-	im := &importer{name: printable(name)}
+	im := &importer{name: printable.Escape(name)}
 	hcl := im.run(text)
 	if len(im.errs) == 0 {
 		return hcl, nil

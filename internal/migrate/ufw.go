@@ -69,7 +69,7 @@ func ufw(words []string) (change, bool) {
 		return c, false
 	}
 	if app != "" {
-		c.ports = []packet.PortRange{services["ssh"]}
+		c.ports = []packet.PortRange{portNames["ssh"]}
 		return c, list == "" && (app == "OpenSSH" || app == "SSH")
 	}
 	if len(protocol) > 1 {

@@ -13,6 +13,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // ruleFile is what becomes of a file.
@@ -214,38 +215,10 @@ const columns = 78
 
 // comment writes text as a comment, wrapped, whatever is in it.
 func (w *writer) comment(indent, format string, a ...any) {
-	line := "#" + indent
-	column := 0
-	for word := range strings.FieldsSeq(printable(fmt.Sprintf(format, a...))) {
-		if n := utf8.RuneCountInString(word); column > 0 && column+1+n > columns {
-			w.WriteString(line + "\n")
-			line, column = "#"+indent, 0
-		}
-		line += " " + word
-		column = utf8.RuneCountInString(line)
+	words := strings.Join(strings.Fields(printable.Escape(fmt.Sprintf(format, a...))), " ")
+	for _, line := range printable.Wrap(words, columns-len("#"+indent+" ")) {
+		w.WriteString(strings.TrimSuffix("#"+indent+" "+line, " ") + "\n")
 	}
-	w.WriteString(line + "\n")
-}
-
-// printable writes what is not a character to be seen, such as a newline, as Go
-// does: nothing can end a comment or give orders to a terminal.
-func printable(s string) string {
-	var b strings.Builder
-	for len(s) > 0 {
-		r, size := utf8.DecodeRuneInString(s)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			fmt.Fprintf(&b, `\x%02x`, s[0])
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r == '\t':
-			b.WriteByte(' ')
-		default:
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-		s = s[size:]
-	}
-	return b.String()
 }
 
 // longestName is how long a door's name may be.

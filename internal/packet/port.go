@@ -114,8 +114,8 @@ func ParsePortRange(s string) (PortRange, error) {
 		last = first
 	}
 	var ok1, ok2 bool
-	r.First, ok1 = parsePortNumber(first)
-	r.Last, ok2 = parsePortNumber(last)
+	r.First, ok1 = ParsePortNumber(first)
+	r.Last, ok2 = ParsePortNumber(last)
 	if !ok1 || !ok2 {
 		return PortRange{}, fmt.Errorf("%q is not a port: ports are whole numbers from 1 to 65535", numbers)
 	}
@@ -125,7 +125,8 @@ func ParsePortRange(s string) (PortRange, error) {
 	return r, nil
 }
 
-func parsePortNumber(s string) (n uint16, ok bool) {
+// ParsePortNumber reads a whole number from 1 to 65535.
+func ParsePortNumber(s string) (n uint16, ok bool) {
 	wide, err := strconv.ParseUint(s, 10, 16)
 	return uint16(wide), err == nil && wide > 0
 }

@@ -89,6 +89,17 @@ func TestParsePortRangeErrors(t *testing.T) {
 	}
 }
 
+func TestParsePortNumber(t *testing.T) {
+	for s, want := range map[string]uint16{
+		"1": 1, "22": 22, "65535": 65535, "0022": 22,
+		"": 0, "0": 0, "65536": 0, "-1": 0, "+1": 0, " 22": 0, "22 ": 0, "0x16": 0, "1_000": 0, "ssh": 0,
+	} {
+		if n, ok := packet.ParsePortNumber(s); ok != (want != 0) || ok && n != want {
+			t.Errorf("%q is %d, %t; want %d", s, n, ok, want)
+		}
+	}
+}
+
 func TestPortRangeContains(t *testing.T) {
 	r := packet.PortRange{First: 8000, Last: 8010, Protocol: packet.TCP}
 	for p, want := range map[packet.Port]bool{

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // figure writes what was measured with three digits that count, which is more than
@@ -95,22 +97,14 @@ func cut(text string, columns int) string {
 
 // wrap breaks a text in lines of so many columns, between words where it can.
 func wrap(text string, columns int) []string {
-	var lines []string
-	line := ""
+	var words []string
 	for word := range strings.FieldsSeq(plain(text)) {
-		if line != "" && width(line)+1+width(word) <= columns {
-			line += " " + word
-			continue
-		}
-		if line != "" {
-			lines = append(lines, line)
-		}
 		runes := []rune(word)
 		for len(runes) > columns {
-			lines = append(lines, string(runes[:columns]))
+			words = append(words, string(runes[:columns]))
 			runes = runes[columns:]
 		}
-		line = string(runes)
+		words = append(words, string(runes))
 	}
-	return append(lines, line)
+	return printable.Wrap(strings.Join(words, " "), columns)
 }

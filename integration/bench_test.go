@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -97,12 +98,12 @@ func BenchmarkInstall(b *testing.B) {
 	loaded := ruleset.Load(l.rules(clientRules))
 	table := tableAt(b, loaded.Config, time.Now())
 	prefix := packet.SourcePrefix{IPv4: 32, IPv6: 128}
-	windows := make([]ruleset.Window, 10000)
+	windows := make([]nft.Window, 10000)
 	for i := range windows {
-		windows[i] = ruleset.Window{Door: "ssh", Source: prefix.Of(nth(i, server4)), Left: time.Hour}
+		windows[i] = nft.Window{Door: "ssh", Source: prefix.Of(nth(i, server4)), Left: time.Hour}
 	}
 	must(b, l.server.Do(func() error {
-		k, err := ruleset.OpenKernel()
+		k, err := nft.OpenKernel()
 		if err != nil {
 			return err
 		}

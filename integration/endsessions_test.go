@@ -16,8 +16,8 @@ import (
 
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/forge"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Sessions that are ended with their window, though others write what they like on
@@ -470,11 +470,11 @@ func TestTheKernelAndOthersSeeTheSameLabels(t *testing.T) {
 		}
 		return bits
 	}
-	if got, want := labels(), ruleset.LabelBits(ruleset.JudgedLabel); got != want {
+	if got, want := labels(), nft.LabelBits(nft.JudgedLabel); got != want {
 		t.Errorf("who was let in has the labels %x, want %x", got, want)
 	}
 	d.endSessions("ssh", guest, 1)
-	if got, want := labels(), ruleset.LabelBits(ruleset.JudgedLabel, ruleset.EndedLabel); got != want {
+	if got, want := labels(), nft.LabelBits(nft.JudgedLabel, nft.EndedLabel); got != want {
 		t.Errorf("who was ended has the labels %x, want %x", got, want)
 	}
 }

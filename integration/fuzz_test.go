@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -34,7 +35,7 @@ func FuzzInstall(f *testing.F) {
 
 	// The fuzzer's workers share a network: each has a table of its own.
 	name := fmt.Sprintf("fuzz%d", os.Getpid())
-	kernel, err := ruleset.OpenKernel()
+	kernel, err := nft.OpenKernel()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -55,7 +56,7 @@ func FuzzInstall(f *testing.F) {
 		for turn := range 2 {
 			// The error says which lists cannot be read; there is a table all the same.
 			now, _ := loaded.Config.At(goldenTime, ruleset.Host{})
-			table := ruleset.NewTable(now, now.Wall.Numbers(turn))
+			table := nft.NewTable(now, nft.NumbersOf(&now.Wall, turn))
 			if err := kernel.Install(table, nil, ""); err != nil {
 				t.Fatalf("a rule file without errors cannot be installed: %v\n%s", err, text)
 			}

@@ -24,6 +24,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/netlab"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -35,11 +36,11 @@ const unownedVariable = "KNOCKWALL_UNOWNED"
 
 // unownedDaemon is `knockwall run`, with as little around it as the tests need.
 func unownedDaemon(rules, path string) error {
-	kernel, err := ruleset.OpenKernel()
+	kernel, err := nft.OpenKernel()
 	if err != nil {
 		return err
 	}
-	kernel.Forgo(ruleset.Features{NativeQueue: kernel.Features().NativeQueue})
+	kernel.Forgo(nft.Features{NativeQueue: kernel.Features().NativeQueue})
 	listener, err := control.Listen(path)
 	if err != nil {
 		return err
@@ -204,7 +205,7 @@ type span struct{ from, to time.Time }
 
 // ends tells when windows are over, by their door and source, as far as can be
 // told of windows that were read at some moment between two.
-func ends(windows []ruleset.Window, before, after time.Time) map[string]span {
+func ends(windows []nft.Window, before, after time.Time) map[string]span {
 	m := map[string]span{}
 	for _, w := range windows {
 		m[w.Door+" "+w.Source.String()] = span{before.Add(w.Left), after.Add(w.Left)}
@@ -480,25 +481,25 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 
 // change is somebody's transaction, as the kernel tells of it.
 type change struct {
-	ruleset.Change
+	nft.Change
 	at time.Time
 }
 
 // follow returns the table that a daemon without ownership has installed for the
 // rules, and a way to look after it, and tells of all changes.
-func (l *lab) follow(rules string) (*ruleset.Table, *ruleset.Kernel, <-chan change) {
+func (l *lab) follow(rules string) (*nft.Table, *nft.Kernel, <-chan change) {
 	l.t.Helper()
 	loaded := ruleset.Load(l.rules(rules))
 	table := tableAt(l.t, loaded.Config, time.Now())
 	changes := make(chan change, 1000)
-	var k *ruleset.Kernel
+	var k *nft.Kernel
 	must(l.t, l.server.Do(func() (err error) {
-		if k, err = ruleset.OpenKernel(); err != nil {
+		if k, err = nft.OpenKernel(); err != nil {
 			return err
 		}
 		l.t.Cleanup(func() { k.Close() })
-		k.Forgo(ruleset.Features{NativeQueue: k.Features().NativeQueue})
-		w, err := k.Watch(func(c ruleset.Change) { changes <- change{c, time.Now()} }, func(err error) { l.t.Error(err) })
+		k.Forgo(nft.Features{NativeQueue: k.Features().NativeQueue})
+		w, err := k.Watch(func(c nft.Change) { changes <- change{c, time.Now()} }, func(err error) { l.t.Error(err) })
 		if err == nil {
 			l.t.Cleanup(func() { w.Close() })
 		}
@@ -530,25 +531,25 @@ func gap(t *testing.T, changes <-chan change) time.Duration {
 
 // newYardstick returns what measures how long it takes on this machine, at this
 // moment, to hear of a table's end and to put it back, where nobody guards it.
-func newYardstick(t *testing.T, table *ruleset.Table) func() time.Duration {
+func newYardstick(t *testing.T, table *nft.Table) func() time.Duration {
 	t.Helper()
 	host, err := netlab.NewHost()
 	must(t, err)
 	t.Cleanup(func() { host.Close() })
-	var keeper, other *ruleset.Kernel
+	var keeper, other *nft.Kernel
 	back := make(chan error, 1)
 	must(t, host.Do(func() (err error) {
-		for _, k := range []**ruleset.Kernel{&keeper, &other} {
-			if *k, err = ruleset.OpenKernel(); err != nil {
+		for _, k := range []**nft.Kernel{&keeper, &other} {
+			if *k, err = nft.OpenKernel(); err != nil {
 				return err
 			}
 			t.Cleanup(func() { (*k).Close() })
-			(*k).Forgo(ruleset.Features{NativeQueue: (*k).Features().NativeQueue})
+			(*k).Forgo(nft.Features{NativeQueue: (*k).Features().NativeQueue})
 		}
 		if err := keeper.Install(table, nil, ""); err != nil {
 			return err
 		}
-		w, err := keeper.Watch(func(ruleset.Change) { back <- keeper.Restore(table, nil) }, func(err error) { t.Error(err) })
+		w, err := keeper.Watch(func(nft.Change) { back <- keeper.Restore(table, nil) }, func(err error) { t.Error(err) })
 		if err == nil {
 			t.Cleanup(func() { w.Close() })
 		}
@@ -678,7 +679,7 @@ func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 	guest := nth(1, server4)
 	source := loaded.Config.Doors[0].SourcePrefix.Of(guest)
 	must(t, l.server.Do(func() error {
-		k, err := ruleset.OpenKernel()
+		k, err := nft.OpenKernel()
 		if err != nil {
 			return err
 		}
@@ -687,7 +688,7 @@ func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 			return err
 		}
 		for _, left := range []time.Duration{time.Nanosecond, 999 * time.Microsecond} {
-			windows := []ruleset.Window{{Door: "ssh", Source: source, Left: left}}
+			windows := []nft.Window{{Door: "ssh", Source: source, Left: left}}
 			for name, put := range map[string]func() error{
 				"installed": func() error { return k.Install(table, windows, "") },
 				"restored":  func() error { return k.Restore(table, windows) },

@@ -12,15 +12,15 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/internal/nft"
 )
 
 // kernelWindows are the windows that the kernel of the server has open.
-func (l *lab) kernelWindows() []ruleset.Window {
+func (l *lab) kernelWindows() []nft.Window {
 	l.t.Helper()
-	var windows []ruleset.Window
+	var windows []nft.Window
 	must(l.t, l.server.Do(func() error {
-		k, err := ruleset.OpenKernel()
+		k, err := nft.OpenKernel()
 		if err != nil {
 			return err
 		}
@@ -81,7 +81,7 @@ func (e *windowEvents) close() { e.conn.Close() }
 func (l *lab) owned() (owned bool) {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
-		k, err := ruleset.OpenKernel()
+		k, err := nft.OpenKernel()
 		if err == nil {
 			owned = k.Features().Ownership
 			k.Close()

@@ -21,9 +21,9 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 var (
@@ -135,7 +135,7 @@ type soak struct {
 	*testing.T
 	l      *lab
 	random *rand.Rand
-	kernel *ruleset.Kernel
+	kernel *nft.Kernel
 	d      *daemon
 	client *control.Client
 
@@ -212,7 +212,7 @@ func newSoak(t *testing.T, seed uint64) *soak {
 		s.l.serve(p.port)
 	}
 	must(t, s.l.server.Do(func() (err error) {
-		s.kernel, err = ruleset.OpenKernel()
+		s.kernel, err = nft.OpenKernel()
 		return err
 	}))
 	t.Cleanup(func() { s.kernel.Close() })

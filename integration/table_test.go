@@ -16,25 +16,26 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
 // tables are the rule sets whose listings are reviewed as text: the golden files
-// of package ruleset.
+// of package nft.
 var tables = []string{"small", "full", "odd", "ways"}
 
-const tableFolder = "../ruleset/testdata/tables"
+const tableFolder = "../internal/nft/testdata/tables"
 
 // goldenTime is when they were made, on a host on which nothing listens.
 var goldenTime = time.Unix(1_740_000_000, 0)
 
 // tableAt returns the table that a configuration comes to at a time.
-func tableAt(t testing.TB, c *ruleset.Config, now time.Time) *ruleset.Table {
+func tableAt(t testing.TB, c *ruleset.Config, now time.Time) *nft.Table {
 	t.Helper()
 	c, err := c.At(now, ruleset.Host{})
 	must(t, err)
-	return ruleset.NewTable(c, c.Wall.Numbers(0))
+	return nft.NewTable(c, nft.NumbersOf(&c.Wall, 0))
 }
 
 // queueStatement is what nft cannot list of a rule whose queueing is done by
@@ -69,7 +70,7 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 			table := tableAt(t, loaded.Config, goldenTime)
 
 			must(t, l.server.Do(func() error {
-				k, err := ruleset.OpenKernel()
+				k, err := nft.OpenKernel()
 				if err != nil {
 					return err
 				}
@@ -123,7 +124,7 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 	}
 }
 
-func (l *lab) compareListing(t *testing.T, k *ruleset.Kernel, golden, listed string) {
+func (l *lab) compareListing(t *testing.T, k *nft.Kernel, golden, listed string) {
 	t.Helper()
 	if !k.Features().NativeQueue {
 		golden = queueStatement.ReplaceAllString(golden, "")
@@ -200,7 +201,7 @@ func (l *lab) loadScript(t *testing.T, script, golden, table string) {
 	t.Helper()
 	native := false
 	must(t, l.server.Do(func() error {
-		k, err := ruleset.OpenKernel()
+		k, err := nft.OpenKernel()
 		if err == nil {
 			native = k.Features().NativeQueue
 			k.Close()

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -31,7 +32,7 @@ door "web" {
 // openings is a wall on the server that no daemon keeps.
 type openings struct {
 	*lab
-	kernel *ruleset.Kernel
+	kernel *nft.Kernel
 	config *ruleset.Config
 	began  time.Time // no window was opened before
 }
@@ -45,7 +46,7 @@ func newOpenings(t testing.TB) *openings {
 	}
 	o := &openings{lab: l, config: loaded.Config, began: time.Now()}
 	must(t, l.server.Do(func() (err error) {
-		o.kernel, err = ruleset.OpenKernel()
+		o.kernel, err = nft.OpenKernel()
 		return err
 	}))
 	t.Cleanup(func() { o.kernel.Close() })
@@ -54,7 +55,7 @@ func newOpenings(t testing.TB) *openings {
 }
 
 // window returns the window of a door's n-th source.
-func (o *openings) window(door string, n int, v6 bool, left time.Duration) ruleset.Window {
+func (o *openings) window(door string, n int, v6 bool, left time.Duration) nft.Window {
 	var addr netip.Addr
 	if v6 {
 		a := netip.MustParseAddr("2001:db8:2::").As16()
@@ -63,18 +64,18 @@ func (o *openings) window(door string, n int, v6 bool, left time.Duration) rules
 	} else {
 		addr = netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 11<<24+uint32(n)<<8)))
 	}
-	return ruleset.Window{Door: door, Source: o.config.Door(door).SourcePrefix.Of(addr), Left: left}
+	return nft.Window{Door: door, Source: o.config.Door(door).SourcePrefix.Of(addr), Left: left}
 }
 
 // several returns n windows of both doors and IP versions.
-func (o *openings) several(n int, left time.Duration) (windows []ruleset.Window) {
+func (o *openings) several(n int, left time.Duration) (windows []nft.Window) {
 	for i := range n {
 		windows = append(windows, o.window([]string{"ssh", "web"}[i%2], i/4, i/2%2 == 1, left))
 	}
 	return windows
 }
 
-func (o *openings) open(windows []ruleset.Window) error {
+func (o *openings) open(windows []nft.Window) error {
 	return o.kernel.OpenWindows(o.config.Wall.Table, windows)
 }
 
@@ -97,7 +98,7 @@ func (o *openings) left() map[source]time.Duration {
 
 // check checks that these windows are open, for as long as they say or less by what the
 // test has taken, and no others.
-func (o *openings) check(windows []ruleset.Window) {
+func (o *openings) check(windows []nft.Window) {
 	o.t.Helper()
 	// A set that the kernel is still growing may be listed without some of what is in it.
 	open := o.left()
@@ -166,15 +167,15 @@ func TestWindowsAreRefreshedWhenTheirTimeIsUp(t *testing.T) {
 func TestOfATransactionThatFailsNoWindowIsOpened(t *testing.T) {
 	t.Parallel()
 	o := newOpenings(t)
-	var all []ruleset.Window
-	for n := range ruleset.MaxWindows {
+	var all []nft.Window
+	for n := range nft.MaxWindows {
 		all = append(all, o.window("ssh", n, false, time.Hour))
 	}
 	for i := 0; i < len(all); i += 4096 {
 		must(t, o.open(all[i:i+4096]))
 	}
 	o.check(all)
-	fits := []ruleset.Window{o.window("web", 1, false, time.Hour), o.window("ssh", 1, true, time.Hour)}
+	fits := []nft.Window{o.window("web", 1, false, time.Hour), o.window("ssh", 1, true, time.Hour)}
 	tooMany := o.window("ssh", len(all), false, time.Hour)
 	err := o.open(append(fits, tooMany))
 	if !errors.Is(err, unix.ENFILE) || !strings.Contains(err.Error(), "opening web for 11.0.1.0/24 and 2 more") {
@@ -187,7 +188,7 @@ func TestOfATransactionThatFailsNoWindowIsOpened(t *testing.T) {
 
 	gone := o.window("web", 2, false, time.Hour)
 	gone.Door = "gone"
-	if err := o.open([]ruleset.Window{o.window("web", 3, false, time.Hour), gone}); !errors.Is(err, unix.ENOENT) {
+	if err := o.open([]nft.Window{o.window("web", 3, false, time.Hour), gone}); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("at a door that is gone: %v", err)
 	}
 	o.check(all)

@@ -191,6 +191,11 @@ func (d *Door) Ways() []string {
 	return ways
 }
 
+// HasProtocol reports whether the door guards a port of a protocol.
+func (d *Door) HasProtocol(p packet.Protocol) bool {
+	return slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return r.Protocol == p })
+}
+
 // Steps returns how many knocks open the door now, and 0 if none do.
 func (d *Door) Steps() int {
 	if len(d.Sequences) == 0 {
@@ -216,7 +221,7 @@ func (c *Config) UsesUp() bool {
 
 // HasUDP reports whether any door guards a UDP port.
 func (c *Config) HasUDP() bool {
-	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.hasProtocol(packet.UDP) })
+	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.HasProtocol(packet.UDP) })
 }
 
 // HasCommands reports whether it has to be remembered which commands are due.

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // forbidden adds to an error the cure, if it is that this user lacks rights, r or rw, to
@@ -38,9 +36,16 @@ func forbidden(err error, rights string) error {
 // file.
 func barrier(path string) string {
 	for i, c := range path {
-		if folder := path[:i]; c == filepath.Separator && folder != "" && unix.Access(folder, unix.X_OK) != nil {
+		if folder := path[:i]; c == filepath.Separator && folder != "" && !canEnter(folder) {
 			return folder
 		}
 	}
 	return strings.TrimSuffix(path, "/")
+}
+
+// canEnter reports whether this user may look up what is in a folder. Nothing else lets
+// a path go on through it.
+func canEnter(folder string) bool {
+	_, err := os.Stat(folder + string(filepath.Separator) + ".")
+	return err == nil
 }

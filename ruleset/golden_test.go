@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -101,27 +100,6 @@ func TestWarningsAreToldAndRefuseNothing(t *testing.T) {
 				t.Errorf("%d warnings", len(l.Diagnostics))
 			}
 			compareGolden(t, strings.TrimSuffix(path, ".hcl")+".txt", text)
-		})
-	}
-}
-
-func TestTablesPrintAsReviewed(t *testing.T) {
-	for name, path := range ruleFilesIn(t, "tables") {
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			l := Load(writePrivate(t, string(text))) // as there are secrets in some
-			if l.Config == nil {
-				t.Fatal(diagnosticText(t, l))
-			}
-			now, err := l.Config.At(time.Unix(1_740_000_000, 0), Host{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			table := NewTable(now, now.Wall.Numbers(0)).String()
-			compareGolden(t, strings.TrimSuffix(path, ".hcl")+".nft", table)
 		})
 	}
 }

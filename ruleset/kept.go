@@ -8,9 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // Rules that were in force are kept, so that there is something to begin with when the
@@ -70,8 +67,7 @@ func Recall(folder, path string) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	owner, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.IsDir() || info.Mode().Perm()&0o077 != 0 || int(owner.Uid) != os.Geteuid() {
+	if !info.IsDir() || info.Mode().Perm()&0o077 != 0 || !isOwn(info) {
 		return nil, fmt.Errorf("%w: %s is not this user's own folder", ErrNoneKept, folder)
 	}
 	of, err := readBounded(filepath.Join(folder, keptPath))
@@ -155,11 +151,11 @@ func syncFolder(name string) error {
 // exchange puts a folder in the place of another, if there is one, which has its name
 // then, or is gone on file systems that cannot do so.
 func exchange(next, folder string) error {
-	err := unix.Renameat2(unix.AT_FDCWD, next, unix.AT_FDCWD, folder, unix.RENAME_EXCHANGE)
+	err := swap(next, folder)
 	if err == nil {
 		return nil
 	}
-	if !errors.Is(err, unix.ENOENT) {
+	if !errors.Is(err, fs.ErrNotExist) {
 		if err := os.RemoveAll(folder); err != nil {
 			return err
 		}

@@ -20,6 +20,9 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
+// tableFolder has the rule files whose tables are golden files.
+const tableFolder = "../internal/nft/testdata/tables"
+
 var equalConfigs = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmpopts.EquateEmpty(), // no list and an empty one mean the same
@@ -179,7 +182,7 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 			UDPTimeout:      defaultDoor.UDPTimeout,
 		}},
 	}
-	if diff := cmp.Diff(want, mustLoad(t, "testdata/tables/full.hcl"), equalConfigs); diff != "" {
+	if diff := cmp.Diff(want, mustLoad(t, filepath.Join(tableFolder, "full.hcl")), equalConfigs); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }

@@ -41,7 +41,7 @@ func (c *Config) At(now time.Time, host Host) (*Config, error) {
 		}
 	}
 	named := map[packet.Port]bool{}
-	for _, r := range at.named() {
+	for _, r := range at.NamedPorts() {
 		for n := int(r.First); n <= int(r.Last); n++ {
 			named[packet.Port{Number: uint16(n), Protocol: r.Protocol}] = true
 		}
@@ -78,18 +78,18 @@ func (d *Door) Present(now time.Time) ([]packet.Port, error) {
 	return d.Sequences[0], nil
 }
 
-// named returns the ports that the doors guard or are opened at, sorted and apart.
-func (c *Config) named() []packet.PortRange {
+// NamedPorts returns the ports that the doors guard or are opened at, sorted and apart.
+func (c *Config) NamedPorts() []packet.PortRange {
 	var all []packet.PortRange
 	for i := range c.Doors {
 		d := &c.Doors[i]
 		all = append(all, d.Ports...)
-		all = append(all, single(d.allKnocks())...)
+		all = append(all, packet.Ranges(d.AllKnocks())...)
 		if d.OTP != nil {
-			all = append(all, single([]packet.Port{d.OTP.Port})...)
+			all = append(all, packet.Ranges([]packet.Port{d.OTP.Port})...)
 		}
 	}
-	return merge(all)
+	return packet.MergeRanges(all)
 }
 
 // Turns returns when [Config.At] comes to something else for the passing of time,
@@ -134,7 +134,7 @@ func (c *Config) Readable() bool {
 }
 
 // IsOn reports whether [Config.At] has come to this configuration on a host that differs
-// from another, if at all, in what [Kernel.Describe] can change.
+// from another, if at all, in what a table that stands can be told.
 func (c *Config) IsOn(host Host) bool {
 	return !slices.ContainsFunc(c.Doors, func(d Door) bool { return d.ToIsHere != host.has(d.To) })
 }

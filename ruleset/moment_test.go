@@ -111,30 +111,6 @@ door "traps" {
 	}
 }
 
-// The table of a moment must not depend on those before, even where traps are
-// written down and a rolling sequence has its knocks among them.
-func TestTablesOfAMomentAreTheSame(t *testing.T) {
-	c := doorWith(t, halfMinute+"\ntraps = [\"20000-29999\"]")
-	later := someTime.Add(time.Hour)
-	once, twice := at(t, c, later), at(t, at(t, c, someTime), later)
-	numbers := c.Wall.Numbers(0)
-	if diff := cmp.Diff(NewTable(once, numbers).String(), NewTable(twice, numbers).String()); diff != "" {
-		t.Errorf("(-at once +by way of another time):\n%s", diff)
-	}
-	trapped := without(once.Doors[0].Traps, once.Doors[0].allKnocks())
-	for _, to := range toPorts(packet.TCP, trapped) {
-		if rule := to.text + " goto d_trap\n"; !strings.Contains(NewTable(once, numbers).String(), rule) {
-			t.Errorf("the rule for traps is not %s:\n%s", rule, NewTable(once, numbers))
-		}
-	}
-	for n := 20000; n <= 29999; n++ {
-		isTrap := slices.ContainsFunc(trapped, func(r packet.PortRange) bool { return r.Contains(tcp(uint16(n))) })
-		if isKnock := once.Doors[0].Knocks(tcp(uint16(n))); isTrap == isKnock {
-			t.Errorf("%d is a trap: %t, and a knock: %t", n, isTrap, isKnock)
-		}
-	}
-}
-
 func TestTrapsLoseWhatIsAKnock(t *testing.T) {
 	for _, test := range []struct {
 		name        string

@@ -29,6 +29,16 @@ var services = [][2]uint16{
 	{25565, 25565}, {27015, 27018}, {32400, 32400}, {41641, 41641}, {51820, 51821},
 }
 
+// Services returns the ports where services often are, of both protocols.
+func Services() (ports []packet.PortRange) {
+	for _, r := range services {
+		for _, protocol := range []packet.Protocol{packet.TCP, packet.UDP} {
+			ports = append(ports, packet.PortRange{First: r[0], Last: r[1], Protocol: protocol})
+		}
+	}
+	return ports
+}
+
 // isService reports whether a port is one of them, of whichever protocol.
 func isService(p packet.Port) bool {
 	return slices.ContainsFunc(services, func(r [2]uint16) bool { return r[0] <= p.Number && p.Number <= r[1] })

@@ -32,8 +32,8 @@ func (l *Loaded) traps(e hcl.Expression, d *Door) {
 
 // trap checks a trap that is written down.
 func (l *Loaded) trap(e hcl.Expression, r packet.PortRange, d *Door) {
-	if at := slices.IndexFunc(d.allKnocks(), r.Contains); at >= 0 {
-		l.failAt(e, "Trap at a knock", "It is the door's own knock "+d.allKnocks()[at].String()+", or has it within: nobody could knock.")
+	if at := slices.IndexFunc(d.AllKnocks(), r.Contains); at >= 0 {
+		l.failAt(e, "Trap at a knock", "It is the door's own knock "+d.AllKnocks()[at].String()+", or has it within: nobody could knock.")
 	}
 	if d.OTP != nil && r.Contains(d.OTP.Port) {
 		l.failAt(e, "Trap at the port for one-time passwords", "Who sends a password to "+d.OTP.Port.String()+" could not knock then.")
@@ -43,8 +43,8 @@ func (l *Loaded) trap(e hcl.Expression, r packet.PortRange, d *Door) {
 	}
 }
 
-// allKnocks returns the door's knocks, those that close it among them.
-func (d *Door) allKnocks() []packet.Port {
+// AllKnocks returns the door's knocks, those that close it among them.
+func (d *Door) AllKnocks() []packet.Port {
 	return append(slices.Concat(d.Sequences...), d.CloseSequence...)
 }
 
@@ -68,7 +68,7 @@ const (
 // ports; never one that is taken. They follow from the door's name and its knocks, so
 // that a table can be built twice.
 func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
-	knocks := d.allKnocks()
+	knocks := d.AllKnocks()
 	if d.TrapCount == 0 {
 		return without(d.TrapList, knocks)
 	}
@@ -116,7 +116,7 @@ func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 	for p := range chosen {
 		traps = append(traps, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
 	}
-	return merge(traps)
+	return packet.MergeRanges(traps)
 }
 
 // without returns ranges without the ports that are knocks: what is written down may

@@ -72,7 +72,7 @@ func TestBesideEachKnockIsATrapOnBothSides(t *testing.T) {
 					t.Errorf("%s is a trap", p)
 				}
 			}
-			for _, k := range d.allKnocks() {
+			for _, k := range d.AllKnocks() {
 				for _, side := range []int{-1, 1} {
 					n := int(k.Number) + side
 					for d.Knocks(packet.Port{Number: uint16(n), Protocol: k.Protocol}) {
@@ -138,7 +138,7 @@ door "d" {
 		}
 	}
 	isFree := func(n int) bool {
-		return !listening[tcp(uint16(n))] && !slices.ContainsFunc(now.named(), func(r packet.PortRange) bool { return r.Contains(tcp(uint16(n))) })
+		return !listening[tcp(uint16(n))] && !slices.ContainsFunc(now.NamedPorts(), func(r packet.PortRange) bool { return r.Contains(tcp(uint16(n))) })
 	}
 	first := 4113
 	for !isFree(first) {
@@ -198,7 +198,7 @@ func TestNoUDPTrapIsScatteredWhereAnswersCome(t *testing.T) {
 		d, traps := chosen(t, fmt.Sprintf("sequence = [\"%d/udp\", \"27911/udp\", \"61500/udp\"]\ntraps = 1024", 2000+i), nothingListens)
 		scattered := 0
 		for p := range traps {
-			if slices.ContainsFunc(d.allKnocks(), func(k packet.Port) bool {
+			if slices.ContainsFunc(d.AllKnocks(), func(k packet.Port) bool {
 				return int(k.Number)-near <= int(p.Number) && int(p.Number) <= int(k.Number)+near
 			}) {
 				continue
@@ -230,7 +230,7 @@ func TestFewTrapsStandBeforeScansUpwards(t *testing.T) {
 	d, traps := chosen(t, "sequence = [4113, 5000, 1840]\ntraps = 3", nothingListens)
 	want := map[packet.Port]bool{tcp(4112): true, tcp(4999): true, tcp(1839): true}
 	if diff := cmp.Diff(want, traps); diff != "" {
-		t.Errorf("of %v (-want +got):\n%s", d.allKnocks(), diff)
+		t.Errorf("of %v (-want +got):\n%s", d.AllKnocks(), diff)
 	}
 }
 

@@ -226,27 +226,7 @@ func (l *Loaded) portList(e hcl.Expression, check func(hcl.Expression, packet.Po
 		}
 		ports = append(ports, r)
 	})
-	return merge(ports), n, ok
-}
-
-// merge sorts ranges and joins those that overlap or touch, as the kernel's
-// sets want them.
-func merge(ports []packet.PortRange) []packet.PortRange {
-	slices.SortFunc(ports, func(a, b packet.PortRange) int {
-		if a.Protocol != b.Protocol {
-			return int(a.Protocol) - int(b.Protocol)
-		}
-		return int(a.First) - int(b.First)
-	})
-	var merged []packet.PortRange
-	for _, r := range ports {
-		if n := len(merged); n > 0 && merged[n-1].Protocol == r.Protocol && int(r.First) <= int(merged[n-1].Last)+1 {
-			merged[n-1].Last = max(merged[n-1].Last, r.Last)
-			continue
-		}
-		merged = append(merged, r)
-	}
-	return merged
+	return packet.MergeRanges(ports), n, ok
 }
 
 var flagNames = map[string]packet.Flags{

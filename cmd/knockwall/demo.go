@@ -19,6 +19,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/netlab"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
@@ -134,7 +135,7 @@ func (d *demo) raise(ctx context.Context) (stop func() error, err error) {
 	if loaded.Config == nil {
 		return nil, loaded.Diagnostics
 	}
-	kernel, err := ruleset.OpenKernel()
+	kernel, err := nft.OpenKernel()
 	if err != nil {
 		return nil, err
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/nfqueue"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 func downCommand() *cobra.Command {
@@ -37,7 +37,7 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 	path := controlFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		d := &lowering{out: c.OutOrStdout(), path: *path}
-		kernel, notAllowed := ruleset.OpenKernel()
+		kernel, notAllowed := nft.OpenKernel()
 		if notAllowed == nil {
 			defer kernel.Close()
 			d.kernel = kernel
@@ -76,9 +76,9 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 // lowering takes walls down.
 type lowering struct {
 	out    io.Writer
-	path   string          // of the control socket
-	kernel *ruleset.Kernel // nil: it may not be asked
-	others []string        // tables of walls that are not to be touched
+	path   string      // of the control socket
+	kernel *nft.Kernel // nil: it may not be asked
+	others []string    // tables of walls that are not to be touched
 }
 
 // ours reports whether the control socket is that of this system's own daemon.
@@ -86,7 +86,7 @@ func (d *lowering) ours() bool { return d.path == control.DefaultPath }
 
 // minded reports whether a daemon minds a wall: whether it listens to any of its
 // queues. Of a wall without doors, which has none, that is not known.
-func minded(w *ruleset.Standing) (minded, known bool, err error) {
+func minded(w *nft.Standing) (minded, known bool, err error) {
 	for _, queue := range w.Queues {
 		if minded, err := nfqueue.InUse(queue); minded || err != nil {
 			return minded, true, err

@@ -3,7 +3,7 @@
 // A rule file (package ruleset) names doors: ports that nobody can tell from
 // ports with nothing behind them, until a source has knocked at others in the
 // right order. The daemon (package wall, internal) puts up one nftables table
-// for them. The kernel logs the knocks to it (package nflog) and asks it about
+// for them (package nft, internal). The kernel logs the knocks to it (package nflog) and asks it about
 // new connections (package nfqueue); what they mean is decided in package
 // sequence. Each command is a file here.
 package main

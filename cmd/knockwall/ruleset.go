@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/host"
-	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/internal/nft"
 )
 
 func rulesetCommand() *cobra.Command {
@@ -41,7 +41,7 @@ does not take there.`,
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprint(c.OutOrStdout(), ruleset.NewTable(now, now.Wall.Numbers(0)).Script())
+		_, err = fmt.Fprint(c.OutOrStdout(), nft.NewTable(now, nft.NumbersOf(&now.Wall, 0)).Script())
 		return err
 	}
 	return c

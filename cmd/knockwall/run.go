@@ -18,6 +18,7 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/systemd"
@@ -73,7 +74,7 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 		return err
 	}
 	debug.SetGCPercent(gcPercent)
-	kernel, err := ruleset.OpenKernel()
+	kernel, err := nft.OpenKernel()
 	if err != nil {
 		return err
 	}

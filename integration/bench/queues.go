@@ -17,8 +17,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // queueNumber is the NFQUEUE that the loops read.
@@ -45,7 +45,7 @@ func (q *queue) stop() { q.kill() }
 
 // queueSYNs has the kernel queue the SYNs to the door.
 func queueSYNs() error {
-	kernel, err := ruleset.OpenKernel()
+	kernel, err := nft.OpenKernel()
 	if err != nil {
 		return err
 	}

@@ -39,11 +39,11 @@ if [ ! -s "$cache/root.ext4" ] || [ ! -s "$cache/vmlinuz" ]; then
 fi
 
 # What the guest runs.
-mkdir -p "$work/payload/integration" "$work/payload/ruleset"
+mkdir -p "$work/payload/integration" "$work/payload/internal/nft"
 (cd "$top" && make -s deb && CGO_ENABLED=0 go test -c -o "$work/payload/integration.test" ./integration)
 cp "$top"/build/amd64/knockwall "$top"/integration/vm/package.sh "$work/payload/"
 cp "$top/build/knockwall_$(cat "$top/build/version")_amd64.deb" "$work/payload/knockwall.deb"
-cp -r "$top/ruleset/testdata" "$work/payload/ruleset/"
+cp -r "$top/internal/nft/testdata" "$work/payload/internal/nft/"
 cp -r "$top/examples" "$work/payload/"
 echo "$tests" >"$work/payload/tests"
 cat >"$work/payload/run" <<'RUN'

@@ -21,6 +21,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
@@ -34,7 +35,7 @@ import (
 
 // stillKernel is a kernel where nothing happens but what a test sends.
 type stillKernel struct {
-	windows []ruleset.Window // that another daemon has left open
+	windows []nft.Window // that another daemon has left open
 	knock   func(prefix []byte, p packet.Packet, data []byte)
 
 	mu      sync.Mutex
@@ -42,14 +43,14 @@ type stillKernel struct {
 	stands  bool
 }
 
-func (k *stillKernel) Install(*ruleset.Table, []ruleset.Window, string) error {
+func (k *stillKernel) Install(*nft.Table, []nft.Window, string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stands = true
 	return nil
 }
 
-func (k *stillKernel) Restore(*ruleset.Table, []ruleset.Window) error { return k.Install(nil, nil, "") }
+func (k *stillKernel) Restore(*nft.Table, []nft.Window) error { return k.Install(nil, nil, "") }
 
 func (k *stillKernel) Remove(string) (bool, error) {
 	k.mu.Lock()
@@ -58,22 +59,22 @@ func (k *stillKernel) Remove(string) (bool, error) {
 	return true, nil
 }
 
-func (k *stillKernel) Intact(*ruleset.Table) (bool, error) {
+func (k *stillKernel) Intact(*nft.Table) (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.stands, nil
 }
 
-func (*stillKernel) Others(string) ([]*ruleset.Standing, error) { return nil, nil }
+func (*stillKernel) Others(string) ([]*nft.Standing, error) { return nil, nil }
 
-func (k *stillKernel) Standing(string) (*ruleset.Standing, error) {
+func (k *stillKernel) Standing(string) (*nft.Standing, error) {
 	if k.windows == nil {
 		return nil, nil
 	}
-	return &ruleset.Standing{Windows: k.windows}, nil
+	return &nft.Standing{Windows: k.windows}, nil
 }
 
-func (k *stillKernel) OpenWindows(string, []ruleset.Window) error {
+func (k *stillKernel) OpenWindows(string, []nft.Window) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.stands {
@@ -94,10 +95,10 @@ func (k *stillKernel) Trapped(*ruleset.Config, int, packet.Source) (time.Duratio
 	return 0, nil
 }
 
-func (k *stillKernel) Counts(string) (map[string]ruleset.Counts, error) {
+func (k *stillKernel) Counts(string) (map[string]nft.Counts, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return map[string]ruleset.Counts{"ssh": {Admitted: 2, Refused: 5}}, k.failure
+	return map[string]nft.Counts{"ssh": {Admitted: 2, Refused: 5}}, k.failure
 }
 
 func (k *stillKernel) fail(err error) {
@@ -247,7 +248,7 @@ func serve(t testing.TB) *served {
 func serveAs(t testing.TB, unit string) *served {
 	t.Helper()
 	source := packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}
-	s := &served{daemon: newDaemon(t, &stillKernel{windows: []ruleset.Window{{Door: "ssh", Source: source, Left: time.Hour}}})}
+	s := &served{daemon: newDaemon(t, &stillKernel{windows: []nft.Window{{Door: "ssh", Source: source, Left: time.Hour}}})}
 	s.kernel.knock([]byte("ssh"), packet.Packet{
 		Source: netip.MustParseAddr("192.0.2.2"), SourcePort: 40000, Port: packet.Port{Number: 17001, Protocol: packet.TCP},
 	}, nil)

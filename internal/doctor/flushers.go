@@ -6,7 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/internal/nft"
 )
 
 // flushers are units that may delete tables which are not theirs.
@@ -18,11 +18,11 @@ var systemdFolder = "/etc/systemd/system"
 // findFlushers finds what the kernel lacks, and where it cannot keep others from deleting
 // the wall, who may do that.
 func findFlushers(*Host) (findings []Finding, err error) {
-	kernel, err := ruleset.OpenKernel()
-	if errors.Is(err, ruleset.ErrPrivilege) {
+	kernel, err := nft.OpenKernel()
+	if errors.Is(err, nft.ErrPrivilege) {
 		return nil, errRoot
 	}
-	if missing := (*ruleset.MissingFeatureError)(nil); errors.As(err, &missing) {
+	if missing := (*nft.MissingFeatureError)(nil); errors.As(err, &missing) {
 		return []Finding{{Severity: Error, Problem: "No wall can stand: " + missing.Error() + ".", Cure: "Install a kernel, or its modules, that can."}}, nil
 	}
 	if err != nil {

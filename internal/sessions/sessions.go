@@ -23,8 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // The states of enum in net/tcp_states.h in which a connection's data or end is
@@ -173,7 +173,7 @@ func Pardon(wanted func(Session) bool) error {
 			// To be translated again, it must be new once more.
 			err = t.conn.Delete(free)
 		} else {
-			free.Labels, free.LabelsMask = labels(), labels(ruleset.EndedLabel)
+			free.Labels, free.LabelsMask = labels(), labels(nft.EndedLabel)
 			err = t.conn.Update(free)
 		}
 		if err != nil && !errors.Is(err, unix.ENOENT) { // it has ended by itself
@@ -223,7 +223,7 @@ func (t *tracked) flows(ended bool) (flows []conntrack.Flow, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing the connections that conntrack knows: %w", err)
 	}
-	label := labels(ruleset.EndedLabel)
+	label := labels(nft.EndedLabel)
 	for _, f := range all {
 		is := len(f.Labels) == len(label)
 		for i := 0; is && i < len(label); i++ {
@@ -245,7 +245,7 @@ func (t *tracked) means(f conntrack.Flow, wanted func(Session) bool) bool {
 // end labels a flow, and reports whether there still is one.
 func (t *tracked) end(f conntrack.Flow) (known bool, err error) {
 	label := tuples(f)
-	label.Labels = labels(ruleset.EndedLabel)
+	label.Labels = labels(nft.EndedLabel)
 	label.LabelsMask = label.Labels
 	const tries = 3
 	for range tries {
@@ -275,7 +275,7 @@ func anew(f conntrack.Flow) conntrack.Flow {
 	next.Timeout = max(f.Timeout, 1)
 	next.Status = f.Status&(conntrack.StatusSeenReply|conntrack.StatusAssured) | conntrack.StatusConfirmed
 	next.Mark = f.Mark
-	next.Labels = labels(ruleset.EndedLabel)
+	next.Labels = labels(nft.EndedLabel)
 	if f.ProtoInfo.TCP != nil {
 		next.ProtoInfo.TCP = unseen(f.ProtoInfo.TCP.State)
 	}
@@ -297,7 +297,7 @@ func tuples(f conntrack.Flow) conntrack.Flow {
 }
 
 func labels(labels ...int) []byte {
-	bits := ruleset.LabelBits(labels...)
+	bits := nft.LabelBits(labels...)
 	return bits[:]
 }
 

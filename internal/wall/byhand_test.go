@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
@@ -175,7 +176,7 @@ func TestAWallThatIsBeingPutUpMayBeAskedAnything(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHost(t)
 				c := config(sshDoor())
-				h.found(c, 0, ruleset.Window{Door: "ssh", Source: single(alice), Left: window})
+				h.found(c, 0, nft.Window{Door: "ssh", Source: single(alice), Left: window})
 				answers := make(chan error, 8)
 				ask := func(what func() error) {
 					go func() { answers <- what() }()

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/internal/nft"
 )
 
 // What could not be done is marked as that, and nothing else is.
@@ -36,7 +36,7 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 				h.t.Fatal(err)
 			}
 			h.flush("knockwall")
-			h.tell(ruleset.Change{Tables: []string{"knockwall"}})
+			h.tell(nft.Change{Tables: []string{"knockwall"}})
 			time.Sleep(time.Minute)
 		}, nil, nil},
 		{"opening", func(h *host) {
@@ -52,7 +52,7 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 		{"putting back", func(h *host) {
 			h.failing("Restore", errInjected)
 			h.flush("knockwall")
-			go h.tell(ruleset.Change{Tables: []string{"knockwall"}})
+			go h.tell(nft.Change{Tables: []string{"knockwall"}})
 			synctest.Wait()
 			h.failing("nothing", nil)
 			time.Sleep(time.Second)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
@@ -83,13 +84,13 @@ func session(port packet.Port, remote netip.Addr) sessions.Session {
 // table is what stands in the kernel.
 type table struct {
 	config   *ruleset.Config
-	numbers  ruleset.Numbers
+	numbers  nft.Numbers
 	listing  string
 	trial    bool
 	tampered bool
 	windows  map[opening]time.Time // until when
 	trapped  map[opening]time.Time // likewise
-	counts   map[string]ruleset.Counts
+	counts   map[string]nft.Counts
 }
 
 // opening is an element of a set: of a source it has no more than the address.
@@ -234,12 +235,12 @@ func (k *kernel) endSessions(wanted sessionsOf) (ended int, err error) {
 // watcher hears of what others do to tables.
 type watcher struct {
 	k       *kernel
-	changed func(ruleset.Change)
+	changed func(nft.Change)
 	failed  func(error)
 	busy    sync.WaitGroup
 }
 
-func (k *kernel) watch(changed func(ruleset.Change), failed func(error)) (io.Closer, error) {
+func (k *kernel) watch(changed func(nft.Change), failed func(error)) (io.Closer, error) {
 	if err := k.begin("Watch"); err != nil {
 		return nil, err
 	}
@@ -249,7 +250,7 @@ func (k *kernel) watch(changed func(ruleset.Change), failed func(error)) (io.Clo
 	return w, nil
 }
 
-// Close waits until nothing is told of any more, as [ruleset.Watcher] does.
+// Close waits until nothing is told of any more, as [nft.Watcher] does.
 func (w *watcher) Close() error {
 	w.k.mu.Lock()
 	w.k.watchers = slices.DeleteFunc(w.k.watchers, func(other *watcher) bool { return w == other })
@@ -259,7 +260,7 @@ func (w *watcher) Close() error {
 }
 
 // tell tells those who watch of a change that was made.
-func (k *kernel) tell(c ruleset.Change) {
+func (k *kernel) tell(c nft.Change) {
 	k.mu.Lock()
 	watchers := slices.Clone(k.watchers)
 	for _, w := range watchers {
@@ -342,8 +343,8 @@ func (k *kernel) changes() (calls []string) {
 }
 
 // Install keeps the hook, the windows and the counters of a table of the same
-// kind, as [ruleset.Kernel] does.
-func (k *kernel) Install(t *ruleset.Table, windows []ruleset.Window, replaced string) error {
+// kind, as [nft.Kernel] does.
+func (k *kernel) Install(t *nft.Table, windows []nft.Window, replaced string) error {
 	call := "Install " + t.Name
 	if replaced != "" && replaced != t.Name {
 		call += " for " + replaced
@@ -355,7 +356,7 @@ func (k *kernel) Install(t *ruleset.Table, windows []ruleset.Window, replaced st
 	return k.put(t, windows, replaced, true)
 }
 
-func (k *kernel) Restore(t *ruleset.Table, windows []ruleset.Window) error {
+func (k *kernel) Restore(t *nft.Table, windows []nft.Window) error {
 	if err := k.begin("Restore %s", t.Name); err != nil {
 		return err
 	}
@@ -365,7 +366,7 @@ func (k *kernel) Restore(t *ruleset.Table, windows []ruleset.Window) error {
 
 // put applies the whole transaction to a copy, which then takes the place of
 // what stood.
-func (k *kernel) put(t *ruleset.Table, windows []ruleset.Window, replaced string, keep bool) error {
+func (k *kernel) put(t *nft.Table, windows []nft.Window, replaced string, keep bool) error {
 	tables := maps.Clone(k.tables)
 	next := k.understand(t)
 	if next == nil {
@@ -422,7 +423,7 @@ func (t *table) keep(old *table) {
 	}
 }
 
-func (k *kernel) Intact(t *ruleset.Table) (bool, error) {
+func (k *kernel) Intact(t *nft.Table) (bool, error) {
 	if err := k.begin("Intact %s", t.Name); err != nil {
 		return false, err
 	}
@@ -440,13 +441,13 @@ func (k *kernel) unhook() {
 }
 
 // understand returns the table that a listing means.
-func (k *kernel) understand(t *ruleset.Table) *table {
+func (k *kernel) understand(t *nft.Table) *table {
 	listing := t.String()
 	for _, c := range k.configs {
 		for _, now := range k.moments(c) {
 			c, _ := c.At(now, ruleset.Host{Served: k.listening})
 			for turn := range 2 {
-				if n := c.Wall.Numbers(turn); c.Wall.Table == t.Name && ruleset.NewTable(c, n).String() == listing {
+				if n := nft.NumbersOf(&c.Wall, turn); c.Wall.Table == t.Name && nft.NewTable(c, n).String() == listing {
 					next := newTable(c, n)
 					next.listing, next.trial = listing, t.Trial
 					return next
@@ -470,15 +471,15 @@ func (k *kernel) moments(c *ruleset.Config) []time.Time {
 	return all
 }
 
-func newTable(c *ruleset.Config, n ruleset.Numbers) *table {
-	t := &table{config: c, numbers: n, windows: map[opening]time.Time{}, trapped: map[opening]time.Time{}, counts: map[string]ruleset.Counts{}}
+func newTable(c *ruleset.Config, n nft.Numbers) *table {
+	t := &table{config: c, numbers: n, windows: map[opening]time.Time{}, trapped: map[opening]time.Time{}, counts: map[string]nft.Counts{}}
 	for _, d := range c.Doors {
-		t.counts[d.Name] = ruleset.Counts{}
+		t.counts[d.Name] = nft.Counts{}
 	}
 	return t
 }
 
-func (t *table) open(w ruleset.Window) error {
+func (t *table) open(w nft.Window) error {
 	if _, ok := t.counts[w.Door]; !ok || w.Left <= 0 {
 		return fmt.Errorf("opening %s for %s: %w", w.Door, w.Source, unix.EINVAL)
 	}
@@ -503,7 +504,7 @@ func (k *kernel) Remove(name string) (bool, error) {
 	return true, nil
 }
 
-func (k *kernel) Standing(name string) (*ruleset.Standing, error) {
+func (k *kernel) Standing(name string) (*nft.Standing, error) {
 	if err := k.begin("Standing %s", name); err != nil {
 		return nil, err
 	}
@@ -514,7 +515,7 @@ func (k *kernel) Standing(name string) (*ruleset.Standing, error) {
 	return nil, nil
 }
 
-func (k *kernel) Others(name string) (others []*ruleset.Standing, err error) {
+func (k *kernel) Others(name string) (others []*nft.Standing, err error) {
 	if err := k.begin("Others %s", name); err != nil {
 		return nil, err
 	}
@@ -527,8 +528,8 @@ func (k *kernel) Others(name string) (others []*ruleset.Standing, err error) {
 	return others, nil
 }
 
-func (t *table) read() *ruleset.Standing {
-	s := &ruleset.Standing{
+func (t *table) read() *nft.Standing {
+	s := &nft.Standing{
 		Table:  t.config.Wall.Table,
 		Groups: []uint16{t.numbers.LogGroup},
 		Queues: []uint16{t.numbers.Admitted, t.numbers.Strangers},
@@ -536,14 +537,14 @@ func (t *table) read() *ruleset.Standing {
 	for _, d := range t.config.Doors {
 		for o, until := range t.windows {
 			if left := time.Until(until); o.door == d.Name && left > 0 {
-				s.Windows = append(s.Windows, ruleset.Window{Door: d.Name, Source: d.SourcePrefix.Of(o.addr), Left: left})
+				s.Windows = append(s.Windows, nft.Window{Door: d.Name, Source: d.SourcePrefix.Of(o.addr), Left: left})
 			}
 		}
 	}
 	return s
 }
 
-func (k *kernel) OpenWindows(name string, windows []ruleset.Window) error {
+func (k *kernel) OpenWindows(name string, windows []nft.Window) error {
 	var text []string
 	for _, w := range windows {
 		text = append(text, fmt.Sprintf("%s %s", w.Door, w.Source))
@@ -593,7 +594,7 @@ func (k *kernel) Describe(name string, host ruleset.Host) error {
 	}
 	described := *t.config
 	described.Host = host
-	t.config, t.listing = &described, ruleset.NewTable(&described, t.numbers).String()
+	t.config, t.listing = &described, nft.NewTable(&described, t.numbers).String()
 	return nil
 }
 
@@ -607,7 +608,7 @@ func (k *kernel) Trapped(c *ruleset.Config, door int, source packet.Source) (tim
 	return max(0, time.Until(t.trapped[opening{c.Doors[door].Name, source.Addr()}])), nil
 }
 
-func (k *kernel) Counts(name string) (map[string]ruleset.Counts, error) {
+func (k *kernel) Counts(name string) (map[string]nft.Counts, error) {
 	if err := k.begin("Counts %s", name); err != nil {
 		return nil, err
 	}
@@ -651,13 +652,13 @@ func (k *kernel) bound() (sockets []string) {
 }
 
 // named returns the numbers that the table names.
-func (k *kernel) named() ruleset.Numbers {
+func (k *kernel) named() nft.Numbers {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, t := range k.tables {
 		return t.numbers
 	}
-	return ruleset.Numbers{}
+	return nft.Numbers{}
 }
 
 // log and lanes are those that the table names.
@@ -1011,7 +1012,7 @@ func (q *fakeQueue) Refuse(id uint32) error {
 }
 
 func (q *fakeQueue) refuse(j *journey) {
-	j.marked = j.marked || q.config.RefusedMark == ruleset.RefusedMark
+	j.marked = j.marked || q.config.RefusedMark == nft.RefusedMark
 	q.k.judge(j)
 }
 
@@ -1238,9 +1239,9 @@ func (h *host) raise(c *ruleset.Config) error {
 }
 
 // found installs a table as another daemon would have left it.
-func (h *host) found(c *ruleset.Config, turn int, windows ...ruleset.Window) {
+func (h *host) found(c *ruleset.Config, turn int, windows ...nft.Window) {
 	h.t.Helper()
-	if err := h.Install(ruleset.NewTable(h.knows(c), c.Wall.Numbers(turn)), windows, ""); err != nil {
+	if err := h.Install(nft.NewTable(h.knows(c), nft.NumbersOf(&c.Wall, turn)), windows, ""); err != nil {
 		h.t.Fatal(err)
 	}
 	h.changes()

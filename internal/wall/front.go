@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
@@ -18,7 +19,7 @@ import (
 type front struct {
 	wall    *Wall
 	config  *ruleset.Config
-	notices map[string]ruleset.Notice
+	notices map[string]nft.Notice
 	ids     []int // of its doors, by which their windows are noted
 	locks   []lock
 	locksOf [][]int // of each door
@@ -50,7 +51,7 @@ func (w *Wall) newFront(c *ruleset.Config, now time.Time) *front {
 	f := &front{
 		wall:      w,
 		config:    c,
-		notices:   c.Notices(),
+		notices:   nft.Notices(c),
 		passwords: make([]passwords, len(c.Doors)),
 		tallies:   make([]tally, len(c.Doors)),
 	}
@@ -136,8 +137,8 @@ func (f *front) attemptAt(door int, source packet.Source) (furthest sequence.Att
 // carriedOver returns those windows of a table that was read a while ago which
 // stay open in this front: their doors still stand, and tell sources apart as
 // they did, so that nobody inherits another's window.
-func (f *front) carriedOver(found []ruleset.Window, ago time.Duration) []ruleset.Window {
-	var windows []ruleset.Window
+func (f *front) carriedOver(found []nft.Window, ago time.Duration) []nft.Window {
+	var windows []nft.Window
 	for _, win := range found {
 		win.Left -= ago
 		if win.Left > 0 && f.tells(win.Door, win.Source) {

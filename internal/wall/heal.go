@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -18,7 +19,7 @@ const (
 )
 
 // changed is told what others do to tables, where the kernel lets them.
-func (w *Wall) changed(c ruleset.Change) {
+func (w *Wall) changed(c nft.Change) {
 	w.change.Lock()
 	defer w.change.Unlock()
 	if w.table == nil || w.lowered {
@@ -122,14 +123,14 @@ func (w *Wall) mayEnter(f *front, s sessions.Session) bool {
 }
 
 // noted returns the windows that are open as far as is known here.
-func (w *Wall) noted() []ruleset.Window {
+func (w *Wall) noted() []nft.Window {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var windows []ruleset.Window
+	var windows []nft.Window
 	for win := range w.windows.All() {
 		if left := win.Until.Sub(now); left > 0 && !win.Spent() {
-			windows = append(windows, ruleset.Window{Door: w.doors[win.Door], Source: win.Source, Left: left})
+			windows = append(windows, nft.Window{Door: w.doors[win.Door], Source: win.Source, Left: left})
 		}
 	}
 	return windows

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -45,7 +46,7 @@ func TestAWallThatSomebodyChangesIsPutBackWithAllWindows(t *testing.T) {
 				h.changes()
 
 				change(h)
-				h.tell(ruleset.Change{Tables: []string{"filter", "knockwall"}, By: "nft (process 4711)"})
+				h.tell(nft.Change{Tables: []string{"filter", "knockwall"}, By: "nft (process 4711)"})
 				if diff := cmp.Diff([]string{"Restore knockwall"}, h.changes()); diff != "" {
 					h.t.Errorf("changed (-want +got):\n%s", diff)
 				}
@@ -79,7 +80,7 @@ func TestAWallThatSomebodyChangesIsPutBackWithAllWindows(t *testing.T) {
 func TestAChangeToAnotherTableIsNothingToTheWall(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		h.tamper("knockwall") // which nobody has told of
-		h.tell(ruleset.Change{Tables: []string{"filter", "nat"}, By: "nft (process 4711)"})
+		h.tell(nft.Change{Tables: []string{"filter", "nat"}, By: "nft (process 4711)"})
 		h.trail.expect(h.t, nil)
 		if got := h.changes(); got != nil {
 			h.t.Errorf("changed: %v", got)
@@ -89,7 +90,7 @@ func TestAChangeToAnotherTableIsNothingToTheWall(t *testing.T) {
 
 func TestWhenTheAccountOfAChangeIsLostTheWallIsLookedAt(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		h.tell(ruleset.Change{})
+		h.tell(nft.Change{})
 		h.trail.expect(h.t, nil)
 		if got := h.changes(); got != nil {
 			h.t.Errorf("it was intact, and changed: %v", got)
@@ -100,7 +101,7 @@ func TestWhenTheAccountOfAChangeIsLostTheWallIsLookedAt(t *testing.T) {
 			func() { h.failing("Intact", errInjected) }, // so that nobody knows
 		} {
 			before()
-			h.tell(ruleset.Change{})
+			h.tell(nft.Change{})
 			if got := h.changes(); !slices.Equal(got, []string{"Restore knockwall"}) {
 				h.t.Errorf("changed: %v", got)
 			}
@@ -181,7 +182,7 @@ func TestAWallThatIsIntactIsNotPutBackBecauseAWindowFails(t *testing.T) {
 func TestAWallThatCannotBePutBackEndsRun(t *testing.T) {
 	for name, change := range map[string]func(h *host){
 		"when a change is told of": func(h *host) {
-			h.tell(ruleset.Change{Tables: []string{"knockwall"}})
+			h.tell(nft.Change{Tables: []string{"knockwall"}})
 		},
 		"when a window is to be opened": func(h *host) { h.knocked(alice, 7000, 8000, 9000) },
 	} {
@@ -220,8 +221,8 @@ func TestAWatchThatFailsEndsRunAndTheWallStays(t *testing.T) {
 func TestAWallThatWasLoweredIsNotPutBack(t *testing.T) {
 	for name, change := range map[string]func(h *host){
 		"when a change is told of": func(h *host) {
-			h.tell(ruleset.Change{Tables: []string{"knockwall"}})
-			h.tell(ruleset.Change{})
+			h.tell(nft.Change{Tables: []string{"knockwall"}})
+			h.tell(nft.Change{})
 		},
 		"when a knock is heard that was unread": func(h *host) { h.knocked(alice, 7000, 8000, 9000) },
 		"when a window is opened by hand":       func(h *host) { _, _ = h.wall.Open("ssh", "192.0.2.1", 0) },
@@ -281,7 +282,7 @@ func TestOnlyWhoMayEnterIsAdoptedWhenTheWallIsPutBack(t *testing.T) {
 		a.dial(443) // her only one
 		synctest.Wait()
 		h.flush("knockwall")
-		h.tell(ruleset.Change{Tables: []string{"knockwall"}})
+		h.tell(nft.Change{Tables: []string{"knockwall"}})
 		for _, tt := range []struct {
 			port uint16
 			addr string
@@ -305,7 +306,7 @@ func TestOnlyWhoMayEnterIsAdoptedWhenTheWallIsPutBack(t *testing.T) {
 		}
 		time.Sleep(window)
 		synctest.Wait()
-		h.tell(ruleset.Change{Tables: []string{"knockwall"}})
+		h.tell(nft.Change{Tables: []string{"knockwall"}})
 		if h.wanted(session(tcp(22), alice)) {
 			h.t.Error("a connection is adopted whose window is over")
 		}

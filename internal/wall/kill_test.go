@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -191,7 +192,7 @@ func (p *process) edges() wall.Edges {
 		},
 	}
 	if e.Watch != nil {
-		mortal.Watch = func(changed func(ruleset.Change), failed func(error)) (io.Closer, error) {
+		mortal.Watch = func(changed func(nft.Change), failed func(error)) (io.Closer, error) {
 			if !p.steps() {
 				return nil, errKilled
 			}
@@ -211,7 +212,7 @@ func (p *process) edges() wall.Edges {
 
 type mortalKernel struct{ p *process }
 
-func (m mortalKernel) Install(t *ruleset.Table, windows []ruleset.Window, replaced string) error {
+func (m mortalKernel) Install(t *nft.Table, windows []nft.Window, replaced string) error {
 	if !m.p.steps() {
 		return errKilled
 	}
@@ -219,7 +220,7 @@ func (m mortalKernel) Install(t *ruleset.Table, windows []ruleset.Window, replac
 	return m.p.k.Install(t, windows, replaced)
 }
 
-func (m mortalKernel) Restore(t *ruleset.Table, windows []ruleset.Window) error {
+func (m mortalKernel) Restore(t *nft.Table, windows []nft.Window) error {
 	if !m.p.steps() {
 		return errKilled
 	}
@@ -235,7 +236,7 @@ func (m mortalKernel) Remove(table string) (bool, error) {
 	return m.p.k.Remove(table)
 }
 
-func (m mortalKernel) Intact(t *ruleset.Table) (bool, error) {
+func (m mortalKernel) Intact(t *nft.Table) (bool, error) {
 	if !m.p.steps() {
 		return false, errKilled
 	}
@@ -243,7 +244,7 @@ func (m mortalKernel) Intact(t *ruleset.Table) (bool, error) {
 	return m.p.k.Intact(t)
 }
 
-func (m mortalKernel) Standing(table string) (*ruleset.Standing, error) {
+func (m mortalKernel) Standing(table string) (*nft.Standing, error) {
 	if !m.p.steps() {
 		return nil, errKilled
 	}
@@ -251,7 +252,7 @@ func (m mortalKernel) Standing(table string) (*ruleset.Standing, error) {
 	return m.p.k.Standing(table)
 }
 
-func (m mortalKernel) Others(table string) ([]*ruleset.Standing, error) {
+func (m mortalKernel) Others(table string) ([]*nft.Standing, error) {
 	if !m.p.steps() {
 		return nil, errKilled
 	}
@@ -259,7 +260,7 @@ func (m mortalKernel) Others(table string) ([]*ruleset.Standing, error) {
 	return m.p.k.Others(table)
 }
 
-func (m mortalKernel) OpenWindows(table string, windows []ruleset.Window) error {
+func (m mortalKernel) OpenWindows(table string, windows []nft.Window) error {
 	if !m.p.steps() {
 		return errKilled
 	}
@@ -287,7 +288,7 @@ func (m mortalKernel) Trapped(c *ruleset.Config, door int, source packet.Source)
 	return m.p.k.Trapped(c, door, source)
 }
 
-func (m mortalKernel) Counts(table string) (map[string]ruleset.Counts, error) {
+func (m mortalKernel) Counts(table string) (map[string]nft.Counts, error) {
 	if !m.p.steps() {
 		return nil, errKilled
 	}
@@ -413,7 +414,7 @@ func TestADaemonThatIsKilledAtAnyMomentIsTakenOverFrom(t *testing.T) {
 		{"first start", func(t *testing.T) *life { return born(t, false) }, reload(rules()), rules(), true},
 		{"start over a wall that stands", func(t *testing.T) *life {
 			l := born(t, false)
-			l.found(rules(), 0, ruleset.Window{Door: "ssh", Source: single(alice), Left: window})
+			l.found(rules(), 0, nft.Window{Door: "ssh", Source: single(alice), Left: window})
 			l.until = time.Now().Add(window)
 			return l
 		}, reload(others()), others(), false},

@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -23,21 +23,21 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 		w.mu.Unlock()
 		return
 	}
-	if notice.Kind == ruleset.Sprayed {
+	if notice.Kind == nft.Sprayed {
 		s.sprayed(f, p, now)
 		return
 	}
 	d := &f.config.Doors[notice.Door]
 	e := audit.Event{Time: now, Door: d.Name, Source: d.SourcePrefix.Of(p.Source), Port: p.Port}
 	switch notice.Kind {
-	case ruleset.Refused:
+	case nft.Refused:
 		f.tallies[notice.Door].Add(audit.Refused)
 		w.mu.Unlock()
 		e.Kind, e.Code = audit.Refused, audit.CodeNoWindow
 		w.trail.Record(e)
-	case ruleset.Trapped:
+	case nft.Trapped:
 		s.trapped(f, notice.Door, e)
-	case ruleset.Password:
+	case nft.Password:
 		s.password(f, notice.Door, p, data, e)
 	default:
 		s.knocked(f, notice.Door, p, e)

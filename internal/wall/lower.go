@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -107,9 +108,9 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 
 // idle puts the numbers of the other turn into the table, to which nobody listens.
 func (w *Wall) idle(c *ruleset.Config) error {
-	n := c.Wall.Numbers(0)
+	n := nft.NumbersOf(&c.Wall, 0)
 	if overlap(n, w.sockets.numbers) {
-		n = c.Wall.Numbers(1)
+		n = nft.NumbersOf(&c.Wall, 1)
 	}
 	if err := w.taken(n); err != nil {
 		return err

@@ -14,7 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/internal/nft"
 )
 
 // gather returns the values of all metrics, of histograms how many were observed.
@@ -97,7 +97,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		time.Sleep(time.Second)
 		h.client(carol).knock(7000)
 		h.client(carol).dial(443)
-		h.tell(ruleset.Change{Tables: []string{"knockwall"}})
+		h.tell(nft.Change{Tables: []string{"knockwall"}})
 		h.client(carol).dial(443)
 		synctest.Wait()
 

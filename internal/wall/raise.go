@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
@@ -96,7 +97,7 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why cause) error {
 		undo()
 		return err
 	}
-	var windows []ruleset.Window
+	var windows []nft.Window
 	switch {
 	case standing != nil && (former == nil || !standing.Restored):
 		windows = next.carriedOver(standing.Windows, time.Since(read))
@@ -139,17 +140,17 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why cause) error {
 
 // socketsFor returns the sockets for a configuration: those that there are, or,
 // if it has other numbers or there are none, new ones that no rule names yet.
-func (w *Wall) socketsFor(c *ruleset.Config, standing *ruleset.Standing) (*sockets, error) {
+func (w *Wall) socketsFor(c *ruleset.Config, standing *nft.Standing) (*sockets, error) {
 	w.mu.Lock()
 	current := w.sockets
 	w.mu.Unlock()
 	for turn := range 2 {
-		if n := c.Wall.Numbers(turn); current != nil && current.numbers == n {
+		if n := nft.NumbersOf(&c.Wall, turn); current != nil && current.numbers == n {
 			return current, nil
 		}
 	}
 	for turn := range 2 {
-		n := c.Wall.Numbers(turn)
+		n := nft.NumbersOf(&c.Wall, turn)
 		if (standing == nil || !standing.Names(n)) && (current == nil || !overlap(current.numbers, n)) {
 			return w.listen(n)
 		}
@@ -158,7 +159,7 @@ func (w *Wall) socketsFor(c *ruleset.Config, standing *ruleset.Standing) (*socke
 		"give nflog_group and queue in the rule files numbers that are further off", c.Wall.Table)
 }
 
-func overlap(a, b ruleset.Numbers) bool {
+func overlap(a, b nft.Numbers) bool {
 	queues := []uint16{b.Admitted, b.Strangers, b.Excess}
 	return a.LogGroup == b.LogGroup || slices.Contains(queues, a.Admitted) ||
 		slices.Contains(queues, a.Strangers) || slices.Contains(queues, a.Excess)
@@ -169,7 +170,7 @@ func overlap(a, b ruleset.Numbers) bool {
 // would take the wall from the first.
 func (w *Wall) checkFree(c *ruleset.Config) error {
 	for turn := range 2 {
-		if err := w.taken(c.Wall.Numbers(turn)); err != nil {
+		if err := w.taken(nft.NumbersOf(&c.Wall, turn)); err != nil {
 			return err
 		}
 	}
@@ -181,7 +182,7 @@ func (w *Wall) checkFree(c *ruleset.Config) error {
 		return err
 	}
 	for _, other := range others {
-		if other.Names(c.Wall.Numbers(0)) || other.Names(c.Wall.Numbers(1)) {
+		if other.Names(nft.NumbersOf(&c.Wall, 0)) || other.Names(nft.NumbersOf(&c.Wall, 1)) {
 			return fmt.Errorf("the table inet %[1]s is another wall's, and its rules name the same groups and queues: "+
 				"take it down with `nft delete table inet %[1]s`, or give nflog_group and queue other numbers in the rule files", other.Table)
 		}
@@ -190,8 +191,8 @@ func (w *Wall) checkFree(c *ruleset.Config) error {
 }
 
 // taken returns an [*InUseError] if another process listens to any of the numbers.
-func (w *Wall) taken(n ruleset.Numbers) error {
-	var own ruleset.Numbers
+func (w *Wall) taken(n nft.Numbers) error {
+	var own nft.Numbers
 	if w.sockets != nil {
 		own = w.sockets.numbers
 	}
@@ -221,7 +222,7 @@ func (w *Wall) taken(n ruleset.Numbers) error {
 
 // note notes windows that were found in the kernel, unless they are known. Those
 // that are keep count of their connections.
-func (w *Wall) note(windows []ruleset.Window, next *front) {
+func (w *Wall) note(windows []nft.Window, next *front) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -237,7 +238,7 @@ func (w *Wall) note(windows []ruleset.Window, next *front) {
 
 // forgetAllBut forgets the windows that the kernel has no more, and returns what
 // to tell of it.
-func (w *Wall) forgetAllBut(windows []ruleset.Window, now time.Time) (events []audit.Event) {
+func (w *Wall) forgetAllBut(windows []nft.Window, now time.Time) (events []audit.Event) {
 	type key struct {
 		id     int
 		source packet.Source
@@ -284,7 +285,7 @@ func (w *Wall) advance(next *front) {
 }
 
 // stand notes that the wall stands.
-func (w *Wall) stand(next *front, s *sockets, former *front, windows []ruleset.Window, why cause) {
+func (w *Wall) stand(next *front, s *sockets, former *front, windows []nft.Window, why cause) {
 	now := time.Now()
 	w.mu.Lock()
 	s.hold.SetWait(next.config.Wall.Hold)

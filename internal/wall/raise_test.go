@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -62,7 +63,7 @@ func TestAWallIsInstalledOnceItsSocketsAreBound(t *testing.T) {
 			t.Error("connections of the wrong ports are adopted")
 		}
 		h.trail.expect(t, nil, "started: doors: 1, windows open: 0")
-		if want := (ruleset.Numbers{LogGroup: 7100, Admitted: 7100, Strangers: 7101, Excess: 7104}); h.named() != want {
+		if want := (nft.Numbers{LogGroup: 7100, Admitted: 7100, Strangers: 7101, Excess: 7104}); h.named() != want {
 			t.Errorf("numbers: %+v", h.named())
 		}
 		admitted, strangers := h.lanes()
@@ -83,7 +84,7 @@ func TestAStartTakesTheNumbersThatTheStandingTableDoesNotName(t *testing.T) {
 			}
 			h.run()
 			h.expectBound(want)
-			if h.named() != c.Wall.Numbers(1-turn) {
+			if h.named() != nft.NumbersOf(&c.Wall, 1-turn) {
 				t.Errorf("the table names %+v", h.named())
 			}
 		})
@@ -112,10 +113,10 @@ func TestWindowsAreReadBackWithTheTimeTheyHadLeft(t *testing.T) {
 		h := newHost(t)
 		gone, stays := door("gone", 80, 1000), door("stays", 443, 2000)
 		h.found(config(sshDoor(), gone, stays), 0,
-			ruleset.Window{Door: "ssh", Source: single(alice), Left: 12 * time.Second},
-			ruleset.Window{Door: "ssh", Source: single(bob), Left: time.Second},
-			ruleset.Window{Door: "gone", Source: single(alice), Left: 12 * time.Second},
-			ruleset.Window{Door: "stays", Source: single(carol), Left: 3 * time.Second})
+			nft.Window{Door: "ssh", Source: single(alice), Left: 12 * time.Second},
+			nft.Window{Door: "ssh", Source: single(bob), Left: time.Second},
+			nft.Window{Door: "gone", Source: single(alice), Left: 12 * time.Second},
+			nft.Window{Door: "stays", Source: single(carol), Left: 3 * time.Second})
 		time.Sleep(2 * time.Second)
 		// Neither the order of the doors nor what a window's length is now matters.
 		if err := h.raise(config(stays, limited(sshDoor(), 2))); err != nil {
@@ -146,7 +147,7 @@ func TestWindowsThatAreReadBackAreCountedAndClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		c := config(limited(sshDoor(), 1))
-		h.found(c, 0, ruleset.Window{Door: "ssh", Source: single(alice), Left: window})
+		h.found(c, 0, nft.Window{Door: "ssh", Source: single(alice), Left: window})
 		if err := h.raise(c); err != nil {
 			t.Fatal(err)
 		}
@@ -423,7 +424,7 @@ func TestPacketsThatMeetTheNewTableBeforeItsFrontStandsAreJudgedByItsDoors(t *te
 		h.intercepted("Install", func() {
 			// Installed by hand, so that a packet meets the table before Raise goes on.
 			h.intercepted("nothing", func() {})
-			if err := h.Install(ruleset.NewTable(next, h.named()), nil, ""); err != nil {
+			if err := h.Install(nft.NewTable(next, h.named()), nil, ""); err != nil {
 				h.t.Error(err)
 			}
 			early = a.dial(443)
@@ -530,7 +531,7 @@ func TestAWindowThatIsKnockedOpenAgainBeforeItIsClosedStaysOpen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		former := config(limited(door("web", 443, 8001), 1))
-		h.found(former, 0, ruleset.Window{Door: "web", Source: single(alice), Left: window})
+		h.found(former, 0, nft.Window{Door: "web", Source: single(alice), Left: window})
 		if err := h.raise(c); err != nil {
 			t.Fatal(err)
 		}

@@ -4,9 +4,9 @@ import (
 	"io"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/nfqueue"
-	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -15,7 +15,7 @@ import (
 // them is lost.
 type sockets struct {
 	wall    *Wall
-	numbers ruleset.Numbers
+	numbers nft.Numbers
 
 	// Guarded by the wall's mu.
 	log                 Log
@@ -41,7 +41,7 @@ const (
 )
 
 // listen binds the sockets that a table with these numbers will name.
-func (w *Wall) listen(n ruleset.Numbers) (*sockets, error) {
+func (w *Wall) listen(n nft.Numbers) (*sockets, error) {
 	s := &sockets{wall: w, numbers: n, hold: sequence.NewHold(0, strangersWaiting)}
 	// Packets come only once the table names these numbers: nobody reads s yet.
 	log, err := w.edges.ListenLog(n.LogGroup, knocks{s})
@@ -49,7 +49,7 @@ func (w *Wall) listen(n ruleset.Numbers) (*sockets, error) {
 		return nil, err
 	}
 	s.log = log
-	mark := uint32(ruleset.RefusedMark)
+	mark := uint32(nft.RefusedMark)
 	admit, err := w.edges.ListenQueue(nfqueue.Config{
 		Number: n.Admitted, Length: guestsWaiting, FailOpen: true, RefusedMark: mark}, admitted{s})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -43,7 +44,7 @@ func TestWhatIsInTheSocketsWhenTheDaemonStopsIsJudgedYet(t *testing.T) {
 				if got := h.changes(); !slices.Equal(got, []string{"Install knockwall"}) {
 					h.t.Errorf("changed: %v", got)
 				}
-				if n := h.named(); n != config(sshDoor()).Wall.Numbers(1) {
+				if n := h.named(); n != nft.NumbersOf(&config(sshDoor()).Wall, 1) {
 					h.t.Errorf("the table names %+v", n)
 				}
 				h.expectBound(turn0)

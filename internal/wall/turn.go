@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -126,7 +127,7 @@ func (w *Wall) turnTo(now time.Time) {
 
 // install puts another table in place of the wall's own, with the windows that are open
 // where it has to make their sets anew.
-func (w *Wall) install(c *ruleset.Config, n ruleset.Numbers, windows []ruleset.Window) error {
+func (w *Wall) install(c *ruleset.Config, n nft.Numbers, windows []nft.Window) error {
 	table := tableOf(c, n, w.table.Trial)
 	if err := w.edges.Kernel.Install(table, windows, ""); err != nil {
 		return err
@@ -157,8 +158,8 @@ func (w *Wall) tellLow(c *ruleset.Config) {
 	}
 }
 
-func tableOf(c *ruleset.Config, n ruleset.Numbers, trial bool) *ruleset.Table {
-	table := ruleset.NewTable(c, n)
+func tableOf(c *ruleset.Config, n nft.Numbers, trial bool) *nft.Table {
+	table := nft.NewTable(c, n)
 	table.Trial = trial
 	return table
 }

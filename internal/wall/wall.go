@@ -11,6 +11,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/sessions"
@@ -20,19 +21,19 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// Kernel is what the wall needs of nftables; [ruleset.Kernel] has it.
+// Kernel is what the wall needs of nftables; [nft.Kernel] has it.
 type Kernel interface {
-	Install(t *ruleset.Table, windows []ruleset.Window, replaced string) error
-	Restore(t *ruleset.Table, windows []ruleset.Window) error
+	Install(t *nft.Table, windows []nft.Window, replaced string) error
+	Restore(t *nft.Table, windows []nft.Window) error
 	Remove(table string) (bool, error)
-	Intact(t *ruleset.Table) (bool, error)
-	Standing(table string) (*ruleset.Standing, error)
-	Others(table string) ([]*ruleset.Standing, error)
-	OpenWindows(table string, windows []ruleset.Window) error
+	Intact(t *nft.Table) (bool, error)
+	Standing(table string) (*nft.Standing, error)
+	Others(table string) ([]*nft.Standing, error)
+	OpenWindows(table string, windows []nft.Window) error
 	CloseWindow(table, door string, source packet.Source) (bool, error)
 	Describe(table string, host ruleset.Host) error
 	Trapped(c *ruleset.Config, door int, source packet.Source) (time.Duration, error)
-	Counts(table string) (map[string]ruleset.Counts, error)
+	Counts(table string) (map[string]nft.Counts, error)
 }
 
 // Log is an NFLOG group that is listened to; [nflog.Log] is one.
@@ -64,7 +65,7 @@ type Edges struct {
 	QueueInUse func(number uint16) (bool, error)
 	// Watch tells of changes that others make to tables. It is nil where the kernel
 	// lets nobody else change the wall's.
-	Watch func(changed func(ruleset.Change), failed func(error)) (io.Closer, error)
+	Watch func(changed func(nft.Change), failed func(error)) (io.Closer, error)
 	// Adopt makes connections known to the kernel that were there before the wall,
 	// and with renew those, too, that it knows otherwise than they are.
 	Adopt func(wanted func(sessions.Session) bool, renew bool) (int, error)
@@ -100,7 +101,7 @@ type Edges struct {
 
 // KernelEdges are the true ones, but for the ledgers, which last as long as the
 // process: a daemon that is to be outlasted has others.
-func KernelEdges(k *ruleset.Kernel) Edges {
+func KernelEdges(k *nft.Kernel) Edges {
 	e := Edges{
 		Used:        NewFleeting(),
 		Due:         NewFleeting(),
@@ -117,7 +118,7 @@ func KernelEdges(k *ruleset.Kernel) Edges {
 		EndSessions: sessions.End, EndedSessions: sessions.Ended, PardonSessions: sessions.Pardon,
 	}
 	if !k.Features().Ownership {
-		e.Watch = func(changed func(ruleset.Change), failed func(error)) (io.Closer, error) {
+		e.Watch = func(changed func(nft.Change), failed func(error)) (io.Closer, error) {
 			return k.Watch(changed, failed)
 		}
 	}
@@ -147,7 +148,7 @@ type Wall struct {
 	// change is held while the table or a window in it is changed, and guards
 	// what was done last.
 	change   sync.Mutex
-	table    *ruleset.Table        // that stands
+	table    *nft.Table            // that stands
 	watch    io.Closer             // tells of others' changes
 	lowered  bool                  // and nothing is to be put up again
 	toldLow  map[string]int        // by door: one-time sequences left when that was told last

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
@@ -236,13 +237,13 @@ func (w *Wall) openInKernel(openings []*opening) {
 const fullFor = time.Second
 
 // errFull is why a window is not opened at such a set.
-var errFull = fmt.Errorf("the door has as many windows as it can, %d", ruleset.MaxWindows)
+var errFull = fmt.Errorf("the door has as many windows as it can, %d", nft.MaxWindows)
 
 // tryOpening opens windows in one transaction, and reports whether it could.
 func (w *Wall) tryOpening(openings []*opening) bool {
-	windows := make([]ruleset.Window, len(openings))
+	windows := make([]nft.Window, len(openings))
 	for i, o := range openings {
-		windows[i] = ruleset.Window{Door: o.door, Source: o.source, Left: o.length, New: o.isNew}
+		windows[i] = nft.Window{Door: o.door, Source: o.source, Left: o.length, New: o.isNew}
 	}
 	err := w.edges.Kernel.OpenWindows(w.table.Name, windows)
 	for _, o := range openings {

@@ -1,14 +1,18 @@
-package ruleset
+//go:build linux
+
+package nft
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // steps returns the knocks that are written so, with blanks between them.
@@ -49,11 +53,11 @@ func TestBeginnings(t *testing.T) {
 		{"it is only closed", nil, "4000 5000", "4000 5000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := Door{CloseSequence: steps(t, tt.closes)}
+			d := door{&ruleset.Door{CloseSequence: steps(t, tt.closes)}}
 			for _, s := range tt.sequences {
 				d.Sequences = append(d.Sequences, steps(t, s))
 			}
-			before := slices.Clone(d.allKnocks())
+			before := slices.Clone(d.AllKnocks())
 			var got []string
 			for _, p := range d.beginnings() {
 				got = append(got, strings.TrimSuffix(p.String(), "/tcp"))
@@ -62,7 +66,7 @@ func TestBeginnings(t *testing.T) {
 			if diff := cmp.Diff(tt.want, strings.Join(got, " ")); diff != "" {
 				t.Errorf("the beginnings (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(before, d.allKnocks()); diff != "" {
+			if diff := cmp.Diff(before, d.AllKnocks()); diff != "" {
 				t.Errorf("the door's knocks are others now (-want +got):\n%s", diff)
 			}
 		})
@@ -71,8 +75,12 @@ func TestBeginnings(t *testing.T) {
 
 // A list of one-time sequences has one that is good now, whose first knock is one.
 func TestBeginningsOfAList(t *testing.T) {
-	c := at(t, doorWith(t, `one_time_sequences = "`+list(t, "7001,8001,9001", "8001,7001,9002")+`"`), time.Unix(1_740_000_000, 0))
-	if got := c.Doors[0].beginnings(); !slices.Equal(got, steps(t, "7001")) {
+	list := filepath.Join(t.TempDir(), "list")
+	if err := os.WriteFile(list, []byte("7001,8001,9001\n8001,7001,9002"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := at(t, doorWith(t, `one_time_sequences = "`+list+`"`), someTime)
+	if got := (door{&c.Doors[0]}).beginnings(); !slices.Equal(got, steps(t, "7001")) {
 		t.Errorf("%v", got)
 	}
 }

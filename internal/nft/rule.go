@@ -1,4 +1,6 @@
-package ruleset
+//go:build linux
+
+package nft
 
 import (
 	"encoding/binary"
@@ -15,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // RefusedMark is the packet mark with which a packet that the daemon has refused
@@ -168,7 +171,7 @@ var original = userdata.Append(userdata.AppendString(nil, userdata.TypeComment, 
 
 // opening is what the first segment of a TCP connection looks like: a SYN and
 // none of FIN, RST and ACK.
-var opening = FlagMatch{Mask: packet.FIN | packet.SYN | packet.RST | packet.ACK, Value: packet.SYN}
+var opening = ruleset.FlagMatch{Mask: packet.FIN | packet.SYN | packet.RST | packet.ACK, Value: packet.SYN}
 
 func equal(b []byte) *expr.Cmp   { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: b} }
 func unequal(b []byte) *expr.Cmp { return &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: b} }
@@ -244,7 +247,7 @@ func by(name string) term {
 	begin, pattern := strings.CutSuffix(name, "*")
 	compared := []byte(begin)
 	if !pattern {
-		compared = append(compared, make([]byte, maxInterface+1-len(name))...)
+		compared = append(compared, make([]byte, unix.IFNAMSIZ-len(name))...)
 	}
 	return say("iifname "+strconv.Quote(name), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, equal(compared))
 }
@@ -307,7 +310,7 @@ func labelBits(label int) []byte {
 }
 
 // withFlags matches TCP segments by their flags.
-func withFlags(m FlagMatch) term {
+func withFlags(m ruleset.FlagMatch) term {
 	value, all := flagText(m.Value), flagText(m.Mask)
 	load := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.TCP)}),
@@ -325,7 +328,7 @@ func withFlags(m FlagMatch) term {
 
 // withoutFlags matches TCP segments whose flags are not as m says; m has more
 // than one flag in its mask and some in its value.
-func withoutFlags(m FlagMatch) term {
+func withoutFlags(m ruleset.FlagMatch) term {
 	return say("tcp flags != "+flagText(m.Value)+" / "+flagText(m.Mask),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.TCP)}),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
@@ -334,9 +337,12 @@ func withoutFlags(m FlagMatch) term {
 
 func flagText(f packet.Flags) string {
 	var names []string
-	for _, name := range []string{"fin", "syn", "rst", "psh", "ack", "urg"} {
-		if f&flagNames[name] != 0 {
-			names = append(names, name)
+	for _, flag := range []struct {
+		bit  packet.Flags
+		name string
+	}{{packet.FIN, "fin"}, {packet.SYN, "syn"}, {packet.RST, "rst"}, {packet.PSH, "psh"}, {packet.ACK, "ack"}, {packet.URG, "urg"}} {
+		if f&flag.bit != 0 {
+			names = append(names, flag.name)
 		}
 	}
 	return strings.Join(names, ",")

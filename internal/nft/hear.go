@@ -1,4 +1,6 @@
-package ruleset
+//go:build linux
+
+package nft
 
 import (
 	"slices"
@@ -6,6 +8,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // How the rules let the daemon hear of what opens and closes doors, and of who looks
@@ -42,7 +45,7 @@ var suffixes = map[NoticeKind]string{Knock: "", Password: " otp", Trapped: " tra
 const sprayed = " sprayed"
 
 // Notices maps the prefixes that the rules log with to what they mean.
-func (c *Config) Notices() map[string]Notice {
+func Notices(c *ruleset.Config) map[string]Notice {
 	m := make(map[string]Notice, len(suffixes)*len(c.Doors)+1)
 	m[sprayed] = Notice{-1, Sprayed}
 	for i, d := range c.Doors {
@@ -55,7 +58,7 @@ func (c *Config) Notices() map[string]Notice {
 
 // hear returns the rules by which the door hears of knocks and one-time passwords,
 // and adds the sets that they need.
-func (t *Table) hear(d *Door, n Numbers, c *Config) (wall []rule, chains []chain) {
+func (t *Table) hear(d door, n Numbers, c *ruleset.Config) (wall []rule, chains []chain) {
 	if d.holds() {
 		for _, f := range families {
 			t.sets = append(t.sets, set{
@@ -64,7 +67,7 @@ func (t *Table) hear(d *Door, n Numbers, c *Config) (wall []rule, chains []chain
 			})
 		}
 	}
-	if knocks := merge(single(d.allKnocks())); len(knocks) > 0 {
+	if knocks := packet.MergeRanges(packet.Ranges(d.AllKnocks())); len(knocks) > 0 {
 		for _, ports := range byProtocol(knocks) {
 			match := rule{}
 			if ports[0].Protocol == packet.TCP {
@@ -77,7 +80,7 @@ func (t *Table) hear(d *Door, n Numbers, c *Config) (wall []rule, chains []chain
 		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(c), t.note(d, n, c, Knock)...)})
 	}
 	if d.OTP != nil {
-		for _, to := range toPorts(packet.UDP, single([]packet.Port{d.OTP.Port})) {
+		for _, to := range toPorts(packet.UDP, packet.Ranges([]packet.Port{d.OTP.Port})) {
 			wall = append(wall, d.everywhere(rule{to, ofLength(otp.Size)}, rule{jump(passwordChain(d.Name))})...)
 		}
 		chains = append(chains, chain{passwordChain(d.Name), append(fromElsewhere(), t.note(d, n, c, Password)...)})
@@ -96,13 +99,13 @@ func fromElsewhere() (rules []rule) {
 
 // unheard are the rules that keep those from knocking who are trapped, and forged
 // sources.
-func (d *Door) unheard(c *Config) []rule {
+func (d door) unheard(c *ruleset.Config) []rule {
 	rules := fromElsewhere()
 	for _, f := range families {
 		if d.hasTraps() {
 			rules = append(rules, rule{fromSet(f, trappedSet(d.Name, f), d.penaltyBits(f)), back})
 		}
-		rules = append(rules, rule{fromSet(f, guessedSet(f), c.sprayBits(f)), back}, rule{fromSet(f, sprayingSet(f), c.sprayBits(f)), back})
+		rules = append(rules, rule{fromSet(f, guessedSet(f), sprayBits(c, f)), back}, rule{fromSet(f, sprayingSet(f), sprayBits(c, f)), back})
 	}
 	if d.widens() {
 		rules = append(rules, rule{fromSet(ipv6, wideSet, wideBits), back})
@@ -115,14 +118,14 @@ func (d *Door) unheard(c *Config) []rule {
 // knock of that source may be on its way to the daemon which opens the door. That is
 // nothing that a sequence only begins with, so that a flood of such does not crowd
 // out those who are remembered, and costs no more than it must.
-func (t *Table) note(d *Door, n Numbers, c *Config, kind NoticeKind) (rules []rule) {
+func (t *Table) note(d door, n Numbers, c *ruleset.Config, kind NoticeKind) (rules []rule) {
 	log := rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)}
 	if kind == Password {
-		log = rule{limit(d.OTP.rate(), passwordsBurst), logTo(n.LogGroup, d.Name+suffixes[Password], packet.MaxSnapLen)}
+		log = rule{limit(passwordRate(d.OTP), passwordsBurst), logTo(n.LogGroup, d.Name+suffixes[Password], packet.MaxSnapLen)}
 	}
 	if kind == Knock {
 		for _, f := range families {
-			rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), c.sprayBits(f))})
+			rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), sprayBits(c, f))})
 		}
 	}
 	rules = append(rules, log)
@@ -130,7 +133,7 @@ func (t *Table) note(d *Door, n Numbers, c *Config, kind NoticeKind) (rules []ru
 		return rules
 	}
 	if kind == Knock {
-		for _, ports := range byProtocol(merge(single(d.beginnings()))) {
+		for _, ports := range byProtocol(packet.MergeRanges(packet.Ranges(d.beginnings()))) {
 			for _, to := range toPorts(ports[0].Protocol, ports) {
 				rules = append(rules, rule{to, back})
 			}
@@ -142,9 +145,9 @@ func (t *Table) note(d *Door, n Numbers, c *Config, kind NoticeKind) (rules []ru
 	return rules
 }
 
-// rate returns how many datagrams a second can be hashed with each secret, for each
+// passwordRate returns how many datagrams a second can be hashed with each secret, for each
 // minute that it can be for its sender.
-func (o *OTP) rate() uint64 {
+func passwordRate(o *ruleset.OTP) uint64 {
 	hashes := 1 + 2*uint64((o.Skew+time.Minute-1)/time.Minute)
 	if o.Close.IsSet() {
 		hashes *= 2
@@ -154,13 +157,13 @@ func (o *OTP) rate() uint64 {
 
 // beginnings returns the knocks that take nobody to the end of a sequence: those that
 // close the door, and those that are only the first of several that open it.
-func (d *Door) beginnings() (knocks []packet.Port) {
+func (d door) beginnings() (knocks []packet.Port) {
 	goesOn := func(p packet.Port) bool {
 		return slices.ContainsFunc(d.Sequences, func(steps []packet.Port) bool {
 			return len(steps) > 0 && slices.Contains(steps[min(1, len(steps)-1):], p)
 		})
 	}
-	return slices.DeleteFunc(d.allKnocks(), goesOn)
+	return slices.DeleteFunc(d.AllKnocks(), goesOn)
 }
 
 // How many are remembered to have knocked, for each attempt that can be followed, and for

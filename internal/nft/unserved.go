@@ -1,4 +1,6 @@
-package ruleset
+//go:build linux
+
+package nft
 
 import (
 	"cmp"
@@ -14,6 +16,7 @@ import (
 	"github.com/google/nftables/expr"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // How those are kept from finding the knocks who try ports until they have them.
@@ -52,11 +55,11 @@ const (
 	wideSet   = "trapped_wide6"
 )
 
-func (d *Door) hasTraps() bool { return len(d.Traps) > 0 && len(d.allKnocks()) > 0 }
+func (d door) hasTraps() bool { return len(d.Traps) > 0 && len(d.AllKnocks()) > 0 }
 
 // widens reports whether the networks that those are in who are trapped are trapped
 // with many of them.
-func (d *Door) widens() bool { return len(d.allKnocks()) > 0 && isPart(d.PenaltyPrefix.IPv6) }
+func (d door) widens() bool { return len(d.AllKnocks()) > 0 && isPart(d.PenaltyPrefix.IPv6) }
 
 // isPart reports whether who is trapped together are a part of a network that somebody
 // has from a provider, and not single hosts, of whom one can be as many as it likes.
@@ -64,7 +67,7 @@ func isPart(bits int) bool { return wideBits < bits && bits <= 64 }
 
 // penaltyBits is by how many leading bits of their address those are told apart who are
 // trapped. On a link everybody has the same ones as everybody else.
-func (d *Door) penaltyBits(f family) int {
+func (d door) penaltyBits(f family) int {
 	switch {
 	case f.length == ipv4.length:
 		return d.PenaltyPrefix.IPv4
@@ -74,11 +77,11 @@ func (d *Door) penaltyBits(f family) int {
 	return d.PenaltyPrefix.IPv6
 }
 
-// sprayBits is what [Door.penaltyBits] is for all doors together: the least of theirs.
-func (c *Config) sprayBits(f family) int {
+// sprayBits is what [door.penaltyBits] is for all doors together: the least of theirs.
+func sprayBits(c *ruleset.Config, f family) int {
 	bits := f.length * 8
-	for i := range c.Doors {
-		if d := &c.Doors[i]; len(d.allKnocks()) > 0 {
+	for d := range doorsOf(c) {
+		if len(d.AllKnocks()) > 0 {
 			bits = min(bits, d.penaltyBits(f))
 		}
 	}
@@ -93,7 +96,7 @@ func triedSet(f family) string    { return "tried" + f.suffix }
 func sprayingSet(f family) string { return "spraying" + f.suffix }
 
 // hostSets are the sets of what the table has to know of the host.
-func hostSets(h *Host) []set {
+func hostSets(h *ruleset.Host) []set {
 	served := set{name: servedSet, constant: true, kind: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)}
 	for _, p := range slices.SortedFunc(maps.Keys(h.Served), func(a, b packet.Port) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
@@ -110,14 +113,13 @@ func hostSets(h *Host) []set {
 }
 
 // unserved returns the chains for those who look for knocks.
-func (t *Table) unserved(c *Config, n Numbers) (chains []chain) {
-	knocked := slices.Collect(func(yield func(*Door) bool) {
-		for i := range c.Doors {
-			if len(c.Doors[i].allKnocks()) > 0 && !yield(&c.Doors[i]) {
-				return
-			}
+func (t *Table) unserved(c *ruleset.Config, n Numbers) (chains []chain) {
+	var knocked []door
+	for d := range doorsOf(c) {
+		if len(d.AllKnocks()) > 0 {
+			knocked = append(knocked, d)
 		}
-	})
+	}
 	rules := []rule{
 		{fromLoopback, accept},
 		{fromVRF, accept},
@@ -140,12 +142,12 @@ func (t *Table) unserved(c *Config, n Numbers) (chains []chain) {
 			chains = append(chains, t.traps(d, n, c)...)
 		}
 	}
-	for _, ports := range byProtocol(merge(traps)) {
+	for _, ports := range byProtocol(packet.MergeRanges(traps)) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, goTo(trapsChain)})
 		}
 	}
-	for _, ports := range byProtocol(c.named()) {
+	for _, ports := range byProtocol(c.NamedPorts()) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, accept})
 		}
@@ -165,10 +167,10 @@ func (t *Table) unserved(c *Config, n Numbers) (chains []chain) {
 
 // likeKnocks returns matches for packets that could be knocks of the door, as far as they
 // tell whatever port they are sent to.
-func (d *Door) likeKnocks() (terms []term) {
+func (d door) likeKnocks() (terms []term) {
 	for _, protocol := range []packet.Protocol{packet.TCP, packet.UDP} {
 		switch {
-		case !slices.ContainsFunc(d.allKnocks(), func(p packet.Port) bool { return p.Protocol == protocol }):
+		case !slices.ContainsFunc(d.AllKnocks(), func(p packet.Port) bool { return p.Protocol == protocol }):
 		case protocol == packet.TCP:
 			terms = append(terms, withFlags(d.Flags))
 		default:
@@ -179,7 +181,7 @@ func (d *Door) likeKnocks() (terms []term) {
 }
 
 // traps returns the chains for who tries one of the door's traps.
-func (t *Table) traps(d *Door, n Numbers, c *Config) []chain {
+func (t *Table) traps(d door, n Numbers, c *ruleset.Config) []chain {
 	var tries, rules []rule
 	for _, ports := range byProtocol(d.Traps) {
 		match := rule{}
@@ -212,19 +214,19 @@ func trapped(f family, set string, bits int) (rules []rule) {
 
 // strays returns the chains for who tries ports that nothing serves, and adds the sets
 // that all doors share.
-func (t *Table) strays(knocked []*Door, n Numbers, c *Config) []chain {
+func (t *Table) strays(knocked []door, n Numbers, c *ruleset.Config) []chain {
 	var timeout, penalty time.Duration
 	widens := false
 	for _, d := range knocked {
 		timeout, penalty = max(timeout, d.SequenceTimeout), max(penalty, d.Penalty)
 		widens = widens || d.widens()
 	}
-	widens = widens || isPart(c.sprayBits(ipv6))
+	widens = widens || isPart(sprayBits(c, ipv6))
 	size := uint32(c.Wall.MaxSources)
 	var guess, spray []rule
 	rules := fromElsewhere()
 	for _, f := range families {
-		bits := c.sprayBits(f)
+		bits := sprayBits(c, f)
 		rules = append(rules,
 			rule{triedBefore(f, triedSet(f), bits), rememberTry(f, triedSet(f), bits), accept},
 			rule{fromSet(f, knockedSet(f), bits), jump(guessChain)},
@@ -232,13 +234,13 @@ func (t *Table) strays(knocked []*Door, n Numbers, c *Config) []chain {
 		guess = append(guess, rule{ofFamily(f), remember(f, guessedSet(f), bits)})
 	}
 	// What is often served may be tried by whoever has seen it elsewhere.
-	for _, ports := range byProtocol(merge(often())) {
+	for _, ports := range byProtocol(packet.MergeRanges(ruleset.Services())) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, accept})
 		}
 	}
 	for _, f := range families {
-		bits := c.sprayBits(f)
+		bits := sprayBits(c, f)
 		t.sets = append(t.sets,
 			set{name: knockedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
 			set{name: guessedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
@@ -267,33 +269,23 @@ type trapElement struct {
 }
 
 // trapsOf returns the elements of which any keeps a source from knocking at a door.
-func (c *Config) trapsOf(d *Door, source packet.Source) (all []trapElement) {
+func trapsOf(c *ruleset.Config, d door, source packet.Source) (all []trapElement) {
 	f := familyOf(source)
 	add := func(set string, bits int) {
 		masked := source
 		masked.Prefix = netip.PrefixFrom(source.Addr(), bits).Masked()
 		all = append(all, trapElement{set, f.kind, f.key(masked)})
 	}
-	if len(d.allKnocks()) == 0 {
+	if len(d.AllKnocks()) == 0 {
 		return nil
 	}
 	if d.hasTraps() {
 		add(trappedSet(d.Name, f), d.penaltyBits(f))
 	}
-	add(sprayingSet(f), c.sprayBits(f))
-	add(guessedSet(f), c.sprayBits(f))
+	add(sprayingSet(f), sprayBits(c, f))
+	add(guessedSet(f), sprayBits(c, f))
 	if f.suffix == ipv6.suffix && d.widens() {
 		add(wideSet, wideBits)
 	}
 	return all
-}
-
-// often returns the ports where services often are.
-func often() (ports []packet.PortRange) {
-	for _, r := range services {
-		for _, protocol := range []packet.Protocol{packet.TCP, packet.UDP} {
-			ports = append(ports, packet.PortRange{First: r[0], Last: r[1], Protocol: protocol})
-		}
-	}
-	return ports
 }

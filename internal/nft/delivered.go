@@ -1,4 +1,6 @@
-package ruleset
+//go:build linux
+
+package nft
 
 import (
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // What the first hook does not know: by a rule of NAT, or a route of another table,
@@ -18,20 +21,19 @@ import (
 // asked about others: they are refused.
 
 // delivered returns the chains for what is delivered to this host.
-func (t *Table) delivered(c *Config) []chain {
+func (t *Table) delivered(c *ruleset.Config) []chain {
 	rules := []rule{
 		{fromLoopback, accept},
 		{ofKnownConnection, withoutFlags(opening), accept},
 		{ofKnownConnection, notTCP, accept},
 		{judged, accept},
 	}
-	for i := range c.Doors {
-		c.Doors[i].forPorts(func(to rule) { rules = append(rules, append(to, goTo(unjudgedChain))) })
+	for d := range doorsOf(c) {
+		d.forPorts(func(to rule) { rules = append(rules, append(to, goTo(unjudgedChain))) })
 	}
 	unjudged := append(ownCopies(c), trust(c.Wall.Trusted)...)
 	var chains []chain
-	for i := range c.Doors {
-		d := &c.Doors[i]
+	for d := range doorsOf(c) {
 		if len(d.Ports) == 0 {
 			continue
 		}
@@ -49,8 +51,7 @@ func (t *Table) delivered(c *Config) []chain {
 		}
 		chains = append(chains, chain{unjudgedOf(d.Name), admits})
 	}
-	for i := range c.Doors {
-		d := &c.Doors[i]
+	for d := range doorsOf(c) {
 		d.forPorts(func(to rule) {
 			for _, r := range d.deliveredTo(to) {
 				for _, answer := range d.answer() {
@@ -63,7 +64,7 @@ func (t *Table) delivered(c *Config) []chain {
 }
 
 // forPorts calls do with a match for the door's ports, for each that it takes.
-func (d *Door) forPorts(do func(to rule)) {
+func (d door) forPorts(do func(to rule)) {
 	for _, ports := range byProtocol(d.Ports) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			do(rule{to})
@@ -72,7 +73,7 @@ func (d *Door) forPorts(do func(to rule)) {
 }
 
 // deliveredTo returns matches for what is delivered to where the door is.
-func (d *Door) deliveredTo(to rule) (rules []rule) {
+func (d door) deliveredTo(to rule) (rules []rule) {
 	places := [][]term{{}}
 	if len(d.To) > 0 {
 		places = nil
@@ -103,7 +104,7 @@ func (d *Door) deliveredTo(to rule) (rules []rule) {
 // packets that wait in queues (nft_ct_timeout_obj_destroy of net/netfilter/nft_ct.c).
 type timeout time.Duration
 
-func (d *Door) udpTimeout() timeout { return timeout(d.UDPTimeout) }
+func (d door) udpTimeout() timeout { return timeout(d.UDPTimeout) }
 
 func (o timeout) seconds() int { return int(time.Duration(o).Seconds()) }
 

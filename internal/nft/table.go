@@ -1,4 +1,6 @@
-package ruleset
+//go:build linux
+
+package nft
 
 import (
 	"fmt"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // The rates at which the kernel hands packets on, for each door and protocol or
@@ -52,9 +55,9 @@ type Numbers struct {
 	Excess    uint16 // queue of those strangers who are too many to be asked about
 }
 
-// Numbers returns those of a turn, 0 or 1. The turns have nothing in common, so
+// NumbersOf returns those of a turn, 0 or 1. The turns have nothing in common, so
 // that a daemon can bind those of one while the rules name those of the other.
-func (w *Wall) Numbers(turn int) Numbers {
+func NumbersOf(w *ruleset.Wall, turn int) Numbers {
 	return Numbers{
 		LogGroup:  w.LogGroup + uint16(turn),
 		Admitted:  w.Queue + uint16(2*turn),
@@ -172,14 +175,14 @@ func refusedCounter(door string) string  { return door + "_refused" }
 //
 // The sequences, the traps and the host in the table are those that the configuration
 // has now.
-func NewTable(c *Config, n Numbers) *Table {
+func NewTable(c *ruleset.Config, n Numbers) *Table {
 	t := &Table{Name: c.Wall.Table, numbers: n}
 	t.sets = append(t.sets, hostSets(&c.Host)...)
 	wall := slices.Clone(ownCopies(c))
 	wall = append(wall, trust(c.Wall.Trusted)...)
 	var chains []chain
-	for i := range c.Doors {
-		rules, heard := t.hear(&c.Doors[i], n, c)
+	for d := range doorsOf(c) {
+		rules, heard := t.hear(d, n, c)
 		wall = append(wall, rules...)
 		chains = append(chains, heard...)
 	}
@@ -187,16 +190,16 @@ func NewTable(c *Config, n Numbers) *Table {
 		func(door string) term { return jump(admitChain(door)) },
 		func(door string) term { return goTo(refuseChain(door)) },
 	} {
-		for i := range c.Doors {
-			wall = append(wall, c.Doors[i].guarded(ask(c.Doors[i].Name))...)
+		for d := range doorsOf(c) {
+			wall = append(wall, d.guarded(ask(d.Name))...)
 		}
 	}
-	for i := range c.Doors {
-		chains = append(chains, t.admit(&c.Doors[i], n))
+	for d := range doorsOf(c) {
+		chains = append(chains, t.admit(d, n))
 	}
-	for i := range c.Doors {
-		if len(c.Doors[i].Ports) > 0 {
-			chains = append(chains, t.refuse(&c.Doors[i], n))
+	for d := range doorsOf(c) {
+		if len(d.Ports) > 0 {
+			chains = append(chains, t.refuse(d, n))
 		}
 	}
 	chains = append(chains, t.unserved(c, n)...)
@@ -204,8 +207,8 @@ func NewTable(c *Config, n Numbers) *Table {
 	// What was ended passes by no other door, and not for being trusted. Whoever knocks
 	// again is pardoned while it waits.
 	var over []rule
-	for i := range c.Doors {
-		over = append(over, c.Doors[i].guarded(goTo(refuseChain(c.Doors[i].Name)))...)
+	for d := range doorsOf(c) {
+		over = append(over, d.guarded(goTo(refuseChain(d.Name)))...)
 	}
 	t.chains = slices.Concat([]chain{
 		{baseChain, base(c)},
@@ -216,7 +219,7 @@ func NewTable(c *Config, n Numbers) *Table {
 }
 
 // base lets everything pass that is none of the wall's business.
-func base(c *Config) []rule {
+func base(c *ruleset.Config) []rule {
 	rules := []rule{
 		{fromLoopback, accept, unsaved},
 		{fromVRF, accept},
@@ -229,7 +232,7 @@ func base(c *Config) []rule {
 		// judged before.
 		{judged, ofUnfinished, withFlags(opening), accept},
 	}
-	for _, ports := range byProtocol(c.named()) {
+	for _, ports := range byProtocol(c.NamedPorts()) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, goTo(wallChain)})
 		}
@@ -238,8 +241,8 @@ func base(c *Config) []rule {
 }
 
 // ownCopies let pass what this host has sent to many, and gets back itself.
-func ownCopies(c *Config) (rules []rule) {
-	if slices.ContainsFunc(c.Doors, func(d Door) bool { return d.hasProtocol(packet.UDP) }) {
+func ownCopies(c *ruleset.Config) (rules []rule) {
+	if c.HasUDP() {
 		for _, own := range fromThisHost {
 			rules = append(rules, rule{own, accept})
 		}
@@ -258,14 +261,14 @@ func trust(trusted []netip.Prefix) (rules []rule) {
 }
 
 // admit queues the first packets of sources whose window is open.
-func (t *Table) admit(d *Door, n Numbers) chain {
+func (t *Table) admit(d door, n Numbers) chain {
 	rules := []rule{{refused, back}}
 	rules = append(rules, trust(d.Trusted)...)
-	if d.hasProtocol(packet.TCP) {
+	if d.HasProtocol(packet.TCP) {
 		rules = append(rules, rule{withoutFlags(opening), back})
 	}
 	t.counters = append(t.counters, admittedCounter(d.Name))
-	if d.hasProtocol(packet.UDP) {
+	if d.HasProtocol(packet.UDP) {
 		if o := d.udpTimeout(); !slices.Contains(t.timeouts, o) {
 			t.timeouts = append(t.timeouts, o)
 		}
@@ -274,7 +277,7 @@ func (t *Table) admit(d *Door, n Numbers) chain {
 		name := openSet(d.Name, f)
 		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.bits(f), size: MaxWindows})
 		inside := fromSet(f, name, d.bits(f))
-		if d.hasProtocol(packet.UDP) {
+		if d.HasProtocol(packet.UDP) {
 			rules = append(rules, rule{inside, ofUDP, d.udpTimeout().set()})
 		}
 		rules = append(rules,
@@ -291,9 +294,9 @@ func (t *Table) admit(d *Door, n Numbers) chain {
 
 // refuse queues the first packets of strangers, and answers everything else as
 // the door does when it is closed.
-func (t *Table) refuse(d *Door, n Numbers) chain {
+func (t *Table) refuse(d door, n Numbers) chain {
 	t.counters = append(t.counters, refusedCounter(d.Name))
-	queue := queueTo(n.Strangers, d.OnFailure == FailOpen)
+	queue := queueTo(n.Strangers, d.OnFailure == ruleset.FailOpen)
 	var rules []rule
 	if !d.answersAtOnce() {
 		// What conntrack has confirmed before may have passed when no door was there.
@@ -310,7 +313,7 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 			}
 		}
 		rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), queue})
-		if d.OnFailure == FailOpen {
+		if d.OnFailure == ruleset.FailOpen {
 			// Who is too many for the daemon is refused by it all the same, as there is no
 			// room in this queue; and let in if there is no daemon.
 			rules = append(rules, rule{notRefused, first, queueTo(n.Excess, true)})
@@ -323,18 +326,18 @@ func (t *Table) refuse(d *Door, n Numbers) chain {
 }
 
 // answer returns the rules that answer as the closed door does.
-func (d *Door) answer() (rules []rule) {
+func (d door) answer() (rules []rule) {
 	counted := count(refusedCounter(d.Name))
-	if d.Closed == Drop {
+	if d.Closed == ruleset.Drop {
 		return []rule{{counted, drop}}
 	}
 	// A reset would make conntrack forget the connection that it takes the packet to be
 	// of, whoever has sent it.
 	rules = append(rules, rule{ofConfirmed, counted, drop}, rule{toNoneOfThis, counted, drop})
-	if d.hasProtocol(packet.TCP) {
+	if d.HasProtocol(packet.TCP) {
 		rules = append(rules, rule{ofTCP, counted, resetTCP})
 	}
-	if d.hasProtocol(packet.UDP) {
+	if d.HasProtocol(packet.UDP) {
 		rules = append(rules, rule{ofUDP, counted, unreachable})
 	}
 	return rules
@@ -345,18 +348,20 @@ func (d *Door) answer() (rules []rule) {
 // time that it takes, and holding only those of who has knocked would give the
 // knocks away, one by one. The price is that a SYN which comes before its window
 // is open is rejected, and not let in a moment later.
-func (d *Door) answersAtOnce() bool { return d.Closed == Reject && d.OnFailure == FailClosed }
+func (d door) answersAtOnce() bool {
+	return d.Closed == ruleset.Reject && d.OnFailure == ruleset.FailClosed
+}
 
 // holds reports whether strangers may wait before the door. Where they do not, who
 // has knocked is answered as anybody else.
-func (d *Door) holds() bool { return len(d.Ports) > 0 && !d.answersAtOnce() }
+func (d door) holds() bool { return len(d.Ports) > 0 && !d.answersAtOnce() }
 
 // asksFirst reports whether those who have knocked wait in a lane of their own. Where
 // strangers are answered, the answer would tell which knock was right.
-func (d *Door) asksFirst() bool { return d.holds() && d.Closed == Drop }
+func (d door) asksFirst() bool { return d.holds() && d.Closed == ruleset.Drop }
 
 // guarded returns the rules for what comes to the door's ports.
-func (d *Door) guarded(last term) (rules []rule) {
+func (d door) guarded(last term) (rules []rule) {
 	for _, ports := range byProtocol(d.Ports) {
 		protocol := ports[0].Protocol
 		for _, to := range toPorts(protocol, ports) {
@@ -372,7 +377,7 @@ func (d *Door) guarded(last term) (rules []rule) {
 
 // everywhere returns a rule for each place where the door is, with the match of the
 // place between what comes first and last. A packet matches one of them at most.
-func (d *Door) everywhere(first, last rule) (rules []rule) {
+func (d door) everywhere(first, last rule) (rules []rule) {
 	if len(d.To) == 0 {
 		return append(d.at(first, toThisHost, last), d.at(first, toThisVRF, last)...)
 	}
@@ -385,7 +390,7 @@ func (d *Door) everywhere(first, last rule) (rules []rule) {
 }
 
 // at returns a rule for each of the door's interfaces.
-func (d *Door) at(first rule, place term, last rule) (rules []rule) {
+func (d door) at(first rule, place term, last rule) (rules []rule) {
 	if len(d.Interfaces) == 0 {
 		return []rule{slices.Concat(first, rule{place}, last)}
 	}
@@ -396,35 +401,23 @@ func (d *Door) at(first rule, place term, last rule) (rules []rule) {
 }
 
 // firstPackets returns the matches for what opens a connection to the door.
-func (d *Door) firstPackets() []term {
+func (d door) firstPackets() []term {
 	var terms []term
-	if d.hasProtocol(packet.TCP) {
+	if d.HasProtocol(packet.TCP) {
 		terms = append(terms, withFlags(opening))
 	}
-	if d.hasProtocol(packet.UDP) {
+	if d.HasProtocol(packet.UDP) {
 		terms = append(terms, ofUDP)
 	}
 	return terms
 }
 
-func (d *Door) hasProtocol(p packet.Protocol) bool {
-	return slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return r.Protocol == p })
-}
-
 // bits is by how many leading bits of their address sources are told apart.
-func (d *Door) bits(f family) int {
+func (d door) bits(f family) int {
 	if f.length == ipv4.length {
 		return d.SourcePrefix.IPv4
 	}
 	return d.SourcePrefix.IPv6
-}
-
-func single(ports []packet.Port) []packet.PortRange {
-	var ranges []packet.PortRange
-	for _, p := range ports {
-		ranges = append(ranges, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
-	}
-	return ranges
 }
 
 // byProtocol splits merged ranges into those of TCP and those of UDP, without

@@ -1,4 +1,6 @@
-package ruleset
+//go:build linux
+
+package nft
 
 import (
 	"errors"
@@ -14,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Kernel is the kernel's nftables, as far as knockwall uses them. It touches
@@ -138,7 +141,7 @@ func windowChanges(table string, windows []Window) []*windowChange {
 		}
 		key := f.key(w.Source)
 		if !w.New {
-			changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: MaxWindow})
+			changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: ruleset.MaxWindow})
 		}
 		// The kernel takes less than a millisecond for no end at all.
 		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond)})
@@ -185,7 +188,7 @@ func (k *Kernel) CloseWindow(table, door string, source packet.Source) (bool, er
 
 // Describe tells a table that stands what has changed of its host: who listens, and
 // which interfaces lead to the rest of the world.
-func (k *Kernel) Describe(table string, host Host) error {
+func (k *Kernel) Describe(table string, host ruleset.Host) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	b := &batch{conn: k.conn, table: tableNamed(table)}
@@ -203,10 +206,10 @@ func (k *Kernel) Describe(table string, host Host) error {
 
 // Trapped returns for how long the kernel keeps a source from knocking at a door, and
 // 0 if it does not.
-func (k *Kernel) Trapped(c *Config, door int, source packet.Source) (left time.Duration, err error) {
+func (k *Kernel) Trapped(c *ruleset.Config, index int, source packet.Source) (left time.Duration, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, trap := range c.trapsOf(&c.Doors[door], source) {
+	for _, trap := range trapsOf(c, door{&c.Doors[index]}, source) {
 		set := &nftables.Set{Table: tableNamed(c.Wall.Table), Name: trap.set, KeyType: trap.kind}
 		elements, err := k.conn.FindSetElements(set, []nftables.SetElement{{Key: trap.key}})
 		if errors.Is(err, unix.ENOENT) {

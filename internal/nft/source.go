@@ -1,4 +1,6 @@
-package ruleset
+//go:build linux
+
+package nft
 
 import (
 	"fmt"

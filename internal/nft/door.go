@@ -1,0 +1,23 @@
+//go:build linux
+
+package nft
+
+import (
+	"iter"
+
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// door is a door of a configuration. Its methods build the rules that it stands for.
+type door struct{ *ruleset.Door }
+
+// doorsOf yields the doors of a configuration, in its order.
+func doorsOf(c *ruleset.Config) iter.Seq[door] {
+	return func(yield func(door) bool) {
+		for i := range c.Doors {
+			if !yield(door{&c.Doors[i]}) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,204 @@
+//go:build linux
+
+package nft
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew, to be reviewed by eye")
+
+// someTime is in the middle of a step of half a minute.
+var someTime = time.Unix(1_740_000_015, 0)
+
+func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }
+func udp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.UDP} }
+
+// load reads rules from a file that others cannot read, as there are secrets in some.
+func load(t testing.TB, text string) *ruleset.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rules.hcl")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := ruleset.Load(path)
+	if l.Config == nil {
+		t.Fatal(l.Diagnostics)
+	}
+	return l.Config
+}
+
+// doorWith loads a configuration of one door.
+func doorWith(t testing.TB, body string) *ruleset.Config {
+	t.Helper()
+	return load(t, "door \"d\" {\nports = [22]\n"+body+"\n}\n")
+}
+
+// at returns what a configuration comes to at a time, on a host of no programs.
+func at(t testing.TB, c *ruleset.Config, now time.Time) *ruleset.Config {
+	t.Helper()
+	c, err := c.At(now, ruleset.Host{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestTablesPrintAsReviewed(t *testing.T) {
+	paths, err := filepath.Glob("testdata/tables/*.hcl")
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no rule files in testdata/tables: %v", err)
+	}
+	for _, path := range paths {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".hcl"), func(t *testing.T) {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := at(t, load(t, string(text)), time.Unix(1_740_000_000, 0))
+			got := NewTable(c, NumbersOf(&c.Wall, 0)).String()
+			golden := strings.TrimSuffix(path, ".hcl") + ".nft"
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("not what %s has (-want +got); if it is better, run with -update:\n%s", golden, diff)
+			}
+		})
+	}
+}
+
+// The table of a moment must not depend on those before, even where traps are
+// written down and a rolling sequence has its knocks among them.
+func TestTablesOfAMomentAreTheSame(t *testing.T) {
+	c := doorWith(t, `rolling { secret = "correct horse battery staple" }`+"\ntraps = [\"20000-29999\"]")
+	later := someTime.Add(time.Hour)
+	once, twice := at(t, c, later), at(t, at(t, c, someTime), later)
+	numbers := NumbersOf(&c.Wall, 0)
+	if diff := cmp.Diff(NewTable(once, numbers).String(), NewTable(twice, numbers).String()); diff != "" {
+		t.Errorf("(-at once +by way of another time):\n%s", diff)
+	}
+	trapped := once.Doors[0].Traps
+	for _, to := range toPorts(packet.TCP, trapped) {
+		if rule := to.text + " goto d_trap\n"; !strings.Contains(NewTable(once, numbers).String(), rule) {
+			t.Errorf("the rule for traps is not %s:\n%s", rule, NewTable(once, numbers))
+		}
+	}
+	for n := 20000; n <= 29999; n++ {
+		isTrap := slices.ContainsFunc(trapped, func(r packet.PortRange) bool { return r.Contains(tcp(uint16(n))) })
+		if isKnock := once.Doors[0].Knocks(tcp(uint16(n))); isTrap == isKnock {
+			t.Errorf("%d is a trap: %t, and a knock: %t", n, isTrap, isKnock)
+		}
+	}
+}
+
+// FuzzTable makes tables of garbage. Whatever is a configuration makes one, at any time,
+// in which each door is.
+func FuzzTable(f *testing.F) {
+	f.Setenv("KNOCKWALL_TEST_SECRET", "correct horse battery staple")
+	for _, folder := range []string{"../../ruleset/testdata/warnings", "testdata/tables"} {
+		paths, err := filepath.Glob(filepath.Join(folder, "*.hcl"))
+		if err != nil || len(paths) == 0 {
+			f.Fatalf("no rule files in %s: %v", folder, err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(text)
+		}
+	}
+	f.Add([]byte(`door "r" {
+  ports          = [1, 65535, "1-3/udp"]
+  close_sequence = [1, 65535]
+  traps          = ["1-65535/udp", 2]
+  closed         = "reject"
+  rolling {
+    secret = "x"
+    length = 32
+    ports  = "65471-65535"
+    step   = "5s"
+  }
+}
+door "o" {
+  one_time_sequences = "/dev/null"
+  traps              = []
+  on_open { command = ["true"] }
+}
+door "p" {
+  ports = ["51820/udp"]
+  otp {
+    port        = "2000/udp"
+    open_secret = env("KNOCKWALL_TEST_SECRET")
+  }
+}
+`))
+
+	path := filepath.Join(f.TempDir(), "rules.hcl")
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l := ruleset.Load(path)
+		if l.Config == nil {
+			return
+		}
+		for turn := range 2 {
+			// The error says which lists cannot be read; there is a table all the same.
+			now, _ := l.Config.At(time.Unix(int64(turn), 0), everySeventh)
+			table := NewTable(now, NumbersOf(&now.Wall, turn)).String()
+			for d := range doorsOf(now) {
+				for _, want := range contents(d) {
+					if !strings.Contains(table, want) {
+						t.Fatalf("%q is not in the table:\n%s", want, table)
+					}
+				}
+			}
+		}
+	})
+}
+
+// contents are the texts that are in the table of a door.
+func contents(d door) []string {
+	want := []string{fmt.Sprintf("\tchain %s {", admitChain(d.Name))}
+	if len(d.Ports) > 0 {
+		want = append(want, fmt.Sprintf("\tchain %s {", refuseChain(d.Name)), "jump "+admitChain(d.Name)+"\n", "goto "+refuseChain(d.Name)+"\n")
+	}
+	if len(d.AllKnocks()) > 0 {
+		want = append(want, fmt.Sprintf("log prefix %q ", d.Name))
+	}
+	if d.OTP != nil {
+		want = append(want, fmt.Sprintf("log prefix %q ", d.Name+" otp"))
+	}
+	return want
+}
+
+// everySeventh is a host with a program at every seventh port.
+var everySeventh = func() ruleset.Host {
+	h := ruleset.Host{Served: map[packet.Port]bool{}}
+	for n := 0; n < 1<<16; n += 7 {
+		h.Served[tcp(uint16(n))] = true
+		h.Served[udp(uint16(n))] = true
+	}
+	return h
+}()

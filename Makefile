@@ -32,7 +32,7 @@ generated: $(binary) build/$(host)/knockwall
 
 deb rpm: generated
 	VERSION=$$(cat build/version) ARCH=$(GOARCH:arm=arm7) BINARY=$(binary) \
-	  go tool -modfile=tools/go.mod nfpm package --config internal/packaging/nfpm.yaml --packager $@ --target build/
+	  go tool -modfile=internal/tools/go.mod nfpm package --config internal/packaging/nfpm.yaml --packager $@ --target build/
 
 test-packages:
 	internal/packaging/test.sh

@@ -1,9 +1,9 @@
 // The programs that check and package knockwall, in a module of their own, so that what
-// they depend on is not among the dependencies of knockwall. They are run in the folder
-// above as
+// they depend on is not among the dependencies of knockwall. They are run in the top folder
+// as
 //
-//	go tool -modfile=tools/go.mod staticcheck ./...
-module github.com/knockwall/knockwall/tools
+//	go tool -modfile=internal/tools/go.mod staticcheck ./...
+module github.com/knockwall/knockwall/internal/tools
 
 go 1.26.0
 

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/otp"
 )
 
@@ -259,14 +260,14 @@ func (e *example) rolling() {
 	// the client has just knocked.
 	door := e.door("ssh")
 	waitForRoom(e.t, door.Rolling.Step)
-	ahead, err := door.Present(time.Now().Add(door.Rolling.Step))
+	ahead, err := effective.Knocks(door, time.Now().Add(door.Rolling.Step))
 	must(e.t, err)
 	fast, second, old := nth(1, e.to), nth(2, e.to), nth(3, e.to)
 	e.knock(fast, e.to, ahead...)
 	e.open(fast, tcp(22), "its clock is off by a step")
 	e.knock(second, e.to, ahead...)
 	e.shut(second, tcp(22), "the knocks of another step than the present one are good once")
-	overheard, err := door.Present(time.Now().Add(-4 * door.Rolling.Step))
+	overheard, err := effective.Knocks(door, time.Now().Add(-4*door.Rolling.Step))
 	must(e.t, err)
 	e.knock(old, e.to, overheard...)
 	e.shut(old, tcp(22), "its knocks are of two minutes ago")
@@ -290,7 +291,7 @@ func (e *example) oneTime() {
 	e.copy(e.file("state/ssh-sequences"), e.file("home/ssh-sequences"))
 	e.run()
 	e.shut(e.self, tcp(22), "it has not knocked")
-	used, err := e.door("ssh").Present(time.Now())
+	used, err := effective.Knocks(e.door("ssh"), time.Now())
 	must(e.t, err)
 	e.opens("ssh", e.knocks()[0])
 	e.open(e.self, tcp(22), "it has knocked")

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -55,8 +56,8 @@ func FuzzInstall(f *testing.F) {
 		loaded.Config.Wall.Table = name
 		for turn := range 2 {
 			// The error says which lists cannot be read; there is a table all the same.
-			now, _ := loaded.Config.At(goldenTime, ruleset.Host{})
-			table := nft.NewTable(now, nft.NumbersOf(&now.Wall, turn))
+			now, _ := effective.Resolve(loaded.Config, goldenTime, effective.Host{})
+			table := nft.NewTable(now, nft.NumbersOf(now.Wall, turn))
 			if err := kernel.Install(table, nil, ""); err != nil {
 				t.Fatalf("a rule file without errors cannot be installed: %v\n%s", err, text)
 			}

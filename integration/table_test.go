@@ -16,6 +16,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -33,9 +34,9 @@ var goldenTime = time.Unix(1_740_000_000, 0)
 // tableAt returns the table that a configuration comes to at a time.
 func tableAt(t testing.TB, c *ruleset.Config, now time.Time) *nft.Table {
 	t.Helper()
-	c, err := c.At(now, ruleset.Host{})
+	resolved, err := effective.Resolve(c, now, effective.Host{})
 	must(t, err)
-	return nft.NewTable(c, nft.NumbersOf(&c.Wall, 0))
+	return nft.NewTable(resolved, nft.NumbersOf(resolved.Wall, 0))
 }
 
 // queueStatement is what nft cannot list of a rule whose queueing is done by
@@ -109,7 +110,9 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 			must(t, cmd.Wait())
 			script := out.String()
 			printed := string(golden)
-			if _, turns := loaded.Config.Turns(goldenTime); turns {
+			resolved, err := effective.Resolve(loaded.Config, goldenTime, effective.Host{})
+			must(t, err)
+			if _, expires := resolved.Expires(goldenTime); expires {
 				// It prints what is good now.
 				printed = before
 				if after := tableAt(t, loaded.Config, time.Now()).String(); strings.HasSuffix(script, after) {

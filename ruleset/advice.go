@@ -182,7 +182,7 @@ func (l *Loaded) adviseRolling(c *Config, r *rawDoor, d *Door) {
 	size := int(ports.Last-ports.First) + 1
 	if d.Rolling.Length < fewKnocks {
 		l.warnAt(r.Rolling.Length, easyToFind, tooFewKnocks)
-	} else if takes, soon := guessedIn(size, d.Rolling.Length, stepsAtOnce); soon {
+	} else if takes, soon := guessedIn(size, d.Rolling.Length, StepsAtOnce); soon {
 		l.warnAt(r.Rolling.Ports, easyToFind, fmt.Sprintf("%d knocks of %d ports, with those of the step before and after, are guessed in %s at %s. "+
 			"Use one knock more, or a wider range.", d.Rolling.Length, size, takes, guessesASecond))
 	}

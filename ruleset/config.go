@@ -14,14 +14,6 @@ import (
 type Config struct {
 	Wall  Wall
 	Doors []Door
-	Host  Host // that the doors are on, which [Config.At] fills in
-}
-
-// Host is what a wall has to know of the host that it stands on.
-type Host struct {
-	Served    map[packet.Port]bool // ports at which programs listen, at whatever address
-	Uplinks   map[uint32]string    // names of the interfaces that have a default route, by index
-	Addresses map[netip.Addr]bool  // its own
 }
 
 // Wall is what holds for all doors.
@@ -41,13 +33,9 @@ type Wall struct {
 type Door struct {
 	Name            string
 	Ports           []packet.PortRange // what is hidden; sorted, without overlaps; may be none
-	Sequences       [][]packet.Port    // each opens the door: one that is written down, or those that [Config.At] fills in
-	Rolling         *Rolling           // where they come from, if they are not written down
+	Sequences       [][]packet.Port    // those that are written down, each of which opens the door
+	Rolling         *Rolling           // or where they come from
 	OneTime         *onetime.List      // likewise
-	Line            onetime.Line       // that is good now, which [Config.At] fills in
-	LinesLeft       int                // with it
-	Unread          bool               // likewise, if the list could not be read
-	Step            int64              // of the rolling sequence, likewise
 	CloseSequence   []packet.Port      // closes the door
 	OTP             *OTP               // opens and closes it, too
 	SequenceTimeout time.Duration      // first knock to last
@@ -58,16 +46,14 @@ type Door struct {
 	OnFailure       OnFailure
 	Interfaces      []string       // where the door is guarded, as [FitsInterface] has it; empty: everywhere but lo
 	To              []netip.Prefix // addresses that are guarded; empty: this host's own
-	ToIsHere        bool           // some of them are this host's own, which [Config.At] finds out
 	Trusted         []netip.Prefix // need not knock at this door
 	SourcePrefix    packet.SourcePrefix
 	PenaltyPrefix   packet.SourcePrefix // who is trapped together
 	UDPTimeout      time.Duration       // how long an admitted UDP flow may be silent
-	Traps           []packet.PortRange  // who tries them cannot knock for the Penalty; [Config.At] fills them in
-	TrapList        []packet.PortRange  // those that are written down
+	TrapList        []packet.PortRange  // ports that are traps
 	TrapCount       int                 // or how many are chosen
-	Penalty         time.Duration
-	OnOpen, OnClose *Command // nil: none
+	Penalty         time.Duration       // for how long nobody can knock who has tried a trap
+	OnOpen, OnClose *Command            // nil: none
 }
 
 // Rolling is a sequence that follows from a secret and the time, as
@@ -162,9 +148,9 @@ func (d *Door) Guards(p packet.Port) bool {
 	return false
 }
 
-// Knocks reports whether a port is one of the door's knocks, those that close it
+// isKnock reports whether a port is one of the door's knocks, those that close it
 // among them.
-func (d *Door) Knocks(p packet.Port) bool {
+func (d *Door) isKnock(p packet.Port) bool {
 	return slices.Contains(d.CloseSequence, p) ||
 		slices.ContainsFunc(d.Sequences, func(steps []packet.Port) bool { return slices.Contains(steps, p) })
 }
@@ -194,14 +180,6 @@ func (d *Door) Ways() []string {
 // HasProtocol reports whether the door guards a port of a protocol.
 func (d *Door) HasProtocol(p packet.Protocol) bool {
 	return slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return r.Protocol == p })
-}
-
-// Steps returns how many knocks open the door now, and 0 if none do.
-func (d *Door) Steps() int {
-	if len(d.Sequences) == 0 {
-		return 0
-	}
-	return len(d.Sequences[0])
 }
 
 // Door returns the door of a name, or nil.

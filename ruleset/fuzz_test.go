@@ -6,15 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// FuzzLoad reads garbage. Whatever it is, it must not panic, nor show a secret, and what
-// comes out of it as a configuration has all of its doors, at any time. Of the table that it
-// becomes, FuzzTable of internal/nft tells.
+// FuzzLoad reads garbage. Whatever it is, it must not panic, nor show a secret. What
+// becomes of a configuration is for FuzzTable of internal/nft to try.
 func FuzzLoad(f *testing.F) {
 	setSecrets(f)
 	for _, folder := range []string{"testdata/errors", "testdata/warnings", tableFolder} {
@@ -100,29 +97,12 @@ EOT
 		if l.Config == nil {
 			return
 		}
-		for turn := range 2 {
-			// The error says which lists cannot be read; there is a configuration all the same.
-			now, _ := l.Config.At(time.Unix(int64(turn), 0), everySeventh)
-			if len(now.Doors) != len(l.Config.Doors) {
-				t.Fatalf("%d doors have become %d", len(l.Config.Doors), len(now.Doors))
-			}
-			for _, d := range now.Doors {
-				for _, steps := range d.Sequences {
-					if len(steps) > sequence.MaxSteps {
-						t.Fatalf("%d knocks: %v", len(steps), steps)
-					}
+		for _, d := range l.Config.Doors {
+			for _, steps := range d.Sequences {
+				if len(steps) > sequence.MaxSteps {
+					t.Fatalf("%d knocks: %v", len(steps), steps)
 				}
 			}
 		}
 	})
 }
-
-// everySeventh is a host with a program at every seventh port.
-var everySeventh = func() Host {
-	h := Host{Served: map[packet.Port]bool{}}
-	for n := 0; n < 1<<16; n += 7 {
-		h.Served[tcp(uint16(n))] = true
-		h.Served[udp(uint16(n))] = true
-	}
-	return h
-}()

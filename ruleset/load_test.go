@@ -58,6 +58,26 @@ func mustLoad(t *testing.T, path string) *Config {
 	return l.Config
 }
 
+// doorWith loads a configuration of one door, in a file that others cannot read.
+func doorWith(t testing.TB, body string) *Config {
+	t.Helper()
+	l := Load(writePrivate(t, "door \"d\" {\nports = [22]\n"+body+"\n}\n"))
+	if l.Config == nil {
+		t.Fatal(l.Diagnostics)
+	}
+	return l.Config
+}
+
+// list writes a list of one-time sequences, and returns its path.
+func list(t testing.TB, lines ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "list")
+	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func prefixes(list ...string) []netip.Prefix {
 	var all []netip.Prefix
 	for _, s := range list {

@@ -25,6 +25,10 @@ const (
 	maxStep = time.Hour
 )
 
+// StepsAtOnce is how many steps of a rolling sequence are good at a time: the one that it
+// is, and for clients whose clocks are off the one before and the one after.
+const StepsAtOnce = 3
+
 // locks reads what opens and closes a door.
 func (l *Loaded) locks(r *rawDoor, d *Door) {
 	ways := 0
@@ -96,8 +100,8 @@ func (l *Loaded) rolling(r *rawRolling) *Rolling {
 	return roll
 }
 
-// sequence returns the knocks that the secret stands for.
-func (r *Rolling) sequence() *sequence.Rolling {
+// Sequence returns the knocks that the secret stands for.
+func (r *Rolling) Sequence() *sequence.Rolling {
 	return &sequence.Rolling{Key: r.Secret.Key(), Length: r.Length, Ports: r.Ports, Step: r.Step}
 }
 
@@ -149,7 +153,7 @@ func (l *Loaded) otp(r *rawOTP, d *Door) *OTP {
 			l.failAt(r.Port, "Not a port", `Write one port, from 1 to 65535, such as "2000/udp".`)
 		case p.Protocol != packet.UDP:
 			l.failAt(r.Port, "Not a UDP port", fmt.Sprintf(`A one-time password is one datagram: write "%d/udp".`, p.Number))
-		case d.Knocks(p):
+		case d.isKnock(p):
 			l.failAt(r.Port, "One-time password at a knock", fmt.Sprintf("%s is one of the door's knocks. Choose another port for one of the two.", p))
 		case d.Rolling != nil && d.Rolling.Ports.Contains(p):
 			l.failAt(r.Port, "One-time password at a knock", fmt.Sprintf("%s is one of the ports that the door's knocks are chosen from. Choose another one.", p))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -104,13 +105,13 @@ door "list" {
 		if err != nil || l.Config == nil {
 			t.Fatalf("%s: %v, %v", name, err, l.Diagnostics)
 		}
-		now, err := l.Config.At(time.Unix(1_740_000_000, 0), ruleset.Host{})
+		now, err := effective.Resolve(l.Config, time.Unix(1_740_000_000, 0), effective.Host{})
 		if err == nil || len(now.Doors) != 3 || now.Doors[0].OTP.Open.IsSet() || !now.Doors[2].Unread || !now.HasUnread() || now.Readable() {
 			t.Errorf("%s: %v, %+v", name, err, now.Doors)
 		}
 		// A list is of no use until it can be read, and a secret until the next reload: so
 		// nothing has to be turned.
-		if _, turns := now.Turns(time.Unix(1_740_000_000, 0)); turns && name != "too long" || !now.IsOf(time.Unix(1_740_009_000, 0)) && name != "too long" {
+		if _, turns := now.Expires(time.Unix(1_740_000_000, 0)); turns && name != "too long" || !now.IsOf(time.Unix(1_740_009_000, 0)) && name != "too long" {
 			t.Errorf("%s: it turns", name)
 		}
 	}

@@ -9,7 +9,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/hashicorp/hcl/v2"
+	"github.com/knockwall/knockwall/internal/secret"
 )
 
 // keyFile writes a secret to a file of this mode, and returns its path.
@@ -248,7 +250,7 @@ door "list" {
 		t.Fatal(err)
 	}
 	saved := mustLoad(t, folder)
-	if diff := cmp.Diff(loaded.Config, saved, compareMoments); diff != "" {
+	if diff := cmp.Diff(loaded.Config, saved, equalConfigs, cmp.Comparer(func(a, b secret.Secret) bool { return a.Equal(b) })); diff != "" {
 		t.Errorf("(-loaded +saved):\n%s", diff)
 	}
 	if string(saved.Doors[0].Rolling.Secret.Key()) != "correct horse battery staple" || string(saved.Doors[1].OTP.Open.Key()) != "hipjazz" {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -37,7 +38,7 @@ is right. It asks nobody.`,
 		if d == nil {
 			return usage("the rule files have no door %q", arguments[0])
 		}
-		knocks, err := d.Present(time.Now())
+		knocks, err := effective.Knocks(d, time.Now())
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/nft"
 )
@@ -37,11 +38,11 @@ does not take there.`,
 		if err != nil {
 			return err
 		}
-		now, err := config.At(time.Now(), here)
+		now, err := effective.Resolve(config, time.Now(), here)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprint(c.OutOrStdout(), nft.NewTable(now, nft.NumbersOf(&now.Wall, 0)).Script())
+		_, err = fmt.Fprint(c.OutOrStdout(), nft.NewTable(now, nft.NumbersOf(now.Wall, 0)).Script())
 		return err
 	}
 	return c

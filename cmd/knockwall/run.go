@@ -17,6 +17,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -107,13 +108,13 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 	r.service = systemd.NewService(func() string { return brief(r.wall.Brief()) })
 	edges := wall.KernelEdges(kernel)
 	edges.Used, edges.Due = r.memory.used, r.memory.due
-	edges.Examine = func(c *ruleset.Config) doctor.Report {
-		return doctor.Examine(&doctor.Host{Config: c}, doctor.Standing)
+	edges.Examine = func(c *effective.Config) doctor.Report {
+		return doctor.Examine(&doctor.Host{Config: c.Written, InForce: c}, doctor.Standing)
 	}
 	edges.Rules = r.examine
-	edges.Found = func(c *ruleset.Config, before, now []doctor.Finding) {
+	edges.Found = func(c *effective.Config, before, now []doctor.Finding) {
 		r.service.Changed()
-		tellChanged(said, c, before, now)
+		tellChanged(said, c.Written, before, now)
 	}
 	r.wall = wall.New(edges, audit.Sinks{history, written, r.service})
 	ctx, hangups, stop := untilSignal(c.Context())
@@ -237,8 +238,8 @@ func opener(d *ruleset.Door) string {
 		ways = append(ways, fmt.Sprintf("%d knocks%s, others every %s", d.Rolling.Length, within, d.Rolling.Step))
 	case d.OneTime != nil:
 		ways = append(ways, "the next of its sequences"+within)
-	case d.Steps() > 0:
-		ways = append(ways, count(d.Steps(), "knock")+within)
+	case len(d.Sequences) > 0:
+		ways = append(ways, count(len(d.Sequences[0]), "knock")+within)
 	}
 	if d.OTP != nil {
 		ways = append(ways, "a one-time password")

@@ -21,6 +21,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -89,9 +90,9 @@ func (k *stillKernel) CloseWindow(_, _ string, source packet.Source) (bool, erro
 	return source != never, k.failure
 }
 
-func (k *stillKernel) Describe(string, ruleset.Host) error { return nil }
+func (k *stillKernel) Describe(string, effective.Host) error { return nil }
 
-func (k *stillKernel) Trapped(*ruleset.Config, int, packet.Source) (time.Duration, error) {
+func (k *stillKernel) Trapped(*effective.Config, int, packet.Source) (time.Duration, error) {
 	return 0, nil
 }
 
@@ -121,10 +122,10 @@ func (k *stillKernel) edges() wall.Edges {
 	free := func(uint16) (bool, error) { return false, nil }
 	three := func(func(sessions.Session) bool) (int, error) { return 3, nil }
 	return wall.Edges{
-		Examine: func(*ruleset.Config) doctor.Report {
+		Examine: func(*effective.Config) doctor.Report {
 			return doctor.Report{Findings: []doctor.Finding{{Check: "still", Severity: doctor.Warning, Problem: "Nothing moves.", Cure: "Wait."}}}
 		},
-		Look:   func() (ruleset.Host, error) { return ruleset.Host{}, nil },
+		Look:   func() (effective.Host, error) { return effective.Host{}, nil },
 		Used:   wall.NewFleeting(),
 		Due:    wall.NewFleeting(),
 		Kernel: k,

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -61,7 +62,8 @@ const (
 
 // Host is what is examined.
 type Host struct {
-	Config *ruleset.Config // the doors; never nil
+	Config  *ruleset.Config   // the doors; never nil
+	InForce *effective.Config // what they come to, if they are in force
 
 	look     sync.Once // at the firewall, which several checks want to know of
 	rules    *firewall

@@ -10,7 +10,6 @@ import (
 
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // findDropped finds tables that drop what the wall lets in, or knocks before the wall
@@ -42,7 +41,7 @@ func findDropped(h *Host) (findings []Finding, err error) {
 			}
 		}
 		for _, c := range before {
-			if ports := f.drops(c, knocksOf(d), nil); ports != "" {
+			if ports := f.drops(c, h.knocksOf(i), nil); ports != "" {
 				severity, by := c.versions()
 				findings = append(findings, Finding{Severity: severity, Door: d.Name,
 					Problem: fmt.Sprintf("Another table (%s) drops knocks%s before the wall hears them.", c.where(), by),
@@ -66,11 +65,16 @@ func (c *chain) versions() (severity Severity, by string) {
 }
 
 // knocksOf are the ports at which the wall has to hear a door's clients.
-func knocksOf(d *ruleset.Door) (ports []packet.PortRange) {
+func (h *Host) knocksOf(door int) (ports []packet.PortRange) {
+	d := &h.Config.Doors[door]
+	sequences := d.Sequences
+	if h.InForce != nil {
+		sequences = h.InForce.Doors[door].Sequences
+	}
 	add := func(p packet.Port) {
 		ports = append(ports, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
 	}
-	for _, steps := range append(slices.Clone(d.Sequences), d.CloseSequence) {
+	for _, steps := range append(slices.Clone(sequences), d.CloseSequence) {
 		for _, p := range steps {
 			add(p)
 		}

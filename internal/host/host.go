@@ -18,17 +18,17 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Look looks at the host, in the network namespace of who asks. What cannot be found
 // out is missing from the answer, and the error says why.
-func Look() (ruleset.Host, error) {
+func Look() (effective.Host, error) {
 	ports, portsErr := Ports()
 	uplinks, uplinksErr := Uplinks()
 	addresses, addressesErr := Addresses()
-	return ruleset.Host{Served: ports, Uplinks: uplinks, Addresses: addresses}, errors.Join(portsErr, uplinksErr, addressesErr)
+	return effective.Host{Served: ports, Uplinks: uplinks, Addresses: addresses}, errors.Join(portsErr, uplinksErr, addressesErr)
 }
 
 // Uplinks returns the names of the interfaces, by their index, that a default route of

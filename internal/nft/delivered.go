@@ -11,8 +11,8 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // What the first hook does not know: by a rule of NAT, or a route of another table,
@@ -21,7 +21,7 @@ import (
 // asked about others: they are refused.
 
 // delivered returns the chains for what is delivered to this host.
-func (t *Table) delivered(c *ruleset.Config) []chain {
+func (t *Table) delivered(c *effective.Config) []chain {
 	rules := []rule{
 		{fromLoopback, accept},
 		{ofKnownConnection, withoutFlags(opening), accept},

@@ -5,14 +5,14 @@ package nft
 import (
 	"iter"
 
-	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/internal/effective"
 )
 
 // door is a door of a configuration. Its methods build the rules that it stands for.
-type door struct{ *ruleset.Door }
+type door struct{ *effective.Door }
 
 // doorsOf yields the doors of a configuration, in its order.
-func doorsOf(c *ruleset.Config) iter.Seq[door] {
+func doorsOf(c *effective.Config) iter.Seq[door] {
 	return func(yield func(door) bool) {
 		for i := range c.Doors {
 			if !yield(door{&c.Doors[i]}) {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -45,7 +46,7 @@ var suffixes = map[NoticeKind]string{Knock: "", Password: " otp", Trapped: " tra
 const sprayed = " sprayed"
 
 // Notices maps the prefixes that the rules log with to what they mean.
-func Notices(c *ruleset.Config) map[string]Notice {
+func Notices(c *effective.Config) map[string]Notice {
 	m := make(map[string]Notice, len(suffixes)*len(c.Doors)+1)
 	m[sprayed] = Notice{-1, Sprayed}
 	for i, d := range c.Doors {
@@ -58,7 +59,7 @@ func Notices(c *ruleset.Config) map[string]Notice {
 
 // hear returns the rules by which the door hears of knocks and one-time passwords,
 // and adds the sets that they need.
-func (t *Table) hear(d door, n Numbers, c *ruleset.Config) (wall []rule, chains []chain) {
+func (t *Table) hear(d door, n Numbers, c *effective.Config) (wall []rule, chains []chain) {
 	if d.holds() {
 		for _, f := range families {
 			t.sets = append(t.sets, set{
@@ -99,7 +100,7 @@ func fromElsewhere() (rules []rule) {
 
 // unheard are the rules that keep those from knocking who are trapped, and forged
 // sources.
-func (d door) unheard(c *ruleset.Config) []rule {
+func (d door) unheard(c *effective.Config) []rule {
 	rules := fromElsewhere()
 	for _, f := range families {
 		if d.hasTraps() {
@@ -118,7 +119,7 @@ func (d door) unheard(c *ruleset.Config) []rule {
 // knock of that source may be on its way to the daemon which opens the door. That is
 // nothing that a sequence only begins with, so that a flood of such does not crowd
 // out those who are remembered, and costs no more than it must.
-func (t *Table) note(d door, n Numbers, c *ruleset.Config, kind NoticeKind) (rules []rule) {
+func (t *Table) note(d door, n Numbers, c *effective.Config, kind NoticeKind) (rules []rule) {
 	log := rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)}
 	if kind == Password {
 		log = rule{limit(passwordRate(d.OTP), passwordsBurst), logTo(n.LogGroup, d.Name+suffixes[Password], packet.MaxSnapLen)}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -53,7 +54,7 @@ func TestBeginnings(t *testing.T) {
 		{"it is only closed", nil, "4000 5000", "4000 5000"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := door{&ruleset.Door{CloseSequence: steps(t, tt.closes)}}
+			d := door{&effective.Door{Door: &ruleset.Door{CloseSequence: steps(t, tt.closes)}}}
 			for _, s := range tt.sequences {
 				d.Sequences = append(d.Sequences, steps(t, s))
 			}

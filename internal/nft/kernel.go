@@ -15,6 +15,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -188,7 +189,7 @@ func (k *Kernel) CloseWindow(table, door string, source packet.Source) (bool, er
 
 // Describe tells a table that stands what has changed of its host: who listens, and
 // which interfaces lead to the rest of the world.
-func (k *Kernel) Describe(table string, host ruleset.Host) error {
+func (k *Kernel) Describe(table string, host effective.Host) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	b := &batch{conn: k.conn, table: tableNamed(table)}
@@ -206,7 +207,7 @@ func (k *Kernel) Describe(table string, host ruleset.Host) error {
 
 // Trapped returns for how long the kernel keeps a source from knocking at a door, and
 // 0 if it does not.
-func (k *Kernel) Trapped(c *ruleset.Config, index int, source packet.Source) (left time.Duration, err error) {
+func (k *Kernel) Trapped(c *effective.Config, index int, source packet.Source) (left time.Duration, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, trap := range trapsOf(c, door{&c.Doors[index]}, source) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/nftables"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -175,7 +176,7 @@ func refusedCounter(door string) string  { return door + "_refused" }
 //
 // The sequences, the traps and the host in the table are those that the configuration
 // has now.
-func NewTable(c *ruleset.Config, n Numbers) *Table {
+func NewTable(c *effective.Config, n Numbers) *Table {
 	t := &Table{Name: c.Wall.Table, numbers: n}
 	t.sets = append(t.sets, hostSets(&c.Host)...)
 	wall := slices.Clone(ownCopies(c))
@@ -219,7 +220,7 @@ func NewTable(c *ruleset.Config, n Numbers) *Table {
 }
 
 // base lets everything pass that is none of the wall's business.
-func base(c *ruleset.Config) []rule {
+func base(c *effective.Config) []rule {
 	rules := []rule{
 		{fromLoopback, accept, unsaved},
 		{fromVRF, accept},
@@ -241,8 +242,8 @@ func base(c *ruleset.Config) []rule {
 }
 
 // ownCopies let pass what this host has sent to many, and gets back itself.
-func ownCopies(c *ruleset.Config) (rules []rule) {
-	if c.HasUDP() {
+func ownCopies(c *effective.Config) (rules []rule) {
+	if c.Written.HasUDP() {
 		for _, own := range fromThisHost {
 			rules = append(rules, rule{own, accept})
 		}

@@ -15,8 +15,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // How those are kept from finding the knocks who try ports until they have them.
@@ -78,7 +78,7 @@ func (d door) penaltyBits(f family) int {
 }
 
 // sprayBits is what [door.penaltyBits] is for all doors together: the least of theirs.
-func sprayBits(c *ruleset.Config, f family) int {
+func sprayBits(c *effective.Config, f family) int {
 	bits := f.length * 8
 	for d := range doorsOf(c) {
 		if len(d.AllKnocks()) > 0 {
@@ -96,7 +96,7 @@ func triedSet(f family) string    { return "tried" + f.suffix }
 func sprayingSet(f family) string { return "spraying" + f.suffix }
 
 // hostSets are the sets of what the table has to know of the host.
-func hostSets(h *ruleset.Host) []set {
+func hostSets(h *effective.Host) []set {
 	served := set{name: servedSet, constant: true, kind: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)}
 	for _, p := range slices.SortedFunc(maps.Keys(h.Served), func(a, b packet.Port) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
@@ -113,7 +113,7 @@ func hostSets(h *ruleset.Host) []set {
 }
 
 // unserved returns the chains for those who look for knocks.
-func (t *Table) unserved(c *ruleset.Config, n Numbers) (chains []chain) {
+func (t *Table) unserved(c *effective.Config, n Numbers) (chains []chain) {
 	var knocked []door
 	for d := range doorsOf(c) {
 		if len(d.AllKnocks()) > 0 {
@@ -181,7 +181,7 @@ func (d door) likeKnocks() (terms []term) {
 }
 
 // traps returns the chains for who tries one of the door's traps.
-func (t *Table) traps(d door, n Numbers, c *ruleset.Config) []chain {
+func (t *Table) traps(d door, n Numbers, c *effective.Config) []chain {
 	var tries, rules []rule
 	for _, ports := range byProtocol(d.Traps) {
 		match := rule{}
@@ -214,7 +214,7 @@ func trapped(f family, set string, bits int) (rules []rule) {
 
 // strays returns the chains for who tries ports that nothing serves, and adds the sets
 // that all doors share.
-func (t *Table) strays(knocked []door, n Numbers, c *ruleset.Config) []chain {
+func (t *Table) strays(knocked []door, n Numbers, c *effective.Config) []chain {
 	var timeout, penalty time.Duration
 	widens := false
 	for _, d := range knocked {
@@ -234,7 +234,7 @@ func (t *Table) strays(knocked []door, n Numbers, c *ruleset.Config) []chain {
 		guess = append(guess, rule{ofFamily(f), remember(f, guessedSet(f), bits)})
 	}
 	// What is often served may be tried by whoever has seen it elsewhere.
-	for _, ports := range byProtocol(packet.MergeRanges(ruleset.Services())) {
+	for _, ports := range byProtocol(packet.MergeRanges(effective.Services())) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, accept})
 		}
@@ -269,7 +269,7 @@ type trapElement struct {
 }
 
 // trapsOf returns the elements of which any keeps a source from knocking at a door.
-func trapsOf(c *ruleset.Config, d door, source packet.Source) (all []trapElement) {
+func trapsOf(c *effective.Config, d door, source packet.Source) (all []trapElement) {
 	f := familyOf(source)
 	add := func(set string, bits int) {
 		masked := source

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -131,7 +132,7 @@ func (w *Wall) shut(door string, source packet.Source, code audit.Code, why stri
 }
 
 // find returns the door of that name, and who is meant by source there.
-func (w *Wall) find(door, source string) (*ruleset.Door, packet.Source, error) {
+func (w *Wall) find(door, source string) (*effective.Door, packet.Source, error) {
 	f := w.current()
 	if f == nil {
 		return nil, packet.Source{}, errNotYet

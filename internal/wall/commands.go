@@ -11,6 +11,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -86,7 +87,7 @@ func (c *commands) resume(open map[windowKey]bool) {
 
 // opened runs what is to be run when a window has opened, or was refreshed. An
 // on_open that has an on_close is run once before it; another, each time.
-func (c *commands) opened(d *ruleset.Door, e audit.Event) {
+func (c *commands) opened(d *effective.Door, e audit.Event) {
 	if d.OnOpen == nil && d.OnClose == nil {
 		return
 	}
@@ -107,7 +108,7 @@ func (c *commands) opened(d *ruleset.Door, e audit.Event) {
 }
 
 // remember takes note that an on_close is due.
-func (c *commands) remember(d *ruleset.Door, e audit.Event) {
+func (c *commands) remember(d *effective.Door, e audit.Event) {
 	next := &due{
 		Door: e.Door, Source: e.Source, Port: e.Port, Opened: e.Time,
 		Arguments: d.OnClose.Expand(values(e)), Timeout: d.OnClose.Timeout,

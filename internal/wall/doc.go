@@ -39,7 +39,7 @@
 //
 // What a configuration comes to depends on the time: a rolling sequence has other
 // knocks with each step, and a list of one-time sequences with each that is used.
-// [ruleset.Config.At] says what is good now. When that changes, a front that shares
+// [effective.Resolve] says what is good now. When that changes, a front that shares
 // all but the sequences takes the place of the one before, and the table is installed
 // anew, which leaves its hook and its sets as they are.
 //

@@ -10,9 +10,9 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Explanation is why a source is let in at a door, or is not.
@@ -63,7 +63,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	if f == nil {
 		return nil, errNotYet
 	}
-	if prefix.IsValid() && !slices.ContainsFunc(f.config.Doors, func(d ruleset.Door) bool { return d.SourcePrefix.Of(addr).Prefix == prefix }) {
+	if prefix.IsValid() && !slices.ContainsFunc(f.config.Doors, func(d effective.Door) bool { return d.SourcePrefix.Of(addr).Prefix == prefix }) {
 		return nil, &request{ErrBadSource, fmt.Sprintf("no door takes %s for one source: name one address of it", address)}
 	}
 	for _, d := range f.config.Doors { // so that what was summed up is remembered, too
@@ -249,7 +249,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 }
 
 // where says at which interfaces a door keeps anybody out, if not at all of them.
-func where(d *ruleset.Door) string {
+func where(d *effective.Door) string {
 	if len(d.Interfaces) == 0 {
 		return ""
 	}

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -83,7 +84,7 @@ func session(port packet.Port, remote netip.Addr) sessions.Session {
 
 // table is what stands in the kernel.
 type table struct {
-	config   *ruleset.Config
+	config   *effective.Config
 	numbers  nft.Numbers
 	listing  string
 	trial    bool
@@ -137,7 +138,7 @@ func (k *kernel) edges() wall.Edges {
 		watch = nil
 	}
 	return wall.Edges{
-		Look:        func() (ruleset.Host, error) { return ruleset.Host{Served: k.listening}, nil },
+		Look:        func() (effective.Host, error) { return effective.Host{Served: k.listening}, nil },
 		Used:        k.used,
 		Due:         k.due,
 		Kernel:      k,
@@ -445,9 +446,9 @@ func (k *kernel) understand(t *nft.Table) *table {
 	listing := t.String()
 	for _, c := range k.configs {
 		for _, now := range k.moments(c) {
-			c, _ := c.At(now, ruleset.Host{Served: k.listening})
+			c, _ := effective.Resolve(c, now, effective.Host{Served: k.listening})
 			for turn := range 2 {
-				if n := nft.NumbersOf(&c.Wall, turn); c.Wall.Table == t.Name && nft.NewTable(c, n).String() == listing {
+				if n := nft.NumbersOf(c.Wall, turn); c.Wall.Table == t.Name && nft.NewTable(c, n).String() == listing {
 					next := newTable(c, n)
 					next.listing, next.trial = listing, t.Trial
 					return next
@@ -471,7 +472,7 @@ func (k *kernel) moments(c *ruleset.Config) []time.Time {
 	return all
 }
 
-func newTable(c *ruleset.Config, n nft.Numbers) *table {
+func newTable(c *effective.Config, n nft.Numbers) *table {
 	t := &table{config: c, numbers: n, windows: map[opening]time.Time{}, trapped: map[opening]time.Time{}, counts: map[string]nft.Counts{}}
 	for _, d := range c.Doors {
 		t.counts[d.Name] = nft.Counts{}
@@ -583,7 +584,7 @@ func (k *kernel) CloseWindow(name, door string, source packet.Source) (bool, err
 	return true, nil
 }
 
-func (k *kernel) Describe(name string, host ruleset.Host) error {
+func (k *kernel) Describe(name string, host effective.Host) error {
 	if err := k.begin("Describe %s", name); err != nil {
 		return err
 	}
@@ -598,7 +599,7 @@ func (k *kernel) Describe(name string, host ruleset.Host) error {
 	return nil
 }
 
-func (k *kernel) Trapped(c *ruleset.Config, door int, source packet.Source) (time.Duration, error) {
+func (k *kernel) Trapped(c *effective.Config, door int, source packet.Source) (time.Duration, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	t := k.tables[c.Wall.Table]
@@ -706,7 +707,7 @@ func (k *kernel) judge(j *journey) {
 // judgeBy reports whether a table's rules have kept the packet.
 func (k *kernel) judgeBy(t *table, j *journey) bool {
 	p := j.packet
-	var guards []*ruleset.Door
+	var guards []*effective.Door
 	for i := range t.config.Doors {
 		d := &t.config.Doors[i]
 		if len(d.To) > 0 && !slices.ContainsFunc(d.To, func(to netip.Prefix) bool { return to.Contains(p.Destination) }) {
@@ -1233,6 +1234,12 @@ func (h *host) knows(c *ruleset.Config) *ruleset.Config {
 	return c
 }
 
+// resolved returns what a configuration comes to now, on a host of no programs.
+func resolved(c *ruleset.Config) *effective.Config {
+	now, _ := effective.Resolve(c, time.Now(), effective.Host{})
+	return now
+}
+
 // raise puts up the wall.
 func (h *host) raise(c *ruleset.Config) error {
 	return h.wall.Raise(h.knows(c))
@@ -1241,7 +1248,7 @@ func (h *host) raise(c *ruleset.Config) error {
 // found installs a table as another daemon would have left it.
 func (h *host) found(c *ruleset.Config, turn int, windows ...nft.Window) {
 	h.t.Helper()
-	if err := h.Install(nft.NewTable(h.knows(c), nft.NumbersOf(&c.Wall, turn)), windows, ""); err != nil {
+	if err := h.Install(nft.NewTable(resolved(h.knows(c)), nft.NumbersOf(&c.Wall, turn)), windows, ""); err != nil {
 		h.t.Fatal(err)
 	}
 	h.changes()

@@ -6,10 +6,10 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
-	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -18,7 +18,7 @@ import (
 // for other sequences there is one that shares all but these.
 type front struct {
 	wall    *Wall
-	config  *ruleset.Config
+	config  *effective.Config
 	notices map[string]nft.Notice
 	ids     []int // of its doors, by which their windows are noted
 	locks   []lock
@@ -47,7 +47,7 @@ type tally struct {
 }
 
 // newFront makes a front of a configuration as it is now.
-func (w *Wall) newFront(c *ruleset.Config, now time.Time) *front {
+func (w *Wall) newFront(c *effective.Config, now time.Time) *front {
 	f := &front{
 		wall:      w,
 		config:    c,
@@ -79,7 +79,7 @@ func (w *Wall) newFront(c *ruleset.Config, now time.Time) *front {
 }
 
 // locksOf returns the locks of all doors, and which of them each has.
-func locksOf(c *ruleset.Config) (locks []lock, of [][]int) {
+func locksOf(c *effective.Config) (locks []lock, of [][]int) {
 	of = make([][]int, len(c.Doors))
 	add := func(l lock) {
 		of[l.door] = append(of[l.door], len(locks))
@@ -158,11 +158,11 @@ func (f *front) tells(door string, source packet.Source) bool {
 func isLinkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
 func (f *front) doorNamed(name string) int {
-	return slices.IndexFunc(f.config.Doors, func(d ruleset.Door) bool { return d.Name == name })
+	return slices.IndexFunc(f.config.Doors, func(d effective.Door) bool { return d.Name == name })
 }
 
 func (f *front) guardsAny(s sessions.Session) bool {
-	return slices.ContainsFunc(f.config.Doors, func(d ruleset.Door) bool { return d.Guards(s.Port) })
+	return slices.ContainsFunc(f.config.Doors, func(d effective.Door) bool { return d.Guards(s.Port) })
 }
 
 // doorFor returns the door that a new connection is reckoned to: of those
@@ -192,7 +192,7 @@ func (f *front) doorFor(p packet.Packet) (door int, source packet.Source, win *s
 // guards reports whether a door stands before where a packet goes, as far as a
 // packet tells: not at which interface it came in, nor which addresses are this
 // host's own.
-func guards(d *ruleset.Door, p packet.Packet) bool {
+func guards(d *effective.Door, p packet.Packet) bool {
 	return d.Guards(p.Port) &&
 		(len(d.To) == 0 || contains(d.To, p.Destination))
 }

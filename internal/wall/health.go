@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/doctor"
-	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/internal/effective"
 )
 
 // examineInterval is how often the host is examined.
@@ -22,9 +22,9 @@ const (
 // health is what is known of the host that the wall stands on, by package doctor.
 type health struct {
 	mu     sync.Mutex
-	config *ruleset.Config // that was examined last; nil: none
-	at     time.Time       // when
-	done   chan struct{}   // closed when the examination under way is over; nil: none is
+	config *effective.Config // that was examined last; nil: none
+	at     time.Time         // when
+	done   chan struct{}     // closed when the examination under way is over; nil: none is
 	report doctor.Report
 }
 

@@ -10,8 +10,8 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/wall"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // bareDoor is found where the door "ssh" stands before nothing.
@@ -28,8 +28,8 @@ func examined(t *testing.T, examine func() []doctor.Finding, f func(h *patient))
 	synctest.Test(t, func(t *testing.T) {
 		h := &patient{teller: &teller{newHost(t), audit.NewHistory()}}
 		edges := h.edges()
-		edges.Examine = func(*ruleset.Config) doctor.Report { return doctor.Report{Findings: examine()} }
-		edges.Found = func(_ *ruleset.Config, before, now []doctor.Finding) {
+		edges.Examine = func(*effective.Config) doctor.Report { return doctor.Report{Findings: examine()} }
+		edges.Found = func(_ *effective.Config, before, now []doctor.Finding) {
 			h.changes = append(h.changes, doctor.BareDoors(before)["ssh"]+" > "+doctor.BareDoors(now)["ssh"])
 		}
 		h.wall = wall.New(edges, audit.Sinks{h.trail, h.history})

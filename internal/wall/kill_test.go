@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
@@ -276,7 +277,7 @@ func (m mortalKernel) CloseWindow(table, door string, source packet.Source) (boo
 	return m.p.k.CloseWindow(table, door, source)
 }
 
-func (m mortalKernel) Describe(table string, host ruleset.Host) error {
+func (m mortalKernel) Describe(table string, host effective.Host) error {
 	if !m.p.steps() {
 		return errKilled
 	}
@@ -284,7 +285,7 @@ func (m mortalKernel) Describe(table string, host ruleset.Host) error {
 	return m.p.k.Describe(table, host)
 }
 
-func (m mortalKernel) Trapped(c *ruleset.Config, door int, source packet.Source) (time.Duration, error) {
+func (m mortalKernel) Trapped(c *effective.Config, door int, source packet.Source) (time.Duration, error) {
 	return m.p.k.Trapped(c, door, source)
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -107,10 +108,10 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 }
 
 // idle puts the numbers of the other turn into the table, to which nobody listens.
-func (w *Wall) idle(c *ruleset.Config) error {
-	n := nft.NumbersOf(&c.Wall, 0)
+func (w *Wall) idle(c *effective.Config) error {
+	n := nft.NumbersOf(c.Wall, 0)
 	if overlap(n, w.sockets.numbers) {
-		n = nft.NumbersOf(&c.Wall, 1)
+		n = nft.NumbersOf(c.Wall, 1)
 	}
 	if err := w.taken(n); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -103,7 +104,7 @@ func (o *once) forget(now time.Time) error {
 
 // useUp takes note that the sequence at a place of a door was knocked, if it is one
 // that is good once, and reports whether it was knocked before.
-func (w *Wall) useUp(d *ruleset.Door, place int, now time.Time) (replay bool, err error) {
+func (w *Wall) useUp(d *effective.Door, place int, now time.Time) (replay bool, err error) {
 	switch {
 	case d.Rolling != nil:
 		return w.useStep(d, place, now)
@@ -121,7 +122,7 @@ func (w *Wall) useUp(d *ruleset.Door, place int, now time.Time) (replay bool, er
 // good for everybody, whatever can be remembered. The step before it, or after it, is
 // for clients whose clocks are off: only the first to use it can be one, as it may have
 // been overheard then.
-func (w *Wall) useStep(d *ruleset.Door, place int, now time.Time) (replay bool, err error) {
+func (w *Wall) useStep(d *effective.Door, place int, now time.Time) (replay bool, err error) {
 	begins, present := d.StepOf(place)
 	replay, err = w.once.take(use{begins, d.Rolling.Step, "step " + d.Name}, now)
 	if present {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -42,16 +43,16 @@ func (w *Wall) lockSettled() {
 
 // raise is called with change held. A wall on trial that none stood before goes
 // with the daemon, where the kernel can see to that.
-func (w *Wall) raise(c *ruleset.Config, onTrial bool, why cause) error {
+func (w *Wall) raise(written *ruleset.Config, onTrial bool, why cause) error {
 	if w.lowered {
 		return ErrLowered
 	}
 	w.openQueued() // rather than let who has knocked wait for another table
-	if err := w.checkFree(c); err != nil {
+	if err := w.checkFree(&written.Wall); err != nil {
 		return err
 	}
 	now := time.Now()
-	c, unopened := c.At(now, w.host())
+	c, unopened := effective.Resolve(written, now, w.host())
 	former := w.current()
 	if unopened != nil && former != nil && why.code != audit.CodeNotConfirmed {
 		return unopened // else the wall matters more than one door
@@ -140,17 +141,17 @@ func (w *Wall) raise(c *ruleset.Config, onTrial bool, why cause) error {
 
 // socketsFor returns the sockets for a configuration: those that there are, or,
 // if it has other numbers or there are none, new ones that no rule names yet.
-func (w *Wall) socketsFor(c *ruleset.Config, standing *nft.Standing) (*sockets, error) {
+func (w *Wall) socketsFor(c *effective.Config, standing *nft.Standing) (*sockets, error) {
 	w.mu.Lock()
 	current := w.sockets
 	w.mu.Unlock()
 	for turn := range 2 {
-		if n := nft.NumbersOf(&c.Wall, turn); current != nil && current.numbers == n {
+		if n := nft.NumbersOf(c.Wall, turn); current != nil && current.numbers == n {
 			return current, nil
 		}
 	}
 	for turn := range 2 {
-		n := nft.NumbersOf(&c.Wall, turn)
+		n := nft.NumbersOf(c.Wall, turn)
 		if (standing == nil || !standing.Names(n)) && (current == nil || !overlap(current.numbers, n)) {
 			return w.listen(n)
 		}
@@ -168,21 +169,21 @@ func overlap(a, b nft.Numbers) bool {
 // checkFree makes sure that nobody else listens where this wall may want to, and,
 // at the first start, that no wall of another name queues there: a second daemon
 // would take the wall from the first.
-func (w *Wall) checkFree(c *ruleset.Config) error {
+func (w *Wall) checkFree(wall *ruleset.Wall) error {
 	for turn := range 2 {
-		if err := w.taken(nft.NumbersOf(&c.Wall, turn)); err != nil {
+		if err := w.taken(nft.NumbersOf(wall, turn)); err != nil {
 			return err
 		}
 	}
 	if w.sockets != nil {
 		return nil
 	}
-	others, err := w.edges.Kernel.Others(c.Wall.Table)
+	others, err := w.edges.Kernel.Others(wall.Table)
 	if err != nil {
 		return err
 	}
 	for _, other := range others {
-		if other.Names(nft.NumbersOf(&c.Wall, 0)) || other.Names(nft.NumbersOf(&c.Wall, 1)) {
+		if other.Names(nft.NumbersOf(wall, 0)) || other.Names(nft.NumbersOf(wall, 1)) {
 			return fmt.Errorf("the table inet %[1]s is another wall's, and its rules name the same groups and queues: "+
 				"take it down with `nft delete table inet %[1]s`, or give nflog_group and queue other numbers in the rule files", other.Table)
 		}

@@ -424,7 +424,7 @@ func TestPacketsThatMeetTheNewTableBeforeItsFrontStandsAreJudgedByItsDoors(t *te
 		h.intercepted("Install", func() {
 			// Installed by hand, so that a packet meets the table before Raise goes on.
 			h.intercepted("nothing", func() {})
-			if err := h.Install(nft.NewTable(next, h.named()), nil, ""); err != nil {
+			if err := h.Install(nft.NewTable(resolved(next), h.named()), nil, ""); err != nil {
 				h.t.Error(err)
 			}
 			early = a.dial(443)

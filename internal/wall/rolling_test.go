@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -32,7 +33,7 @@ func rolling(name string, port uint16, step time.Duration) ruleset.Door {
 // present returns the knocks of the step that a time is in.
 func present(t *testing.T, d ruleset.Door, at time.Time) []packet.Port {
 	t.Helper()
-	knocks, err := d.Present(at)
+	knocks, err := effective.Knocks(&d, at)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,7 +50,7 @@ func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
 	}
 	t := &trial{until: time.Now().Add(within)}
 	if former := w.current(); former != nil {
-		t.former = former.config
+		t.former = former.config.Written
 	}
 	if err := w.raise(c, t.former == nil, cause{audit.CodeTrial, "on trial for " + within.String() + "; "}); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -37,7 +38,7 @@ func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
 	if turned {
 		w.turnTo(now)
 	}
-	next, ok = f.config.Turns(now)
+	next, ok = f.config.Expires(now)
 	again := turned || unread
 	if again || next.Sub(now) > lookAtClock {
 		next = now.Add(lookAtClock)
@@ -66,7 +67,7 @@ func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
 // describe puts into the table's sets what is known of the host. A table that somebody
 // else has changed this very moment is put back by who notices that, and described when
 // the host is looked at next.
-func (w *Wall) describe(host ruleset.Host) {
+func (w *Wall) describe(host effective.Host) {
 	w.change.Lock()
 	defer w.change.Unlock()
 	if w.lowered {
@@ -96,7 +97,7 @@ func (w *Wall) turnTo(now time.Time) {
 	}
 	w.openQueued() // rather than let who has knocked wait for another table
 	f := w.current()
-	c, err := f.config.At(now, host)
+	c, err := effective.Resolve(f.config.Written, now, host)
 	w.tellUnopened(err)
 	next := *f
 	next.config, next.stale = c, false
@@ -127,7 +128,7 @@ func (w *Wall) turnTo(now time.Time) {
 
 // install puts another table in place of the wall's own, with the windows that are open
 // where it has to make their sets anew.
-func (w *Wall) install(c *ruleset.Config, n nft.Numbers, windows []nft.Window) error {
+func (w *Wall) install(c *effective.Config, n nft.Numbers, windows []nft.Window) error {
 	table := tableOf(c, n, w.table.Trial)
 	if err := w.edges.Kernel.Install(table, windows, ""); err != nil {
 		return err
@@ -146,7 +147,7 @@ func (w *Wall) tellUnopened(err error) {
 
 // tellLow warns of doors with few one-time sequences left, once for each that is
 // used.
-func (w *Wall) tellLow(c *ruleset.Config) {
+func (w *Wall) tellLow(c *effective.Config) {
 	for _, d := range c.Doors {
 		told, once := w.toldLow[d.Name]
 		if d.OneTime == nil || d.Unread || d.LinesLeft > ruleset.FewLeft || once && told == d.LinesLeft {
@@ -158,7 +159,7 @@ func (w *Wall) tellLow(c *ruleset.Config) {
 	}
 }
 
-func tableOf(c *ruleset.Config, n nft.Numbers, trial bool) *nft.Table {
+func tableOf(c *effective.Config, n nft.Numbers, trial bool) *nft.Table {
 	table := nft.NewTable(c, n)
 	table.Trial = trial
 	return table
@@ -166,7 +167,7 @@ func tableOf(c *ruleset.Config, n nft.Numbers, trial bool) *nft.Table {
 
 // host returns what is known of the host. Where it cannot be known who listens, nobody
 // is taken to: who wants to go there cannot knock for a while.
-func (w *Wall) host() ruleset.Host {
+func (w *Wall) host() effective.Host {
 	host, _ := w.edges.Look()
 	return host
 }

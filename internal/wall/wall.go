@@ -10,6 +10,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -17,7 +18,6 @@ import (
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
-	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -31,8 +31,8 @@ type Kernel interface {
 	Others(table string) ([]*nft.Standing, error)
 	OpenWindows(table string, windows []nft.Window) error
 	CloseWindow(table, door string, source packet.Source) (bool, error)
-	Describe(table string, host ruleset.Host) error
-	Trapped(c *ruleset.Config, door int, source packet.Source) (time.Duration, error)
+	Describe(table string, host effective.Host) error
+	Trapped(c *effective.Config, door int, source packet.Source) (time.Duration, error)
 	Counts(table string) (map[string]nft.Counts, error)
 }
 
@@ -70,7 +70,7 @@ type Edges struct {
 	// and with renew those, too, that it knows otherwise than they are.
 	Adopt func(wanted func(sessions.Session) bool, renew bool) (int, error)
 	// Look looks at the host. What it could not find out is missing.
-	Look func() (ruleset.Host, error)
+	Look func() (effective.Host, error)
 	// Used remembers what opens a door once, and Due which commands are to be run.
 	// They last longer than the daemon.
 	Used, Due Ledger
@@ -91,9 +91,9 @@ type Edges struct {
 	PardonSessions func(wanted func(sessions.Session) bool) error
 	// Examine examines the host for what makes doors something else than they seem. It
 	// is nil where nobody wants to know.
-	Examine func(c *ruleset.Config) doctor.Report
+	Examine func(c *effective.Config) doctor.Report
 	// Found is told when that finds something else than it did before, if it is not nil.
-	Found func(c *ruleset.Config, before, now []doctor.Finding)
+	Found func(c *effective.Config, before, now []doctor.Finding)
 	// Rules reports whether the rule files are others than those in force, and what of
 	// them degrades the wall. It is nil where there are no files.
 	Rules func() (differ bool, findings []doctor.Finding)

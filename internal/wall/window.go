@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -42,7 +43,7 @@ const (
 // be heard. Otherwise they go on being heard meanwhile, as a transaction takes as long
 // as a hundred of them, or longer if somebody else's is in the way; what has come by
 // then is opened in one.
-func (w *Wall) open(d *ruleset.Door, e audit.Event, othersWait bool) {
+func (w *Wall) open(d *effective.Door, e audit.Event, othersWait bool) {
 	w.mu.Lock()
 	w.openings = append(w.openings, &opening{door: d.Name, source: e.Source, length: d.Window, why: e})
 	first, full := len(w.openings) == 1, len(w.openings) > maxOpenings

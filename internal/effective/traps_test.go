@@ -1,4 +1,4 @@
-package ruleset
+package effective
 
 import (
 	"fmt"
@@ -28,7 +28,7 @@ func trapsOf(d *Door) map[packet.Port]bool {
 // programs listen.
 func chosen(t *testing.T, body string, host Host) (Door, map[packet.Port]bool) {
 	t.Helper()
-	c, err := doorWith(t, body).At(someTime, host)
+	c, err := Resolve(doorWith(t, body), someTime, host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,7 @@ func TestThereAreAsManyTrapsAsWanted(t *testing.T) {
 			t.Errorf("%d traps, want %d", len(traps), n)
 		}
 	}
-	if _, traps := chosen(t, `sequence = [4113, "27911/udp", 1840]`, nothingListens); len(traps) != defaultDoor.TrapCount {
+	if _, traps := chosen(t, `sequence = [4113, "27911/udp", 1840]`, nothingListens); len(traps) != 64 {
 		t.Errorf("%d traps by default", len(traps))
 	}
 }
@@ -118,9 +118,9 @@ door "d" {
   }
 }
 `
-	c := mustLoad(t, writePrivate(t, fmt.Sprintf(text, list(t, "4111,4110,8000"))))
+	c := load(t, fmt.Sprintf(text, list(t, "4111,4110,8000")))
 	listening := map[packet.Port]bool{tcp(4108): true, udp(27908): true, tcp(4999): true}
-	now, err := c.At(someTime, Host{Served: listening})
+	now, err := Resolve(c, someTime, Host{Served: listening})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +176,7 @@ func TestTrapsWhereNothingIsFree(t *testing.T) {
 func TestTrapsFollowFromTheDoor(t *testing.T) {
 	load := func(name, sequence string) []packet.PortRange {
 		text := fmt.Sprintf("door %q {\nports = [22]\nsequence = %s\n}\n", name, sequence)
-		return at(t, mustLoad(t, write(t, text)), someTime).Doors[0].Traps
+		return at(t, load(t, text), someTime).Doors[0].Traps
 	}
 	const sequence = `[4113, "27911/udp", 1840]`
 	first := load("a", sequence)
@@ -238,13 +238,14 @@ func TestFewTrapsStandBeforeScansUpwards(t *testing.T) {
 // them anew at every step of a rolling sequence. A minute is what no machine needs
 // unless the work grows with the square of the doors.
 func TestManyDoorsHaveTheirTrapsSoon(t *testing.T) {
+	const maxDoors = 1024
 	var text strings.Builder
 	for i := range maxDoors {
 		fmt.Fprintf(&text, "door \"d%d\" {\nports = [%d]\nsequence = [%d, \"%d/udp\", %d]\ntraps = 64\n}\n",
 			i, 10000+i, 20000+7*i, 30000+11*i, 45000+13*i)
 	}
 	text.WriteString("wall { trusted = [\"192.0.2.1\"] }\n")
-	c := mustLoad(t, write(t, text.String()))
+	c := load(t, text.String())
 	began := time.Now()
 	for _, d := range at(t, c, someTime).Doors {
 		if n := len(trapsOf(&d)); n != d.TrapCount {

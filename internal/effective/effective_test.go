@@ -1,9 +1,10 @@
-package ruleset
+package effective
 
 import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,12 +18,14 @@ import (
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
+	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// compareMoments compares configurations with secrets and lists in them.
-var compareMoments = cmp.Options{
-	equalConfigs,
+// compare compares configurations with secrets and lists in them.
+var compare = cmp.Options{
+	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	cmpopts.EquateEmpty(), // no list and an empty one mean the same
 	cmp.Comparer(func(a, b secret.Secret) bool { return a.Equal(b) }),
 	cmp.Comparer(onetime.Line.Equal),
 	cmpopts.IgnoreUnexported(onetime.Line{}),
@@ -32,9 +35,9 @@ var compareMoments = cmp.Options{
 var nothingListens = Host{}
 
 // at returns what a configuration comes to at a time.
-func at(t *testing.T, c *Config, now time.Time) *Config {
+func at(t *testing.T, written *ruleset.Config, now time.Time) *Config {
 	t.Helper()
-	c, err := c.At(now, nothingListens)
+	c, err := Resolve(written, now, nothingListens)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,13 +45,30 @@ func at(t *testing.T, c *Config, now time.Time) *Config {
 }
 
 // doorWith loads a configuration of one door, in a file that others cannot read.
-func doorWith(t testing.TB, body string) *Config {
+func doorWith(t testing.TB, body string) *ruleset.Config {
 	t.Helper()
-	l := Load(writePrivate(t, "door \"d\" {\nports = [22]\n"+body+"\n}\n"))
+	return load(t, "door \"d\" {\nports = [22]\n"+body+"\n}\n")
+}
+
+// load loads rules from a file that others cannot read.
+func load(t testing.TB, text string) *ruleset.Config {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rules.hcl")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := ruleset.Load(path)
 	if l.Config == nil {
 		t.Fatal(l.Diagnostics)
 	}
 	return l.Config
+}
+
+func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }
+func udp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.UDP} }
+
+func ports(first, last uint16, p packet.Protocol) packet.PortRange {
+	return packet.PortRange{First: first, Last: last, Protocol: p}
 }
 
 // list writes a list of one-time sequences, and returns its path.
@@ -66,16 +86,18 @@ const halfMinute = `rolling { secret = "correct horse battery staple" }`
 // someTime is in the middle of a step of half a minute.
 var someTime = time.Unix(1_740_000_015, 0)
 
-func TestAMomentOfAMomentIsTheSame(t *testing.T) {
+// What is written stays as it is, and what it comes to depends on nothing that it came to
+// before.
+func TestWhatIsWrittenStays(t *testing.T) {
 	path := list(t, "1,2,3", "4,5,6")
-	file := writePrivate(t, `
+	text := `
 door "rolling" {
   ports = [22]
-  `+halfMinute+`
+  ` + halfMinute + `
 }
 door "list" {
   ports              = [23]
-  one_time_sequences = "`+path+`"
+  one_time_sequences = "` + path + `"
   close_sequence     = [9, 8, 7]
 }
 door "fixed" {
@@ -87,21 +109,20 @@ door "traps" {
   sequence = [5113, "28911/udp", 2840]
   traps    = ["5114-5200", "20000-30000"]
 }
-`)
-	c, was := mustLoad(t, file), mustLoad(t, file)
+`
+	c, was := load(t, text), load(t, text)
 	first := at(t, c, someTime)
-	if diff := cmp.Diff(was, c, compareMoments); diff != "" {
+	if diff := cmp.Diff(was, c, compare); diff != "" {
 		t.Errorf("what it was asked of has changed (-was +is):\n%s", diff)
 	}
-	if diff := cmp.Diff(first, at(t, first, someTime), compareMoments); diff != "" {
+	if diff := cmp.Diff(first, at(t, c, someTime), compare); diff != "" {
 		t.Errorf("once and twice (-once +twice):\n%s", diff)
 	}
-	// The daemon asks it of what it was before.
 	later := someTime.Add(time.Hour)
-	if diff := cmp.Diff(at(t, c, later), at(t, first, later), compareMoments); diff != "" {
+	if diff := cmp.Diff(at(t, c, later), at(t, first.Written, later), compare); diff != "" {
 		t.Errorf("later (-at once +by way of another time):\n%s", diff)
 	}
-	if cmp.Equal(first, at(t, c, later), compareMoments) {
+	if cmp.Equal(first, at(t, c, later), compare) {
 		t.Error("an hour later it is the same")
 	}
 	for i, steps := range []int{4, 3, 3, 3} {
@@ -183,25 +204,24 @@ func TestRollingStepsKeepTheirPlaces(t *testing.T) {
 				t.Errorf("at %d %d places have changed, want %d", second, changed, want)
 			}
 			before = got
-			if knocks, err := c.Doors[0].Present(now); err != nil || !slices.Equal(knocks, s.Knocks(step)) {
+			if knocks, err := Knocks(&c.Doors[0], now); err != nil || !slices.Equal(knocks, s.Knocks(step)) {
 				t.Errorf("at %d the present knocks are %v, %v; want %v", second, knocks, err, s.Knocks(step))
 			}
 		}
 	}
 }
 
-func TestTurnsAreWhenAStepOfAnyDoorBegins(t *testing.T) {
+func TestAConfigurationExpiresWhenAStepOfAnyDoorBegins(t *testing.T) {
 	rolling := func(name, step string) string {
 		return fmt.Sprintf("door %q {\nports = [22]\nrolling {\nsecret = \"correct horse battery staple\"\nstep = %q\n}\n}\n", name, step)
 	}
 	const fixed = "door \"c\" {\nports = [22]\nsequence = [4113, \"27911/udp\", 1840]\n}\n"
-	load := func(text string) *Config { return mustLoad(t, writePrivate(t, text)) }
 
-	c := load(fixed)
-	if next, ok := c.Turns(someTime); ok || !c.IsOf(someTime) {
+	c := load(t, fixed)
+	if next, ok := at(t, c, someTime).Expires(someTime); ok || !at(t, c, someTime).IsOf(someTime) {
 		t.Errorf("a fixed sequence turns at %v", next)
 	}
-	c = load(rolling("a", "40s") + fixed + rolling("b", "30s"))
+	c = load(t, rolling("a", "40s")+fixed+rolling("b", "30s"))
 	for _, test := range []struct {
 		now, next int64
 		steps     []int64
@@ -220,11 +240,11 @@ func TestTurnsAreWhenAStepOfAnyDoorBegins(t *testing.T) {
 	} {
 		for _, ns := range []int64{0, 1, 999_999_999} {
 			now := time.Unix(test.now, ns)
-			next, ok := c.Turns(now)
+			present := at(t, c, now)
+			next, ok := present.Expires(now)
 			if !ok || !next.Equal(time.Unix(test.next, 0)) {
 				t.Errorf("at %d.%09d it turns at %d, %t, want %d", test.now, ns, next.Unix(), ok, test.next)
 			}
-			present := at(t, c, now)
 			if steps := []int64{present.Doors[0].Step, present.Doors[2].Step}; !slices.Equal(steps, test.steps) {
 				t.Errorf("at %d.%09d it is in steps %v, want %v", test.now, ns, steps, test.steps)
 			}
@@ -245,7 +265,7 @@ func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
 		if len(d.Sequences) != 1 || !slices.Equal(d.Sequences[0], want) || d.LinesLeft != 2-i || d.Line.IsZero() {
 			t.Errorf("round %d: %v, %d lines left", i, d.Sequences, d.LinesLeft)
 		}
-		if knocks, err := d.Present(someTime); err != nil || !slices.Equal(knocks, want) {
+		if knocks, err := Knocks(d.Door, someTime); err != nil || !slices.Equal(knocks, want) {
 			t.Errorf("round %d: %v, %v", i, knocks, err)
 		}
 		if len(d.Traps) == 0 {
@@ -259,7 +279,7 @@ func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
 	if d.Steps() != 0 || d.LinesLeft != 0 || !d.Line.IsZero() || len(d.Traps) != 0 {
 		t.Errorf("all are used: %v, %d left, traps %v", d.Sequences, d.LinesLeft, d.Traps)
 	}
-	if knocks, err := d.Present(someTime); err == nil || !strings.Contains(err.Error(), "all one-time sequences of the door d are used") {
+	if knocks, err := Knocks(d.Door, someTime); err == nil || !strings.Contains(err.Error(), "all one-time sequences of the door d are used") {
 		t.Errorf("all are used: %v, %v", knocks, err)
 	}
 
@@ -279,14 +299,14 @@ func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
 		if err := test.spoil(); err != nil {
 			t.Fatal(err)
 		}
-		now, err := c.At(someTime, nothingListens)
+		now, err := Resolve(c, someTime, nothingListens)
 		if err == nil || !test.wrong(err) || !strings.Contains(err.Error(), "the door d") {
 			t.Errorf("%s: %v", name, err)
 		}
 		if d := now.Doors[0]; d.Steps() != 0 || len(d.Sequences) != 1 || d.LinesLeft != 0 {
 			t.Errorf("%s: %v, %d left", name, d.Sequences, d.LinesLeft)
 		}
-		if _, err := c.Doors[0].Present(someTime); err == nil || !test.wrong(err) {
+		if _, err := Knocks(&c.Doors[0], someTime); err == nil || !test.wrong(err) {
 			t.Errorf("%s: present knocks: %v", name, err)
 		}
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -297,7 +317,7 @@ func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
 
 func TestPresentKnocksAreThoseThatOpen(t *testing.T) {
 	c := doorWith(t, `sequence = [4113, "27911/udp", 1840]`)
-	if knocks, err := c.Doors[0].Present(someTime); err != nil || !slices.Equal(knocks, []packet.Port{tcp(4113), udp(27911), tcp(1840)}) {
+	if knocks, err := Knocks(&c.Doors[0], someTime); err != nil || !slices.Equal(knocks, []packet.Port{tcp(4113), udp(27911), tcp(1840)}) {
 		t.Errorf("%v, %v", knocks, err)
 	}
 	c = doorWith(t, `otp {
@@ -305,7 +325,7 @@ func TestPresentKnocksAreThoseThatOpen(t *testing.T) {
   open_secret = "hipjazz"
 }
 close_sequence = [3, 2, 1]`)
-	if knocks, err := c.Doors[0].Present(someTime); err == nil || !strings.Contains(err.Error(), "one-time passwords") {
+	if knocks, err := Knocks(&c.Doors[0], someTime); err == nil || !strings.Contains(err.Error(), "one-time passwords") {
 		t.Errorf("%v, %v", knocks, err)
 	}
 }
@@ -314,15 +334,19 @@ close_sequence = [3, 2, 1]`)
 // that no secret at all would give.
 func TestNoSecretMakesNoKnocks(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY", "")
-	l := Review(write(t, "door \"d\" {\nports = [22]\nrolling { secret = credential(\"d\") }\n}\n"))
+	path := filepath.Join(t.TempDir(), "rules.hcl")
+	if err := os.WriteFile(path, []byte("door \"d\" {\nports = [22]\nrolling { secret = credential(\"d\") }\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := ruleset.Review(path)
 	if l.Config == nil {
 		t.Fatal(l.Diagnostics)
 	}
-	now, err := l.Config.At(someTime, nothingListens)
+	now, err := Resolve(l.Config, someTime, nothingListens)
 	if err == nil || !strings.Contains(err.Error(), "the door d") || len(now.Doors[0].Sequences) != 0 {
 		t.Errorf("%v: %v", err, now.Doors[0].Sequences)
 	}
-	if knocks, err := l.Config.Doors[0].Present(someTime); err == nil {
+	if knocks, err := Knocks(&l.Config.Doors[0], someTime); err == nil {
 		t.Errorf("present: %v", knocks)
 	}
 }

@@ -1,4 +1,4 @@
-package ruleset
+package effective
 
 import (
 	"slices"

@@ -5,6 +5,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -39,7 +40,7 @@ func (w *Wall) Locked() bool {
 func OpenedAtTheEnd(ledger Ledger, record func(audit.Event), d *ruleset.Door, e audit.Event) {
 	c := newCommands(ledger, record)
 	c.close()
-	c.opened(d, e)
+	c.opened(&effective.Door{Door: d}, e)
 }
 
 // EndedAtTheEnd tells record what becomes of an event's on_open that the daemon interrupts.

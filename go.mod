@@ -101,6 +101,9 @@ require (
 	honnef.co/go/tools v0.7.0 // indirect
 )
 
+// The copy builds on 32-bit systems, which the pinned commit does not: third_party/README.md.
+replace github.com/google/nftables => ./third_party/nftables
+
 tool (
 	github.com/goreleaser/nfpm/v2/cmd/nfpm
 	honnef.co/go/tools/cmd/staticcheck

@@ -219,6 +219,10 @@ func (c *Config) HasUDP() bool {
 	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.hasProtocol(packet.UDP) })
 }
 
+func (d *Door) hasProtocol(p packet.Protocol) bool {
+	return slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return r.Protocol == p })
+}
+
 // HasCommands reports whether it has to be remembered which commands are due.
 func (c *Config) HasCommands() bool {
 	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.OnClose != nil })

@@ -92,6 +92,14 @@ func (c *Config) named() []packet.PortRange {
 	return merge(all)
 }
 
+func single(ports []packet.Port) []packet.PortRange {
+	var ranges []packet.PortRange
+	for _, p := range ports {
+		ranges = append(ranges, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
+	}
+	return ranges
+}
+
 // Turns returns when [Config.At] comes to something else for the passing of time,
 // and false if it does not.
 func (c *Config) Turns(now time.Time) (next time.Time, ok bool) {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package ruleset
 
 import (
@@ -407,24 +409,12 @@ func (d *Door) firstPackets() []term {
 	return terms
 }
 
-func (d *Door) hasProtocol(p packet.Protocol) bool {
-	return slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return r.Protocol == p })
-}
-
 // bits is by how many leading bits of their address sources are told apart.
 func (d *Door) bits(f family) int {
 	if f.length == ipv4.length {
 		return d.SourcePrefix.IPv4
 	}
 	return d.SourcePrefix.IPv6
-}
-
-func single(ports []packet.Port) []packet.PortRange {
-	var ranges []packet.PortRange
-	for _, p := range ports {
-		ranges = append(ranges, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
-	}
-	return ranges
 }
 
 // byProtocol splits merged ranges into those of TCP and those of UDP, without

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -45,4 +47,17 @@ does not take there.`,
 		return err
 	}
 	return c
+}
+
+// loadConfig reads rule files, tells of what is wrong or unwise, and returns
+// nothing if anything is wrong.
+func loadConfig(c *cobra.Command, path string) (*ruleset.Config, error) {
+	loaded := ruleset.Review(path)
+	if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {
+		return nil, err
+	}
+	if loaded.Config == nil {
+		return nil, &usageError{errSaid}
+	}
+	return loaded.Config, nil
 }

@@ -10,8 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -109,47 +108,6 @@ func parse(line string) ([]packet.Port, error) {
 	return steps, nil
 }
 
-// ErrUsed is why a line is not crossed out that is already.
-var ErrUsed = errors.New("it was used meanwhile")
-
-// Use crosses a line out, so that it is never returned again: its first byte
-// becomes a #. It is on stable storage when Use returns. The error is [ErrUsed], or
-// says that the line was changed since it was read, or that it cannot be written.
-func (l List) Use(line Line) error {
-	f, err := l.open(os.O_RDWR)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := line.isIn(f); err != nil {
-		return &LineError{l.Path, line.number, err}
-	}
-	if _, err := f.WriteAt([]byte{'#'}, line.offset); err != nil {
-		return err
-	}
-	return unix.Fdatasync(int(f.Fd()))
-}
-
-// isIn returns an error if the file does not have the line where it was, with no more
-// in it.
-func (l Line) isIn(f io.ReaderAt) error {
-	at, before := l.offset, ""
-	if at > 0 {
-		at, before = at-1, "\n"
-	}
-	now := make([]byte, len(before)+len(l.text)+1)
-	n, err := f.ReadAt(now, at)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	for text, err := range map[string]error{l.text: nil, "#" + l.text[1:]: ErrUsed} {
-		if after, same := strings.CutPrefix(string(now[:n]), before+text); same && strings.Trim(after, "\r\n") == "" {
-			return err
-		}
-	}
-	return errors.New("it was changed meanwhile, and is read again")
-}
-
 // Writable returns an error if lines cannot be crossed out.
 func (l List) Writable() error {
 	f, err := l.open(os.O_RDWR)
@@ -161,7 +119,7 @@ func (l List) Writable() error {
 
 // open opens the file, if nobody else can read or write it.
 func (l List) open(flags int) (*os.File, error) {
-	f, err := os.OpenFile(l.Path, flags|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(l.Path, flags|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +128,7 @@ func (l List) open(flags int) (*os.File, error) {
 	case err != nil:
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("%s is not a file", l.Path)
-	case info.Mode().Perm()&0o007 != 0:
+	case ownership.Mode(info)&0o007 != 0:
 		err = fmt.Errorf("others can read or write %s, which is a list of secrets: chmod o= %[1]s", l.Path)
 	default:
 		err = ownership.Check(l.Path, ownership.List)

@@ -99,13 +99,13 @@ func isTrusted(uid uint32) bool {
 	switch {
 	case uid == 0, int(uid) == os.Geteuid():
 		return true
-	case os.Geteuid() == 0 && os.Getenv("SUDO_UID") == strconv.Itoa(int(uid)):
+	case os.Geteuid() == 0 && os.Getenv("SUDO_UID") == number(uid):
 		return true // who has become root by it, and can change all there is
 	case uid == overflow && !ownsAll():
 		return true // whoever it is, it is not told in a user namespace: root, for one
 	}
 	u, err := user.Lookup(DaemonUser)
-	return err == nil && u.Uid == strconv.Itoa(int(uid))
+	return err == nil && u.Uid == number(uid)
 }
 
 // isDaemons reports whether a group is the daemon's, the caller's or root's.
@@ -114,7 +114,7 @@ func isDaemons(gid uint32) bool {
 		return true
 	}
 	u, err := user.Lookup(DaemonUser)
-	return err == nil && u.Gid == strconv.Itoa(int(gid))
+	return err == nil && u.Gid == number(gid)
 }
 
 // hasACL reports whether the bits of the group are the mask of an ACL.
@@ -134,15 +134,19 @@ func ownsAll() bool {
 }
 
 func userName(uid uint32) string {
-	if u, err := user.LookupId(strconv.Itoa(int(uid))); err == nil {
+	if u, err := user.LookupId(number(uid)); err == nil {
 		return u.Username
 	}
-	return strconv.Itoa(int(uid))
+	return number(uid)
 }
 
 func groupName(gid uint32) string {
-	if g, err := user.LookupGroupId(strconv.Itoa(int(gid))); err == nil {
+	if g, err := user.LookupGroupId(number(gid)); err == nil {
 		return g.Name
 	}
-	return strconv.Itoa(int(gid))
+	return number(gid)
 }
+
+// number writes the number of a user or group, which is more than an int holds on some
+// systems.
+func number(id uint32) string { return strconv.FormatUint(uint64(id), 10) }

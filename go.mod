@@ -43,3 +43,6 @@ require (
 	golang.org/x/tools v0.49.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
+
+// The copy builds on 32-bit systems, which the pinned commit does not: internal/third_party/README.md.
+replace github.com/google/nftables => ./internal/third_party/nftables

@@ -3,7 +3,7 @@ package ruleset
 import (
 	"fmt"
 	"maps"
-	"path/filepath"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -92,7 +92,7 @@ func (l *Loaded) program(e hcl.Expression, a Argument) {
 		return
 	}
 	name := a.text()
-	if name == "" || strings.HasSuffix(name, "/") || strings.Contains(name, "/") && !filepath.IsAbs(name) {
+	if name == "" || strings.HasSuffix(name, "/") || strings.Contains(name, "/") && !path.IsAbs(name) {
 		l.failAt(e, "Not a program", "Write its whole path, from / on, or the mere name of one in the system's folders of programs.")
 	}
 }

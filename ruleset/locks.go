@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -113,7 +112,7 @@ func (l *Loaded) oneTime(e hcl.Expression) *onetime.List {
 	if !ok {
 		return nil
 	}
-	if !filepath.IsAbs(path) {
+	if !isWhole(path) {
 		l.failAt(e, "Not an absolute path", "Write the whole path of the list, from / on.")
 		return nil
 	}

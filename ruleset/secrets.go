@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 
@@ -85,7 +86,7 @@ func (l *Loaded) plainSecret(e hcl.Expression) secret.Secret {
 // isExposed reports whether others can read or write a rule file.
 func (l *Loaded) isExposed(name string) bool {
 	info, err := os.Stat(name)
-	return err != nil || info.Mode().Perm()&0o007 != 0
+	return err != nil || ownership.Mode(info)&0o007 != 0
 }
 
 // errNoCredentials is why a credential is not there for who is no service.
@@ -107,7 +108,7 @@ func (l *Loaded) credential(_ hcl.Expression, name string) (secret.Secret, error
 }
 
 func (l *Loaded) secretFile(_ hcl.Expression, path string) (secret.Secret, error) {
-	if !filepath.IsAbs(path) {
+	if !isWhole(path) {
 		return secret.Secret{}, errors.New("that is not a whole path: it has to begin with /")
 	}
 	if !isPath(path) {
@@ -119,6 +120,10 @@ func (l *Loaded) secretFile(_ hcl.Expression, path string) (secret.Secret, error
 	}
 	return s, err
 }
+
+// isWhole reports whether it is a whole path, on this system or on Linux, for which a rule
+// file is written.
+func isWhole(name string) bool { return filepath.IsAbs(name) || path.IsAbs(name) }
 
 // isPath reports whether it is a path of this host, and no secret that begins with /.
 func isPath(path string) bool {

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -17,9 +19,6 @@ import (
 	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/ruleset"
 )
-
-// defaultConfig is the folder of rule files that the service reads.
-const defaultConfig = "/etc/knockwall.d"
 
 // review reads rule files for who asks. To root and to the daemon's user all is wrong
 // that the daemon would refuse, but for credentials outside of a unit of systemd, as only

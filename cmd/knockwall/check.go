@@ -8,9 +8,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
-	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -49,7 +47,7 @@ would refuse it; to others it is a warning. Credentials are the service's alone.
 			return &usageError{errSaid}
 		}
 		loaded := review(*config)
-		report := doctor.Report{Findings: []doctor.Finding{}, Unmade: []doctor.Unmade{}}
+		report := noReport()
 		here := &ruleset.Loaded{}
 		if loaded.Config != nil {
 			report, here = onReading(loaded.Config)
@@ -77,19 +75,6 @@ would refuse it; to others it is a warning. Credentials are the service's alone.
 	return c
 }
 
-// loadConfig reads rule files, tells of what is wrong or unwise, and returns
-// nothing if anything is wrong.
-func loadConfig(c *cobra.Command, path string) (*ruleset.Config, error) {
-	loaded := ruleset.Review(path)
-	if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {
-		return nil, err
-	}
-	if loaded.Config == nil {
-		return nil, &usageError{errSaid}
-	}
-	return loaded.Config, nil
-}
-
 func writeDiagnostics(w io.Writer, loaded *ruleset.Loaded) error {
 	width, terminal := terminalWidth(w)
 	return loaded.WriteText(w, width, terminal && os.Getenv("NO_COLOR") == "")
@@ -107,11 +92,11 @@ func terminalWidth(w io.Writer) (columns uint, terminal bool) {
 	if !ok {
 		return otherwiseWide, false
 	}
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	if err != nil {
+	columns, terminal = columnsOf(f)
+	if !terminal {
 		return otherwiseWide, false
 	}
-	return max(uint(size.Col), 40), true
+	return max(columns, 40), true
 }
 
 func count(n int, what string) string {
@@ -128,7 +113,7 @@ func count(n int, what string) string {
 type result struct {
 	Valid       bool         `json:"valid"`
 	Diagnostics []diagnostic `json:"diagnostics"`
-	doctor.Report
+	hostReport
 }
 
 type diagnostic struct {
@@ -142,8 +127,8 @@ type diagnostic struct {
 	EndCol   int    `json:"end_column,omitempty"`
 }
 
-func writeResult(w io.Writer, loaded *ruleset.Loaded, here doctor.Report) error {
-	r := result{Valid: loaded.Config != nil, Diagnostics: []diagnostic{}, Report: here}
+func writeResult(w io.Writer, loaded *ruleset.Loaded, here hostReport) error {
+	r := result{Valid: loaded.Config != nil, Diagnostics: []diagnostic{}, hostReport: here}
 	for _, d := range loaded.Diagnostics {
 		out := diagnostic{Severity: "error", Summary: d.Summary, Detail: d.Detail}
 		if d.Severity == hcl.DiagWarning {

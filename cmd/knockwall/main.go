@@ -5,7 +5,8 @@
 // right order. The daemon (package wall, internal) puts up one nftables table
 // for them (package nft, internal). The kernel logs the knocks to it (package nflog) and asks it about
 // new connections (package nfqueue); what they mean is decided in package
-// sequence. Each command is a file here.
+// sequence. Each command is a file here. Those that need a host with doors are built on
+// Linux only (host_linux.go); the others, which clients need, on every system.
 package main
 
 import (
@@ -18,9 +19,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"github.com/knockwall/knockwall/internal/control"
-	"github.com/knockwall/knockwall/systemd"
 )
 
 func main() {
@@ -47,12 +45,11 @@ func run(ctx context.Context, arguments []string, stdin io.Reader, stdout, stder
 	}
 	code := exitFailed
 	var wrong *usageError
-	var request *control.RequestError
-	if errors.As(err, &wrong) || errors.As(err, &request) {
+	if errors.As(err, &wrong) || isRefusedRequest(err) {
 		code = exitUsage
 	}
 	if !errors.Is(err, errSaid) {
-		fmt.Fprintf(systemd.At(stderr, systemd.Error), "knockwall: %v\n", err)
+		fmt.Fprintf(asError(stderr), "knockwall: %v\n", err)
 	}
 	return code
 }
@@ -75,10 +72,7 @@ func rootCommand() *cobra.Command {
 		Long: `knockwall makes ports look as if they did not exist, until somebody knocks:
 sends SYNs or datagrams to secret ports in the right order. Then the ports are
 open for that one source, for new connections, for a short time.`,
-		Example: `  knockwall demo                              see it at work; no root needed
-  knockwall check --config ssh.hcl            is this rule file right?
-  sudo knockwall run --config ssh.hcl         put up the wall
-  knockwall knock example.org 4113 27911/udp 1840
+		Example: hostExample + `  knockwall knock example.org 4113 27911/udp 1840
   ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -99,27 +93,16 @@ open for that one source, for new connections, for a short time.`,
 		return usage("%w. See %q", err, c.CommandPath()+" --help")
 	})
 	root.AddCommand(
-		runCommand(),
 		checkCommand(),
-		rulesetCommand(),
-		statusCommand(),
-		eventsCommand(),
-		explainCommand(),
-		openCommand(),
-		closeCommand(),
-		reloadCommand(),
-		confirmCommand(),
-		downCommand(),
 		knockCommand(),
 		connectCommand(),
 		portsCommand(),
-		doctorCommand(),
-		demoCommand(),
 		importCommand(),
 		versionCommand(),
 		completionCommand(),
 		manCommand(),
 	)
+	root.AddCommand(hostCommands()...)
 	help := helpCommand()
 	root.SetHelpCommand(help)
 	for _, c := range append(root.Commands(), root, help) {
@@ -184,12 +167,10 @@ func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
+// defaultConfig is the folder of rule files that the service reads.
+const defaultConfig = "/etc/knockwall.d"
+
 // configFlag adds the flag of every command that reads rule files.
 func configFlag(c *cobra.Command) *string {
 	return c.Flags().String("config", defaultConfig, "`PATH` of a rule file, or of a folder of *.hcl files")
-}
-
-// controlFlag adds the flag of every command that talks to the daemon.
-func controlFlag(c *cobra.Command) *string {
-	return c.Flags().String("control", control.DefaultPath, "`PATH` of the daemon's control socket")
 }

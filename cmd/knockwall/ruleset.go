@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -9,6 +11,7 @@ import (
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/nft"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 func rulesetCommand() *cobra.Command {
@@ -46,4 +49,17 @@ does not take there.`,
 		return err
 	}
 	return c
+}
+
+// loadConfig reads rule files, tells of what is wrong or unwise, and returns
+// nothing if anything is wrong.
+func loadConfig(c *cobra.Command, path string) (*ruleset.Config, error) {
+	loaded := ruleset.Review(path)
+	if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {
+		return nil, err
+	}
+	if loaded.Config == nil {
+		return nil, &usageError{errSaid}
+	}
+	return loaded.Config, nil
 }

@@ -8,9 +8,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -58,35 +57,35 @@ func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pause time
 
 // knock sends one knock, by hand: net.Dial would wait for the answer.
 func knock(host netip.Addr, p packet.Port) error {
-	kind := unix.SOCK_STREAM
+	kind := syscall.SOCK_STREAM
 	if p.Protocol == packet.UDP {
-		kind = unix.SOCK_DGRAM
+		kind = syscall.SOCK_DGRAM
 	}
 	family, to, err := socketAddress(host, p.Number)
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := openSocket(family, kind)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeSocket(fd)
 	if p.Protocol == packet.UDP {
-		return unix.Sendto(fd, []byte{0}, 0, to)
+		return syscall.Sendto(fd, []byte{0}, 0, to)
 	}
 	// The SYN is sent before connect returns, and closing the socket keeps it from
 	// being sent again. A refusal is what a closed port answers: the knock was heard.
-	if err := unix.Connect(fd, to); !errors.Is(err, unix.EINPROGRESS) && !errors.Is(err, unix.ECONNREFUSED) {
+	if err := syscall.Connect(fd, to); !errors.Is(err, errInProgress) && !errors.Is(err, errRefused) {
 		return err
 	}
 	return nil
 }
 
-func socketAddress(host netip.Addr, port uint16) (int, unix.Sockaddr, error) {
+func socketAddress(host netip.Addr, port uint16) (int, syscall.Sockaddr, error) {
 	if host.Is4() {
-		return unix.AF_INET, &unix.SockaddrInet4{Port: int(port), Addr: host.As4()}, nil
+		return syscall.AF_INET, &syscall.SockaddrInet4{Port: int(port), Addr: host.As4()}, nil
 	}
-	to := &unix.SockaddrInet6{Port: int(port), Addr: host.As16()}
+	to := &syscall.SockaddrInet6{Port: int(port), Addr: host.As16()}
 	if zone := host.Zone(); zone != "" {
 		link, err := net.InterfaceByName(zone)
 		if err != nil {
@@ -94,7 +93,7 @@ func socketAddress(host netip.Addr, port uint16) (int, unix.Sockaddr, error) {
 		}
 		to.ZoneId = uint32(link.Index)
 	}
-	return unix.AF_INET6, to, nil
+	return syscall.AF_INET6, to, nil
 }
 
 // settle is how long a host may take to act on the knocks after it has rejected
@@ -112,7 +111,7 @@ func Connect(ctx context.Context, host []netip.Addr, port uint16, knock func(net
 		if err == nil {
 			var conn *net.TCPConn
 			conn, err = dial(ctx, netip.AddrPortFrom(addr, port), timeout)
-			if errors.Is(err, unix.ECONNREFUSED) {
+			if errors.Is(err, errRefused) {
 				select {
 				case <-time.After(settle):
 					conn, err = dial(ctx, netip.AddrPortFrom(addr, port), timeout)

@@ -8,11 +8,11 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -117,7 +117,7 @@ func TestATCPKnockIsAConnectionWithoutData(t *testing.T) {
 				t.Fatal(err)
 			}
 			data, err := io.ReadAll(conn)
-			if err != nil && !errors.Is(err, unix.ECONNRESET) {
+			if err != nil && !errors.Is(err, syscall.ECONNRESET) {
 				t.Error(err)
 			}
 			if len(data) > 0 {
@@ -287,7 +287,7 @@ func TestConnectSaysWhyEachAddressFailed(t *testing.T) {
 	_, knockPort := listenUDP(t, addr)
 	hosts := []netip.Addr{addr, netip.MustParseAddr("127.0.0.2")}
 	_, err := Connect(t.Context(), hosts, port.Number, knockingAt(t, knockPort), patience)
-	if !errors.Is(err, unix.ECONNREFUSED) {
+	if !errors.Is(err, errRefused) {
 		t.Fatalf("the error is %v", err)
 	}
 	for _, host := range hosts {
@@ -364,7 +364,7 @@ func TestJoinReportsAConnectionThatBreaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	far.Close()
-	if err := Join(near, in, io.Discard); !errors.Is(err, unix.ECONNRESET) {
+	if err := Join(near, in, io.Discard); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the error is %v", err)
 	}
 }

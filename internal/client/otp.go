@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/knockwall/knockwall/internal/otp"
 )
 
@@ -52,7 +50,7 @@ func sendFrom(ctx context.Context, source netip.Addr, to netip.AddrPort, datagra
 		from = netip.AddrPortFrom(source.WithZone(to.Addr().Zone()), 0)
 	}
 	conn, err := dialUDP(ctx, from, to)
-	if errors.Is(err, unix.EADDRNOTAVAIL) {
+	if errors.Is(err, errNoSuchAddress) {
 		conn, err = dialUDP(ctx, netip.AddrPort{}, to)
 	}
 	if err != nil {

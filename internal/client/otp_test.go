@@ -6,10 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/otp"
 )
@@ -201,7 +200,7 @@ func TestConnectCanSendAnOTPFirst(t *testing.T) {
 func TestConnectDoesNotConnectWhereItCannotKnock(t *testing.T) {
 	addr := netip.MustParseAddr("127.0.0.1")
 	l, port := listenTCP(t, addr)
-	if _, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, func(netip.Addr) error { return unix.ENETUNREACH }, patience); !errors.Is(err, unix.ENETUNREACH) {
+	if _, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, func(netip.Addr) error { return syscall.ENETUNREACH }, patience); !errors.Is(err, syscall.ENETUNREACH) {
 		t.Errorf("the error is %v", err)
 	}
 	// The first connection is the one that is made now.

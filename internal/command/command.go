@@ -4,6 +4,12 @@ package command
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
 	"time"
 )
 
@@ -58,4 +64,36 @@ type Result struct {
 
 	Err  error         // why there is no exit code
 	Took time.Duration // from its start; 0 if it was not started
+}
+
+// find returns the path of a program.
+func find(name string) (string, error) {
+	if filepath.IsAbs(name) {
+		return name, nil
+	}
+	if name == "" || strings.Contains(name, "/") {
+		return "", fmt.Errorf("%q is neither an absolute path nor the name of a program", name)
+	}
+	for _, folder := range filepath.SplitList(Path) {
+		if path := filepath.Join(folder, name); canRun(path) {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s: %w in %s: install it, or give its absolute path", name, exec.ErrNotFound, Path)
+}
+
+// Exists reports whether there is such a program, which can be run. Commands are run on
+// Linux, and another system cannot tell which programs a host has: there it is always true.
+func Exists(name string) bool {
+	if runtime.GOOS != "linux" {
+		return true
+	}
+	path, err := find(name)
+	return err == nil && canRun(path)
+}
+
+// canRun reports whether a path is a file that somebody may run.
+func canRun(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }

@@ -1,13 +1,12 @@
+//go:build linux
+
 package command
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -96,22 +95,6 @@ func start(j Job) (*process, error) {
 	return p, nil
 }
 
-// find returns the path of a program.
-func find(name string) (string, error) {
-	if filepath.IsAbs(name) {
-		return name, nil
-	}
-	if name == "" || strings.Contains(name, "/") {
-		return "", fmt.Errorf("%q is neither an absolute path nor the name of a program", name)
-	}
-	for _, folder := range filepath.SplitList(Path) {
-		if path := filepath.Join(folder, name); canRun(path) {
-			return path, nil
-		}
-	}
-	return "", fmt.Errorf("%s: %w in %s: install it, or give its absolute path", name, exec.ErrNotFound, Path)
-}
-
 // watch tells when the command has exited, and leaves it to be waited for.
 func (p *process) watch() {
 	defer close(p.exited)
@@ -156,16 +139,4 @@ func (p *process) end() (code int, err error) {
 		return -1, fmt.Errorf("%s was ended by %s, which it has sent itself, or somebody else", p.cmd.Path, unix.SignalName(status.Signal()))
 	}
 	return p.cmd.ProcessState.ExitCode(), nil
-}
-
-// Exists reports whether there is such a program, which can be run.
-func Exists(name string) bool {
-	path, err := find(name)
-	return err == nil && canRun(path)
-}
-
-// canRun reports whether a path is a file that somebody may run.
-func canRun(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }

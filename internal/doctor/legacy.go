@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"unsafe"
@@ -28,7 +29,16 @@ var xtables = []struct {
 	entry                 int // how long one is, without matches and target
 }{
 	{unix.NFPROTO_IPV4, unix.AF_INET, unix.SOL_IP, "/proc/thread-self/net/ip_tables_names", "iptables", 80, 88, 112},
-	{unix.NFPROTO_IPV6, unix.AF_INET6, unix.SOL_IPV6, "/proc/thread-self/net/ip6_tables_names", "ip6tables", 128, 140, 168},
+	{unix.NFPROTO_IPV6, unix.AF_INET6, unix.SOL_IPV6, "/proc/thread-self/net/ip6_tables_names", "ip6tables", 128, 140, wide(148) + 16},
+}
+
+// wide returns where a number of 64 bits is in a struct, behind so many bytes. C aligns it
+// to eight bytes, and to four on 386.
+func wide(behind int) int {
+	if runtime.GOARCH == "386" {
+		return behind
+	}
+	return (behind + 7) &^ 7
 }
 
 const (
@@ -105,8 +115,8 @@ func readLegacy(family, level int, table string) (entries []byte, hooks bounds, 
 	if size > maxLegacy {
 		return nil, hooks, fmt.Errorf("it has %d bytes, which is too much to look at", size)
 	}
-	const head = tableName + 8 // the size, and four bytes for alignment
-	answer := make([]byte, head+size)
+	head := wide(tableName + 4) // behind the size
+	answer := make([]byte, head+int(size))
 	copy(answer, table)
 	binary.NativeEndian.PutUint32(answer[tableName:], size)
 	if err := getsockopt(socket, level, getEntries, answer); err != nil {

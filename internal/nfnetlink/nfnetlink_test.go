@@ -14,15 +14,15 @@ const packed = unix.NFNL_SUBSYS_ULOG << 8
 
 // saying returns a message of a type, padded as the kernel pads it, whose header says
 // that it is so long: whatever is true.
-func saying(length int, kind uint16, body []byte) []byte {
-	b := binary.NativeEndian.AppendUint32(nil, uint32(length))
+func saying(length uint32, kind uint16, body []byte) []byte {
+	b := binary.NativeEndian.AppendUint32(nil, length)
 	b = binary.NativeEndian.AppendUint16(b, kind)
 	b = append(b, make([]byte, headerLength-len(b))...)
 	b = append(b, body...)
 	return append(b, make([]byte, -len(b)&3)...)
 }
 
-func of(kind uint16, body []byte) []byte { return saying(headerLength+len(body), kind, body) }
+func of(kind uint16, body []byte) []byte { return saying(uint32(headerLength+len(body)), kind, body) }
 
 // withPacket returns a message with attributes in it.
 func withPacket(attributes string) []byte {
@@ -77,7 +77,7 @@ func TestWhatIsNoMessageIsNotTakenForOne(t *testing.T) {
 		"a body cut short":           whole[:len(whole)-1],
 		"a length of 0":              saying(0, 7, []byte("body")),
 		"a length within the header": saying(headerLength-1, 7, []byte("body")),
-		"a length beyond the end":    saying(len(whole)+1, 7, []byte("body")),
+		"a length beyond the end":    saying(uint32(len(whole)+1), 7, []byte("body")),
 		"a length beyond all ends":   saying(1<<32-1, 7, []byte("body")),
 		"a length that would wrap":   saying(1<<32-4, 7, []byte("body")),
 	} {

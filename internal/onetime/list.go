@@ -10,8 +10,7 @@ import (
 	"io"
 	"os"
 	"strings"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"github.com/knockwall/knockwall/internal/durable"
 	"github.com/knockwall/knockwall/internal/ownership"
@@ -162,7 +161,7 @@ func (l List) Writable() error {
 
 // open opens the file, if nobody else can read or write it.
 func (l List) open(flags int) (*os.File, error) {
-	f, err := os.OpenFile(l.Path, flags|unix.O_NONBLOCK, 0)
+	f, err := os.OpenFile(l.Path, flags|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -171,7 +170,7 @@ func (l List) open(flags int) (*os.File, error) {
 	case err != nil:
 	case !info.Mode().IsRegular():
 		err = fmt.Errorf("%s is not a file", l.Path)
-	case info.Mode().Perm()&0o007 != 0:
+	case ownership.Mode(info)&0o007 != 0:
 		err = fmt.Errorf("others can read or write %s, which is a list of secrets: chmod o= %[1]s", l.Path)
 	default:
 		err = ownership.Check(l.Path, ownership.List)

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"syscall"
+
+	"github.com/knockwall/knockwall/internal/ownership"
 )
 
 // maxFileSize is in bytes, and ample: a key that is longer is no better.
@@ -13,9 +15,9 @@ const maxFileSize = 4096
 
 // ReadFile reads a secret of 1 to 4096 bytes from a file that holds nothing else,
 // but for one newline at its end, as editors leave it. It refuses a file that
-// others than its owner and group may read, or others than its owner write. Errors
-// name the file and never what is in it; those of package io/fs can be told by
-// errors.Is.
+// others than its owner and group may read, or others than its owner write. On Windows
+// it does not look at who may. Errors name the file and never what is in it; those of
+// package io/fs can be told by errors.Is.
 func ReadFile(path string) (Secret, error) {
 	b, err := read(path)
 	if err != nil {
@@ -36,12 +38,12 @@ func read(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch mode := info.Mode(); {
-	case !mode.IsRegular():
+	switch mode := ownership.Mode(info); {
+	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a file: copy the secret into one", path)
-	case mode.Perm()&0o007 != 0:
+	case mode&0o007 != 0:
 		return nil, fmt.Errorf("%s is open to everybody on this host: run chmod o= %[1]s, and change the secret if somebody may have read it", path)
-	case mode.Perm()&0o020 != 0:
+	case mode&0o020 != 0:
 		return nil, fmt.Errorf("the group of %s may change it: run chmod g-w %[1]s", path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))

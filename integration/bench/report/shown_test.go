@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/xml"
 	"io"
+	"math"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -76,12 +77,12 @@ func odd() *report.Report {
 			{
 				ID: strange, Title: strange, Unit: long,
 				Cells: []report.Cell{
-					{System: "knockwall", N: 1 << 60, Median: 5e-324, P95: 1e300, P99: 1e300, Done: 1 << 60, Of: 1 << 61, Note: strange},
+					{System: "knockwall", N: math.MaxInt / 8, Median: 5e-324, P95: 1e300, P99: 1e300, Done: math.MaxInt / 8, Of: math.MaxInt / 4, Note: strange},
 					{System: strange, N: 1, Median: 123456789, P95: 5e-324, Note: long},
 				},
 				Goals: []report.Goal{{Text: strange, Against: strange, AtMost: 1}, {Text: long, AtMost: 1}, {Text: long}},
 			},
-			{ID: "clients", Cells: []report.Cell{{System: "knockwall", Done: 1 << 60, Of: 1 << 61, Note: strange}}},
+			{ID: "clients", Cells: []report.Cell{{System: "knockwall", Done: math.MaxInt / 8, Of: math.MaxInt / 4, Note: strange}}},
 			{ID: "nothing"},
 		},
 	}

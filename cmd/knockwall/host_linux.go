@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/systemd"
+)
+
+// hostExample are the examples of a host with doors.
+const hostExample = `  knockwall demo                              see it at work; no root needed
+  knockwall check --config ssh.hcl            is this rule file right?
+  sudo knockwall run --config ssh.hcl         put up the wall
+`
+
+// hostCommands are the commands of a host with doors.
+func hostCommands() []*cobra.Command {
+	return []*cobra.Command{
+		runCommand(),
+		rulesetCommand(),
+		statusCommand(),
+		eventsCommand(),
+		explainCommand(),
+		openCommand(),
+		closeCommand(),
+		reloadCommand(),
+		confirmCommand(),
+		downCommand(),
+		doctorCommand(),
+		demoCommand(),
+	}
+}
+
+// isRefusedRequest reports whether the daemon has found a request wrong.
+func isRefusedRequest(err error) bool {
+	var request *control.RequestError
+	return errors.As(err, &request)
+}
+
+// asError marks what is written to stderr as an error for the journal.
+func asError(stderr io.Writer) io.Writer { return systemd.At(stderr, systemd.Error) }
+
+// hostReport is what check finds out about this host.
+type hostReport = doctor.Report
+
+// noReport is that of rule files that cannot be read.
+func noReport() hostReport {
+	return hostReport{Findings: []doctor.Finding{}, Unmade: []doctor.Unmade{}}
+}
+
+// controlFlag adds the flag of every command that talks to the daemon.
+func controlFlag(c *cobra.Command) *string {
+	return c.Flags().String("control", control.DefaultPath, "`PATH` of the daemon's control socket")
+}

@@ -1,0 +1,18 @@
+//go:build unix
+
+package main
+
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// columnsOf returns how wide a terminal is, and whether the file is one.
+func columnsOf(f *os.File) (columns uint, terminal bool) {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0, false
+	}
+	return uint(size.Col), true
+}

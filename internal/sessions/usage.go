@@ -19,7 +19,8 @@ func Usage() (known, room int, err error) {
 	}
 	defer conn.Close()
 	const request, entries, most = unix.NFNL_SUBSYS_CTNETLINK<<8 | 5, 1, 2 // IPCTNL_MSG_CT_GET_STATS, CTA_STATS_GLOBAL_*
-	if err = conn.SetReadDeadline(time.Now().Add(time.Second)); err == nil {
+	// The first who asks waits for the kernel to load a module.
+	if err = conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err == nil {
 		_, err = conn.Send(netlink.Message{
 			Header: netlink.Header{Type: request, Flags: netlink.Request}, Data: make([]byte, 4)}) // struct nfgenmsg
 	}

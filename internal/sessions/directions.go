@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -28,9 +29,21 @@ const (
 	conntrackClose   = 8
 )
 
+// maxListed is of how many connections the directions are looked at: listing one takes
+// about a kilobyte for a moment.
+const maxListed = 16384
+
 // Directions calls each with the TCP connections that conntrack knows, and of which
-// directions it has seen packets.
+// directions it has seen packets. Where conntrack knows more than 16,384 connections, that
+// is an error.
 func Directions(each func(Session, Seen)) error {
+	known, _, err := Usage()
+	if err != nil {
+		return err
+	}
+	if known > maxListed {
+		return fmt.Errorf("conntrack knows %d connections, and of more than %d it is not looked at which directions pass", known, maxListed)
+	}
 	t, err := open()
 	if err != nil {
 		return err

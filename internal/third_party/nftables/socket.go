@@ -8,8 +8,8 @@ import (
 )
 
 // isReadReady reports whether the netlink connection is ready for reading.
-// It uses pselect6 with a zero timeout on the underlying raw connection.
-// This allows for an efficient check of socket readiness without blocking.
+// It uses poll with a zero timeout on the underlying raw connection, as select has no
+// room for file descriptors from 1024 on. This allows for an efficient check of socket readiness without blocking.
 // If the Conn was created with a TestDial function, it assumes readiness.
 func (cc *Conn) isReadReady(conn *netlink.Conn) (bool, error) {
 	if cc.TestDial != nil {
@@ -24,13 +24,9 @@ func (cc *Conn) isReadReady(conn *netlink.Conn) (bool, error) {
 	var n int
 	var opErr error
 	err = rawConn.Control(func(fd uintptr) {
-		var readfds unix.FdSet
-		readfds.Zero()
-		readfds.Set(int(fd))
-
-		ts := &unix.Timespec{} // zero timeout: immediate return
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		for {
-			n, opErr = unix.Pselect(int(fd)+1, &readfds, nil, nil, ts, nil)
+			n, opErr = unix.Poll(fds, 0) // zero timeout: immediate return
 			if opErr != unix.EINTR {
 				break
 			}
@@ -41,7 +37,7 @@ func (cc *Conn) isReadReady(conn *netlink.Conn) (bool, error) {
 	}
 
 	if opErr != nil {
-		return false, fmt.Errorf("pselect6: %w", opErr)
+		return false, fmt.Errorf("poll: %w", opErr)
 	}
 
 	return n > 0, nil

@@ -3,10 +3,10 @@
 // A rule file (package ruleset) names doors: ports that nobody can tell from
 // ports with nothing behind them, until a source has knocked at others in the
 // right order. The daemon (package wall, internal) puts up one nftables table
-// for them (package nft, internal). The kernel logs the knocks to it (package nflog) and asks it about
-// new connections (package nfqueue); what they mean is decided in package
-// sequence. Each command is a file here. Those that need a host with doors are built on
-// Linux only (host_linux.go); the others, which clients need, on every system.
+// for them (package nft, internal). The kernel logs the knocks to it (package nflog)
+// and asks it about new connections (package nfqueue); what they mean is decided in
+// package sequence. Each command is a file here. Those that need a host with doors are
+// built on Linux only (host_linux.go); the others, which clients need, on every system.
 package main
 
 import (
@@ -100,9 +100,9 @@ open for that one source, for new connections, for a short time.`,
 		importCommand(),
 		versionCommand(),
 		completionCommand(),
-		manCommand(),
 	)
 	root.AddCommand(hostCommands()...)
+	root.AddCommand(packagerCommands()...)
 	help := helpCommand()
 	root.SetHelpCommand(help)
 	for _, c := range append(root.Commands(), root, help) {

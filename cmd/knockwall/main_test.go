@@ -63,9 +63,11 @@ func fakeSystemctl() {
 
 // TestScripts pins what a user sees of the commands that need no privilege.
 // What their output is compared with is in the scripts; -update is not for them.
-func TestScripts(t *testing.T) {
+func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
+
+func runScripts(t *testing.T, folder string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 folder,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

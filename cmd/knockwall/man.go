@@ -1,18 +1,22 @@
+//go:build man
+
 package main
 
 import (
-	"fmt"
+	"bytes"
 	"os"
 	"path/filepath"
-	"strconv"
+	"regexp"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra/doc"
 )
 
-// manCommand is for those who make packages. Nobody else needs to know of it.
+// packagerCommands are for those who make packages. Cobra writes manual pages by way of
+// Markdown: its parsers need not be in the daemon, so that these are built on demand.
+func packagerCommands() []*cobra.Command { return []*cobra.Command{manCommand()} }
+
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man FOLDER",
@@ -23,16 +27,18 @@ that of SOURCE_DATE_EPOCH, if it is set, and else today.`,
 		Args:    takes("one argument: a folder", 1, 1),
 		Hidden:  true,
 		RunE: func(c *cobra.Command, arguments []string) error {
-			date, err := manDate()
-			if err != nil {
-				return err
-			}
 			root := c.Root()
+			root.DisableAutoGenTag = true
 			for _, about := range append(root.Commands(), root) {
 				if about != root && !about.IsAvailableCommand() {
 					continue
 				}
-				if err := os.WriteFile(filepath.Join(arguments[0], manName(about)+".8"), manPage(about, date), 0o644); err != nil {
+				page, err := manPage(about)
+				if err != nil {
+					return err
+				}
+				name := strings.ReplaceAll(about.CommandPath(), " ", "-") + ".8"
+				if err := os.WriteFile(filepath.Join(arguments[0], name), page, 0o644); err != nil {
 					return err
 				}
 			}
@@ -41,92 +47,21 @@ that of SOURCE_DATE_EPOCH, if it is set, and else today.`,
 	}
 }
 
-// manDate returns the date of the pages. SOURCE_DATE_EPOCH sets it, so that a package
-// has the same bytes whenever it is built.
-func manDate() (time.Time, error) {
-	text := os.Getenv("SOURCE_DATE_EPOCH")
-	if text == "" {
-		return time.Now(), nil
-	}
-	seconds, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("SOURCE_DATE_EPOCH is a number of seconds, and not %q", text)
-	}
-	return time.Unix(seconds, 0).UTC(), nil
-}
-
-// manName is the name of a command's page.
-func manName(c *cobra.Command) string { return strings.ReplaceAll(c.CommandPath(), " ", "-") }
-
-// manPage writes a command's help in the macros of man(7). Cobra's own generator
-// goes by way of Markdown, and would link parsers of Markdown and YAML into the
-// daemon.
-func manPage(c *cobra.Command, date time.Time) []byte {
+func manPage(c *cobra.Command) ([]byte, error) {
+	c.Long = asMarkdown.Replace(c.Long)
 	c.InitDefaultHelpFlag()
 	c.Flags().Lookup("help").Hidden = true // who reads this knows where help is
-	var b strings.Builder
-	name := manName(c)
-	about := c.Long
-	if about == "" {
-		about = c.Short
+	var page bytes.Buffer
+	header := &doc.GenManHeader{Section: "8", Source: "knockwall " + version(), Manual: "knockwall"}
+	if err := doc.GenMan(c, header, &page); err != nil {
+		return nil, err
 	}
-	fmt.Fprintf(&b, ".nh\n.TH \"%s\" \"8\" \"%s\" \"knockwall %s\" \"knockwall\"\n",
-		strings.ToUpper(name), date.Format("Jan 2006"), roff(version()))
-	fmt.Fprintf(&b, ".SH NAME\n%s - %s\n", roff(name), roff(c.Short))
-	fmt.Fprintf(&b, ".SH SYNOPSIS\n%s\n", bold(c.UseLine()))
-	fmt.Fprintf(&b, ".SH DESCRIPTION\n%s\n", strings.ReplaceAll(roff(about), "\n\n", "\n.PP\n"))
-	if c.HasAvailableFlags() {
-		b.WriteString(".SH OPTIONS\n")
-		c.Flags().VisitAll(func(f *pflag.Flag) {
-			if !f.Hidden {
-				b.WriteString(manFlag(f))
-			}
-		})
-	}
-	if c.Example != "" {
-		fmt.Fprintf(&b, ".SH EXAMPLE\n.EX\n%s\n.EE\n", roff(c.Example))
-	}
-	var others []string
-	if c.HasParent() {
-		others = append(others, bold(manName(c.Parent())+"(8)"))
-	}
-	for _, o := range c.Commands() {
-		if o.IsAvailableCommand() {
-			others = append(others, bold(manName(o)+"(8)"))
-		}
-	}
-	fmt.Fprintf(&b, ".SH SEE ALSO\n%s\n", strings.Join(others, ", "))
-	return []byte(b.String())
+	return manFlag.ReplaceAll(page.Bytes(), []byte(".TP\n$1\n")), nil
 }
 
-// manFlag writes a flag, its default and what it is for. The word in backquotes
-// names its value, as in the help.
-func manFlag(f *pflag.Flag) string {
-	head := bold("--" + f.Name)
-	if f.Shorthand != "" {
-		head = bold("-"+f.Shorthand) + ", " + head
-	}
-	switch {
-	case f.NoOptDefVal != "": // it takes no value
-	case f.Value.Type() == "string":
-		head += "=" + roff(strconv.Quote(f.DefValue))
-	default:
-		head += "=" + roff(f.DefValue)
-	}
-	usage := roff(f.Usage)
-	if before, value, ok := strings.Cut(usage, "`"); ok {
-		value, after, _ := strings.Cut(value, "`")
-		usage = before + `\fB` + value + `\fR` + after
-	}
-	return ".TP\n" + head + "\n" + usage + "\n"
-}
+// asMarkdown has plain text mean itself in Markdown, which cobra takes it for.
+var asMarkdown = strings.NewReplacer(`\`, `\\`, "`", "\\`", "*", `\*`, "_", `\_`, "<", `\<`, "[", `\[`)
 
-func bold(s string) string { return `\fB` + roff(s) + `\fP` }
-
-// roff writes text so that it stands for itself: a backslash begins an escape, and so
-// does a dot or an apostrophe at the beginning of a line.
-func roff(s string) string {
-	s = "\n" + strings.ReplaceAll(s, `\`, `\e`)
-	s = strings.NewReplacer("\n.", "\n\\&.", "\n'", "\n\\&'").Replace(s)
-	return s[1:]
-}
+// manFlag is a flag as cobra writes it: in a paragraph with what it is for, and
+// with a default even where that is no.
+var manFlag = regexp.MustCompile(`(?:\.PP\n)?(\\fB-.*?)(?:\[=false\])?\n\t`)

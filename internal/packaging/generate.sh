@@ -17,7 +17,9 @@ echo "$version" | sed 's/-/~/; s/-/./g' >build/version
 
 rm -rf build/man build/completions build/licenses
 mkdir -p build/man build/completions build/licenses
-"$host" man build/man
+CGO_ENABLED=0 go build -trimpath -buildvcs=true -tags man -o build/manual ./cmd/knockwall
+build/manual man build/man
+rm build/manual
 gzip -9n build/man/*
 for shell in bash zsh fish; do
   "$host" completion $shell >build/completions/$shell

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/knockwall/knockwall/internal/durable"
 )
 
 // Rules that were in force are kept, so that there is something to begin with when the
@@ -47,13 +49,13 @@ func (l *Loaded) Save(folder string) (err error) {
 			return fmt.Errorf("copying the rule files: %w", err)
 		}
 	}
-	if err := syncFolder(next); err != nil {
+	if err := durable.SyncFolder(next); err != nil {
 		return fmt.Errorf("copying the rule files: %w", err)
 	}
 	if err := exchange(next, folder); err != nil {
 		return fmt.Errorf("replacing the copied rule files: %w", err)
 	}
-	return syncFolder(filepath.Dir(folder))
+	return durable.SyncFolder(filepath.Dir(folder))
 }
 
 // Recall reads what [Loaded.Save] has kept in a folder of the rule files at path. A
@@ -137,15 +139,7 @@ func writeSynced(name string, text []byte) error {
 		return err
 	}
 	_, err = f.Write(text)
-	return errors.Join(err, f.Sync(), f.Close())
-}
-
-func syncFolder(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return errors.Join(err, durable.Sync(f), f.Close())
 }
 
 // exchange puts a folder in the place of another, if there is one, which has its name

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/knockwall/knockwall/internal/durable/durabletest"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -20,6 +21,7 @@ import (
 func TestSavedRulesReadTheSame(t *testing.T) {
 	path := t.TempDir()
 	folder := filepath.Join(t.TempDir(), "former")
+	disk := durabletest.Watch(t)
 	door := func(file, name, port string) {
 		t.Helper()
 		text := "door \"" + name + "\" {\n  ports = [" + port + "]\n  sequence = [4113, 1840, 27911]\n}\n"
@@ -42,6 +44,14 @@ func TestSavedRulesReadTheSame(t *testing.T) {
 		}
 		if diff := cmp.Diff(loaded.Config, ruleset.Load(folder).Config, compare); diff != "" {
 			t.Errorf("what was saved (-loaded +saved):\n%s", diff)
+		}
+		disk.Has(folder)
+		kept, err := filepath.Glob(filepath.Join(folder, "*"))
+		if err != nil || len(kept) < 2 {
+			t.Errorf("saved are %q, %v", kept, err)
+		}
+		for _, file := range kept {
+			disk.Has(file)
 		}
 		entries, err := os.ReadDir(filepath.Dir(folder))
 		if err != nil || len(entries) != 1 {
@@ -137,4 +147,54 @@ door "list" {
 	if _, err := ruleset.Recall(folder, path); !errors.Is(err, ruleset.ErrNoneKept) {
 		t.Errorf("from a folder that others can read: %v", err)
 	}
+}
+
+// What another user may have put there is not recalled.
+func TestOnlyThisUsersOwnFolderIsRecalled(t *testing.T) {
+	path, folder := rulesFile(t), filepath.Join(t.TempDir(), "former")
+	if err := ruleset.Load(path).Save(folder); err != nil {
+		t.Fatal(err)
+	}
+	refused := func(why string) {
+		t.Helper()
+		if l, err := ruleset.Recall(folder, path); !errors.Is(err, ruleset.ErrNoneKept) {
+			t.Errorf("recalled where %s: %v, %v", why, l, err)
+		}
+	}
+	for _, mode := range []os.FileMode{0o710, 0o770, 0o701} {
+		if err := os.Chmod(folder, mode); err != nil {
+			t.Fatal(err)
+		}
+		refused("others can enter the folder")
+	}
+	if err := os.Chmod(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ruleset.Recall(folder, path); err != nil {
+		t.Fatal(err)
+	}
+	link := folder + ".link"
+	if err := os.Symlink(folder, link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ruleset.Recall(link, path); !errors.Is(err, ruleset.ErrNoneKept) {
+		t.Errorf("recalled by a link: %v", err)
+	}
+	if os.Geteuid() != 0 {
+		return
+	}
+	if err := os.Chown(folder, 12345, -1); err != nil {
+		t.Fatal(err)
+	}
+	refused("another user owns the folder")
+}
+
+// rulesFile writes a rule file.
+func rulesFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rules.hcl")
+	if err := os.WriteFile(path, []byte("door \"ssh\" {\n  ports = [22]\n  sequence = [4113, 1840, 27911]\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/mitchellh/go-wordwrap"
 )
 
 // tab is what a tab is shown as.
@@ -74,35 +76,7 @@ func Quote(s string) string {
 }
 
 // Wrap breaks each line of s between words, where it would be wider than so many
-// columns. A word that is wider has a line of its own. Spaces between the words of a
-// line are kept, and those at its end are not.
+// columns. A word that is wider has a line of its own.
 func Wrap(s string, columns int) []string {
-	var lines []string
-	for line := range strings.SplitSeq(s, "\n") {
-		lines = append(lines, wrapLine(line, columns)...)
-	}
-	return lines
-}
-
-func wrapLine(s string, columns int) (lines []string) {
-	var line strings.Builder
-	width, words := 0, false
-	for s = strings.TrimRight(s, " "); s != ""; {
-		word := strings.TrimLeft(s, " ")
-		gap := len(s) - len(word)
-		word, _, _ = strings.Cut(word, " ")
-		n := utf8.RuneCountInString(word)
-		if words && width+gap+n > columns {
-			lines = append(lines, line.String())
-			line.Reset()
-			line.WriteString(word)
-			width = n
-		} else {
-			line.WriteString(s[:gap+len(word)])
-			width += gap + n
-		}
-		words = true
-		s = s[gap+len(word):]
-	}
-	return append(lines, line.String())
+	return strings.Split(wordwrap.WrapString(s, uint(columns)), "\n")
 }

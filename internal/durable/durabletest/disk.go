@@ -11,20 +11,20 @@ import (
 	"github.com/knockwall/knockwall/internal/durable"
 )
 
-// Disk knows what was synced: of each file its content, by inode, and of each folder the
-// files that its names stand for.
+// Disk knows what was synced, by inode: the content of each file, and the inodes that the
+// names in each folder stand for.
 type Disk struct {
 	t testing.TB
 
 	mu      sync.Mutex
 	content map[uint64]string
-	names   map[string]uint64 // by path
+	names   map[uint64]map[string]uint64
 }
 
 // Watch notes what is synced from now on, until the test ends. Tests that use it do not
 // run in parallel.
 func Watch(t testing.TB) *Disk {
-	d := &Disk{t: t, content: map[uint64]string{}, names: map[string]uint64{}}
+	d := &Disk{t: t, content: map[uint64]string{}, names: map[uint64]map[string]uint64{}}
 	durable.Observe(d.synced)
 	t.Cleanup(func() { durable.Observe(nil) })
 	return d
@@ -46,16 +46,13 @@ func (d *Disk) synced(f *os.File) {
 	if err != nil {
 		d.t.Error(err)
 	}
-	for path := range d.names {
-		if filepath.Dir(path) == filepath.Clean(f.Name()) {
-			delete(d.names, path)
-		}
-	}
+	names := map[string]uint64{}
 	for _, e := range entries {
 		if info, err := e.Info(); err == nil {
-			d.names[filepath.Join(f.Name(), e.Name())] = inode(info)
+			names[e.Name()] = inode(info)
 		}
 	}
+	d.names[inode(info)] = names
 }
 
 // read reads a file that may be open for writing only.
@@ -71,21 +68,28 @@ func (d *Disk) read(name string, f *os.File, size int64) string {
 	return string(b)
 }
 
-// Has wants a file to be on the disk as it is now, under its name.
+// Has wants a file, or a folder, to be on the disk under its name, and a file as it is now.
 func (d *Disk) Has(path string) {
 	d.t.Helper()
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	folder, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		d.t.Fatal(err)
+	}
 	info, err := os.Lstat(path)
 	if err != nil {
 		d.t.Fatal(err)
 	}
+	if d.names[inode(folder)][filepath.Base(path)] != inode(info) {
+		d.t.Errorf("after the loss of power %s is another file, or none: its folder was not synced", path)
+	}
+	if info.IsDir() {
+		return
+	}
 	now, err := os.ReadFile(path)
 	if err != nil {
 		d.t.Fatal(err)
-	}
-	if d.names[path] != inode(info) {
-		d.t.Errorf("after the loss of power %s is another file, or none: its folder was not synced", path)
 	}
 	if then, ok := d.content[inode(info)]; !ok || then != string(now) {
 		d.t.Errorf("after the loss of power %s has %.200q, and not %.200q: it was not synced", path, then, now)

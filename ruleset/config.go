@@ -148,6 +148,15 @@ func (d *Door) Guards(p packet.Port) bool {
 	return false
 }
 
+// GuardsAt reports whether the door stands before an address, which may be one of this
+// host's: a door without `to` stands before all of those.
+func (d *Door) GuardsAt(a netip.Addr, isHere bool) bool {
+	if len(d.To) == 0 {
+		return isHere
+	}
+	return packet.Among(a, d.To)
+}
+
 // isKnock reports whether a port is one of the door's knocks, those that close it
 // among them.
 func (d *Door) isKnock(p packet.Port) bool {

@@ -3,28 +3,21 @@ package doctor
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/sessions"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // findAnswers finds doors of which this host sees one direction only: clients whose
 // connections are accepted and never answered here, or connections whose clients send
 // another way, past the wall.
 func findAnswers(h *Host) (findings []Finding, err error) {
-	here, err := host.Addresses()
-	if err != nil {
-		return nil, err
-	}
 	seen := make([]struct{ both, forth, back int }, len(h.Config.Doors))
 	err = sessions.Directions(func(s sessions.Session, direction sessions.Seen) {
 		for i := range h.Config.Doors {
 			d := &h.Config.Doors[i]
-			if !d.Guards(s.Port) || !leadsTo(d, s, here) {
+			if !d.Guards(s.Port) || !d.GuardsAt(s.Local, s.Here) {
 				continue
 			}
 			switch direction {
@@ -54,17 +47,4 @@ func findAnswers(h *Host) (findings []Finding, err error) {
 		}
 	}
 	return findings, err
-}
-
-// leadsTo reports whether a session was made to an address that the door guards.
-func leadsTo(d *ruleset.Door, s sessions.Session, here map[netip.Addr]bool) bool {
-	if len(d.To) == 0 {
-		return here[s.Local]
-	}
-	for _, p := range d.To {
-		if p.Contains(s.Local) {
-			return true
-		}
-	}
-	return false
 }

@@ -132,7 +132,7 @@ func sameTarget(a, b way) bool {
 // of an address that it guards.
 func leadsBehind(d *ruleset.Door, w way, here map[netip.Addr]bool) string {
 	if address, err := netip.ParseAddr(w.to.address); w.isHere(here) && !isHere(d, here) ||
-		!w.isHere(here) && (err != nil || !slices.ContainsFunc(d.To, func(p netip.Prefix) bool { return p.Contains(address) })) {
+		!w.isHere(here) && (err != nil || !packet.Among(address, d.To)) {
 		return ""
 	}
 	for _, r := range d.Ports {
@@ -152,7 +152,7 @@ func isHere(d *ruleset.Door, here map[netip.Addr]bool) bool {
 		return true
 	}
 	for address := range here {
-		if slices.ContainsFunc(d.To, func(p netip.Prefix) bool { return p.Contains(address) }) {
+		if packet.Among(address, d.To) {
 			return true
 		}
 	}

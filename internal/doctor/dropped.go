@@ -13,8 +13,8 @@ import (
 )
 
 // findDropped finds tables that drop what the wall lets in, or knocks before the wall
-// hears them. It tells of what is dropped whatever else a packet has, and of nothing that
-// may depend on its source, say. Of iptables-legacy only root's tables of NAT are read.
+// hears them. A rule that may depend on more than the port, such as the source, is no
+// finding. The filter tables of iptables-legacy are not read.
 func findDropped(h *Host) (findings []Finding, err error) {
 	f, err := h.firewall()
 	if err != nil {
@@ -26,13 +26,14 @@ func findDropped(h *Host) (findings []Finding, err error) {
 	}
 	ways, waysErr := h.ways()
 	before := slices.Concat(f.ingress(), f.earlier(*nftables.ChainPriorityMangle))
+	onTheWay := slices.Concat(f.ingress(), f.hooked(nftables.ChainHookPrerouting, nftables.ChainTypeFilter))
 	for i := range h.Config.Doors {
 		d := &h.Config.Doors[i]
 		hook := nftables.ChainHookForward
 		if isHere(d, here) {
 			hook = nftables.ChainHookInput
 		}
-		for _, c := range slices.Concat(before, f.hooked(hook, nftables.ChainTypeFilter)) {
+		for _, c := range slices.Concat(onTheWay, f.hooked(hook, nftables.ChainTypeFilter)) {
 			if ports := f.drops(c, d.Ports, ways); ports != "" && waysErr == nil {
 				severity, by := c.versions()
 				findings = append(findings, Finding{Severity: severity, Door: d.Name,
@@ -41,11 +42,12 @@ func findDropped(h *Host) (findings []Finding, err error) {
 			}
 		}
 		for _, c := range before {
-			if ports := f.drops(c, h.knocksOf(i), nil); ports != "" {
+			// Which ports are dropped is a secret.
+			if f.drops(c, h.knocksOf(i), nil) != "" {
 				severity, by := c.versions()
 				findings = append(findings, Finding{Severity: severity, Door: d.Name,
 					Problem: fmt.Sprintf("Another table (%s) drops knocks%s before the wall hears them.", c.where(), by),
-					Cure:    fmt.Sprintf("Let that table pass %s, or give its chain a priority above %d.", ports, *nftables.ChainPriorityMangle)})
+					Cure:    fmt.Sprintf("Let that table pass the door's knocks, or give its chain a priority above %d.", *nftables.ChainPriorityMangle)})
 			}
 		}
 	}
@@ -65,24 +67,16 @@ func (c *chain) versions() (severity Severity, by string) {
 }
 
 // knocksOf are the ports at which the wall has to hear a door's clients.
-func (h *Host) knocksOf(door int) (ports []packet.PortRange) {
+func (h *Host) knocksOf(door int) []packet.PortRange {
 	d := &h.Config.Doors[door]
-	sequences := d.Sequences
+	knocks := append(slices.Concat(d.Sequences...), d.CloseSequence...)
 	if h.InForce != nil {
-		sequences = h.InForce.Doors[door].Sequences
-	}
-	add := func(p packet.Port) {
-		ports = append(ports, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
-	}
-	for _, steps := range append(slices.Clone(sequences), d.CloseSequence) {
-		for _, p := range steps {
-			add(p)
-		}
+		knocks = h.InForce.Doors[door].AllKnocks()
 	}
 	if d.OTP != nil {
-		add(d.OTP.Port)
+		knocks = append(knocks, d.OTP.Port)
 	}
-	return ports
+	return packet.Ranges(knocks)
 }
 
 // ingress returns the chains that see packets as soon as they come in by an interface.

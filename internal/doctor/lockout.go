@@ -2,8 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/knockwall/knockwall/internal/host"
@@ -14,17 +12,13 @@ import (
 // ShutTo returns the doors that hide the port of an ssh connection from its client, who
 // is not trusted there: the next one has to knock.
 func ShutTo(c *ruleset.Config, s host.SSH) (doors []string) {
-	contains := func(prefixes []netip.Prefix, a netip.Addr) bool {
-		return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
-	}
 	from := s.Client.Addr()
 	if from.IsLoopback() { // which is never judged
 		return nil
 	}
 	for _, d := range c.Doors {
-		if d.Guards(packet.Port{Number: s.Server.Port(), Protocol: packet.TCP}) &&
-			(len(d.To) == 0 || contains(d.To, s.Server.Addr())) {
-			if contains(c.Wall.Trusted, from) || contains(d.Trusted, from) {
+		if d.Guards(portOf(s.Server.Port())) && d.GuardsAt(s.Server.Addr(), true) {
+			if packet.Among(from, c.Wall.Trusted) || packet.Among(from, d.Trusted) {
 				return nil
 			}
 			doors = append(doors, d.Name)

@@ -201,7 +201,7 @@ func (h Host) Same(other Host) bool {
 // has reports whether any of its addresses is among the prefixes.
 func (h Host) has(prefixes []netip.Prefix) bool {
 	for a := range h.Addresses {
-		if slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		if packet.Among(a, prefixes) {
 			return true
 		}
 	}

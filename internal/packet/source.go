@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -102,3 +103,9 @@ func (l SourcePrefix) Of(addr netip.Addr) Source {
 
 // Covers reports whether a source is one by these lengths.
 func (l SourcePrefix) Covers(s Source) bool { return l.Of(s.Addr()).Prefix == s.Prefix }
+
+// Among reports whether an address is in any of the prefixes. A zone is no part of it.
+func Among(a netip.Addr, prefixes []netip.Prefix) bool {
+	a = a.WithZone("")
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}

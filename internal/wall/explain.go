@@ -79,7 +79,33 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 			return nil, err
 		}
 	}
-	unanswered := w.unanswered(f, addr)
+	all := w.explainAll(addr, past, since, f, trapped)
+	var unanswered map[string][]packet.Port
+	var unknown error // why it is not known whether clients that are let in are answered
+	if slices.ContainsFunc(all, func(e Explanation) bool { return e.In }) {
+		unanswered, unknown = w.unanswered(f, addr)
+	}
+	for i := range all {
+		e := &all[i]
+		ports := unanswered[e.Door]
+		switch why := whyBare[e.Door]; {
+		case why != "":
+			e.In, e.Reason, e.Since = true, Bare, time.Time{}
+			e.Sentence = fmt.Sprintf("%s is not held up: the door stands before nothing on this host. %s", e.Source, why)
+		case e.In && unknown != nil:
+			e.Sentence += fmt.Sprintf(" Whether its connections are answered is not known: %v.", unknown)
+		case e.In && len(ports) > 0:
+			e.Reason = NotAnswered
+			e.Sentence = fmt.Sprintf("%s was accepted here, and never answered: it tried to connect to %s, and nothing came back through this host. "+
+				"Either nothing answers behind the door, or answers take another way.", e.Source, list(ports))
+		}
+	}
+	return all, nil
+}
+
+// explainAll explains all doors. The trapped are by door of a policy that may be the one
+// before.
+func (w *Wall) explainAll(addr netip.Addr, past []audit.Event, since time.Time, f *front, trapped []time.Duration) []Explanation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if since.Before(w.since) {
@@ -91,26 +117,16 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 		if before := f.doorNamed(d.Name); before >= 0 {
 			left = trapped[before]
 		}
-		e := w.explain(i, addr, past, since, left)
-		if ports := unanswered[d.Name]; e.In && len(ports) > 0 {
-			e.Reason = NotAnswered
-			e.Sentence = fmt.Sprintf("%s was accepted here, and never answered: it tried to connect to %s, and nothing came back through this host. "+
-				"Either nothing answers behind the door, or answers take another way.", e.Source, list(ports))
-		}
-		if why := whyBare[d.Name]; why != "" {
-			e.In, e.Reason, e.Since = true, Bare, time.Time{}
-			e.Sentence = fmt.Sprintf("%s is not held up: the door stands before nothing on this host. %s", e.Source, why)
-		}
-		all = append(all, e)
+		all = append(all, w.explain(i, addr, past, since, left))
 	}
-	return all, nil
+	return all
 }
 
-// unanswered returns by door the ports to which an address tried to connect in vain, of
-// those where it had no answer at all.
-func (w *Wall) unanswered(f *front, addr netip.Addr) map[string][]packet.Port {
+// unanswered returns the ports to which an address tried to connect in vain, of each door
+// where it had no answer at all.
+func (w *Wall) unanswered(f *front, addr netip.Addr) (map[string][]packet.Port, error) {
 	if w.edges.Directions == nil {
-		return nil
+		return nil, nil
 	}
 	silent, answered := map[string][]packet.Port{}, map[string]bool{}
 	err := w.edges.Directions(func(s sessions.Session, seen sessions.Seen) {
@@ -126,11 +142,8 @@ func (w *Wall) unanswered(f *front, addr netip.Addr) map[string][]packet.Port {
 			}
 		}
 	})
-	if err != nil {
-		return nil // and so nothing is known of it
-	}
 	maps.DeleteFunc(silent, func(door string, _ []packet.Port) bool { return answered[door] })
-	return silent
+	return silent, err
 }
 
 // list lists ports as a sentence does.
@@ -153,7 +166,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return Explanation{d.Name, source, true, why, time.Time{}, fmt.Sprintf("%s is let in: ", source) + fmt.Sprintf(format, a...) + "."}
 	}
 	now := time.Now()
-	if contains(f.config.Wall.Trusted, addr) || contains(d.Trusted, addr) {
+	if packet.Among(addr, f.config.Wall.Trusted) || packet.Among(addr, d.Trusted) {
 		return in(Trusted, "it is trusted, and need not knock")
 	}
 	win := w.windows.Get(f.ids[door], source)
@@ -315,10 +328,6 @@ func knocksSince(past []audit.Event) (since time.Time) {
 		return time.Time{}
 	}
 	return since
-}
-
-func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
-	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // when tells a moment, and how long ago it is.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -512,4 +513,53 @@ func TestNothingIsExplainedBeforeTheWallStands(t *testing.T) {
 	if got, err := w.Explain("192.0.2.1", audit.NewHistory().Past); err == nil || errors.Is(err, wall.ErrBadSource) {
 		t.Errorf("Explain: %+v, %v", got, err)
 	}
+}
+
+// Who is let in and never hears an answer is told so, unless anything was answered. It is
+// asked of nobody else, and where it is not known that is said.
+func TestWhoIsLetInAndNotAnsweredIsToldSo(t *testing.T) {
+	var seen []sessions.Seen
+	var unknown error
+	asked := 0
+	synctest.Test(t, func(t *testing.T) {
+		h := &teller{newHost(t), audit.NewHistory()}
+		h.directions = func(each func(sessions.Session, sessions.Seen)) error {
+			asked++
+			for _, s := range seen {
+				each(session(packet.Port{Number: 22, Protocol: packet.TCP}, alice), s)
+				each(session(packet.Port{Number: 22, Protocol: packet.TCP}, bob), sessions.Both)
+				each(session(packet.Port{Number: 443, Protocol: packet.TCP}, alice), sessions.Both)
+			}
+			return unknown
+		}
+		h.wall = wall.New(h.edges(), audit.Sinks{h.trail, h.history})
+		if err := h.raise(config(sshDoor())); err != nil {
+			t.Fatal(err)
+		}
+		h.run()
+		a := h.client(alice)
+		a.knock(7000)
+		if h.explain("192.0.2.1"); asked != 0 {
+			t.Error("connections are listed for who is not let in")
+		}
+		a.knock(8000, 9000)
+		for _, test := range []struct {
+			seen []sessions.Seen
+			err  error
+			why  wall.Why
+			says string
+		}{
+			{nil, nil, wall.WindowOpen, "is let in"},
+			{[]sessions.Seen{sessions.Both}, nil, wall.WindowOpen, "is let in"},
+			{[]sessions.Seen{sessions.ToService}, nil, wall.NotAnswered, "192.0.2.1 was accepted here, and never answered: it tried to connect to 22/tcp, and nothing came back"},
+			{[]sessions.Seen{sessions.ToService, sessions.Both}, nil, wall.WindowOpen, "is let in"},
+			{nil, errInjected, wall.WindowOpen, "Whether its connections are answered is not known: the kernel says no."},
+		} {
+			seen, unknown = test.seen, test.err
+			e := h.explain("192.0.2.1")[0]
+			if e.Reason != test.why || !e.In || !strings.Contains(e.Sentence, test.says) {
+				t.Errorf("%v, %v: %+v", test.seen, test.err, e)
+			}
+		}
+	})
 }

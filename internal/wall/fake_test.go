@@ -56,7 +56,8 @@ type kernel struct {
 	ownership   bool
 	watchers    []*watcher
 	connections []connection
-	known, room int          // in conntrack's table
+	known, room int // in conntrack's table
+	directions  func(each func(sessions.Session, sessions.Seen)) error
 	adopted     int          // times that connections were adopted
 	wanted      sessionsOf   // those that were adopted last
 	ending      sessionsOf   // those that were ended last
@@ -166,6 +167,7 @@ func (k *kernel) edges() wall.Edges {
 			defer k.mu.Unlock()
 			return k.known, k.room, nil
 		},
+		Directions:  k.directions,
 		EndSessions: k.endSessions, EndedSessions: k.endedSessions, PardonSessions: k.pardonSessions,
 	}
 }

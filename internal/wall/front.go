@@ -193,8 +193,7 @@ func (f *front) doorFor(p packet.Packet) (door int, source packet.Source, win *s
 // packet tells: not at which interface it came in, nor which addresses are this
 // host's own.
 func guards(d *effective.Door, p packet.Packet) bool {
-	return d.Guards(p.Port) &&
-		(len(d.To) == 0 || contains(d.To, p.Destination))
+	return d.Guards(p.Port) && d.GuardsAt(p.Destination, true)
 }
 
 // admitted handles new connections of sources that have a window.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/nft"
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -115,7 +116,7 @@ func (w *Wall) mayEnter(f *front, s sessions.Session) bool {
 		if !d.Guards(s.Port) {
 			continue
 		}
-		if contains(f.config.Wall.Trusted, s.Remote) || contains(d.Trusted, s.Remote) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(s.Remote)) != nil {
+		if packet.Among(s.Remote, f.config.Wall.Trusted) || packet.Among(s.Remote, d.Trusted) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(s.Remote)) != nil {
 			return true
 		}
 	}

@@ -80,9 +80,7 @@ func (f *front) comingBy(e sessions.Session) iter.Seq[windowKey] {
 	return func(yield func(windowKey) bool) {
 		for i := range f.config.Doors {
 			d := &f.config.Doors[i]
-			behind := e.Here && len(d.To) == 0 ||
-				contains(d.To, e.Local)
-			if behind && d.Guards(e.Port) && !yield(windowKey{d.Name, d.SourcePrefix.Of(e.Remote)}) {
+			if d.GuardsAt(e.Local, e.Here) && d.Guards(e.Port) && !yield(windowKey{d.Name, d.SourcePrefix.Of(e.Remote)}) {
 				return
 			}
 		}

@@ -54,6 +54,7 @@ func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 		{"a table of IPv6", strings.ReplaceAll(input("drop", ""), "inet", "ip6"), doctor.Warning, door + " by IPv6"},
 		{"where it forwards", strings.ReplaceAll(input("drop", ""), "hook input", "hook forward"), "", ""},
 		{"before the wall", "table inet early {\n  chain c {\n    type filter hook prerouting priority raw;\n    tcp dport { 1840, 22 } drop\n  }\n}\n", doctor.Error, knocks},
+		{"behind the wall's hook", "table inet late {\n  chain c {\n    type filter hook prerouting priority filter;\n    tcp dport 22 drop\n  }\n}\n", doctor.Error, door},
 		{"at the card", "table netdev early {\n  chain c {\n    type filter hook ingress device DEVICE priority 0;\n    udp dport 27911 drop\n  }\n}\n", doctor.Error, knocks},
 		{"knocks behind the wall", "table inet late {\n  chain c {\n    type filter hook input priority filter;\n    tcp dport { 4113, 1840 } drop\n  }\n}\n", "", ""},
 	} {
@@ -62,7 +63,12 @@ func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 			l.serve(22)
 			l.nftScript(strings.ReplaceAll(test.script, "DEVICE", l.serverDevice()))
 			if test.words != "" {
-				l.finds(sshDoor, test.severity, test.words)
+				f := l.finds(sshDoor, test.severity, test.words)
+				for _, knock := range survivalKnocks {
+					if strings.Contains(f.Problem+f.Cure, fmt.Sprint(knock.Number)) {
+						t.Errorf("a knock is told: %+v", f)
+					}
+				}
 				return
 			}
 			if r := l.examine(sshDoor); len(r.Findings)+len(r.Unmade) > 0 {

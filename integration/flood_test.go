@@ -187,7 +187,6 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 	// What was lost of the log shows in the number of the next knock that is heard.
 	countedMoreThan := func(n uint64) func() bool {
 		return func() bool {
-			time.Sleep(short / 10) // each status has all attempts in it
 			l.knock(nth(1003, server4), server4, tcp(4113))
 			return d.status().Counters.Lost > n
 		}

@@ -141,12 +141,7 @@ func TestAPasswordIsGoodOnce(t *testing.T) {
 	d := l.run(rules)
 	sources := map[netip.Addr]string{}
 	for _, server := range []netip.Addr{server4, server6} {
-		source := nth(1, server)
-		sources[server] = l.password(otpOpens, source, thisMinute()) + "\n"
-		l.sendData(source, server, 2000, sources[server])
-		d.waitFor("opened", "source="+source.String()+" ")
-		_, err := control.NewClient(d.control).Close(context.Background(), "vpn", source.String(), false)
-		must(t, err)
+		sources[server] = d.usePassword("vpn", nth(1, server), server, 2000)
 	}
 	replay := func(when string) {
 		t.Helper()
@@ -187,6 +182,19 @@ func TestAPasswordIsGoodOnce(t *testing.T) {
 	}
 }
 
+// usePassword opens a door by a password of this minute, and closes it by hand. It returns
+// the datagram.
+func (d *daemon) usePassword(door string, source, server netip.Addr, port uint16) string {
+	t := d.lab.t
+	t.Helper()
+	datagram := d.lab.password(otpOpens, source, thisMinute()) + "\n"
+	d.lab.sendData(source, server, port, datagram)
+	d.waitFor("opened", "source="+source.String()+" ")
+	_, err := control.NewClient(d.control).Close(context.Background(), door, source.String(), false)
+	must(t, err)
+	return datagram
+}
+
 // What was used cannot be read any more: then nothing opens a door that may have been.
 func TestAUsedPasswordIsRefusedAfterDamage(t *testing.T) {
 	t.Parallel()
@@ -196,11 +204,7 @@ func TestAUsedPasswordIsRefusedAfterDamage(t *testing.T) {
 	rules := otpDoor("vpn", 22, 2000, patient)
 	d := l.run(rules)
 	source := nth(1, server4)
-	password := l.password(otpOpens, source, thisMinute()) + "\n"
-	l.sendData(source, server4, 2000, password)
-	d.waitFor("opened", "source="+source.String()+" ")
-	_, err := control.NewClient(d.control).Close(context.Background(), "vpn", source.String(), false)
-	must(t, err)
+	password := d.usePassword("vpn", source, server4, 2000)
 	d.end(syscall.SIGKILL)
 	used := d.control + ".used"
 	text, err := os.ReadFile(used)

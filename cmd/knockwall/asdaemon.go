@@ -38,7 +38,8 @@ func review(path string) *ruleset.Loaded {
 }
 
 // refusesDaemon reports whether the daemon's user could not use the rule files, if root
-// asks about those of the service, and says why: what root can read, the daemon may not.
+// asks about those of the service, and says why, as check does with these flags: what root
+// can read, the daemon may not.
 // Rule files elsewhere are no service's, and their drafts may lie where only root can read
 // them.
 func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error) {
@@ -52,7 +53,7 @@ func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error)
 		return false, err
 	}
 	asDaemon := func(stdout, stderr io.Writer) error {
-		child := exec.CommandContext(c.Context(), "/proc/self/exe", append([]string{c.Name(), "--config", path}, flags...)...)
+		child := exec.CommandContext(c.Context(), "/proc/self/exe", append([]string{"check", "--config", path}, flags...)...)
 		child.Stdout, child.Stderr = stdout, stderr
 		child.Env = append(os.Environ(), "INVOCATION_ID=") // of whatever unit root is in
 		child.SysProcAttr = &syscall.SysProcAttr{Credential: credential}

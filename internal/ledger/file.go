@@ -65,7 +65,9 @@ func (l *Ledger) load() error {
 		now := max(time.Now().Unix(), info.ModTime().Unix())
 		l.damaged = strconv.FormatInt(now, 10)
 	}
-	if err := l.settle(); err != nil {
+	// Whoever wrote it may have been killed before the disk had it, be it the last record,
+	// the file itself, or another in its place.
+	if err := errors.Join(durable.Sync(l.file), durable.Sync(l.folder)); err != nil {
 		return err
 	}
 	switch {
@@ -89,15 +91,6 @@ func (l *Ledger) begin() error {
 	l.file = file
 	if err := l.cutOff(); err != nil {
 		return errors.Join(err, os.Remove(l.path))
-	}
-	return durable.Sync(l.folder)
-}
-
-// settle has the disk know what was read: whoever wrote it may have been killed before
-// it was there, be it the last record, the file itself, or another in its place.
-func (l *Ledger) settle() error {
-	if err := durable.Sync(l.file); err != nil {
-		return err
 	}
 	return durable.Sync(l.folder)
 }

@@ -1,0 +1,37 @@
+package integration
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/nft"
+)
+
+// A program with more open files than select(2) has room for asks nftables like any other.
+func TestTheKernelIsAskedWithManyFilesOpen(t *testing.T) {
+	l := newLab(t)
+	const many = 1100
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	if limit.Max < 2*many {
+		t.Skipf("this user may have no more than %d files open", limit.Max)
+	}
+	limit.Cur = max(limit.Cur, 2*many)
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+	for range many {
+		f, err := os.Open("/dev/null")
+		must(t, err)
+		defer f.Close()
+	}
+	must(t, l.server.Do(func() error {
+		k, err := nft.OpenKernel()
+		if err != nil {
+			return err
+		}
+		_, err = k.Others("")
+		return errors.Join(err, k.Close())
+	}))
+}

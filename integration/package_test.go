@@ -16,7 +16,7 @@ func TestPackageUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	needsRoot(t, "a machine has cgroups")
-	for _, program := range []string{"make", "git", "dpkg", "deb-systemd-helper", "nft"} {
+	for _, program := range []string{"make", "git", "dpkg-deb", "sed", "deb-systemd-helper", "nft"} {
 		needs(t, program)
 	}
 	if err := runQuietly("git", "-C", "..", "rev-parse", "HEAD"); err != nil {
@@ -25,16 +25,10 @@ func TestPackageUnderSystemd(t *testing.T) {
 		}
 		t.Skipf("this is no clone: %v", err)
 	}
-	// The newer one is of the files that are here. The older one is of a commit that
-	// says it is, as a clone may have no other than the last.
-	older := filepath.Join(l.folder, "older")
-	must(t, runQuietly("git", "clone", "--quiet", "..", older))
-	must(t, runQuietly("env", "GIT_COMMITTER_DATE=2020-01-01T00:00:00Z",
-		"git", "-C", older, "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "--quiet", "--amend", "--no-edit"))
+	deb := debOf(t, "..")
 	m := l.newMachine()
-	for name, clone := range map[string]string{"old": older, "new": ".."} {
-		m.copy(debOf(t, clone), "/root/"+name+".deb")
-	}
+	m.copy(deb, "/root/new.deb")
+	m.copy(olderThan(t, deb, l.folder), "/root/old.deb")
 	m.copy("../internal/packaging/test-install.sh", "/root/test-install.sh")
 	out, err := m.tellWithin(8*time.Minute, "bash", "/root/test-install.sh", "/root/old.deb", "/root/new.deb")
 	if err != nil {
@@ -54,6 +48,17 @@ func debOf(t *testing.T, clone string) string {
 		t.Fatalf("the packages of version %s are %q", version, packages)
 	}
 	return packages[0]
+}
+
+// olderThan makes a package that differs from another in its version only, which is
+// earlier, and returns its path.
+func olderThan(t *testing.T, deb, folder string) string {
+	t.Helper()
+	tree, older := filepath.Join(folder, "older"), filepath.Join(folder, "older.deb")
+	must(t, runQuietly("dpkg-deb", "-R", deb, tree))
+	must(t, runQuietly("sed", "-i", "s/^Version: .*/Version: 0.0.0~20200101000000/", filepath.Join(tree, "DEBIAN/control")))
+	must(t, runQuietly("dpkg-deb", "-Znone", "-b", tree, older))
+	return older
 }
 
 // copy copies a file into the machine.

@@ -116,10 +116,10 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 		of          siegeOf
 		replace     func(g *siege, times int)
 	}{
-		{"reloads", 30, 10, everyKind, (*siege).reloads},
-		{"reloads, with ports apart", 15, 5, portsApart, (*siege).reloads},
-		{"restarts", 3, 1, everyKind, (*siege).restarts},
-		{"turns of rolling doors", 6, 3, rollingToo, (*siege).turns},
+		{"reloads", 12, 6, everyKind, (*siege).reloads},
+		{"reloads, with ports apart", 6, 3, portsApart, (*siege).reloads},
+		{"restarts", 2, 1, everyKind, (*siege).restarts},
+		{"turns of rolling doors", 3, 2, rollingToo, (*siege).turns},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := &siege{lab: newLab(t), of: c.of}

@@ -10,11 +10,12 @@ export LC_ALL := C
 export TZ := UTC
 export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct)
 
-.PHONY: help build deb rpm test-packages clean generated always
+.PHONY: help build deb rpm cross test-packages clean generated always
 help:
 	@echo 'make build           the program, static:             $(binary)'
 	@echo 'make deb             a package for Debian and Ubuntu: build/*.deb'
 	@echo 'make rpm             a package for Fedora and others: build/*.rpm'
+	@echo 'make cross           build it for every system that it is for: nothing is kept'
 	@echo 'make test-packages   build them twice, and look at them'
 	@echo 'make clean           remove build/'
 	@echo
@@ -33,6 +34,12 @@ generated: $(binary) build/$(host)/knockwall
 deb rpm: generated
 	VERSION=$$(cat build/version) ARCH=$(GOARCH:arm=arm7) BINARY=$(binary) \
 	  go tool -modfile=internal/tools/go.mod nfpm package --config internal/packaging/nfpm.yaml --packager $@ --target build/
+
+# All of it on Linux, the client's commands elsewhere.
+cross: SHELL := /bin/bash
+cross:
+	set -e; for platform in linux/{386,arm,mips,arm64,riscv64} {darwin,windows,freebsd,openbsd}/{amd64,arm64}; do \
+	  echo "$$platform"; GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 go build -o /dev/null ./cmd/knockwall; done
 
 test-packages:
 	internal/packaging/test.sh

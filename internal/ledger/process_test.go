@@ -110,7 +110,7 @@ func changeForEver(l *ledger.Ledger) error {
 func TestAProcessThatIsKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	there := map[string]bool{} // all that were ever said to be in it
-	for round := range 20 {
+	for round := range 8 {
 		child, said := start(t, "changer", path, strconv.Itoa(round))
 		if round%2 == 0 {
 			go killIn(t.Context(), child, path+".new") // in the middle of compacting it

@@ -202,7 +202,7 @@ func (m *machine) tellWithin(patience time.Duration, name string, args ...string
 	enter := []string{"--target", strconv.Itoa(m.cmd.Process.Pid), "--all", "--", "timeout", "--signal=KILL", fmt.Sprint(patience.Seconds()), name}
 	cmd := exec.Command("nsenter", append(enter, args...)...)
 	cmd.Env = []string{machinePath, "HOME=/root", "LANG=C.UTF-8", atOnce}
-	cmd.WaitDelay = short // for what the command has left running
+	cmd.WaitDelay = deadline // for what the command has left running
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()

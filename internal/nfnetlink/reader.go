@@ -75,8 +75,12 @@ func newReader(conn *netlink.Conn, h Handler) (*Reader, error) {
 	}
 	r := &Reader{conn: conn, raw: raw, handler: h, datagram: make([]byte, maxDatagram)}
 	r.read = func(fd uintptr) bool {
-		r.n, r.err = unix.Read(int(fd), r.datagram)
-		return r.err != unix.EAGAIN
+		r.messages.Begin()
+		if r.n, r.err = unix.Read(int(fd), r.datagram); r.err != unix.EAGAIN {
+			return true // and it is done when it was handled
+		}
+		r.messages.Done()
+		return false
 	}
 	return r, nil
 }
@@ -103,19 +107,20 @@ func (r *Reader) takeOver() error {
 func (r *Reader) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		err := r.raw.Read(r.read) // waits until there is something
-		if err == nil && r.err != nil {
+		has := err == nil
+		if has && r.err != nil {
 			err = os.NewSyscallError("read", r.err)
 		}
-		if err != nil && ctx.Err() != nil {
-			return // it was interrupted, or the socket closed, as it is to end
+		ended := err != nil && ctx.Err() != nil // it was interrupted, or the socket closed
+		if !ended && err != nil {
+			ended = !r.handler.ReadError(err)
+		} else if !ended {
+			ended = !r.handle(r.datagram[:r.n])
 		}
-		goOn := true
-		if err != nil {
-			goOn = r.handler.ReadError(err)
-		} else {
-			goOn = r.handle(r.datagram[:r.n])
+		if has {
+			r.messages.Done()
 		}
-		if !goOn {
+		if ended {
 			return
 		}
 	}
@@ -123,8 +128,6 @@ func (r *Reader) run(ctx context.Context) {
 
 // handle hands on the messages of a datagram.
 func (r *Reader) handle(datagram []byte) (goOn bool) {
-	r.messages.Begin()
-	defer r.messages.Done()
 	defer r.more.Store(false) // whatever came last
 	for m, rest, ok := next(datagram); ok; m, rest, ok = next(rest) {
 		switch m.kind {

@@ -12,7 +12,8 @@ import (
 // Counter counts messages, from two sides of their handling.
 type Counter struct{ begun, done atomic.Uint64 }
 
-// Begin is called when a message is there, and Done when it was handled.
+// Begin is called before a message is read, and Done when it was handled, or when there
+// was none.
 func (c *Counter) Begin() { c.begun.Add(1) }
 func (c *Counter) Done()  { c.done.Add(1) }
 
@@ -24,8 +25,10 @@ type Pulse struct {
 
 // Of takes the pulse of a socket whose messages the counter counts.
 func (c *Counter) Of(conn *netlink.Conn) Pulse {
+	// First the socket: what was taken off it by now has begun, and so it is not missed.
+	drained := Drained(conn)
 	done := c.done.Load()
-	return Pulse{Done: done, Idle: c.begun.Load() == done && Drained(conn)}
+	return Pulse{Done: done, Idle: drained && c.begun.Load() == done}
 }
 
 // Stuck reports whether nothing was handled since an earlier pulse was taken,

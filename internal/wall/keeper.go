@@ -12,8 +12,8 @@ const (
 	// sweepInterval is how often the hold is swept at most, so that a flood of
 	// strangers is refused in batches.
 	sweepInterval = 10 * time.Millisecond
-	// calmAfter is how long the log must have been drained, once it was seen not
-	// to be, before anybody is refused: time for the last message to be handled.
+	// calmAfter is how long all that was logged must have been handled, once it was not,
+	// before anybody is refused: a knock may have been logged right after that was asked.
 	calmAfter = 10 * time.Millisecond
 	// patience is how long refusals wait at most for the log to be drained.
 	patience = 2 * time.Second
@@ -102,7 +102,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	}
 	if now.Sub(due) < patience {
 		// A transaction may have to wait for somebody else's.
-		if w.opening+len(w.openings) > 0 || !s.log.Drained() {
+		if w.opening+len(w.openings) > 0 || !s.log.Pulse().Idle || s.former.isHeard() {
 			s.calm = now.Add(calmAfter)
 		}
 		if s.calm.After(now) {

@@ -292,6 +292,10 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []nft.Windo
 	s.hold.SetWait(next.config.Wall.Hold)
 	retired := w.sockets
 	w.sockets = s
+	if retired != nil && retired != s {
+		s.former = retired
+		retired.former = nil // which is closed
+	}
 	if len(windows) > 0 { // what they have left was read some time ago
 		w.unsure = now.Add(ruleset.MaxWindow)
 	}

@@ -22,6 +22,7 @@ type sockets struct {
 	admitted, strangers Queue
 	excess              Queue
 	hold                *sequence.Hold // what waits in the strangers' queue
+	former              *sockets       // that these took the place of; nil: none
 	calm                time.Time      // before then nobody is refused, as the log was not drained
 	backlog             time.Time      // since when the log was never drained, if a knock was early then
 	swept               time.Time      // when the hold was last swept
@@ -83,6 +84,10 @@ func (excess) Queued(uint32, packet.Packet) {}
 func (excess) Unreadable(uint32)            {}
 func (s excess) Failed(err error)           { s.fail(err) }
 
+// isHeard reports whether something waits to be handled that was logged for rules which
+// have been replaced. It is called with mu held.
+func (s *sockets) isHeard() bool { return s != nil && !s.closed && !s.log.Pulse().Idle }
+
 // close closes the sockets that are bound. Reading from them fails then.
 func (s *sockets) close() {
 	s.wall.mu.Lock()
@@ -120,7 +125,7 @@ func (s *sockets) retire() {
 	calm := 0
 	for end := time.Now().Add(retirePatience); calm < retireCalm && time.Now().Before(end); time.Sleep(retireInterval) {
 		calm++
-		if !s.log.Drained() {
+		if !s.log.Pulse().Idle {
 			calm = 0
 		}
 		for _, q := range []Queue{s.admitted, s.strangers} {

@@ -13,7 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/rolling"
 	"github.com/knockwall/knockwall/internal/otp"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // examples has what is tried with each example, by its name.
@@ -47,12 +51,17 @@ func (e *example) ssh() {
 
 	// A scan that goes up meets a trap before it has met the knocks, and its sequence
 	// right after it opens nothing.
-	steps := e.door("ssh").Sequences[0]
+	steps := sequenceOf(e.door("ssh"))
 	scanner := nth(2, e.to)
 	e.knock(scanner, e.to, tcp(steps[0].Number-1))
 	e.d.waitFor("trapped", "source="+scanner.String()+" ")
 	e.knock(scanner, e.to, steps...)
 	e.shut(scanner, tcp(22), "it was trapped")
+}
+
+// sequenceOf returns the knocks of a door that has a sequence.
+func sequenceOf(d *ruleset.Door) []packet.Port {
+	return d.Methods[0].(*fixed.Sequence).Sequences[0]
 }
 
 func (e *example) vpn() {
@@ -78,7 +87,7 @@ func (e *example) webAdmin() {
 
 	// A computer that has changed its IPv6 address within its network.
 	one, two, _ := e.neighbours()
-	e.knock(one, e.to, e.door("admin").Sequences[0]...)
+	e.knock(one, e.to, sequenceOf(e.door("admin"))...)
 	eventually(e.t, "the door is open for it", func() bool { return e.d.logged("opened", "door=admin") == 2 })
 	e.open(one, tcp(8443), "it has knocked")
 	if e.to.Is6() {
@@ -163,7 +172,7 @@ func (e *example) phone() {
 	e.serve(22)
 	e.run()
 	one, two, outside := e.neighbours()
-	steps := e.door("phone").Sequences[0]
+	steps := sequenceOf(e.door("phone"))
 	if e.to.Is4() {
 		// The pool of a carrier: each knock comes from another address.
 		for i, step := range steps {
@@ -259,15 +268,16 @@ func (e *example) rolling() {
 	// The step after this one, which nobody has used: that before may be the one that
 	// the client has just knocked.
 	door := e.door("ssh")
-	waitForRoom(e.t, door.Rolling.Step)
-	ahead, err := effective.Knocks(door, time.Now().Add(door.Rolling.Step))
+	step := door.Methods[0].(*rolling.Rolling).Step
+	waitForRoom(e.t, step)
+	ahead, err := effective.Knocks(door, time.Now().Add(step))
 	must(e.t, err)
 	fast, second, old := nth(1, e.to), nth(2, e.to), nth(3, e.to)
 	e.knock(fast, e.to, ahead...)
 	e.open(fast, tcp(22), "its clock is off by a step")
 	e.knock(second, e.to, ahead...)
 	e.shut(second, tcp(22), "the knocks of another step than the present one are good once")
-	overheard, err := effective.Knocks(door, time.Now().Add(-4*door.Rolling.Step))
+	overheard, err := effective.Knocks(door, time.Now().Add(-4*step))
 	must(e.t, err)
 	e.knock(old, e.to, overheard...)
 	e.shut(old, tcp(22), "its knocks are of two minutes ago")

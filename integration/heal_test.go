@@ -81,6 +81,12 @@ func (l *lab) runUnowned(rules string) *daemon {
 	if !l.owned() {
 		return l.run(rules) // there is no other
 	}
+	return l.runOfTests(rules)
+}
+
+// runOfTests starts the daemon that this program is, and waits until the wall stands.
+func (l *lab) runOfTests(rules string) *daemon {
+	l.t.Helper()
 	self, err := os.Executable()
 	must(l.t, err)
 	control := filepath.Join(l.folder, "control")

@@ -96,7 +96,7 @@ func (m *migrated) knocks(to netip.Addr, steps []packet.Port) {
 // opens knocks at a door, and waits until it is open.
 func (m *migrated) opens(to netip.Addr, door string) {
 	m.t.Helper()
-	m.knocks(to, m.door(door).Sequences[0])
+	m.knocks(to, sequenceOf(m.door(door)))
 	m.d.waitFor("opened", "door="+door)
 }
 

@@ -5,9 +5,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/onetime"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/secret"
 )
 
 // Config is what the rule files say, checked and with every default filled in.
@@ -33,11 +32,8 @@ type Wall struct {
 type Door struct {
 	Name            string
 	Ports           []packet.PortRange // what is hidden; sorted, without overlaps; may be none
-	Sequences       [][]packet.Port    // those that are written down, each of which opens the door
-	Rolling         *Rolling           // or where they come from
-	OneTime         *onetime.List      // likewise
+	Methods         []method.Method    // that open the door, and may close it; one of them has knocks at most
 	CloseSequence   []packet.Port      // closes the door
-	OTP             *OTP               // opens and closes it, too
 	SequenceTimeout time.Duration      // first knock to last
 	Window          time.Duration      // how long new connections are admitted
 	Flags           FlagMatch          // what a TCP knock looks like
@@ -54,22 +50,6 @@ type Door struct {
 	TrapCount       int                 // or how many are chosen
 	Penalty         time.Duration       // for how long nobody can knock who has tried a trap
 	OnOpen, OnClose *Command            // nil: none
-}
-
-// Rolling is a sequence that follows from a secret and the time, as
-// [sequence.Rolling] has it.
-type Rolling struct {
-	Secret secret.Secret
-	Length int
-	Ports  packet.PortRange
-	Step   time.Duration
-}
-
-// OTP is a door's one-time passwords, as [otp.Verifier] takes them.
-type OTP struct {
-	Port        packet.Port
-	Open, Close secret.Secret // Close may be missing
-	Skew        time.Duration
 }
 
 // The limits of what can be guarded. A door has a lock for each of its sequences,
@@ -157,33 +137,36 @@ func (d *Door) GuardsAt(a netip.Addr, isHere bool) bool {
 	return packet.Among(a, d.To)
 }
 
-// isKnock reports whether a port is one of the door's knocks, those that close it
-// among them.
-func (d *Door) isKnock(p packet.Port) bool {
-	return slices.Contains(d.CloseSequence, p) ||
-		slices.ContainsFunc(d.Sequences, func(steps []packet.Port) bool { return slices.Contains(steps, p) })
-}
-
 // isKnocked reports whether knocks open the door, or close it.
-func (d *Door) isKnocked() bool {
-	return len(d.Sequences) > 0 || d.Rolling != nil || d.OneTime != nil || len(d.CloseSequence) > 0
+func (d *Door) isKnocked() bool { return d.Knocking() >= 0 || len(d.CloseSequence) > 0 }
+
+// Knocking returns the index of the door's method that has knocks, and -1 if there is none.
+func (d *Door) Knocking() int {
+	return slices.IndexFunc(d.Methods, func(m method.Method) bool { _, ok := m.(method.Sequences); return ok })
 }
 
-// Ways returns by what the door is opened, as rule files have it.
-func (d *Door) Ways() []string {
-	var ways []string
-	switch {
-	case d.Rolling != nil:
-		ways = append(ways, "rolling")
-	case d.OneTime != nil:
-		ways = append(ways, "one_time_sequences")
-	case len(d.Sequences) > 0:
-		ways = append(ways, "sequence")
+// OpensBy returns the names of the door's methods, as rule files have them.
+func (d *Door) OpensBy() []string {
+	var names []string
+	for _, m := range d.Methods {
+		names = append(names, m.Name())
 	}
-	if d.OTP != nil {
-		ways = append(ways, "otp")
-	}
-	return ways
+	return names
+}
+
+// forMethods returns the door as methods know it.
+func (d *Door) forMethods() method.Door {
+	return method.Door{Name: d.Name, Ports: d.Ports, Methods: d.Methods, Close: d.CloseSequence}
+}
+
+// needs reports whether a method of the door needs something.
+func (d *Door) needs(what func(method.Traits) bool) bool {
+	return slices.ContainsFunc(d.Methods, func(m method.Method) bool { return what(m.Traits()) })
+}
+
+// NeedsClock reports whether the door depends on a clock that is right.
+func (d *Door) NeedsClock() bool {
+	return d.needs(func(t method.Traits) bool { return t.Clock })
 }
 
 // HasProtocol reports whether the door guards a port of a protocol.
@@ -200,10 +183,12 @@ func (c *Config) Door(name string) *Door {
 	return &c.Doors[i]
 }
 
-// UsesUp reports whether it has to be remembered what was used, so that it opens a
-// door once. (Lists of one-time sequences are crossed out themselves.)
-func (c *Config) UsesUp() bool {
-	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.OTP != nil || d.Rolling != nil })
+// NeedsReplayMemory reports whether it has to be remembered what was used, so that it opens
+// a door once.
+func (c *Config) NeedsReplayMemory() bool {
+	return slices.ContainsFunc(c.Doors, func(d Door) bool {
+		return d.needs(func(t method.Traits) bool { return t.Replay })
+	})
 }
 
 // HasUDP reports whether any door guards a UDP port.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/knockwall/knockwall/internal/method/fixed"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -98,9 +99,9 @@ EOT
 			return
 		}
 		for _, d := range l.Config.Doors {
-			for _, steps := range d.Sequences {
-				if len(steps) > sequence.MaxSteps {
-					t.Fatalf("%d knocks: %v", len(steps), steps)
+			for _, m := range d.Methods {
+				if s, ok := m.(*fixed.Sequence); ok && len(s.Sequences[0]) > sequence.MaxSteps {
+					t.Fatalf("%d knocks: %v", len(s.Sequences[0]), s)
 				}
 			}
 		}

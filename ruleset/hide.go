@@ -2,9 +2,13 @@ package ruleset
 
 import (
 	"bytes"
+	"maps"
 	"regexp"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
+
+	"github.com/knockwall/knockwall/internal/methods"
 )
 
 // No diagnostic shows a secret, whatever is wrong with the file, and where: a key that
@@ -13,23 +17,46 @@ import (
 // found line by line, as a parser finds nothing in a file that it cannot read.
 
 var (
-	shownNames = attributesOf(rawWall{}, rawDoor{}, rawCommand{})
-	allNames   = attributesOf(rawWall{}, rawDoor{}, rawCommand{}, rawRolling{}, rawOTP{}, rawConfig{})
+	shownNames = namesOf(impliedBy(rawWall{}), doorSchema(), impliedBy(rawCommand{}))
+	allNames   = func() map[string]bool {
+		all := namesOf(impliedBy(rawConfig{}))
+		maps.Copy(all, shownNames)
+		for _, k := range methods.Kinds {
+			if k.Fields != nil {
+				maps.Copy(all, namesOf(impliedBy(k.Fields)))
+			}
+		}
+		return all
+	}()
 	// openBlocks are those of a door that take no secrets.
 	openBlocks = map[string]bool{"on_open": true, "on_close": true}
-	// closedBlocks are those that do.
-	closedBlocks = map[string]bool{"rolling": true, "otp": true}
+	// closedBlocks are those that may: of all methods.
+	closedBlocks = map[string]bool{}
+	// plainNames are attributes, of blocks that take secrets, whose values are none if they
+	// look like what is wanted.
+	plainNames = map[string]bool{}
 )
 
-// plainNames are attributes, of blocks that take secrets, whose values are none if they
-// look like what is wanted.
-var plainNames = map[string]bool{"port": true, "ports": true, "length": true, "step": true, "skew": true}
+func init() {
+	for _, k := range methods.Kinds {
+		if k.Block != nil {
+			closedBlocks[k.Name] = true
+		}
+		for _, name := range k.Shown {
+			plainNames[name] = true
+		}
+	}
+}
 
-// attributesOf returns the names that there are in blocks.
-func attributesOf(blocks ...any) map[string]bool {
+func impliedBy(block any) *hcl.BodySchema {
+	schema, _ := gohcl.ImpliedBodySchema(block)
+	return schema
+}
+
+// namesOf returns the names that there are in blocks.
+func namesOf(blocks ...*hcl.BodySchema) map[string]bool {
 	names := map[string]bool{"ipv4": true, "ipv6": true}
-	for _, b := range blocks {
-		schema, _ := gohcl.ImpliedBodySchema(b)
+	for _, schema := range blocks {
 		for _, a := range schema.Attributes {
 			names[a.Name] = true
 		}

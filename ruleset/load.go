@@ -19,7 +19,9 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 
+	"github.com/knockwall/knockwall/internal/methods"
 	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
@@ -200,6 +202,10 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 	if slices.ContainsFunc(diags, isDuplicate) && l.broken[name] == nil {
 		l.broken[name] = map[int]bool{} // HCL leaves out both
 	}
+	schema := doorSchema()
+	for i := range part.Doors {
+		l.decodeDoor(&part.Doors[i], schema)
+	}
 	raw.Walls = append(raw.Walls, part.Walls...)
 	raw.Doors = append(raw.Doors, part.Doors...)
 }
@@ -272,47 +278,98 @@ type rawWall struct {
 }
 
 type rawDoor struct {
-	Name            string         `hcl:"name,label"`
-	Ports           hcl.Expression `hcl:"ports,optional"`
-	Sequence        hcl.Expression `hcl:"sequence,optional"`
-	Rolling         *rawRolling    `hcl:"rolling,block"`
-	OneTime         hcl.Expression `hcl:"one_time_sequences,optional"`
-	CloseSequence   hcl.Expression `hcl:"close_sequence,optional"`
-	OTP             *rawOTP        `hcl:"otp,block"`
-	SequenceTimeout hcl.Expression `hcl:"seq_timeout,optional"`
-	Window          hcl.Expression `hcl:"window,optional"`
-	Flags           hcl.Expression `hcl:"tcp_flags,optional"`
-	MaxConnections  hcl.Expression `hcl:"max_connections,optional"`
-	Closed          hcl.Expression `hcl:"closed,optional"`
-	OnFailure       hcl.Expression `hcl:"on_failure,optional"`
-	Interfaces      hcl.Expression `hcl:"interfaces,optional"`
-	To              hcl.Expression `hcl:"to,optional"`
-	Trusted         hcl.Expression `hcl:"trusted,optional"`
-	SourcePrefix    hcl.Expression `hcl:"source_prefix,optional"`
-	PenaltyPrefix   hcl.Expression `hcl:"penalty_prefix,optional"`
-	UDPTimeout      hcl.Expression `hcl:"udp_timeout,optional"`
-	Traps           hcl.Expression `hcl:"traps,optional"`
-	Penalty         hcl.Expression `hcl:"penalty,optional"`
-	OnOpen          *rawCommand    `hcl:"on_open,block"`
-	OnClose         *rawCommand    `hcl:"on_close,block"`
-	Range           hcl.Range      `hcl:",def_range"`
-	NameRange       hcl.Range      `hcl:"name,label_range"`
+	Name      string    `hcl:"name,label"`
+	Range     hcl.Range `hcl:",def_range"`
+	NameRange hcl.Range `hcl:"name,label_range"`
+	Body      hcl.Body  `hcl:",remain"`
+
+	content         *hcl.BodyContent // of Body; methods read their parts of it
+	Ports           hcl.Expression
+	CloseSequence   hcl.Expression
+	SequenceTimeout hcl.Expression
+	Window          hcl.Expression
+	Flags           hcl.Expression
+	MaxConnections  hcl.Expression
+	Closed          hcl.Expression
+	OnFailure       hcl.Expression
+	Interfaces      hcl.Expression
+	To              hcl.Expression
+	Trusted         hcl.Expression
+	SourcePrefix    hcl.Expression
+	PenaltyPrefix   hcl.Expression
+	UDPTimeout      hcl.Expression
+	Traps           hcl.Expression
+	Penalty         hcl.Expression
+	OnOpen, OnClose *rawCommand
 }
 
-type rawRolling struct {
-	Secret hcl.Expression `hcl:"secret"`
-	Length hcl.Expression `hcl:"length,optional"`
-	Ports  hcl.Expression `hcl:"ports,optional"`
-	Step   hcl.Expression `hcl:"step,optional"`
-	Range  hcl.Range      `hcl:",def_range"`
+// attributes returns where the door's own attributes go, by name.
+func (r *rawDoor) attributes() map[string]*hcl.Expression {
+	return map[string]*hcl.Expression{
+		"ports": &r.Ports, "close_sequence": &r.CloseSequence, "seq_timeout": &r.SequenceTimeout,
+		"window": &r.Window, "tcp_flags": &r.Flags, "max_connections": &r.MaxConnections,
+		"closed": &r.Closed, "on_failure": &r.OnFailure, "interfaces": &r.Interfaces, "to": &r.To,
+		"trusted": &r.Trusted, "source_prefix": &r.SourcePrefix, "penalty_prefix": &r.PenaltyPrefix,
+		"udp_timeout": &r.UDPTimeout, "traps": &r.Traps, "penalty": &r.Penalty,
+	}
 }
 
-type rawOTP struct {
-	Port        hcl.Expression `hcl:"port"`
-	OpenSecret  hcl.Expression `hcl:"open_secret"`
-	CloseSecret hcl.Expression `hcl:"close_secret,optional"`
-	Skew        hcl.Expression `hcl:"skew,optional"`
-	Range       hcl.Range      `hcl:",def_range"`
+// doorSchema is what a door may have, with what the methods read.
+func doorSchema() *hcl.BodySchema {
+	schema := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "on_open"}, {Type: "on_close"}}}
+	names := slices.Collect(maps.Keys(new(rawDoor).attributes()))
+	for _, k := range methods.Kinds {
+		if k.Block != nil {
+			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: k.Name})
+		}
+		if k.Attribute != nil {
+			names = append(names, k.Name)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: name})
+	}
+	return schema
+}
+
+// decodeDoor decodes the body of a door as far as it is not a method's.
+func (l *Loaded) decodeDoor(r *rawDoor, schema *hcl.BodySchema) {
+	content, diags := r.Body.Content(schema)
+	l.foreign(diags)
+	r.content = content
+	for name, to := range r.attributes() {
+		*to = r.attribute(name)
+	}
+	for name, to := range map[string]**rawCommand{"on_open": &r.OnOpen, "on_close": &r.OnClose} {
+		if b := l.oneBlock(r, name); b != nil {
+			*to = &rawCommand{Range: b.DefRange}
+			l.foreign(gohcl.DecodeBody(b.Body, nil, *to))
+		}
+	}
+}
+
+// attribute returns the value of an attribute, or one that is absent.
+func (r *rawDoor) attribute(name string) hcl.Expression {
+	if a := r.content.Attributes[name]; a != nil {
+		return a.Expr
+	}
+	return hcl.StaticExpr(cty.NullVal(cty.DynamicPseudoType), r.Body.MissingItemRange())
+}
+
+// oneBlock returns the block of a type that a door can have once, or nil if it has none.
+func (l *Loaded) oneBlock(r *rawDoor, name string) *hcl.Block {
+	var first *hcl.Block
+	for _, b := range r.content.Blocks {
+		switch {
+		case b.Type != name:
+		case first == nil:
+			first = b
+		default:
+			l.fail("Duplicate "+name+" block", fmt.Sprintf("Only one %s block is allowed. Another was defined at %s.", name, fileLine(first.DefRange)), &b.DefRange)
+		}
+	}
+	return first
 }
 
 type rawCommand struct {
@@ -395,7 +452,7 @@ func (d *Door) meets(other *Door) bool {
 	apart = apart || len(d.To) > 0 && len(other.To) > 0 &&
 		!slices.ContainsFunc(d.To, func(p netip.Prefix) bool { return slices.ContainsFunc(other.To, p.Overlaps) })
 	return !apart && slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool {
-		return slices.ContainsFunc(other.Ports, func(q packet.PortRange) bool { return touch(p, q) })
+		return slices.ContainsFunc(other.Ports, p.Overlaps)
 	})
 }
 
@@ -406,7 +463,7 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 		l.fail("Not a door name", "A door's name is a letter, then up to 31 letters, digits, hyphens and underscores.", &r.NameRange)
 	}
 	d.Ports = l.ports(r)
-	l.locks(r, &d)
+	l.methods(r, &d)
 	l.duration(r.SequenceTimeout, &d.SequenceTimeout, 100*time.Millisecond, sequence.MaxTimeout)
 	l.duration(r.Window, &d.Window, MinWindow, MaxWindow)
 	l.flags(r.Flags, &d.Flags)

@@ -17,6 +17,10 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/passwords"
+	"github.com/knockwall/knockwall/internal/method/rolling"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -26,6 +30,7 @@ const tableFolder = "../internal/nft/testdata/tables"
 var equalConfigs = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmpopts.EquateEmpty(), // no list and an empty one mean the same
+	cmpopts.IgnoreUnexported(fixed.Sequence{}, rolling.Rolling{}, passwords.OTP{}),
 }
 
 // write makes a rule file in a folder of its own.
@@ -93,6 +98,11 @@ func ports(first, last uint16, p packet.Protocol) packet.PortRange {
 	return packet.PortRange{First: first, Last: last, Protocol: p}
 }
 
+// opensBy is the method of a sequence.
+func opensBy(steps ...packet.Port) []method.Method {
+	return []method.Method{&fixed.Sequence{Sequences: [][]packet.Port{steps}}}
+}
+
 func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 	want := &Config{
 		Wall: Wall{
@@ -102,7 +112,7 @@ func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 		Doors: []Door{{
 			Name:            "ssh",
 			Ports:           []packet.PortRange{ports(22, 22, packet.TCP)},
-			Sequences:       [][]packet.Port{{tcp(4113), udp(27911), tcp(1840)}},
+			Methods:         opensBy(tcp(4113), udp(27911), tcp(1840)),
 			SequenceTimeout: 5 * time.Second,
 			Window:          30 * time.Second,
 			Flags:           FlagMatch{Mask: packet.SYN | packet.ACK, Value: packet.SYN},
@@ -170,7 +180,7 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 		Doors: []Door{{
 			Name:            "ssh",
 			Ports:           []packet.PortRange{ports(22, 22, packet.TCP), ports(2200, 2210, packet.TCP)},
-			Sequences:       [][]packet.Port{{tcp(4113), udp(27911), tcp(1840)}},
+			Methods:         opensBy(tcp(4113), udp(27911), tcp(1840)),
 			SequenceTimeout: 7 * time.Second,
 			Window:          90 * time.Second,
 			Flags:           FlagMatch{Mask: packet.SYN | packet.ACK | packet.RST, Value: packet.SYN},
@@ -188,7 +198,7 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 		}, {
 			Name:            "vpn",
 			Ports:           []packet.PortRange{ports(51820, 51820, packet.UDP)},
-			Sequences:       [][]packet.Port{{udp(2000), tcp(2001), udp(1999)}},
+			Methods:         opensBy(udp(2000), tcp(2001), udp(1999)),
 			SequenceTimeout: defaultDoor.SequenceTimeout,
 			Window:          defaultDoor.Window,
 			Flags:           defaultDoor.Flags,

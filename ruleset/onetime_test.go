@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/knockwall/knockwall/internal/method"
 )
 
 func TestListsOfSequencesAreLookedAt(t *testing.T) {
@@ -16,9 +18,9 @@ func TestListsOfSequencesAreLookedAt(t *testing.T) {
 		severity   hcl.DiagnosticSeverity // none: nothing is said
 		want       string
 	}{
-		{"many", strings.Repeat(line+"\n", FewLeft+1), 0o600, hcl.DiagInvalid, ""},
-		{"for the group, too", strings.Repeat(line+"\n", FewLeft+1), 0o660, hcl.DiagInvalid, ""},
-		{"few", strings.Repeat(line+"\n", FewLeft), 0o600, hcl.DiagWarning, "Those that were not used: 3."},
+		{"many", strings.Repeat(line+"\n", method.FewLeft+1), 0o600, hcl.DiagInvalid, ""},
+		{"for the group, too", strings.Repeat(line+"\n", method.FewLeft+1), 0o660, hcl.DiagInvalid, ""},
+		{"few", strings.Repeat(line+"\n", method.FewLeft), 0o600, hcl.DiagWarning, "Those that were not used: 3."},
 		{"one, and used ones", "#" + line + "\n" + line + "\n#" + line, 0o600, hcl.DiagWarning, "Those that were not used: 1."},
 		{"none", "", 0o600, hcl.DiagWarning, "All sequences are used"},
 		{"used ones", "# list\n#" + line + "\n\n", 0o600, hcl.DiagWarning, "All sequences are used"},

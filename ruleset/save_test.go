@@ -10,9 +10,12 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/knockwall/knockwall/internal/durable/durabletest"
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -29,7 +32,7 @@ func TestSavedRulesReadTheSame(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	compare := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+	compare := cmp.Options{cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmpopts.IgnoreUnexported(fixed.Sequence{})}
 	for _, change := range []func(){
 		func() { door("b.hcl", "ssh", "22"); door("a.hcl", "web", "443"); door("10.hcl", "dns", `"53/udp"`) },
 		func() { os.Remove(filepath.Join(path, "a.hcl")) },
@@ -116,7 +119,7 @@ door "list" {
 			t.Fatalf("%s: %v, %v", name, err, l.Diagnostics)
 		}
 		now, err := effective.Resolve(l.Config, time.Unix(1_740_000_000, 0), effective.Host{})
-		if err == nil || len(now.Doors) != 3 || now.Doors[0].OTP.Open.IsSet() || !now.Doors[2].Unread || !now.HasUnread() || now.Readable() {
+		if err == nil || len(now.Doors) != 3 || now.Doors[0].Methods[0].(*passwords.OTP).Open.IsSet() || !now.Doors[2].States[0].Unread || !now.HasUnread() || now.Readable(time.Unix(1_740_000_000, 0)) {
 			t.Errorf("%s: %v, %+v", name, err, now.Doors)
 		}
 		// A list is of no use until it can be read, and a secret until the next reload: so

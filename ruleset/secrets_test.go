@@ -11,6 +11,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/knockwall/knockwall/internal/method/passwords"
+	"github.com/knockwall/knockwall/internal/method/rolling"
 	"github.com/knockwall/knockwall/internal/secret"
 )
 
@@ -38,6 +41,16 @@ func said(t *testing.T, l *Loaded) string {
 	return strings.Join(strings.Fields(diagnosticText(t, l)), " ")
 }
 
+// otpOf returns the one-time passwords of a door.
+func otpOf(d *Door) *passwords.OTP {
+	for _, m := range d.Methods {
+		if otp, ok := m.(*passwords.OTP); ok {
+			return otp
+		}
+	}
+	return nil
+}
+
 func TestSecretsComeFromWhereTheFileSays(t *testing.T) {
 	const key = "hipjazz"
 	path := keyFile(t, "vpn.open-1_A", key+"\n", 0o400)
@@ -47,10 +60,10 @@ func TestSecretsComeFromWhereTheFileSays(t *testing.T) {
 		`credential("vpn.open-1_A")`, `file("` + path + `")`, `env("KNOCKWALL_TEST_SECRET")`,
 	} {
 		c := mustLoad(t, write(t, opened(source))) // which others may read
-		if got := string(c.Doors[0].OTP.Open.Key()); got != key {
+		if got := string(otpOf(&c.Doors[0]).Open.Key()); got != key {
 			t.Errorf("%s is %q", source, got)
 		}
-		if c.Doors[0].OTP.Close.IsSet() {
+		if otpOf(&c.Doors[0]).Close.IsSet() {
 			t.Errorf("%s: there is a secret that closes the door", source)
 		}
 	}
@@ -58,7 +71,7 @@ func TestSecretsComeFromWhereTheFileSays(t *testing.T) {
 		`"hipjazz"`: key, `"hip\"jazz"`: `hip"jazz`, `"007"`: "007", `"$${x}"`: "${x}",
 		`"12345678901234567890"`: "12345678901234567890", "<<EOT\nhipjazz\nEOT": "hipjazz\n",
 	} {
-		if got := string(mustLoad(t, writePrivate(t, opened(text))).Doors[0].OTP.Open.Key()); got != want {
+		if got := string(otpOf(&mustLoad(t, writePrivate(t, opened(text))).Doors[0]).Open.Key()); got != want {
 			t.Errorf("%s is %q", text, got)
 		}
 	}
@@ -253,7 +266,7 @@ door "list" {
 	if diff := cmp.Diff(loaded.Config, saved, equalConfigs, cmp.Comparer(func(a, b secret.Secret) bool { return a.Equal(b) })); diff != "" {
 		t.Errorf("(-loaded +saved):\n%s", diff)
 	}
-	if string(saved.Doors[0].Rolling.Secret.Key()) != "correct horse battery staple" || string(saved.Doors[1].OTP.Open.Key()) != "hipjazz" {
+	if string(saved.Doors[0].Methods[0].(*rolling.Rolling).Secret.Key()) != "correct horse battery staple" || string(otpOf(&saved.Doors[1]).Open.Key()) != "hipjazz" {
 		t.Error("the secrets are others")
 	}
 }

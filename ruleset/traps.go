@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -29,23 +30,23 @@ func (l *Loaded) traps(e hcl.Expression, d *Door) {
 
 // trap checks a trap that is written down.
 func (l *Loaded) trap(e hcl.Expression, r packet.PortRange, d *Door) {
-	if at := slices.IndexFunc(d.allKnocks(), r.Contains); at >= 0 {
-		l.failAt(e, "Trap at a knock", "It is the door's own knock "+d.allKnocks()[at].String()+", or has it within: nobody could knock.")
+	for _, m := range d.Methods {
+		ports, _ := m.Ports()
+		at := slices.IndexFunc(ports, r.Overlaps)
+		if _, knocks := m.(method.Sequences); at >= 0 && knocks {
+			l.failAtKnock(e, ports[at])
+		} else if at >= 0 {
+			l.failAt(e, "Trap at the port of "+m.Name(), "Clients that knock by a datagram to "+ports[at].String()+" could not knock then.")
+		}
 	}
-	if d.OTP != nil && r.Contains(d.OTP.Port) {
-		l.failAt(e, "Trap at the port for one-time passwords", "Who sends a password to "+d.OTP.Port.String()+" could not knock then.")
+	if at := slices.IndexFunc(d.CloseSequence, r.Contains); at >= 0 {
+		l.failAtKnock(e, packet.Ranges(d.CloseSequence)[at])
 	}
-	if slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool { return touch(p, r) }) {
+	if slices.ContainsFunc(d.Ports, r.Overlaps) {
 		l.failAt(e, "Trap at a guarded port", "The door guards it, or some of it: who tries to connect could not knock then.")
 	}
 }
 
-// allKnocks returns the door's knocks, those that close it among them.
-func (d *Door) allKnocks() []packet.Port {
-	return append(slices.Concat(d.Sequences...), d.CloseSequence...)
-}
-
-// touch reports whether two ranges have a port in common.
-func touch(a, b packet.PortRange) bool {
-	return a.Protocol == b.Protocol && a.First <= b.Last && b.First <= a.Last
+func (l *Loaded) failAtKnock(trap hcl.Expression, knock packet.PortRange) {
+	l.failAt(trap, "Trap at a knock", "It is the door's own knock "+knock.String()+", or has it within: nobody could knock.")
 }

@@ -43,7 +43,7 @@ func newMemory(controlPath string, complain func(string)) memory {
 
 // open opens what there is, and what a configuration will need.
 func (m memory) open(c *ruleset.Config) error {
-	return errors.Join(m.used.open(c.UsesUp()), m.due.open(c.HasCommands()))
+	return errors.Join(m.used.open(c.NeedsReplayMemory()), m.due.open(c.HasCommands()))
 }
 
 func (m memory) close() {

@@ -12,19 +12,22 @@ import (
 	"testing"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/onetime"
-	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/lists"
+	"github.com/knockwall/knockwall/internal/method/passwords"
+	"github.com/knockwall/knockwall/internal/method/rolling"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
 // The rules of a daemon that has nothing to remember, and of others that have.
 var (
 	forgetful = &ruleset.Config{Doors: []ruleset.Door{
-		{Sequences: [][]packet.Port{{{Number: 7000, Protocol: packet.TCP}}}, OnOpen: &ruleset.Command{}},
-		{OneTime: &onetime.List{}}, // which is crossed out itself
+		{Methods: []method.Method{&fixed.Sequence{}}, OnOpen: &ruleset.Command{}},
+		{Methods: []method.Method{&lists.List{}}}, // which is crossed out itself
 	}}
-	withPasswords = &ruleset.Config{Doors: []ruleset.Door{{}, {OTP: &ruleset.OTP{}}}}
-	withRolling   = &ruleset.Config{Doors: []ruleset.Door{{Rolling: &ruleset.Rolling{}}}}
+	withPasswords = &ruleset.Config{Doors: []ruleset.Door{{}, {Methods: []method.Method{&passwords.OTP{}}}}}
+	withRolling   = &ruleset.Config{Doors: []ruleset.Door{{Methods: []method.Method{&rolling.Rolling{}}}}}
 	withCommands  = &ruleset.Config{Doors: []ruleset.Door{{OnClose: &ruleset.Command{}}}}
 )
 

@@ -234,17 +234,8 @@ func tellGuarded(w io.Writer, config *ruleset.Config, findings []doctor.Finding)
 // opener says what opens a door, and not how.
 func opener(d *ruleset.Door) string {
 	var ways []string
-	within := " within " + d.SequenceTimeout.String()
-	switch {
-	case d.Rolling != nil:
-		ways = append(ways, fmt.Sprintf("%d knocks%s, others every %s", d.Rolling.Length, within, d.Rolling.Step))
-	case d.OneTime != nil:
-		ways = append(ways, "the next of its sequences"+within)
-	case len(d.Sequences) > 0:
-		ways = append(ways, count(len(d.Sequences[0]), "knock")+within)
-	}
-	if d.OTP != nil {
-		ways = append(ways, "a one-time password")
+	for _, m := range d.Methods {
+		ways = append(ways, m.Describe(d.SequenceTimeout))
 	}
 	return strings.Join(ways, ", or ")
 }

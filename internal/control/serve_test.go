@@ -22,6 +22,10 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/lists"
+	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -159,9 +163,11 @@ func rules() *ruleset.Config {
 	return &ruleset.Config{
 		Wall: ruleset.Wall{Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep, Hold: time.Second, MaxSources: 16},
 		Doors: []ruleset.Door{{
-			Name:            "ssh",
-			Ports:           []packet.PortRange{{First: 22, Last: 23, Protocol: packet.TCP}},
-			Sequences:       [][]packet.Port{{{Number: 17001, Protocol: packet.TCP}, {Number: 18002, Protocol: packet.UDP}}},
+			Name:  "ssh",
+			Ports: []packet.PortRange{{First: 22, Last: 23, Protocol: packet.TCP}},
+			Methods: []method.Method{&fixed.Sequence{Sequences: [][]packet.Port{
+				{{Number: 17001, Protocol: packet.TCP}, {Number: 18002, Protocol: packet.UDP}},
+			}}},
 			SequenceTimeout: time.Hour,
 			Window:          time.Hour,
 			Closed:          ruleset.Drop,
@@ -179,11 +185,11 @@ func inEveryWay(t testing.TB) *ruleset.Config {
 		t.Fatal(err)
 	}
 	c := rules()
-	listed, passworded := c.Doors[0], c.Doors[0]
-	listed.Name, listed.Sequences, listed.OneTime = "listed", nil, &onetime.List{Path: path}
-	passworded.Name, passworded.Sequences = "passworded", nil
-	passworded.OTP = &ruleset.OTP{Port: packet.Port{Number: 17007, Protocol: packet.UDP}, Open: secret.New([]byte("hipjazz"))}
-	c.Doors = append(c.Doors, listed, passworded)
+	oneTime, passworded := c.Doors[0], c.Doors[0]
+	oneTime.Name, oneTime.Methods = "listed", []method.Method{&lists.List{File: onetime.List{Path: path}}}
+	passworded.Name = "passworded"
+	passworded.Methods = []method.Method{&passwords.OTP{Port: packet.Port{Number: 17007, Protocol: packet.UDP}, Open: secret.New([]byte("hipjazz"))}}
+	c.Doors = append(c.Doors, oneTime, passworded)
 	return c
 }
 

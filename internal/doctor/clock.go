@@ -20,7 +20,7 @@ var readClock = func() (unsynchronised bool, err error) {
 func findClock(h *Host) (findings []Finding, err error) {
 	var doors []string
 	for _, d := range h.Config.Doors {
-		if d.Rolling != nil || d.OTP != nil {
+		if d.NeedsClock() {
 			doors = append(doors, d.Name)
 		}
 	}

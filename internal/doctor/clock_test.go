@@ -4,13 +4,15 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
 func TestThatTheClockIsNotSynchronisedIsFoundWhereItMatters(t *testing.T) {
 	before := readClock
 	t.Cleanup(func() { readClock = before })
-	timed := &Host{Config: &ruleset.Config{Doors: []ruleset.Door{{Name: "vpn", OTP: &ruleset.OTP{}}}}}
+	timed := &Host{Config: &ruleset.Config{Doors: []ruleset.Door{{Name: "vpn", Methods: []method.Method{&passwords.OTP{}}}}}}
 	plain := &Host{Config: &ruleset.Config{Doors: []ruleset.Door{{Name: "ssh"}}}}
 	for _, test := range []struct {
 		host *Host

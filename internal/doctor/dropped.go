@@ -69,14 +69,15 @@ func (c *chain) versions() (severity Severity, by string) {
 // knocksOf are the ports at which the wall has to hear a door's clients.
 func (h *Host) knocksOf(door int) []packet.PortRange {
 	d := &h.Config.Doors[door]
-	knocks := append(slices.Concat(d.Sequences...), d.CloseSequence...)
-	if h.InForce != nil {
-		knocks = h.InForce.Doors[door].AllKnocks()
+	ports := packet.Ranges(d.CloseSequence)
+	for _, m := range d.Methods {
+		fixed, _ := m.Ports()
+		ports = append(ports, fixed...)
 	}
-	if d.OTP != nil {
-		knocks = append(knocks, d.OTP.Port)
+	if h.InForce != nil { // and so it is known which ports are chosen
+		ports = append(ports, packet.Ranges(h.InForce.Doors[door].AllKnocks())...)
 	}
-	return packet.Ranges(knocks)
+	return packet.MergeRanges(ports)
 }
 
 // ingress returns the chains that see packets as soon as they come in by an interface.

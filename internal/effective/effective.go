@@ -7,12 +7,13 @@ package effective
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/onetime"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -28,11 +29,8 @@ type Config struct {
 // Door is a door as it is written, with what is true of it.
 type Door struct {
 	*ruleset.Door
-	Sequences [][]packet.Port    // each opens the door
-	Line      onetime.Line       // of a list of one-time sequences, that is good
-	LinesLeft int                // with it
-	Unread    bool               // the list could not be read
-	Step      int64              // of a rolling sequence
+	States    []method.State     // of its Methods
+	Sequences [][]packet.Port    // each opens the door; they are those of one method
 	ToIsHere  bool               // some of the addresses that are guarded are the host's own
 	Traps     []packet.PortRange // who tries them cannot knock for the Penalty
 }
@@ -54,21 +52,15 @@ func Resolve(written *ruleset.Config, now time.Time, host Host) (*Config, error)
 	for i := range c.Doors {
 		d := &c.Doors[i]
 		d.Door = &written.Doors[i]
-		d.Sequences = d.Door.Sequences
-		switch {
-		case d.Rolling != nil && !d.Rolling.Secret.IsSet():
-			d.Sequences = nil
-			errs = append(errs, fmt.Errorf("nobody can open the door %s by a sequence: %w", d.Name, errNoSecret))
-		case d.Rolling != nil:
-			d.Step = d.Rolling.Sequence().StepAt(now)
-			d.Sequences = around(d.Rolling, d.Step)
-		case d.OneTime != nil:
-			var err error
-			d.Line, d.LinesLeft, err = d.OneTime.Next()
-			if d.Unread = err != nil; d.Unread {
-				errs = append(errs, fmt.Errorf("nobody can open the door %s by a sequence: %w", d.Name, err))
+		for _, m := range d.Methods {
+			state, err := m.Resolve(now)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("nobody can open the door %s by a %s: %w", d.Name, kindOf(m), err))
 			}
-			d.Sequences = [][]packet.Port{d.Line.Steps}
+			d.States = append(d.States, state)
+		}
+		if at := d.Knocking(); at >= 0 {
+			d.Sequences = d.States[at].Sequences
 		}
 	}
 	named := map[packet.Port]bool{}
@@ -85,28 +77,29 @@ func Resolve(written *ruleset.Config, now time.Time, host Host) (*Config, error)
 	return c, errors.Join(errs...)
 }
 
-// errNoSecret is why there are no knocks for who has reviewed rule files.
-var errNoSecret = errors.New("its secret cannot be read")
+// kindOf names what does not open a door.
+func kindOf(m method.Method) string {
+	if _, ok := m.(method.Sequences); ok {
+		return "sequence"
+	}
+	return "datagram (" + m.Name() + ")"
+}
 
 // Knocks returns the knocks that open a door at a time, in order. The error says why there
 // are none.
 func Knocks(d *ruleset.Door, now time.Time) ([]packet.Port, error) {
-	switch {
-	case d.Rolling != nil && !d.Rolling.Secret.IsSet():
-		return nil, fmt.Errorf("the door %s: %w", d.Name, errNoSecret)
-	case d.Rolling != nil:
-		s := d.Rolling.Sequence()
-		return s.Knocks(s.StepAt(now)), nil
-	case d.OneTime != nil:
-		line, _, err := d.OneTime.Next()
-		if err == nil && line.IsZero() {
-			err = fmt.Errorf("all one-time sequences of the door %s are used", d.Name)
-		}
-		return line.Steps, err
-	case len(d.Sequences) == 0:
-		return nil, fmt.Errorf("the door %s has no knocks: it is opened by one-time passwords", d.Name)
+	at := d.Knocking()
+	if at < 0 {
+		return nil, fmt.Errorf("the door %s has no knocks: %s opens it", d.Name, d.Methods[0].Describe(d.SequenceTimeout))
 	}
-	return d.Sequences[0], nil
+	state, err := d.Methods[at].Resolve(now)
+	if err != nil {
+		return nil, fmt.Errorf("the door %s: %w", d.Name, err)
+	}
+	if state.Stock != nil && state.Stock.Left == 0 {
+		return nil, fmt.Errorf("all one-time sequences of the door %s are used", d.Name)
+	}
+	return state.Sequences[state.Present], nil
 }
 
 // Door returns the door of a name, or nil.
@@ -125,8 +118,8 @@ func (c *Config) NamedPorts() []packet.PortRange {
 		d := &c.Doors[i]
 		all = append(all, d.Ports...)
 		all = append(all, packet.Ranges(d.AllKnocks())...)
-		if d.OTP != nil {
-			all = append(all, packet.Ranges([]packet.Port{d.OTP.Port})...)
+		for _, dg := range d.Datagrams() {
+			all = append(all, packet.Ranges([]packet.Port{dg.Port})...)
 		}
 	}
 	return packet.MergeRanges(all)
@@ -149,42 +142,79 @@ func (d *Door) Steps() int {
 	return len(d.Sequences[0])
 }
 
+// Datagrams returns the datagrams that open the door, or close it.
+func (d *Door) Datagrams() (all []method.Datagram) {
+	for i := range d.States {
+		all = append(all, d.States[i].Datagrams...)
+	}
+	return all
+}
+
+// Stock returns what the door's method with knocks can still use up, or nil if that is not
+// limited, or not known.
+func (d *Door) Stock() *method.Stock {
+	if at := d.Knocking(); at >= 0 {
+		return d.States[at].Stock
+	}
+	return nil
+}
+
 // Expires returns when [Resolve] comes to something else for the passing of time, and
 // false if it does not.
 func (c *Config) Expires(now time.Time) (next time.Time, ok bool) {
-	for _, d := range c.Doors {
-		if d.Rolling == nil || !d.Rolling.Secret.IsSet() {
-			continue
-		}
-		s := d.Rolling.Sequence()
-		if at := s.Begins(s.StepAt(now) + 1); !ok || at.Before(next) {
+	for _, s := range c.states() {
+		if at := s.Until; !at.IsZero() && (!ok || at.Before(next)) {
 			next, ok = at, true
 		}
 	}
 	return next, ok
 }
 
-// IsOf reports whether the Config is of the steps that a time is in.
+// IsOf reports whether the Config is of a time, as far as time decides that.
 func (c *Config) IsOf(now time.Time) bool {
-	return !slices.ContainsFunc(c.Doors, func(d Door) bool {
-		return d.Rolling != nil && d.Rolling.Secret.IsSet() && d.Rolling.Sequence().StepAt(now) != d.Step
-	})
-}
-
-// HasUnread reports whether there was a list that could not be read.
-func (c *Config) HasUnread() bool {
-	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.Unread })
-}
-
-// Readable reports whether a list can be read now which could not be read before.
-func (c *Config) Readable() bool {
-	return slices.ContainsFunc(c.Doors, func(d Door) bool {
-		if !d.Unread {
+	for _, s := range c.states() {
+		if !s.IsOf(now) {
 			return false
 		}
-		_, _, err := d.OneTime.Next()
-		return err == nil
-	})
+	}
+	return true
+}
+
+// HasUnread reports whether there is a file that could not be read.
+func (c *Config) HasUnread() bool {
+	for _, s := range c.states() {
+		if s.Unread {
+			return true
+		}
+	}
+	return false
+}
+
+// Readable reports whether a file can be read now which could not be read before.
+func (c *Config) Readable(now time.Time) bool {
+	for m, s := range c.states() {
+		if !s.Unread {
+			continue
+		}
+		if again, err := m.Resolve(now); err == nil && !again.Unread {
+			return true
+		}
+	}
+	return false
+}
+
+// states yields the state of each method at each door.
+func (c *Config) states() iter.Seq2[method.Method, *method.State] {
+	return func(yield func(method.Method, *method.State) bool) {
+		for i := range c.Doors {
+			d := &c.Doors[i]
+			for j := range d.States {
+				if !yield(d.Methods[j], &d.States[j]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // IsOn reports whether the Config is of a host that differs from another, if at all, in
@@ -206,29 +236,4 @@ func (h Host) has(prefixes []netip.Prefix) bool {
 		}
 	}
 	return false
-}
-
-// around returns the knocks of a step and of those beside it, each at the place where
-// it is as long as it is good.
-func around(r *ruleset.Rolling, step int64) [][]packet.Port {
-	s := r.Sequence()
-	all := make([][]packet.Port, ruleset.StepsAtOnce)
-	for n := step - 1; n <= step+1; n++ {
-		all[place(n)] = s.Knocks(n)
-	}
-	return all
-}
-
-func place(step int64) int {
-	return int((step%ruleset.StepsAtOnce + ruleset.StepsAtOnce) % ruleset.StepsAtOnce)
-}
-
-// StepOf returns when the step begins whose knocks are at a place of the Sequences
-// of a door with a rolling sequence, and whether that is the one which is present.
-func (d *Door) StepOf(i int) (begins time.Time, present bool) {
-	step := d.Step - 1
-	for place(step) != i {
-		step++
-	}
-	return d.Rolling.Sequence().Begins(step), step == d.Step
 }

@@ -15,6 +15,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/passwords"
+	"github.com/knockwall/knockwall/internal/method/rolling"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
@@ -27,8 +31,7 @@ var compare = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmpopts.EquateEmpty(), // no list and an empty one mean the same
 	cmp.Comparer(func(a, b secret.Secret) bool { return a.Equal(b) }),
-	cmp.Comparer(onetime.Line.Equal),
-	cmpopts.IgnoreUnexported(onetime.Line{}),
+	cmpopts.IgnoreUnexported(fixed.Sequence{}, rolling.Rolling{}, passwords.OTP{}, method.State{}),
 }
 
 // nothingListens is a host of no programs.
@@ -179,12 +182,8 @@ func TestRollingStepsKeepTheirPlaces(t *testing.T) {
 			}
 			places := map[int64]int{}
 			for i, knocks := range got {
-				begins, present := door.StepOf(i)
-				n := begins.Unix() / 30
+				n := step + int64((i-door.States[0].Present+4)%3-1)
 				places[n] = i
-				if present != (n == step) {
-					t.Errorf("at %d the step %d is present: %t", second, n, present)
-				}
 				if diff := cmp.Diff(s.Knocks(n), knocks); diff != "" {
 					t.Errorf("at %d at place %d (-knocks of step %d +got):\n%s", second, i, n, diff)
 				}
@@ -212,7 +211,7 @@ func TestRollingStepsKeepTheirPlaces(t *testing.T) {
 }
 
 func TestAConfigurationExpiresWhenAStepOfAnyDoorBegins(t *testing.T) {
-	rolling := func(name, step string) string {
+	rollingDoor := func(name, step string) string {
 		return fmt.Sprintf("door %q {\nports = [22]\nrolling {\nsecret = \"correct horse battery staple\"\nstep = %q\n}\n}\n", name, step)
 	}
 	const fixed = "door \"c\" {\nports = [22]\nsequence = [4113, \"27911/udp\", 1840]\n}\n"
@@ -221,7 +220,7 @@ func TestAConfigurationExpiresWhenAStepOfAnyDoorBegins(t *testing.T) {
 	if next, ok := at(t, c, someTime).Expires(someTime); ok || !at(t, c, someTime).IsOf(someTime) {
 		t.Errorf("a fixed sequence turns at %v", next)
 	}
-	c = load(t, rolling("a", "40s")+fixed+rolling("b", "30s"))
+	c = load(t, rollingDoor("a", "40s")+fixed+rollingDoor("b", "30s"))
 	for _, test := range []struct {
 		now, next int64
 		steps     []int64
@@ -245,7 +244,12 @@ func TestAConfigurationExpiresWhenAStepOfAnyDoorBegins(t *testing.T) {
 			if !ok || !next.Equal(time.Unix(test.next, 0)) {
 				t.Errorf("at %d.%09d it turns at %d, %t, want %d", test.now, ns, next.Unix(), ok, test.next)
 			}
-			if steps := []int64{present.Doors[0].Step, present.Doors[2].Step}; !slices.Equal(steps, test.steps) {
+			var steps []int64
+			for _, i := range []int{0, 2} {
+				length := int64(present.Doors[i].Methods[0].(*rolling.Rolling).Step / time.Second)
+				steps = append(steps, present.Doors[i].States[0].From.Unix()/length)
+			}
+			if !slices.Equal(steps, test.steps) {
 				t.Errorf("at %d.%09d it is in steps %v, want %v", test.now, ns, steps, test.steps)
 			}
 			if present.IsOf(next) || !present.IsOf(next.Add(-1)) || !present.IsOf(now) {
@@ -262,8 +266,8 @@ func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
 	c := doorWith(t, `one_time_sequences = "`+path+`"`)
 	for i, want := range [][]packet.Port{{tcp(1), tcp(2), tcp(3)}, {tcp(4), udp(5), tcp(6)}} {
 		d := at(t, c, someTime).Doors[0]
-		if len(d.Sequences) != 1 || !slices.Equal(d.Sequences[0], want) || d.LinesLeft != 2-i || d.Line.IsZero() {
-			t.Errorf("round %d: %v, %d lines left", i, d.Sequences, d.LinesLeft)
+		if len(d.Sequences) != 1 || !slices.Equal(d.Sequences[0], want) || d.Stock().Left != 2-i || d.Stock().Of != path {
+			t.Errorf("round %d: %v, %+v left", i, d.Sequences, d.Stock())
 		}
 		if knocks, err := Knocks(d.Door, someTime); err != nil || !slices.Equal(knocks, want) {
 			t.Errorf("round %d: %v, %v", i, knocks, err)
@@ -271,13 +275,13 @@ func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
 		if len(d.Traps) == 0 {
 			t.Errorf("round %d: no traps", i)
 		}
-		if err := d.OneTime.Use(d.Line); err != nil {
-			t.Fatal(err)
+		if replay, err := d.Methods[0].(method.Sequences).Use(d.States[0], 0, someTime, nil); replay || err != nil {
+			t.Fatalf("used before: %t, %v", replay, err)
 		}
 	}
 	d := at(t, c, someTime).Doors[0]
-	if d.Steps() != 0 || d.LinesLeft != 0 || !d.Line.IsZero() || len(d.Traps) != 0 {
-		t.Errorf("all are used: %v, %d left, traps %v", d.Sequences, d.LinesLeft, d.Traps)
+	if d.Steps() != 0 || d.Stock().Left != 0 || len(d.Traps) != 0 {
+		t.Errorf("all are used: %v, %+v left, traps %v", d.Sequences, d.Stock(), d.Traps)
 	}
 	if knocks, err := Knocks(d.Door, someTime); err == nil || !strings.Contains(err.Error(), "all one-time sequences of the door d are used") {
 		t.Errorf("all are used: %v, %v", knocks, err)
@@ -303,8 +307,8 @@ func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
 		if err == nil || !test.wrong(err) || !strings.Contains(err.Error(), "the door d") {
 			t.Errorf("%s: %v", name, err)
 		}
-		if d := now.Doors[0]; d.Steps() != 0 || len(d.Sequences) != 1 || d.LinesLeft != 0 {
-			t.Errorf("%s: %v, %d left", name, d.Sequences, d.LinesLeft)
+		if d := now.Doors[0]; d.Steps() != 0 || len(d.Sequences) != 1 || d.Stock() != nil || !d.States[0].Unread {
+			t.Errorf("%s: %v, %+v left", name, d.Sequences, d.Stock())
 		}
 		if _, err := Knocks(&c.Doors[0], someTime); err == nil || !test.wrong(err) {
 			t.Errorf("%s: present knocks: %v", name, err)
@@ -325,7 +329,7 @@ func TestPresentKnocksAreThoseThatOpen(t *testing.T) {
   open_secret = "hipjazz"
 }
 close_sequence = [3, 2, 1]`)
-	if knocks, err := Knocks(&c.Doors[0], someTime); err == nil || !strings.Contains(err.Error(), "one-time passwords") {
+	if knocks, err := Knocks(&c.Doors[0], someTime); err == nil || !strings.Contains(err.Error(), "has no knocks: a one-time password opens it") {
 		t.Errorf("%v, %v", knocks, err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -131,7 +132,7 @@ door "d" {
 				t.Errorf("at the trap %s of %s something listens", p, d.Name)
 			}
 			for j := range now.Doors {
-				if o := &now.Doors[j]; o.Guards(p) || o.Knocks(p) || o.OTP != nil && o.OTP.Port == p {
+				if o := &now.Doors[j]; o.Guards(p) || o.Knocks(p) || slices.ContainsFunc(o.Datagrams(), func(d method.Datagram) bool { return d.Port == p }) {
 					t.Errorf("the trap %s of %s is a port of %s", p, d.Name, o.Name)
 				}
 			}

@@ -7,9 +7,8 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/effective"
-	"github.com/knockwall/knockwall/internal/otp"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // How the rules let the daemon hear of what opens and closes doors, and of who looks
@@ -17,8 +16,9 @@ import (
 
 // Notice is what the prefix of a logged packet says.
 type Notice struct {
-	Door int // -1: no single one
-	Kind NoticeKind
+	Door   int // -1: no single one
+	Kind   NoticeKind
+	Method int // of the door, that hears a Datagram
 }
 
 // NoticeKind says why a packet was logged.
@@ -27,9 +27,8 @@ type NoticeKind uint8
 const (
 	// Knock: it was sent to one of the door's knocks.
 	Knock NoticeKind = iota
-	// Password: it was sent to the door's port for one-time passwords, and is as long
-	// as one.
-	Password
+	// Datagram: it is a datagram that one of the door's methods is heard by.
+	Datagram
 	// Trapped: it was sent to one of the door's traps.
 	Trapped
 	// Refused: the closed door has answered it without asking the daemon.
@@ -40,25 +39,33 @@ const (
 )
 
 // suffixes end the log prefixes. No door's name has a space in it.
-var suffixes = map[NoticeKind]string{Knock: "", Password: " otp", Trapped: " trapped", Refused: " refused"}
+var suffixes = map[NoticeKind]string{Knock: "", Trapped: " trapped", Refused: " refused"}
 
 // sprayed is the log prefix of who is trapped at all doors. No door's name is empty.
 const sprayed = " sprayed"
 
+// datagramPrefix is the log prefix of the datagrams of a door's method. No method is named
+// as one of the suffixes.
+func datagramPrefix(door string, m method.Method) string { return door + " " + m.Name() }
+
 // Notices maps the prefixes that the rules log with to what they mean.
 func Notices(c *effective.Config) map[string]Notice {
 	m := make(map[string]Notice, len(suffixes)*len(c.Doors)+1)
-	m[sprayed] = Notice{-1, Sprayed}
+	m[sprayed] = Notice{Door: -1, Kind: Sprayed}
 	for i, d := range c.Doors {
 		for kind, suffix := range suffixes {
-			m[d.Name+suffix] = Notice{i, kind}
+			m[d.Name+suffix] = Notice{Door: i, Kind: kind}
+		}
+		for j, way := range d.Methods {
+			if _, ok := way.(method.Listener); ok {
+				m[datagramPrefix(d.Name, way)] = Notice{Door: i, Kind: Datagram, Method: j}
+			}
 		}
 	}
 	return m
 }
 
-// hear returns the rules by which the door hears of knocks and one-time passwords,
-// and adds the sets that they need.
+// hear returns the rules by which the door hears of knocks and datagrams, and adds the sets that they need.
 func (t *Table) hear(d door, n Numbers, c *effective.Config) (wall []rule, chains []chain) {
 	if d.holds() {
 		for _, f := range families {
@@ -78,13 +85,16 @@ func (t *Table) hear(d door, n Numbers, c *effective.Config) (wall []rule, chain
 				wall = append(wall, d.everywhere(rule{to}, append(match, jump(knockChain(d.Name))))...)
 			}
 		}
-		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(c), t.note(d, n, c, Knock)...)})
+		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(c), t.noteKnock(d, n, c)...)})
 	}
-	if d.OTP != nil {
-		for _, to := range toPorts(packet.UDP, packet.Ranges([]packet.Port{d.OTP.Port})) {
-			wall = append(wall, d.everywhere(rule{to, ofLength(otp.Size)}, rule{jump(passwordChain(d.Name))})...)
+	for i, m := range d.Methods {
+		for _, dg := range d.States[i].Datagrams {
+			for _, to := range toPorts(packet.UDP, packet.Ranges([]packet.Port{dg.Port})) {
+				wall = append(wall, d.everywhere(rule{to, ofLength(dg.Size)}, rule{jump(datagramChain(d.Name, m))})...)
+			}
+			log := rule{limit(datagramRate(dg), datagramsBurst), logTo(n.LogGroup, datagramPrefix(d.Name, m), packet.MaxSnapLen)}
+			chains = append(chains, chain{datagramChain(d.Name, m), slices.Concat(fromElsewhere(), []rule{log}, d.remember())})
 		}
-		chains = append(chains, chain{passwordChain(d.Name), append(fromElsewhere(), t.note(d, n, c, Password)...)})
 	}
 	return wall, chains
 }
@@ -114,31 +124,31 @@ func (d door) unheard(c *effective.Config) []rule {
 	return rules
 }
 
-// note logs what may open the door, and makes the kernel remember who has sent it:
+// noteKnock logs what may open the door, and makes the kernel remember who has sent it:
 // when a source's first packet comes, the kernel knows without asking whether a
 // knock of that source may be on its way to the daemon which opens the door. That is
 // nothing that a sequence only begins with, so that a flood of such does not crowd
 // out those who are remembered, and costs no more than it must.
-func (t *Table) note(d door, n Numbers, c *effective.Config, kind NoticeKind) (rules []rule) {
-	log := rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)}
-	if kind == Password {
-		log = rule{limit(passwordRate(d.OTP), passwordsBurst), logTo(n.LogGroup, d.Name+suffixes[Password], packet.MaxSnapLen)}
+func (t *Table) noteKnock(d door, n Numbers, c *effective.Config) (rules []rule) {
+	for _, f := range families {
+		rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), sprayBits(c, f))})
 	}
-	if kind == Knock {
-		for _, f := range families {
-			rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), sprayBits(c, f))})
-		}
-	}
-	rules = append(rules, log)
+	rules = append(rules, rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)})
 	if !d.holds() {
 		return rules
 	}
-	if kind == Knock {
-		for _, ports := range byProtocol(packet.MergeRanges(packet.Ranges(d.beginnings()))) {
-			for _, to := range toPorts(ports[0].Protocol, ports) {
-				rules = append(rules, rule{to, back})
-			}
+	for _, ports := range byProtocol(packet.MergeRanges(packet.Ranges(d.beginnings()))) {
+		for _, to := range toPorts(ports[0].Protocol, ports) {
+			rules = append(rules, rule{to, back})
 		}
+	}
+	return append(rules, d.remember()...)
+}
+
+// remember are the rules that remember who has knocked, if the door holds strangers.
+func (d door) remember() (rules []rule) {
+	if !d.holds() {
+		return nil
 	}
 	for _, f := range families {
 		rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(d.Name, f), d.bits(f))})
@@ -146,14 +156,9 @@ func (t *Table) note(d door, n Numbers, c *effective.Config, kind NoticeKind) (r
 	return rules
 }
 
-// passwordRate returns how many datagrams a second can be hashed with each secret, for each
-// minute that it can be for its sender.
-func passwordRate(o *ruleset.OTP) uint64 {
-	hashes := 1 + 2*uint64((o.Skew+time.Minute-1)/time.Minute)
-	if o.Close.IsSet() {
-		hashes *= 2
-	}
-	return min(hashesRate/hashes, knocksRate)
+// datagramRate returns how many datagrams a second can be checked.
+func datagramRate(dg method.Datagram) uint64 {
+	return min(hashesRate/uint64(max(dg.Cost, 1)), knocksRate)
 }
 
 // beginnings returns the knocks that take nobody to the end of a sequence: those that

@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables"
 
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -32,7 +33,7 @@ const (
 	knocksRate     = 500000
 	knocksBurst    = 50000
 	hashesRate     = 1000000
-	passwordsBurst = 5000
+	datagramsBurst = 5000
 	admittedRate   = 20000
 	admittedBurst  = 5000
 	knockingRate   = 5000
@@ -149,14 +150,14 @@ const (
 	uplinksSet = "uplinks" // interfaces that lead to the rest of the world
 )
 
-func knockChain(door string) string        { return door + "_knock" }
-func passwordChain(door string) string     { return door + "_otp" }
-func trapChain(door string) string         { return door + "_trap" }
-func admitChain(door string) string        { return door + "_admit" }
-func refuseChain(door string) string       { return door + "_refuse" }
-func unjudgedOf(door string) string        { return door + "_unjudged" }
-func doorTraps(door string) string         { return door + "_traps" }
-func openSet(door string, f family) string { return door + "_open" + f.suffix }
+func knockChain(door string) string                     { return door + "_knock" }
+func datagramChain(door string, m method.Method) string { return door + "_" + m.Name() }
+func trapChain(door string) string                      { return door + "_trap" }
+func admitChain(door string) string                     { return door + "_admit" }
+func refuseChain(door string) string                    { return door + "_refuse" }
+func unjudgedOf(door string) string                     { return door + "_unjudged" }
+func doorTraps(door string) string                      { return door + "_traps" }
+func openSet(door string, f family) string              { return door + "_open" + f.suffix }
 
 func admittedCounter(door string) string { return door + "_admitted" }
 func refusedCounter(door string) string  { return door + "_refused" }

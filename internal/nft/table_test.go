@@ -193,8 +193,10 @@ func contents(d door) []string {
 	if len(d.AllKnocks()) > 0 {
 		want = append(want, fmt.Sprintf("log prefix %q ", d.Name))
 	}
-	if d.OTP != nil {
-		want = append(want, fmt.Sprintf("log prefix %q ", d.Name+" otp"))
+	for i, m := range d.Methods {
+		for range d.States[i].Datagrams {
+			want = append(want, fmt.Sprintf("log prefix %q ", d.Name+" "+m.Name()))
+		}
 	}
 	return want
 }

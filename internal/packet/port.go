@@ -74,6 +74,11 @@ func (r PortRange) Contains(p Port) bool {
 	return p.Protocol == r.Protocol && r.First <= p.Number && p.Number <= r.Last
 }
 
+// Overlaps reports whether two ranges have a port in common.
+func (r PortRange) Overlaps(o PortRange) bool {
+	return r.Protocol == o.Protocol && r.First <= o.Last && o.First <= r.Last
+}
+
 // String writes the range as rule files do: 22/tcp, 8000-8010/tcp.
 func (r PortRange) String() string {
 	if r.First == r.Last {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
@@ -59,7 +60,7 @@ func handlers(t testing.TB, doors ...ruleset.Door) (log nflog.Handler, admitted,
 var (
 	ssh      = []byte("ssh")
 	trapped  = []byte("ssh trapped")
-	password = []byte("ssh otp")
+	datagram = []byte("ssh otp")
 	foreign  = []byte("web otp")
 )
 
@@ -131,9 +132,9 @@ func checkAllocations(t *testing.T, what string, most float64, f func()) {
 // Nor does what strangers can send to a door that opens in other ways, as many as
 // they like, up to where the audit trail has summed it up.
 func TestWhatStrangersSendToOtherDoorsMakesNoGarbage(t *testing.T) {
-	d := passworded(trapping(rolling("ssh", 22, time.Hour)))
+	d := passworded(trapping(rollingDoor("ssh", 22, time.Hour)))
 	d.CloseSequence = ports(4000, 5000, 6000)
-	d.OTP.Skew = otp.MaxSkew // so that it costs the most
+	methodOf[*passwords.OTP](d).Skew = otp.MaxSkew // so that it costs the most
 	log, _, strangers := handlers(t, d)
 	knocks := present(t, d, time.Now())
 	some := sources(100_000)
@@ -148,13 +149,13 @@ func TestWhatStrangersSendToOtherDoorsMakesNoGarbage(t *testing.T) {
 	for range 1000 {
 		log.Logged(ssh, next(knocks[0]), nil)
 		log.Logged(trapped, next(tcp(7001)), nil)
-		log.Logged(password, next(otpPort), likely)
+		log.Logged(datagram, next(otpPort), likely)
 	}
 	checkAllocations(t, "the first knock of a source", 0, func() { log.Logged(ssh, next(knocks[0]), nil) })
 	checkAllocations(t, "the first knock to close", 0, func() { log.Logged(ssh, next(tcp(4000)), nil) })
 	checkAllocations(t, "a trap", 0, func() { log.Logged(trapped, next(tcp(7001)), nil) })
-	checkAllocations(t, "what could be a password", 0, func() { log.Logged(password, next(otpPort), likely) })
-	checkAllocations(t, "garbage at the port for passwords", 0, func() { log.Logged(password, next(otpPort), garbage) })
+	checkAllocations(t, "what could be a password", 0, func() { log.Logged(datagram, next(otpPort), likely) })
+	checkAllocations(t, "garbage at the port for passwords", 0, func() { log.Logged(datagram, next(otpPort), garbage) })
 	checkAllocations(t, "a connection", 0, func() { strangers.Queued(n, next(tcp(22))) })
 	checkAllocations(t, "what no rule logs any more", 0, func() { log.Logged(foreign, next(otpPort), likely) })
 }

@@ -17,7 +17,7 @@ import (
 // reversible returns a door before SSH that its knocks, the other way round, close.
 func reversible(knocks ...uint16) ruleset.Door {
 	d := door("ssh", 22, knocks...)
-	d.CloseSequence = slices.Clone(d.Sequences[0])
+	d.CloseSequence = sequenceOf(d)
 	slices.Reverse(d.CloseSequence)
 	return d
 }
@@ -332,8 +332,7 @@ func TestAKnockThatIsWrongAtEachLockIsTold(t *testing.T) {
 
 // But not one that is known at any of them.
 func TestAKnownKnockThatIsWrongAtAnotherLockIsNotTold(t *testing.T) {
-	d := sshDoor()
-	d.Sequences = append(d.Sequences, []packet.Port{tcp(8001), tcp(9001), tcp(7000)})
+	d := knockedBy(sshDoor(), ports(7000, 8000, 9000), ports(8001, 9001, 7000))
 	guarded(t, config(d), func(h *host) {
 		a := h.client(alice)
 		a.knock(7000)

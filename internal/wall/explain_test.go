@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -296,8 +295,7 @@ func TestWhoHasToGiveWayToOthersIsToldSo(t *testing.T) {
 }
 
 func TestWhoseKnocksNewRulesHaveForgottenIsToldSo(t *testing.T) {
-	longer := sshDoor()
-	longer.Sequences = [][]packet.Port{append(slices.Clone(longer.Sequences[0]), tcp(9999))}
+	longer := withKnock(sshDoor(), tcp(9999))
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000)
 		synctest.Wait()

@@ -14,13 +14,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/rolling"
+
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
-	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/pulse"
 	"github.com/knockwall/knockwall/internal/sessions"
@@ -467,8 +470,10 @@ func (k *kernel) moments(c *ruleset.Config) []time.Time {
 	now := time.Now()
 	all := append([]time.Time{now}, k.clocks...)
 	for _, d := range c.Doors {
-		if d.Rolling != nil {
-			all = append(all, now.Add(-d.Rolling.Step))
+		for _, m := range d.Methods {
+			if r, ok := m.(*rolling.Rolling); ok {
+				all = append(all, now.Add(-r.Step))
+			}
 		}
 	}
 	return all
@@ -724,8 +729,12 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 		case flagged && d.Knocks(p.Port) && !time.Now().Before(t.trapped[here]):
 			k.notify(t.numbers.LogGroup, d.Name, j)
 		}
-		if d.OTP != nil && p.Port == d.OTP.Port && len(j.data) == otp.Size {
-			k.notify(t.numbers.LogGroup, d.Name+" otp", j)
+		for i, m := range d.Methods {
+			for _, dg := range d.States[i].Datagrams {
+				if p.Port == dg.Port && len(j.data) == int(dg.Size) {
+					k.notify(t.numbers.LogGroup, d.Name+" "+m.Name(), j)
+				}
+			}
 		}
 		if d.Guards(p.Port) {
 			guards = append(guards, d)
@@ -1204,8 +1213,36 @@ func door(name string, port uint16, knocks ...uint16) ruleset.Door {
 	for _, n := range knocks {
 		steps = append(steps, tcp(n))
 	}
-	d.Sequences = [][]packet.Port{steps}
+	if len(steps) > 0 {
+		d = knockedBy(d, steps)
+	}
 	return d
+}
+
+// knockedBy returns a door like d that opens by each of these sequences.
+func knockedBy(d ruleset.Door, sequences ...[]packet.Port) ruleset.Door {
+	d.Methods = []method.Method{&fixed.Sequence{Sequences: sequences}}
+	return d
+}
+
+// withKnock returns a door like d, whose sequence is longer by a knock.
+func withKnock(d ruleset.Door, p packet.Port) ruleset.Door {
+	return knockedBy(d, append(sequenceOf(d), p))
+}
+
+// sequenceOf returns the knocks of a door that has a sequence.
+func sequenceOf(d ruleset.Door) []packet.Port {
+	return slices.Clone(d.Methods[0].(*fixed.Sequence).Sequences[0])
+}
+
+// methodOf returns the method of a type that a door has.
+func methodOf[M method.Method](d ruleset.Door) M {
+	for _, m := range d.Methods {
+		if m, ok := m.(M); ok {
+			return m
+		}
+	}
+	panic("the door has no such method")
 }
 
 func sshDoor() ruleset.Door { return door("ssh", 22, 7000, 8000, 9000) }

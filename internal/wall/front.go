@@ -7,6 +7,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
@@ -25,10 +26,10 @@ type front struct {
 	locksOf [][]int // of each door
 
 	// Guarded by the wall's mu.
-	stale     bool              // the table could not be made to agree with the configuration
-	tracker   *sequence.Tracker // whose locks are numbered as these
-	passwords []passwords       // by door
-	tallies   []tally           // by door
+	stale     bool                // the table could not be made to agree with the configuration
+	tracker   *sequence.Tracker   // whose locks are numbered as these
+	verifiers [][]method.Verifier // by door and method; nil where a method hears no datagrams
+	tallies   []tally             // by door
 }
 
 // lock is a sequence that opens or closes a door.
@@ -52,7 +53,7 @@ func (w *Wall) newFront(c *effective.Config, now time.Time) *front {
 		wall:      w,
 		config:    c,
 		notices:   nft.Notices(c),
-		passwords: make([]passwords, len(c.Doors)),
+		verifiers: make([][]method.Verifier, len(c.Doors)),
 		tallies:   make([]tally, len(c.Doors)),
 	}
 	f.locks, f.locksOf = locksOf(c)
@@ -60,14 +61,18 @@ func (w *Wall) newFront(c *effective.Config, now time.Time) *front {
 	for i, l := range f.locks {
 		d := &c.Doors[l.door]
 		tracked[i] = sequence.Lock{Steps: l.steps, Timeout: d.SequenceTimeout, Prefix: d.SourcePrefix, Strict: len(d.CloseSequence) > 0}
-		if d.OneTime != nil && !l.closes {
+		if !l.closes && d.Methods[d.Knocking()].Traits().Consumes { // the next one may be longer
 			tracked[i].Room = sequence.MaxSteps
 		}
 	}
 	f.tracker = sequence.NewTracker(tracked, c.Wall.Reorder, c.Wall.MaxSources, now)
 	for i, d := range c.Doors {
-		if d.OTP != nil {
-			f.passwords[i] = newPasswords(d.OTP)
+		for _, m := range d.Methods {
+			var v method.Verifier
+			if listener, ok := m.(method.Listener); ok {
+				v = listener.Verifier()
+			}
+			f.verifiers[i] = append(f.verifiers[i], v)
 		}
 	}
 	w.mu.Lock()

@@ -37,8 +37,8 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 		w.trail.Record(e)
 	case nft.Trapped:
 		s.trapped(f, notice.Door, e)
-	case nft.Password:
-		s.password(f, notice.Door, p, data, e)
+	case nft.Datagram:
+		s.datagram(f, notice, p, data, e)
 	default:
 		s.knocked(f, notice.Door, p, e)
 	}
@@ -255,8 +255,8 @@ func (w *Wall) undone(f *front, which int, e audit.Event, othersWait bool) {
 	default:
 		w.open(d, e, othersWait)
 	}
-	if d.OneTime != nil {
-		w.turnTo(time.Now()) // to the next sequence of the list
+	if d.Methods[d.Knocking()].Traits().Consumes {
+		w.turnTo(time.Now()) // to the next sequence
 		w.nudge()            // as that may have to be tried again
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/lists"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -26,8 +28,7 @@ type listed struct {
 
 func list(t *testing.T, lines ...string) listed {
 	l := listed{t, filepath.Join(t.TempDir(), "list"), door("ssh", 22)}
-	l.door.Sequences = nil
-	l.door.OneTime = &onetime.List{Path: l.path}
+	l.door.Methods = []method.Method{&lists.List{File: onetime.List{Path: l.path}}}
 	l.write(lines...)
 	return l
 }

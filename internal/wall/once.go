@@ -1,7 +1,6 @@
 package wall
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strconv"
@@ -11,10 +10,9 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
-	"github.com/knockwall/knockwall/internal/onetime"
-	"github.com/knockwall/knockwall/internal/otp"
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // What opens a door once is remembered before it opens, so that it cannot be used
@@ -49,23 +47,16 @@ const (
 
 var errTooManyUsed = errors.New("more one-time passwords and steps are in use at once than can be remembered")
 
-// use is something that opens a door once.
-type use struct {
-	begins time.Time     // of the minute or step that it belongs to
-	early  time.Duration // how long before that it may be used
-	what   string
-}
-
 // take takes note that something is used, and reports whether it was before.
-func (o *once) take(u use, now time.Time) (replay bool, err error) {
+func (o *once) take(door string, u method.Use, now time.Time) (replay bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	entry := fmt.Sprintf("%d %s", u.begins.Unix(), u.what)
+	entry := strings.TrimSuffix(fmt.Sprintf("%d %s %s %s", u.Begins.Unix(), u.Kind, door, u.Detail), " ")
 	if o.ledger.Has(entry) {
 		return true, nil
 	}
 	// What cannot have been used before the damage is good.
-	if damaged := o.ledger.Damaged(); !damaged.IsZero() && !u.begins.Add(-u.early).After(damaged) {
+	if damaged := o.ledger.Damaged(); !damaged.IsZero() && !u.Begins.Add(-u.Early).After(damaged) {
 		return false, errMayBeUsed
 	}
 	if o.ledger.Len() >= keptUsed {
@@ -102,73 +93,34 @@ func (o *once) forget(now time.Time) error {
 	return nil
 }
 
-// useUp takes note that the sequence at a place of a door was knocked, if it is one
-// that is good once, and reports whether it was knocked before.
+// useUp takes note that the sequence at a place of a door was knocked, and reports whether
+// it is good once and was knocked before.
 func (w *Wall) useUp(d *effective.Door, place int, now time.Time) (replay bool, err error) {
-	switch {
-	case d.Rolling != nil:
-		return w.useStep(d, place, now)
-	case d.OneTime != nil:
-		err = d.OneTime.Use(d.Line)
-		if errors.Is(err, onetime.ErrUsed) {
-			return true, nil
-		}
-		return false, err
-	}
-	return false, nil
+	at := d.Knocking()
+	return d.Methods[at].(method.Sequences).Use(d.States[at], place, now, func(u method.Use, now time.Time) (bool, error) {
+		return w.once.take(d.Name, u, now)
+	})
 }
 
-// useStep takes note that a step's knocks were used. Those of the present step are
-// good for everybody, whatever can be remembered. The step before it, or after it, is
-// for clients whose clocks are off: only the first to use it can be one, as it may have
-// been overheard then.
-func (w *Wall) useStep(d *effective.Door, place int, now time.Time) (replay bool, err error) {
-	begins, present := d.StepOf(place)
-	replay, err = w.once.take(use{begins, d.Rolling.Step, "step " + d.Name}, now)
-	if present {
-		return false, nil
-	}
-	return replay, err
-}
-
-// passwords check the one-time passwords of a door.
-type passwords struct{ open, shut *otp.Verifier }
-
-// newPasswords makes no verifier of a secret that could not be read: anybody can make
-// the passwords of no secret.
-func newPasswords(o *ruleset.OTP) (p passwords) {
-	if o.Open.IsSet() {
-		p.open = otp.NewVerifier(o.Open.Key(), o.Skew)
-	}
-	if o.Close.IsSet() {
-		p.shut = otp.NewVerifier(o.Close.Key(), o.Skew)
-	}
-	return p
-}
-
-// password handles what may be a one-time password. It is called with mu held, and
-// gives it up.
-func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e audit.Event) {
+// datagram handles what may open a door by itself. It is called with mu held, and gives it
+// up.
+func (s knocks) datagram(f *front, notice nft.Notice, p packet.Packet, data []byte, e audit.Event) {
 	w := s.wall
-	d := &f.config.Doors[door]
-	check := f.passwords[door]
-	if check.open == nil { // a reload has taken them away, or the secret cannot be read
+	d := &f.config.Doors[notice.Door]
+	check := f.verifiers[notice.Door][notice.Method]
+	if check == nil { // the secret cannot be read
 		w.mu.Unlock()
 		return
 	}
-	code, minute, opens := check.open.Verify(data, p.Source, e.Time)
-	shuts := false
-	if !opens && check.shut != nil {
-		code, minute, shuts = check.shut.Verify(data, p.Source, e.Time)
-	}
-	if !opens && !shuts {
-		f.tallies[door].Add(audit.Reset)
+	meant := check.Verify(data, p.Source, e.Time)
+	if meant.Action == method.Nothing {
+		f.tallies[notice.Door].Add(audit.Reset)
 		w.mu.Unlock()
-		e.Kind, e.Code, e.Reason = audit.Reset, audit.CodeNotAPassword, "no one-time password of this minute for this address"
+		e.Kind, e.Code, e.Reason = audit.Reset, meant.Code, meant.Reason
 		w.trail.Record(e)
 		return
 	}
-	f.tallies[door].Add(audit.Knock)
+	f.tallies[notice.Door].Add(audit.Knock)
 	w.opening++
 	w.mu.Unlock()
 	defer func() {
@@ -176,23 +128,16 @@ func (s knocks) password(f *front, door int, p packet.Packet, data []byte, e aud
 		w.opening--
 		w.mu.Unlock()
 	}()
-	e.Kind, e.Code, e.Reason = audit.Knock, audit.CodePassword, "a one-time password"
-	if shuts {
-		e.Code, e.Reason = audit.CodeClosePassword, "a one-time password to close"
-	}
+	e.Kind, e.Code, e.Reason = audit.Knock, meant.Code, meant.Reason
 	w.trail.Record(e)
 	e.Reason = ""
-	// By the minute, as a door can have another skew after a reload.
-	replay, err := w.once.take(use{
-		begins: time.Unix(60*minute, 0), early: d.OTP.Skew,
-		what: fmt.Sprintf("otp %s %s", d.Name, hex.EncodeToString(code[:])),
-	}, e.Time)
+	replay, err := w.once.take(d.Name, meant.Once, e.Time)
 	switch {
 	case err != nil:
 		w.notOpened(e, codeOfUse(err), err)
 	case replay:
-		w.replayed(f, door, e)
-	case shuts:
+		w.replayed(f, notice.Door, e)
+	case meant.Action == method.Close:
 		w.knockedShut(e)
 	default:
 		w.open(d, e, !s.log.Drained())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
@@ -26,15 +27,13 @@ const notPassword = "no one-time password of this minute for this address"
 
 // passworded returns a door that one-time passwords open and close.
 func passworded(d ruleset.Door) ruleset.Door {
-	d.OTP = &ruleset.OTP{Port: otpPort, Open: secret.New(openKey), Close: secret.New(shutKey)}
+	d.Methods = append(d.Methods, &passwords.OTP{Port: otpPort, Open: secret.New(openKey), Close: secret.New(shutKey)})
 	return d
 }
 
 // vpnDoor is one that nothing else opens.
 func vpnDoor() ruleset.Door {
-	d := door("vpn", 22)
-	d.Sequences = nil
-	return passworded(d)
+	return passworded(door("vpn", 22))
 }
 
 // sends sends a datagram to the port for passwords, and checks what became of it.
@@ -113,7 +112,7 @@ func TestWhatIsNoPasswordOfThisMinuteForThisAddressOpensNothing(t *testing.T) {
 // that is good can be used once.
 func TestPasswordsOfTheMinutesThatCanBeNowAreGoodOnceEach(t *testing.T) {
 	d := vpnDoor()
-	d.OTP.Skew = time.Minute
+	methodOf[*passwords.OTP](d).Skew = time.Minute
 	guarded(t, config(d), func(h *host) {
 		a := h.client(alice)
 		for i, off := range []time.Duration{-time.Minute, 0, time.Minute} {
@@ -189,7 +188,7 @@ func TestAfterDamagePasswordsOpenNothingUntilNoneOfBeforeIsGood(t *testing.T) {
 		h := newHost(t)
 		h.used = &notebook{damaged: time.Now().Add(30 * time.Second)}
 		d := vpnDoor()
-		d.OTP.Skew = time.Minute
+		methodOf[*passwords.OTP](d).Skew = time.Minute
 		h.begin(config(d))
 		a := h.client(alice)
 		toStep(time.Minute, 40*time.Second)
@@ -220,7 +219,7 @@ func TestAPasswordAndASequenceOpenOneDoor(t *testing.T) {
 
 func TestADoorWithoutASecondSecretIsNotClosedByPasswords(t *testing.T) {
 	d := vpnDoor()
-	d.OTP.Close = secret.Secret{}
+	methodOf[*passwords.OTP](d).Close = secret.Secret{}
 	guarded(t, config(d), func(h *host) {
 		a := h.client(alice)
 		a.sends("to open", a.password(openKey), "opened vpn 192.0.2.1")

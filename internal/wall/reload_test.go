@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -24,8 +23,7 @@ func (h *host) reload(c *ruleset.Config) {
 
 func TestAttemptsUnderWayGoOnAcrossAReloadIfTheirDoorIsTheSame(t *testing.T) {
 	web, mail := door("web", 443, 7001, 8001), door("mail", 25, 7002, 8002, 9002, 7002)
-	longer, wider, later, other := sshDoor(), sshDoor(), sshDoor(), sshDoor()
-	longer.Sequences = [][]packet.Port{append(slices.Clone(longer.Sequences[0]), tcp(9999))}
+	longer, wider, later, other := withKnock(sshDoor(), tcp(9999)), sshDoor(), sshDoor(), sshDoor()
 	wider.SourcePrefix.IPv4 = 24
 	later.SequenceTimeout = time.Minute
 	other.Name = "shell"

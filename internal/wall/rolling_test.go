@@ -10,6 +10,8 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/rolling"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -18,15 +20,14 @@ import (
 
 const step = 30 * time.Second
 
-// rolling returns a door that opens by a rolling sequence.
-func rolling(name string, port uint16, step time.Duration) ruleset.Door {
+// rollingDoor returns a door that opens by a rolling sequence.
+func rollingDoor(name string, port uint16, step time.Duration) ruleset.Door {
 	d := door(name, port)
-	d.Sequences = nil
 	d.Window = 5 * time.Second
-	d.Rolling = &ruleset.Rolling{
+	d.Methods = []method.Method{&rolling.Rolling{
 		Secret: secret.New([]byte("hipjazz at " + name)), Length: 4, Step: step,
-		Ports: packet.PortRange{First: 20000, Last: 29999, Protocol: packet.TCP},
-	}
+		Range: packet.PortRange{First: 20000, Last: 29999, Protocol: packet.TCP},
+	}}
 	return d
 }
 
@@ -87,7 +88,7 @@ func (h *host) pretend(at time.Time) {
 }
 
 func TestARollingSequenceTurnsWithTheClockByOneTransactionAStep(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		seen := map[string]bool{}
 		for n := range 6 {
@@ -112,7 +113,7 @@ func TestARollingSequenceTurnsWithTheClockByOneTransactionAStep(t *testing.T) {
 }
 
 func TestTheKnocksOfOtherStepsThanThoseBesideThePresentAreNotHeard(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		for _, away := range []time.Duration{-2 * step, 2 * step} {
 			h.trail.take()
@@ -127,7 +128,7 @@ func TestTheKnocksOfOtherStepsThanThoseBesideThePresentAreNotHeard(t *testing.T)
 }
 
 func TestThePresentStepOpensForAllWhoKnockIt(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		toStep(step, 0)
 		knocks := present(h.t, d, time.Now())
@@ -146,7 +147,7 @@ func TestThePresentStepOpensForAllWhoKnockIt(t *testing.T) {
 }
 
 func TestTheStepBeforeOpensOnceForAClientWhoseClockIsBehind(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		toStep(step, time.Second)
 		before := present(h.t, d, time.Now().Add(-step))
@@ -159,7 +160,7 @@ func TestTheStepBeforeOpensOnceForAClientWhoseClockIsBehind(t *testing.T) {
 }
 
 func TestTheStepAfterOpensOnceUntilItIsThePresentOne(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		toStep(step, time.Second)
 		after := present(h.t, d, time.Now().Add(step))
@@ -173,7 +174,7 @@ func TestTheStepAfterOpensOnceUntilItIsThePresentOne(t *testing.T) {
 }
 
 func TestAfterDamageOnlyThePresentStepOpensUntilNoneOfBeforeIsGood(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		toStep(step, 0)
@@ -190,7 +191,7 @@ func TestAfterDamageOnlyThePresentStepOpensUntilNoneOfBeforeIsGood(t *testing.T)
 }
 
 func TestAttemptsGoOnWhenTheSequenceTurns(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		toStep(step, step-time.Second)
 		a, b, c := h.client(alice), h.client(bob), h.client(carol)
@@ -207,7 +208,7 @@ func TestAttemptsGoOnWhenTheSequenceTurns(t *testing.T) {
 
 // A turn that is late must not take an old step for the one that comes next.
 func TestAStepThatWasUsedIsUsedWhenTheTurnIsLate(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		toStep(step, step-time.Second)
 		behind := present(h.t, d, time.Now().Add(-step))
@@ -224,7 +225,7 @@ func TestAStepThatWasUsedIsUsedWhenTheTurnIsLate(t *testing.T) {
 }
 
 func TestASequenceThatCannotTurnIsTriedAgainAndToldOfOnce(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		h.failing("Install", errInjected)
 		toStep(step, 5*wall.LookAtClock)
@@ -254,7 +255,7 @@ func TestASequenceThatCannotTurnIsTriedAgainAndToldOfOnce(t *testing.T) {
 
 // The daemon that goes on with the former rules goes on with what the kernel has.
 func TestASequenceThatCouldNotTurnIsTriedAgainAfterAReloadThatFails(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	c := config(d)
 	guarded(t, c, func(h *host) {
 		h.failing("Install", errInjected)
@@ -271,7 +272,7 @@ func TestASequenceThatCouldNotTurnIsTriedAgainAfterAReloadThatFails(t *testing.T
 }
 
 func TestAClockThatIsSetIsFollowed(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	for what, off := range map[string]time.Duration{"forwards": -100 * time.Hour, "back": 100 * time.Hour, "before 1970": -50 * 365 * 24 * time.Hour} {
 		t.Run(what, func(t *testing.T) {
 			guarded(t, config(d), func(h *host) {
@@ -290,7 +291,7 @@ func TestAClockThatIsSetIsFollowed(t *testing.T) {
 }
 
 func TestAStepThatWasUsedIsUsedForTheNextDaemonToo(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	c := config(d)
 	guarded(t, c, func(h *host) {
 		toStep(step, time.Second)
@@ -307,7 +308,7 @@ func TestAStepThatWasUsedIsUsedForTheNextDaemonToo(t *testing.T) {
 // A disk that is full keeps nobody out who knocks the knocks of now; of those before
 // nobody could say whether they are overheard.
 func TestOnlyThePresentStepIsGoodWhereNoneCanBeRemembered(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		book := &notebook{}
@@ -324,7 +325,7 @@ func TestOnlyThePresentStepIsGoodWhereNoneCanBeRemembered(t *testing.T) {
 }
 
 func TestTwoRollingDoorsTurnEachAtItsTime(t *testing.T) {
-	slow, fast := rolling("ssh", 22, 45*time.Second), rolling("web", 443, step)
+	slow, fast := rollingDoor("ssh", 22, 45*time.Second), rollingDoor("web", 443, step)
 	guarded(t, config(slow, fast), func(h *host) {
 		toStep(90*time.Second, 0) // where both begin one
 		h.changes()
@@ -351,7 +352,7 @@ func TestTwoRollingDoorsTurnEachAtItsTime(t *testing.T) {
 
 // The first wall goes with a daemon that is killed until somebody confirms it.
 func TestAFirstWallOnTrialIsOnTrialAfterATurn(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		if err := h.wall.Try(h.knows(config(d)), time.Hour); err != nil {
@@ -379,7 +380,7 @@ func TestAFirstWallOnTrialIsOnTrialAfterATurn(t *testing.T) {
 }
 
 func TestWhatIsInForceTurnsWhateverHasBecomeOfIt(t *testing.T) {
-	former, next := rolling("ssh", 22, step), rolling("web", 443, step)
+	former, next := rollingDoor("ssh", 22, step), rollingDoor("web", 443, step)
 	reloads := func(c *ruleset.Config) func(*host) error {
 		return func(h *host) error { return h.raise(c) }
 	}
@@ -419,7 +420,7 @@ func TestWhatIsInForceTurnsWhateverHasBecomeOfIt(t *testing.T) {
 }
 
 func TestAWallThatIsDownTurnsNoMore(t *testing.T) {
-	guarded(t, config(rolling("ssh", 22, step)), func(h *host) {
+	guarded(t, config(rollingDoor("ssh", 22, step)), func(h *host) {
 		h.once("Remove", func() { toStep(step, time.Second) })
 		if _, err := h.wall.Down(h.t.Context()); err != nil {
 			h.t.Fatal(err)

@@ -184,11 +184,11 @@ func (w *Wall) measure() (Status, counted, error) {
 		t, k := f.tallies[i], counts[d.Name]
 		events.doors = append(events.doors, t.Counts)
 		var left *int
-		if d.OneTime != nil && !d.Unread {
-			left = &d.LinesLeft
+		if stock := d.Stock(); stock != nil {
+			left = &stock.Left
 		}
 		s.Doors = append(s.Doors, DoorStatus{
-			Name: d.Name, Bare: whyBare[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.Ways(), SequencesLeft: left,
+			Name: d.Name, Bare: whyBare[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.OpensBy(), SequencesLeft: left,
 			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
 			Counters: DoorCounters{
 				Knocks: t.Of(audit.Knock), Resets: t.Of(audit.Reset), Trapped: t.Of(audit.Trapped), Replayed: t.Of(audit.Replayed),

@@ -10,7 +10,6 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/nft"
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -21,9 +20,8 @@ func TestWhatIsInTheSocketsWhenTheDaemonStopsIsJudgedYet(t *testing.T) {
 		"the wall is taken down": func(h *host) { go func() { _, _ = h.wall.Down(context.Background()) }() },
 	} {
 		t.Run(name, func(t *testing.T) {
-			open := sshDoor()
+			open := withKnock(sshDoor(), tcp(7777))
 			open.Name, open.Ports[0].First, open.Ports[0].Last = "open", 23, 23
-			open.Sequences = [][]packet.Port{append(slices.Clone(open.Sequences[0]), tcp(7777))}
 			open.OnFailure = ruleset.FailOpen
 			guarded(t, config(sshDoor(), open), func(h *host) {
 				a, b, c := h.client(alice), h.client(bob), h.client(carol)

@@ -370,7 +370,7 @@ func TestWindowsThatAreToBeOpenedAreOpenedAfterAReload(t *testing.T) {
 
 // Windows come before the next table, as that takes a while.
 func TestATurnOpensFirstWhatWasKnockedForBefore(t *testing.T) {
-	guarded(t, config(sshDoor(), rolling("web", 443, time.Hour)), func(h *host) {
+	guarded(t, config(sshDoor(), rollingDoor("web", 443, time.Hour)), func(h *host) {
 		_, b, _, _ := h.four()
 		h.overtaking(func() { h.wall.TurnTo(time.Now()) }, func() { knockAll(b) })
 		h.changed("transactions", "CloseWindow ssh 192.0.2.4", "OpenWindows ssh 192.0.2.2", "Install knockwall")

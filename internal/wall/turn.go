@@ -8,7 +8,6 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // What a configuration comes to is not the same for ever: a rolling sequence turns with
@@ -33,7 +32,7 @@ func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
 	unread := f.config.HasUnread()
 	if unread && now.Sub(w.reread) >= lookAtClock {
 		w.reread = now
-		turned = turned || f.config.Readable()
+		turned = turned || f.config.Readable(now)
 	}
 	if turned {
 		w.turnTo(now)
@@ -149,13 +148,14 @@ func (w *Wall) tellUnopened(err error) {
 // used.
 func (w *Wall) tellLow(c *effective.Config) {
 	for _, d := range c.Doors {
+		stock := d.Stock()
 		told, once := w.toldLow[d.Name]
-		if d.OneTime == nil || d.Unread || d.LinesLeft > ruleset.FewLeft || once && told == d.LinesLeft {
+		if !stock.IsLow() || once && told == stock.Left {
 			continue
 		}
-		w.toldLow[d.Name] = d.LinesLeft
+		w.toldLow[d.Name] = stock.Left
 		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Door: d.Name, Code: audit.CodeFewLeft, Reason: fmt.Sprintf(
-			"sequences left in %s: %d", d.OneTime.Path, d.LinesLeft)})
+			"sequences left in %s: %d", stock.Of, stock.Left)})
 	}
 }
 

@@ -556,7 +556,7 @@ func TestDoorsAtDifferentAddressesAreChargedByAddress(t *testing.T) {
 	here, there := netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("203.0.113.2")
 	first, second := limited(door("here", 22, 7000), 1), limited(door("there", 22, 7000), 1)
 	first.To, second.To = []netip.Prefix{single(here).Prefix}, []netip.Prefix{single(there).Prefix}
-	second.Sequences = [][]packet.Port{{tcp(8000)}}
+	second = knockedBy(second, ports(8000))
 	guarded(t, config(first, second), func(h *host) {
 		a := h.client(alice)
 		a.dialTo(here, 7000)

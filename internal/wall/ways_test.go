@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/method/passwords"
+	"github.com/knockwall/knockwall/internal/method/rolling"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -22,16 +25,16 @@ func everyWay(t *testing.T) (doors []ruleset.Door, secrets []string) {
 	fixed := door("fixed", 22, 17001, 18002, 19003)
 	fixed.CloseSequence = ports(14001, 15002)
 	fixed.TrapList = []packet.PortRange{{First: 17777, Last: 17777, Protocol: packet.TCP}}
-	turning := rolling("turning", 23, step)
-	turning.OTP = vpnDoor().OTP
+	turning := passworded(rollingDoor("turning", 23, step))
 	used := list(t, "16001,16002,16003", "16004,16005,16006")
 	used.door.Name = "listed"
 	opened := vpnDoor()
 	opened.Name = "opened"
-	opened.TrapList, opened.OTP.Port = nil, packet.Port{Number: 12345, Protocol: packet.UDP}
+	opened.TrapList = nil
+	methodOf[*passwords.OTP](opened).Port = packet.Port{Number: 12345, Protocol: packet.UDP}
 
 	secrets = []string{"17001", "18002", "19003", "14001", "15002", "17777", "16001", "16002", "16003", "16004", "12345", used.path}
-	for _, key := range [][]byte{openKey, shutKey, turning.Rolling.Secret.Key()} {
+	for _, key := range [][]byte{openKey, shutKey, methodOf[*rolling.Rolling](turning).Secret.Key()} {
 		secrets = append(secrets, string(key), hex.EncodeToString(key))
 	}
 	for _, away := range []time.Duration{-step, 0, step} {
@@ -149,7 +152,7 @@ func TestWhoSendsWhatWasUsedIsToldSo(t *testing.T) {
 }
 
 func TestWhoKnocksAStepThatWasUsedIsToldSo(t *testing.T) {
-	d := rolling("ssh", 22, step)
+	d := rollingDoor("ssh", 22, step)
 	telling(t, config(d), func(h *teller) {
 		toStep(step, time.Second)
 		before := present(h.t, d, time.Now().Add(-step))

@@ -1,4 +1,4 @@
-package ruleset
+package method
 
 import "testing"
 
@@ -19,7 +19,7 @@ func TestGuessedIn(t *testing.T) {
 		{9999, 4, 1, "about 100 years", false}, // and more
 		{65535, 32, 1, "about 100 years", false},
 	} {
-		takes, soon := guessedIn(tt.ports, tt.knocks, tt.sequences)
+		takes, soon := GuessedIn(tt.ports, tt.knocks, tt.sequences)
 		if takes != tt.takes || soon != tt.soon {
 			t.Errorf("%d knocks of %d ports, %d at a time: %s, soon: %t, want %s, %t", tt.knocks, tt.ports, tt.sequences, takes, soon, tt.takes, tt.soon)
 		}

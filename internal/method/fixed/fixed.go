@@ -1,0 +1,99 @@
+// Package fixed is the method of sequences that are written down:
+// sequence = [4113, "27911/udp", 1840].
+package fixed
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// Kind reads the attribute.
+var Kind = method.Kind{Name: "sequence", Knocks: true, Attribute: read}
+
+// Sequence is the method. Rule files have one sequence; more of them open the door, too.
+type Sequence struct {
+	Sequences [][]packet.Port
+
+	at hcl.Expression
+}
+
+func read(r method.Reader, _ *method.Door, e hcl.Expression) method.Method {
+	steps := r.Knocks(e)
+	if steps == nil {
+		return nil
+	}
+	return &Sequence{Sequences: [][]packet.Port{steps}, at: e}
+}
+
+func (*Sequence) Name() string          { return Kind.Name }
+func (*Sequence) Traits() method.Traits { return method.Traits{} }
+
+func (s *Sequence) Ports() (fixed, chosen []packet.PortRange) {
+	return packet.Ranges(slices.Concat(s.Sequences...)), nil
+}
+
+func (s *Sequence) Describe(within time.Duration) string {
+	n := len(s.Sequences[0])
+	if n == 1 {
+		return "1 knock within " + within.String()
+	}
+	return fmt.Sprintf("%d knocks within %s", n, within)
+}
+
+func (s *Sequence) Resolve(time.Time) (method.State, error) {
+	return method.State{Sequences: s.Sequences}, nil
+}
+
+// Use remembers nothing: the sequence is good again and again.
+func (*Sequence) Use(method.State, int, time.Time, method.Remember) (replay bool, err error) {
+	return false, nil
+}
+
+func (s *Sequence) Advise(r method.Reader, doors []method.Door, own int) {
+	for _, steps := range s.Sequences {
+		for _, advice := range adviseSteps(steps) {
+			r.Warn(s.at, method.EasyToFind, advice)
+		}
+	}
+	method.AdviseGuarded(r, s.at, doors)
+	for _, other := range doors[:own] {
+		for _, m := range other.Methods {
+			if theirs, ok := m.(*Sequence); ok && slices.EqualFunc(s.Sequences, theirs.Sequences, slices.Equal) {
+				r.Warn(s.at, "Two doors with the same sequence",
+					fmt.Sprintf("It opens the door %q, too. One door with the ports of both would do the same.", other.Name))
+			}
+		}
+	}
+}
+
+// lowPorts are those where people begin to guess.
+const lowPorts = 9999
+
+func adviseSteps(steps []packet.Port) (advice []string) {
+	var numbers []int
+	for _, s := range steps {
+		numbers = append(numbers, int(s.Number))
+	}
+	switch {
+	case slices.Equal(numbers, []int{7000, 8000, 9000}):
+		return []string{"7000, 8000, 9000 stands in every manual, and is what people try first."}
+	case len(steps) < method.FewKnocks:
+		return []string{method.TooFewKnocks}
+	case slices.IsSorted(numbers):
+		advice = append(advice, "The knocks rise in order, so that a port scan goes through them on its way up. Mix them.")
+	case slices.IsSortedFunc(numbers, func(a, b int) int { return b - a }):
+		advice = append(advice, "The knocks fall in order, so that a port scan goes through them on its way down. Mix them.")
+	}
+	// Of all ports three knocks take 18 years.
+	if takes, soon := method.GuessedIn(lowPorts, len(steps), 1); soon && slices.Max(numbers) <= lowPorts {
+		advice = append(advice, fmt.Sprintf("The knocks are of the %d ports where people begin to guess: at %s, %d of them are guessed in %s. "+
+			"Use one knock more, or choose them from all ports up to 65535.", lowPorts, method.GuessRate, len(steps), takes))
+	}
+	return advice
+}

@@ -1,0 +1,129 @@
+package ruleset
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/methods"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/secret"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// methods reads what opens a door, and closes it. Methods without knocks come last, so
+// that they can keep off the ports of the knocks.
+func (l *Loaded) methods(r *rawDoor, d *Door) {
+	given, knocking := 0, 0
+	read := func(k *method.Kind) {
+		written := false
+		door := d.forMethods()
+		var m method.Method
+		if a := r.content.Attributes[k.Name]; k.Attribute != nil && a != nil && !absent(a.Expr) {
+			written = true
+			m = k.Attribute(reading{l}, &door, a.Expr)
+		}
+		if b := l.oneBlock(r, k.Name); k.Block != nil && b != nil {
+			written = true
+			m = k.Block(reading{l}, &door, b)
+		}
+		if written {
+			given++
+		}
+		if written && k.Knocks {
+			knocking++
+		}
+		if m != nil {
+			d.Methods = append(d.Methods, m)
+		}
+	}
+	for _, k := range methods.Kinds {
+		if k.Knocks {
+			read(k)
+		}
+	}
+	d.CloseSequence = l.knocks(r.CloseSequence)
+	l.checkClose(r, d)
+	for _, k := range methods.Kinds {
+		if !k.Knocks {
+			read(k)
+		}
+	}
+	switch {
+	case knocking > 1:
+		l.fail("Too many sequences", "A door has a sequence, or rolling, or one_time_sequences. Two doors can guard the same ports.", &r.Range)
+	case given == 0 && l.broken[r.Range.Filename] == nil:
+		l.fail("No sequence", `A door needs knocks that open it: sequence = [4113, "27911/udp", 1840]. There are rolling, one_time_sequences and otp, too.`, &r.Range)
+	}
+}
+
+// checkClose makes sure that no sequence both opens and closes a door.
+func (l *Loaded) checkClose(r *rawDoor, d *Door) {
+	if len(d.CloseSequence) == 0 {
+		return
+	}
+	for _, m := range d.Methods {
+		if fixed, _ := m.Ports(); slices.Equal(fixed, packet.Ranges(d.CloseSequence)) {
+			l.failAt(r.CloseSequence, "Opened and closed by the same knocks", "Turn them round to close the door, or choose others.")
+		}
+	}
+}
+
+// knocks reads a sequence.
+func (l *Loaded) knocks(e hcl.Expression) []packet.Port {
+	var steps []packet.Port
+	n, ok := l.list(e, func(e hcl.Expression, s string) {
+		p, err := packet.ParsePort(s)
+		if err != nil {
+			l.failAt(e, "Not a knock", sentence(err))
+			return
+		}
+		steps = append(steps, p)
+	})
+	switch {
+	case ok && n == 0:
+		l.failAt(e, "No sequence", `There is no knock in it. Write some: [4113, "27911/udp", 1840].`)
+	case n > sequence.MaxSteps:
+		l.failAt(e, "Sequence too long", fmt.Sprintf("A sequence has %d knocks at most, this one has %d.", sequence.MaxSteps, n))
+	}
+	return steps
+}
+
+// reading is what methods read rule files with.
+type reading struct{ l *Loaded }
+
+var _ method.Reader = reading{}
+
+func (r reading) Value(e hcl.Expression) (string, bool)         { return r.l.value(e) }
+func (r reading) Text(e hcl.Expression, to *string)             { r.l.text(e, to) }
+func (r reading) Knocks(e hcl.Expression) []packet.Port         { return r.l.knocks(e) }
+func (r reading) IsAbsent(e hcl.Expression) bool                { return absent(e) }
+func (r reading) Fail(e hcl.Expression, summary, detail string) { r.l.failAt(e, summary, detail) }
+func (r reading) Warn(e hcl.Expression, summary, detail string) { r.l.warnAt(e, summary, detail) }
+func (r reading) Lack(e hcl.Expression, summary, detail string) { r.l.lackAt(e, summary, detail) }
+func (r reading) Reviewing() bool                               { return r.l.reader == reviewer }
+func (r reading) Explain(err error, access string) string       { return sentence(forbidden(err, access)) }
+
+func (r reading) Number(e hcl.Expression, to *int, least, most int, what string) {
+	number(r.l, e, to, least, most, what)
+}
+
+func (r reading) Duration(e hcl.Expression, to *time.Duration, least, most time.Duration) {
+	r.l.duration(e, to, least, most)
+}
+
+func (r reading) Secret(e hcl.Expression, block hcl.Range) secret.Secret { return r.l.secret(e, block) }
+
+func (r reading) Lacks(e hcl.Expression, block hcl.Range, summary, detail string) bool {
+	return r.l.lacks(e, block, summary, detail)
+}
+
+func (r reading) WarnBlock(block hcl.Range, summary, detail string) {
+	r.l.warn(summary, detail, &block)
+}
+
+func (r reading) Decode(b *hcl.Block, to any) { r.l.foreign(gohcl.DecodeBody(b.Body, nil, to)) }

@@ -40,7 +40,7 @@ func unownedDaemon(rules, path string) error {
 	if err != nil {
 		return err
 	}
-	kernel.Forgo(nft.Features{NativeQueue: kernel.Features().NativeQueue})
+	kernel.DisableFeatures(nft.Features{NativeQueue: kernel.Features().NativeQueue})
 	listener, err := control.Listen(path)
 	if err != nil {
 		return err
@@ -55,7 +55,7 @@ func unownedDaemon(rules, path string) error {
 		case confirm != 0:
 			return len(loaded.Config.Doors), "", w.Try(loaded.Config, confirm)
 		}
-		return len(loaded.Config.Doors), "", w.Raise(loaded.Config)
+		return len(loaded.Config.Doors), "", w.Apply(loaded.Config)
 	}
 	doors, _, err := raise(0)
 	if err != nil {
@@ -505,7 +505,7 @@ func (l *lab) follow(rules string) (*nft.Table, *nft.Kernel, <-chan change) {
 			return err
 		}
 		l.t.Cleanup(func() { k.Close() })
-		k.Forgo(nft.Features{NativeQueue: k.Features().NativeQueue})
+		k.DisableFeatures(nft.Features{NativeQueue: k.Features().NativeQueue})
 		w, err := k.Watch(func(c nft.Change) { changes <- change{c, time.Now()} }, func(err error) { l.t.Error(err) })
 		if err == nil {
 			l.t.Cleanup(func() { w.Close() })
@@ -551,7 +551,7 @@ func newYardstick(t *testing.T, table *nft.Table) func() time.Duration {
 				return err
 			}
 			t.Cleanup(func() { (*k).Close() })
-			(*k).Forgo(nft.Features{NativeQueue: (*k).Features().NativeQueue})
+			(*k).DisableFeatures(nft.Features{NativeQueue: (*k).Features().NativeQueue})
 		}
 		if err := keeper.Install(table, nil, ""); err != nil {
 			return err

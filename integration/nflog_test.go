@@ -106,7 +106,7 @@ func (h *hearing) settled() {
 	h.t.Helper()
 	eventually(h.t, "all is heard or lost that was sent", func() bool {
 		heard, lost := h.counts()
-		return heard+lost == h.sent && h.log.Pulse().Idle
+		return heard+lost == h.sent && h.log.Progress().Idle
 	})
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -123,10 +123,10 @@ func (h *hearing) settled() {
 // together that come one right after the other.
 func (h *hearing) atOnce() bool {
 	h.t.Helper()
-	before := h.log.Pulse().Done
+	before := h.log.Progress().Done
 	h.send(5)
 	h.settled()
-	return h.log.Pulse().Done-before == 5
+	return h.log.Progress().Done-before == 5
 }
 
 // Whoever knocks is heard at once, and when very many do they are heard together, each of
@@ -138,7 +138,7 @@ func TestKnocksComeTogetherOnlyWhileThereAreVeryMany(t *testing.T) {
 		h.send(1)
 		h.settled()
 	}
-	if got := h.log.Pulse().Done; got != 50 {
+	if got := h.log.Progress().Done; got != 50 {
 		t.Errorf("50 that came one by one were read as %d", got)
 	}
 	if !h.atOnce() {
@@ -147,14 +147,14 @@ func TestKnocksComeTogetherOnlyWhileThereAreVeryMany(t *testing.T) {
 	for round := range 3 {
 		const many = 100_000
 		heard, lost := h.counts()
-		datagrams := h.log.Pulse().Done
+		datagrams := h.log.Progress().Done
 		began := time.Now()
 		h.send(many)
 		rate := many / time.Since(began).Seconds()
 		h.send(1) // which shows what was lost before it
 		h.settled()
 		heard2, lost2 := h.counts()
-		datagrams = h.log.Pulse().Done - datagrams
+		datagrams = h.log.Progress().Done - datagrams
 		each := float64(heard2-heard) / float64(datagrams)
 		t.Logf("round %d: %.0f/s, %d datagrams of %.1f messages, %d lost", round, rate, datagrams, each, lost2-lost)
 		switch {
@@ -177,7 +177,7 @@ func TestOfKnocksThatAreLostItIsKnownHowMany(t *testing.T) {
 		h.gate.Unlock()
 		// What comes next shows by its number how many were lost before it, if there is
 		// room for it.
-		eventually(t, "what was there is read", func() bool { return h.log.Pulse().Idle })
+		eventually(t, "what was there is read", func() bool { return h.log.Progress().Idle })
 		h.send(1)
 		h.settled()
 		if _, lost := h.counts(); lost < 1000 {

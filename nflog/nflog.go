@@ -38,7 +38,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/nfnetlink"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 )
 
 // socketBuffer is how many bytes of messages the kernel keeps for the daemon
@@ -145,8 +145,8 @@ func (l *Log) Close() error {
 // some in the kernel, for 10 ms at most.
 func (l *Log) Drained() bool { return l.reader.Drained() }
 
-// Pulse tells whether what is logged is being handled.
-func (l *Log) Pulse() pulse.Pulse { return l.reader.Pulse() }
+// Progress tells whether what is logged is being handled.
+func (l *Log) Progress() progress.Progress { return l.reader.Progress() }
 
 // reading hands what is read to the Log, whose users have no business with that.
 type reading struct{ *Log }

@@ -17,7 +17,7 @@ import (
 	"github.com/knockwall/knockwall/internal/nfnetlink"
 	"github.com/knockwall/knockwall/internal/nfnetlink/sockettest"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 )
 
 // toNowhere returns a sender, and the socket at which arrives what it sends.
@@ -232,7 +232,7 @@ func TestThePaceFollowsHowManyCome(t *testing.T) {
 // toldToSend returns what the kernel is told of how to send the messages of group 7100.
 func toldToSend(t *testing.T, to *netlink.Conn) string {
 	t.Helper()
-	if pulse.Drained(to) { // what was sent is there at once
+	if progress.Drained(to) { // what was sent is there at once
 		return ""
 	}
 	messages, err := to.Receive()

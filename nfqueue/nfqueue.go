@@ -21,7 +21,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/nfnetlink"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 )
 
 // socketBuffer is how many bytes of messages the kernel keeps for the daemon
@@ -191,8 +191,8 @@ func statsOf(table string, queue uint16) (Stats, error) {
 	return Stats{}, fmt.Errorf("the kernel's account of its queues has no queue %d", queue)
 }
 
-// Pulse tells whether what is queued is being handled.
-func (q *Queue) Pulse() pulse.Pulse { return q.reader.Pulse() }
+// Progress tells whether what is queued is being handled.
+func (q *Queue) Progress() progress.Progress { return q.reader.Progress() }
 
 // reading hands what is read to the Queue, whose users have no business with that.
 type reading struct{ *Queue }

@@ -34,7 +34,7 @@ func (t *Tracker) Of(lock int, source packet.Source) (Attempt, bool) {
 	if i := t.find(k, hash); i != none {
 		return t.attempt(i), true
 	}
-	if f := t.displacedWith(hash); f != nil {
+	if f := t.victimWith(hash); f != nil {
 		return Attempt{Lock: lock, Source: source, Step: 1, Started: t.epoch.Add(f.started())}, true
 	}
 	return Attempt{}, false
@@ -47,8 +47,8 @@ func (t *Tracker) Forget(lock int, source packet.Source) (Attempt, bool) {
 	hash := t.hash(k)
 	if i := t.find(k, hash); i != none {
 		t.remove(i)
-	} else if f := t.displacedWith(hash); f != nil {
-		*f = firstKnock{}
+	} else if f := t.victimWith(hash); f != nil {
+		*f = victim{}
 	}
 	return a, ok
 }

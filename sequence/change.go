@@ -25,7 +25,7 @@ func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
 	}
 	if same {
 		copy(t.replaced, former.replaced)
-		t.displaced, former.displaced = former.displaced, nil
+		t.victims, former.victims = former.victims, nil
 	}
 	surplus := -len(t.attempts)
 	for i := former.lists[byAge].oldest; i != none; i = former.attempts[i].links[byAge].newer {
@@ -44,7 +44,7 @@ func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
 		if a.yields && surplus > 0 {
 			surplus--
 			t.evicted++
-			t.displace(&a, former, i)
+			t.moveToVictims(&a, former, i)
 			continue
 		}
 		n := t.adopt(a)

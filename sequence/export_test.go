@@ -13,8 +13,8 @@ const (
 	SizeOfAttempt    = unsafe.Sizeof(attempt{})
 	SizeOfHearing    = unsafe.Sizeof(hearing{})
 	SizeOfAgain      = unsafe.Sizeof(again{})
-	SizeOfFirstKnock = unsafe.Sizeof(firstKnock{})
-	SizeOfShelf      = unsafe.Sizeof(shelf{})
+	SizeOfFirstKnock = unsafe.Sizeof(victim{})
+	SizeOfShelf      = unsafe.Sizeof(victimBucket{})
 )
 
 // Len returns how many windows are open.
@@ -90,7 +90,7 @@ func (t *Tracker) checkAttempt(i int32) error {
 	if found := t.find(a.key, t.hash(a.key)); found != i {
 		return fmt.Errorf("attempt %d is found as %d", i, found)
 	}
-	if t.displacedWith(a.hash) != nil {
+	if t.victimWith(a.hash) != nil {
 		return fmt.Errorf("attempt %d is also remembered as one that gave way", i)
 	}
 	steps := len(t.locks[a.key.at].Steps)
@@ -108,29 +108,29 @@ func (t *Tracker) checkAttempt(i int32) error {
 
 // ShelvesOf returns which shelves a source at a lock has a place on.
 func (t *Tracker) ShelvesOf(lock int, source packet.Source) [2]int {
-	one, other := shelvesOf(t.hash(keyOf(lock, source)), shelvesFor(len(t.attempts)))
+	one, other := victimBucketsOf(t.hash(keyOf(lock, source)), victimBucketsFor(len(t.attempts)))
 	return [2]int{one, other}
 }
 
 // Displaced returns how many places for displaced attempts there are, and how many
 // are taken.
 func (t *Tracker) Displaced() (places, taken int) {
-	for _, s := range t.displaced {
+	for _, s := range t.victims {
 		for _, f := range s {
 			if f.stamp != 0 {
 				taken++
 			}
 		}
 	}
-	return len(t.displaced) * len(shelf{}), taken
+	return len(t.victims) * len(victimBucket{}), taken
 }
 
 // ShelvesFor is shelvesFor.
-var ShelvesFor = shelvesFor
+var ShelvesFor = victimBucketsFor
 
 // RoundTrip reports what of a first knock is not as it was when it is displaced.
 func RoundTrip(started time.Duration, first, again packet.Packet) error {
-	f := firstKnockOf(1<<32-1, started, fingerprintOf(first), fingerprintOf(again))
+	f := victimOf(1<<32-1, started, fingerprintOf(first), fingerprintOf(again))
 	gotFirst, gotAgain := f.fingerprints()
 	if f.started() != started || gotFirst != fingerprintOf(first) || gotAgain != fingerprintOf(again) {
 		return fmt.Errorf("%v, %x, %x, want %v, %x, %x", f.started(), gotFirst, gotAgain, started, fingerprintOf(first), fingerprintOf(again))

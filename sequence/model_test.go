@@ -26,8 +26,8 @@ type model struct {
 	listed   int // how often an attempt has come among those that give way first
 	restored int
 
-	shelvesOf func(door int, source packet.Source) [2]int
-	shelves   map[int]*[4]*modelDisplaced
+	victimBucketsOf func(door int, source packet.Source) [2]int
+	victimBuckets   map[int]*[4]*modelDisplaced
 }
 
 // modelDisplaced is the first knock of an attempt that gave way.
@@ -40,7 +40,7 @@ type modelDisplaced struct {
 }
 
 func newModel(doors []sequence.Lock, most int, tracker *sequence.Tracker) *model {
-	return &model{doors: doors, most: most, shelvesOf: tracker.ShelvesOf, shelves: map[int]*[4]*modelDisplaced{}}
+	return &model{doors: doors, most: most, victimBucketsOf: tracker.ShelvesOf, victimBuckets: map[int]*[4]*modelDisplaced{}}
 }
 
 type modelAttempt struct {
@@ -165,26 +165,26 @@ func (m *model) add(a *modelAttempt) {
 			}
 		}
 		m.remove(out)
-		m.displace(out)
+		m.moveToVictims(out)
 	}
 	m.attempts = append(m.attempts, a)
 	m.list(a)
 }
 
-// displace notes that an attempt gave way, and if it has taken one step puts that
+// moveToVictims notes that an attempt gave way, and if it has taken one step puts that
 // on one of two shelves: in the place of what is oldest there, or in an empty one.
-func (m *model) displace(a *modelAttempt) {
+func (m *model) moveToVictims(a *modelAttempt) {
 	m.evicted++
 	if a.taken != 1 {
 		return
 	}
 	var place **modelDisplaced
-	for _, shelf := range m.shelvesOf(a.door, a.source) {
-		if m.shelves[shelf] == nil {
-			m.shelves[shelf] = new([4]*modelDisplaced)
+	for _, victimBucket := range m.victimBucketsOf(a.door, a.source) {
+		if m.victimBuckets[victimBucket] == nil {
+			m.victimBuckets[victimBucket] = new([4]*modelDisplaced)
 		}
-		for i := range m.shelves[shelf] {
-			p := &m.shelves[shelf][i]
+		for i := range m.victimBuckets[victimBucket] {
+			p := &m.victimBuckets[victimBucket][i]
 			if place == nil || *place != nil && (*p == nil || (*p).first.at.Before((*place).first.at)) {
 				place = p
 			}
@@ -197,10 +197,10 @@ func (m *model) displace(a *modelAttempt) {
 
 // take removes what was displaced of a source, and returns it, or nil.
 func (m *model) take(door int, source packet.Source) *modelDisplaced {
-	for _, shelf := range m.shelves {
-		for i, d := range shelf {
+	for _, victimBucket := range m.victimBuckets {
+		for i, d := range victimBucket {
 			if d != nil && !d.forgotten && d.door == door && d.source == source {
-				shelf[i] = nil
+				victimBucket[i] = nil
 				return d
 			}
 		}
@@ -208,7 +208,7 @@ func (m *model) take(door int, source packet.Source) *modelDisplaced {
 	return nil
 }
 
-func (m *model) restore(door int, source packet.Source, now time.Time) *modelAttempt {
+func (m *model) restoreVictim(door int, source packet.Source, now time.Time) *modelAttempt {
 	d := m.take(door, source)
 	if d == nil || now.Sub(d.first.at) > m.doors[door].Timeout {
 		return nil
@@ -258,8 +258,8 @@ func (m *model) Swapped(door int, source packet.Source) (n int) {
 
 func (m *model) Replace(door int) {
 	m.attempts = slices.DeleteFunc(m.attempts, func(a *modelAttempt) bool { return a.door == door })
-	for _, shelf := range m.shelves {
-		for _, d := range shelf {
+	for _, victimBucket := range m.victimBuckets {
+		for _, d := range victimBucket {
 			if d != nil && d.door == door {
 				d.forgotten = true
 			}
@@ -332,7 +332,7 @@ func (m *model) Knock(door int, p packet.Packet, now time.Time) (out sequence.Ou
 	knock := modelKnock{connection: p, at: now}
 	a := m.find(door, source)
 	if a == nil {
-		a = m.restore(door, source, now)
+		a = m.restoreVictim(door, source, now)
 	}
 	if a != nil {
 		taken := a.taken
@@ -601,13 +601,13 @@ func (t *trial) check() {
 			t.Fatalf("of %s at door %d %d pairs are swapped, want %d, of %v", a.source, a.door, got, want, a.order)
 		}
 	}
-	displaced := 0
-	for _, shelf := range t.model.shelves {
-		for _, d := range shelf {
+	victims := 0
+	for _, victimBucket := range t.model.victimBuckets {
+		for _, d := range victimBucket {
 			if d == nil {
 				continue
 			}
-			displaced++
+			victims++
 			if d.forgotten {
 				continue
 			}
@@ -616,8 +616,8 @@ func (t *trial) check() {
 			}
 		}
 	}
-	if _, got := t.tracker.Displaced(); got != displaced {
-		t.Fatalf("of %d attempts that gave way the first knock is remembered, want %d", got, displaced)
+	if _, got := t.tracker.Displaced(); got != victims {
+		t.Fatalf("of %d attempts that gave way the first knock is remembered, want %d", got, victims)
 	}
 }
 
@@ -661,7 +661,7 @@ func (t *trial) pass(random *rand.Rand) {
 		same = same && doorOf(door) == door
 	}
 	if same {
-		m.shelves = t.model.shelves
+		m.victimBuckets = t.model.victimBuckets
 	}
 	var kept []*modelAttempt
 	for _, a := range t.model.attempts {
@@ -674,7 +674,7 @@ func (t *trial) pass(random *rand.Rand) {
 	for _, a := range kept {
 		if surplus > 0 && a.yields() {
 			surplus--
-			m.displace(a)
+			m.moveToVictims(a)
 		} else {
 			m.add(a)
 		}
@@ -709,7 +709,7 @@ func TestATrackerGoesOnWhereAnotherHasStopped(t *testing.T) {
 			if random.IntN(16) == 0 {
 				was := trial.known[door]
 				trial.pass(random)
-				if len(trial.model.shelves) > 0 {
+				if len(trial.model.victimBuckets) > 0 {
 					keptDisplaced++
 				}
 				evicted += trial.tracker.Evicted()

@@ -23,7 +23,7 @@ type (
 )
 
 // hash is that of a key, and of how often its lock was replaced, so that what was
-// displaced before then is not found again.
+// victims before then is not found again.
 func (t *Tracker) hash(k key) uint64 {
 	var b [24]byte
 	copy(b[:], k.source[:])
@@ -76,7 +76,7 @@ func (t *Tracker) giveWay() {
 		i = t.lists[byAge].oldest
 	}
 	t.evicted++
-	t.displace(&t.attempts[i], t, i)
+	t.moveToVictims(&t.attempts[i], t, i)
 	t.remove(i)
 }
 

@@ -144,7 +144,7 @@ type Tracker struct {
 	count    int
 	evicted  uint64
 
-	displaced []shelf // first knocks whose attempts gave way; nil until one does
+	victims []victimBucket // first knocks whose attempts gave way; nil until one does
 }
 
 // none ends every chain of attempts.
@@ -224,7 +224,7 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	hash := t.hash(k)
 	i := t.find(k, hash)
 	if i == none {
-		i = t.restore(k, hash, at)
+		i = t.restoreVictim(k, hash, at)
 	}
 
 	var out Outcome

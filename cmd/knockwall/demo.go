@@ -143,7 +143,7 @@ func (d *demo) raise(ctx context.Context) (stop func() error, err error) {
 	}
 	trail := audit.NewBuffer(demoTrail{d})
 	w := wall.New(wall.KernelEdges(kernel), trail)
-	if err := w.Raise(loaded.Config); err != nil {
+	if err := w.Apply(loaded.Config); err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)

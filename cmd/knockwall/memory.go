@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/ledger"
+	"github.com/knockwall/knockwall/internal/filestore"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -57,7 +57,7 @@ type lasting struct {
 	damaged func(path, found string)
 
 	mu     sync.Mutex
-	ledger *ledger.Ledger // nil: there is none yet
+	ledger *filestore.Store // nil: there is none yet
 }
 
 // open opens the ledger, if there is one or it is needed.
@@ -70,7 +70,7 @@ func (l *lasting) open(needed bool) error {
 	if _, err := os.Lstat(l.path); errors.Is(err, fs.ErrNotExist) && !needed {
 		return nil
 	}
-	opened, err := ledger.Open(l.path)
+	opened, err := filestore.Open(l.path)
 	if err != nil {
 		if needed {
 			return err
@@ -90,7 +90,7 @@ func (l *lasting) close() {
 	}
 }
 
-func (l *lasting) get() *ledger.Ledger {
+func (l *lasting) get() *filestore.Store {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.ledger

@@ -208,7 +208,7 @@ func (r *rules) recover() bool {
 		return false
 	}
 	loaded := ruleset.Load(r.path)
-	if loaded.Config == nil || r.memory.open(loaded.Config) != nil || r.wall.Raise(loaded.Config) != nil {
+	if loaded.Config == nil || r.memory.open(loaded.Config) != nil || r.wall.Apply(loaded.Config) != nil {
 		return false
 	}
 	r.nowInForce(loaded)
@@ -245,7 +245,7 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 		return 0, "", fmt.Errorf("the new rules need a memory that lasts: %w", err)
 	}
 	if confirm == 0 {
-		if err := r.wall.Raise(loaded.Config); err != nil {
+		if err := r.wall.Apply(loaded.Config); err != nil {
 			return 0, "", err
 		}
 		r.nowInForce(loaded)

@@ -124,7 +124,7 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 	if confirm != 0 {
 		err = r.wall.Try(config, confirm)
 	} else {
-		err = r.wall.Raise(config)
+		err = r.wall.Apply(config)
 	}
 	if err != nil {
 		return err

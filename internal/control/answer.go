@@ -101,7 +101,7 @@ func codeOf(err error) int {
 		return http.StatusConflict
 	case errors.As(err, &rules):
 		return http.StatusUnprocessableEntity
-	case errors.Is(err, wall.ErrLowered):
+	case errors.Is(err, wall.ErrStopping):
 		return http.StatusServiceUnavailable
 	}
 	return http.StatusInternalServerError

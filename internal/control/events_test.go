@@ -457,9 +457,9 @@ func TestConnectionsThatAskForNothingAreClosed(t *testing.T) {
 		{"half a request", "GET /v1/sta", control.ClientTimeout},
 		{"no end of header", "GET /v1/status HTTP/1.1\r\nHost: knockwall\r\n", control.ClientTimeout},
 		{"one request", "GET /v1/windows HTTP/1.1\r\nHost: knockwall\r\n\r\n", control.ClientTimeout},
-		{"no body", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nContent-Length: 40\r\n\r\n", control.Patience},
-		{"half a body", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nContent-Length: 40\r\n\r\n{\"door\": ", control.Patience},
-		{"a chunk", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", control.Patience},
+		{"no body", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nContent-Length: 40\r\n\r\n", control.MaxRefusalDelay},
+		{"half a body", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nContent-Length: 40\r\n\r\n{\"door\": ", control.MaxRefusalDelay},
+		{"a chunk", "POST /v1/windows HTTP/1.1\r\nHost: knockwall\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n", control.MaxRefusalDelay},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {

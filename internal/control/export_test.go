@@ -12,7 +12,7 @@ const (
 	MaxConnections = maxConnections
 	MaxFollowers   = maxFollowers
 	MaxAnswering   = maxAnswering
-	Patience       = patience
+	MaxRefusalDelay       = patience
 )
 
 // Handler is what Serve answers with.

@@ -117,7 +117,7 @@ func newFuzzed(t testing.TB) (*daemon, http.Handler, *int) {
 		}
 		return 1, "Warning: Sequence easy to find\n", nil
 	}
-	if err := d.Wall.Raise(rules()); err != nil {
+	if err := d.Wall.Apply(rules()); err != nil {
 		t.Fatal(err)
 	}
 	go func() {

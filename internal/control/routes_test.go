@@ -756,7 +756,7 @@ func TestThePageNamesEveryStatus(t *testing.T) {
 
 func TestThePageNamesEveryMetricAndItsLabels(t *testing.T) {
 	s := serve(t)
-	if err := s.Wall.Raise(inEveryWay(t)); err != nil { // as only a door with a list has all of them
+	if err := s.Wall.Apply(inEveryWay(t)); err != nil { // as only a door with a list has all of them
 		t.Fatal(err)
 	}
 	text := page(t, s)
@@ -831,7 +831,7 @@ func TestMetricsSayWhatTheStatusSays(t *testing.T) {
 
 func TestTheStatusSaysByWhatDoorsOpenAndNotHow(t *testing.T) {
 	s := serve(t)
-	if err := s.Wall.Raise(inEveryWay(t)); err != nil {
+	if err := s.Wall.Apply(inEveryWay(t)); err != nil {
 		t.Fatal(err)
 	}
 	s.kernel.knock([]byte("passworded otp"), packet.Packet{

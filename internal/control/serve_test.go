@@ -29,7 +29,7 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 	"github.com/knockwall/knockwall/internal/secret"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -130,8 +130,8 @@ func (k *stillKernel) edges() wall.Edges {
 			return doctor.Report{Findings: []doctor.Finding{{Check: "still", Severity: doctor.Warning, Problem: "Nothing moves.", Cure: "Wait."}}}
 		},
 		Look:   func() (effective.Host, error) { return effective.Host{}, nil },
-		Used:   wall.NewFleeting(),
-		Due:    wall.NewFleeting(),
+		Used:   wall.NewMemoryStore(),
+		Due:    wall.NewMemoryStore(),
 		Kernel: k,
 		ListenLog: func(_ uint16, h nflog.Handler) (wall.Log, error) {
 			k.knock = h.Logged
@@ -149,7 +149,7 @@ func (k *stillKernel) edges() wall.Edges {
 type stillSocket struct{}
 
 func (stillSocket) Drained() bool                 { return true }
-func (stillSocket) Pulse() pulse.Pulse            { return pulse.Pulse{Idle: true} }
+func (stillSocket) Progress() progress.Progress            { return progress.Progress{Idle: true} }
 func (stillSocket) Accept(uint32) error           { return nil }
 func (stillSocket) Repeat(uint32) error           { return nil }
 func (stillSocket) RepeatUpTo(uint32) error       { return nil }
@@ -213,11 +213,11 @@ func newDaemon(t testing.TB, k *stillKernel) *daemon {
 		if confirm != 0 {
 			return 1, "", d.Wall.Try(rules(), confirm)
 		}
-		return 1, "", d.Wall.Raise(rules())
+		return 1, "", d.Wall.Apply(rules())
 	}
 	d.Confirm = d.Wall.Confirm
 	d.Reload = func(confirm time.Duration) (int, string, error) { return d.reload(confirm) }
-	if err := d.Wall.Raise(rules()); err != nil {
+	if err := d.Wall.Apply(rules()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -12,7 +12,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 )
 
 // maxDatagram is as long as one from the kernel can be: NFULNL_NLBUFSIZ_MAX of
@@ -58,7 +58,7 @@ type Reader struct {
 	conn     *netlink.Conn
 	raw      syscall.RawConn
 	handler  Handler
-	messages pulse.Counter
+	messages progress.Counter
 	more     atomic.Bool // of the datagram that is being handled are messages left
 
 	datagram []byte
@@ -161,7 +161,7 @@ func answered(body []byte) error {
 
 // Drained reports whether everything has been taken off the socket that came so far,
 // and whoever asks while a message is handled has the last of it.
-func (r *Reader) Drained() bool { return !r.more.Load() && pulse.Drained(r.conn) }
+func (r *Reader) Drained() bool { return !r.more.Load() && progress.Drained(r.conn) }
 
-// Pulse tells whether what is sent is being handled.
-func (r *Reader) Pulse() pulse.Pulse { return r.messages.Of(r.conn) }
+// Progress tells whether what is sent is being handled.
+func (r *Reader) Progress() progress.Progress { return r.messages.Of(r.conn) }

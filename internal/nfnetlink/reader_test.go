@@ -276,7 +276,7 @@ func TestAnOverflowIsToldOfAndReadingGoesOn(t *testing.T) {
 	if r.Drained() {
 		t.Error("it is drained, and nobody has read")
 	}
-	if p := r.Pulse(); p.Idle || p.Done != 0 {
+	if p := r.Progress(); p.Idle || p.Done != 0 {
 		t.Errorf("before it reads: %+v", p)
 	}
 	ctx, end := context.WithCancel(context.Background())
@@ -291,10 +291,10 @@ func TestAnOverflowIsToldOfAndReadingGoesOn(t *testing.T) {
 	}()
 	h.expectError(t, "read: no buffer space available")
 	h.expectError(t, noDevice)
-	for until := time.Now().Add(deadline); !r.Pulse().Idle && time.Now().Before(until); {
+	for until := time.Now().Add(deadline); !r.Progress().Idle && time.Now().Before(until); {
 		time.Sleep(time.Millisecond)
 	}
-	if p := r.Pulse(); !p.Idle || p.Done == 0 || !r.Drained() {
+	if p := r.Progress(); !p.Idle || p.Done == 0 || !r.Drained() {
 		t.Errorf("when all is read: %+v, drained %t", p, r.Drained())
 	}
 	for len(h.errors) > 0 {

@@ -79,8 +79,8 @@ func (k *Kernel) Close() error { return k.conn.CloseLasting() }
 // Features returns what was found of that which a kernel may have or not.
 func (k *Kernel) Features() Features { return k.features }
 
-// Forgo makes use of no more features than an older kernel has.
-func (k *Kernel) Forgo(f Features) { k.features = f }
+// DisableFeatures makes use of no more features than an older kernel has.
+func (k *Kernel) DisableFeatures(f Features) { k.features = f }
 
 // OpenWindows opens windows, each for as long as it says, or refreshes them to that
 // length, in one transaction: all of them or, after an error, none. No two are the

@@ -57,14 +57,14 @@ type Numbers struct {
 	Excess    uint16 // queue of those strangers who are too many to be asked about
 }
 
-// NumbersOf returns those of a turn, 0 or 1. The turns have nothing in common, so
+// NumbersOf returns those of a bank, 0 or 1. The turns have nothing in common, so
 // that a daemon can bind those of one while the rules name those of the other.
-func NumbersOf(w *ruleset.Wall, turn int) Numbers {
+func NumbersOf(w *ruleset.Wall, bank int) Numbers {
 	return Numbers{
-		LogGroup:  w.LogGroup + uint16(turn),
-		Admitted:  w.Queue + uint16(2*turn),
-		Strangers: w.Queue + uint16(2*turn) + 1,
-		Excess:    w.Queue + 4 + uint16(turn),
+		LogGroup:  w.LogGroup + uint16(bank),
+		Admitted:  w.Queue + uint16(2*bank),
+		Strangers: w.Queue + uint16(2*bank) + 1,
+		Excess:    w.Queue + 4 + uint16(bank),
 	}
 }
 
@@ -184,7 +184,7 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 	wall = append(wall, trust(c.Wall.Trusted)...)
 	var chains []chain
 	for d := range doorsOf(c) {
-		rules, heard := t.hear(d, n, c)
+		rules, heard := t.logRules(d, n, c)
 		wall = append(wall, rules...)
 		chains = append(chains, heard...)
 	}

@@ -5,17 +5,17 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 )
 
-// keeperPatience is how long the keeper may take for one round; it begins one
+// housekeepingTimeout is how long the keeper may take for one round; it begins one
 // every [audit.SumInterval] at least.
-const keeperPatience = 30 * time.Second
+const housekeepingTimeout = 30 * time.Second
 
-// pulses are those of the sockets when they were taken last.
-type pulses struct {
+// progresses are those of the sockets when they were taken last.
+type progresses struct {
 	sockets                            *sockets
-	log, admitted, strangers, openings pulse.Pulse
+	log, admitted, strangers, openings progress.Progress
 }
 
 // Alive returns an error if the daemon hangs: if packets wait somewhere of which
@@ -24,35 +24,35 @@ type pulses struct {
 // a whole. It is to be called by one goroutine.
 func (w *Wall) Alive() error {
 	w.mu.Lock()
-	s, kept, healing := w.sockets, w.kept, w.healing
-	openings := pulse.Pulse{Done: w.opened, Idle: len(w.openings) == 0}
+	s, lastHousekeeping, reconciling := w.sockets, w.lastHousekeeping, w.reconciling
+	openings := progress.Progress{Done: w.opened, Idle: len(w.openings) == 0}
 	w.mu.Unlock()
-	if s == nil || kept.IsZero() {
+	if s == nil || lastHousekeeping.IsZero() {
 		return nil // it does not stand yet
 	}
-	if !healing.IsZero() && time.Since(healing) < healPatience+keeperPatience {
+	if !reconciling.IsZero() && time.Since(reconciling) < reconcileTimeout+housekeepingTimeout {
 		// Who is killed now takes the windows with it. It is given up in time.
-		w.pulses = pulses{}
+		w.progresses = progresses{}
 		return nil
 	}
-	earlier := w.pulses
-	w.pulses = pulses{s, s.log.Pulse(), s.admitted.Pulse(), s.strangers.Pulse(), openings}
+	earlier := w.progresses
+	w.progresses = progresses{s, s.log.Progress(), s.admitted.Progress(), s.strangers.Progress(), openings}
 	if earlier.sockets == s {
 		var errs []error
-		hung := func(now, earlier pulse.Pulse, what string) {
+		hung := func(now, earlier progress.Progress, what string) {
 			if now.Stuck(earlier) {
 				errs = append(errs, fmt.Errorf("%s wait, and the daemon handles none of them", what))
 			}
 		}
-		hung(w.pulses.log, earlier.log, "knocks")
-		hung(w.pulses.openings, earlier.openings, "windows for those who have knocked")
-		hung(w.pulses.admitted, earlier.admitted, "new connections of guests")
-		hung(w.pulses.strangers, earlier.strangers, "new connections of strangers")
+		hung(w.progresses.log, earlier.log, "knocks")
+		hung(w.progresses.openings, earlier.openings, "windows for those who have knocked")
+		hung(w.progresses.admitted, earlier.admitted, "new connections of guests")
+		hung(w.progresses.strangers, earlier.strangers, "new connections of strangers")
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
 	}
-	if since := time.Since(kept); since > keeperPatience {
+	if since := time.Since(lastHousekeeping); since > housekeepingTimeout {
 		return fmt.Errorf("what is due has not been done for %s", since.Round(time.Second))
 	}
 	return nil

@@ -10,7 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
@@ -28,7 +28,7 @@ func (nowhere) RefuseUpTo(uint32) error       { return nil }
 func (nowhere) RepeatUpTo(uint32) error       { return nil }
 func (nowhere) Stats() (nfqueue.Stats, error) { return nfqueue.Stats{}, nil }
 func (nowhere) Drained() bool                 { return true }
-func (nowhere) Pulse() pulse.Pulse            { return pulse.Pulse{Idle: true} }
+func (nowhere) Progress() progress.Progress            { return progress.Progress{Idle: true} }
 func (nowhere) Close() error                  { return nil }
 
 // handlers returns those of a wall whose verdicts and events go nowhere.
@@ -50,7 +50,7 @@ func handlers(t testing.TB, doors ...ruleset.Door) (log nflog.Handler, admitted,
 		}
 		return nowhere{}, nil
 	}
-	if err := wall.New(edges, nowhere{}).Raise(c); err != nil {
+	if err := wall.New(edges, nowhere{}).Apply(c); err != nil {
 		t.Fatal(err)
 	}
 	return log, admitted, strangers

@@ -27,7 +27,7 @@ type commands struct {
 	runner *command.Runner
 
 	mu     sync.Mutex
-	ledger Ledger
+	ledger Store
 	due    map[windowKey]*due // of windows that are open
 }
 
@@ -55,7 +55,7 @@ type task struct {
 	ledger string // entry to take out when it has ended
 }
 
-func newCommands(ledger Ledger, record func(audit.Event)) *commands {
+func newCommands(ledger Store, record func(audit.Event)) *commands {
 	c := &commands{record: record, ledger: ledger, due: map[windowKey]*due{}}
 	c.runner = command.NewRunner(c.ended)
 	return c
@@ -146,11 +146,11 @@ func (c *commands) closedAll() {
 	}
 }
 
-// commandsPatience is how long a daemon that ends lets commands run.
-const commandsPatience = 10 * time.Second
+// commandsTimeout is how long a daemon that ends lets commands run.
+const commandsTimeout = 10 * time.Second
 
 // close ends all commands. What is due then is for the next daemon.
-func (c *commands) close() { c.runner.Close(commandsPatience) }
+func (c *commands) close() { c.runner.Close(commandsTimeout) }
 
 func (c *commands) runDue(d *due, why audit.Kind) {
 	e := audit.Event{Kind: why, Door: d.Door, Source: d.Source, Port: d.Port}
@@ -164,7 +164,7 @@ func (c *commands) run(t task, arguments []string, timeout time.Duration) {
 		Vital: t.ledger != "", For: t,
 	}
 	if !c.runner.Run(job) && t.ledger == "" {
-		t.tell(c.record, audit.CodeNotRun, "not run: too many commands wait, or knockwall stops")
+		t.emit(c.record, audit.CodeNotRun, "not run: too many commands wait, or knockwall stops")
 	}
 }
 
@@ -174,7 +174,7 @@ func (c *commands) ended(r command.Result) {
 	cut := errors.Is(r.Err, command.ErrClosed)
 	if t.ledger != "" && !cut {
 		if err := c.ledger.Remove(t.ledger); err != nil {
-			t.tell(c.record, audit.CodeMayRunAgain, "would be run again by the next daemon: "+err.Error())
+			t.emit(c.record, audit.CodeMayRunAgain, "would be run again by the next daemon: "+err.Error())
 		}
 	}
 	text := fmt.Sprintf("exit code %d after %s", r.ExitCode, r.Took.Round(time.Millisecond))
@@ -196,10 +196,10 @@ func (c *commands) ended(r command.Result) {
 	if r.Output != "" {
 		text += ": " + r.Output
 	}
-	t.tell(c.record, code, text)
+	t.emit(c.record, code, text)
 }
 
-func (t task) tell(record func(audit.Event), code audit.Code, text string) {
+func (t task) emit(record func(audit.Event), code audit.Code, text string) {
 	record(audit.Event{
 		Time: time.Now(), Kind: audit.Command, Door: t.event.Door, Source: t.event.Source,
 		Code: code, Reason: t.what + ": " + text, Failed: code != audit.CodeSucceeded,
@@ -227,9 +227,9 @@ func environment(e audit.Event) []string {
 	return append(env, "KNOCKWALL_EVENT="+string(e.Kind))
 }
 
-// tell records what has happened at a door, and runs the commands for it. It is called
+// emit records what has happened at a door, and runs the commands for it. It is called
 // without mu.
-func (w *Wall) tell(e audit.Event) {
+func (w *Wall) emit(e audit.Event) {
 	w.trail.Record(e)
 	switch {
 	case e.Kind == audit.Opened, e.Kind == audit.Refreshed:
@@ -238,15 +238,15 @@ func (w *Wall) tell(e audit.Event) {
 			w.commands.opened(&f.config.Doors[i], e)
 		}
 	case e.Kind == audit.Expired:
-		w.ranOut(e)
+		w.runExpired(e)
 	case e.Kind == audit.Closed && !e.Failed:
 		w.commands.closed(e)
 	}
 }
 
-// ranOut runs the commands for a window whose time was up, unless another has opened
+// runExpired runs the commands for a window whose time was up, unless another has opened
 // for the same source since.
-func (w *Wall) ranOut(e audit.Event) {
+func (w *Wall) runExpired(e audit.Event) {
 	w.mu.Lock()
 	win := w.windows.Get(w.doorID(e.Door), e.Source)
 	w.mu.Unlock()

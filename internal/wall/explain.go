@@ -105,14 +105,14 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 
 // explainAll explains all doors. The trapped are by door of a policy that may be the one
 // before.
-func (w *Wall) explainAll(addr netip.Addr, past []audit.Event, since time.Time, f *front, trapped []time.Duration) []Explanation {
+func (w *Wall) explainAll(addr netip.Addr, past []audit.Event, since time.Time, f *policy, trapped []time.Duration) []Explanation {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if since.Before(w.since) {
 		since = w.since
 	}
 	all := []Explanation{}
-	for i, d := range w.front.config.Doors {
+	for i, d := range w.policy.config.Doors {
 		var left time.Duration
 		if before := f.doorNamed(d.Name); before >= 0 {
 			left = trapped[before]
@@ -124,7 +124,7 @@ func (w *Wall) explainAll(addr netip.Addr, past []audit.Event, since time.Time, 
 
 // unanswered returns the ports to which an address tried to connect in vain, of each door
 // where it had no answer at all.
-func (w *Wall) unanswered(f *front, addr netip.Addr) (map[string][]packet.Port, error) {
+func (w *Wall) unanswered(f *policy, addr netip.Addr) (map[string][]packet.Port, error) {
 	if w.edges.Directions == nil {
 		return nil, nil
 	}
@@ -159,7 +159,7 @@ func list(ports []packet.Port) string {
 // knocks are remembered, and trapped for how long the kernel keeps the source from
 // knocking.
 func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time.Time, trapped time.Duration) Explanation {
-	f := w.front
+	f := w.policy
 	d := &f.config.Doors[door]
 	source := d.SourcePrefix.Of(addr)
 	in := func(why Why, format string, a ...any) Explanation {

@@ -12,7 +12,7 @@ import (
 // The times and numbers that the tests are about.
 const (
 	SweepInterval    = sweepInterval
-	Patience         = patience
+	MaxRefusalDelay         = maxRefusalDelay
 	StrangersWaiting = strangersWaiting
 	KeptUsed         = keptUsed
 	MostUsed         = mostUsed
@@ -24,7 +24,7 @@ const (
 )
 
 // TurnTo puts the sequences in force that are good at a time, as if a clock said so.
-func (w *Wall) TurnTo(now time.Time) { w.turnTo(now) }
+func (w *Wall) TurnTo(now time.Time) { w.applyEffective(now) }
 
 // Locked reports whether somebody holds the lock on the wall's notes.
 func (w *Wall) Locked() bool {
@@ -37,13 +37,13 @@ func (w *Wall) Locked() bool {
 
 // OpenedAtTheEnd runs what a door's on_open names for an event when no more commands are
 // run, and tells record what becomes of it.
-func OpenedAtTheEnd(ledger Ledger, record func(audit.Event), d *ruleset.Door, e audit.Event) {
+func OpenedAtTheEnd(ledger Store, record func(audit.Event), d *ruleset.Door, e audit.Event) {
 	c := newCommands(ledger, record)
 	c.close()
 	c.opened(&effective.Door{Door: d}, e)
 }
 
 // EndedAtTheEnd tells record what becomes of an event's on_open that the daemon interrupts.
-func EndedAtTheEnd(ledger Ledger, record func(audit.Event), e audit.Event) {
+func EndedAtTheEnd(ledger Store, record func(audit.Event), e audit.Event) {
 	newCommands(ledger, record).ended(command.Result{Job: command.Job{For: task{what: "on_open", event: e}}, Err: command.ErrClosed})
 }

@@ -25,7 +25,7 @@ import (
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/nflog"
@@ -52,7 +52,7 @@ type kernel struct {
 	// clocks are times by which tables may have been made, beside those about now.
 	clocks    []time.Time
 	listening map[packet.Port]bool // what programs of this host listen on
-	used, due wall.Ledger          // of the daemons that run here, one after the other
+	used, due wall.Store          // of the daemons that run here, one after the other
 	singles   int                  // all other verdicts
 	// ownership: tables have owners, whom nobody can tamper with, and a trial's
 	// goes with its owner.
@@ -129,8 +129,8 @@ func newKernel(t *testing.T) *kernel {
 		tables:    map[string]*table{},
 		logs:      map[uint16]*fakeLog{},
 		queues:    map[uint16]*fakeQueue{},
-		used:      wall.NewFleeting(),
-		due:       wall.NewFleeting(),
+		used:      wall.NewMemoryStore(),
+		due:       wall.NewMemoryStore(),
 		lastID:    1<<32 - 100, // so that every test that queues some packets wraps
 		intercept: func(string) error { return nil },
 	}
@@ -852,11 +852,11 @@ func (s *socket) readAll() {
 	}
 }
 
-// Pulse is that of a socket.
-func (s *socket) Pulse() pulse.Pulse {
+// Progress is that of a socket.
+func (s *socket) Progress() progress.Progress {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
-	return pulse.Pulse{Done: s.read, Idle: s.begun == s.read && len(s.inbox) == 0}
+	return progress.Progress{Done: s.read, Idle: s.begun == s.read && len(s.inbox) == 0}
 }
 
 func (s *socket) next() (handle func()) {
@@ -1281,7 +1281,7 @@ func resolved(c *ruleset.Config) *effective.Config {
 
 // raise puts up the wall.
 func (h *host) raise(c *ruleset.Config) error {
-	return h.wall.Raise(h.knows(c))
+	return h.wall.Apply(h.knows(c))
 }
 
 // found installs a table as another daemon would have left it.

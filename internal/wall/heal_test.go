@@ -262,7 +262,7 @@ func TestAWallThatWasTakenDownIsNotPutUpByAWindowThatIsOpenedByHand(t *testing.T
 		if got := h.stands(); len(got) != 0 {
 			h.t.Errorf("stands: %v", got)
 		}
-		if err := h.raise(config(sshDoor())); !errors.Is(err, wall.ErrLowered) {
+		if err := h.raise(config(sshDoor())); !errors.Is(err, wall.ErrStopping) {
 			h.t.Errorf("Raise: %v", err)
 		}
 	})

@@ -16,7 +16,7 @@ const examineInterval = 30 * time.Second
 // than examinePatience.
 const (
 	freshFor        = 2 * time.Second
-	examinePatience = time.Second
+	examineTimeout = time.Second
 )
 
 // health is what is known of the host that the wall stands on, by package doctor.
@@ -74,7 +74,7 @@ func (w *Wall) Findings() []doctor.Finding {
 	if done := w.examined(time.Now(), freshFor); done != nil {
 		select {
 		case <-done:
-		case <-time.After(examinePatience):
+		case <-time.After(examineTimeout):
 		}
 	}
 	return w.health.known()

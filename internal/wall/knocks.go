@@ -17,7 +17,7 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 	w := s.wall
 	now := time.Now()
 	w.mu.Lock()
-	f := w.front
+	f := w.policy
 	notice, ok := f.notices[string(prefix)]
 	if !ok { // logged by a rule that a reload has taken away
 		w.mu.Unlock()
@@ -53,11 +53,11 @@ func (s knocks) Lost(n uint32) {
 func (s knocks) Failed(err error) { s.fail(err) }
 
 // knocked handles a knock. It is called with mu held, and gives it up.
-func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
+func (s knocks) knocked(f *policy, door int, p packet.Packet, e audit.Event) {
 	w := s.wall
 	t := &f.tallies[door]
 	idle := f.tracker.Len() == 0
-	heard := s.heardAt(e.Time)
+	heard := s.arrivalOf(e.Time)
 	meant := f.knock(door, p, heard, e.Time)
 	out, over := meant.out, meant.over
 	if meant.early && s.backlog.IsZero() && !s.log.Drained() {
@@ -75,7 +75,7 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 	}
 	w.mu.Unlock()
 	if idle {
-		w.nudge()
+		w.wakeHousekeeping()
 	}
 
 	if over.reason != sequence.NotEnded {
@@ -93,12 +93,12 @@ func (s knocks) knocked(f *front, door int, p packet.Packet, e audit.Event) {
 	}
 	switch {
 	case opens:
-		w.undone(f, meant.lock, e, !s.log.Drained())
+		w.openCompleted(f, meant.lock, e, !s.log.Drained())
 		w.mu.Lock()
 		w.opening--
 		w.mu.Unlock()
 	case meant.shuts:
-		w.knockedShut(e)
+		w.closeByKnock(e)
 	}
 }
 
@@ -125,7 +125,7 @@ type meaning struct {
 // A sequence that closes is often the opening turned round, and so the knocks of the
 // one are heard at the other, too. Where the door is not open, it means nothing that
 // such a sequence is complete.
-func (f *front) knock(door int, p packet.Packet, heard, now time.Time) (m meaning) {
+func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meaning) {
 	source := f.config.Doors[door].SourcePrefix.Of(p.Source)
 	closes, closing := -1, sequence.Outcome{}
 	known := false // by a lock at which it is no progress
@@ -156,7 +156,7 @@ func (f *front) knock(door int, p packet.Packet, heard, now time.Time) (m meanin
 	switch {
 	case closing.Progress == sequence.Completed && !(completes && f.isMeantToOpen(closes, m.lock, source, open)):
 		f.closedFor(door, closes, p, heard, open)
-		m.shuts = open || now.Before(f.wall.unsure)
+		m.shuts = open || now.Before(f.wall.uncertainUntil)
 		if open {
 			m.lock, m.out = closes, closing
 		} else if a, ok := f.tracker.Of(m.lock, source); completes || !ok || a.Doubted {
@@ -182,7 +182,7 @@ func (f *front) knock(door int, p packet.Packet, heard, now time.Time) (m meanin
 // isFurther reports whether a knock has done more at lock i than at another. If
 // it completes both, as knocks that may overtake each other can, it was meant for
 // the one whose order is nearer to that in which they came.
-func (f *front) isFurther(i int, o sequence.Outcome, other int, than sequence.Outcome, source packet.Source) bool {
+func (f *policy) isFurther(i int, o sequence.Outcome, other int, than sequence.Outcome, source packet.Source) bool {
 	if o.Progress != sequence.Completed || than.Progress != sequence.Completed {
 		return o.Progress == sequence.Completed ||
 			than.Progress != sequence.Completed && o.Progress != sequence.Nothing && (than.Progress == sequence.Nothing || o.Step > than.Step)
@@ -193,7 +193,7 @@ func (f *front) isFurther(i int, o sequence.Outcome, other int, than sequence.Ou
 // isMeantToOpen reports whether a knock that completes both a close and a lock that opens
 // was meant for the latter: if the order of that one is nearer to that in which they
 // came. If that does not tell, an open door is to be closed.
-func (f *front) isMeantToOpen(closes, opens int, source packet.Source, open bool) bool {
+func (f *policy) isMeantToOpen(closes, opens int, source packet.Source, open bool) bool {
 	swapped, others := f.tracker.Swapped(opens, source), f.tracker.Swapped(closes, source)
 	return swapped < others || swapped == others && !open
 }
@@ -204,7 +204,7 @@ func (f *front) isMeantToOpen(closes, opens int, source packet.Source, open bool
 // last knock of the close may still be the first of an opening.
 //
 // Attempts that are no more than the close, as it seems, are doubted.
-func (f *front) closedFor(door, closes int, p packet.Packet, heard time.Time, wasOpen bool) {
+func (f *policy) closedFor(door, closes int, p packet.Packet, heard time.Time, wasOpen bool) {
 	source := f.config.Doors[door].SourcePrefix.Of(p.Source)
 	for _, i := range f.locksOf[door] {
 		l := &f.locks[i]
@@ -229,7 +229,7 @@ func (f *front) closedFor(door, closes int, p packet.Packet, heard time.Time, wa
 
 // isOpen reports whether a door is open for a source, or about to be, as far as is
 // known. It is called with mu held.
-func (f *front) isOpen(door int, source packet.Source, now time.Time) bool {
+func (f *policy) isOpen(door int, source packet.Source, now time.Time) bool {
 	win := f.wall.windows.Get(f.ids[door], source)
 	return win != nil && !win.Spent() && win.Until.After(now) ||
 		slices.ContainsFunc(f.wall.openings, func(o *opening) bool { return o.source == source && o.door == f.config.Doors[door].Name })
@@ -237,13 +237,13 @@ func (f *front) isOpen(door int, source packet.Source, now time.Time) bool {
 
 // tellsEnd reports whether the end of an attempt is worth telling. At a door with
 // several locks, a knock for one of them may look like the beginning at another.
-func (f *front) tellsEnd(l *lock, step int) bool {
+func (f *policy) tellsEnd(l *lock, step int) bool {
 	return len(f.locksOf[l.door]) == 1 || !l.closes && step > 0
 }
 
-// undone opens a door one of whose locks is undone, unless it was by what is good
+// openCompleted opens a door one of whose locks is undone, unless it was by what is good
 // once, and was used.
-func (w *Wall) undone(f *front, which int, e audit.Event, othersWait bool) {
+func (w *Wall) openCompleted(f *policy, which int, e audit.Event, othersWait bool) {
 	l := &f.locks[which]
 	d := &f.config.Doors[l.door]
 	replay, err := w.useUp(d, l.place, e.Time)
@@ -256,21 +256,21 @@ func (w *Wall) undone(f *front, which int, e audit.Event, othersWait bool) {
 		w.open(d, e, othersWait)
 	}
 	if d.Methods[d.Knocking()].Traits().Consumes {
-		w.turnTo(time.Now()) // to the next sequence
-		w.nudge()            // as that may have to be tried again
+		w.applyEffective(time.Now()) // to the next sequence
+		w.wakeHousekeeping()            // as that may have to be tried again
 	}
 }
 
-// knockedShut closes the window of who has knocked for that.
-func (w *Wall) knockedShut(e audit.Event) {
-	if _, err := w.shut(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
+// closeByKnock closes the window of who has knocked for that.
+func (w *Wall) closeByKnock(e audit.Event) {
+	if _, err := w.closeWindow(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
 		e.Kind, e.Code, e.Reason, e.Failed = audit.Closed, audit.CodeNotClosed, err.Error(), true
 		w.trail.Record(e)
 	}
 }
 
 // replayed takes note of what was used once, and came again.
-func (w *Wall) replayed(f *front, door int, e audit.Event) {
+func (w *Wall) replayed(f *policy, door int, e audit.Event) {
 	w.mu.Lock()
 	f.tallies[door].Add(audit.Replayed)
 	w.mu.Unlock()
@@ -280,7 +280,7 @@ func (w *Wall) replayed(f *front, door int, e audit.Event) {
 
 // sprayed ends all attempts of who has tried ports that nothing serves, and is trapped
 // at all doors by the kernel. It is called with mu held, and gives it up.
-func (s knocks) sprayed(f *front, p packet.Packet, now time.Time) {
+func (s knocks) sprayed(f *policy, p packet.Packet, now time.Time) {
 	var ended []audit.Event
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
@@ -305,7 +305,7 @@ const spraying = "it tries ports that nothing serves"
 
 // endAttempts forgets the attempts of an event's source at a door, and notes in the event
 // how far the one had come that had come furthest. It reports whether one was under way.
-func (f *front) endAttempts(door int, e *audit.Event) (underWay bool) {
+func (f *policy) endAttempts(door int, e *audit.Event) (underWay bool) {
 	for _, l := range f.locksOf[door] {
 		a, ok := f.tracker.Forget(l, e.Source)
 		if !ok || a.Step == len(f.locks[l].steps) || e.Time.Sub(a.Started) > f.config.Doors[door].SequenceTimeout {
@@ -321,7 +321,7 @@ func (f *front) endAttempts(door int, e *audit.Event) (underWay bool) {
 
 // trapped ends the attempts of who has tried a trap. From then on the kernel keeps
 // its knocks away. It is called with mu held, and gives it up.
-func (s knocks) trapped(f *front, door int, e audit.Event) {
+func (s knocks) trapped(f *policy, door int, e audit.Event) {
 	f.tallies[door].Add(audit.Trapped)
 	f.endAttempts(door, &e)
 	s.wall.mu.Unlock()

@@ -98,12 +98,12 @@ func TestThatFewLinesAreLeftIsToldForEachThatIsUsed(t *testing.T) {
 			synctest.Wait()
 			h.trail.expect(h.t, []audit.Kind{audit.Low}, want...)
 		}
-		if err := h.wall.Raise(c); err != nil {
+		if err := h.wall.Apply(c); err != nil {
 			h.t.Fatal(err)
 		}
 		h.trail.expect(h.t, []audit.Kind{audit.Low}) // as that is known
 		l.write("7006", "7007")
-		if err := h.wall.Raise(c); err != nil {
+		if err := h.wall.Apply(c); err != nil {
 			h.t.Fatal(err)
 		}
 		h.trail.expect(h.t, []audit.Kind{audit.Low}, "low ssh: sequences left in "+l.path+": 2")
@@ -178,7 +178,7 @@ func TestALineThatCannotBeCrossedOutOpensNothing(t *testing.T) {
 			if err := os.Chmod(l.path, 0o600); err != nil {
 				h.t.Fatal(err)
 			}
-			if err := h.wall.Raise(config(l.door)); err != nil {
+			if err := h.wall.Apply(config(l.door)); err != nil {
 				h.t.Fatal(err)
 			}
 			time.Sleep(audit.SumInterval) // so that nothing is summed up

@@ -260,7 +260,7 @@ func TestASequenceThatCouldNotTurnIsTriedAgainAfterAReloadThatFails(t *testing.T
 	guarded(t, c, func(h *host) {
 		h.failing("Install", errInjected)
 		toStep(step, 0)
-		if err := h.wall.Raise(c); !errors.Is(err, errInjected) {
+		if err := h.wall.Apply(c); !errors.Is(err, errInjected) {
 			h.t.Fatalf("a reload: %v", err)
 		}
 		h.failing("nothing", nil)

@@ -86,7 +86,7 @@ func (s excess) Failed(err error)           { s.fail(err) }
 
 // isHeard reports whether something waits to be handled that was logged for rules which
 // have been replaced. It is called with mu held.
-func (s *sockets) isHeard() bool { return s != nil && !s.closed && !s.log.Pulse().Idle }
+func (s *sockets) isHeard() bool { return s != nil && !s.closed && !s.log.Progress().Idle }
 
 // close closes the sockets that are bound. Reading from them fails then.
 func (s *sockets) close() {
@@ -105,7 +105,7 @@ func (s *sockets) close() {
 const (
 	retireInterval = 10 * time.Millisecond
 	retireCalm     = 3 // times in a row that nothing is there
-	retirePatience = 2 * time.Second
+	retireTimeout = 2 * time.Second
 )
 
 // retire closes sockets that no rule names any more, once all that is in them
@@ -123,9 +123,9 @@ func (s *sockets) retire() {
 	}
 	w.mu.Unlock()
 	calm := 0
-	for end := time.Now().Add(retirePatience); calm < retireCalm && time.Now().Before(end); time.Sleep(retireInterval) {
+	for end := time.Now().Add(retireTimeout); calm < retireCalm && time.Now().Before(end); time.Sleep(retireInterval) {
 		calm++
-		if !s.log.Pulse().Idle {
+		if !s.log.Progress().Idle {
 			calm = 0
 		}
 		for _, q := range []Queue{s.admitted, s.strangers} {
@@ -171,16 +171,16 @@ func (s *sockets) fail(err error) {
 	}
 }
 
-// heardAt returns when a knock came in that is read now. By how much knocks have
+// arrivalOf returns when a knock came in that is read now. By how much knocks have
 // overtaken each other is a matter of when they came, and not of when a busy
 // machine lets them be read: what was waiting while an early knock was handled
 // came no later than that. The log is asked only while that matters.
-func (s *sockets) heardAt(now time.Time) time.Time {
+func (s *sockets) arrivalOf(now time.Time) time.Time {
 	if s.backlog.IsZero() {
 		return now
 	}
 	heard := s.backlog
-	if s.log.Drained() || now.Sub(s.backlog) > patience {
+	if s.log.Drained() || now.Sub(s.backlog) > maxRefusalDelay {
 		s.backlog = time.Time{}
 	}
 	return heard

@@ -105,8 +105,8 @@ func (w *Wall) Brief() (guarded, bare, windows int) {
 	whyBare := doctor.BareDoors(w.health.known())
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.front != nil {
-		for _, d := range w.front.config.Doors {
+	if w.policy != nil {
+		for _, d := range w.policy.config.Doors {
 			if whyBare[d.Name] != "" {
 				bare++
 			} else {
@@ -159,7 +159,7 @@ func (w *Wall) measure() (Status, counted, error) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f = w.front
+	f = w.policy
 	if w.sockets == nil {
 		return Status{}, counted{}, errNotYet
 	}

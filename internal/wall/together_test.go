@@ -236,7 +236,7 @@ func TestStrangersAreRefusedAfterAllIfAWindowIsNeverOpened(t *testing.T) {
 		goOn := h.hanging(a)
 		hers, theirs := b.dial(22), c.dial(22)
 		knockAll(b)
-		time.Sleep(hold + wall.Patience - time.Millisecond)
+		time.Sleep(hold + wall.MaxRefusalDelay - time.Millisecond)
 		h.expect("bob's window may be opened yet", hers, waiting)
 		h.expect("carol's might be", theirs, waiting)
 		time.Sleep(2 * time.Millisecond)
@@ -267,7 +267,7 @@ func TestADoorIsClosedByWhoHasKnockedItOpenBeforeItWasOpen(t *testing.T) {
 // heard waits until all knocks are heard that were sent.
 func (h *host) heard() {
 	h.t.Helper()
-	until(h.t, "the knocks are heard", func() bool { return h.log().Drained() && h.log().Pulse().Idle })
+	until(h.t, "the knocks are heard", func() bool { return h.log().Drained() && h.log().Progress().Idle })
 }
 
 // overtaking has somebody wait to change the wall whom somebody else holds up, and others

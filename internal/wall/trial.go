@@ -37,13 +37,13 @@ var (
 	notConfirmed = cause{audit.CodeNotConfirmed, "the new rules were not confirmed, and the former ones are back; "}
 )
 
-// Try puts up a wall as [Wall.Raise] does. Unless [Wall.Confirm] is called within
+// Try puts up a wall as [Wall.Apply] does. Unless [Wall.Confirm] is called within
 // the time given, the former one returns; where there was none, Run ends with
 // [ErrNotConfirmed]. If Run ends before, for whatever reason, the former state
 // returns, too; and if the daemon is killed, a wall that none stood before goes
 // where the kernel can see to that (Linux 6.9).
 func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
-	w.lockSettled()
+	w.lockAfterRetirement()
 	defer w.change.Unlock()
 	if w.OnTrial() {
 		return ErrOnTrial
@@ -52,13 +52,13 @@ func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
 	if former := w.current(); former != nil {
 		t.former = former.config.Written
 	}
-	if err := w.raise(c, t.former == nil, cause{audit.CodeTrial, "on trial for " + within.String() + "; "}); err != nil {
+	if err := w.apply(c, t.former == nil, cause{audit.CodeTrial, "on trial for " + within.String() + "; "}); err != nil {
 		return err
 	}
 	w.mu.Lock()
 	w.trial = t
 	w.mu.Unlock()
-	w.nudge()
+	w.wakeHousekeeping()
 	return nil
 }
 
@@ -66,8 +66,8 @@ func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
 func (w *Wall) Confirm() error {
 	w.change.Lock()
 	defer w.change.Unlock()
-	if w.lowered {
-		return ErrLowered
+	if w.tornDown {
+		return ErrStopping
 	}
 	w.mu.Lock()
 	t := w.trial
@@ -109,7 +109,7 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 		return t.until, true
 	}
 
-	w.lockSettled()
+	w.lockAfterRetirement()
 	defer w.change.Unlock()
 	w.mu.Lock()
 	confirmed := w.trial != t // meanwhile
@@ -138,14 +138,14 @@ const goBackInterval = 5 * time.Second
 // goBack puts the former rules in force again, if need be with the numbers of the
 // present ones, as somebody else may have taken those that they had.
 func (w *Wall) goBack(former *ruleset.Config) error {
-	err := w.raise(former, false, notConfirmed)
+	err := w.apply(former, false, notConfirmed)
 	if err == nil {
 		return nil
 	}
-	present := w.front.config.Wall
+	present := w.policy.config.Wall
 	moved := *former
 	moved.Wall.LogGroup, moved.Wall.Queue = present.LogGroup, present.Queue
-	if w.raise(&moved, false, notConfirmed) != nil {
+	if w.apply(&moved, false, notConfirmed) != nil {
 		return err
 	}
 	return nil

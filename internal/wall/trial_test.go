@@ -61,7 +61,7 @@ func TestAFirstWallThatIsNotConfirmedIsTakenDown(t *testing.T) {
 			h.t.Errorf("stands: %v", got)
 		}
 		h.trail.expect(h.t, []audit.Kind{audit.Stopped}, "stopped: the wall is taken down")
-		if err := h.wall.Confirm(); !errors.Is(err, wall.ErrLowered) {
+		if err := h.wall.Confirm(); !errors.Is(err, wall.ErrStopping) {
 			h.t.Errorf("Confirm, too late: %v", err)
 		}
 	})

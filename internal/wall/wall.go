@@ -14,7 +14,7 @@ import (
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
@@ -39,7 +39,7 @@ type Kernel interface {
 // Log is an NFLOG group that is listened to; [nflog.Log] is one.
 type Log interface {
 	Drained() bool
-	Pulse() pulse.Pulse
+	Progress() progress.Progress
 	Close() error
 }
 
@@ -51,7 +51,7 @@ type Queue interface {
 	Refuse(id uint32) error
 	RefuseUpTo(id uint32) error
 	Stats() (nfqueue.Stats, error)
-	Pulse() pulse.Pulse
+	Progress() progress.Progress
 	Close() error
 }
 
@@ -73,7 +73,7 @@ type Edges struct {
 	Look func() (effective.Host, error)
 	// Used remembers what opens a door once, and Due which commands are to be run.
 	// They last longer than the daemon.
-	Used, Due Ledger
+	Used, Due Store
 	// Tracked reports whether the connection of a packet that was let in is known to
 	// the kernel, as the packet was delivered.
 	Tracked func(p packet.Packet) (bool, error)
@@ -103,8 +103,8 @@ type Edges struct {
 // process: a daemon that is to be outlasted has others.
 func KernelEdges(k *nft.Kernel) Edges {
 	e := Edges{
-		Used:        NewFleeting(),
-		Due:         NewFleeting(),
+		Used:        NewMemoryStore(),
+		Due:         NewMemoryStore(),
 		Look:        host.Look,
 		Kernel:      k,
 		ListenLog:   func(group uint16, h nflog.Handler) (Log, error) { return nflog.Listen(group, h) },
@@ -130,19 +130,19 @@ type Wall struct {
 	edges    Edges
 	trail    *audit.Summer
 	metrics  *metrics
-	once     once
+	replayGuard     replayGuard
 	commands *commands
 	wake     chan struct{} // the keeper is to look what is due
 	failed   chan error    // why Run ends by itself
 	down     chan struct{} // somebody asks for the wall to come down
 	ending   chan struct{} // closed when Run begins to end
-	lowering chan struct{} // closed when it is known what has become of the table
+	teardownDone chan struct{} // closed when it is known what has become of the table
 	removed  bool          // that it is gone
 	endErr   error         // and what Run ends with
 	ended    chan struct{} // closed when Run has ended
 	looked   time.Time     // when the host was looked at; the keeper's own
 	reread   time.Time     // when a list was that could not be read; likewise
-	pulses   pulses        // Alive's own
+	progresses   progresses        // Alive's own
 	health   health        // of the host
 
 	// change is held while the table or a window in it is changed, and guards
@@ -150,28 +150,28 @@ type Wall struct {
 	change   sync.Mutex
 	table    *nft.Table            // that stands
 	watch    io.Closer             // tells of others' changes
-	lowered  bool                  // and nothing is to be put up again
-	toldLow  map[string]int        // by door: one-time sequences left when that was told last
-	unopened error                 // why nobody can open some doors, as was told last
-	settled  chan struct{}         // closed when no sockets are being retired
+	tornDown  bool                  // and nothing is to be put up again
+	lowEmitted  map[string]int        // by door: one-time sequences left when that was told last
+	unresolved error                 // why nobody can open some doors, as was told last
+	retirement  chan struct{}         // closed when no sockets are being retired
 	full     map[doorSet]time.Time // of windows, until when that is taken for true
-	barred   map[windowKey]bool    // who has sessions that were ended
+	endedSources   map[windowKey]bool    // who has sessions that were ended
 
 	mu       sync.Mutex
-	front    *front   // what stands, nil before; changed only with change held, too
+	policy    *policy   // what stands, nil before; changed only with change held, too
 	sockets  *sockets // that the table names; likewise
 	windows  *sequence.Windows
 	opening  int           // how many have knocked in full and are not among those yet:
 	openings []*opening    // that are to be opened, in the order of the knocks
 	opened   uint64        // how many were taken off these so far
-	unsure   time.Time     // when the kernel may last have had a window that is not noted
-	telling  bool          // that a window opens is about to be told
-	untold   []audit.Event // who was let in meanwhile
+	uncertainUntil   time.Time     // when the kernel may last have had a window that is not noted
+	announcing  bool          // that a window opens is about to be told
+	pending   []audit.Event // who was let in meanwhile
 	doors    []string      // names by id, which a door keeps whatever is reloaded
 	trial    *trial
 	since    time.Time
-	kept     time.Time    // when the keeper has last done what was due
-	healing  time.Time    // since when the wall is being put back, if it is
+	lastHousekeeping     time.Time    // when the keeper has last done what was due
+	reconciling  time.Time    // since when the wall is being put back, if it is
 	lost     uint64       // packets that were logged or queued and never arrived
 	evicted  uint64       // attempts that gave way to newer ones, of former fronts
 	counts   audit.Counts // of what belongs to no door
@@ -190,16 +190,16 @@ type reports struct {
 
 // New makes a wall that does not stand yet.
 func New(edges Edges, sink audit.Sink) *Wall {
-	settled := make(chan struct{})
-	close(settled)
+	retirement := make(chan struct{})
+	close(retirement)
 	trail := audit.NewSummer(sink)
 	return &Wall{
-		once:     once{ledger: edges.Used},
+		replayGuard:     replayGuard{ledger: edges.Used},
 		commands: newCommands(edges.Due, trail.Record),
-		toldLow:  map[string]int{},
+		lowEmitted:  map[string]int{},
 		full:     map[doorSet]time.Time{},
-		barred:   map[windowKey]bool{},
-		settled:  settled,
+		endedSources:   map[windowKey]bool{},
+		retirement:  retirement,
 		edges:    edges,
 		trail:    trail,
 		metrics:  newMetrics(),
@@ -207,14 +207,14 @@ func New(edges Edges, sink audit.Sink) *Wall {
 		failed:   make(chan error, 1),
 		down:     make(chan struct{}, 1),
 		ending:   make(chan struct{}),
-		lowering: make(chan struct{}),
+		teardownDone: make(chan struct{}),
 		ended:    make(chan struct{}),
 		windows:  sequence.NewWindows(),
 	}
 }
 
-// ErrLowered is why a wall is not changed that is being taken down, or was.
-var ErrLowered = errors.New("the daemon is on its way out: ask again when it has ended")
+// ErrStopping is why a wall is not changed that is being taken down, or was.
+var ErrStopping = errors.New("the daemon is on its way out: ask again when it has ended")
 
 // InUseError says that somebody listens where the wall wants to.
 type InUseError struct {
@@ -231,11 +231,11 @@ func (e *InUseError) Error() string {
 // or the kernel can no longer be heard. It ends as the rule files say: the wall
 // stays, or goes.
 func (w *Wall) Run(ctx context.Context) error {
-	kept, stop := context.WithCancel(ctx)
+	lastHousekeeping, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.keep(kept)
+		w.housekeep(lastHousekeeping)
 	}()
 	var err error
 	asked := false
@@ -248,15 +248,15 @@ func (w *Wall) Run(ctx context.Context) error {
 	close(w.ending)
 	stop()
 	<-done
-	w.lower(asked, err)
+	w.teardown(asked, err)
 	close(w.ended)
 	return w.endErr
 }
 
-func (w *Wall) current() *front {
+func (w *Wall) current() *policy {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.front
+	return w.policy
 }
 
 // fail ends Run, because packets can no longer be read.
@@ -267,8 +267,8 @@ func (w *Wall) fail(err error) {
 	}
 }
 
-// nudge makes the keeper look what is due.
-func (w *Wall) nudge() {
+// wakeHousekeeping makes the keeper look what is due.
+func (w *Wall) wakeHousekeeping() {
 	select {
 	case w.wake <- struct{}{}:
 	default:

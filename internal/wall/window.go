@@ -131,17 +131,17 @@ func (w *Wall) nextOpenings() []*opening {
 func (w *Wall) openTogether(openings []*opening) {
 	w.noteOpen(openings)
 	w.openInKernel(openings)
-	w.pardon(openings) // before who waits is released, as the kernel would refuse him again
+	w.clearEndedMarks(openings) // before who waits is released, as the kernel would refuse him again
 	w.mu.Lock()
 	for _, o := range openings {
-		w.settleOpen(o)
+		w.recordOutcome(o)
 	}
 	w.mu.Unlock()
 	w.releaseFor(openings) // that they are let in is told after this
 	for _, o := range openings {
 		switch {
 		case o.err == nil:
-			w.tell(o.why)
+			w.emit(o.why)
 		case o.noted: // else there is no such door any more
 			code := audit.CodeNotOpened
 			if o.err == errFull {
@@ -150,8 +150,8 @@ func (w *Wall) openTogether(openings []*opening) {
 			w.notOpened(o.why, code, o.err)
 		}
 	}
-	w.told()
-	w.nudge()
+	w.emitPending()
+	w.wakeHousekeeping()
 }
 
 // noteOpen notes windows before they are open, so that not one connection is admitted
@@ -160,7 +160,7 @@ func (w *Wall) noteOpen(openings []*opening) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := w.front
+	f := w.policy
 	for _, o := range openings {
 		switch {
 		case f == nil:
@@ -175,11 +175,11 @@ func (w *Wall) noteOpen(openings []*opening) {
 				o.former = *win
 			}
 			o.noted = true
-			o.isNew = win == nil && now.After(w.unsure)
+			o.isNew = win == nil && now.After(w.uncertainUntil)
 			o.refreshed = w.windows.Open(o.id, o.source, now, now.Add(o.length), f.config.Doors[i].MaxConnections)
 		}
 	}
-	w.telling = true
+	w.announcing = true
 }
 
 // lingering is how long the kernel may have a window yet of which nothing is noted any
@@ -214,7 +214,7 @@ func (w *Wall) openInKernel(openings []*opening) {
 	if len(noted) == 0 || w.tryOpening(noted) {
 		return
 	}
-	if w.mend() { // with these windows in it
+	if w.reconcileIfChanged() { // with these windows in it
 		for _, o := range noted {
 			o.err = nil
 		}
@@ -273,16 +273,16 @@ func (w *Wall) openOneByOne(openings []*opening) {
 	}
 }
 
-// settleOpen notes whether a window is open now. It is called with mu held.
-func (w *Wall) settleOpen(o *opening) {
+// recordOutcome notes whether a window is open now. It is called with mu held.
+func (w *Wall) recordOutcome(o *opening) {
 	if !o.noted {
 		return
 	}
-	f := w.front
+	f := w.policy
 	i := f.doorNamed(o.door)
 	if o.err != nil {
 		if o.err != errFull { // the kernel may have opened it, and not have said so
-			w.unsure = time.Now().Add(ruleset.MaxWindow)
+			w.uncertainUntil = time.Now().Add(ruleset.MaxWindow)
 		}
 		var admitted int // meanwhile
 		if win := w.windows.Get(o.id, o.source); win != nil {
@@ -317,14 +317,14 @@ func (w *Wall) releaseFor(openings []*opening) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.front == nil {
+	if w.policy == nil {
 		return
 	}
 	w.sockets.release(func(p packet.Packet) bool {
-		for i := range w.front.config.Doors {
-			d := &w.front.config.Doors[i]
+		for i := range w.policy.config.Doors {
+			d := &w.policy.config.Doors[i]
 			if guards(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
-				w.front.tallies[i].released++
+				w.policy.tallies[i].released++
 				return true
 			}
 		}
@@ -338,12 +338,12 @@ func (w *Wall) notOpened(e audit.Event, code audit.Code, err error) {
 	w.trail.Record(e)
 }
 
-// told passes on who was let in by the kernel before it was told that the window is
+// emitPending passes on who was let in by the kernel before it was told that the window is
 // open. It is called with change held, as is what ends a window again.
-func (w *Wall) told() {
+func (w *Wall) emitPending() {
 	w.mu.Lock()
-	accepted := w.untold
-	w.telling, w.untold = false, nil
+	accepted := w.pending
+	w.announcing, w.pending = false, nil
 	w.mu.Unlock()
 	w.record(accepted)
 }
@@ -356,7 +356,7 @@ func (w *Wall) spend(door string, source packet.Source) {
 	w.change.Lock()
 	defer w.change.Unlock()
 	w.mu.Lock()
-	f := w.front
+	f := w.policy
 	i := f.doorNamed(door)
 	var win *sequence.Window
 	if i >= 0 {
@@ -380,5 +380,5 @@ func (w *Wall) spend(door string, source packet.Source) {
 		f.tallies[i].Add(audit.Closed)
 		w.mu.Unlock()
 	}
-	w.tell(e)
+	w.emit(e)
 }

@@ -14,19 +14,19 @@ import (
 // How the rules let the daemon hear of what opens and closes doors, and of who looks
 // for it.
 
-// Notice is what the prefix of a logged packet says.
-type Notice struct {
+// LogReason is what the prefix of a logged packet says.
+type LogReason struct {
 	Door   int // -1: no single one
-	Kind   NoticeKind
+	Kind   LogReasonKind
 	Method int // of the door, that hears a Datagram
 }
 
-// NoticeKind says why a packet was logged.
-type NoticeKind uint8
+// LogReasonKind says why a packet was logged.
+type LogReasonKind uint8
 
 const (
 	// Knock: it was sent to one of the door's knocks.
-	Knock NoticeKind = iota
+	Knock LogReasonKind = iota
 	// Datagram: it is a datagram that one of the door's methods is heard by.
 	Datagram
 	// Trapped: it was sent to one of the door's traps.
@@ -39,7 +39,7 @@ const (
 )
 
 // suffixes end the log prefixes. No door's name has a space in it.
-var suffixes = map[NoticeKind]string{Knock: "", Trapped: " trapped", Refused: " refused"}
+var suffixes = map[LogReasonKind]string{Knock: "", Trapped: " trapped", Refused: " refused"}
 
 // sprayed is the log prefix of who is trapped at all doors. No door's name is empty.
 const sprayed = " sprayed"
@@ -48,25 +48,25 @@ const sprayed = " sprayed"
 // as one of the suffixes.
 func datagramPrefix(door string, m method.Method) string { return door + " " + m.Name() }
 
-// Notices maps the prefixes that the rules log with to what they mean.
-func Notices(c *effective.Config) map[string]Notice {
-	m := make(map[string]Notice, len(suffixes)*len(c.Doors)+1)
-	m[sprayed] = Notice{Door: -1, Kind: Sprayed}
+// LogReasons maps the prefixes that the rules log with to what they mean.
+func LogReasons(c *effective.Config) map[string]LogReason {
+	m := make(map[string]LogReason, len(suffixes)*len(c.Doors)+1)
+	m[sprayed] = LogReason{Door: -1, Kind: Sprayed}
 	for i, d := range c.Doors {
 		for kind, suffix := range suffixes {
-			m[d.Name+suffix] = Notice{Door: i, Kind: kind}
+			m[d.Name+suffix] = LogReason{Door: i, Kind: kind}
 		}
 		for j, way := range d.Methods {
 			if _, ok := way.(method.Listener); ok {
-				m[datagramPrefix(d.Name, way)] = Notice{Door: i, Kind: Datagram, Method: j}
+				m[datagramPrefix(d.Name, way)] = LogReason{Door: i, Kind: Datagram, Method: j}
 			}
 		}
 	}
 	return m
 }
 
-// hear returns the rules by which the door hears of knocks and datagrams, and adds the sets that they need.
-func (t *Table) hear(d door, n Numbers, c *effective.Config) (wall []rule, chains []chain) {
+// logRules returns the rules by which the door hears of knocks and datagrams, and adds the sets that they need.
+func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []rule, chains []chain) {
 	if d.holds() {
 		for _, f := range families {
 			t.sets = append(t.sets, set{

@@ -23,10 +23,10 @@ const (
 	lookAtHost = 10 * time.Second
 )
 
-// turn puts in force what is good now, if it is something else than what is.
-func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
+// reresolve puts in force what is good now, if it is something else than what is.
+func (w *Wall) reresolve(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
-	f := w.front
+	f := w.policy
 	turned := f.stale || !f.config.IsOf(now)
 	w.mu.Unlock()
 	unread := f.config.HasUnread()
@@ -35,7 +35,7 @@ func (w *Wall) turn(now time.Time) (next time.Time, ok bool) {
 		turned = turned || f.config.Readable(now)
 	}
 	if turned {
-		w.turnTo(now)
+		w.applyEffective(now)
 	}
 	next, ok = f.config.Expires(now)
 	again := turned || unread
@@ -56,7 +56,7 @@ func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
 	switch {
 	case err != nil: // what was seen before is nearer to the truth
 	case !c.IsOn(host):
-		w.turnTo(now)
+		w.applyEffective(now)
 	case !c.Host.Same(host):
 		w.describe(host)
 	}
@@ -69,7 +69,7 @@ func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
 func (w *Wall) describe(host effective.Host) {
 	w.change.Lock()
 	defer w.change.Unlock()
-	if w.lowered {
+	if w.tornDown {
 		return
 	}
 	f := w.current()
@@ -81,23 +81,23 @@ func (w *Wall) describe(host effective.Host) {
 	next := *f
 	next.config = &c
 	w.mu.Lock()
-	w.front = &next
+	w.policy = &next
 	w.mu.Unlock()
 	w.table = tableOf(&c, w.sockets.numbers, w.table.Trial)
 }
 
-// turnTo puts in force what is good now.
-func (w *Wall) turnTo(now time.Time) {
+// applyEffective puts in force what is good now.
+func (w *Wall) applyEffective(now time.Time) {
 	host := w.host()
 	w.change.Lock()
 	defer w.change.Unlock()
-	if w.lowered {
+	if w.tornDown {
 		return
 	}
 	w.openQueued() // rather than let who has knocked wait for another table
 	f := w.current()
 	c, err := effective.Resolve(f.config.Written, now, host)
-	w.tellUnopened(err)
+	w.emitUnresolved(err)
 	next := *f
 	next.config, next.stale = c, false
 	next.locks, next.locksOf = locksOf(c)
@@ -110,7 +110,7 @@ func (w *Wall) turnTo(now time.Time) {
 		}
 	}
 	wasStale := f.stale
-	w.front = &next
+	w.policy = &next
 	w.mu.Unlock()
 	err = w.install(c, w.sockets.numbers, w.noted())
 	if err != nil {
@@ -122,7 +122,7 @@ func (w *Wall) turnTo(now time.Time) {
 		w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Code: audit.CodeNextSequences, Failed: true,
 			Reason: "the next sequences are not in force: " + err.Error()})
 	}
-	w.tellLow(c)
+	w.emitLow(c)
 }
 
 // install puts another table in place of the wall's own, with the windows that are open
@@ -136,24 +136,24 @@ func (w *Wall) install(c *effective.Config, n nft.Numbers, windows []nft.Window)
 	return nil
 }
 
-// tellUnopened says, once, why nobody can open some doors by a sequence.
-func (w *Wall) tellUnopened(err error) {
-	if err != nil && (w.unopened == nil || err.Error() != w.unopened.Error()) {
+// emitUnresolved says, once, why nobody can open some doors by a sequence.
+func (w *Wall) emitUnresolved(err error) {
+	if err != nil && (w.unresolved == nil || err.Error() != w.unresolved.Error()) {
 		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Code: audit.CodeNoSequence, Failed: true, Reason: err.Error()})
 	}
-	w.unopened = err
+	w.unresolved = err
 }
 
-// tellLow warns of doors with few one-time sequences left, once for each that is
+// emitLow warns of doors with few one-time sequences left, once for each that is
 // used.
-func (w *Wall) tellLow(c *effective.Config) {
+func (w *Wall) emitLow(c *effective.Config) {
 	for _, d := range c.Doors {
 		stock := d.Stock()
-		told, once := w.toldLow[d.Name]
-		if !stock.IsLow() || once && told == stock.Left {
+		emitPending, known := w.lowEmitted[d.Name]
+		if !stock.IsLow() || known && emitPending == stock.Left {
 			continue
 		}
-		w.toldLow[d.Name] = stock.Left
+		w.lowEmitted[d.Name] = stock.Left
 		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Door: d.Name, Code: audit.CodeFewLeft, Reason: fmt.Sprintf(
 			"sequences left in %s: %d", stock.Of, stock.Left)})
 	}

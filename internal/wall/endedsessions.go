@@ -29,7 +29,7 @@ func (w *Wall) endSessions(door string, source packet.Source) (ended int, err er
 	w.change.Lock()
 	defer w.change.Unlock()
 	w.mu.Lock()
-	f := w.front
+	f := w.policy
 	i := f.doorNamed(door)
 	if i >= 0 {
 		if win := w.windows.Get(f.ids[i], source); win != nil && win.Spent() {
@@ -51,32 +51,32 @@ func (w *Wall) endSessions(door string, source packet.Source) (ended int, err er
 		}
 		return wanted
 	})
-	if len(w.barred)+len(who) > maxEnded {
-		w.findEnded(f) // these, too; of most others nothing will be left
+	if len(w.endedSources)+len(who) > maxEnded {
+		w.readEndedSources(f) // these, too; of most others nothing will be left
 		return ended, err
 	}
-	maps.Copy(w.barred, who)
+	maps.Copy(w.endedSources, who)
 	return ended, err
 }
 
-// findEnded notes anew who has sessions that were ended, by this daemon or one before
+// readEndedSources notes anew who has sessions that were ended, by this daemon or one before
 // it. It is called with change held.
-func (w *Wall) findEnded(f *front) {
+func (w *Wall) readEndedSources(f *policy) {
 	ended, err := w.edges.EndedSessions()
 	if err != nil {
 		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Refused, Code: audit.CodeStillBarred, Failed: true,
 			Reason: "sessions that were ended stay so, whoever knocks: " + err.Error()})
 		return
 	}
-	clear(w.barred)
+	clear(w.endedSources)
 	for _, e := range ended {
-		f.noteComing(w.barred, e)
+		f.noteComing(w.endedSources, e)
 	}
 }
 
 // comingBy iterates over the doors through which a session goes, each with who has made
 // it, as that door tells sources apart.
-func (f *front) comingBy(e sessions.Session) iter.Seq[windowKey] {
+func (f *policy) comingBy(e sessions.Session) iter.Seq[windowKey] {
 	return func(yield func(windowKey) bool) {
 		for i := range f.config.Doors {
 			d := &f.config.Doors[i]
@@ -89,7 +89,7 @@ func (f *front) comingBy(e sessions.Session) iter.Seq[windowKey] {
 
 // noteComing notes who has made a session, at each door through which it goes, as long
 // as there is room.
-func (f *front) noteComing(who map[windowKey]bool, e sessions.Session) {
+func (f *policy) noteComing(who map[windowKey]bool, e sessions.Session) {
 	for key := range f.comingBy(e) {
 		if len(who) < maxEnded {
 			who[key] = true
@@ -97,12 +97,12 @@ func (f *front) noteComing(who map[windowKey]bool, e sessions.Session) {
 	}
 }
 
-// pardon lets the sessions go on, of those for whom windows were opened, that were ended
+// clearEndedMarks lets the sessions go on, of those for whom windows were opened, that were ended
 // before. Who has none costs nothing. It is called with change held.
-func (w *Wall) pardon(openings []*opening) {
+func (w *Wall) clearEndedMarks(openings []*opening) {
 	free := map[windowKey]bool{}
 	for _, o := range openings {
-		if key := sessionsKey(o.door, o.source); o.err == nil && w.barred[key] {
+		if key := sessionsKey(o.door, o.source); o.err == nil && w.endedSources[key] {
 			free[key] = true
 		}
 	}
@@ -124,6 +124,6 @@ func (w *Wall) pardon(openings []*opening) {
 				Code: audit.CodeStillBarred, Reason: fmt.Sprintf("the sessions that were ended before stay so: %v", err)})
 			continue
 		}
-		delete(w.barred, key)
+		delete(w.endedSources, key)
 	}
 }

@@ -1,4 +1,4 @@
-package pulse_test
+package progress_test
 
 import (
 	"sync"
@@ -8,7 +8,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/knockwall/knockwall/internal/pulse"
+	"github.com/knockwall/knockwall/internal/progress"
 )
 
 // It hangs only if there was something to handle at both times, and none of it was
@@ -17,15 +17,15 @@ func TestStuck(t *testing.T) {
 	for _, earlierIdle := range []bool{false, true} {
 		for _, idle := range []bool{false, true} {
 			for _, handled := range []uint64{0, 1, 1000} {
-				earlier := pulse.Pulse{Done: 7, Idle: earlierIdle}
-				now := pulse.Pulse{Done: 7 + handled, Idle: idle}
+				earlier := progress.Progress{Done: 7, Idle: earlierIdle}
+				now := progress.Progress{Done: 7 + handled, Idle: idle}
 				if got, want := now.Stuck(earlier), !earlierIdle && !idle && handled == 0; got != want {
 					t.Errorf("%+v and then %+v: stuck %t", earlier, now, got)
 				}
 			}
 		}
 	}
-	if (pulse.Pulse{}).Stuck(pulse.Pulse{Idle: true}) {
+	if (progress.Progress{}).Stuck(progress.Progress{Idle: true}) {
 		t.Error("what has just come is stuck")
 	}
 }
@@ -65,12 +65,12 @@ func receive(t *testing.T, conn *netlink.Conn) {
 func TestASocketIsDrainedWhenAllWasReceived(t *testing.T) {
 	conn := routes(t)
 	for range 3 {
-		if !pulse.Drained(conn) {
+		if !progress.Drained(conn) {
 			t.Fatal("nothing was asked for, and it is not drained")
 		}
 		ask(t, conn)
 		for range 2 { // looking takes nothing off
-			if pulse.Drained(conn) {
+			if progress.Drained(conn) {
 				t.Fatal("the answer waits, and it is drained")
 			}
 		}
@@ -80,42 +80,42 @@ func TestASocketIsDrainedWhenAllWasReceived(t *testing.T) {
 	if err := conn.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if !pulse.Drained(conn) {
+	if !progress.Drained(conn) {
 		t.Error("of a closed socket something is to come")
 	}
 }
 
 func TestAPulseIsOfWhatWaitsAndOfWhatIsHandled(t *testing.T) {
 	conn := routes(t)
-	var c pulse.Counter
-	expect := func(when string, want pulse.Pulse) {
+	var c progress.Counter
+	expect := func(when string, want progress.Progress) {
 		t.Helper()
 		if got := c.Of(conn); got != want {
 			t.Errorf("%s: %+v, want %+v", when, got, want)
 		}
 	}
-	expect("at first", pulse.Pulse{Idle: true})
+	expect("at first", progress.Progress{Idle: true})
 	ask(t, conn)
-	expect("a message waits", pulse.Pulse{})
+	expect("a message waits", progress.Progress{})
 	receive(t, conn)
 	c.Begin()
-	expect("it is being handled", pulse.Pulse{})
+	expect("it is being handled", progress.Progress{})
 	c.Done()
-	expect("it was handled", pulse.Pulse{Done: 1, Idle: true})
+	expect("it was handled", progress.Progress{Done: 1, Idle: true})
 	c.Begin()
 	ask(t, conn)
-	expect("one is being handled, and one waits", pulse.Pulse{Done: 1})
+	expect("one is being handled, and one waits", progress.Progress{Done: 1})
 	c.Done()
-	expect("one waits", pulse.Pulse{Done: 2})
+	expect("one waits", progress.Progress{Done: 2})
 	conn.Close()
-	expect("it is closed", pulse.Pulse{Done: 2, Idle: true})
+	expect("it is closed", progress.Progress{Done: 2, Idle: true})
 }
 
 // Whoever takes a pulse is in the way of nobody who handles messages, and sees their
 // number grow.
 func TestAPulseIsTakenWhileMessagesAreHandled(t *testing.T) {
 	conn := routes(t)
-	var c pulse.Counter
+	var c progress.Counter
 	const messages, handlers = 20000, 2
 	var all sync.WaitGroup
 	for range handlers {
@@ -144,7 +144,7 @@ func TestAPulseIsTakenWhileMessagesAreHandled(t *testing.T) {
 		}
 		last = now
 	}
-	if want := (pulse.Pulse{Done: messages * handlers, Idle: true}); c.Of(conn) != want {
+	if want := (progress.Progress{Done: messages * handlers, Idle: true}); c.Of(conn) != want {
 		t.Errorf("in the end: %+v", c.Of(conn))
 	}
 }

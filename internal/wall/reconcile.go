@@ -16,14 +16,14 @@ import (
 const (
 	firstPause   = 10 * time.Millisecond
 	maxPause     = time.Second
-	healPatience = time.Minute
+	reconcileTimeout = time.Minute
 )
 
 // changed is told what others do to tables, where the kernel lets them.
 func (w *Wall) changed(c nft.Change) {
 	w.change.Lock()
 	defer w.change.Unlock()
-	if w.table == nil || w.lowered {
+	if w.table == nil || w.tornDown {
 		return
 	}
 	switch {
@@ -35,27 +35,27 @@ func (w *Wall) changed(c nft.Change) {
 	case !slices.Contains(c.Tables, w.table.Name):
 		return
 	}
-	w.restore(c.By)
+	w.reconcile(c.By)
 }
 
-// mend puts the wall back if it is not what was installed, and reports whether
+// reconcileIfChanged puts the wall back if it is not what was installed, and reports whether
 // it has. It is called with change held.
-func (w *Wall) mend() bool {
-	if w.lowered {
+func (w *Wall) reconcileIfChanged() bool {
+	if w.tornDown {
 		return false
 	}
 	if intact, err := w.edges.Kernel.Intact(w.table); err != nil || intact {
 		return false
 	}
-	return w.restore("")
+	return w.reconcile("")
 }
 
-// restore puts the wall back with all windows in it that are noted, and reports
+// reconcile puts the wall back with all windows in it that are noted, and reports
 // whether it could. It is called with change held.
-func (w *Wall) restore(by string) bool {
+func (w *Wall) reconcile(by string) bool {
 	began := time.Now()
-	w.setHealing(began)
-	defer w.setHealing(time.Time{})
+	w.setReconciling(began)
+	defer w.setReconciling(time.Time{})
 	windows := w.noted()
 	err := w.edges.Kernel.Restore(w.table, windows)
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
@@ -64,7 +64,7 @@ func (w *Wall) restore(by string) bool {
 			w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Code: audit.CodeNotPutBack, Failed: true,
 				Reason: "the wall was changed and cannot be put back yet: " + err.Error()})
 		}
-		if time.Since(began) > healPatience {
+		if time.Since(began) > reconcileTimeout {
 			w.fail(err)
 			return false
 		}
@@ -78,8 +78,8 @@ func (w *Wall) restore(by string) bool {
 	}
 	w.mu.Lock()
 	w.counts.Add(audit.Healed)
-	f := w.front
-	w.unsure = time.Now().Add(ruleset.MaxWindow) // which end a little later in the kernel now
+	f := w.policy
+	w.uncertainUntil = time.Now().Add(ruleset.MaxWindow) // which end a little later in the kernel now
 	for _, win := range windows {
 		if noted := w.windows.Get(w.doorID(win.Door), win.Source); noted != nil {
 			w.windows.Stands(noted.Door, noted.Source, noted.Until)
@@ -97,18 +97,18 @@ func (w *Wall) restore(by string) bool {
 	return true
 }
 
-// setHealing notes since when the wall is being put back, if it is, for which who
+// setReconciling notes since when the wall is being put back, if it is, for which who
 // knocks, and the keeper, may have to wait.
-func (w *Wall) setHealing(since time.Time) {
+func (w *Wall) setReconciling(since time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.healing = since
-	w.kept = time.Now()
+	w.reconciling = since
+	w.lastHousekeeping = time.Now()
 }
 
 // mayEnter reports whether a source need not knock at a port now, as it has a
 // window or is trusted.
-func (w *Wall) mayEnter(f *front, s sessions.Session) bool {
+func (w *Wall) mayEnter(f *policy, s sessions.Session) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for i := range f.config.Doors {

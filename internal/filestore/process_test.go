@@ -1,4 +1,4 @@
-package ledger_test
+package filestore_test
 
 import (
 	"bufio"
@@ -18,14 +18,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/knockwall/knockwall/internal/ledger"
+	"github.com/knockwall/knockwall/internal/filestore"
 )
 
 // roleVariable says what a test binary is to do with the ledger that its first
 // argument names, instead of the tests.
 const roleVariable = "KNOCKWALL_LEDGER_ROLE"
 
-var roles = map[string]func(*ledger.Ledger) error{
+var roles = map[string]func(*filestore.Store) error{
 	"changer": changeForEver,
 	"full":    fillTheDisk,
 }
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	if role == "" {
 		os.Exit(m.Run())
 	}
-	l, err := ledger.Open(os.Args[1])
+	l, err := filestore.Open(os.Args[1])
 	if err == nil {
 		err = roles[role](l)
 	}
@@ -82,7 +82,7 @@ func long(name string) string {
 // changeForEver adds and removes entries, each named by its changer and a number.
 // It says "+name" when one was added, "?name" when one may be gone from now on, and
 // "-name" when it is: in lines that a pipe takes whole or not at all.
-func changeForEver(l *ledger.Ledger) error {
+func changeForEver(l *filestore.Store) error {
 	failed := make(chan error)
 	for changer := range changers {
 		name := func(i int) string { return fmt.Sprintf("%s %d %d", os.Args[2], changer, i) }
@@ -135,7 +135,7 @@ func TestAProcessThatIsKilled(t *testing.T) {
 		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || !strings.Contains(exit.Error(), "killed") {
 			t.Fatalf("it was not killed: %v", err)
 		}
-		l, err := ledger.Open(path)
+		l, err := filestore.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +180,7 @@ func TestTwoProcesses(t *testing.T) {
 	})
 	var last uint64
 	for replaced := 0; replaced < 4; {
-		l, err := ledger.Open(path)
+		l, err := filestore.Open(path)
 		if err == nil {
 			shut(t, l)
 		}
@@ -205,7 +205,7 @@ func TestTwoProcesses(t *testing.T) {
 func TestOnceInAProcess(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	l := open(t, path)
-	_, err := ledger.Open(path)
+	_, err := filestore.Open(path)
 	fails(t, err, path, "another knockwall uses the file")
 	shut(t, l)
 	open(t, path)
@@ -213,7 +213,7 @@ func TestOnceInAProcess(t *testing.T) {
 
 // fillTheDisk adds entries while files can have no more than a few bytes, and says
 // what went wrong.
-func fillTheDisk(l *ledger.Ledger) error {
+func fillTheDisk(l *filestore.Store) error {
 	signal.Ignore(unix.SIGXFSZ)
 	room := func(bytes uint64) error {
 		var limit unix.Rlimit
@@ -249,7 +249,7 @@ func fillTheDisk(l *ledger.Ledger) error {
 		if err := full.change(full.entry); !errors.Is(err, unix.EFBIG) {
 			return fmt.Errorf("on a full disk: %v", err)
 		}
-		if l.Has("comes half-way") || l.Has("takes the place of the end") || !l.Has("before") || read() != ledger.Encode("+before") {
+		if l.Has("comes half-way") || l.Has("takes the place of the end") || !l.Has("before") || read() != filestore.Encode("+before") {
 			return fmt.Errorf("a full disk leaves %q in memory, and %q in the file", l.All(), read())
 		}
 		if err := room(unix.RLIM_INFINITY); err != nil {
@@ -263,7 +263,7 @@ func fillTheDisk(l *ledger.Ledger) error {
 	if err := room(5); err != nil {
 		return err
 	}
-	l, err := ledger.Open(os.Args[1])
+	l, err := filestore.Open(os.Args[1])
 	if err != nil {
 		return err
 	}
@@ -287,7 +287,7 @@ func TestAFullDisk(t *testing.T) {
 	if err := child.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := read(t, path), ledger.Encode("+before", "+between", "-between", "+after"); got != want {
+	if got, want := read(t, path), filestore.Encode("+before", "+between", "-between", "+after"); got != want {
 		t.Errorf("the file has %q, want %q", got, want)
 	}
 	expect(t, open(t, path), "before", "after")

@@ -38,9 +38,9 @@ func (s *strangers) come(n int, ports ...uint16) {
 	}
 }
 
-// displace lets enough of them come that all attempts give way which were just begun,
+// moveToVictims lets enough of them come that all attempts give way which were just begun,
 // and not so many that one of these is forgotten.
-func displace(t *sequence.Tracker) { (&strangers{Tracker: t}).come(2*few, 7000) }
+func moveToVictims(t *sequence.Tracker) { (&strangers{Tracker: t}).come(2*few, 7000) }
 
 func isFollowed(t *sequence.Tracker, addr netip.Addr) bool {
 	for a := range t.All(time.Now()) {
@@ -136,7 +136,7 @@ func TestADisplacedAttemptGoesOn(t *testing.T) {
 				c := &client{Tracker: tracker, addr: alice}
 				first := c.dial(tcp(7000))
 				expect(t, "first", c.send(first), advanced(1))
-				displace(tracker)
+				moveToVictims(tracker)
 				if isFollowed(tracker, alice) || tracker.Len() != few || tracker.Evicted() != few+1 {
 					t.Errorf("%d attempts, %d gave way", tracker.Len(), tracker.Evicted())
 				}
@@ -161,7 +161,7 @@ func TestADisplacedAttemptMayGiveWayAgain(t *testing.T) {
 		first := c.dial(tcp(7000))
 		c.send(first)
 		for range 5 {
-			displace(tracker)
+			moveToVictims(tracker)
 			time.Sleep(timeout / 5)
 			expect(t, "the first again", c.send(first), nothing(1))
 		}
@@ -222,7 +222,7 @@ func TestEarlyKnocksOfDisplacedAttemptsAreForgotten(t *testing.T) {
 		a, b := &client{Tracker: tracker, addr: alice}, &client{Tracker: tracker, addr: bob}
 		expect(t, "alice's last, overtaking", a.knock(7000, 9000), early(1))
 		expect(t, "bob's second, overtaking", b.knock(8000), early(0))
-		displace(tracker)
+		moveToVictims(tracker)
 		if got, ok := tracker.Of(0, single(bob)); ok {
 			t.Errorf("bob's is remembered: %+v", got)
 		}
@@ -312,7 +312,7 @@ func TestAnAttemptThatBeginsAgainYields(t *testing.T) {
 		time.Sleep(reorder + 1)
 		expect(t, "and again", a.knock(7000), after(sequence.WrongOrder, 2, nothing(1)))
 		check(t, tracker)
-		displace(tracker)
+		moveToVictims(tracker)
 		if isFollowed(tracker, alice) {
 			t.Error("alice's does not give way")
 		}
@@ -329,7 +329,7 @@ func TestReplaceForgetsWhatWasDisplaced(t *testing.T) {
 		for lock := range 2 {
 			tracker.Knock(lock, c.dial(tcp(7000)), time.Now())
 		}
-		displace(tracker)
+		moveToVictims(tracker)
 		tracker.Replace(0, d.Steps)
 		if got, ok := tracker.Of(0, single(alice)); ok {
 			t.Errorf("remembered: %+v", got)
@@ -345,7 +345,7 @@ func TestADisplacedAttemptIsFoundAndForgotten(t *testing.T) {
 		a := &client{Tracker: tracker, addr: alice}
 		want := sequence.Attempt{Source: single(alice), Step: 1, Started: time.Now()}
 		a.knock(7000)
-		displace(tracker)
+		moveToVictims(tracker)
 		// Too late or not, as with those that are followed.
 		for range 2 {
 			if got, ok := tracker.Of(0, single(alice)); !ok || got != want {
@@ -393,7 +393,7 @@ func TestWhatWasDisplacedIsInherited(t *testing.T) {
 				former.Replace(0, d.Steps) // which is inherited, too
 				c := &client{Tracker: former, addr: alice}
 				c.knock(7000)
-				displace(former)
+				moveToVictims(former)
 				time.Sleep(time.Second)
 				tracker := sequence.NewTracker(tt.locks, reorder, tt.most, time.Now())
 				tracker.Inherit(former, tt.lockOf)
@@ -445,7 +445,7 @@ func TestDisplacedLongAfterTheEpoch(t *testing.T) {
 			begun := time.Now()
 			a.knock(7000)
 			b.knock(7000)
-			displace(tracker)
+			moveToVictims(tracker)
 			if got, ok := tracker.Of(0, single(alice)); !ok || !got.Started.Equal(begun) {
 				t.Errorf("after %s: %+v, %t", since, got, ok)
 			}
@@ -521,9 +521,9 @@ func TestDisplacedAttemptsDoNotAllocate(t *testing.T) {
 }
 
 func TestWhatIsRememberedOfTheDisplacedIsBounded(t *testing.T) {
-	for attempts, shelves := range map[int]int{1: 4, 3: 16, 65536: 1 << 18, 65537: 1 << 18, 1 << 22: 1 << 18} {
-		if got := sequence.ShelvesFor(attempts); got != shelves {
-			t.Errorf("for %d attempts there are %d shelves, want %d", attempts, got, shelves)
+	for attempts, victimBuckets := range map[int]int{1: 4, 3: 16, 65536: 1 << 18, 65537: 1 << 18, 1 << 22: 1 << 18} {
+		if got := sequence.ShelvesFor(attempts); got != victimBuckets {
+			t.Errorf("for %d attempts there are %d shelves, want %d", attempts, got, victimBuckets)
 		}
 	}
 }

@@ -13,49 +13,49 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// Raise puts up the wall that a configuration describes, in place of the one
+// Apply puts up the wall that a configuration describes, in place of the one
 // that stands, if any, whose open windows, attempts under way and waiting packets
 // it takes over. After an error all is as it was.
-func (w *Wall) Raise(c *ruleset.Config) error {
-	w.lockSettled()
+func (w *Wall) Apply(c *ruleset.Config) error {
+	w.lockAfterRetirement()
 	defer w.change.Unlock()
 	if w.OnTrial() {
 		return ErrOnTrial
 	}
-	return w.raise(c, false, requested)
+	return w.apply(c, false, requested)
 }
 
-// lockSettled locks change when the sockets of an earlier reload, whose handlers
+// lockAfterRetirement locks change when the sockets of an earlier reload, whose handlers
 // may want it, too, are closed: their numbers may be wanted again.
-func (w *Wall) lockSettled() {
+func (w *Wall) lockAfterRetirement() {
 	for {
 		w.change.Lock()
-		settled := w.settled
+		retirement := w.retirement
 		select {
-		case <-settled:
+		case <-retirement:
 			return
 		default:
 		}
 		w.change.Unlock()
-		<-settled
+		<-retirement
 	}
 }
 
-// raise is called with change held. A wall on trial that none stood before goes
+// apply is called with change held. A wall on trial that none stood before goes
 // with the daemon, where the kernel can see to that.
-func (w *Wall) raise(written *ruleset.Config, onTrial bool, why cause) error {
-	if w.lowered {
-		return ErrLowered
+func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
+	if w.tornDown {
+		return ErrStopping
 	}
 	w.openQueued() // rather than let who has knocked wait for another table
 	if err := w.checkFree(&written.Wall); err != nil {
 		return err
 	}
 	now := time.Now()
-	c, unopened := effective.Resolve(written, now, w.host())
+	c, unresolved := effective.Resolve(written, now, w.host())
 	former := w.current()
-	if unopened != nil && former != nil && why.code != audit.CodeNotConfirmed {
-		return unopened // else the wall matters more than one door
+	if unresolved != nil && former != nil && why.code != audit.CodeNotConfirmed {
+		return unresolved // else the wall matters more than one door
 	}
 	replaced := c.Wall.Table
 	if former != nil {
@@ -72,7 +72,7 @@ func (w *Wall) raise(written *ruleset.Config, onTrial bool, why cause) error {
 	if err == nil && standing == nil {
 		replaced = ""
 	}
-	next := w.newFront(c, now)
+	next := w.newPolicy(c, now)
 	s, err := w.socketsFor(c, standing)
 	if err != nil {
 		return err
@@ -112,9 +112,9 @@ func (w *Wall) raise(written *ruleset.Config, onTrial bool, why cause) error {
 	// the other way round a knock that only the new one knows could be missed.
 	w.advance(next)
 	if err := w.edges.Kernel.Install(table, windows, replaced); err != nil {
-		var back *front
+		var back *policy
 		if former != nil {
-			back = w.newFront(former.config, now)
+			back = w.newPolicy(former.config, now)
 			back.stale = former.stale
 		}
 		w.mu.Lock()
@@ -122,7 +122,7 @@ func (w *Wall) raise(written *ruleset.Config, onTrial bool, why cause) error {
 			copy(back.tallies, former.tallies)
 			back.inherit(next)
 		}
-		w.front = back
+		w.policy = back
 		w.mu.Unlock()
 		undo()
 		return err
@@ -131,11 +131,11 @@ func (w *Wall) raise(written *ruleset.Config, onTrial bool, why cause) error {
 	// most will have been seen by the kernel itself.
 	_, _ = w.edges.Adopt(next.guardsAny, false)
 	w.table = table
-	if former == nil || len(w.barred) > 0 { // or by other doors than those noted
-		w.findEnded(next)
+	if former == nil || len(w.endedSources) > 0 { // or by other doors than those noted
+		w.readEndedSources(next)
 	}
 	w.stand(next, s, former, windows, why)
-	w.tellUnopened(unopened)
+	w.emitUnresolved(unresolved)
 	return nil
 }
 
@@ -145,18 +145,18 @@ func (w *Wall) socketsFor(c *effective.Config, standing *nft.Standing) (*sockets
 	w.mu.Lock()
 	current := w.sockets
 	w.mu.Unlock()
-	for turn := range 2 {
-		if n := nft.NumbersOf(c.Wall, turn); current != nil && current.numbers == n {
+	for bank := range 2 {
+		if n := nft.NumbersOf(c.Wall, bank); current != nil && current.numbers == n {
 			return current, nil
 		}
 	}
-	for turn := range 2 {
-		n := nft.NumbersOf(c.Wall, turn)
+	for bank := range 2 {
+		n := nft.NumbersOf(c.Wall, bank)
 		if (standing == nil || !standing.Names(n)) && (current == nil || !overlap(current.numbers, n)) {
 			return w.listen(n)
 		}
 	}
-	return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each turn: "+
+	return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each bank: "+
 		"give nflog_group and queue in the rule files numbers that are further off", c.Wall.Table)
 }
 
@@ -170,8 +170,8 @@ func overlap(a, b nft.Numbers) bool {
 // at the first start, that no wall of another name queues there: a second daemon
 // would take the wall from the first.
 func (w *Wall) checkFree(wall *ruleset.Wall) error {
-	for turn := range 2 {
-		if err := w.taken(nft.NumbersOf(wall, turn)); err != nil {
+	for bank := range 2 {
+		if err := w.inUse(nft.NumbersOf(wall, bank)); err != nil {
 			return err
 		}
 	}
@@ -191,8 +191,8 @@ func (w *Wall) checkFree(wall *ruleset.Wall) error {
 	return nil
 }
 
-// taken returns an [*InUseError] if another process listens to any of the numbers.
-func (w *Wall) taken(n nft.Numbers) error {
+// inUse returns an [*InUseError] if another process listens to any of the numbers.
+func (w *Wall) inUse(n nft.Numbers) error {
 	var own nft.Numbers
 	if w.sockets != nil {
 		own = w.sockets.numbers
@@ -223,7 +223,7 @@ func (w *Wall) taken(n nft.Numbers) error {
 
 // note notes windows that were found in the kernel, unless they are known. Those
 // that are keep count of their connections.
-func (w *Wall) note(windows []nft.Window, next *front) {
+func (w *Wall) note(windows []nft.Window, next *policy) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -255,8 +255,8 @@ func (w *Wall) forgetAllBut(windows []nft.Window, now time.Time) (events []audit
 		}
 	}
 	for _, win := range gone {
-		if i := w.front.doorNamed(w.doors[win.Door]); i >= 0 {
-			w.front.tallies[i].Add(audit.Closed)
+		if i := w.policy.doorNamed(w.doors[win.Door]); i >= 0 {
+			w.policy.tallies[i].Add(audit.Closed)
 		}
 		w.windows.Close(win.Door, win.Source)
 		events = append(events, audit.Event{Time: now, Kind: audit.Closed, Door: w.doors[win.Door], Source: win.Source,
@@ -276,17 +276,17 @@ func (w *Wall) doorID(name string) int {
 }
 
 // advance lets the next front judge, which takes over what the former one knows.
-func (w *Wall) advance(next *front) {
+func (w *Wall) advance(next *policy) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.front != nil {
-		next.inherit(w.front)
+	if w.policy != nil {
+		next.inherit(w.policy)
 	}
-	w.front = next
+	w.policy = next
 }
 
 // stand notes that the wall stands.
-func (w *Wall) stand(next *front, s *sockets, former *front, windows []nft.Window, why cause) {
+func (w *Wall) stand(next *policy, s *sockets, former *policy, windows []nft.Window, why cause) {
 	now := time.Now()
 	w.mu.Lock()
 	s.hold.SetWait(next.config.Wall.Hold)
@@ -297,7 +297,7 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []nft.Windo
 		retired.former = nil // which is closed
 	}
 	if len(windows) > 0 { // what they have left was read some time ago
-		w.unsure = now.Add(ruleset.MaxWindow)
+		w.uncertainUntil = now.Add(ruleset.MaxWindow)
 	}
 	e := audit.Event{Time: now, Kind: audit.Reloaded, Code: why.code, Failed: why.code == audit.CodeNotConfirmed}
 	if former == nil {
@@ -310,17 +310,17 @@ func (w *Wall) stand(next *front, s *sockets, former *front, windows []nft.Windo
 	w.mu.Unlock()
 	w.record(closed)
 	if retired != nil && retired != s {
-		settled := make(chan struct{})
-		w.settled = settled
+		retirement := make(chan struct{})
+		w.retirement = retirement
 		go func() {
-			defer close(settled)
+			defer close(retirement)
 			retired.retire()
 		}()
 	}
-	w.nudge()
+	w.wakeHousekeeping()
 	e.Reason = fmt.Sprintf("%sdoors: %d, windows open: %d", why.prose, len(next.config.Doors), len(windows))
 	w.trail.Record(e)
-	w.tellLow(next.config)
+	w.emitLow(next.config)
 	if former == nil {
 		open := make(map[windowKey]bool, len(windows))
 		for _, win := range windows {

@@ -1,4 +1,4 @@
-package ledger_test
+package filestore_test
 
 import (
 	"bytes"
@@ -15,13 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/durable/durabletest"
-	"github.com/knockwall/knockwall/internal/ledger"
+	"github.com/knockwall/knockwall/internal/filestore"
 )
 
 // open opens a ledger until the test ends.
-func open(t testing.TB, path string) *ledger.Ledger {
+func open(t testing.TB, path string) *filestore.Store {
 	t.Helper()
-	l, err := ledger.Open(path)
+	l, err := filestore.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +29,7 @@ func open(t testing.TB, path string) *ledger.Ledger {
 	return l
 }
 
-func shut(t testing.TB, l *ledger.Ledger) {
+func shut(t testing.TB, l *filestore.Store) {
 	t.Helper()
 	if err := l.Close(); err != nil {
 		t.Error(err)
@@ -52,7 +52,7 @@ func read(t testing.TB, path string) string {
 	return string(content)
 }
 
-func add(t testing.TB, l *ledger.Ledger, entries ...string) {
+func add(t testing.TB, l *filestore.Store, entries ...string) {
 	t.Helper()
 	for _, entry := range entries {
 		if err := l.Add(entry); err != nil {
@@ -61,7 +61,7 @@ func add(t testing.TB, l *ledger.Ledger, entries ...string) {
 	}
 }
 
-func remove(t testing.TB, l *ledger.Ledger, entries ...string) {
+func remove(t testing.TB, l *filestore.Store, entries ...string) {
 	t.Helper()
 	for _, entry := range entries {
 		if err := l.Remove(entry); err != nil {
@@ -70,7 +70,7 @@ func remove(t testing.TB, l *ledger.Ledger, entries ...string) {
 	}
 }
 
-func expect(t testing.TB, l *ledger.Ledger, want ...string) {
+func expect(t testing.TB, l *filestore.Store, want ...string) {
 	t.Helper()
 	if got := l.All(); !slices.Equal(got, want) {
 		t.Errorf("it has %.200q, want %.200q", got, want)
@@ -156,11 +156,11 @@ func TestEntriesHaveBounds(t *testing.T) {
 	fails(t, l.Add(""), path, "empty")
 	fails(t, l.Add("a\nb"), path, "newline", `"a\nb"`)
 	fails(t, l.Add("a\n"), path, "newline")
-	fails(t, l.Add(strings.Repeat("x", ledger.MaxEntry+1)), path, "65537 bytes, more than 65536")
-	if got := read(t, path); got != ledger.Encode() {
+	fails(t, l.Add(strings.Repeat("x", filestore.MaxEntry+1)), path, "65537 bytes, more than 65536")
+	if got := read(t, path); got != filestore.Encode() {
 		t.Errorf("the file has %q", got)
 	}
-	longest := strings.Repeat("x", ledger.MaxEntry)
+	longest := strings.Repeat("x", filestore.MaxEntry)
 	add(t, l, longest)
 	shut(t, l)
 	expect(t, open(t, path), longest)
@@ -195,7 +195,7 @@ func TestOnlyTheUserReadsTheFiles(t *testing.T) {
 	remove(t, l, "x")
 	shut(t, l)
 	open(t, path)
-	if read(t, path) != ledger.Encode() {
+	if read(t, path) != filestore.Encode() {
 		t.Fatal("it was not compacted")
 	}
 	private("when it is compacted")
@@ -204,7 +204,7 @@ func TestOnlyTheUserReadsTheFiles(t *testing.T) {
 // A program that the daemon starts has none of the files.
 func TestFilesAreClosedForOtherPrograms(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, ledger.Encode("+x", "-x")) // to be compacted
+	write(t, path, filestore.Encode("+x", "-x")) // to be compacted
 	open(t, path)
 	descriptors, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -242,7 +242,7 @@ func TestOnlyAFileIsALedger(t *testing.T) {
 			if err := make(path + suffix); err != nil {
 				t.Fatal(err)
 			}
-			_, err := ledger.Open(path)
+			_, err := filestore.Open(path)
 			fails(t, err, path+suffix, kind)
 			if _, err := os.Lstat(filepath.Join(filepath.Dir(path), "elsewhere")); err == nil {
 				t.Errorf("the link of %q was followed", suffix)
@@ -260,7 +260,7 @@ func TestNobodyElseWritesALedger(t *testing.T) {
 			if err := os.Chmod(path+suffix, mode); err != nil {
 				t.Fatal(err)
 			}
-			_, err := ledger.Open(path)
+			_, err := filestore.Open(path)
 			fails(t, err, "can write "+path+suffix, "run chmod g")
 		}
 	}
@@ -268,24 +268,24 @@ func TestNobodyElseWritesALedger(t *testing.T) {
 	if err := os.Chmod(folder, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	_, err := ledger.Open(filepath.Join(folder, "ledger"))
+	_, err := filestore.Open(filepath.Join(folder, "ledger"))
 	fails(t, err, "everybody on this host can write "+folder+":")
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to give a file to somebody else")
 	}
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, ledger.Encode("+a"))
+	write(t, path, filestore.Encode("+a"))
 	if err := os.Chown(path, 12345, -1); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("SUDO_UID", "")
-	_, err = ledger.Open(path)
+	_, err = filestore.Open(path)
 	fails(t, err, path+" is the user 12345's")
 }
 
 func TestTheFolderHasToBeThere(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "folder", "ledger")
-	_, err := ledger.Open(path)
+	_, err := filestore.Open(path)
 	fails(t, err, path, "no such file")
 	if _, err := os.Lstat(filepath.Dir(path)); err == nil {
 		t.Error("the folder was made")
@@ -293,7 +293,7 @@ func TestTheFolderHasToBeThere(t *testing.T) {
 }
 
 // undamaged wants a ledger that was never damaged.
-func undamaged(t testing.TB, l *ledger.Ledger) {
+func undamaged(t testing.TB, l *filestore.Store) {
 	t.Helper()
 	if when, found := l.Damaged(); !when.IsZero() || found != "" {
 		t.Errorf("it is damaged since %v: %q", when, found)
@@ -301,7 +301,7 @@ func undamaged(t testing.TB, l *ledger.Ledger) {
 }
 
 // isDamaged wants a ledger whose file was found to be damaged just now.
-func isDamaged(t testing.TB, l *ledger.Ledger, want string) {
+func isDamaged(t testing.TB, l *filestore.Store, want string) {
 	t.Helper()
 	when, found := l.Damaged()
 	if age := time.Since(when); age < 0 || age > 10*time.Minute || !strings.Contains(found, want) {
@@ -311,7 +311,7 @@ func isDamaged(t testing.TB, l *ledger.Ledger, want string) {
 
 // Whatever becomes of the file is known, is remembered, and leaves what is whole.
 func TestDamage(t *testing.T) {
-	file := ledger.Encode("+a", "+b", "+c", "-b", "+d")
+	file := filestore.Encode("+a", "+b", "+c", "-b", "+d")
 	lines := strings.SplitAfter(file, "\n")
 	without := func(i int) string { return strings.Join(slices.Delete(slices.Clone(lines), i, i+1), "") }
 	for name, test := range map[string]struct {
@@ -334,8 +334,8 @@ func TestDamage(t *testing.T) {
 		"two ends":                 {file + lines[5], "its end is missing", []string{"a", "c", "d"}},
 		"line ends of a PC":        {strings.ReplaceAll(file, "\n", "\r\n"), "line 1: it is not as it was written", nil},
 		"zeros":                    {file[:20] + strings.Repeat("\x00", 40), "its end is missing", nil},
-		"an entry that is none":    {ledger.Encode("+a", "+", "+c"), "line 2: an entry is empty", []string{"a", "c"}},
-		"a kind that is none":      {ledger.Encode("+a", "?b", "+c"), "line 2: it is of no kind", []string{"a", "c"}},
+		"an entry that is none":    {filestore.Encode("+a", "+", "+c"), "line 2: an entry is empty", []string{"a", "c"}},
+		"a kind that is none":      {filestore.Encode("+a", "?b", "+c"), "line 2: it is of no kind", []string{"a", "c"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "ledger")
@@ -362,7 +362,7 @@ func TestDamage(t *testing.T) {
 
 // No single byte of a file can be another without being found out.
 func TestEveryByteIsChecked(t *testing.T) {
-	file := []byte(ledger.Encode("+1764324000 otp ssh 6b1f", "+x", "-x"))
+	file := []byte(filestore.Encode("+1764324000 otp ssh 6b1f", "+x", "-x"))
 	path := filepath.Join(t.TempDir(), "ledger")
 	for at := range file {
 		for bit := range 8 {
@@ -385,12 +385,12 @@ func TestEveryByteIsChecked(t *testing.T) {
 // nothing is appended to it.
 func TestDamageOnAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	broken := ledger.Encode("+a", "+b")[1:]
+	broken := filestore.Encode("+a", "+b")[1:]
 	write(t, path, broken)
 	if err := os.MkdirAll(path+".new/in the way", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := ledger.Open(path)
+	_, err := filestore.Open(path)
 	fails(t, err, path+".new") // what is in its way is no ledger's
 	if err := os.RemoveAll(path + ".new"); err != nil {
 		t.Fatal(err)
@@ -405,7 +405,7 @@ func TestAFileWithoutChecksums(t *testing.T) {
 	l := open(t, path)
 	expect(t, l, "b")
 	undamaged(t, l)
-	if got := read(t, path); got != ledger.Encode("+b") {
+	if got := read(t, path); got != filestore.Encode("+b") {
 		t.Errorf("the file has %q", got)
 	}
 	shut(t, l)
@@ -417,13 +417,13 @@ func TestAFileWithoutChecksums(t *testing.T) {
 
 func TestAFileThatIsTooLong(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, ledger.Encode("+a"))
-	if err := os.Truncate(path, ledger.MaxFile+1); err != nil {
+	write(t, path, filestore.Encode("+a"))
+	if err := os.Truncate(path, filestore.MaxFile+1); err != nil {
 		t.Fatal(err)
 	}
-	_, err := ledger.Open(path)
+	_, err := filestore.Open(path)
 	fails(t, err, path, "67108865 bytes, more than 67108864")
-	if err := os.Truncate(path, ledger.MaxFile); err != nil {
+	if err := os.Truncate(path, filestore.MaxFile); err != nil {
 		t.Fatal(err)
 	}
 	l := open(t, path)
@@ -437,13 +437,13 @@ func TestAFullLedger(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	var lines, entries []string
 	const each = len("00000000+\n")
-	for left := ledger.MaxFile - len(ledger.Encode()); left > 0; {
+	for left := filestore.MaxFile - len(filestore.Encode()); left > 0; {
 		length := min(1<<15, left)
 		left -= length
 		entries = append(entries, fmt.Sprintf("%-*d", length-each, len(entries)))
 		lines = append(lines, "+"+entries[len(entries)-1])
 	}
-	write(t, path, ledger.Encode(lines...))
+	write(t, path, filestore.Encode(lines...))
 	l := open(t, path)
 	fails(t, l.Add("x"), path, "full", "67108875 bytes, more than 67108864")
 	if l.Has("x") {
@@ -460,10 +460,10 @@ func TestAFullLedger(t *testing.T) {
 
 func TestItIsCompactedWhenItIsOpened(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, ledger.Encode("+a", "+b", "+c", "-b", "+d", "-a", "-e", "+c", "+a"))
+	write(t, path, filestore.Encode("+a", "+b", "+c", "-b", "+d", "-a", "-e", "+c", "+a"))
 	write(t, path+".new", "+left over from one that was killed\n")
 	expect(t, open(t, path), "c", "d", "a")
-	if got := read(t, path); got != ledger.Encode("+c", "+d", "+a") {
+	if got := read(t, path); got != filestore.Encode("+c", "+d", "+a") {
 		t.Errorf("the file has %q", got)
 	}
 	if _, err := os.Lstat(path + ".new"); !os.IsNotExist(err) {
@@ -475,17 +475,17 @@ func TestItIsCompactedWhenMuchIsDead(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	l := open(t, path)
 	add(t, l, "first", "second", "third")
-	for range ledger.MaxDead / 2 {
+	for range filestore.MaxDead / 2 {
 		add(t, l, "one of many")
 		remove(t, l, "one of many")
 	}
 	remove(t, l, "first") // with which two are left, and two more than MaxDead are dead
-	if got, want := strings.Count(read(t, path), "\n"), 3+ledger.MaxDead+1+1; got != want {
+	if got, want := strings.Count(read(t, path), "\n"), 3+filestore.MaxDead+1+1; got != want {
 		t.Errorf("the file has %d lines, want %d", got, want)
 	}
 	add(t, l, "first")
 	remove(t, l, "third")
-	if got, want := read(t, path), ledger.Encode("+second", "+first"); got != want {
+	if got, want := read(t, path), filestore.Encode("+second", "+first"); got != want {
 		t.Errorf("the file has %.100q, want %q", got, want)
 	}
 	expect(t, l, "second", "first")
@@ -499,19 +499,19 @@ func TestItIsCompactedWhenMuchIsDead(t *testing.T) {
 // turn.
 func TestWhatCannotBeCompacted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	write(t, path, ledger.Encode(slices.Repeat([]string{"+a", "-a"}, ledger.MaxDead)...))
+	write(t, path, filestore.Encode(slices.Repeat([]string{"+a", "-a"}, filestore.MaxDead)...))
 	l := open(t, path)
 	if err := os.MkdirAll(path+".new/in the way", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for range ledger.MaxDead {
+	for range filestore.MaxDead {
 		add(t, l, "x")
 		remove(t, l, "x")
 	}
 	add(t, l, "x")
 	lines := strings.Count(read(t, path), "\n")
-	if lines != 2*ledger.MaxDead+1+1 {
-		t.Errorf("the file has %d lines, want %d", lines, 2*ledger.MaxDead+1+1)
+	if lines != 2*filestore.MaxDead+1+1 {
+		t.Errorf("the file has %d lines, want %d", lines, 2*filestore.MaxDead+1+1)
 	}
 	if err := os.RemoveAll(path + ".new"); err != nil {
 		t.Fatal(err)
@@ -521,7 +521,7 @@ func TestWhatCannotBeCompacted(t *testing.T) {
 	if got := strings.Count(read(t, path), "\n"); got != lines+2 {
 		t.Errorf("it was tried again at once: the file has %d lines, want %d", got, lines+2)
 	}
-	for range ledger.MaxDead {
+	for range filestore.MaxDead {
 		add(t, l, "y")
 		remove(t, l, "y")
 	}
@@ -544,7 +544,7 @@ func TestAfterCloseNothingIsChanged(t *testing.T) {
 	other := open(t, path) // and what belongs to it is left alone
 	shut(t, l)
 	add(t, other, "z")
-	if _, err := ledger.Open(path); err == nil {
+	if _, err := filestore.Open(path); err == nil {
 		t.Error("closing it a second time has unlocked the other")
 	}
 }
@@ -646,11 +646,11 @@ func TestWhatIsKnownIsOnTheDisk(t *testing.T) {
 	disk.Has(path)
 	shut(t, l)
 	for _, file := range []string{
-		ledger.Encode("+a", "+b"),     // as it is
-		ledger.Encode("+a", "-a"),     // compacted
-		ledger.Encode("+a")[1:],       // written anew, as it is damaged
+		filestore.Encode("+a", "+b"),     // as it is
+		filestore.Encode("+a", "-a"),     // compacted
+		filestore.Encode("+a")[1:],       // written anew, as it is damaged
 		"+a\n+b\n",                    // and as it has no checksums
-		ledger.Encode("+a", "+b")[:9], // and as it has no end
+		filestore.Encode("+a", "+b")[:9], // and as it has no end
 	} {
 		path := filepath.Join(t.TempDir(), "ledger")
 		write(t, path, file)
@@ -668,14 +668,14 @@ func FuzzOpen(f *testing.F) {
 	for _, seed := range []string{
 		"", "\n", "+", "+a", "+a\n", "-a\n", "+a\n-a\n", "+a\n+b\n-a\n+a\n", "+a\n+a\n+b", "+a\n?\n",
 		"+\n", "+a\r\n", "\x00", "+\x00\n", "+a\n\n+b\n", "++\n+-\n--\n",
-		ledger.Encode(), ledger.Encode("+a"), ledger.Encode("+a", "-a", "+b"), ledger.Encode("!1764324000", "+a"),
+		filestore.Encode(), filestore.Encode("+a"), filestore.Encode("+a", "-a", "+b"), filestore.Encode("!1764324000", "+a"),
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		path := filepath.Join(t.TempDir(), "ledger")
 		write(t, path, string(content))
-		l, err := ledger.Open(path)
+		l, err := filestore.Open(path)
 		if err != nil {
 			t.Fatalf("%q: %v", content, err)
 		}

@@ -14,13 +14,13 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// front is what judges the packets: a configuration, as it is at a time, and what is
+// policy is what judges the packets: a configuration, as it is at a time, and what is
 // known of those who knock by it. A reload makes a new one; when the time has come
 // for other sequences there is one that shares all but these.
-type front struct {
+type policy struct {
 	wall    *Wall
 	config  *effective.Config
-	notices map[string]nft.Notice
+	notices map[string]nft.LogReason
 	ids     []int // of its doors, by which their windows are noted
 	locks   []lock
 	locksOf [][]int // of each door
@@ -47,12 +47,12 @@ type tally struct {
 	held, released uint64 // strangers' packets
 }
 
-// newFront makes a front of a configuration as it is now.
-func (w *Wall) newFront(c *effective.Config, now time.Time) *front {
-	f := &front{
+// newPolicy makes a front of a configuration as it is now.
+func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
+	f := &policy{
 		wall:      w,
 		config:    c,
-		notices:   nft.Notices(c),
+		notices:   nft.LogReasons(c),
 		verifiers: make([][]method.Verifier, len(c.Doors)),
 		tallies:   make([]tally, len(c.Doors)),
 	}
@@ -103,7 +103,7 @@ func locksOf(c *effective.Config) (locks []lock, of [][]int) {
 
 // inherit goes on counting where the former front has stopped, and follows the
 // attempts at those locks that are the same.
-func (f *front) inherit(former *front) {
+func (f *policy) inherit(former *policy) {
 	for i, d := range former.config.Doors {
 		if door := f.doorNamed(d.Name); door >= 0 {
 			f.tallies[door] = former.tallies[i]
@@ -129,7 +129,7 @@ func (f *front) inherit(former *front) {
 
 // attemptAt returns a source's attempt to open a door which has come furthest, and
 // how many steps there are, if one is remembered.
-func (f *front) attemptAt(door int, source packet.Source) (furthest sequence.Attempt, steps int, known bool) {
+func (f *policy) attemptAt(door int, source packet.Source) (furthest sequence.Attempt, steps int, known bool) {
 	for _, l := range f.locksOf[door] {
 		a, ok := f.tracker.Of(l, source)
 		if ok && !f.locks[l].closes && (!known || a.Step > furthest.Step) {
@@ -142,7 +142,7 @@ func (f *front) attemptAt(door int, source packet.Source) (furthest sequence.Att
 // carriedOver returns those windows of a table that was read a while ago which
 // stay open in this front: their doors still stand, and tell sources apart as
 // they did, so that nobody inherits another's window.
-func (f *front) carriedOver(found []nft.Window, ago time.Duration) []nft.Window {
+func (f *policy) carriedOver(found []nft.Window, ago time.Duration) []nft.Window {
 	var windows []nft.Window
 	for _, win := range found {
 		win.Left -= ago
@@ -154,7 +154,7 @@ func (f *front) carriedOver(found []nft.Window, ago time.Duration) []nft.Window 
 }
 
 // tells reports whether there is a door of that name, to which the source is one.
-func (f *front) tells(door string, source packet.Source) bool {
+func (f *policy) tells(door string, source packet.Source) bool {
 	i := f.doorNamed(door)
 	return i >= 0 && f.config.Doors[i].SourcePrefix.Covers(source) && (source.Link != 0) == isLinkLocal(source.Addr())
 }
@@ -162,11 +162,11 @@ func (f *front) tells(door string, source packet.Source) bool {
 // isLinkLocal reports whether an address is another host on each link.
 func isLinkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
-func (f *front) doorNamed(name string) int {
+func (f *policy) doorNamed(name string) int {
 	return slices.IndexFunc(f.config.Doors, func(d effective.Door) bool { return d.Name == name })
 }
 
-func (f *front) guardsAny(s sessions.Session) bool {
+func (f *policy) guardsAny(s sessions.Session) bool {
 	return slices.ContainsFunc(f.config.Doors, func(d effective.Door) bool { return d.Guards(s.Port) })
 }
 
@@ -175,7 +175,7 @@ func (f *front) guardsAny(s sessions.Session) bool {
 // several windows it is the one that has admitted this very packet before, else
 // one that is not spent. Which of the doors let it in is the kernel's decision,
 // made already.
-func (f *front) doorFor(p packet.Packet) (door int, source packet.Source, win *sequence.Window) {
+func (f *policy) doorFor(p packet.Packet) (door int, source packet.Source, win *sequence.Window) {
 	door = -1
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
@@ -209,7 +209,7 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	now := time.Now()
 	admission := sequence.AdmitUnknown
 	w.mu.Lock()
-	f := w.front
+	f := w.policy
 	door, source, win := f.doorFor(p)
 	if win != nil {
 		admission = win.Admit(p, now)
@@ -240,9 +240,9 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeDuplicate, "a connection that looks the same was let in before"
 	}
 	tells := door >= 0 && admission != sequence.AdmitAgain
-	later := tells && w.telling && len(w.untold) < maxUntold
+	later := tells && w.announcing && len(w.pending) < maxPending
 	if later {
-		w.untold = append(w.untold, e)
+		w.pending = append(w.pending, e)
 	}
 	w.mu.Unlock()
 	w.metrics.admitted.Observe(time.Since(now).Seconds())
@@ -271,9 +271,9 @@ func (w *Wall) arrived(win *sequence.Window, p packet.Packet) {
 	win.Lost(p, time.Now())
 }
 
-// maxUntold is of how many who were let in it is told later, so that what has
+// maxPending is of how many who were let in it is told later, so that what has
 // happened is told in its order. There is seldom one.
-const maxUntold = 1000
+const maxPending = 1000
 
 func (s admitted) Unreadable(id uint32) {
 	s.wall.mu.Lock()
@@ -307,7 +307,7 @@ func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 		_ = s.sockets.strangers.Repeat(id)
 		return nil
 	}
-	f := w.front
+	f := w.policy
 	door, _, win := f.doorFor(p)
 	if win != nil && win.Spent() && win.Knows(p) && win.Admit(p, now) == sequence.AdmitAgain {
 		// Of a connection with which the window was spent, sent again, as it was lost
@@ -334,7 +334,7 @@ func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 		f.tallies[door].held++
 	}
 	if !waiting {
-		w.nudge()
+		w.wakeHousekeeping()
 	}
 	return nil
 }

@@ -6,17 +6,17 @@ import (
 	"time"
 )
 
-// Fleeting is a [Ledger] that is gone with the process.
-type Fleeting struct {
+// MemoryStore is a [Store] that is gone with the process.
+type MemoryStore struct {
 	mu      sync.Mutex
 	entries []string
 }
 
-// NewFleeting returns an empty one.
-func NewFleeting() *Fleeting { return &Fleeting{} }
+// NewMemoryStore returns an empty one.
+func NewMemoryStore() *MemoryStore { return &MemoryStore{} }
 
 // Add adds an entry. The error is nil.
-func (f *Fleeting) Add(entry string) error {
+func (f *MemoryStore) Add(entry string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !slices.Contains(f.entries, entry) {
@@ -26,7 +26,7 @@ func (f *Fleeting) Add(entry string) error {
 }
 
 // Remove takes an entry out. The error is nil.
-func (f *Fleeting) Remove(entry string) error {
+func (f *MemoryStore) Remove(entry string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.entries = slices.DeleteFunc(f.entries, func(e string) bool { return e == entry })
@@ -34,17 +34,17 @@ func (f *Fleeting) Remove(entry string) error {
 }
 
 // Has reports whether an entry is there.
-func (f *Fleeting) Has(entry string) bool { return slices.Contains(f.All(), entry) }
+func (f *MemoryStore) Has(entry string) bool { return slices.Contains(f.All(), entry) }
 
 // Len returns how many entries there are.
-func (f *Fleeting) Len() int { return len(f.All()) }
+func (f *MemoryStore) Len() int { return len(f.All()) }
 
 // All returns the entries in the order they were added.
-func (f *Fleeting) All() []string {
+func (f *MemoryStore) All() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.entries)
 }
 
 // Damaged returns the zero time.
-func (f *Fleeting) Damaged() time.Time { return time.Time{} }
+func (f *MemoryStore) Damaged() time.Time { return time.Time{} }

@@ -11,9 +11,9 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// endPatience is how long Down waits for Run to end once the table is gone: commands may
+// downTimeout is how long Down waits for Run to end once the table is gone: commands may
 // take longer than who asks has patience.
-const endPatience = 3 * time.Second
+const downTimeout = 3 * time.Second
 
 // Down takes the wall down, whatever the rule files say of that, and ends Run, which may
 // go on for as long as commands run: [Wall.Ended] tells. It returns the name of the table
@@ -24,13 +24,13 @@ func (w *Wall) Down(ctx context.Context) (table string, err error) {
 	default: // somebody else has asked
 	}
 	select {
-	case <-w.lowering:
+	case <-w.teardownDone:
 		select {
 		case <-w.ended:
-		case <-time.After(endPatience):
+		case <-time.After(downTimeout):
 		}
 		if !w.removed && w.endErr == nil {
-			return "", ErrLowered // for another reason, by which the wall stays
+			return "", ErrStopping // for another reason, by which the wall stays
 		}
 		return w.table.Name, w.endErr
 	case <-ctx.Done():
@@ -48,12 +48,12 @@ func (w *Wall) Ended() bool {
 	}
 }
 
-// lower ends the daemon's part of the wall. The whole wall goes if that is asked
+// teardown ends the daemon's part of the wall. The whole wall goes if that is asked
 // for, if the rule files want it and nothing has failed, or if it is on trial.
-func (w *Wall) lower(asked bool, failure error) {
+func (w *Wall) teardown(asked bool, failure error) {
 	remove, err := w.handOver(asked, failure)
 	w.sockets.retire() // whose handlers may still open windows
-	w.lockSettled()    // after a trial's
+	w.lockAfterRetirement()    // after a trial's
 	w.openQueued()     // for who has knocked until then
 	w.change.Unlock()
 	if w.watch != nil {
@@ -76,7 +76,7 @@ func (w *Wall) lower(asked bool, failure error) {
 		}
 	}
 	w.endErr = errors.Join(failure, err)
-	close(w.lowering)
+	close(w.teardownDone)
 	w.commands.close()
 	w.trail.Flush()
 	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Code: code, Reason: reason, Failed: failure != nil || err != nil})
@@ -87,10 +87,10 @@ func (w *Wall) lower(asked bool, failure error) {
 // turned away for having come this very moment. It says whether the wall is to
 // be removed.
 func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
-	w.lockSettled()
+	w.lockAfterRetirement()
 	defer w.change.Unlock()
 	w.openQueued() // or those who wait for it would be refused
-	defer func() { w.lowered = true }()
+	defer func() { w.tornDown = true }()
 	w.mu.Lock()
 	trial := w.trial
 	w.trial = nil
@@ -98,7 +98,7 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 	if trial != nil && trial.former != nil && !asked {
 		_ = w.goBack(trial.former) // else the wall stays as it is
 	}
-	c := w.front.config
+	c := w.policy.config
 	if err = w.idle(c); err != nil {
 		w.mu.Lock()
 		w.sockets.stillNamed = true
@@ -113,12 +113,12 @@ func (w *Wall) idle(c *effective.Config) error {
 	if overlap(n, w.sockets.numbers) {
 		n = nft.NumbersOf(c.Wall, 1)
 	}
-	if err := w.taken(n); err != nil {
+	if err := w.inUse(n); err != nil {
 		return err
 	}
 	windows := w.noted()
 	if s, err := w.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
-		windows = w.front.carriedOver(s.Windows, 0)
+		windows = w.policy.carriedOver(s.Windows, 0)
 	}
 	return w.install(c, n, windows)
 }

@@ -284,7 +284,7 @@ func TestASecondDaemonLeavesTheFirstAlone(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		synctest.Wait()
 		var inUse *wall.InUseError
-		if err := wall.New(h.edges(), &trail{}).Raise(config(sshDoor())); !errors.As(err, &inUse) {
+		if err := wall.New(h.edges(), &trail{}).Apply(config(sshDoor())); !errors.As(err, &inUse) {
 			h.t.Errorf("Raise: %v", err)
 		}
 		h.expectBound(turn0)

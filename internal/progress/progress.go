@@ -1,6 +1,6 @@
 // Package pulse tells whether a netlink socket is being read, and what is read
 // from it handled: by that a hung daemon is known from one with nothing to do.
-package pulse
+package progress
 
 import (
 	"sync/atomic"
@@ -17,23 +17,23 @@ type Counter struct{ begun, done atomic.Uint64 }
 func (c *Counter) Begin() { c.begun.Add(1) }
 func (c *Counter) Done()  { c.done.Add(1) }
 
-// Pulse is what a socket's handling is like at one moment.
-type Pulse struct {
+// Progress is what a socket's handling is like at one moment.
+type Progress struct {
 	Done uint64 // messages handled so far
 	Idle bool   // none waits, and none is being handled
 }
 
 // Of takes the pulse of a socket whose messages the counter counts.
-func (c *Counter) Of(conn *netlink.Conn) Pulse {
+func (c *Counter) Of(conn *netlink.Conn) Progress {
 	// First the socket: what was taken off it by now has begun, and so it is not missed.
 	drained := Drained(conn)
 	done := c.done.Load()
-	return Pulse{Done: done, Idle: drained && c.begun.Load() == done}
+	return Progress{Done: done, Idle: drained && c.begun.Load() == done}
 }
 
 // Stuck reports whether nothing was handled since an earlier pulse was taken,
 // though there was something to handle then and is now.
-func (p Pulse) Stuck(earlier Pulse) bool {
+func (p Progress) Stuck(earlier Progress) bool {
 	return !p.Idle && !earlier.Idle && p.Done == earlier.Done
 }
 

@@ -1,6 +1,6 @@
 // Package ledger keeps a set of lines of text in a file, so that it survives
 // whatever becomes of the process and of the machine.
-package ledger
+package filestore
 
 import (
 	"cmp"
@@ -29,9 +29,9 @@ const maxDead = 1000
 
 var errClosed = errors.New("the ledger is closed")
 
-// Ledger is a set of entries, in memory and in a file. It is safe for concurrent
+// Store is a set of entries, in memory and in a file. It is safe for concurrent
 // use; who asks for an entry never waits for the disk.
-type Ledger struct {
+type Store struct {
 	path string
 	lock *os.File
 
@@ -58,12 +58,12 @@ type Ledger struct {
 // Damage to the file is no error, and no entry of a damaged line is in the set: see
 // [Ledger.Damaged]. An error names the file. A file with more than 64 MiB is left as it
 // is.
-func Open(path string) (*Ledger, error) {
+func Open(path string) (*Store, error) {
 	lock, err := takeLock(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening the ledger %s: %w", path, err)
 	}
-	l := &Ledger{path: path, lock: lock, bearable: maxDead, entries: map[string]uint64{}}
+	l := &Store{path: path, lock: lock, bearable: maxDead, entries: map[string]uint64{}}
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("opening the ledger %s: %w", path, errors.Join(err, l.closeFiles()))
 	}
@@ -73,7 +73,7 @@ func Open(path string) (*Ledger, error) {
 // Add adds an entry, of 1 to MaxEntry bytes, none of them a newline, at the end. It
 // does nothing if the entry is there. When it returns, the entry is on stable
 // storage, or, with an error, not in the set.
-func (l *Ledger) Add(entry string) error {
+func (l *Store) Add(entry string) error {
 	if err := check(entry); err != nil {
 		return fmt.Errorf("adding to the ledger %s: %w", l.path, err)
 	}
@@ -95,7 +95,7 @@ func (l *Ledger) Add(entry string) error {
 
 // Remove removes an entry. It does nothing if the entry is not there. When it
 // returns, that is on stable storage, or, with an error, the entry still in the set.
-func (l *Ledger) Remove(entry string) error {
+func (l *Store) Remove(entry string) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if err := l.usable(); err != nil {
@@ -113,7 +113,7 @@ func (l *Ledger) Remove(entry string) error {
 }
 
 // Has reports whether an entry is in the set.
-func (l *Ledger) Has(entry string) bool {
+func (l *Store) Has(entry string) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	_, ok := l.entries[entry]
@@ -122,7 +122,7 @@ func (l *Ledger) Has(entry string) bool {
 
 // All returns the entries in the order they were added. One that was removed and
 // added again is where it was added last.
-func (l *Ledger) All() []string {
+func (l *Store) All() []string {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return slices.SortedFunc(maps.Keys(l.entries), func(a, b string) int {
@@ -131,7 +131,7 @@ func (l *Ledger) All() []string {
 }
 
 // Len returns the number of entries.
-func (l *Ledger) Len() int {
+func (l *Store) Len() int {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return len(l.entries)
@@ -140,7 +140,7 @@ func (l *Ledger) Len() int {
 // Damaged returns when damage to the file was found last, by this process or one
 // before it: entries that were added before may be missing. It is zero if there never was
 // any. What it was is returned for damage that Open found.
-func (l *Ledger) Damaged() (when time.Time, found string) {
+func (l *Store) Damaged() (when time.Time, found string) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if seconds, err := strconv.ParseInt(l.damaged, 10, 64); err == nil {
@@ -151,7 +151,7 @@ func (l *Ledger) Damaged() (when time.Time, found string) {
 
 // Close lets others open the ledger. What is in it can still be asked for, and no
 // longer be changed. Closing it again does nothing.
-func (l *Ledger) Close() error {
+func (l *Store) Close() error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if errors.Is(l.failed, errClosed) {
@@ -165,7 +165,7 @@ func (l *Ledger) Close() error {
 }
 
 // usable returns why nothing can be changed, if so and it cannot be mended.
-func (l *Ledger) usable() error {
+func (l *Store) usable() error {
 	if errors.Is(l.failed, errClosed) || l.failed == nil && isAt(l.file, l.path) {
 		return l.failed
 	}
@@ -176,7 +176,7 @@ func (l *Ledger) usable() error {
 }
 
 // put adds an entry in memory.
-func (l *Ledger) put(entry string) {
+func (l *Store) put(entry string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, ok := l.entries[entry]; !ok {
@@ -186,7 +186,7 @@ func (l *Ledger) put(entry string) {
 }
 
 // take removes an entry in memory.
-func (l *Ledger) take(entry string) {
+func (l *Store) take(entry string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.entries, entry)

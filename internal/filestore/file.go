@@ -1,4 +1,4 @@
-package ledger
+package filestore
 
 import (
 	"errors"
@@ -19,7 +19,7 @@ const newSuffix = ".new"
 
 // load reads the file, which is made if there is none, and leaves it ready for the
 // next record.
-func (l *Ledger) load() error {
+func (l *Store) load() error {
 	folder, err := os.Open(filepath.Dir(l.path))
 	if err != nil {
 		return err
@@ -83,7 +83,7 @@ func (l *Ledger) load() error {
 }
 
 // begin makes the file, with nothing in it.
-func (l *Ledger) begin() error {
+func (l *Store) begin() error {
 	file, err := openRegular(l.path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
@@ -96,7 +96,7 @@ func (l *Ledger) begin() error {
 }
 
 // cutOff ends the file after the last whole record.
-func (l *Ledger) cutOff() error {
+func (l *Store) cutOff() error {
 	end := appendEnd(nil, l.sum)
 	if _, err := l.file.WriteAt(end, l.size); err != nil {
 		return err
@@ -109,7 +109,7 @@ func (l *Ledger) cutOff() error {
 
 // write puts a record into the file. After an error the file is as it was, or takes
 // no more records: one that came after half of another would be lost with it.
-func (l *Ledger) write(kind byte, entry string) error {
+func (l *Store) write(kind byte, entry string) error {
 	record, sum := appendRecord(nil, l.sum, record{kind, entry})
 	if l.size+int64(len(record))+lenEnd > maxFile {
 		return l.writeAnew(kind, entry)
@@ -132,7 +132,7 @@ func (l *Ledger) write(kind byte, entry string) error {
 
 // writeAnew makes a change for whose record there is no room, by a file without the
 // records that no longer count.
-func (l *Ledger) writeAnew(kind byte, entry string) error {
+func (l *Store) writeAnew(kind byte, entry string) error {
 	var entries []string
 	for _, e := range l.All() {
 		if e != entry {
@@ -147,7 +147,7 @@ func (l *Ledger) writeAnew(kind byte, entry string) error {
 
 // compactIfDue removes records that no longer count, if there are many. If that
 // fails, nothing is lost, and it is tried again after as many more.
-func (l *Ledger) compactIfDue() {
+func (l *Store) compactIfDue() {
 	if l.excess() <= l.bearable {
 		return
 	}
@@ -156,21 +156,21 @@ func (l *Ledger) compactIfDue() {
 }
 
 // excess is by how many the records that no longer count outnumber those that do.
-func (l *Ledger) excess() int {
+func (l *Store) excess() int {
 	return l.records - 2*l.Len()
 }
 
 // compact writes the file anew, without the records that no longer count. It is as
 // good as before if that fails, so that this is no error: a disk that is full has
 // to keep no knockwall from beginning.
-func (l *Ledger) compact() {
+func (l *Store) compact() {
 	_ = l.replace(l.All())
 }
 
 // replace puts a file with these entries in place of the ledger's. After an error
 // the old one is in use, or, when it is not known which of the two the disk has,
 // none takes any more records.
-func (l *Ledger) replace(entries []string) error {
+func (l *Store) replace(entries []string) error {
 	var records []record
 	if l.damaged != "" {
 		records = append(records, record{damaged, l.damaged})
@@ -218,10 +218,10 @@ func writeNew(path string, data []byte) (*os.File, error) {
 }
 
 // closeFiles closes what is open, the lock last.
-func (l *Ledger) closeFiles() error { return errors.Join(l.closeFile(), release(l.lock)) }
+func (l *Store) closeFiles() error { return errors.Join(l.closeFile(), release(l.lock)) }
 
 // closeFile closes the file and its folder.
-func (l *Ledger) closeFile() error {
+func (l *Store) closeFile() error {
 	var errs []error
 	for _, file := range []*os.File{l.file, l.folder} {
 		if file != nil {

@@ -18,8 +18,8 @@ import (
 // What opens a door once is remembered before it opens, so that it cannot be used
 // again whatever becomes of the daemon.
 
-// Ledger is a set of lines that lasts; [ledger.Ledger] is one.
-type Ledger interface {
+// Store is a set of lines that lasts; [ledger.Store] is one.
+type Store interface {
 	Add(entry string) error
 	Remove(entry string) error
 	Has(entry string) bool
@@ -30,11 +30,11 @@ type Ledger interface {
 	Damaged() time.Time
 }
 
-// once remembers what was used. An entry begins with the Unix time, in seconds, of
+// replayGuard remembers what was used. An entry begins with the Unix time, in seconds, of
 // the minute or step that it belongs to.
-type once struct {
+type replayGuard struct {
 	mu     sync.Mutex
-	ledger Ledger
+	ledger Store
 }
 
 // The bounds of what is remembered. What is long over is kept while there is room,
@@ -48,7 +48,7 @@ const (
 var errTooManyUsed = errors.New("more one-time passwords and steps are in use at once than can be remembered")
 
 // take takes note that something is used, and reports whether it was before.
-func (o *once) take(door string, u method.Use, now time.Time) (replay bool, err error) {
+func (o *replayGuard) take(door string, u method.Use, now time.Time) (replay bool, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	entry := strings.TrimSuffix(fmt.Sprintf("%d %s %s %s", u.Begins.Unix(), u.Kind, door, u.Detail), " ")
@@ -71,7 +71,7 @@ func (o *once) take(door string, u method.Use, now time.Time) (replay bool, err 
 var errMayBeUsed = errors.New("it may have been used before: the file that says so was damaged. Later ones open the door again")
 
 // forget makes room by forgetting the oldest of what is over.
-func (o *once) forget(now time.Time) error {
+func (o *replayGuard) forget(now time.Time) error {
 	excess := o.ledger.Len() - keptUsed + 1
 	for _, entry := range o.ledger.All() {
 		if excess <= 0 {
@@ -98,13 +98,13 @@ func (o *once) forget(now time.Time) error {
 func (w *Wall) useUp(d *effective.Door, place int, now time.Time) (replay bool, err error) {
 	at := d.Knocking()
 	return d.Methods[at].(method.Sequences).Use(d.States[at], place, now, func(u method.Use, now time.Time) (bool, error) {
-		return w.once.take(d.Name, u, now)
+		return w.replayGuard.take(d.Name, u, now)
 	})
 }
 
 // datagram handles what may open a door by itself. It is called with mu held, and gives it
 // up.
-func (s knocks) datagram(f *front, notice nft.Notice, p packet.Packet, data []byte, e audit.Event) {
+func (s knocks) datagram(f *policy, notice nft.LogReason, p packet.Packet, data []byte, e audit.Event) {
 	w := s.wall
 	d := &f.config.Doors[notice.Door]
 	check := f.verifiers[notice.Door][notice.Method]
@@ -131,14 +131,14 @@ func (s knocks) datagram(f *front, notice nft.Notice, p packet.Packet, data []by
 	e.Kind, e.Code, e.Reason = audit.Knock, meant.Code, meant.Reason
 	w.trail.Record(e)
 	e.Reason = ""
-	replay, err := w.once.take(d.Name, meant.Once, e.Time)
+	replay, err := w.replayGuard.take(d.Name, meant.Once, e.Time)
 	switch {
 	case err != nil:
 		w.notOpened(e, codeOfUse(err), err)
 	case replay:
 		w.replayed(f, notice.Door, e)
 	case meant.Action == method.Close:
-		w.knockedShut(e)
+		w.closeByKnock(e)
 	default:
 		w.open(d, e, !s.log.Drained())
 	}

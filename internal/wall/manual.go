@@ -50,20 +50,20 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	}
 	w.change.Lock()
 	defer w.change.Unlock()
-	if w.lowered {
-		return WindowStatus{}, ErrLowered
+	if w.tornDown {
+		return WindowStatus{}, ErrStopping
 	}
 	w.openQueued() // or what was knocked before would refresh it to another length after
 	o := &opening{door: door, source: s, length: length,
-		why: audit.Event{Time: time.Now(), Door: door, Source: s, Code: audit.CodeManual, Reason: byHand}}
+		why: audit.Event{Time: time.Now(), Door: door, Source: s, Code: audit.CodeManual, Reason: reasonManual}}
 	if w.openTogether([]*opening{o}); o.err != nil {
 		return WindowStatus{}, o.err
 	}
 	return WindowStatus{Door: door, Source: s, LeftSeconds: seconds(length)}, nil
 }
 
-// byHand is the reason of what nobody has knocked for.
-const byHand = "by hand"
+// reasonManual is the reason of what nobody has knocked for.
+const reasonManual = "by hand"
 
 // Closing is what closing a window came to.
 type Closing struct {
@@ -82,7 +82,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 		return Closing{}, err
 	}
 	c := Closing{Door: door, Source: s}
-	if c.Closed, err = w.shut(door, s, audit.CodeManual, byHand); err != nil {
+	if c.Closed, err = w.closeWindow(door, s, audit.CodeManual, reasonManual); err != nil {
 		return c, err
 	}
 	if endSessions {
@@ -95,12 +95,12 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 	return c, nil
 }
 
-// shut closes a window, and reports whether it was open.
-func (w *Wall) shut(door string, source packet.Source, code audit.Code, why string) (bool, error) {
+// closeWindow closes a window, and reports whether it was open.
+func (w *Wall) closeWindow(door string, source packet.Source, code audit.Code, why string) (bool, error) {
 	w.change.Lock()
 	defer w.change.Unlock()
-	if w.lowered {
-		return false, ErrLowered
+	if w.tornDown {
+		return false, ErrStopping
 	}
 	w.openQueued() // or what was knocked before would be open after
 	f := w.current()
@@ -124,9 +124,9 @@ func (w *Wall) shut(door string, source packet.Source, code audit.Code, why stri
 		f.tallies[i].Add(audit.Closed)
 	}
 	w.mu.Unlock()
-	w.nudge()
+	w.wakeHousekeeping()
 	if closed {
-		w.tell(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why})
+		w.emit(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why})
 	}
 	return closed, nil
 }

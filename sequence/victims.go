@@ -25,11 +25,11 @@ const (
 	maxDisplaced        = 1 << 20
 )
 
-// shelf is as long as a line of most processors' caches.
-type shelf [4]firstKnock
+// victimBucket is as long as a line of most processors' caches.
+type victimBucket [4]victim
 
-// firstKnock is an attempt's only step. The zero one is none.
-type firstKnock struct {
+// victim is an attempt's only step. The zero one is none.
+type victim struct {
 	tag uint32 // of the key's hash
 	// packets are the fingerprints of the packet that the step was taken with, in the
 	// lower bits, and of the latest with which it was dialled again: the lower 8 bits
@@ -42,9 +42,9 @@ type firstKnock struct {
 	stamp uint64
 }
 
-func firstKnockOf(tag uint32, started time.Duration, first, again fingerprint) firstKnock {
+func victimOf(tag uint32, started time.Duration, first, again fingerprint) victim {
 	const bits = 1<<fingerprintBits - 1
-	return firstKnock{
+	return victim{
 		tag:     tag,
 		packets: uint32(first&bits | again<<fingerprintBits),
 		stamp:   uint64(started/time.Microsecond+1)<<16 | uint64(again&bits)>>8,
@@ -52,37 +52,37 @@ func firstKnockOf(tag uint32, started time.Duration, first, again fingerprint) f
 }
 
 // fingerprints returns those of the first packet and of the latest dialled again.
-func (f *firstKnock) fingerprints() (first, again fingerprint) {
+func (f *victim) fingerprints() (first, again fingerprint) {
 	const there = 1 << fingerprintBits
 	first = there | fingerprint(f.packets)&(there-1)
 	again = there | fingerprint(f.stamp&(1<<16-1)<<8) | fingerprint(f.packets>>fingerprintBits)
 	return first, again
 }
 
-func (f *firstKnock) started() time.Duration {
+func (f *victim) started() time.Duration {
 	return time.Duration(f.stamp>>16-1) * time.Microsecond
 }
 
-// shelvesFor returns how many shelves there are for a number of attempts. It is a
+// victimBucketsFor returns how many shelves there are for a number of attempts. It is a
 // power of two.
-func shelvesFor(attempts int) int {
-	n := min(attempts*displacedPerAttempt, maxDisplaced) / len(shelf{})
+func victimBucketsFor(attempts int) int {
+	n := min(attempts*displacedPerAttempt, maxDisplaced) / len(victimBucket{})
 	return 1 << bits.Len(uint(n-1))
 }
 
-// displace remembers an attempt that gives way, if it has taken a single step.
+// moveToVictims remembers an attempt that gives way, if it has taken a single step.
 // Knocks that came early are forgotten. Of is the Tracker that has it, at i.
-func (t *Tracker) displace(a *attempt, of *Tracker, i int32) {
+func (t *Tracker) moveToVictims(a *attempt, of *Tracker, i int32) {
 	if a.taken != 1 {
 		return
 	}
-	if t.displaced == nil {
+	if t.victims == nil {
 		// Not before, as nearly all Trackers are never full. It is the only time
 		// that a knock takes memory.
-		t.displaced = make([]shelf, shelvesFor(len(t.attempts)))
+		t.victims = make([]victimBucket, victimBucketsFor(len(t.attempts)))
 	}
-	one, other := shelvesOf(a.hash, len(t.displaced))
-	place, second := t.displaced[one].oldest(), t.displaced[other].oldest()
+	one, other := victimBucketsOf(a.hash, len(t.victims))
+	place, second := t.victims[one].oldest(), t.victims[other].oldest()
 	if second.stamp>>16 < place.stamp>>16 {
 		place = second
 	}
@@ -91,18 +91,18 @@ func (t *Tracker) displace(a *attempt, of *Tracker, i int32) {
 	if a.again&1 != 0 {
 		again = of.dialled(i, 0)[0]
 	}
-	*place = firstKnockOf(uint32(a.hash), a.started, first, again)
+	*place = victimOf(uint32(a.hash), a.started, first, again)
 }
 
-// restore goes on with an attempt that gave way, if that is remembered and it is
+// restoreVictim goes on with an attempt that gave way, if that is remembered and it is
 // not too late. It returns none otherwise.
-func (t *Tracker) restore(k key, hash uint64, at time.Duration) int32 {
-	f := t.displacedWith(hash)
+func (t *Tracker) restoreVictim(k key, hash uint64, at time.Duration) int32 {
+	f := t.victimWith(hash)
 	if f == nil {
 		return none
 	}
 	first := *f
-	*f = firstKnock{}
+	*f = victim{}
 	if at-first.started() > t.locks[k.at].Timeout {
 		return none
 	}
@@ -116,26 +116,26 @@ func (t *Tracker) restore(k key, hash uint64, at time.Duration) int32 {
 	return i
 }
 
-// displacedWith returns what is remembered of a key with that hash, or nil.
-func (t *Tracker) displacedWith(hash uint64) *firstKnock {
-	if t.displaced == nil {
+// victimWith returns what is remembered of a key with that hash, or nil.
+func (t *Tracker) victimWith(hash uint64) *victim {
+	if t.victims == nil {
 		return nil
 	}
-	one, other := shelvesOf(hash, len(t.displaced))
-	if f := t.displaced[one].find(uint32(hash)); f != nil {
+	one, other := victimBucketsOf(hash, len(t.victims))
+	if f := t.victims[one].find(uint32(hash)); f != nil {
 		return f
 	}
-	return t.displaced[other].find(uint32(hash))
+	return t.victims[other].find(uint32(hash))
 }
 
-// shelvesOf returns the two shelves for a hash. Neither says anything of the tag.
-func shelvesOf(hash uint64, shelves int) (one, other int) {
-	mask := uint64(shelves - 1)
+// victimBucketsOf returns the two shelves for a hash. Neither says anything of the tag.
+func victimBucketsOf(hash uint64, victimBuckets int) (one, other int) {
+	mask := uint64(victimBuckets - 1)
 	return int(hash >> 32 & mask), int((hash>>32 ^ hash) & mask)
 }
 
 // find returns what has a tag, or nil.
-func (s *shelf) find(tag uint32) *firstKnock {
+func (s *victimBucket) find(tag uint32) *victim {
 	for i := range s {
 		if s[i].tag == tag && s[i].stamp != 0 {
 			return &s[i]
@@ -145,7 +145,7 @@ func (s *shelf) find(tag uint32) *firstKnock {
 }
 
 // oldest returns the place that is filled next: an empty one, if there is any.
-func (s *shelf) oldest() *firstKnock {
+func (s *victimBucket) oldest() *victim {
 	oldest := &s[0]
 	for i := range s {
 		if s[i].stamp>>16 < oldest.stamp>>16 {

@@ -15,20 +15,20 @@ const (
 	// calmAfter is how long all that was logged must have been handled, once it was not,
 	// before anybody is refused: a knock may have been logged right after that was asked.
 	calmAfter = 10 * time.Millisecond
-	// patience is how long refusals wait at most for the log to be drained.
-	patience = 2 * time.Second
+	// maxRefusalDelay is how long refusals wait at most for the log to be drained.
+	maxRefusalDelay = 2 * time.Second
 	// lossesOver is how long nothing must have been lost until that is over.
 	lossesOver = time.Minute
 	// forgetInterval is how often attempts that are too late are looked for.
 	forgetInterval = time.Second
 )
 
-// keep does what is due, when it is due, until ctx ends.
-func (w *Wall) keep(ctx context.Context) {
+// housekeep does what is due, when it is due, until ctx ends.
+func (w *Wall) housekeep(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	w.mu.Lock()
-	w.kept = time.Now()
+	w.lastHousekeeping = time.Now()
 	w.mu.Unlock()
 	for {
 		select {
@@ -39,13 +39,13 @@ func (w *Wall) keep(ctx context.Context) {
 		}
 		now := time.Now()
 		next := now.Add(audit.SumInterval)
-		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.turn, w.lookAround, w.examine, w.watchUsage} {
+		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.reresolve, w.lookAround, w.examine, w.watchUsage} {
 			if at, ok := tend(now); ok && at.Before(next) {
 				next = at
 			}
 		}
 		w.mu.Lock()
-		w.kept = time.Now()
+		w.lastHousekeeping = time.Now()
 		w.mu.Unlock()
 		timer.Reset(next.Sub(now))
 	}
@@ -57,21 +57,21 @@ func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
 	defer func() {
 		w.record(events)
 		for _, e := range spent { // that they are shut was told, if they could be
-			w.ranOut(e)
+			w.runExpired(e)
 		}
 	}()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.windows.Expire(now, func(win *sequence.Window) {
-		if sure := now.Add(lingering); sure.After(w.unsure) {
-			w.unsure = sure
+		if sure := now.Add(lingering); sure.After(w.uncertainUntil) {
+			w.uncertainUntil = sure
 		}
 		e := audit.Event{Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: w.doors[win.Door], Source: win.Source}
 		if win.Spent() {
 			spent = append(spent, e)
 		} else {
-			if i := w.front.doorNamed(w.doors[win.Door]); i >= 0 {
-				w.front.tallies[i].Add(audit.Expired)
+			if i := w.policy.doorNamed(w.doors[win.Door]); i >= 0 {
+				w.policy.tallies[i].Add(audit.Expired)
 			}
 			events = append(events, e)
 		}
@@ -89,7 +89,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	defer func() { w.record(events) }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f, s := w.front, w.sockets
+	f, s := w.policy, w.sockets
 	due, waiting := s.hold.Next()
 	if !waiting {
 		return time.Time{}, false
@@ -100,9 +100,9 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	if due.After(now) {
 		return due, true
 	}
-	if now.Sub(due) < patience {
+	if now.Sub(due) < maxRefusalDelay {
 		// A transaction may have to wait for somebody else's.
-		if w.opening+len(w.openings) > 0 || !s.log.Pulse().Idle || s.former.isHeard() {
+		if w.opening+len(w.openings) > 0 || !s.log.Progress().Idle || s.former.isHeard() {
 			s.calm = now.Add(calmAfter)
 		}
 		if s.calm.After(now) {
@@ -133,7 +133,7 @@ func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 	defer func() { w.record(events) }()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := w.front
+	f := w.policy
 	f.tracker.Expire(now, func(a sequence.Attempt) {
 		l := &f.locks[a.Lock]
 		if !f.tellsEnd(l, a.Step) {
@@ -151,12 +151,12 @@ func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 // record tells of events that happened while mu was held.
 func (w *Wall) record(events []audit.Event) {
 	for _, e := range events {
-		w.tell(e)
+		w.emit(e)
 	}
 }
 
 // report passes on what was summed up, and what was lost: once when it begins, and
-// once when it is over.
+// replayGuard when it is over.
 func (w *Wall) report(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	if next = w.reports.swept.Add(audit.SumInterval); next.After(now) {

@@ -1,4 +1,4 @@
-package ledger
+package filestore
 
 import "os"
 
@@ -9,7 +9,7 @@ const (
 )
 
 // Swap has the ledger write to another file, and returns the one it wrote to.
-func (l *Ledger) Swap(file *os.File) *os.File {
+func (l *Store) Swap(file *os.File) *os.File {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	former := l.file

@@ -1,4 +1,4 @@
-package ledger
+package filestore
 
 import (
 	"errors"
@@ -10,11 +10,11 @@ import (
 // restore puts a ledger back in its place whose file, or the folder of it, was taken
 // away, or on which a write failed: with all that is known here, and what the file has
 // that is there now. It is called with writing held.
-func (l *Ledger) restore() error {
+func (l *Store) restore() error {
 	if err := l.lockAgain(); err != nil {
 		return err
 	}
-	now := &Ledger{path: l.path, entries: map[string]uint64{}}
+	now := &Store{path: l.path, entries: map[string]uint64{}}
 	if err := now.load(); err != nil {
 		return errors.Join(err, now.closeFile())
 	}
@@ -27,7 +27,7 @@ func (l *Ledger) restore() error {
 }
 
 // lockAgain locks the ledger in a folder that took the place of the former one.
-func (l *Ledger) lockAgain() error {
+func (l *Store) lockAgain() error {
 	if isAt(l.lock, l.path+lockSuffix) {
 		return nil
 	}

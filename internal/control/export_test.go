@@ -7,12 +7,12 @@ import (
 
 // The bounds that the tests are about.
 const (
-	ClientTimeout  = clientTimeout
-	MaxBody        = maxBody
-	MaxConnections = maxConnections
-	MaxFollowers   = maxFollowers
-	MaxAnswering   = maxAnswering
-	MaxRefusalDelay       = patience
+	ClientTimeout   = clientTimeout
+	MaxBody         = maxBody
+	MaxConnections  = maxConnections
+	MaxFollowers    = maxFollowers
+	MaxAnswering    = maxAnswering
+	MaxRefusalDelay = patience
 )
 
 // Handler is what Serve answers with.

@@ -149,7 +149,7 @@ func (k *stillKernel) edges() wall.Edges {
 type stillSocket struct{}
 
 func (stillSocket) Drained() bool                 { return true }
-func (stillSocket) Progress() progress.Progress            { return progress.Progress{Idle: true} }
+func (stillSocket) Progress() progress.Progress   { return progress.Progress{Idle: true} }
 func (stillSocket) Accept(uint32) error           { return nil }
 func (stillSocket) Repeat(uint32) error           { return nil }
 func (stillSocket) RepeatUpTo(uint32) error       { return nil }

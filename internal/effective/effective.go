@@ -24,6 +24,8 @@ type Config struct {
 	Wall    *ruleset.Wall // the written one's
 	Doors   []Door        // in the order in which they are written
 	Host    Host          // that the doors are on
+
+	index index
 }
 
 // Door is a door as it is written, with what is true of it.
@@ -74,6 +76,7 @@ func Resolve(written *ruleset.Config, now time.Time, host Host) (*Config, error)
 		d.ToIsHere = host.has(d.To)
 		d.Traps = d.choose(func(p packet.Port) bool { return named[p] || host.Served[p] })
 	}
+	c.index = newIndex(c.Doors)
 	return c, errors.Join(errs...)
 }
 
@@ -104,11 +107,10 @@ func Knocks(d *ruleset.Door, now time.Time) ([]packet.Port, error) {
 
 // Door returns the door of a name, or nil.
 func (c *Config) Door(name string) *Door {
-	i := slices.IndexFunc(c.Doors, func(d Door) bool { return d.Name == name })
-	if i < 0 {
-		return nil
+	if i := c.Index(name); i >= 0 {
+		return &c.Doors[i]
 	}
-	return &c.Doors[i]
+	return nil
 }
 
 // NamedPorts returns the ports that the doors guard or are opened at, sorted and apart.

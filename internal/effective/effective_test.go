@@ -31,7 +31,7 @@ var compare = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
 	cmpopts.EquateEmpty(), // no list and an empty one mean the same
 	cmp.Comparer(func(a, b secret.Secret) bool { return a.Equal(b) }),
-	cmpopts.IgnoreUnexported(fixed.Sequence{}, rolling.Rolling{}, passwords.OTP{}, method.State{}),
+	cmpopts.IgnoreUnexported(fixed.Sequence{}, rolling.Rolling{}, passwords.OTP{}, method.State{}, Config{}),
 }
 
 // nothingListens is a host of no programs.

@@ -649,7 +649,7 @@ func TestWhatIsKnownIsOnTheDisk(t *testing.T) {
 		filestore.Encode("+a", "+b"),     // as it is
 		filestore.Encode("+a", "-a"),     // compacted
 		filestore.Encode("+a")[1:],       // written anew, as it is damaged
-		"+a\n+b\n",                    // and as it has no checksums
+		"+a\n+b\n",                       // and as it has no checksums
 		filestore.Encode("+a", "+b")[:9], // and as it has no end
 	} {
 		path := filepath.Join(t.TempDir(), "ledger")

@@ -265,12 +265,13 @@ func (w *Wall) forgetAllBut(windows []nft.Window, now time.Time) (events []audit
 	return events
 }
 
-// doorID returns the id of a door of that name.
+// doorID returns the id of a door of that name. It is called with mu held.
 func (w *Wall) doorID(name string) int {
-	id := slices.Index(w.doors, name)
-	if id < 0 {
+	id, ok := w.doorIDs[name]
+	if !ok {
 		id = len(w.doors)
 		w.doors = append(w.doors, name)
+		w.doorIDs[name] = id
 	}
 	return id
 }

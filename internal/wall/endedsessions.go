@@ -78,9 +78,9 @@ func (w *Wall) readEndedSources(f *policy) {
 // it, as that door tells sources apart.
 func (f *policy) comingBy(e sessions.Session) iter.Seq[windowKey] {
 	return func(yield func(windowKey) bool) {
-		for i := range f.config.Doors {
+		for _, i := range f.config.At(e.Port) {
 			d := &f.config.Doors[i]
-			if d.GuardsAt(e.Local, e.Here) && d.Guards(e.Port) && !yield(windowKey{d.Name, d.SourcePrefix.Of(e.Remote)}) {
+			if d.GuardsAt(e.Local, e.Here) && !yield(windowKey{d.Name, d.SourcePrefix.Of(e.Remote)}) {
 				return
 			}
 		}

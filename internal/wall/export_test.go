@@ -12,7 +12,7 @@ import (
 // The times and numbers that the tests are about.
 const (
 	SweepInterval    = sweepInterval
-	MaxRefusalDelay         = maxRefusalDelay
+	MaxRefusalDelay  = maxRefusalDelay
 	StrangersWaiting = strangersWaiting
 	KeptUsed         = keptUsed
 	MostUsed         = mostUsed

@@ -52,7 +52,7 @@ type kernel struct {
 	// clocks are times by which tables may have been made, beside those about now.
 	clocks    []time.Time
 	listening map[packet.Port]bool // what programs of this host listen on
-	used, due wall.Store          // of the daemons that run here, one after the other
+	used, due wall.Store           // of the daemons that run here, one after the other
 	singles   int                  // all other verdicts
 	// ownership: tables have owners, whom nobody can tamper with, and a trial's
 	// goes with its owner.

@@ -15,7 +15,7 @@ const examineInterval = 30 * time.Second
 // What is told of the host is no older than freshFor, unless to find it out takes longer
 // than examinePatience.
 const (
-	freshFor        = 2 * time.Second
+	freshFor       = 2 * time.Second
 	examineTimeout = time.Second
 )
 

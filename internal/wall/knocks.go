@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
@@ -13,34 +15,85 @@ import (
 // knocks handles what the kernel has logged.
 type knocks struct{ *sockets }
 
+// Logged judges a packet with mu held, and then, without it, writes the events and opens
+// or closes what the packet opens or closes.
 func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 	w := s.wall
 	now := time.Now()
+	var v decision
 	w.mu.Lock()
 	f := w.policy
-	notice, ok := f.notices[string(prefix)]
-	if !ok { // logged by a rule that a reload has taken away
-		w.mu.Unlock()
-		return
-	}
-	if notice.Kind == nft.Sprayed {
-		s.sprayed(f, p, now)
-		return
-	}
-	d := &f.config.Doors[notice.Door]
-	e := audit.Event{Time: now, Door: d.Name, Source: d.SourcePrefix.Of(p.Source), Port: p.Port}
-	switch notice.Kind {
-	case nft.Refused:
-		f.tallies[notice.Door].Add(audit.Refused)
-		w.mu.Unlock()
-		e.Kind, e.Code = audit.Refused, audit.CodeNoWindow
-		w.trail.Record(e)
-	case nft.Trapped:
-		s.trapped(f, notice.Door, e)
-	case nft.Datagram:
-		s.datagram(f, notice, p, data, e)
+	reason, ok := f.reasons[string(prefix)] // else a reload has removed the rule
+	switch {
+	case !ok:
+	case reason.Kind == nft.Sprayed:
+		v.sprayed = f.sprayed(p, now)
 	default:
-		s.knocked(f, notice.Door, p, e)
+		d := &f.config.Doors[reason.Door]
+		v.door = reason.Door
+		v.base = audit.Event{Time: now, Door: d.Name, Source: d.SourcePrefix.Of(p.Source), Port: p.Port}
+		switch reason.Kind {
+		case nft.Refused:
+			f.refused(&v)
+		case nft.Trapped:
+			f.trapped(&v)
+		case nft.Datagram:
+			f.datagram(&v, reason.Method, p, data)
+		default:
+			s.knocked(f, &v, p)
+		}
+	}
+	if v.opens {
+		w.opening++
+	}
+	w.mu.Unlock()
+	s.carryOut(f, &v)
+}
+
+// decision is what a logged packet comes to.
+type decision struct {
+	door    int
+	base    audit.Event    // what the events below have in common
+	events  [2]audit.Event // to be written, in this order
+	n       int            // how many of them there are
+	sprayed []audit.Event  // likewise
+	begins  bool           // the first attempt that is remembered
+	opens   bool           // it opens the door, by
+	lock    int            // this lock, or by a datagram
+	once    method.Meaning // a datagram's, which is good once; Action tells whether there is one
+	closes  bool           // it closes the door
+}
+
+// add adds an event.
+func (v *decision) add(e audit.Event) {
+	v.events[v.n] = e
+	v.n++
+}
+
+// carryOut does what a decision says. It is called without mu.
+func (s knocks) carryOut(f *policy, v *decision) {
+	w := s.wall
+	if v.begins {
+		w.wakeHousekeeping()
+	}
+	for _, e := range v.sprayed {
+		w.trail.Record(e)
+	}
+	for _, e := range v.events[:v.n] {
+		w.trail.Record(e)
+	}
+	switch {
+	case v.once.Action != method.Nothing:
+		s.useDatagram(f, v)
+	case v.opens:
+		w.openCompleted(f, v.lock, v.base, !s.log.Drained())
+	case v.closes:
+		w.closeByKnock(v.base)
+	}
+	if v.opens {
+		w.mu.Lock()
+		w.opening--
+		w.mu.Unlock()
 	}
 }
 
@@ -52,53 +105,78 @@ func (s knocks) Lost(n uint32) {
 
 func (s knocks) Failed(err error) { s.fail(err) }
 
-// knocked handles a knock. It is called with mu held, and gives it up.
-func (s knocks) knocked(f *policy, door int, p packet.Packet, e audit.Event) {
-	w := s.wall
-	t := &f.tallies[door]
-	idle := f.tracker.Len() == 0
-	heard := s.arrivalOf(e.Time)
-	meant := f.knock(door, p, heard, e.Time)
+// refused counts a packet that the closed door has answered. It is called with mu held, as
+// are those below that judge a packet.
+func (f *policy) refused(v *decision) {
+	f.tallies[v.door].Add(audit.Refused)
+	e := v.base
+	e.Kind, e.Code = audit.Refused, audit.CodeNoWindow
+	v.add(e)
+}
+
+// knocked judges a knock.
+func (s knocks) knocked(f *policy, v *decision, p packet.Packet) {
+	t := &f.tallies[v.door]
+	v.begins = f.tracker.Len() == 0
+	arrived := s.arrivalOf(v.base.Time)
+	meant := f.knock(v.door, p, arrived, v.base.Time)
 	out, over := meant.out, meant.over
 	if meant.early && s.backlog.IsZero() && !s.log.Drained() {
-		s.backlog = heard
-	}
-	if out.Progress != sequence.Nothing {
-		t.Add(audit.Knock)
+		s.backlog = arrived
 	}
 	if over.reason != sequence.NotEnded {
 		t.Add(audit.Reset)
-	}
-	opens := out.Progress == sequence.Completed && !f.locks[meant.lock].closes
-	if opens {
-		w.opening++
-	}
-	w.mu.Unlock()
-	if idle {
-		w.wakeHousekeeping()
-	}
-
-	if over.reason != sequence.NotEnded {
-		reset := e
+		reset := v.base
 		reset.Kind, reset.Step, reset.Steps = audit.Reset, over.step, over.steps
 		reset.Code, reset.Reason = endCodes[over.reason], over.reason.String()
-		w.trail.Record(reset)
+		v.add(reset)
 	}
+	l := &f.locks[meant.lock]
 	if out.Progress != sequence.Nothing {
-		e.Kind, e.Code, e.Step, e.Steps = audit.Knock, audit.CodeSequence, out.Step, len(f.locks[meant.lock].steps)
-		if f.locks[meant.lock].closes {
+		t.Add(audit.Knock)
+		e := &v.base
+		e.Kind, e.Code, e.Step, e.Steps = audit.Knock, audit.CodeSequence, out.Step, len(l.steps)
+		if l.closes {
 			e.Code, e.Reason = audit.CodeCloseSequence, "to close"
 		}
-		w.trail.Record(e)
+		v.add(*e)
 	}
+	v.opens, v.lock = out.Progress == sequence.Completed && !l.closes, meant.lock
+	v.closes = meant.shuts
+}
+
+// datagram judges a datagram that may open the door by itself.
+func (f *policy) datagram(v *decision, by int, p packet.Packet, data []byte) {
+	check := f.verifiers[v.door][by]
+	if check == nil { // the secret cannot be read
+		return
+	}
+	meant := check.Verify(data, p.Source, v.base.Time)
+	e := v.base
+	e.Kind, e.Code, e.Reason = audit.Reset, meant.Code, meant.Reason
+	if meant.Action != method.Nothing {
+		e.Kind = audit.Knock
+		v.base.Kind, v.base.Code = e.Kind, e.Code
+		v.opens, v.once = true, meant
+	}
+	f.tallies[v.door].Add(e.Kind)
+	v.add(e)
+}
+
+// useDatagram opens or closes a door by a datagram, unless it was used before.
+func (s knocks) useDatagram(f *policy, v *decision) {
+	w := s.wall
+	d := &f.config.Doors[v.door]
+	replay, err := w.replayGuard.take(d.Name, v.once.Once, v.base.Time)
 	switch {
-	case opens:
-		w.openCompleted(f, meant.lock, e, !s.log.Drained())
-		w.mu.Lock()
-		w.opening--
-		w.mu.Unlock()
-	case meant.shuts:
-		w.closeByKnock(e)
+	case err != nil:
+		w.notOpened(v.base, codeOfUse(err), err)
+	case replay:
+		w.replayed(f, v.door, v.base)
+	case v.once.Action == method.Close:
+		w.closeByKnock(v.base)
+	default:
+		w.open(d, v.base, !s.log.Drained())
 	}
 }
 
@@ -257,7 +335,7 @@ func (w *Wall) openCompleted(f *policy, which int, e audit.Event, othersWait boo
 	}
 	if d.Methods[d.Knocking()].Traits().Consumes {
 		w.applyEffective(time.Now()) // to the next sequence
-		w.wakeHousekeeping()            // as that may have to be tried again
+		w.wakeHousekeeping()         // as that may have to be tried again
 	}
 }
 
@@ -278,26 +356,24 @@ func (w *Wall) replayed(f *policy, door int, e audit.Event) {
 	w.trail.Record(e)
 }
 
-// sprayed ends all attempts of who has tried ports that nothing serves, and is trapped
-// at all doors by the kernel. It is called with mu held, and gives it up.
-func (s knocks) sprayed(f *policy, p packet.Packet, now time.Time) {
-	var ended []audit.Event
+// sprayed ends all attempts of a source that has tried ports that nothing serves. The
+// kernel has trapped it at all doors.
+func (f *policy) sprayed(p packet.Packet, now time.Time) (ended []audit.Event) {
+	e := audit.Event{Time: now, Kind: audit.Trapped, Port: p.Port, Code: audit.CodeSpray, Reason: spraying}
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
-		e := audit.Event{Time: now, Kind: audit.Trapped, Door: d.Name, Port: p.Port, Source: d.SourcePrefix.Of(p.Source), Code: audit.CodeSpray, Reason: spraying}
-		if f.endAttempts(i, &e) {
+		at := e
+		at.Door, at.Source = d.Name, d.SourcePrefix.Of(p.Source)
+		if f.endAttempts(i, &at) {
 			f.tallies[i].Add(audit.Trapped)
-			ended = append(ended, e)
+			ended = append(ended, at)
 		}
 	}
-	s.wall.mu.Unlock()
 	if len(ended) == 0 {
-		source := packet.SourcePrefix{IPv4: 32, IPv6: 128}.Of(p.Source)
-		ended = []audit.Event{{Time: now, Kind: audit.Trapped, Port: p.Port, Source: source, Code: audit.CodeSpray, Reason: spraying}}
+		e.Source = packet.SourcePrefix{IPv4: 32, IPv6: 128}.Of(p.Source)
+		ended = []audit.Event{e}
 	}
-	for _, e := range ended {
-		s.wall.trail.Record(e)
-	}
+	return ended
 }
 
 // spraying is the reason of events with the code of a spray.
@@ -319,12 +395,21 @@ func (f *policy) endAttempts(door int, e *audit.Event) (underWay bool) {
 	return underWay
 }
 
-// trapped ends the attempts of who has tried a trap. From then on the kernel keeps
-// its knocks away. It is called with mu held, and gives it up.
-func (s knocks) trapped(f *policy, door int, e audit.Event) {
-	f.tallies[door].Add(audit.Trapped)
-	f.endAttempts(door, &e)
-	s.wall.mu.Unlock()
+// trapped ends the attempts of a source that has tried a trap. The kernel keeps its knocks
+// away from then on.
+func (f *policy) trapped(v *decision) {
+	f.tallies[v.door].Add(audit.Trapped)
+	e := v.base
+	f.endAttempts(v.door, &e)
 	e.Kind, e.Code = audit.Trapped, audit.CodeTrap
-	s.wall.trail.Record(e)
+	v.add(e)
+}
+
+// useUp remembers that the sequence at a place of a door was completed, and reports whether
+// it is good once and was completed before.
+func (w *Wall) useUp(d *effective.Door, place int, now time.Time) (replay bool, err error) {
+	at := d.Knocking()
+	return d.Methods[at].(method.Sequences).Use(d.States[at], place, now, func(u method.Use, now time.Time) (bool, error) {
+		return w.replayGuard.take(d.Name, u, now)
+	})
 }

@@ -20,7 +20,7 @@ import (
 type policy struct {
 	wall    *Wall
 	config  *effective.Config
-	notices map[string]nft.LogReason
+	reasons map[string]nft.LogReason
 	ids     []int // of its doors, by which their windows are noted
 	locks   []lock
 	locksOf [][]int // of each door
@@ -52,7 +52,7 @@ func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
 	f := &policy{
 		wall:      w,
 		config:    c,
-		notices:   nft.LogReasons(c),
+		reasons:   nft.LogReasons(c),
 		verifiers: make([][]method.Verifier, len(c.Doors)),
 		tallies:   make([]tally, len(c.Doors)),
 	}
@@ -162,13 +162,9 @@ func (f *policy) tells(door string, source packet.Source) bool {
 // isLinkLocal reports whether an address is another host on each link.
 func isLinkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
-func (f *policy) doorNamed(name string) int {
-	return slices.IndexFunc(f.config.Doors, func(d effective.Door) bool { return d.Name == name })
-}
+func (f *policy) doorNamed(name string) int { return f.config.Index(name) }
 
-func (f *policy) guardsAny(s sessions.Session) bool {
-	return slices.ContainsFunc(f.config.Doors, func(d effective.Door) bool { return d.Guards(s.Port) })
-}
+func (f *policy) guardsAny(s sessions.Session) bool { return len(f.config.At(s.Port)) > 0 }
 
 // doorFor returns the door that a new connection is reckoned to: of those
 // before its port the one where the source has a window, else the first. Of
@@ -177,9 +173,9 @@ func (f *policy) guardsAny(s sessions.Session) bool {
 // made already.
 func (f *policy) doorFor(p packet.Packet) (door int, source packet.Source, win *sequence.Window) {
 	door = -1
-	for i := range f.config.Doors {
+	for _, i := range f.config.At(p.Port) {
 		d := &f.config.Doors[i]
-		if !guards(d, p) {
+		if !standsBefore(d, p) {
 			continue
 		}
 		s := d.SourcePrefix.Of(p.Source)
@@ -194,12 +190,10 @@ func (f *policy) doorFor(p packet.Packet) (door int, source packet.Source, win *
 	return door, source, win
 }
 
-// guards reports whether a door stands before where a packet goes, as far as a
-// packet tells: not at which interface it came in, nor which addresses are this
+// standsBefore reports whether a door that guards a packet's port guards its destination,
+// as far as a packet tells: not at which interface it came in, nor which addresses are this
 // host's own.
-func guards(d *effective.Door, p packet.Packet) bool {
-	return d.Guards(p.Port) && d.GuardsAt(p.Destination, true)
-}
+func standsBefore(d *effective.Door, p packet.Packet) bool { return d.GuardsAt(p.Destination, true) }
 
 // admitted handles new connections of sources that have a window.
 type admitted struct{ *sockets }

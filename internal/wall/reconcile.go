@@ -14,8 +14,8 @@ import (
 
 // How often putting the wall back is tried, and for how long.
 const (
-	firstPause   = 10 * time.Millisecond
-	maxPause     = time.Second
+	firstPause       = 10 * time.Millisecond
+	maxPause         = time.Second
 	reconcileTimeout = time.Minute
 )
 
@@ -111,11 +111,8 @@ func (w *Wall) setReconciling(since time.Time) {
 func (w *Wall) mayEnter(f *policy, s sessions.Session) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for i := range f.config.Doors {
+	for _, i := range f.config.At(s.Port) {
 		d := &f.config.Doors[i]
-		if !d.Guards(s.Port) {
-			continue
-		}
 		if packet.Among(s.Remote, f.config.Wall.Trusted) || packet.Among(s.Remote, d.Trusted) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(s.Remote)) != nil {
 			return true
 		}

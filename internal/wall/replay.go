@@ -9,10 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/method"
-	"github.com/knockwall/knockwall/internal/nft"
-	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // What opens a door once is remembered before it opens, so that it cannot be used
@@ -91,57 +88,6 @@ func (o *replayGuard) forget(now time.Time) error {
 		return errTooManyUsed
 	}
 	return nil
-}
-
-// useUp takes note that the sequence at a place of a door was knocked, and reports whether
-// it is good once and was knocked before.
-func (w *Wall) useUp(d *effective.Door, place int, now time.Time) (replay bool, err error) {
-	at := d.Knocking()
-	return d.Methods[at].(method.Sequences).Use(d.States[at], place, now, func(u method.Use, now time.Time) (bool, error) {
-		return w.replayGuard.take(d.Name, u, now)
-	})
-}
-
-// datagram handles what may open a door by itself. It is called with mu held, and gives it
-// up.
-func (s knocks) datagram(f *policy, notice nft.LogReason, p packet.Packet, data []byte, e audit.Event) {
-	w := s.wall
-	d := &f.config.Doors[notice.Door]
-	check := f.verifiers[notice.Door][notice.Method]
-	if check == nil { // the secret cannot be read
-		w.mu.Unlock()
-		return
-	}
-	meant := check.Verify(data, p.Source, e.Time)
-	if meant.Action == method.Nothing {
-		f.tallies[notice.Door].Add(audit.Reset)
-		w.mu.Unlock()
-		e.Kind, e.Code, e.Reason = audit.Reset, meant.Code, meant.Reason
-		w.trail.Record(e)
-		return
-	}
-	f.tallies[notice.Door].Add(audit.Knock)
-	w.opening++
-	w.mu.Unlock()
-	defer func() {
-		w.mu.Lock()
-		w.opening--
-		w.mu.Unlock()
-	}()
-	e.Kind, e.Code, e.Reason = audit.Knock, meant.Code, meant.Reason
-	w.trail.Record(e)
-	e.Reason = ""
-	replay, err := w.replayGuard.take(d.Name, meant.Once, e.Time)
-	switch {
-	case err != nil:
-		w.notOpened(e, codeOfUse(err), err)
-	case replay:
-		w.replayed(f, notice.Door, e)
-	case meant.Action == method.Close:
-		w.closeByKnock(e)
-	default:
-		w.open(d, e, !s.log.Drained())
-	}
 }
 
 // codeOfUse returns the code of an event that says why something could not be used up.

@@ -105,7 +105,7 @@ func (s *sockets) close() {
 const (
 	retireInterval = 10 * time.Millisecond
 	retireCalm     = 3 // times in a row that nothing is there
-	retireTimeout = 2 * time.Second
+	retireTimeout  = 2 * time.Second
 )
 
 // retire closes sockets that no rule names any more, once all that is in them

@@ -52,9 +52,9 @@ func (w *Wall) Ended() bool {
 // for, if the rule files want it and nothing has failed, or if it is on trial.
 func (w *Wall) teardown(asked bool, failure error) {
 	remove, err := w.handOver(asked, failure)
-	w.sockets.retire() // whose handlers may still open windows
-	w.lockAfterRetirement()    // after a trial's
-	w.openQueued()     // for who has knocked until then
+	w.sockets.retire()      // whose handlers may still open windows
+	w.lockAfterRetirement() // after a trial's
+	w.openQueued()          // for who has knocked until then
 	w.change.Unlock()
 	if w.watch != nil {
 		w.watch.Close()

@@ -127,56 +127,57 @@ func KernelEdges(k *nft.Kernel) Edges {
 
 // Wall is a daemon's wall. Its methods may be called from any goroutine.
 type Wall struct {
-	edges    Edges
-	trail    *audit.Summer
-	metrics  *metrics
-	replayGuard     replayGuard
-	commands *commands
-	wake     chan struct{} // the keeper is to look what is due
-	failed   chan error    // why Run ends by itself
-	down     chan struct{} // somebody asks for the wall to come down
-	ending   chan struct{} // closed when Run begins to end
+	edges        Edges
+	trail        *audit.Summer
+	metrics      *metrics
+	replayGuard  replayGuard
+	commands     *commands
+	wake         chan struct{} // the keeper is to look what is due
+	failed       chan error    // why Run ends by itself
+	down         chan struct{} // somebody asks for the wall to come down
+	ending       chan struct{} // closed when Run begins to end
 	teardownDone chan struct{} // closed when it is known what has become of the table
-	removed  bool          // that it is gone
-	endErr   error         // and what Run ends with
-	ended    chan struct{} // closed when Run has ended
-	looked   time.Time     // when the host was looked at; the keeper's own
-	reread   time.Time     // when a list was that could not be read; likewise
-	progresses   progresses        // Alive's own
-	health   health        // of the host
+	removed      bool          // that it is gone
+	endErr       error         // and what Run ends with
+	ended        chan struct{} // closed when Run has ended
+	looked       time.Time     // when the host was looked at; the keeper's own
+	reread       time.Time     // when a list was that could not be read; likewise
+	progresses   progresses    // Alive's own
+	health       health        // of the host
 
 	// change is held while the table or a window in it is changed, and guards
 	// what was done last.
-	change   sync.Mutex
-	table    *nft.Table            // that stands
-	watch    io.Closer             // tells of others' changes
-	tornDown  bool                  // and nothing is to be put up again
-	lowEmitted  map[string]int        // by door: one-time sequences left when that was told last
-	unresolved error                 // why nobody can open some doors, as was told last
-	retirement  chan struct{}         // closed when no sockets are being retired
-	full     map[doorSet]time.Time // of windows, until when that is taken for true
-	endedSources   map[windowKey]bool    // who has sessions that were ended
+	change       sync.Mutex
+	table        *nft.Table            // that stands
+	watch        io.Closer             // tells of others' changes
+	tornDown     bool                  // and nothing is to be put up again
+	lowEmitted   map[string]int        // by door: one-time sequences left when that was told last
+	unresolved   error                 // why nobody can open some doors, as was told last
+	retirement   chan struct{}         // closed when no sockets are being retired
+	full         map[doorSet]time.Time // of windows, until when that is taken for true
+	endedSources map[windowKey]bool    // who has sessions that were ended
 
-	mu       sync.Mutex
-	policy    *policy   // what stands, nil before; changed only with change held, too
-	sockets  *sockets // that the table names; likewise
-	windows  *sequence.Windows
-	opening  int           // how many have knocked in full and are not among those yet:
-	openings []*opening    // that are to be opened, in the order of the knocks
-	opened   uint64        // how many were taken off these so far
+	mu               sync.Mutex
+	policy           *policy  // what stands, nil before; changed only with change held, too
+	sockets          *sockets // that the table names; likewise
+	windows          *sequence.Windows
+	opening          int           // how many have knocked in full and are not among those yet:
+	openings         []*opening    // that are to be opened, in the order of the knocks
+	opened           uint64        // how many were taken off these so far
 	uncertainUntil   time.Time     // when the kernel may last have had a window that is not noted
-	announcing  bool          // that a window opens is about to be told
-	pending   []audit.Event // who was let in meanwhile
-	doors    []string      // names by id, which a door keeps whatever is reloaded
-	trial    *trial
-	since    time.Time
-	lastHousekeeping     time.Time    // when the keeper has last done what was due
-	reconciling  time.Time    // since when the wall is being put back, if it is
-	lost     uint64       // packets that were logged or queued and never arrived
-	evicted  uint64       // attempts that gave way to newer ones, of former fronts
-	counts   audit.Counts // of what belongs to no door
-	reports  reports
-	usage    usage
+	announcing       bool          // that a window opens is about to be told
+	pending          []audit.Event // who was let in meanwhile
+	doors            []string      // names by id, which a door keeps whatever is reloaded
+	doorIDs          map[string]int
+	trial            *trial
+	since            time.Time
+	lastHousekeeping time.Time    // when the keeper has last done what was due
+	reconciling      time.Time    // since when the wall is being put back, if it is
+	lost             uint64       // packets that were logged or queued and never arrived
+	evicted          uint64       // attempts that gave way to newer ones, of former fronts
+	counts           audit.Counts // of what belongs to no door
+	reports          reports
+	usage            usage
 }
 
 // reports is what the keeper has told about losses.
@@ -194,22 +195,23 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	close(retirement)
 	trail := audit.NewSummer(sink)
 	return &Wall{
-		replayGuard:     replayGuard{ledger: edges.Used},
-		commands: newCommands(edges.Due, trail.Record),
-		lowEmitted:  map[string]int{},
-		full:     map[doorSet]time.Time{},
-		endedSources:   map[windowKey]bool{},
-		retirement:  retirement,
-		edges:    edges,
-		trail:    trail,
-		metrics:  newMetrics(),
-		wake:     make(chan struct{}, 1),
-		failed:   make(chan error, 1),
-		down:     make(chan struct{}, 1),
-		ending:   make(chan struct{}),
+		replayGuard:  replayGuard{ledger: edges.Used},
+		commands:     newCommands(edges.Due, trail.Record),
+		doorIDs:      map[string]int{},
+		lowEmitted:   map[string]int{},
+		full:         map[doorSet]time.Time{},
+		endedSources: map[windowKey]bool{},
+		retirement:   retirement,
+		edges:        edges,
+		trail:        trail,
+		metrics:      newMetrics(),
+		wake:         make(chan struct{}, 1),
+		failed:       make(chan error, 1),
+		down:         make(chan struct{}, 1),
+		ending:       make(chan struct{}),
 		teardownDone: make(chan struct{}),
-		ended:    make(chan struct{}),
-		windows:  sequence.NewWindows(),
+		ended:        make(chan struct{}),
+		windows:      sequence.NewWindows(),
 	}
 }
 

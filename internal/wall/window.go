@@ -321,9 +321,9 @@ func (w *Wall) releaseFor(openings []*opening) {
 		return
 	}
 	w.sockets.release(func(p packet.Packet) bool {
-		for i := range w.policy.config.Doors {
+		for _, i := range w.policy.config.At(p.Port) {
 			d := &w.policy.config.Doors[i]
-			if guards(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
+			if standsBefore(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
 				w.policy.tallies[i].released++
 				return true
 			}

@@ -22,7 +22,7 @@ const rollingStep = 5 * time.Second
 
 // What has to happen within a step is tried again, so often, if the step turned.
 const (
-	triesInStep = 4
+	triesInStep = 12
 	tooSlow     = "what takes a moment never was over before the step was"
 )
 

@@ -79,7 +79,7 @@ func newReader(conn *netlink.Conn, h Handler) (*Reader, error) {
 		if r.n, r.err = unix.Read(int(fd), r.datagram); r.err != unix.EAGAIN {
 			return true // and it is done when it was handled
 		}
-		r.messages.Done()
+		r.messages.Cancel()
 		return false
 	}
 	return r, nil

@@ -12,10 +12,11 @@ import (
 // Counter counts messages, from two sides of their handling.
 type Counter struct{ begun, done atomic.Uint64 }
 
-// Begin is called before a message is read, and Done when it was handled, or when there
+// Begin is called before a message is read, Done when it was handled, and Cancel when there
 // was none.
-func (c *Counter) Begin() { c.begun.Add(1) }
-func (c *Counter) Done()  { c.done.Add(1) }
+func (c *Counter) Begin()  { c.begun.Add(1) }
+func (c *Counter) Done()   { c.done.Add(1) }
+func (c *Counter) Cancel() { c.begun.Add(^uint64(0)) }
 
 // Progress is what a socket's handling is like at one moment.
 type Progress struct {

@@ -284,6 +284,36 @@ func TestAWallThatIsStoppedWhileFormerSocketsAreDrainedWaitsForThem(t *testing.T
 	})
 }
 
+// Nobody is refused while a knock waits in the log of rules that were replaced.
+func TestKnocksInTheLogOfFormerRulesAreWaitedFor(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		former := h.log()
+		former.hold()
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		h.reload(moved(config(sshDoor())))
+		hers := a.dial(22)
+		time.Sleep(hold + 100*time.Millisecond)
+		h.expect("alice's knocks are in the former log", hers, waiting)
+		former.resume()
+		h.expect("and now they are heard", hers, accepted)
+	})
+}
+
+// Nor while the last message of the log is being handled, which the log has no more.
+func TestNobodyIsRefusedWhileAMessageIsHandled(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		handled := make(chan struct{})
+		h.log().do(func() { <-handled })
+		theirs := h.client(bob).dial(22)
+		time.Sleep(hold + 100*time.Millisecond)
+		h.expect("it may be a knock of bob's", theirs, waiting)
+		close(handled)
+		time.Sleep(100 * time.Millisecond)
+		h.expect("it was none", theirs, refused)
+	})
+}
+
 func TestAReloadToTheNumbersOfTheFormerSocketsWorks(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a := h.client(alice)

@@ -264,6 +264,24 @@ func TestADoorIsClosedByWhoHasKnockedItOpenBeforeItWasOpen(t *testing.T) {
 	})
 }
 
+// A daemon that is stopped opens the windows first for which clients have knocked.
+func TestWindowsThatWaitAreOpenedBeforeTheDaemonStops(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		a, b, _, _ := h.four()
+		goOn := h.hanging(a)
+		knockAll(b)
+		synctest.Wait()
+		h.trail.take()
+		h.stop()
+		goOn()
+		if err := <-h.ended; err != nil {
+			h.t.Errorf("Run: %v", err)
+		}
+		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Stopped},
+			"opened ssh 192.0.2.1 3/3", "opened ssh 192.0.2.2 3/3", "stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says")
+	})
+}
+
 // heard waits until all knocks are heard that were sent.
 func (h *host) heard() {
 	h.t.Helper()

@@ -67,7 +67,7 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 		return err
 	}
 	if onTrial && standing != nil {
-		return errStands
+		return errTableExists
 	}
 	if err == nil && standing == nil {
 		replaced = ""
@@ -101,16 +101,16 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	var windows []nft.Window
 	switch {
 	case standing != nil && (former == nil || !standing.Restored):
-		windows = next.carriedOver(standing.Windows, time.Since(read))
+		windows = next.keptWindows(standing.Windows, time.Since(read))
 	case former != nil: // somebody has deleted or replaced the table this very moment, or it cannot be read
-		windows = next.carriedOver(w.noted(), 0)
+		windows = next.keptWindows(w.knownWindows(), 0)
 	}
-	w.note(windows, next)
+	w.recordWindows(windows, next)
 
 	table := tableOf(c, s.numbers, onTrial)
 	// What the old rules hand on is judged by the new configuration from now on:
 	// the other way round a knock that only the new one knows could be missed.
-	w.advance(next)
+	w.switchPolicy(next)
 	if err := w.edges.Kernel.Install(table, windows, replaced); err != nil {
 		var back *policy
 		if former != nil {
@@ -134,7 +134,7 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	if former == nil || len(w.endedSources) > 0 { // or by other doors than those noted
 		w.readEndedSources(next)
 	}
-	w.stand(next, s, former, windows, why)
+	w.finishApply(next, s, former, windows, why)
 	w.emitUnresolved(unresolved)
 	return nil
 }
@@ -223,7 +223,7 @@ func (w *Wall) inUse(n nft.Numbers) error {
 
 // note notes windows that were found in the kernel, unless they are known. Those
 // that are keep count of their connections.
-func (w *Wall) note(windows []nft.Window, next *policy) {
+func (w *Wall) recordWindows(windows []nft.Window, next *policy) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -239,7 +239,7 @@ func (w *Wall) note(windows []nft.Window, next *policy) {
 
 // forgetAllBut forgets the windows that the kernel has no more, and returns what
 // to tell of it.
-func (w *Wall) forgetAllBut(windows []nft.Window, now time.Time) (events []audit.Event) {
+func (w *Wall) closeMissing(windows []nft.Window, now time.Time) (events []audit.Event) {
 	type key struct {
 		id     int
 		source packet.Source
@@ -277,7 +277,7 @@ func (w *Wall) doorID(name string) int {
 }
 
 // advance lets the next front judge, which takes over what the former one knows.
-func (w *Wall) advance(next *policy) {
+func (w *Wall) switchPolicy(next *policy) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.policy != nil {
@@ -287,7 +287,7 @@ func (w *Wall) advance(next *policy) {
 }
 
 // stand notes that the wall stands.
-func (w *Wall) stand(next *policy, s *sockets, former *policy, windows []nft.Window, why cause) {
+func (w *Wall) finishApply(next *policy, s *sockets, former *policy, windows []nft.Window, why cause) {
 	now := time.Now()
 	w.mu.Lock()
 	s.hold.SetWait(next.config.Wall.Hold)
@@ -307,7 +307,7 @@ func (w *Wall) stand(next *policy, s *sockets, former *policy, windows []nft.Win
 	} else {
 		w.evicted += former.tracker.Evicted()
 	}
-	closed := w.forgetAllBut(windows, now)
+	closed := w.closeMissing(windows, now)
 	w.mu.Unlock()
 	w.record(closed)
 	if retired != nil && retired != s {

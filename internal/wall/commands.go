@@ -26,9 +26,9 @@ type commands struct {
 	record func(audit.Event)
 	runner *command.Runner
 
-	mu     sync.Mutex
-	ledger Store
-	due    map[windowKey]*due // of windows that are open
+	mu    sync.Mutex
+	store Store
+	due   map[windowKey]*due // of windows that are open
 }
 
 type windowKey struct {
@@ -50,13 +50,13 @@ type due struct {
 
 // task is what a command that runs is for.
 type task struct {
-	what   string // on_open or on_close
-	event  audit.Event
-	ledger string // entry to take out when it has ended
+	name  string // on_open or on_close
+	event audit.Event
+	entry string // entry to take out when it has ended
 }
 
-func newCommands(ledger Store, record func(audit.Event)) *commands {
-	c := &commands{record: record, ledger: ledger, due: map[windowKey]*due{}}
+func newCommands(store Store, record func(audit.Event)) *commands {
+	c := &commands{record: record, store: store, due: map[windowKey]*due{}}
 	c.runner = command.NewRunner(c.ended)
 	return c
 }
@@ -67,7 +67,7 @@ func newCommands(ledger Store, record func(audit.Event)) *commands {
 func (c *commands) resume(open map[windowKey]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, entry := range c.ledger.All() {
+	for _, entry := range c.store.All() {
 		d := &due{entry: entry}
 		if json.Unmarshal([]byte(entry), d) != nil {
 			continue
@@ -103,7 +103,7 @@ func (c *commands) opened(d *effective.Door, e audit.Event) {
 		c.remember(d, e)
 	}
 	if d.OnOpen != nil && begins {
-		c.run(task{what: "on_open", event: e}, d.OnOpen.Expand(values(e)), d.OnOpen.Timeout)
+		c.run(task{name: "on_open", event: e}, d.OnOpen.Expand(values(e)), d.OnOpen.Timeout)
 	}
 }
 
@@ -116,7 +116,7 @@ func (c *commands) remember(d *effective.Door, e audit.Event) {
 	text, err := json.Marshal(next)
 	if err == nil {
 		next.entry = string(text)
-		err = c.ledger.Add(next.entry)
+		err = c.store.Add(next.entry)
 	}
 	if err != nil {
 		c.record(audit.Event{Time: e.Time, Kind: audit.Command, Door: e.Door, Source: e.Source, Failed: true,
@@ -161,9 +161,9 @@ func (c *commands) run(t task, arguments []string, timeout time.Duration) {
 	job := command.Job{
 		Key:       t.event.Door + " " + t.event.Source.String(),
 		Arguments: arguments, Environment: environment(t.event), Timeout: timeout,
-		Vital: t.ledger != "", For: t,
+		Vital: t.entry != "", For: t,
 	}
-	if !c.runner.Run(job) && t.ledger == "" {
+	if !c.runner.Run(job) && t.entry == "" {
 		t.emit(c.record, audit.CodeNotRun, "not run: too many commands wait, or knockwall stops")
 	}
 }
@@ -172,8 +172,8 @@ func (c *commands) run(t task, arguments []string, timeout time.Duration) {
 func (c *commands) ended(r command.Result) {
 	t := r.Job.For.(task)
 	cut := errors.Is(r.Err, command.ErrClosed)
-	if t.ledger != "" && !cut {
-		if err := c.ledger.Remove(t.ledger); err != nil {
+	if t.entry != "" && !cut {
+		if err := c.store.Remove(t.entry); err != nil {
 			t.emit(c.record, audit.CodeMayRunAgain, "would be run again by the next daemon: "+err.Error())
 		}
 	}
@@ -190,7 +190,7 @@ func (c *commands) ended(r command.Result) {
 	if r.Err != nil {
 		text = r.Err.Error()
 	}
-	if cut && t.ledger != "" {
+	if cut && t.entry != "" {
 		text += "; it is run again when knockwall starts"
 	}
 	if r.Output != "" {
@@ -202,7 +202,7 @@ func (c *commands) ended(r command.Result) {
 func (t task) emit(record func(audit.Event), code audit.Code, text string) {
 	record(audit.Event{
 		Time: time.Now(), Kind: audit.Command, Door: t.event.Door, Source: t.event.Source,
-		Code: code, Reason: t.what + ": " + text, Failed: code != audit.CodeSucceeded,
+		Code: code, Reason: t.name + ": " + text, Failed: code != audit.CodeSucceeded,
 	})
 }
 

@@ -38,16 +38,16 @@ func (w *Wall) endSessions(door string, source packet.Source) (ended int, err er
 	}
 	w.mu.Unlock()
 	if i < 0 {
-		return 0, errGone
+		return 0, errDoorGone
 	}
 	who := map[windowKey]bool{}
 	ended, err = w.edges.EndSessions(func(e sessions.Session) bool {
 		wanted := false
-		for key := range f.comingBy(e) {
+		for key := range f.doorSources(e) {
 			wanted = wanted || key == sessionsKey(door, source)
 		}
 		if wanted {
-			f.noteComing(who, e)
+			f.addSources(who, e)
 		}
 		return wanted
 	})
@@ -70,13 +70,13 @@ func (w *Wall) readEndedSources(f *policy) {
 	}
 	clear(w.endedSources)
 	for _, e := range ended {
-		f.noteComing(w.endedSources, e)
+		f.addSources(w.endedSources, e)
 	}
 }
 
 // comingBy iterates over the doors through which a session goes, each with who has made
 // it, as that door tells sources apart.
-func (f *policy) comingBy(e sessions.Session) iter.Seq[windowKey] {
+func (f *policy) doorSources(e sessions.Session) iter.Seq[windowKey] {
 	return func(yield func(windowKey) bool) {
 		for _, i := range f.config.At(e.Port) {
 			d := &f.config.Doors[i]
@@ -89,8 +89,8 @@ func (f *policy) comingBy(e sessions.Session) iter.Seq[windowKey] {
 
 // noteComing notes who has made a session, at each door through which it goes, as long
 // as there is room.
-func (f *policy) noteComing(who map[windowKey]bool, e sessions.Session) {
-	for key := range f.comingBy(e) {
+func (f *policy) addSources(who map[windowKey]bool, e sessions.Session) {
+	for key := range f.doorSources(e) {
 		if len(who) < maxEnded {
 			who[key] = true
 		}
@@ -111,7 +111,7 @@ func (w *Wall) clearEndedMarks(openings []*opening) {
 	}
 	f := w.current()
 	err := w.edges.PardonSessions(func(e sessions.Session) bool {
-		for key := range f.comingBy(e) {
+		for key := range f.doorSources(e) {
 			if free[key] {
 				return true
 			}

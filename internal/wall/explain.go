@@ -61,7 +61,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	}
 	f := w.current()
 	if f == nil {
-		return nil, errNotYet
+		return nil, errNotInstalled
 	}
 	if prefix.IsValid() && !slices.ContainsFunc(f.config.Doors, func(d effective.Door) bool { return d.SourcePrefix.Of(addr).Prefix == prefix }) {
 		return nil, &request{ErrBadSource, fmt.Sprintf("no door takes %s for one source: name one address of it", address)}
@@ -70,7 +70,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 		w.trail.Settle(d.Name, d.SourcePrefix.Of(addr))
 		w.trail.Settle(d.Name, packet.Source{})
 	}
-	whyBare := doctor.BareDoors(w.Findings())
+	bareReasons := doctor.BareDoors(w.Findings())
 	past := remembered()
 	since := knocksSince(past)
 	trapped := make([]time.Duration, len(f.config.Doors)) // by door, for how long
@@ -88,7 +88,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	for i := range all {
 		e := &all[i]
 		ports := unanswered[e.Door]
-		switch why := whyBare[e.Door]; {
+		switch why := bareReasons[e.Door]; {
 		case why != "":
 			e.In, e.Reason, e.Since = true, Bare, time.Time{}
 			e.Sentence = fmt.Sprintf("%s is not held up: the door stands before nothing on this host. %s", e.Source, why)
@@ -133,7 +133,7 @@ func (w *Wall) unanswered(f *policy, addr netip.Addr) (map[string][]packet.Port,
 		if s.Remote != addr.WithZone("") {
 			return
 		}
-		for key := range f.comingBy(s) {
+		for key := range f.doorSources(s) {
 			switch {
 			case seen != sessions.ToService:
 				answered[key.door] = true
@@ -177,7 +177,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	out := func(why Why, since time.Time, format string, a ...any) Explanation {
 		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in%s: ", source, where(d)) + fmt.Sprintf(format, a...) + "."}
 	}
-	s := account(past, d.Name, source, d.SequenceTimeout)
+	s := historyOf(past, d.Name, source, d.SequenceTimeout)
 	if trapped > 0 && (s.last.Kind != audit.Trapped || s.last.Code == audit.CodeSpray) {
 		return out(TrappedWhy, s.last.Time, "it, or its network, has tried ports that are no knocks, and is not heard for another %s", roughly(trapped))
 	}
@@ -273,7 +273,7 @@ func where(d *effective.Door) string {
 func isToClose(e audit.Event) bool { return e.Kind == audit.Knock && e.Code == audit.CodeCloseSequence }
 
 // story is what is remembered of a source at a door.
-type story struct {
+type sourceHistory struct {
 	last       audit.Event // what became of it
 	wrong      audit.Event // the end of an attempt by the last knock, or by a wrong one right before it
 	tried      audit.Event // when it was refused last
@@ -282,7 +282,7 @@ type story struct {
 
 // account tells the story of a source at a door, of which an attempt takes no longer than
 // within.
-func account(past []audit.Event, door string, source packet.Source, within time.Duration) (s story) {
+func historyOf(past []audit.Event, door string, source packet.Source, within time.Duration) (s sourceHistory) {
 	for _, e := range past {
 		everywhere := e.Kind == audit.Trapped && e.Door == "" // at all doors
 		switch {

@@ -13,13 +13,13 @@ import (
 const (
 	SweepInterval    = sweepInterval
 	MaxRefusalDelay  = maxRefusalDelay
-	StrangersWaiting = strangersWaiting
-	KeptUsed         = keptUsed
-	MostUsed         = mostUsed
-	Worthless        = worthless
-	LookAtClock      = lookAtClock
+	StrangersWaiting = strangersQueueLen
+	KeptUsed         = keepUsed
+	MostUsed         = maxUsed
+	Worthless        = useLifetime
+	LookAtClock      = clockInterval
 	MaxOpenings      = maxOpenings
-	MaxTogether      = maxTogether
+	MaxTogether      = maxBatch
 	MaxEnded         = maxEnded
 )
 
@@ -37,13 +37,13 @@ func (w *Wall) Locked() bool {
 
 // OpenedAtTheEnd runs what a door's on_open names for an event when no more commands are
 // run, and tells record what becomes of it.
-func OpenedAtTheEnd(ledger Store, record func(audit.Event), d *ruleset.Door, e audit.Event) {
-	c := newCommands(ledger, record)
+func OpenedAtTheEnd(store Store, record func(audit.Event), d *ruleset.Door, e audit.Event) {
+	c := newCommands(store, record)
 	c.close()
 	c.opened(&effective.Door{Door: d}, e)
 }
 
 // EndedAtTheEnd tells record what becomes of an event's on_open that the daemon interrupts.
-func EndedAtTheEnd(ledger Store, record func(audit.Event), e audit.Event) {
-	newCommands(ledger, record).ended(command.Result{Job: command.Job{For: task{what: "on_open", event: e}}, Err: command.ErrClosed})
+func EndedAtTheEnd(store Store, record func(audit.Event), e audit.Event) {
+	newCommands(store, record).ended(command.Result{Job: command.Job{For: task{name: "on_open", event: e}}, Err: command.ErrClosed})
 }

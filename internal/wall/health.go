@@ -15,7 +15,7 @@ const examineInterval = 30 * time.Second
 // What is told of the host is no older than freshFor, unless to find it out takes longer
 // than examinePatience.
 const (
-	freshFor       = 2 * time.Second
+	maxFindingsAge = 2 * time.Second
 	examineTimeout = time.Second
 )
 
@@ -71,7 +71,7 @@ func (w *Wall) examined(now time.Time, age time.Duration) <-chan struct{} {
 // Findings are those of the host as it is now, or, where that takes too long to find out,
 // as it was before. A wall stands.
 func (w *Wall) Findings() []doctor.Finding {
-	if done := w.examined(time.Now(), freshFor); done != nil {
+	if done := w.examined(time.Now(), maxFindingsAge); done != nil {
 		select {
 		case <-done:
 		case <-time.After(examineTimeout):

@@ -14,11 +14,11 @@ const (
 	sweepInterval = 10 * time.Millisecond
 	// calmAfter is how long all that was logged must have been handled, once it was not,
 	// before anybody is refused: a knock may have been logged right after that was asked.
-	calmAfter = 10 * time.Millisecond
+	drainedFor = 10 * time.Millisecond
 	// maxRefusalDelay is how long refusals wait at most for the log to be drained.
 	maxRefusalDelay = 2 * time.Second
 	// lossesOver is how long nothing must have been lost until that is over.
-	lossesOver = time.Minute
+	lossEndsAfter = time.Minute
 	// forgetInterval is how often attempts that are too late are looked for.
 	forgetInterval = time.Second
 )
@@ -39,8 +39,8 @@ func (w *Wall) housekeep(ctx context.Context) {
 		}
 		now := time.Now()
 		next := now.Add(audit.SumInterval)
-		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.reresolve, w.lookAround, w.examine, w.watchUsage} {
-			if at, ok := tend(now); ok && at.Before(next) {
+		for _, task := range []func(time.Time) (time.Time, bool){w.expireWindows, w.refuseDue, w.expireAttempts, w.reportLosses, w.endTrial, w.reresolve, w.checkHost, w.examine, w.watchUsage} {
+			if at, ok := task(now); ok && at.Before(next) {
 				next = at
 			}
 		}
@@ -52,7 +52,7 @@ func (w *Wall) housekeep(ctx context.Context) {
 }
 
 // endWindows notes the windows that are over. The kernel has ended them itself.
-func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
+func (w *Wall) expireWindows(now time.Time) (next time.Time, ok bool) {
 	var events, spent []audit.Event
 	defer func() {
 		w.record(events)
@@ -63,7 +63,7 @@ func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.windows.Expire(now, func(win *sequence.Window) {
-		if sure := now.Add(lingering); sure.After(w.uncertainUntil) {
+		if sure := now.Add(expiryLag); sure.After(w.uncertainUntil) {
 			w.uncertainUntil = sure
 		}
 		e := audit.Event{Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: w.doors[win.Door], Source: win.Source}
@@ -102,10 +102,10 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	}
 	if now.Sub(due) < maxRefusalDelay {
 		// A transaction may have to wait for somebody else's.
-		if w.opening+len(w.openings) > 0 || !s.log.Progress().Idle || s.former.isHeard() {
-			s.calm = now.Add(calmAfter)
+		if w.opening+len(w.openings) > 0 || !s.log.Progress().Idle || s.former.hasUnhandledLog() {
+			s.refuseAfter = now.Add(drainedFor)
 		}
-		if s.calm.After(now) {
+		if s.refuseAfter.After(now) {
 			return now.Add(time.Millisecond), true
 		}
 	}
@@ -128,7 +128,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 }
 
 // forget ends the attempts whose time is up.
-func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
+func (w *Wall) expireAttempts(now time.Time) (next time.Time, ok bool) {
 	var events []audit.Event
 	defer func() { w.record(events) }()
 	w.mu.Lock()
@@ -136,7 +136,7 @@ func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 	f := w.policy
 	f.tracker.Expire(now, func(a sequence.Attempt) {
 		l := &f.locks[a.Lock]
-		if !f.tellsEnd(l, a.Step) {
+		if !f.reportsEnd(l, a.Step) {
 			return
 		}
 		f.tallies[l.door].Add(audit.Reset)
@@ -157,7 +157,7 @@ func (w *Wall) record(events []audit.Event) {
 
 // report passes on what was summed up, and what was lost: once when it begins, and
 // replayGuard when it is over.
-func (w *Wall) report(now time.Time) (next time.Time, ok bool) {
+func (w *Wall) reportLosses(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	if next = w.reports.swept.Add(audit.SumInterval); next.After(now) {
 		w.mu.Unlock()
@@ -172,7 +172,7 @@ func (w *Wall) report(now time.Time) (next time.Time, ok bool) {
 		r.lately = now
 	}
 	r.counted = w.lost
-	ends := r.overloaded && now.Sub(r.lately) >= lossesOver
+	ends := r.overloaded && now.Sub(r.lately) >= lossEndsAfter
 	if begins || ends {
 		r.overloaded = begins
 		r.lost = w.lost

@@ -142,7 +142,7 @@ func (s knocks) knocked(f *policy, v *decision, p packet.Packet) {
 		v.add(*e)
 	}
 	v.opens, v.lock = out.Progress == sequence.Completed && !l.closes, meant.lock
-	v.closes = meant.shuts
+	v.closes = meant.closesDoor
 }
 
 // datagram judges a datagram that may open the door by itself.
@@ -191,11 +191,11 @@ type ending struct {
 
 // meaning is what a knock at a door was meant for.
 type meaning struct {
-	lock  int              // that it was meant for
-	out   sequence.Outcome // what it did there
-	over  ending           // the attempt that it has ended
-	early bool             // it was early at any lock
-	shuts bool             // it was the last of those that close the door, which may be open
+	lock       int              // that it was meant for
+	out        sequence.Outcome // what it did there
+	over       ending           // the attempt that it has ended
+	early      bool             // it was early at any lock
+	closesDoor bool             // it was the last of those that close the door, which may be open
 }
 
 // knock takes note of a knock at those locks of a door whose it is.
@@ -217,7 +217,7 @@ func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meani
 		m.early = m.early || o.Progress == sequence.Early
 		known = known || o.Progress == sequence.Nothing && o.Ended == sequence.NotEnded
 		end := ending{o.Ended, o.EndedAt, len(l.steps)}
-		if o.Ended != sequence.NotEnded && f.tellsEnd(l, o.EndedAt) && o.EndedAt >= m.over.step {
+		if o.Ended != sequence.NotEnded && f.reportsEnd(l, o.EndedAt) && o.EndedAt >= m.over.step {
 			m.over = end
 		}
 		if o.Ended != sequence.NotEnded && !l.closes {
@@ -234,7 +234,7 @@ func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meani
 	switch {
 	case closing.Progress == sequence.Completed && !(completes && f.isMeantToOpen(closes, m.lock, source, open)):
 		f.closedFor(door, closes, p, heard, open)
-		m.shuts = open || now.Before(f.wall.uncertainUntil)
+		m.closesDoor = open || now.Before(f.wall.uncertainUntil)
 		if open {
 			m.lock, m.out = closes, closing
 		} else if a, ok := f.tracker.Of(m.lock, source); completes || !ok || a.Doubted {
@@ -315,7 +315,7 @@ func (f *policy) isOpen(door int, source packet.Source, now time.Time) bool {
 
 // tellsEnd reports whether the end of an attempt is worth telling. At a door with
 // several locks, a knock for one of them may look like the beginning at another.
-func (f *policy) tellsEnd(l *lock, step int) bool {
+func (f *policy) reportsEnd(l *lock, step int) bool {
 	return len(f.locksOf[l.door]) == 1 || !l.closes && step > 0
 }
 
@@ -359,7 +359,7 @@ func (w *Wall) replayed(f *policy, door int, e audit.Event) {
 // sprayed ends all attempts of a source that has tried ports that nothing serves. The
 // kernel has trapped it at all doors.
 func (f *policy) sprayed(p packet.Packet, now time.Time) (ended []audit.Event) {
-	e := audit.Event{Time: now, Kind: audit.Trapped, Port: p.Port, Code: audit.CodeSpray, Reason: spraying}
+	e := audit.Event{Time: now, Kind: audit.Trapped, Port: p.Port, Code: audit.CodeSpray, Reason: sprayReason}
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
 		at := e
@@ -377,7 +377,7 @@ func (f *policy) sprayed(p packet.Packet, now time.Time) (ended []audit.Event) {
 }
 
 // spraying is the reason of events with the code of a spray.
-const spraying = "it tries ports that nothing serves"
+const sprayReason = "it tries ports that nothing serves"
 
 // endAttempts forgets the attempts of an event's source at a door, and notes in the event
 // how far the one had come that had come furthest. It reports whether one was under way.

@@ -105,11 +105,11 @@ func (w *Wall) closeWindow(door string, source packet.Source, code audit.Code, w
 	w.openQueued() // or what was knocked before would be open after
 	f := w.current()
 	if f == nil {
-		return false, errNotYet
+		return false, errNotInstalled
 	}
 	i := f.doorNamed(door)
 	if i < 0 {
-		return false, errGone
+		return false, errDoorGone
 	}
 	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
 	if err != nil {
@@ -135,7 +135,7 @@ func (w *Wall) closeWindow(door string, source packet.Source, code audit.Code, w
 func (w *Wall) find(door, source string) (*effective.Door, packet.Source, error) {
 	f := w.current()
 	if f == nil {
-		return nil, packet.Source{}, errNotYet
+		return nil, packet.Source{}, errNotInstalled
 	}
 	i := f.doorNamed(door)
 	if i < 0 {
@@ -190,7 +190,7 @@ func parseSource(source string) (addr netip.Addr, prefix netip.Prefix, err error
 }
 
 // errNotYet is why nothing can be asked of a wall that was never raised.
-var errNotYet = errors.New("the wall does not stand yet")
+var errNotInstalled = errors.New("the wall does not stand yet")
 
 // Windows returns the windows that are open, in the order of doors and sources.
 func (w *Wall) Windows() []WindowStatus {

@@ -142,11 +142,11 @@ func (f *policy) attemptAt(door int, source packet.Source) (furthest sequence.At
 // carriedOver returns those windows of a table that was read a while ago which
 // stay open in this front: their doors still stand, and tell sources apart as
 // they did, so that nobody inherits another's window.
-func (f *policy) carriedOver(found []nft.Window, ago time.Duration) []nft.Window {
+func (f *policy) keptWindows(found []nft.Window, ago time.Duration) []nft.Window {
 	var windows []nft.Window
 	for _, win := range found {
 		win.Left -= ago
-		if win.Left > 0 && f.tells(win.Door, win.Source) {
+		if win.Left > 0 && f.hasSource(win.Door, win.Source) {
 			windows = append(windows, win)
 		}
 	}
@@ -154,7 +154,7 @@ func (f *policy) carriedOver(found []nft.Window, ago time.Duration) []nft.Window
 }
 
 // tells reports whether there is a door of that name, to which the source is one.
-func (f *policy) tells(door string, source packet.Source) bool {
+func (f *policy) hasSource(door string, source packet.Source) bool {
 	i := f.doorNamed(door)
 	return i >= 0 && f.config.Doors[i].SourcePrefix.Covers(source) && (source.Link != 0) == isLinkLocal(source.Addr())
 }
@@ -175,7 +175,7 @@ func (f *policy) doorFor(p packet.Packet) (door int, source packet.Source, win *
 	door = -1
 	for _, i := range f.config.At(p.Port) {
 		d := &f.config.Doors[i]
-		if !standsBefore(d, p) {
+		if !guardsDestination(d, p) {
 			continue
 		}
 		s := d.SourcePrefix.Of(p.Source)
@@ -193,7 +193,9 @@ func (f *policy) doorFor(p packet.Packet) (door int, source packet.Source, win *
 // standsBefore reports whether a door that guards a packet's port guards its destination,
 // as far as a packet tells: not at which interface it came in, nor which addresses are this
 // host's own.
-func standsBefore(d *effective.Door, p packet.Packet) bool { return d.GuardsAt(p.Destination, true) }
+func guardsDestination(d *effective.Door, p packet.Packet) bool {
+	return d.GuardsAt(p.Destination, true)
+}
 
 // admitted handles new connections of sources that have a window.
 type admitted struct{ *sockets }
@@ -233,17 +235,17 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	case sequence.Replayed:
 		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeDuplicate, "a connection that looks the same was let in before"
 	}
-	tells := door >= 0 && admission != sequence.AdmitAgain
-	later := tells && w.announcing && len(w.pending) < maxPending
+	audited := door >= 0 && admission != sequence.AdmitAgain
+	later := audited && w.announcing && len(w.pending) < maxPending
 	if later {
 		w.pending = append(w.pending, e)
 	}
 	w.mu.Unlock()
 	w.metrics.admitted.Observe(time.Since(now).Seconds())
 	if matters {
-		w.arrived(win, p)
+		w.checkDelivered(win, p)
 	}
-	if !tells {
+	if !audited {
 		return
 	}
 	if !later {
@@ -256,7 +258,7 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 
 // arrived finds out whether a packet was delivered that was let in by a window, as that
 // decides what it is if it comes again. Other people's rules may have dropped it.
-func (w *Wall) arrived(win *sequence.Window, p packet.Packet) {
+func (w *Wall) checkDelivered(win *sequence.Window, p packet.Packet) {
 	if tracked, err := w.edges.Tracked(p); err != nil || tracked {
 		return
 	}
@@ -282,7 +284,7 @@ type strangers struct{ *sockets }
 
 func (s strangers) Queued(id uint32, p packet.Packet) {
 	if win := s.judge(id, p); win != nil {
-		s.wall.arrived(win, p)
+		s.wall.checkDelivered(win, p)
 	}
 }
 

@@ -56,7 +56,7 @@ func (w *Wall) reconcile(by string) bool {
 	began := time.Now()
 	w.setReconciling(began)
 	defer w.setReconciling(time.Time{})
-	windows := w.noted()
+	windows := w.knownWindows()
 	err := w.edges.Kernel.Restore(w.table, windows)
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
 		// There is no wall now. Whatever is in the way may go.
@@ -73,7 +73,7 @@ func (w *Wall) reconcile(by string) bool {
 			return false
 		case <-time.After(pause):
 		}
-		windows = w.noted()
+		windows = w.knownWindows()
 		err = w.edges.Kernel.Restore(w.table, windows)
 	}
 	w.mu.Lock()
@@ -88,7 +88,7 @@ func (w *Wall) reconcile(by string) bool {
 	w.mu.Unlock()
 	// Who was let in while there was no wall is known to the kernel only if it
 	// may be there.
-	_, _ = w.edges.Adopt(func(s sessions.Session) bool { return w.mayEnter(f, s) }, true)
+	_, _ = w.edges.Adopt(func(s sessions.Session) bool { return w.hasAccess(f, s) }, true)
 	if by == "" {
 		by = "somebody"
 	}
@@ -108,7 +108,7 @@ func (w *Wall) setReconciling(since time.Time) {
 
 // mayEnter reports whether a source need not knock at a port now, as it has a
 // window or is trusted.
-func (w *Wall) mayEnter(f *policy, s sessions.Session) bool {
+func (w *Wall) hasAccess(f *policy, s sessions.Session) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, i := range f.config.At(s.Port) {
@@ -121,7 +121,7 @@ func (w *Wall) mayEnter(f *policy, s sessions.Session) bool {
 }
 
 // noted returns the windows that are open as far as is known here.
-func (w *Wall) noted() []nft.Window {
+func (w *Wall) knownWindows() []nft.Window {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()

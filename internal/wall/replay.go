@@ -30,61 +30,61 @@ type Store interface {
 // replayGuard remembers what was used. An entry begins with the Unix time, in seconds, of
 // the minute or step that it belongs to.
 type replayGuard struct {
-	mu     sync.Mutex
-	ledger Store
+	mu    sync.Mutex
+	store Store
 }
 
 // The bounds of what is remembered. What is long over is kept while there is room,
 // as it would be good again if the clock were put back.
 const (
-	keptUsed  = 4096
-	mostUsed  = 65536
-	worthless = 3 * time.Hour // more than any step or minute can be good for
+	keepUsed    = 4096
+	maxUsed     = 65536
+	useLifetime = 3 * time.Hour // more than any step or minute can be good for
 )
 
 var errTooManyUsed = errors.New("more one-time passwords and steps are in use at once than can be remembered")
 
 // take takes note that something is used, and reports whether it was before.
-func (o *replayGuard) take(door string, u method.Use, now time.Time) (replay bool, err error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+func (g *replayGuard) take(door string, u method.Use, now time.Time) (replay bool, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	entry := strings.TrimSuffix(fmt.Sprintf("%d %s %s %s", u.Begins.Unix(), u.Kind, door, u.Detail), " ")
-	if o.ledger.Has(entry) {
+	if g.store.Has(entry) {
 		return true, nil
 	}
 	// What cannot have been used before the damage is good.
-	if damaged := o.ledger.Damaged(); !damaged.IsZero() && !u.Begins.Add(-u.Early).After(damaged) {
+	if damaged := g.store.Damaged(); !damaged.IsZero() && !u.Begins.Add(-u.Early).After(damaged) {
 		return false, errMayBeUsed
 	}
-	if o.ledger.Len() >= keptUsed {
-		if err := o.forget(now); err != nil {
+	if g.store.Len() >= keepUsed {
+		if err := g.forget(now); err != nil {
 			return false, err
 		}
 	}
-	return false, o.ledger.Add(entry)
+	return false, g.store.Add(entry)
 }
 
 // errMayBeUsed is why something opens nothing that was good before damage was found.
 var errMayBeUsed = errors.New("it may have been used before: the file that says so was damaged. Later ones open the door again")
 
 // forget makes room by forgetting the oldest of what is over.
-func (o *replayGuard) forget(now time.Time) error {
-	excess := o.ledger.Len() - keptUsed + 1
-	for _, entry := range o.ledger.All() {
+func (g *replayGuard) forget(now time.Time) error {
+	excess := g.store.Len() - keepUsed + 1
+	for _, entry := range g.store.All() {
 		if excess <= 0 {
 			return nil
 		}
 		began, _, _ := strings.Cut(entry, " ")
 		seconds, err := strconv.ParseInt(began, 10, 64)
-		if err == nil && now.Sub(time.Unix(seconds, 0)) < worthless {
+		if err == nil && now.Sub(time.Unix(seconds, 0)) < useLifetime {
 			continue
 		}
-		if err := o.ledger.Remove(entry); err != nil {
+		if err := g.store.Remove(entry); err != nil {
 			return err
 		}
 		excess--
 	}
-	if o.ledger.Len() >= mostUsed {
+	if g.store.Len() >= maxUsed {
 		return errTooManyUsed
 	}
 	return nil

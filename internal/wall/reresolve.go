@@ -18,9 +18,9 @@ import (
 const (
 	// lookAtClock is how often the clock is looked at, which somebody may set, and how
 	// often a turn is tried that has failed, or a list read that could not be.
-	lookAtClock = time.Second
+	clockInterval = time.Second
 	// lookAtHost is how often it is looked who listens, and what has changed of the host.
-	lookAtHost = 10 * time.Second
+	hostInterval = 10 * time.Second
 )
 
 // reresolve puts in force what is good now, if it is something else than what is.
@@ -30,8 +30,8 @@ func (w *Wall) reresolve(now time.Time) (next time.Time, ok bool) {
 	turned := f.stale || !f.config.IsOf(now)
 	w.mu.Unlock()
 	unread := f.config.HasUnread()
-	if unread && now.Sub(w.reread) >= lookAtClock {
-		w.reread = now
+	if unread && now.Sub(w.listRetried) >= clockInterval {
+		w.listRetried = now
 		turned = turned || f.config.Readable(now)
 	}
 	if turned {
@@ -39,18 +39,18 @@ func (w *Wall) reresolve(now time.Time) (next time.Time, ok bool) {
 	}
 	next, ok = f.config.Expires(now)
 	again := turned || unread
-	if again || next.Sub(now) > lookAtClock {
-		next = now.Add(lookAtClock)
+	if again || next.Sub(now) > clockInterval {
+		next = now.Add(clockInterval)
 	}
 	return next, ok || again
 }
 
 // lookAround tells the table what has changed of the host.
-func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
-	if next = w.looked.Add(lookAtHost); next.After(now) {
+func (w *Wall) checkHost(now time.Time) (next time.Time, ok bool) {
+	if next = w.hostChecked.Add(hostInterval); next.After(now) {
 		return next, true
 	}
-	w.looked = now
+	w.hostChecked = now
 	host, err := w.edges.Look()
 	c := w.current().config
 	switch {
@@ -60,7 +60,7 @@ func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
 	case !c.Host.Same(host):
 		w.describe(host)
 	}
-	return now.Add(lookAtHost), true
+	return now.Add(hostInterval), true
 }
 
 // describe puts into the table's sets what is known of the host. A table that somebody
@@ -112,7 +112,7 @@ func (w *Wall) applyEffective(now time.Time) {
 	wasStale := f.stale
 	w.policy = &next
 	w.mu.Unlock()
-	err = w.install(c, w.sockets.numbers, w.noted())
+	err = w.install(c, w.sockets.numbers, w.knownWindows())
 	if err != nil {
 		w.mu.Lock()
 		next.stale = true // to be tried again
@@ -149,8 +149,8 @@ func (w *Wall) emitUnresolved(err error) {
 func (w *Wall) emitLow(c *effective.Config) {
 	for _, d := range c.Doors {
 		stock := d.Stock()
-		emitPending, known := w.lowEmitted[d.Name]
-		if !stock.IsLow() || known && emitPending == stock.Left {
+		reported, known := w.lowEmitted[d.Name]
+		if !stock.IsLow() || known && reported == stock.Left {
 			continue
 		}
 		w.lowEmitted[d.Name] = stock.Left

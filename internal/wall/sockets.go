@@ -23,7 +23,7 @@ type sockets struct {
 	excess              Queue
 	hold                *sequence.Hold // what waits in the strangers' queue
 	former              *sockets       // that these took the place of; nil: none
-	calm                time.Time      // before then nobody is refused, as the log was not drained
+	refuseAfter         time.Time      // before then nobody is refused, as the log was not drained
 	backlog             time.Time      // since when the log was never drained, if a knock was early then
 	swept               time.Time      // when the hold was last swept
 	lost                [2]uint64      // what each queue had lost when it was last asked
@@ -36,14 +36,14 @@ type sockets struct {
 // room for what the rules' rates let through meanwhile. Guests wait only for a
 // daemon that hangs, and are let in without it when there are this many.
 const (
-	strangersWaiting = 16384
-	guestsWaiting    = 1024
-	excessWaiting    = 1
+	strangersQueueLen = 16384
+	admittedQueueLen  = 1024
+	excessQueueLen    = 1
 )
 
 // listen binds the sockets that a table with these numbers will name.
 func (w *Wall) listen(n nft.Numbers) (*sockets, error) {
-	s := &sockets{wall: w, numbers: n, hold: sequence.NewHold(0, strangersWaiting)}
+	s := &sockets{wall: w, numbers: n, hold: sequence.NewHold(0, strangersQueueLen)}
 	// Packets come only once the table names these numbers: nobody reads s yet.
 	log, err := w.edges.ListenLog(n.LogGroup, knocks{s})
 	if err != nil {
@@ -52,21 +52,21 @@ func (w *Wall) listen(n nft.Numbers) (*sockets, error) {
 	s.log = log
 	mark := uint32(nft.RefusedMark)
 	admit, err := w.edges.ListenQueue(nfqueue.Config{
-		Number: n.Admitted, Length: guestsWaiting, FailOpen: true, RefusedMark: mark}, admitted{s})
+		Number: n.Admitted, Length: admittedQueueLen, FailOpen: true, RefusedMark: mark}, admitted{s})
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	s.admitted = admit
 	refuse, err := w.edges.ListenQueue(nfqueue.Config{
-		Number: n.Strangers, Length: strangersWaiting, RefusedMark: mark}, strangers{s})
+		Number: n.Strangers, Length: strangersQueueLen, RefusedMark: mark}, strangers{s})
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	s.strangers = refuse
 	full, err := w.edges.ListenQueue(nfqueue.Config{
-		Number: n.Excess, Length: excessWaiting, RefusedMark: mark}, excess{s})
+		Number: n.Excess, Length: excessQueueLen, RefusedMark: mark}, excess{s})
 	if err != nil {
 		s.close()
 		return nil, err
@@ -86,7 +86,7 @@ func (s excess) Failed(err error)           { s.fail(err) }
 
 // isHeard reports whether something waits to be handled that was logged for rules which
 // have been replaced. It is called with mu held.
-func (s *sockets) isHeard() bool { return s != nil && !s.closed && !s.log.Progress().Idle }
+func (s *sockets) hasUnhandledLog() bool { return s != nil && !s.closed && !s.log.Progress().Idle }
 
 // close closes the sockets that are bound. Reading from them fails then.
 func (s *sockets) close() {
@@ -103,9 +103,9 @@ func (s *sockets) close() {
 // The kernel may take a moment until the last packet that met the old rules is
 // in its queue.
 const (
-	retireInterval = 10 * time.Millisecond
-	retireCalm     = 3 // times in a row that nothing is there
-	retireTimeout  = 2 * time.Second
+	retireInterval   = 10 * time.Millisecond
+	retireIdleChecks = 3 // times in a row that nothing is there
+	retireTimeout    = 2 * time.Second
 )
 
 // retire closes sockets that no rule names any more, once all that is in them
@@ -122,15 +122,15 @@ func (s *sockets) retire() {
 		}
 	}
 	w.mu.Unlock()
-	calm := 0
-	for end := time.Now().Add(retireTimeout); calm < retireCalm && time.Now().Before(end); time.Sleep(retireInterval) {
-		calm++
+	idle := 0
+	for end := time.Now().Add(retireTimeout); idle < retireIdleChecks && time.Now().Before(end); time.Sleep(retireInterval) {
+		idle++
 		if !s.log.Progress().Idle {
-			calm = 0
+			idle = 0
 		}
 		for _, q := range []Queue{s.admitted, s.strangers} {
 			if stats, err := q.Stats(); err == nil && stats.Waiting > 0 {
-				calm = 0
+				idle = 0
 			}
 		}
 	}

@@ -102,12 +102,12 @@ type Counters struct {
 // known, and how many windows are open.
 func (w *Wall) Brief() (guarded, bare, windows int) {
 	now := time.Now()
-	whyBare := doctor.BareDoors(w.health.known())
+	bareReasons := doctor.BareDoors(w.health.known())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.policy != nil {
 		for _, d := range w.policy.config.Doors {
-			if whyBare[d.Name] != "" {
+			if bareReasons[d.Name] != "" {
 				bare++
 			} else {
 				guarded++
@@ -139,7 +139,7 @@ type counted struct {
 func (w *Wall) measure() (Status, counted, error) {
 	f := w.current()
 	if f == nil {
-		return Status{}, counted{}, errNotYet
+		return Status{}, counted{}, errNotInstalled
 	}
 	counts, err := w.edges.Kernel.Counts(f.config.Wall.Table)
 	if err != nil {
@@ -153,7 +153,7 @@ func (w *Wall) measure() (Status, counted, error) {
 		findings = append(findings, ofRules...)
 	}
 	findings = append(findings, w.Findings()...)
-	whyBare := doctor.BareDoors(findings)
+	bareReasons := doctor.BareDoors(findings)
 
 	windows := w.Windows()
 	now := time.Now()
@@ -161,7 +161,7 @@ func (w *Wall) measure() (Status, counted, error) {
 	defer w.mu.Unlock()
 	f = w.policy
 	if w.sockets == nil {
-		return Status{}, counted{}, errNotYet
+		return Status{}, counted{}, errNotInstalled
 	}
 	w.sockets.countLosses()
 	s := Status{
@@ -188,7 +188,7 @@ func (w *Wall) measure() (Status, counted, error) {
 			left = &stock.Left
 		}
 		s.Doors = append(s.Doors, DoorStatus{
-			Name: d.Name, Bare: whyBare[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.OpensBy(), SequencesLeft: left,
+			Name: d.Name, Bare: bareReasons[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.OpensBy(), SequencesLeft: left,
 			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
 			Counters: DoorCounters{
 				Knocks: t.Of(audit.Knock), Resets: t.Of(audit.Reset), Trapped: t.Of(audit.Trapped), Replayed: t.Of(audit.Replayed),
@@ -204,7 +204,7 @@ func (w *Wall) measure() (Status, counted, error) {
 			break
 		}
 		l := &f.locks[a.Lock]
-		if !f.tellsEnd(l, a.Step) {
+		if !f.reportsEnd(l, a.Step) {
 			continue
 		}
 		d := &f.config.Doors[l.door]

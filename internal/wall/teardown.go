@@ -96,10 +96,10 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 	w.trial = nil
 	w.mu.Unlock()
 	if trial != nil && trial.former != nil && !asked {
-		_ = w.goBack(trial.former) // else the wall stays as it is
+		_ = w.restoreFormer(trial.former) // else the wall stays as it is
 	}
 	c := w.policy.config
-	if err = w.idle(c); err != nil {
+	if err = w.renumberTable(c); err != nil {
 		w.mu.Lock()
 		w.sockets.stillNamed = true
 		w.mu.Unlock()
@@ -108,7 +108,7 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 }
 
 // idle puts the numbers of the other turn into the table, to which nobody listens.
-func (w *Wall) idle(c *effective.Config) error {
+func (w *Wall) renumberTable(c *effective.Config) error {
 	n := nft.NumbersOf(c.Wall, 0)
 	if overlap(n, w.sockets.numbers) {
 		n = nft.NumbersOf(c.Wall, 1)
@@ -116,9 +116,9 @@ func (w *Wall) idle(c *effective.Config) error {
 	if err := w.inUse(n); err != nil {
 		return err
 	}
-	windows := w.noted()
+	windows := w.knownWindows()
 	if s, err := w.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
-		windows = w.policy.carriedOver(s.Windows, 0)
+		windows = w.policy.keptWindows(s.Windows, 0)
 	}
 	return w.install(c, n, windows)
 }

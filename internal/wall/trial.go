@@ -17,9 +17,9 @@ type trial struct {
 
 // Why a trial, or the end of one, cannot be.
 var (
-	ErrOnTrial = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or wait until the former ones are back")
-	ErrNoTrial = errors.New("nothing waits to be confirmed: no trial is under way, or its time was up")
-	errStands  = errors.New("a wall stands already, which a trial would take the place of and could not bring back: " +
+	ErrOnTrial     = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or wait until the former ones are back")
+	ErrNoTrial     = errors.New("nothing waits to be confirmed: no trial is under way, or its time was up")
+	errTableExists = errors.New("a wall stands already, which a trial would take the place of and could not bring back: " +
 		"start without --confirm and try new rules with `knockwall reload --confirm`, or take the wall down first with `knockwall down`")
 	ErrNotConfirmed = errors.New("the wall was not confirmed in time and is taken down")
 )
@@ -78,7 +78,7 @@ func (w *Wall) Confirm() error {
 	if w.table.Trial {
 		lasting := *w.table
 		lasting.Trial = false
-		if err := w.edges.Kernel.Install(&lasting, w.noted(), ""); err != nil {
+		if err := w.edges.Kernel.Install(&lasting, w.knownWindows(), ""); err != nil {
 			return err
 		}
 		w.table = &lasting
@@ -120,10 +120,10 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 	case t.former == nil:
 		w.fail(ErrNotConfirmed)
 	default:
-		if err := w.goBack(t.former); err != nil {
+		if err := w.restoreFormer(t.former); err != nil {
 			w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Code: audit.CodeNotPutBack, Failed: true,
 				Reason: "the former rules cannot be put back yet: " + err.Error()})
-			return now.Add(goBackInterval), true
+			return now.Add(restoreInterval), true
 		}
 		w.mu.Lock()
 		w.trial = nil
@@ -133,11 +133,11 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 }
 
 // goBackInterval is how often it is tried to put the former rules back.
-const goBackInterval = 5 * time.Second
+const restoreInterval = 5 * time.Second
 
 // goBack puts the former rules in force again, if need be with the numbers of the
 // present ones, as somebody else may have taken those that they had.
-func (w *Wall) goBack(former *ruleset.Config) error {
+func (w *Wall) restoreFormer(former *ruleset.Config) error {
 	err := w.apply(former, false, notConfirmed)
 	if err == nil {
 		return nil

@@ -140,8 +140,8 @@ type Wall struct {
 	removed      bool          // that it is gone
 	endErr       error         // and what Run ends with
 	ended        chan struct{} // closed when Run has ended
-	looked       time.Time     // when the host was looked at; the keeper's own
-	reread       time.Time     // when a list was that could not be read; likewise
+	hostChecked  time.Time     // when the host was looked at; the keeper's own
+	listRetried  time.Time     // when a list was that could not be read; likewise
 	progresses   progresses    // Alive's own
 	health       health        // of the host
 
@@ -195,7 +195,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	close(retirement)
 	trail := audit.NewSummer(sink)
 	return &Wall{
-		replayGuard:  replayGuard{ledger: edges.Used},
+		replayGuard:  replayGuard{store: edges.Used},
 		commands:     newCommands(edges.Due, trail.Record),
 		doorIDs:      map[string]int{},
 		lowEmitted:   map[string]int{},
@@ -233,11 +233,11 @@ func (e *InUseError) Error() string {
 // or the kernel can no longer be heard. It ends as the rule files say: the wall
 // stays, or goes.
 func (w *Wall) Run(ctx context.Context) error {
-	lastHousekeeping, stop := context.WithCancel(ctx)
+	housekeeping, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.housekeep(lastHousekeeping)
+		w.housekeep(housekeeping)
 	}()
 	var err error
 	asked := false

@@ -23,7 +23,7 @@ type opening struct {
 	length time.Duration
 	why    audit.Event
 
-	noted     bool // that it is open, before it is, and
+	recorded  bool // that it is open, before it is, and
 	id        int  // by which id of the door
 	isNew     bool // the kernel has none, for certain
 	refreshed bool // a window that there was already,
@@ -36,7 +36,7 @@ const (
 	maxOpenings = 4096
 	// maxTogether is how many are opened in one transaction, which takes a few
 	// milliseconds then.
-	maxTogether = 512
+	maxBatch = 512
 )
 
 // open opens a door's window for who has knocked: at once, if no other knocks wait to
@@ -51,15 +51,15 @@ func (w *Wall) open(d *effective.Door, e audit.Event, othersWait bool) {
 	switch {
 	case full: // and somebody else is at it
 		w.change.Lock()
-		w.openSome()
+		w.openBatch()
 		w.change.Unlock()
 	case !first:
 	case othersWait || !w.change.TryLock():
 		go w.openAll()
 	default:
-		w.openSome()
+		w.openBatch()
 		w.change.Unlock()
-		if w.areQueued() {
+		if w.hasQueued() {
 			go w.openAll()
 		}
 	}
@@ -68,14 +68,14 @@ func (w *Wall) open(d *effective.Door, e audit.Event, othersWait bool) {
 // openAll opens windows for those who have knocked until there is nobody left. Between
 // two transactions others have their turn.
 func (w *Wall) openAll() {
-	for w.areQueued() {
+	for w.hasQueued() {
 		w.change.Lock()
-		w.openSome()
+		w.openBatch()
 		w.change.Unlock()
 	}
 }
 
-func (w *Wall) areQueued() bool {
+func (w *Wall) hasQueued() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.openings) > 0
@@ -87,14 +87,14 @@ func (w *Wall) openQueued() {
 	w.mu.Lock()
 	last := w.opened + uint64(len(w.openings))
 	w.mu.Unlock()
-	for w.openSome() < last {
+	for w.openBatch() < last {
 	}
 }
 
 // openSome opens the windows that are next, in one transaction, and returns how many
 // were taken off the queue so far. It is called with change held.
-func (w *Wall) openSome() (opened uint64) {
-	some := w.nextOpenings()
+func (w *Wall) openBatch() (opened uint64) {
+	some := w.nextBatch()
 	if len(some) > 0 {
 		w.openTogether(some)
 	}
@@ -112,13 +112,13 @@ func (w *Wall) openSome() (opened uint64) {
 }
 
 // nextOpenings returns those that are next, no two for the same source at a door.
-func (w *Wall) nextOpenings() []*opening {
+func (w *Wall) nextBatch() []*opening {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	known := map[windowKey]bool{}
 	for n, o := range w.openings {
 		key := windowKey{o.door, o.source}
-		if n == maxTogether || known[key] {
+		if n == maxBatch || known[key] {
 			return slices.Clone(w.openings[:n])
 		}
 		known[key] = true
@@ -129,7 +129,7 @@ func (w *Wall) nextOpenings() []*opening {
 // openTogether opens windows in the kernel, and sends round again who waits for them.
 // The trail says which it cannot open, and why. It is called with change held.
 func (w *Wall) openTogether(openings []*opening) {
-	w.noteOpen(openings)
+	w.recordOpenings(openings)
 	w.openInKernel(openings)
 	w.clearEndedMarks(openings) // before who waits is released, as the kernel would refuse him again
 	w.mu.Lock()
@@ -142,7 +142,7 @@ func (w *Wall) openTogether(openings []*opening) {
 		switch {
 		case o.err == nil:
 			w.emit(o.why)
-		case o.noted: // else there is no such door any more
+		case o.recorded: // else there is no such door any more
 			code := audit.CodeNotOpened
 			if o.err == errFull {
 				code = audit.CodeMaxWindows
@@ -156,7 +156,7 @@ func (w *Wall) openTogether(openings []*opening) {
 
 // noteOpen notes windows before they are open, so that not one connection is admitted
 // that is not counted.
-func (w *Wall) noteOpen(openings []*opening) {
+func (w *Wall) recordOpenings(openings []*opening) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -164,9 +164,9 @@ func (w *Wall) noteOpen(openings []*opening) {
 	for _, o := range openings {
 		switch {
 		case f == nil:
-			o.err = errNotYet
-		case !f.tells(o.door, o.source): // a reload has taken the door away, or changed it
-			o.err = errGone
+			o.err = errNotInstalled
+		case !f.hasSource(o.door, o.source): // a reload has taken the door away, or changed it
+			o.err = errDoorGone
 		default:
 			i := f.doorNamed(o.door)
 			o.id = f.ids[i]
@@ -174,7 +174,7 @@ func (w *Wall) noteOpen(openings []*opening) {
 			if win != nil {
 				o.former = *win
 			}
-			o.noted = true
+			o.recorded = true
 			o.isNew = win == nil && now.After(w.uncertainUntil)
 			o.refreshed = w.windows.Open(o.id, o.source, now, now.Add(o.length), f.config.Doors[i].MaxConnections)
 		}
@@ -184,7 +184,7 @@ func (w *Wall) noteOpen(openings []*opening) {
 
 // lingering is how long the kernel may have a window yet of which nothing is noted any
 // more, as its time was up: a clock tick or two.
-const lingering = time.Second
+const expiryLag = time.Second
 
 // doorSet is the set of a door's windows for one IP version.
 type doorSet struct {
@@ -203,7 +203,7 @@ func (w *Wall) openInKernel(openings []*opening) {
 	now := time.Now()
 	for _, o := range openings {
 		switch {
-		case !o.noted:
+		case !o.recorded:
 		case now.Before(w.full[o.set()]):
 			o.err = errFull
 		default:
@@ -227,7 +227,7 @@ func (w *Wall) openInKernel(openings []*opening) {
 		for _, o := range of {
 			if errors.Is(o.err, unix.ENFILE) {
 				o.err = errFull
-				w.full[set] = time.Now().Add(fullFor)
+				w.full[set] = time.Now().Add(fullRetry)
 			}
 		}
 	}
@@ -235,7 +235,7 @@ func (w *Wall) openInKernel(openings []*opening) {
 
 // fullFor is how long nothing is tried at a set that is full: it costs the kernel ten
 // milliseconds each time, for which everybody else waits.
-const fullFor = time.Second
+const fullRetry = time.Second
 
 // errFull is why a window is not opened at such a set.
 var errFull = fmt.Errorf("the door has as many windows as it can, %d", nft.MaxWindows)
@@ -254,7 +254,7 @@ func (w *Wall) tryOpening(openings []*opening) bool {
 }
 
 // hopeless is how many windows of a set fail in a row until the others are not tried.
-const hopeless = 3
+const maxFailuresInRow = 3
 
 // openOneByOne opens windows each by itself, after they could not be opened together.
 func (w *Wall) openOneByOne(openings []*opening) {
@@ -264,7 +264,7 @@ func (w *Wall) openOneByOne(openings []*opening) {
 	failed := 0
 	for _, o := range openings {
 		switch {
-		case failed == hopeless: // its error is that of all together
+		case failed == maxFailuresInRow: // its error is that of all together
 		case w.tryOpening([]*opening{o}):
 			failed = 0
 		default:
@@ -275,7 +275,7 @@ func (w *Wall) openOneByOne(openings []*opening) {
 
 // recordOutcome notes whether a window is open now. It is called with mu held.
 func (w *Wall) recordOutcome(o *opening) {
-	if !o.noted {
+	if !o.recorded {
 		return
 	}
 	f := w.policy
@@ -323,7 +323,7 @@ func (w *Wall) releaseFor(openings []*opening) {
 	w.sockets.release(func(p packet.Packet) bool {
 		for _, i := range w.policy.config.At(p.Port) {
 			d := &w.policy.config.Doors[i]
-			if standsBefore(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
+			if guardsDestination(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
 				w.policy.tallies[i].released++
 				return true
 			}
@@ -349,7 +349,7 @@ func (w *Wall) emitPending() {
 }
 
 // errGone is why a window is not opened whose door has gone meanwhile.
-var errGone = &request{ErrNoDoor, "a reload has taken the door away, or changed it, this very moment: try again"}
+var errDoorGone = &request{ErrNoDoor, "a reload has taken the door away, or changed it, this very moment: try again"}
 
 // spend closes a window that has admitted as many connections as it may.
 func (w *Wall) spend(door string, source packet.Source) {

@@ -79,9 +79,9 @@ func TestPacketsOfWhichNoneIsHandledAreASignOfDeath(t *testing.T) {
 	}{
 		{"knocks", func(h *host) *socket { return h.log().socket },
 			func(h *host) { h.client(bob).knock(7000) }},
-		{"new connections of guests", func(h *host) *socket { admitted, _ := h.lanes(); return admitted.socket },
+		{"first packets of sources with a window", func(h *host) *socket { admitted, _ := h.lanes(); return admitted.socket },
 			func(h *host) { h.client(alice).dial(22) }},
-		{"new connections of strangers", func(h *host) *socket { _, strangers := h.lanes(); return strangers.socket },
+		{"first packets of sources without a window", func(h *host) *socket { _, strangers := h.lanes(); return strangers.socket },
 			func(h *host) { h.client(bob).dial(22) }},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
@@ -133,7 +133,7 @@ func TestAllSocketsThatAreNotReadAreNamed(t *testing.T) {
 		a.dial(22)
 		b.dial(22)
 		h.alive("at once")
-		h.hangs("later", "knocks", "new connections of guests", "new connections of strangers")
+		h.hangs("later", "knocks", "first packets of sources with a window", "first packets of sources without a window")
 	})
 }
 
@@ -145,7 +145,7 @@ func TestAnOpeningThatIsStuckIsASignOfDeath(t *testing.T) {
 		h.client(alice).knock(7000, 8000, 9000)
 		h.alive("at once")
 		time.Sleep(watchdog)
-		h.hangs("nothing comes back", "knocks", "windows for those who have knocked")
+		h.hangs("nothing comes back", "knocks", "windows to be opened")
 		close(open)
 		h.alive("it has come back")
 		time.Sleep(watchdog)
@@ -197,7 +197,7 @@ func TestAKeeperThatDoesNothingIsASignOfDeath(t *testing.T) {
 			switch dead = err != nil; {
 			case dead && (waited < 20*time.Second || waited > 30*time.Second+watchdog):
 				h.t.Errorf("it is told after %s: %v", waited, err)
-			case dead && !strings.HasPrefix(err.Error(), "what is due has not been done for 3"):
+			case dead && !strings.HasPrefix(err.Error(), "periodic tasks have not run for 3"):
 				h.t.Errorf("it is told: %v", err)
 			}
 			time.Sleep(watchdog)

@@ -98,7 +98,7 @@ func TestATableThatNamesNumbersOfBothTurnsIsAnError(t *testing.T) {
 		former.Wall.Queue = 7101 // 7101 and 7102: of turn 0 and of turn 1
 		h.found(former, 0)
 		err := h.raise(config(sshDoor()))
-		if err == nil || !strings.Contains(err.Error(), "numbers that are further off") {
+		if err == nil || !strings.Contains(err.Error(), "numbers that are further away") {
 			t.Errorf("Raise: %v", err)
 		}
 		h.expectBound(nil)

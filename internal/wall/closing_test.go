@@ -287,8 +287,8 @@ func TestWhoKnocksToCloseADoorThatIsNotOpenIsToldSo(t *testing.T) {
 		last := time.Now()
 		a.knock(6000) // of which nothing is told
 		synctest.Wait()
-		h.because(alice, wall.WrongOrder, last, "what it knocked until "+at(last, "0s")+
-			", 2 of 3, are the knocks that close the door, and not those that open it")
+		h.because(alice, wall.WrongOrder, last, "its knocks until "+at(last, "0s")+
+			", 2 of 3, belong to the sequence that closes the door, not to one that opens it")
 		h.trail.expect(h.t, []audit.Kind{audit.Closed, audit.Reset})
 		if changes := h.changes(); changes != nil {
 			h.t.Errorf("changes in the kernel: %q", changes)

@@ -445,6 +445,6 @@ func TestACommandThatTheDaemonDoesNotWaitForIsToldOf(t *testing.T) {
 		t.Errorf("told are %q, want %q", codes, want)
 	}
 	told.expect(t, nil,
-		"command ssh 192.0.2.1: on_open: not run: too many commands wait, or knockwall stops",
+		"command ssh 192.0.2.1: on_open: not run: too many commands are waiting, or knockwall is stopping",
 		"command ssh 192.0.2.1: on_open: knockwall stops")
 }

@@ -97,7 +97,7 @@ func TestWhatCannotBePardonedIsSaidAndTriedAgain(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		h.stillEnded("no pardon", hers)
 		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Refused},
-			"refused ssh 192.0.2.1: the sessions that were ended before stay so: the kernel says no", "opened ssh 192.0.2.1 3/3")
+			"refused ssh 192.0.2.1: its ended sessions stay ended: the kernel says no", "opened ssh 192.0.2.1 3/3")
 		h.failing("nothing", nil)
 		a.knock(7000, 8000, 9000)
 		h.stillEnded("in the end")
@@ -128,7 +128,7 @@ func TestSessionsThatWereEndedAreFoundAgain(t *testing.T) {
 		}
 		next.failing("EndedSessions", errInjected)
 		next = next.again(config(sshDoor()))
-		next.trail.expect(h.t, []audit.Kind{audit.Refused}, "refused: sessions that were ended stay so, whoever knocks: the kernel says no")
+		next.trail.expect(h.t, []audit.Kind{audit.Refused}, "refused: ended sessions stay ended, even after a knock: the kernel says no")
 	})
 }
 

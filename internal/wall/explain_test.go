@@ -119,7 +119,7 @@ func TestAKnockersStoryIsToldAsItGoesOn(t *testing.T) {
 		a.knock(7000)
 		h.because(alice, wall.Knocking, time.Now(), "it has knocked 1 of 3 so far, and has 5s left for the rest")
 		h.because(bob, wall.NeverKnocked, unknown,
-			"no knock of it was heard since "+h.status().Since.Format(time.DateTime)+" (23h3m31s ago)")
+			"no knock from it was received since "+h.status().Since.Format(time.DateTime)+" (23h3m31s ago)")
 	})
 }
 
@@ -130,7 +130,7 @@ func TestWhoHasUsedUpItsWindowIsToldSo(t *testing.T) {
 		h.expect("the first", a.dial(22), accepted)
 		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
 		h.expect("the last", a.dial(22), accepted)
-		exhausted := "it has knocked, and made as many connections as max_connections lets it (2); it has to knock again"
+		exhausted := "it has knocked, and has already made max_connections connections (2); it has to knock again"
 		h.because(alice, wall.Exhausted, unknown, exhausted)
 		h.expect("one too many", a.dial(22), waiting)
 		time.Sleep(window / 2)
@@ -185,7 +185,7 @@ func TestAWindowThatNewRulesHaveClosedIsToldOf(t *testing.T) {
 		h.reload(config(door("web", 443, 7001)))
 		h.reload(config(sshDoor()))
 		h.because(alice, wall.WindowClosed, time.Now(),
-			"its window was closed at "+at(time.Now(), "0s")+": the new rules have no such door, or tell sources apart otherwise")
+			"its window was closed at "+at(time.Now(), "0s")+": the new rules have no such door, or its source_prefix has changed")
 	})
 }
 
@@ -275,7 +275,7 @@ func TestWhoKnocksTooSlowlyIsToldSo(t *testing.T) {
 }
 
 // unremembered is what is said of an attempt of whose end nothing is known.
-const unremembered = ", and what became of that is not remembered: other rules came into force, or too many knocked at once"
+const unremembered = ", and the end of its attempt is not remembered: other rules came into force, or too many sources knocked at once"
 
 func TestWhoHasToGiveWayToOthersIsToldSo(t *testing.T) {
 	c := config(sshDoor())
@@ -346,18 +346,18 @@ func TestAWindowThatCouldNotBeRefreshedIsOpen(t *testing.T) {
 func TestWhoHasNeverKnockedIsToldSo(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		since := h.status().Since
-		heard := "no knock of it was heard since " + at(since, "1m0s")
+		heard := "no knock from it was received since " + at(since, "1m0s")
 		h.because(alice, wall.NeverKnocked, unknown, heard)
 		h.client(alice).dial(22)
 		time.Sleep(2 * time.Second)
 		tried := time.Now().Add(hold - 2*time.Second) // when its time to knock was over
-		heard = "no knock of it was heard since " + at(since, "1m2s")
+		heard = "no knock from it was received since " + at(since, "1m2s")
 		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(tried, "1.8s"))
 		h.because(bob, wall.NeverKnocked, unknown, heard)
 		// What was tried later is summed up, and counts all the same.
 		h.client(alice).dial(22)
 		time.Sleep(time.Second)
-		heard = "no knock of it was heard since " + at(since, "1m3s")
+		heard = "no knock from it was received since " + at(since, "1m3s")
 		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(time.Now().Add(hold-time.Second), "800ms"))
 	})
 }
@@ -376,8 +376,8 @@ func TestWhileManyKnockNotEachIsRemembered(t *testing.T) {
 		synctest.Wait()
 		many := time.Now()
 		time.Sleep(time.Second)
-		heard := "no knock of it was heard since " + at(h.status().Since, "1m1s")
-		h.because(alice, wall.NeverKnocked, unknown, heard+"; at "+at(many, "1s")+" so many came at once that not each is remembered")
+		heard := "no knock from it was received since " + at(h.status().Since, "1m1s")
+		h.because(alice, wall.NeverKnocked, unknown, heard+"; at "+at(many, "1s")+" so many knocks came at once that not each of them is remembered")
 		if got := h.explain(alice.String())[1]; strings.Contains(got.Sentence, "so many") {
 			h.t.Errorf("nobody knocks at web: %s", got.Sentence)
 		}
@@ -409,7 +409,7 @@ func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
 				break
 			}
 		}
-		want := fmt.Sprintf("%s is not let in: no knock of it was heard since %s (%s ago).", bob, first.Time.Format(time.TimeOnly),
+		want := fmt.Sprintf("%s is not let in: no knock from it was received since %s (%s ago).", bob, first.Time.Format(time.TimeOnly),
 			now.Sub(first.Time).Round(time.Second))
 		if got.Reason != wall.NeverKnocked || got.Sentence != want {
 			h.t.Errorf("%+v, want %s", got, want)

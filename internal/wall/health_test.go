@@ -60,7 +60,7 @@ func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
 			t.Errorf("metrics: %v", metrics)
 		}
 		all := h.explain(alice.String())
-		if e := all[0]; !e.In || e.Reason != wall.Bare || e.Sentence != alice.String()+" is not held up: the door stands before nothing on this host. There is no interface." {
+		if e := all[0]; !e.In || e.Reason != wall.Bare || e.Sentence != alice.String()+" is not refused: the door guards nothing on this host. There is no interface." {
 			t.Errorf("ssh: %+v", e)
 		}
 		if e := all[1]; e.In || e.Reason != wall.NeverKnocked {
@@ -117,7 +117,7 @@ func TestItIsSaidAtWhichInterfacesSomebodyIsKeptOut(t *testing.T) {
 	c := config(sshDoor())
 	c.Doors[0].Interfaces = []string{"eth0", "ppp*"}
 	telling(t, c, func(h *teller) {
-		if e := h.explain(alice.String())[0]; !strings.HasPrefix(e.Sentence, alice.String()+" is not let in by eth0 or ppp*: no knock of it was heard ") {
+		if e := h.explain(alice.String())[0]; !strings.HasPrefix(e.Sentence, alice.String()+" is not let in by eth0 or ppp*: no knock from it was received ") {
 			t.Errorf("%+v", e)
 		}
 	})

@@ -315,7 +315,7 @@ func TestAReloadToNumbersThatOverlapIsAnErrorWhateverStands(t *testing.T) {
 						h.t.Errorf("Raise panics: %v", p)
 					}
 				}()
-				if err := h.raise(c); err == nil || !strings.Contains(err.Error(), "numbers that are further off") {
+				if err := h.raise(c); err == nil || !strings.Contains(err.Error(), "numbers that are further away") {
 					h.t.Errorf("Raise: %v", err)
 				}
 				h.expectBound(turn0)

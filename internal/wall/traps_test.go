@@ -120,12 +120,12 @@ func TestWhoTriedATrapIsToldSo(t *testing.T) {
 		tried := time.Now()
 		a.knock(7001)
 		synctest.Wait()
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "0s")+", and is not heard for another 20s")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "0s")+", and its knocks are ignored for another 20s")
 		time.Sleep(5 * time.Second)
 		a.knock(7000, 8000, 9000) // which the kernel keeps away
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "5s")+", and is not heard for another 15s")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "5s")+", and its knocks are ignored for another 15s")
 		time.Sleep(penalty)
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "25s")+", which ended what it had knocked; it can knock again")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "25s")+", which ended its attempt; it can knock again")
 	})
 }
 
@@ -152,7 +152,7 @@ func TestASprayEndsAllAttemptsOfItsSource(t *testing.T) {
 		if n := h.status().Counters.Attempts; n != 0 {
 			h.t.Errorf("%d attempts are under way", n)
 		}
-		if got := h.explain(alice.String())[0]; got.Reason != wall.TrappedWhy || !strings.Contains(got.Sentence, "it tried ports that are no knocks, 1234/tcp the last of them") {
+		if got := h.explain(alice.String())[0]; got.Reason != wall.TrappedWhy || !strings.Contains(got.Sentence, "it tried ports that are not knock ports, the last one 1234/tcp") {
 			h.t.Errorf("explained as %+v", got)
 		}
 	})

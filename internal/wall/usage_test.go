@@ -37,7 +37,7 @@ func TestThatConntrackIsNearlyFullIsTold(t *testing.T) {
 			connections(900)
 			h.trail.expect(h.t, nil, "overloaded: conntrack's table is nearly full, 900 of 1000 connections: when it is full, "+
 				"new connections of this host are dropped, and knocks; net.netfilter.nf_conntrack_max makes room")
-			if s := explained(); !strings.Contains(s, "no knock of it was heard") || !strings.Contains(s, "nearly full, 900 of 1000") {
+			if s := explained(); !strings.Contains(s, "no knock from it was received") || !strings.Contains(s, "nearly full, 900 of 1000") {
 				h.t.Errorf("it is not said that the table is nearly full: %s", s)
 			}
 			if got := h.gather(); got["conntrack_entries"] != 900 || got["conntrack_limit"] != 1000 {

@@ -372,7 +372,7 @@ func TestAConnectionThatLooksLikeOneThatWasLetInIsRefusedAndNotCounted(t *testin
 		time.Sleep(hold)
 		h.expect("its like, when the window is spent", like, refused)
 		h.trail.expect(h.t, []audit.Kind{audit.Accepted, audit.Refused},
-			"accepted ssh 192.0.2.1", "refused ssh 192.0.2.1: a connection that looks the same was let in before",
+			"accepted ssh 192.0.2.1", "refused ssh 192.0.2.1: the same connection was admitted before",
 			"accepted ssh 192.0.2.1") // and what is refused once more is told later, as a sum
 		if got := h.status().Doors[0].Counters; got.Accepted != 2 || got.Exhausted != 1 || got.Refused != 1 {
 			h.t.Errorf("counters: %+v", got)
@@ -921,5 +921,5 @@ func TestThereIsRoomForAFullQueueInTheHold(t *testing.T) {
 func ExampleInUseError() {
 	fmt.Println(&wall.InUseError{What: "queue 7100", Key: "queue"})
 	// Output:
-	// queue 7100 is in use: another knockwall runs here, which `knockwall status` shows, or another program has it, and then queue in the rule files can name another
+	// queue 7100 is in use by another process. `knockwall status` shows whether another knockwall runs. If another program uses it, set queue in the rule files to another number
 }

@@ -147,7 +147,7 @@ func TestWhoSendsWhatWasUsedIsToldSo(t *testing.T) {
 		time.Sleep(time.Second)
 		sent := time.Now()
 		a.datagram(otpPort, data)
-		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens once, and was used")
+		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens the door only once and was used before")
 	})
 }
 
@@ -160,11 +160,11 @@ func TestWhoKnocksAStepThatWasUsedIsToldSo(t *testing.T) {
 		sent := time.Now()
 		a := h.client(alice)
 		a.press(before)
-		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens once, and was used")
+		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens the door only once and was used before")
 		time.Sleep(2 * time.Second)
 		sent = time.Now()
 		a.press(before) // which is summed up
-		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens once, and was used")
+		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens the door only once and was used before")
 	})
 }
 
@@ -174,8 +174,8 @@ func TestWhoSendsAPasswordThatIsNoneIsToldWhatMayBeWrong(t *testing.T) {
 		a := h.client(alice)
 		a.datagram(otpPort, a.password([]byte("wrong")))
 		time.Sleep(3 * time.Second)
-		h.because(alice, wall.BadPassword, sent, "what it sent at "+at(sent, "3s")+" is no one-time password for its address and that minute: "+
-			"the secret is another, a clock is wrong, or the address that it was made for")
+		h.because(alice, wall.BadPassword, sent, "what it sent at "+at(sent, "3s")+" is not a valid one-time password for its address and that minute: "+
+			"the secrets differ, a clock is wrong, or the password was made for another address")
 		a.datagram(otpPort, a.password(openKey))
 		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
 	})

@@ -748,7 +748,7 @@ func TestWhenRunEndsTheWallStays(t *testing.T) {
 		h.expect("bob was waiting", held, dropped)
 		h.expect("bob has no window", b.dial(22), dropped)
 		h.trail.expect(h.t, nil,
-			"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says")
+			"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources")
 	})
 }
 

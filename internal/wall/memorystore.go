@@ -6,16 +6,16 @@ import (
 	"time"
 )
 
-// MemoryStore is a [Store] that is gone with the process.
+// MemoryStore is a [Store] in memory. Its entries last as long as the process.
 type MemoryStore struct {
 	mu      sync.Mutex
 	entries []string
 }
 
-// NewMemoryStore returns an empty one.
+// NewMemoryStore returns an empty store.
 func NewMemoryStore() *MemoryStore { return &MemoryStore{} }
 
-// Add adds an entry. The error is nil.
+// Add adds an entry, unless it is there already. The error is nil.
 func (s *MemoryStore) Add(entry string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -25,7 +25,7 @@ func (s *MemoryStore) Add(entry string) error {
 	return nil
 }
 
-// Remove takes an entry out. The error is nil.
+// Remove removes an entry. The error is nil.
 func (s *MemoryStore) Remove(entry string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -33,18 +33,18 @@ func (s *MemoryStore) Remove(entry string) error {
 	return nil
 }
 
-// Has reports whether an entry is there.
+// Has reports whether the store has an entry.
 func (s *MemoryStore) Has(entry string) bool { return slices.Contains(s.All(), entry) }
 
-// Len returns how many entries there are.
+// Len returns the number of entries.
 func (s *MemoryStore) Len() int { return len(s.All()) }
 
-// All returns the entries in the order they were added.
+// All returns the entries in the order in which they were added.
 func (s *MemoryStore) All() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.entries)
 }
 
-// Damaged returns the zero time.
+// Damaged returns the zero time: memory is never damaged.
 func (s *MemoryStore) Damaged() time.Time { return time.Time{} }

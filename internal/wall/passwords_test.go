@@ -202,7 +202,7 @@ func TestAfterDamagePasswordsOpenNothingUntilNoneOfBeforeIsGood(t *testing.T) {
 	})
 }
 
-const mayBeUsed = "it may have been used before: the file that says so was damaged. Later ones open the door again"
+const mayBeUsed = "it may have been used before: the file of used passwords and sequences was damaged. Later ones open the door again"
 
 func TestAPasswordAndASequenceOpenOneDoor(t *testing.T) {
 	guarded(t, config(passworded(sshDoor())), func(h *host) {

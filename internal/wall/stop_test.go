@@ -111,7 +111,7 @@ func TestADaemonThatIsStoppedLosesNoWindowAndCountsNoSecondStop(t *testing.T) {
 			h.t.Errorf("bob's window is open for %s, want %s", got, want)
 		}
 		h.trail.expect(h.t, []audit.Kind{audit.Stopped},
-			"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says")
+			"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources")
 	})
 }
 

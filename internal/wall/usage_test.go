@@ -36,7 +36,7 @@ func TestThatConntrackIsNearlyFullIsTold(t *testing.T) {
 		for range 2 {
 			connections(900)
 			h.trail.expect(h.t, nil, "overloaded: conntrack's table is nearly full, 900 of 1000 connections: when it is full, "+
-				"new connections of this host are dropped, and knocks; net.netfilter.nf_conntrack_max makes room")
+				"the kernel drops new connections of this host, and knocks. Increase net.netfilter.nf_conntrack_max")
 			if s := explained(); !strings.Contains(s, "no knock from it was received") || !strings.Contains(s, "nearly full, 900 of 1000") {
 				h.t.Errorf("it is not said that the table is nearly full: %s", s)
 			}

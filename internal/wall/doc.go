@@ -14,8 +14,9 @@
 //     daemon holds each of them for the time "hold" of the rule files. If the window opens
 //     in that time, the verdict is NF_REPEAT, and the packet meets the rules again, which
 //     now admit it. Otherwise the packet is refused.
-//   - The queue "excess" receives what is above the rate limit of "strangers". It has no
-//     reader, so the kernel drops these packets.
+//   - The queue "excess" receives what is above the rate limit of "strangers", at doors
+//     that admit everybody while no daemon runs. It has room for one packet, and the daemon
+//     gives no verdicts there. So the kernel drops all others while the daemon runs.
 //
 // A knock goes from package nflog to [sequence.Tracker]. When a sequence is complete, the
 // window is opened: an element with a timeout is added to a set of the door in the kernel.

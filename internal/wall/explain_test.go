@@ -18,13 +18,13 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// teller is a host that remembers what has happened.
+// teller is a host with a history of events.
 type teller struct {
 	*host
 	history *audit.History
 }
 
-// telling runs f in a bubble, with a host behind a wall that runs and remembers.
+// telling runs f in a bubble, with a host behind a running wall and a history of events.
 func telling(t *testing.T, c *ruleset.Config, f func(h *teller)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &teller{newHost(t), audit.NewHistory()}
@@ -33,7 +33,7 @@ func telling(t *testing.T, c *ruleset.Config, f func(h *teller)) {
 			t.Fatal(err)
 		}
 		h.run()
-		time.Sleep(time.Minute) // so that the wall has stood for a while
+		time.Sleep(time.Minute) // so that the wall has been installed for a while
 		f(h)
 	})
 }
@@ -48,8 +48,8 @@ func (h *teller) explain(address string) []wall.Explanation {
 	return all
 }
 
-// because checks what is explained of somebody at the first door. The sentence is
-// what follows "192.0.2.1 is not let in: ", without the full stop.
+// because checks the explanation for a source at the first door. The sentence is the part
+// after "192.0.2.1 is not let in: ", without the full stop.
 func (h *teller) because(addr netip.Addr, why wall.Why, since time.Time, sentence string) {
 	h.t.Helper()
 	in := why == wall.Trusted || why == wall.WindowOpen
@@ -62,12 +62,12 @@ func (h *teller) because(addr netip.Addr, why wall.Why, since time.Time, sentenc
 	}
 }
 
-// at tells a moment as a sentence does.
+// at formats a time as a sentence does.
 func at(t time.Time, ago string) string {
 	return fmt.Sprintf("%s (%s ago)", t.Format(time.TimeOnly), ago)
 }
 
-var unknown time.Time // since when it is so
+var unknown time.Time // for explanations without a time
 
 func TestWhoIsTrustedIsLetInBecauseOfThat(t *testing.T) {
 	trusts := netip.MustParsePrefix("192.0.2.0/30")
@@ -141,8 +141,8 @@ func TestWhoHasUsedUpItsWindowIsToldSo(t *testing.T) {
 		if got := h.explain(alice.String())[0]; got.Reason != wall.TooLate {
 			h.t.Errorf("then: %+v", got)
 		}
-		// By then the window would have been over, and who has not knocked since is told
-		// what became of it.
+		// The window would be over by then, and the source has not knocked since: explain
+		// says what happened to the window.
 		a.knock(7000, 8000, 9000)
 		h.expect("the first", a.dial(22), accepted)
 		h.expect("the last", a.dial(22), accepted)
@@ -152,7 +152,7 @@ func TestWhoHasUsedUpItsWindowIsToldSo(t *testing.T) {
 	})
 }
 
-// The kernel may not let a spent window be closed; it is open for all of its time.
+// The kernel may refuse to close a spent window; it stays open until its timeout.
 func TestAWindowThatCouldNotBeClosedIsOver(t *testing.T) {
 	telling(t, config(limited(sshDoor(), 1)), func(h *teller) {
 		a := h.client(alice)
@@ -214,8 +214,8 @@ func TestWhoKnocksInTheWrongOrderIsToldSo(t *testing.T) {
 					}
 				}
 				const late = "5.1s"
-				// As long as there is time a new attempt may come of it, unless that has
-				// strayed as well.
+				// While there is time, a new attempt may follow, unless that one has
+				// failed as well.
 				if got := h.explain(alice.String())[0]; got.In || got.Reason != wall.Knocking && got.Reason != wall.WrongOrder {
 					h.t.Errorf("at once: %+v", got)
 				}
@@ -244,8 +244,8 @@ func TestWhoNeverSendsTheFirstKnockIsToldSo(t *testing.T) {
 	})
 }
 
-// That an attempt is too late is noted by the keeper, once a second, and later if
-// an older one at another door has more time. It is told before that, too.
+// Housekeeping records a timeout once a second, and later if an older attempt at another
+// door has more time. Explain knows of it before that.
 func TestWhoKnocksTooSlowlyIsToldSo(t *testing.T) {
 	slow := door("web", 443, 7001, 8001)
 	slow.SequenceTimeout = time.Minute
@@ -274,7 +274,7 @@ func TestWhoKnocksTooSlowlyIsToldSo(t *testing.T) {
 	}
 }
 
-// unremembered is what is said of an attempt of whose end nothing is known.
+// unremembered is the sentence for an attempt whose end is unknown.
 const unremembered = ", and the end of its attempt is not remembered: other rules came into force, or too many sources knocked at once"
 
 func TestWhoHasToGiveWayToOthersIsToldSo(t *testing.T) {
@@ -310,7 +310,7 @@ func TestADoorThatCouldNotBeOpenedIsToldOf(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		a := h.client(alice)
 		h.failing("OpenWindows", errInjected)
-		// Refusals of before and after do not hide it, though they are of the same kind.
+		// Earlier and later refusals do not hide it, though they are of the same kind.
 		h.expect("before", a.dial(22), waiting)
 		time.Sleep(time.Second)
 		a.knock(7000, 8000, 9000)
@@ -354,7 +354,7 @@ func TestWhoHasNeverKnockedIsToldSo(t *testing.T) {
 		heard = "no knock from it was received since " + at(since, "1m2s")
 		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(tried, "1.8s"))
 		h.because(bob, wall.NeverKnocked, unknown, heard)
-		// What was tried later is summed up, and counts all the same.
+		// Later tries are summed up, and count all the same.
 		h.client(alice).dial(22)
 		time.Sleep(time.Second)
 		heard = "no knock from it was received since " + at(since, "1m3s")
@@ -362,7 +362,7 @@ func TestWhoHasNeverKnockedIsToldSo(t *testing.T) {
 	})
 }
 
-// stranger is one of many.
+// stranger returns one of many sources.
 func stranger(n int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}) }
 
 func TestWhileManyKnockNotEachIsRemembered(t *testing.T) {
@@ -381,12 +381,13 @@ func TestWhileManyKnockNotEachIsRemembered(t *testing.T) {
 		if got := h.explain(alice.String())[1]; strings.Contains(got.Sentence, "so many") {
 			h.t.Errorf("nobody knocks at web: %s", got.Sentence)
 		}
-		// Who is one of them, and not noted by itself, is known as long as it has time.
+		// A source whose knocks have no event of their own is still known while its
+		// attempt lasts.
 		h.because(stranger(500), wall.Knocking, many, "it has knocked 1 of 3 so far, and has 4s left for the rest")
 	})
 }
 
-// Since when every knock is remembered is known even after more than that.
+// The start of the complete history is known even after more events than it holds.
 func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000, 8000, 9000)
@@ -394,7 +395,7 @@ func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
 		opened := time.Now()
 		h.client(bob).knock(7000)
 		synctest.Wait()
-		// Each two seconds a source knocks, and six seconds later it is too late.
+		// A source knocks every two seconds, and times out six seconds later.
 		for n := range audit.HistorySize {
 			h.client(stranger(n)).knock(7000)
 			time.Sleep(2 * time.Second)
@@ -414,14 +415,15 @@ func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
 		if got.Reason != wall.NeverKnocked || got.Sentence != want {
 			h.t.Errorf("%+v, want %s", got, want)
 		}
-		// What became of a window is not driven out by that.
+		// That does not drop the events of windows.
 		over := opened.Add(window)
 		h.because(alice, wall.WindowOver, over, fmt.Sprintf("its window is over since %s (%s ago); it has to knock again",
 			over.Format(time.TimeOnly), now.Sub(over).Round(time.Second)))
 	})
 }
 
-// Guests who connect often can drive out what became of a window, and not the knocks.
+// Sources that connect often can drop the events of windows from the history, but not
+// those of knocks.
 func TestAWindowOfWhichOnlyTheKnocksAreRememberedIsOver(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000, 8000, 9000)
@@ -513,8 +515,8 @@ func TestNothingIsExplainedBeforeTheWallStands(t *testing.T) {
 	}
 }
 
-// Who is let in and never hears an answer is told so, unless anything was answered. It is
-// asked of nobody else, and where it is not known that is said.
+// Explain says when an admitted source never gets a reply, unless it got any. It checks
+// admitted sources only, and says so if the check fails.
 func TestWhoIsLetInAndNotAnsweredIsToldSo(t *testing.T) {
 	var seen []sessions.Seen
 	var unknown error

@@ -14,12 +14,12 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
-// What could not be done is marked as that, and nothing else is.
+// Events of failures have the mark Failed, and no others have it.
 func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		do   func(h *host)
-		want []string // what is marked,
+		want []string // the marked events
 		code []audit.Code
 	}{
 		{"nothing fails", func(h *host) {

@@ -25,7 +25,7 @@ func TestAWindowIsOpenedByHandAndWhoWaitsIsLetIn(t *testing.T) {
 	for _, tt := range []struct {
 		door, source string
 		length, want time.Duration
-		addr         string // who comes in
+		addr         string // a client that the window admits
 		port         uint16
 	}{
 		{"ssh", "192.0.2.1", 0, window, "192.0.2.1", 22},
@@ -169,7 +169,7 @@ func TestAWallThatDoesNotStandHasNothingToOpen(t *testing.T) {
 	})
 }
 
-// While the wall is being put up, what is asked of it is answered, or waits.
+// During the first Apply, requests are answered or wait.
 func TestAWallThatIsBeingPutUpMayBeAskedAnything(t *testing.T) {
 	for _, fails := range []error{nil, errInjected} {
 		t.Run(fmt.Sprint("which ends with ", fails), func(t *testing.T) {
@@ -208,7 +208,7 @@ func TestAWallThatIsBeingPutUpMayBeAskedAnything(t *testing.T) {
 	}
 }
 
-// statusIfAny is the status, of a wall that may not stand.
+// statusIfAny returns the status of a wall that may not be installed.
 func (h *host) statusIfAny() (s wall.Status, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -351,7 +351,7 @@ func TestWhatTheKernelRefusesByHandIsAnError(t *testing.T) {
 	})
 }
 
-// A window is closed by the source that it is shown with, whatever that begins with.
+// A window can be closed by the source with which it is shown.
 func TestAWindowOfAPrefixOfZeroesIsClosedByHand(t *testing.T) {
 	wide := door("web", 443, 7001)
 	wide.SourcePrefix = packet.SourcePrefix{IPv4: 24, IPv6: 64}

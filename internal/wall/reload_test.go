@@ -13,7 +13,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// reload raises the wall anew.
+// reload applies new rules.
 func (h *host) reload(c *ruleset.Config) {
 	h.t.Helper()
 	if err := h.raise(c); err != nil {
@@ -298,8 +298,7 @@ func TestAReloadToTheNumbersOfTheFormerSocketsWorks(t *testing.T) {
 	})
 }
 
-// All four queues of a configuration whose numbers are shifted by one are used by
-// one turn or by the other.
+// The two banks of a configuration whose numbers are shifted by one use all four queues.
 func TestAReloadToNumbersThatOverlapIsAnErrorWhateverStands(t *testing.T) {
 	c := config(sshDoor())
 	c.Wall.Queue = 7099
@@ -338,8 +337,7 @@ func TestAReloadMayRenameATableThatSomebodyHasDeleted(t *testing.T) {
 	})
 }
 
-// What is heard while a reload is under way is known afterwards, whether it
-// succeeds or not.
+// Knocks during a reload are known afterwards, whether the reload succeeds or not.
 func TestKnocksThatAreHeardDuringAReloadCount(t *testing.T) {
 	for _, call := range []string{"Standing", "Adopt", "Install"} {
 		for _, fails := range []error{nil, errInjected} {

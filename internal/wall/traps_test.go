@@ -15,7 +15,7 @@ import (
 
 const penalty = 20 * time.Second
 
-// trapping returns a door that has a trap at 7001.
+// trapping returns a door with a trap at 7001.
 func trapping(d ruleset.Door) ruleset.Door {
 	d.TrapList, d.Penalty = []packet.PortRange{{First: 7001, Last: 7001, Protocol: packet.TCP}}, penalty
 	return d
@@ -53,7 +53,7 @@ func TestATrapEndsTheAttemptsAtAllLocksOfItsDoorAndAtNoOther(t *testing.T) {
 		h.trail.take()
 		a.knock(7001)
 		synctest.Wait()
-		// What is told is the attempt to open.
+		// The event is of the attempt to open.
 		h.trail.expect(h.t, []audit.Kind{audit.Trapped, audit.Reset}, "trapped ssh 192.0.2.1 1/3")
 		if n := h.status().Counters.Attempts; n != 1 {
 			h.t.Errorf("%d attempts, want that at the other door", n)
@@ -94,7 +94,7 @@ func TestATrapThatIsUnreadWhenAReloadTakesItAwayIsToldOf(t *testing.T) {
 	})
 }
 
-// Traps are where nobody listens when the table is made.
+// Traps are the ports where no program listens when the table is made.
 func TestTrapsAreWhereNoProgramListens(t *testing.T) {
 	d := sshDoor()
 	d.TrapCount, d.Penalty = 6, penalty
@@ -129,7 +129,7 @@ func TestWhoTriedATrapIsToldSo(t *testing.T) {
 	})
 }
 
-// The kernel traps a source that tries many ports, and says so.
+// The kernel traps a source that tries many ports, and logs it.
 func TestASprayEndsAllAttemptsOfItsSource(t *testing.T) {
 	telling(t, config(sshDoor(), door("web", 443, 6000, 6500)), func(h *teller) {
 		sprays := func(addr netip.Addr) {

@@ -9,8 +9,8 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// That conntrack's table is nearly full is told when it begins and when it is over, and is in
-// the metrics, and in why nobody was heard.
+// A nearly full conntrack table is reported when that begins and ends. The metrics show
+// it, and explain names it where no knocks were received.
 func TestThatConntrackIsNearlyFullIsTold(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		connections := func(known int) {

@@ -19,8 +19,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// everyWay returns doors that open by each of the ways there are, and what none of
-// them may show: their knocks and traps now, secrets, and a password.
+// everyWay returns doors for each way to knock, and the secrets that must not be shown:
+// their present knocks and traps, keys, and a password.
 func everyWay(t *testing.T) (doors []ruleset.Door, secrets []string) {
 	fixed := door("fixed", 22, 17001, 18002, 19003)
 	fixed.CloseSequence = ports(14001, 15002)
@@ -128,7 +128,7 @@ func TestMetricsTellOfTrapsOfWhatIsReplayedAndOfWhatIsLeft(t *testing.T) {
 	})
 }
 
-// sshByPassword returns a door that nothing but one-time passwords opens.
+// sshByPassword returns a door that only one-time passwords open.
 func sshByPassword() ruleset.Door {
 	d := vpnDoor()
 	d.Name = "ssh"

@@ -579,7 +579,7 @@ func TestDownIsAnsweredAlthoughTheDaemonEnds(t *testing.T) {
 	}
 }
 
-// Requests may come in while the daemon is on its way out.
+// Requests may come in while the daemon is stopping.
 func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 	s := serve(t)
 	if _, err := control.NewClient(s.path).Down(t.Context()); err != nil {
@@ -594,7 +594,7 @@ func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 	} {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			response, body := s.ask(t, test.method, test.path, test.body)
-			wantRefusal(t, response, body, http.StatusServiceUnavailable, "the daemon is on its way out")
+			wantRefusal(t, response, body, http.StatusServiceUnavailable, "the daemon is stopping")
 			if s.kernel.wallStands() {
 				t.Error("the wall stands again, and nobody is behind it")
 			}

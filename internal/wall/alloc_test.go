@@ -108,7 +108,7 @@ func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 		n++
 		strangers.Queued(n, opener(bob, tcp(22), n))
 	})
-	// Once it is no more told apart in the audit trail who has knocked.
+	// The audit trail does not separate the sources of knocks any more.
 	some := sources(10_000)
 	for _, source := range some[:1000] {
 		n++

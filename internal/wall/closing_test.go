@@ -275,7 +275,7 @@ func TestAWrongKnockThatMayBeOneToCloseIsToldAsWrong(t *testing.T) {
 	})
 }
 
-// Explain tells a client that knocks only the close sequence of a closed door.
+// Explain reports knocks that are only the close sequence of a closed door.
 func TestWhoKnocksToCloseADoorThatIsNotOpenIsToldSo(t *testing.T) {
 	d := sshDoor()
 	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000), tcp(6000)}

@@ -553,7 +553,7 @@ func TestWhoIsLetInAndNotAnsweredIsToldSo(t *testing.T) {
 			{[]sessions.Seen{sessions.Both}, nil, wall.WindowOpen, "is let in"},
 			{[]sessions.Seen{sessions.ToService}, nil, wall.NotAnswered, "192.0.2.1 was accepted here, and never answered: it tried to connect to 22/tcp, and nothing came back"},
 			{[]sessions.Seen{sessions.ToService, sessions.Both}, nil, wall.WindowOpen, "is let in"},
-			{nil, errInjected, wall.WindowOpen, "Whether its connections are answered is not known: the kernel says no."},
+			{nil, errInjected, wall.WindowOpen, "It is unknown whether its connections get replies: the kernel says no."},
 		} {
 			seen, unknown = test.seen, test.err
 			e := h.explain("192.0.2.1")[0]

@@ -55,7 +55,7 @@ type kernel struct {
 	listening map[packet.Port]bool // ports on which programs of this host listen
 	used, due wall.Store           // of all daemons on this host, in succession
 	singles   int                  // all other verdicts
-	// ownership: tables have owners, whom nobody can tamper with, and a trial's
+	// ownership: tables have owners, which no other process can change, and a trial's
 	// goes with its owner.
 	ownership   bool
 	watchers    []*watcher

@@ -343,7 +343,7 @@ func TestKnocksThatAreHeardDuringAReloadCount(t *testing.T) {
 		for _, fails := range []error{nil, errInjected} {
 			want := fails
 			if call == "Standing" {
-				want = nil // what is noted has to do
+				want = nil // the recorded windows have to do
 			}
 			t.Run(map[bool]string{true: "fails in ", false: "succeeds after "}[fails != nil]+call, func(t *testing.T) {
 				guarded(t, config(sshDoor()), func(h *host) {
@@ -378,7 +378,7 @@ func TestAWindowThatIsKnockedOpenDuringAReloadIsOpenAfterIt(t *testing.T) {
 		for _, fails := range []error{nil, errInjected} {
 			want := fails
 			if call == "Standing" {
-				want = nil // what is noted has to do
+				want = nil // the recorded windows have to do
 			}
 			t.Run(map[bool]string{true: "fails in ", false: "succeeds after "}[fails != nil]+call, func(t *testing.T) {
 				guarded(t, config(sshDoor()), func(h *host) {

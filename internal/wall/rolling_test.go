@@ -389,7 +389,7 @@ func TestWhatIsInForceTurnsWhateverHasBecomeOfIt(t *testing.T) {
 	for _, test := range []struct {
 		what string
 		do   func(h *host) error
-		door []ruleset.Door // whose present step opens, at each turn from then on
+		door []ruleset.Door // the present step opens, from then on
 	}{
 		{"a reload", reloads(config(next)), []ruleset.Door{next, next, next}},
 		{"a reload to the same", reloads(config(former)), []ruleset.Door{former, former, former}},

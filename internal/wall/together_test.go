@@ -457,7 +457,7 @@ func TestATableIsPutBackWithAllWindowsThatAreOpenedTogether(t *testing.T) {
 		goOn := h.hanging(a)
 		knockAll(b, c)
 		synctest.Wait()
-		h.flush("knockwall") // before anybody is told of it
+		h.flush("knockwall") // before the change is reported
 		goOn()
 		synctest.Wait()
 		h.changed("transactions", "OpenWindows ssh 192.0.2.1", "Restore knockwall", "OpenWindows ssh 192.0.2.2, ssh 192.0.2.3")
@@ -644,7 +644,7 @@ func TestAWindowThatWasOpenedSlowlyIsNotTakenForNew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			guarded(t, config(sshDoor()), func(h *host) {
 				slow(h)
-				for range 12 { // through the end of what is noted, and of what the kernel has
+				for range 12 { // past the end of the recorded window and of the kernel's
 					time.Sleep(window / 8)
 					synctest.Wait()
 				}

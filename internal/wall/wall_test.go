@@ -222,7 +222,7 @@ func TestWhoWasReleasedIsNotRefusedByALaterBatch(t *testing.T) {
 
 func TestAWindowIsOverOnceAndStrangersAreHeldAgain(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		time.Sleep(1500 * time.Millisecond) // so that the keeper has nothing else to do when it is over
+		time.Sleep(1500 * time.Millisecond) // so that no other task is due when it ends
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
 		synctest.Wait()
@@ -301,12 +301,12 @@ func TestARefreshThatFailsLeavesTheWindowAsItIs(t *testing.T) {
 
 func TestARefreshThatFailsDoesNotPutOffTheEnd(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		time.Sleep(1500 * time.Millisecond) // so that the keeper has nothing else to do when it is over
+		time.Sleep(1500 * time.Millisecond) // so that no other task is due when it ends
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
 		time.Sleep(window - 500*time.Millisecond)
 		h.answering("OpenWindows", func() error {
-			time.Sleep(time.Millisecond) // in which the keeper believes it
+			time.Sleep(time.Millisecond) // housekeeping sees it as idle meanwhile
 			return errInjected
 		})
 		a.knock(7000, 8000, 9000)
@@ -374,7 +374,7 @@ func TestAConnectionThatLooksLikeOneThatWasLetInIsRefusedAndNotCounted(t *testin
 		h.expect("its like, when the window is spent", like, refused)
 		h.trail.expect(h.t, []audit.Kind{audit.Accepted, audit.Refused},
 			"accepted ssh 192.0.2.1", "refused ssh 192.0.2.1: the same connection was admitted before",
-			"accepted ssh 192.0.2.1") // and what is refused once more is told later, as a sum
+			"accepted ssh 192.0.2.1") // the second refusal is reported later, summed up
 		if got := h.status().Doors[0].Counters; got.Accepted != 2 || got.Exhausted != 1 || got.Refused != 1 {
 			h.t.Errorf("counters: %+v", got)
 		}

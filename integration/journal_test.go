@@ -145,7 +145,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 		}
 
 		for client, want := range map[netip.Addr]string{
-			nth(9, server): "is not let in: no knock of it was heard since ",
+			nth(9, server): "is not let in: no knock from it was received since ",
 			nth(2, server): "is not let in: it knocked in the wrong order at ",
 			nth(3, server): "is not let in: it knocked too slowly: by ",
 			guest:          "is not let in: its window is over since ",

@@ -374,7 +374,7 @@ func TestTrial(t *testing.T) {
 	// back.
 	d.end(syscall.SIGKILL)
 	d = l.launchFile(filepath.Join(l.folder, "rules.hcl"), "--confirm", "5m")
-	if err := d.ended(); err == nil || d.logged("a wall stands already") == 0 {
+	if err := d.ended(); err == nil || d.logged("a wall is installed already") == 0 {
 		t.Errorf("a trial over a standing wall ends with %v", err)
 	}
 	if l.admits(client4, server4, 23) {

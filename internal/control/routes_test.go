@@ -155,7 +155,7 @@ var wrong = []struct {
 	{"everybody", "POST", "/v1/windows", `{"door": "ssh", "source": "0.0.0.0/0"}`, 400, "0.0.0.0"},
 	{"every IPv6 address", "POST", "/v1/windows", `{"door": "ssh", "source": "::/0"}`, 400, "::"},
 	{"a long prefix", "POST", "/v1/windows", `{"door": "ssh", "source": "2001:db8::7/64"}`, 400, "2001:db8::/64"},
-	{"loopback", "POST", "/v1/windows", `{"door": "ssh", "source": "127.0.0.1"}`, 400, "nobody comes"},
+	{"loopback", "POST", "/v1/windows", `{"door": "ssh", "source": "127.0.0.1"}`, 400, "cannot be a source"},
 	{"no time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "soon"}`, 400, `window is a time such as "30s" or "2m", and not "soon"`},
 	{"a time without unit", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "30"}`, 400, "window is a time"},
 	{"a negative time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "-5s"}`, 400, "window is a time"},
@@ -200,7 +200,7 @@ var wrong = []struct {
 	{"explaining nobody", "GET", "/v1/explain/", "", 400, `"" is not an IP address`},
 	{"explaining a name", "GET", "/v1/explain/example.org", "", 400, `"example.org" is not an IP address`},
 	{"explaining an address with a zone", "GET", "/v1/explain/2001:db8::1%25eth0", "", 400, "only link-local addresses have a zone"},
-	{"explaining nobody who can come", "GET", "/v1/explain/127.0.0.1", "", 400, "nobody comes to a door from 127.0.0.1"},
+	{"explaining nobody who can come", "GET", "/v1/explain/127.0.0.1", "", 400, "127.0.0.1 cannot be a source"},
 	{"explaining a network", "GET", "/v1/explain/192.0.2.0/24", "", 400, "192.0.2.0/24"},
 	{"explaining twice", "GET", "/v1/explain/192.0.2.7/192.0.2.8", "", 400, "is not an IP address"},
 	{"an explanation that is posted", "POST", "/v1/explain/192.0.2.7", "", 405, "/v1/explain/192.0.2.7 takes GET, HEAD, and not POST"},
@@ -579,7 +579,7 @@ func TestDownIsAnsweredAlthoughTheDaemonEnds(t *testing.T) {
 	}
 }
 
-// Requests may come in while the daemon is on its way out.
+// Requests may come in while the daemon is stopping.
 func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 	s := serve(t)
 	if _, err := control.NewClient(s.path).Down(t.Context()); err != nil {
@@ -594,7 +594,7 @@ func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 	} {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			response, body := s.ask(t, test.method, test.path, test.body)
-			wantRefusal(t, response, body, http.StatusServiceUnavailable, "the daemon is on its way out")
+			wantRefusal(t, response, body, http.StatusServiceUnavailable, "the daemon is stopping")
 			if s.kernel.wallStands() {
 				t.Error("the wall stands again, and nobody is behind it")
 			}

@@ -8,30 +8,31 @@ import (
 	"github.com/knockwall/knockwall/internal/progress"
 )
 
-// housekeepingTimeout is how long the keeper may take for one round; it begins one
-// every [audit.SumInterval] at least.
+// housekeepingTimeout is how long one round of housekeeping may take. A round begins at
+// least every [audit.SumInterval].
 const housekeepingTimeout = 30 * time.Second
 
-// progresses are those of the sockets when they were taken last.
+// progresses are the progress values of the sockets at the last call of Alive.
 type progresses struct {
 	sockets                            *sockets
 	log, admitted, strangers, openings progress.Progress
 }
 
-// Alive returns an error if the daemon hangs: if packets wait somewhere of which
-// none was handled since Alive was called before, which is to be some seconds ago;
-// or if what is due is not done. It does not return at all if the daemon hangs as
-// a whole. It is to be called by one goroutine.
+// Alive returns an error if the daemon hangs: if packets wait and none of them was
+// handled since the previous call, which should be some seconds ago, or if housekeeping
+// does not complete. If the whole daemon hangs, Alive does not return. Only one goroutine
+// may call it.
 func (w *Wall) Alive() error {
 	w.mu.Lock()
 	s, lastHousekeeping, reconciling := w.sockets, w.lastHousekeeping, w.reconciling
 	openings := progress.Progress{Done: w.opened, Idle: len(w.openings) == 0}
 	w.mu.Unlock()
 	if s == nil || lastHousekeeping.IsZero() {
-		return nil // it does not stand yet
+		return nil // the wall is not installed yet
 	}
 	if !reconciling.IsZero() && time.Since(reconciling) < reconcileTimeout+housekeepingTimeout {
-		// Who is killed now takes the windows with it. It is given up in time.
+		// A daemon killed now would lose the windows: only it knows them. The time for
+		// reconciling is limited anyway.
 		w.progresses = progresses{}
 		return nil
 	}
@@ -45,15 +46,15 @@ func (w *Wall) Alive() error {
 			}
 		}
 		hung(w.progresses.log, earlier.log, "knocks")
-		hung(w.progresses.openings, earlier.openings, "windows for those who have knocked")
-		hung(w.progresses.admitted, earlier.admitted, "new connections of guests")
-		hung(w.progresses.strangers, earlier.strangers, "new connections of strangers")
+		hung(w.progresses.openings, earlier.openings, "windows to be opened")
+		hung(w.progresses.admitted, earlier.admitted, "first packets of sources with a window")
+		hung(w.progresses.strangers, earlier.strangers, "first packets of sources without a window")
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
 	}
 	if since := time.Since(lastHousekeeping); since > housekeepingTimeout {
-		return fmt.Errorf("what is due has not been done for %s", since.Round(time.Second))
+		return fmt.Errorf("periodic tasks have not run for %s", since.Round(time.Second))
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// watchdog is how often the wall is asked whether it is alive.
+// watchdog is the interval at which the tests call Alive.
 const watchdog = 2500 * time.Millisecond
 
 // alive checks that the wall is alive.
@@ -48,7 +48,7 @@ func TestAWallThatDoesNotStandYetIsAlive(t *testing.T) {
 		h := newHost(t)
 		h.alive("at first")
 		h.reload(config(sshDoor()))
-		for range 20 { // and nobody keeps it
+		for range 20 { // Run does not run yet
 			h.alive("before it runs")
 			time.Sleep(watchdog)
 		}
@@ -79,9 +79,9 @@ func TestPacketsOfWhichNoneIsHandledAreASignOfDeath(t *testing.T) {
 	}{
 		{"knocks", func(h *host) *socket { return h.log().socket },
 			func(h *host) { h.client(bob).knock(7000) }},
-		{"new connections of guests", func(h *host) *socket { admitted, _ := h.lanes(); return admitted.socket },
+		{"first packets of sources with a window", func(h *host) *socket { admitted, _ := h.lanes(); return admitted.socket },
 			func(h *host) { h.client(alice).dial(22) }},
-		{"new connections of strangers", func(h *host) *socket { _, strangers := h.lanes(); return strangers.socket },
+		{"first packets of sources without a window", func(h *host) *socket { _, strangers := h.lanes(); return strangers.socket },
 			func(h *host) { h.client(bob).dial(22) }},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
@@ -105,7 +105,7 @@ func TestPacketsOfWhichNoneIsHandledAreASignOfDeath(t *testing.T) {
 				h.hangs("the other waits", tt.what)
 				s.resume()
 				h.alive("all are handled")
-				// Each time others are waiting.
+				// Other packets wait each time.
 				for range 10 {
 					s.hold()
 					tt.send(h)
@@ -133,11 +133,11 @@ func TestAllSocketsThatAreNotReadAreNamed(t *testing.T) {
 		a.dial(22)
 		b.dial(22)
 		h.alive("at once")
-		h.hangs("later", "knocks", "new connections of guests", "new connections of strangers")
+		h.hangs("later", "knocks", "first packets of sources with a window", "first packets of sources without a window")
 	})
 }
 
-// A knock that completes a sequence waits for the kernel to open the window.
+// A completed knock waits for the kernel to open the window.
 func TestAnOpeningThatIsStuckIsASignOfDeath(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		open := make(chan struct{})
@@ -145,7 +145,7 @@ func TestAnOpeningThatIsStuckIsASignOfDeath(t *testing.T) {
 		h.client(alice).knock(7000, 8000, 9000)
 		h.alive("at once")
 		time.Sleep(watchdog)
-		h.hangs("nothing comes back", "knocks", "windows for those who have knocked")
+		h.hangs("nothing comes back", "knocks", "windows to be opened")
 		close(open)
 		h.alive("it has come back")
 		time.Sleep(watchdog)
@@ -176,7 +176,7 @@ func TestOtherSocketsAreNotTakenForThoseOfBefore(t *testing.T) {
 	})
 }
 
-// The keeper waits for nobody for long, but somebody may be in its way.
+// Housekeeping never waits for long by itself, but something else may block it.
 func TestAKeeperThatDoesNothingIsASignOfDeath(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		write := make(chan struct{})
@@ -187,7 +187,7 @@ func TestAKeeperThatDoesNothingIsASignOfDeath(t *testing.T) {
 		})
 		h.client(alice).knock(7000, 8000, 9000)
 		synctest.Wait()
-		time.Sleep(window) // and the keeper is stuck with its end
+		time.Sleep(window) // and housekeeping hangs when it ends
 		stuck := time.Now()
 		dead := false
 		for time.Since(stuck) < time.Minute && !dead {
@@ -197,7 +197,7 @@ func TestAKeeperThatDoesNothingIsASignOfDeath(t *testing.T) {
 			switch dead = err != nil; {
 			case dead && (waited < 20*time.Second || waited > 30*time.Second+watchdog):
 				h.t.Errorf("it is told after %s: %v", waited, err)
-			case dead && !strings.HasPrefix(err.Error(), "what is due has not been done for 3"):
+			case dead && !strings.HasPrefix(err.Error(), "periodic tasks have not run for 3"):
 				h.t.Errorf("it is told: %v", err)
 			}
 			time.Sleep(watchdog)
@@ -225,7 +225,7 @@ func TestADaemonThatStopsIsAlive(t *testing.T) {
 	})
 }
 
-// What the wall is asked for goes on meanwhile, and so does the asking.
+// Other requests and calls of Alive go on meanwhile.
 func TestTheWallMayBeAskedWhetherItIsAliveAtAnyTime(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		stop, stopped := make(chan struct{}), make(chan struct{})
@@ -284,8 +284,8 @@ func TestBriefCountsDoorsAndOpenWindows(t *testing.T) {
 	})
 }
 
-// Who knocks has to wait while the wall is being put back. To kill the daemon then
-// would be to lose the windows that it is put back with.
+// Knocks have to wait while the wall is being put back. Killing the daemon then would
+// lose the windows that are put back with it.
 func TestAWallThatIsBeingPutBackIsAlive(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		h.failing("Restore", errInjected)

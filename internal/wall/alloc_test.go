@@ -17,7 +17,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// nowhere is where events go that nobody is to read, and verdicts.
+// nowhere discards events and verdicts.
 type nowhere struct{}
 
 func (nowhere) Record(audit.Event)            {}
@@ -31,7 +31,7 @@ func (nowhere) Drained() bool                 { return true }
 func (nowhere) Progress() progress.Progress   { return progress.Progress{Idle: true} }
 func (nowhere) Close() error                  { return nil }
 
-// handlers returns those of a wall whose verdicts and events go nowhere.
+// handlers returns the handlers of a wall that discards verdicts and events.
 func handlers(t testing.TB, doors ...ruleset.Door) (log nflog.Handler, admitted, strangers nfqueue.Handler) {
 	k := newKernel(nil)
 	c := config(doors...)
@@ -56,7 +56,7 @@ func handlers(t testing.TB, doors ...ruleset.Door) (log nflog.Handler, admitted,
 	return log, admitted, strangers
 }
 
-// The prefixes of what is logged at the door "ssh", and one of no door.
+// The log prefixes of the door "ssh", and one of no door.
 var (
 	ssh      = []byte("ssh")
 	trapped  = []byte("ssh trapped")
@@ -82,8 +82,8 @@ func sources(n int) []netip.Addr {
 	return all
 }
 
-// From what is read of the kernel to the verdict, the step and the audit trail nothing
-// is allocated.
+// Nothing is allocated between reading a packet from the kernel and its verdict, step and
+// audit event.
 func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 	log, admitted, strangers := handlers(t, sshDoor())
 	n := uint32(0)
@@ -108,7 +108,7 @@ func TestThePathOfAPacketMakesNoGarbage(t *testing.T) {
 		n++
 		strangers.Queued(n, opener(bob, tcp(22), n))
 	})
-	// Once it is no more told apart in the audit trail who has knocked.
+	// The audit trail does not separate the sources of knocks any more.
 	some := sources(10_000)
 	for _, source := range some[:1000] {
 		n++
@@ -129,8 +129,8 @@ func checkAllocations(t *testing.T, what string, most float64, f func()) {
 	}
 }
 
-// Nor does what strangers can send to a door that opens in other ways, as many as
-// they like, up to where the audit trail has summed it up.
+// The same holds for packets that strangers can send to a door that opens in other ways,
+// up to where the audit trail sums them up.
 func TestWhatStrangersSendToOtherDoorsMakesNoGarbage(t *testing.T) {
 	d := passworded(trapping(rollingDoor("ssh", 22, time.Hour)))
 	d.CloseSequence = ports(4000, 5000, 6000)
@@ -145,7 +145,7 @@ func TestWhatStrangersSendToOtherDoorsMakesNoGarbage(t *testing.T) {
 	}
 	likely := otp.Datagram([]byte("wrong"), alice, time.Now())
 	garbage := make([]byte, otp.Size)
-	// Once it is no more told apart in the audit trail whose they are.
+	// The audit trail does not separate their sources any more.
 	for range 1000 {
 		log.Logged(ssh, next(knocks[0]), nil)
 		log.Logged(trapped, next(tcp(7001)), nil)

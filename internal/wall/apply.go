@@ -13,9 +13,9 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// Apply puts up the wall that a configuration describes, in place of the one
-// that stands, if any, whose open windows, attempts under way and waiting packets
-// it takes over. After an error all is as it was.
+// Apply installs the wall that a configuration describes. If one is installed already,
+// Apply replaces it and takes over its open windows, attempts and held packets. After an
+// error, everything is as before.
 func (w *Wall) Apply(c *ruleset.Config) error {
 	w.lockAfterRetirement()
 	defer w.change.Unlock()
@@ -25,8 +25,9 @@ func (w *Wall) Apply(c *ruleset.Config) error {
 	return w.apply(c, false, requested)
 }
 
-// lockAfterRetirement locks change when the sockets of an earlier reload, whose handlers
-// may want it, too, are closed: their numbers may be wanted again.
+// lockAfterRetirement locks change once the sockets of an earlier reload are closed,
+// because the next table may need their numbers. It does not hold change while it waits:
+// the handlers of these sockets may need it.
 func (w *Wall) lockAfterRetirement() {
 	for {
 		w.change.Lock()
@@ -41,13 +42,13 @@ func (w *Wall) lockAfterRetirement() {
 	}
 }
 
-// apply is called with change held. A wall on trial that none stood before goes
-// with the daemon, where the kernel can see to that.
+// apply installs a wall. It is called with change held. A wall with onTrial set, which is
+// the first of this daemon, disappears with the daemon where the kernel supports that.
 func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	if w.tornDown {
 		return ErrStopping
 	}
-	w.openQueued() // rather than let who has knocked wait for another table
+	w.openQueued() // so that sources that have knocked do not wait for the new table
 	if err := w.checkFree(&written.Wall); err != nil {
 		return err
 	}
@@ -55,11 +56,11 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	c, unresolved := effective.Resolve(written, now, w.host())
 	former := w.current()
 	if unresolved != nil && former != nil && why.code != audit.CodeNotConfirmed {
-		return unresolved // else the wall matters more than one door
+		return unresolved // otherwise the wall is installed without the sequences of some doors
 	}
 	replaced := c.Wall.Table
 	if former != nil {
-		replaced = former.config.Wall.Table // of another name, perhaps
+		replaced = former.config.Wall.Table // the name may differ
 	}
 	read := time.Now()
 	standing, err := w.edges.Kernel.Standing(replaced)
@@ -67,7 +68,7 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 		return err
 	}
 	if onTrial && standing != nil {
-		return errStands
+		return errTableExists
 	}
 	if err == nil && standing == nil {
 		replaced = ""
@@ -82,7 +83,7 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 			s.close()
 		}
 		if former == nil && w.watch != nil {
-			go w.watch.Close() // which waits for who waits for change
+			go w.watch.Close() // not here: Close waits for a callback that may wait for change
 			w.watch = nil
 		}
 	}
@@ -101,16 +102,16 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	var windows []nft.Window
 	switch {
 	case standing != nil && (former == nil || !standing.Restored):
-		windows = next.carriedOver(standing.Windows, time.Since(read))
-	case former != nil: // somebody has deleted or replaced the table this very moment, or it cannot be read
-		windows = next.carriedOver(w.noted(), 0)
+		windows = next.keptWindows(standing.Windows, time.Since(read))
+	case former != nil: // another process has just deleted or replaced the table, or it cannot be read
+		windows = next.keptWindows(w.knownWindows(), 0)
 	}
-	w.note(windows, next)
+	w.recordWindows(windows, next)
 
 	table := tableOf(c, s.numbers, onTrial)
-	// What the old rules hand on is judged by the new configuration from now on:
-	// the other way round a knock that only the new one knows could be missed.
-	w.advance(next)
+	// From here on, the new configuration decides about packets that the old rules send.
+	// The other order could miss a knock that only the new configuration has.
+	w.switchPolicy(next)
 	if err := w.edges.Kernel.Install(table, windows, replaced); err != nil {
 		var back *policy
 		if former != nil {
@@ -127,20 +128,20 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 		undo()
 		return err
 	}
-	// Once more, for those that were made meanwhile. The wall stands by now, and
-	// most will have been seen by the kernel itself.
+	// Adopt again for connections that began meanwhile. The wall is installed now, so the
+	// kernel has seen most of them itself.
 	_, _ = w.edges.Adopt(next.guardsAny, false)
 	w.table = table
-	if former == nil || len(w.endedSources) > 0 { // or by other doors than those noted
+	if former == nil || len(w.endedSources) > 0 { // the doors of the recorded ones may have changed
 		w.readEndedSources(next)
 	}
-	w.stand(next, s, former, windows, why)
+	w.finishApply(next, s, former, windows, why)
 	w.emitUnresolved(unresolved)
 	return nil
 }
 
-// socketsFor returns the sockets for a configuration: those that there are, or,
-// if it has other numbers or there are none, new ones that no rule names yet.
+// socketsFor returns the sockets for a configuration: the present ones, or new ones that
+// no rule uses yet if the numbers differ or there are none.
 func (w *Wall) socketsFor(c *effective.Config, standing *nft.Standing) (*sockets, error) {
 	w.mu.Lock()
 	current := w.sockets
@@ -156,8 +157,8 @@ func (w *Wall) socketsFor(c *effective.Config, standing *nft.Standing) (*sockets
 			return w.listen(n)
 		}
 	}
-	return nil, fmt.Errorf("the table inet %s that stands uses some of the numbers of each bank: "+
-		"give nflog_group and queue in the rule files numbers that are further off", c.Wall.Table)
+	return nil, fmt.Errorf("the installed table inet %s uses some of the same group and queue numbers: "+
+		"set nflog_group and queue in the rule files to numbers that are further away", c.Wall.Table)
 }
 
 func overlap(a, b nft.Numbers) bool {
@@ -166,9 +167,9 @@ func overlap(a, b nft.Numbers) bool {
 		slices.Contains(queues, a.Strangers) || slices.Contains(queues, a.Excess)
 }
 
-// checkFree makes sure that nobody else listens where this wall may want to, and,
-// at the first start, that no wall of another name queues there: a second daemon
-// would take the wall from the first.
+// checkFree returns an error if another process has bound a group or queue that this wall
+// may use. At the first start it also returns an error if the table of another wall uses
+// them: a second daemon would take the packets of the first.
 func (w *Wall) checkFree(wall *ruleset.Wall) error {
 	for bank := range 2 {
 		if err := w.inUse(nft.NumbersOf(wall, bank)); err != nil {
@@ -184,14 +185,14 @@ func (w *Wall) checkFree(wall *ruleset.Wall) error {
 	}
 	for _, other := range others {
 		if other.Names(nft.NumbersOf(wall, 0)) || other.Names(nft.NumbersOf(wall, 1)) {
-			return fmt.Errorf("the table inet %[1]s is another wall's, and its rules name the same groups and queues: "+
-				"take it down with `nft delete table inet %[1]s`, or give nflog_group and queue other numbers in the rule files", other.Table)
+			return fmt.Errorf("the table inet %[1]s belongs to another wall and uses the same group and queue numbers: "+
+				"delete it with `nft delete table inet %[1]s`, or set nflog_group and queue in the rule files to other numbers", other.Table)
 		}
 	}
 	return nil
 }
 
-// inUse returns an [*InUseError] if another process listens to any of the numbers.
+// inUse returns an [*InUseError] if another process has bound any of the numbers.
 func (w *Wall) inUse(n nft.Numbers) error {
 	var own nft.Numbers
 	if w.sockets != nil {
@@ -221,9 +222,9 @@ func (w *Wall) inUse(n nft.Numbers) error {
 	return nil
 }
 
-// note notes windows that were found in the kernel, unless they are known. Those
-// that are keep count of their connections.
-func (w *Wall) note(windows []nft.Window, next *policy) {
+// recordWindows records windows that were found in the kernel. Those that are recorded
+// already keep their connection counts.
+func (w *Wall) recordWindows(windows []nft.Window, next *policy) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -237,9 +238,9 @@ func (w *Wall) note(windows []nft.Window, next *policy) {
 	}
 }
 
-// forgetAllBut forgets the windows that the kernel has no more, and returns what
-// to tell of it.
-func (w *Wall) forgetAllBut(windows []nft.Window, now time.Time) (events []audit.Event) {
+// closeMissing deletes the recorded windows that the kernel does not have any more, and
+// returns the events to write.
+func (w *Wall) closeMissing(windows []nft.Window, now time.Time) (events []audit.Event) {
 	type key struct {
 		id     int
 		source packet.Source
@@ -260,12 +261,12 @@ func (w *Wall) forgetAllBut(windows []nft.Window, now time.Time) (events []audit
 		}
 		w.windows.Close(win.Door, win.Source)
 		events = append(events, audit.Event{Time: now, Kind: audit.Closed, Door: w.doors[win.Door], Source: win.Source,
-			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or tell sources apart otherwise"})
+			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"})
 	}
 	return events
 }
 
-// doorID returns the id of a door of that name. It is called with mu held.
+// doorID returns the id of the door with that name. It is called with mu held.
 func (w *Wall) doorID(name string) int {
 	id, ok := w.doorIDs[name]
 	if !ok {
@@ -276,8 +277,9 @@ func (w *Wall) doorID(name string) int {
 	return id
 }
 
-// advance lets the next front judge, which takes over what the former one knows.
-func (w *Wall) advance(next *policy) {
+// switchPolicy makes next the policy that decides about packets. It takes over the state
+// of the former one.
+func (w *Wall) switchPolicy(next *policy) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.policy != nil {
@@ -286,8 +288,9 @@ func (w *Wall) advance(next *policy) {
 	w.policy = next
 }
 
-// stand notes that the wall stands.
-func (w *Wall) stand(next *policy, s *sockets, former *policy, windows []nft.Window, why cause) {
+// finishApply records that a table was installed, retires the former sockets and writes
+// the events.
+func (w *Wall) finishApply(next *policy, s *sockets, former *policy, windows []nft.Window, why cause) {
 	now := time.Now()
 	w.mu.Lock()
 	s.hold.SetWait(next.config.Wall.Hold)
@@ -295,9 +298,9 @@ func (w *Wall) stand(next *policy, s *sockets, former *policy, windows []nft.Win
 	w.sockets = s
 	if retired != nil && retired != s {
 		s.former = retired
-		retired.former = nil // which is closed
+		retired.former = nil // the one before is closed
 	}
-	if len(windows) > 0 { // what they have left was read some time ago
+	if len(windows) > 0 { // their remaining times were read a while ago
 		w.uncertainUntil = now.Add(ruleset.MaxWindow)
 	}
 	e := audit.Event{Time: now, Kind: audit.Reloaded, Code: why.code, Failed: why.code == audit.CodeNotConfirmed}
@@ -307,7 +310,7 @@ func (w *Wall) stand(next *policy, s *sockets, former *policy, windows []nft.Win
 	} else {
 		w.evicted += former.tracker.Evicted()
 	}
-	closed := w.forgetAllBut(windows, now)
+	closed := w.closeMissing(windows, now)
 	w.mu.Unlock()
 	w.record(closed)
 	if retired != nil && retired != s {

@@ -19,7 +19,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// The sockets of each turn.
+// The sockets of each bank.
 var (
 	turn0 = []string{"group 7100", "queue 7100", "queue 7101", "queue 7104"}
 	turn1 = []string{"group 7101", "queue 7102", "queue 7103", "queue 7105"}
@@ -95,10 +95,10 @@ func TestATableThatNamesNumbersOfBothTurnsIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		former := config(sshDoor())
-		former.Wall.Queue = 7101 // 7101 and 7102: of turn 0 and of turn 1
+		former.Wall.Queue = 7101 // 7101 and 7102 are in both banks
 		h.found(former, 0)
 		err := h.raise(config(sshDoor()))
-		if err == nil || !strings.Contains(err.Error(), "numbers that are further off") {
+		if err == nil || !strings.Contains(err.Error(), "numbers that are further away") {
 			t.Errorf("Raise: %v", err)
 		}
 		h.expectBound(nil)
@@ -118,7 +118,7 @@ func TestWindowsAreReadBackWithTheTimeTheyHadLeft(t *testing.T) {
 			nft.Window{Door: "gone", Source: single(alice), Left: 12 * time.Second},
 			nft.Window{Door: "stays", Source: single(carol), Left: 3 * time.Second})
 		time.Sleep(2 * time.Second)
-		// Neither the order of the doors nor what a window's length is now matters.
+		// Neither the order of the doors nor the new length of windows matters.
 		if err := h.raise(config(stays, limited(sshDoor(), 2))); err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +259,7 @@ func TestAReloadThatTakesItsTimeGivesNobodyMore(t *testing.T) {
 				time.Sleep(window - time.Second)
 				h.client(bob).knock(8001)
 				synctest.Wait()
-				h.intercepted("Adopt", func() { time.Sleep(2 * time.Second) }) // before the table stands, and after
+				h.intercepted("Adopt", func() { time.Sleep(2 * time.Second) }) // before and after the table is installed
 				if err := h.raise(next); err != nil {
 					h.t.Fatal(err)
 				}
@@ -484,7 +484,7 @@ func TestAWindowThatIsSpentDuringAReloadIsClosed(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		synctest.Wait()
 		var during []*journey
-		h.intercepted("Adopt", func() { // when the windows were read, and when the table stands
+		h.intercepted("Adopt", func() { // when the windows were read, and when the table is installed
 			during = append(during, a.dial(22))
 			<-during[0].done // and its handler waits for the reload, to close the window
 		})
@@ -511,7 +511,7 @@ func TestAStrangerWhoMeetsTheNewTableBeforeItsFrontStandsIsRefusedInTime(t *test
 		var j *journey
 		adoptions := 0
 		h.intercepted("Adopt", func() {
-			if adoptions++; adoptions == 2 { // when the new table stands
+			if adoptions++; adoptions == 2 { // when the new table is installed
 				j = h.client(bob).dial(22)
 				time.Sleep(hold / 2)
 			}
@@ -536,8 +536,7 @@ func TestAWindowThatIsKnockedOpenAgainBeforeItIsClosedStaysOpen(t *testing.T) {
 			t.Fatal(err)
 		}
 		h.run()
-		// While a reload is under way, first a knock and then the end of the window
-		// wait for it.
+		// During a reload, first a knock waits for it, and then the end of the window.
 		installing, install := make(chan struct{}), make(chan struct{})
 		h.once("Install", func() {
 			close(installing)
@@ -654,8 +653,8 @@ func TestAKnockThatCompletesAtADoorWhichAReloadTakesAwayOpensNothing(t *testing.
 	})
 }
 
-// A handler that opens a window waits for a reload that is under way, and the
-// former sockets are closed when their handlers are done.
+// A handler that opens a window waits for a reload, and the reload closes the former
+// sockets once their handlers are done.
 func TestAReloadAndAKnockThatWaitForEachOtherBothEnd(t *testing.T) {
 	c := config(limited(sshDoor(), 1), door("web", 443, 8001))
 	guarded(t, c, func(h *host) {
@@ -748,7 +747,7 @@ func TestWhenRunEndsTheWallStays(t *testing.T) {
 		h.expect("bob was waiting", held, dropped)
 		h.expect("bob has no window", b.dial(22), dropped)
 		h.trail.expect(h.t, nil,
-			"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says")
+			"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources")
 	})
 }
 
@@ -757,7 +756,7 @@ func TestWhenRunEndsTheWallGoesIfThatIsWanted(t *testing.T) {
 	c.Wall.OnStop = ruleset.Remove
 	guarded(t, c, func(h *host) {
 		h.intercepted("Remove", func() {
-			h.expectBound(nil) // all that was in the sockets has been judged
+			h.expectBound(nil) // all packets in the sockets have been handled
 		})
 		h.stop()
 		if err := <-h.ended; err != nil {
@@ -796,9 +795,9 @@ func TestASocketThatFailsEndsRunAndTheWallStays(t *testing.T) {
 				fail := map[string]func(error){
 					"log": log.handler.Failed, "admitted": lane.handler.Failed, "strangers": strangers.handler.Failed,
 				}[socket]
-				// Not from the socket's goroutine, which only ever has one of them.
+				// Not from the socket's goroutine: that can only report one error.
 				fail(unix.EIO)
-				fail(errInjected) // of several the first counts, and none waits
+				fail(errInjected) // the first error counts, and no call waits
 				fail(errInjected)
 				err := <-h.ended
 				h.stop()

@@ -14,7 +14,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// reversible returns a door before SSH that its knocks, the other way round, close.
+// reversible returns a door before SSH whose reversed knocks close it.
 func reversible(knocks ...uint16) ruleset.Door {
 	d := door("ssh", 22, knocks...)
 	d.CloseSequence = sequenceOf(d)
@@ -22,7 +22,7 @@ func reversible(knocks ...uint16) ruleset.Door {
 	return d
 }
 
-// neighbours returns ports in order, and with each possible two neighbours swapped.
+// neighbours returns ports in order, and with each pair of neighbours swapped.
 func neighbours(ports []uint16) [][]uint16 {
 	all := [][]uint16{ports}
 	for i := range len(ports) - 1 {
@@ -33,7 +33,7 @@ func neighbours(ports []uint16) [][]uint16 {
 	return all
 }
 
-// verdictOf sends knocks back to back, and returns what became of the window.
+// verdictOf sends knocks back to back, and returns the events of the window.
 func (c *client) verdictOf(knocks []uint16) []string {
 	synctest.Wait()
 	c.host.trail.take()
@@ -67,7 +67,7 @@ func TestKnocksThatOvertakeEachOtherMeanWhatTheyAreNearestTo(t *testing.T) {
 								time.Sleep(time.Second)
 							}
 							time.Sleep(6 * time.Second)
-							if got := a.verdictOf(closes); got != nil { // there is no window
+							if got := a.verdictOf(closes); got != nil { // no window is open
 								h.t.Errorf("round %d, %v without a window: %v", round, closes, got)
 							}
 							time.Sleep(6 * time.Second)
@@ -84,7 +84,7 @@ func TestAnOrderThatIsAsNearToTheOneAsToTheOtherCloses(t *testing.T) {
 	d.CloseSequence = []packet.Port{tcp(8000), tcp(7000), tcp(9500), tcp(9000)}
 	guarded(t, config(d), func(h *host) {
 		a := h.client(alice)
-		// By either order one pair is swapped.
+		// One pair is swapped by either order.
 		for _, want := range []string{
 			"opened ssh 192.0.2.1 4/4", // as there is nothing to close
 			"closed ssh 192.0.2.1: it has knocked to close it",
@@ -98,7 +98,7 @@ func TestAnOrderThatIsAsNearToTheOneAsToTheOtherCloses(t *testing.T) {
 	})
 }
 
-// Of two knocks either order counts for both: what tells is which is exact.
+// Two knocks count for both sequences in any order. The exact order decides.
 func TestTwoKnocksThatCloseTheOtherWayRound(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000)), func(h *host) {
 		a := h.client(alice)
@@ -121,8 +121,8 @@ func TestTwoKnocksThatCloseTheOtherWayRound(t *testing.T) {
 	})
 }
 
-// Who has knocked somewhere in the sequence, and then knocks all of it, has completed
-// what closes the door before what opens it.
+// A client that has knocked a part of the sequence, and then all of it, completes the
+// close sequence before the opening one.
 func TestTheExactOpeningOrderWins(t *testing.T) {
 	for _, pause := range []time.Duration{0, time.Millisecond, 100 * time.Millisecond, time.Second} {
 		for _, stray := range [][]uint16{{4200, 4300}, {4300}, {4300, 4200}, {4300, 4100}, {4200}, {4100, 4300}, {4100}, {4200, 4100}} {
@@ -149,7 +149,7 @@ func TestTheExactOpeningOrderWins(t *testing.T) {
 	}
 }
 
-// Likewise where the door is open: it is closed on the way, and opened again.
+// The same at an open door: it is closed on the way, and opened again.
 func TestTheExactOpeningOrderEndsWithAnOpenDoor(t *testing.T) {
 	for _, pause := range []time.Duration{0, 100 * time.Millisecond} {
 		for _, stray := range [][]uint16{{4300}, {4300, 4200}, {4200, 4300}} {
@@ -172,7 +172,7 @@ func TestTheExactOpeningOrderEndsWithAnOpenDoor(t *testing.T) {
 	}
 }
 
-// Who closes a door twice does not want to open it.
+// A client that closes a door twice does not want to open it.
 func TestADoorThatIsClosedTwiceStaysClosed(t *testing.T) {
 	for _, opened := range []bool{true, false} {
 		for _, pauses := range [][2]time.Duration{{0, 0}, {100 * time.Millisecond, 100 * time.Millisecond}, {0, 100 * time.Millisecond}, {time.Second, 0}} {
@@ -202,7 +202,7 @@ func TestADoorThatIsClosedTwiceStaysClosed(t *testing.T) {
 	}
 }
 
-// What closes a door that is not open hides nothing of what is done to open it.
+// A close sequence at a closed door does not hide what a client does to open it.
 func TestAttemptsToOpenAreToldAmongThoseToClose(t *testing.T) {
 	telling(t, config(reversible(4100, 4200, 4300, 4400)), func(h *teller) {
 		a := h.client(alice)
@@ -214,7 +214,7 @@ func TestAttemptsToOpenAreToldAmongThoseToClose(t *testing.T) {
 		synctest.Wait()
 		began := time.Now().Add(-2 * time.Millisecond)
 		h.because(alice, wall.Knocking, began, "it has knocked 2 of 4 so far, and has 5s left for the rest")
-		// However they are summed up, the last is of the opening.
+		// Whatever is summed up, the last event is of the opening.
 		told := h.trail.take(audit.Knock, audit.Closed, audit.Reset)
 		if last := told[len(told)-1]; !strings.HasPrefix(last, "knock ssh 192.0.2.1 2/4") || strings.Contains(last, "close") {
 			h.t.Errorf("told: %q", told)
@@ -225,7 +225,7 @@ func TestAttemptsToOpenAreToldAmongThoseToClose(t *testing.T) {
 	})
 }
 
-// However far the knocks to close have come.
+// This holds for any number of close knocks.
 func TestAFirstKnockIsToldAmongThoseToClose(t *testing.T) {
 	guarded(t, config(reversible(4100, 4200, 4300, 4400)), func(h *host) {
 		h.client(alice).knock(4400, 4300, 4100)
@@ -238,8 +238,8 @@ func TestAFirstKnockIsToldAmongThoseToClose(t *testing.T) {
 	})
 }
 
-// Who has closed a door is told so, though the last knock for that may have been the
-// first of an opening.
+// Explain says that the client has closed the door, though its last knock may have been
+// the first of an opening.
 func TestWhoHasSlowlyClosedADoorIsToldSo(t *testing.T) {
 	telling(t, config(reversible(7000, 8000, 9000)), func(h *teller) {
 		a := h.client(alice)
@@ -259,7 +259,8 @@ func TestWhoHasSlowlyClosedADoorIsToldSo(t *testing.T) {
 	})
 }
 
-// A knock that is wrong where it opens is told as that, though it may be one to close.
+// A knock that is wrong for opening is reported as wrong, though it may belong to the
+// close sequence.
 func TestAWrongKnockThatMayBeOneToCloseIsToldAsWrong(t *testing.T) {
 	telling(t, config(reversible(7000, 8000, 9000)), func(h *teller) {
 		a := h.client(alice)
@@ -274,7 +275,7 @@ func TestAWrongKnockThatMayBeOneToCloseIsToldAsWrong(t *testing.T) {
 	})
 }
 
-// Who knocks no more than what closes a door that is not open is told that.
+// Explain reports knocks that are only the close sequence of a closed door.
 func TestWhoKnocksToCloseADoorThatIsNotOpenIsToldSo(t *testing.T) {
 	d := sshDoor()
 	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000), tcp(6000)}
@@ -285,10 +286,10 @@ func TestWhoKnocksToCloseADoorThatIsNotOpenIsToldSo(t *testing.T) {
 		a.knock(4000, 5000)
 		synctest.Wait()
 		last := time.Now()
-		a.knock(6000) // of which nothing is told
+		a.knock(6000) // it makes no event
 		synctest.Wait()
-		h.because(alice, wall.WrongOrder, last, "what it knocked until "+at(last, "0s")+
-			", 2 of 3, are the knocks that close the door, and not those that open it")
+		h.because(alice, wall.WrongOrder, last, "its knocks until "+at(last, "0s")+
+			", 2 of 3, belong to the sequence that closes the door, not to one that opens it")
 		h.trail.expect(h.t, []audit.Kind{audit.Closed, audit.Reset})
 		if changes := h.changes(); changes != nil {
 			h.t.Errorf("changes in the kernel: %q", changes)
@@ -296,7 +297,7 @@ func TestWhoKnocksToCloseADoorThatIsNotOpenIsToldSo(t *testing.T) {
 	})
 }
 
-// Nothing at one door ends an attempt at another, though they share their ports.
+// Knocks at one door never end an attempt at another, though the doors share ports.
 func TestDoorsThatShareKnocksInOtherOrders(t *testing.T) {
 	one, other := reversible(4100, 4200, 4300), door("web", 443, 4300, 4100, 4200)
 	other.CloseSequence = []packet.Port{tcp(4200), tcp(4300), tcp(4100)}
@@ -318,7 +319,7 @@ func TestDoorsThatShareKnocksInOtherOrders(t *testing.T) {
 	}
 }
 
-// A knock that is wrong at all of several locks is told of, too.
+// A knock that is wrong at all of several locks is reported, too.
 func TestAKnockThatIsWrongAtEachLockIsTold(t *testing.T) {
 	d := sshDoor()
 	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000)}
@@ -330,7 +331,7 @@ func TestAKnockThatIsWrongAtEachLockIsTold(t *testing.T) {
 	})
 }
 
-// But not one that is known at any of them.
+// But not a knock that one of the locks has already.
 func TestAKnownKnockThatIsWrongAtAnotherLockIsNotTold(t *testing.T) {
 	d := knockedBy(sshDoor(), ports(7000, 8000, 9000), ports(8001, 9001, 7000))
 	guarded(t, config(d), func(h *host) {
@@ -374,8 +375,8 @@ func TestWhoClosesADoorClosesItForNobodyElse(t *testing.T) {
 	})
 }
 
-// At a door that its knocks close the other way round, each knock of a client who
-// takes its time is a wrong one for the other order.
+// At a door that reversed knocks close, each knock of a slow client is wrong for the
+// other order.
 func TestAClientWhoTakesItsTimeIsNotSaidToFail(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
 		a := h.client(alice)
@@ -439,8 +440,8 @@ func TestAWindowThatTheKernelDoesNotCloseForAKnockIsToldOf(t *testing.T) {
 	})
 }
 
-// A door may be closed by other knocks than its own, and the attempts to close it
-// outlast a reload, as those to open it do.
+// A door may have a close sequence of other knocks, and attempts at it survive a reload,
+// as those to open the door do.
 func TestAnAttemptToCloseADoorGoesOnAcrossAReload(t *testing.T) {
 	d := sshDoor()
 	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000)}
@@ -460,8 +461,8 @@ func TestAnAttemptToCloseADoorGoesOnAcrossAReload(t *testing.T) {
 	})
 }
 
-// The last knock that opens is the first that closes. It is no attempt to close, whose
-// time would be half over when somebody does close.
+// The last opening knock is the first of the close sequence. It is no attempt to close:
+// otherwise half its time would be over when the client does close.
 func TestWhoClosesSoonAfterOpeningHasAllTheTimeForIt(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
 		c := h.client(alice)

@@ -16,19 +16,19 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// The commands of rule files: on_open when a window opens, on_close when it has
-// ended, however it has. An on_close is due from the moment that its window opens,
-// and is remembered until it has ended, so that it is run by the next daemon if this
-// one does not live to do it; and it is run as it was written then.
+// The commands of rule files: on_open runs when a window opens, on_close when it has
+// ended for any reason. An on_close is due from the moment its window opens. It is stored
+// with its arguments until it has ended: if this daemon does not run it, the next one
+// runs it as it was stored.
 
-// commands runs them.
+// commands runs on_open and on_close.
 type commands struct {
 	record func(audit.Event)
 	runner *command.Runner
 
-	mu     sync.Mutex
-	ledger Store
-	due    map[windowKey]*due // of windows that are open
+	mu    sync.Mutex
+	store Store
+	due   map[windowKey]*due // of open windows
 }
 
 type windowKey struct {
@@ -36,7 +36,7 @@ type windowKey struct {
 	source packet.Source
 }
 
-// due is an on_close that is to be run: a line of the ledger.
+// due is an on_close that has still to run: an entry of the store.
 type due struct {
 	Door      string        `json:"door"`
 	Source    packet.Source `json:"source"`
@@ -48,33 +48,32 @@ type due struct {
 	entry string
 }
 
-// task is what a command that runs is for.
+// task is the event for which a command runs.
 type task struct {
-	what   string // on_open or on_close
-	event  audit.Event
-	ledger string // entry to take out when it has ended
+	name  string // on_open or on_close
+	event audit.Event
+	entry string // to remove from the store when it has ended
 }
 
-func newCommands(ledger Store, record func(audit.Event)) *commands {
-	c := &commands{record: record, ledger: ledger, due: map[windowKey]*due{}}
+func newCommands(store Store, record func(audit.Event)) *commands {
+	c := &commands{record: record, store: store, due: map[windowKey]*due{}}
 	c.runner = command.NewRunner(c.ended)
 	return c
 }
 
-// resume runs what is due of windows that have ended while no daemon ran, which are
-// all but those that are open. What cannot be read was not written here, and is left
-// alone.
+// resume runs each stored on_close whose window is not open: it ended while no daemon
+// ran. Entries that cannot be decoded were not written here; resume leaves them alone.
 func (c *commands) resume(open map[windowKey]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, entry := range c.ledger.All() {
+	for _, entry := range c.store.All() {
 		d := &due{entry: entry}
 		if json.Unmarshal([]byte(entry), d) != nil {
 			continue
 		}
 		key := windowKey{d.Door, d.Source}
 		if former := c.due[key]; former != nil {
-			c.runDue(former, audit.Closed) // of a window before this one
+			c.runDue(former, audit.Closed) // of an earlier window
 		}
 		delete(c.due, key)
 		if open[key] {
@@ -85,8 +84,9 @@ func (c *commands) resume(open map[windowKey]bool) {
 	}
 }
 
-// opened runs what is to be run when a window has opened, or was refreshed. An
-// on_open that has an on_close is run once before it; another, each time.
+// opened runs the commands for a window that has opened or was refreshed. With an
+// on_close, on_open runs once for each window; without one, it runs at each opening and
+// refresh.
 func (c *commands) opened(d *effective.Door, e audit.Event) {
 	if d.OnOpen == nil && d.OnClose == nil {
 		return
@@ -95,7 +95,7 @@ func (c *commands) opened(d *effective.Door, e audit.Event) {
 	defer c.mu.Unlock()
 	key := windowKey{e.Door, e.Source}
 	if former := c.due[key]; former != nil && e.Kind == audit.Opened {
-		delete(c.due, key) // that its window is over is about to be told
+		delete(c.due, key) // the event of the end of its window is about to follow
 		c.runDue(former, audit.Closed)
 	}
 	begins := d.OnClose == nil || c.due[key] == nil
@@ -103,11 +103,11 @@ func (c *commands) opened(d *effective.Door, e audit.Event) {
 		c.remember(d, e)
 	}
 	if d.OnOpen != nil && begins {
-		c.run(task{what: "on_open", event: e}, d.OnOpen.Expand(values(e)), d.OnOpen.Timeout)
+		c.run(task{name: "on_open", event: e}, d.OnOpen.Expand(values(e)), d.OnOpen.Timeout)
 	}
 }
 
-// remember takes note that an on_close is due.
+// remember stores that an on_close is due.
 func (c *commands) remember(d *effective.Door, e audit.Event) {
 	next := &due{
 		Door: e.Door, Source: e.Source, Port: e.Port, Opened: e.Time,
@@ -116,7 +116,7 @@ func (c *commands) remember(d *effective.Door, e audit.Event) {
 	text, err := json.Marshal(next)
 	if err == nil {
 		next.entry = string(text)
-		err = c.ledger.Add(next.entry)
+		err = c.store.Add(next.entry)
 	}
 	if err != nil {
 		c.record(audit.Event{Time: e.Time, Kind: audit.Command, Door: e.Door, Source: e.Source, Failed: true,
@@ -125,7 +125,7 @@ func (c *commands) remember(d *effective.Door, e audit.Event) {
 	c.due[windowKey{e.Door, e.Source}] = next
 }
 
-// closed runs what is to be run when a window has ended.
+// closed runs the on_close of a window that has ended.
 func (c *commands) closed(e audit.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -136,7 +136,8 @@ func (c *commands) closed(e audit.Event) {
 	}
 }
 
-// closedAll runs what is to be run as all windows have ended, with the wall.
+// closedAll runs all on_close commands that are due, because the wall was removed with
+// its windows.
 func (c *commands) closedAll() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -146,10 +147,10 @@ func (c *commands) closedAll() {
 	}
 }
 
-// commandsTimeout is how long a daemon that ends lets commands run.
+// commandsTimeout is how long a stopping daemon waits for commands.
 const commandsTimeout = 10 * time.Second
 
-// close ends all commands. What is due then is for the next daemon.
+// close ends all commands. The next daemon runs what is still due.
 func (c *commands) close() { c.runner.Close(commandsTimeout) }
 
 func (c *commands) runDue(d *due, why audit.Kind) {
@@ -161,19 +162,19 @@ func (c *commands) run(t task, arguments []string, timeout time.Duration) {
 	job := command.Job{
 		Key:       t.event.Door + " " + t.event.Source.String(),
 		Arguments: arguments, Environment: environment(t.event), Timeout: timeout,
-		Vital: t.ledger != "", For: t,
+		Vital: t.entry != "", For: t,
 	}
-	if !c.runner.Run(job) && t.ledger == "" {
-		t.emit(c.record, audit.CodeNotRun, "not run: too many commands wait, or knockwall stops")
+	if !c.runner.Run(job) && t.entry == "" {
+		t.emit(c.record, audit.CodeNotRun, "not run: too many commands are waiting, or knockwall is stopping")
 	}
 }
 
-// ended tells what became of a command.
+// ended records the result of a command.
 func (c *commands) ended(r command.Result) {
 	t := r.Job.For.(task)
 	cut := errors.Is(r.Err, command.ErrClosed)
-	if t.ledger != "" && !cut {
-		if err := c.ledger.Remove(t.ledger); err != nil {
+	if t.entry != "" && !cut {
+		if err := c.store.Remove(t.entry); err != nil {
 			t.emit(c.record, audit.CodeMayRunAgain, "would be run again by the next daemon: "+err.Error())
 		}
 	}
@@ -190,7 +191,7 @@ func (c *commands) ended(r command.Result) {
 	if r.Err != nil {
 		text = r.Err.Error()
 	}
-	if cut && t.ledger != "" {
+	if cut && t.entry != "" {
 		text += "; it is run again when knockwall starts"
 	}
 	if r.Output != "" {
@@ -202,20 +203,21 @@ func (c *commands) ended(r command.Result) {
 func (t task) emit(record func(audit.Event), code audit.Code, text string) {
 	record(audit.Event{
 		Time: time.Now(), Kind: audit.Command, Door: t.event.Door, Source: t.event.Source,
-		Code: code, Reason: t.what + ": " + text, Failed: code != audit.CodeSucceeded,
+		Code: code, Reason: t.name + ": " + text, Failed: code != audit.CodeSucceeded,
 	})
 }
 
-// values are what the arguments of a command can ask for.
+// values returns the variables for the arguments of a command.
 func values(e audit.Event) ruleset.Variables {
 	v := ruleset.Variables{"door": e.Door, "source": e.Source.String(), "port": ""}
-	if e.Port.Number != 0 { // as when it is opened by hand
+	if e.Port.Number != 0 { // it is 0 when the window is opened by hand
 		v["port"] = e.Port.String()
 	}
 	return v
 }
 
-// environment tells a command what values tell its arguments, and what has happened.
+// environment returns the environment variables of a command: the values, the length of
+// the window, and the kind of the event.
 func environment(e audit.Event) []string {
 	var env []string
 	for name, value := range values(e) {
@@ -227,8 +229,7 @@ func environment(e audit.Event) []string {
 	return append(env, "KNOCKWALL_EVENT="+string(e.Kind))
 }
 
-// emit records what has happened at a door, and runs the commands for it. It is called
-// without mu.
+// emit records an event of a door, and runs the commands for it. It is called without mu.
 func (w *Wall) emit(e audit.Event) {
 	w.trail.Record(e)
 	switch {
@@ -244,8 +245,8 @@ func (w *Wall) emit(e audit.Event) {
 	}
 }
 
-// runExpired runs the commands for a window whose time was up, unless another has opened
-// for the same source since.
+// runExpired runs the on_close of an expired window, unless the same source has a new
+// window.
 func (w *Wall) runExpired(e audit.Event) {
 	w.mu.Lock()
 	win := w.windows.Get(w.doorID(e.Door), e.Source)

@@ -15,10 +15,10 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// The commands of these tests are real processes, and the clock is a bubble's. That
-// is sound: who waits for a process waits in a system call, during which no bubble's
-// clock goes on and [synctest.Wait] does not return. So a process takes no time here,
-// and has ended when all have done what they can.
+// The commands of these tests are real processes under a bubble's clock. That is sound: a
+// goroutine that waits for a process is in a system call. Then the clock of the bubble
+// does not advance and [synctest.Wait] does not return. So a process takes no time, and
+// has ended when all goroutines are blocked.
 
 // logbook is a file that commands write to.
 type logbook struct {
@@ -28,7 +28,7 @@ type logbook struct {
 
 func newLogbook(t *testing.T) logbook { return logbook{t, filepath.Join(t.TempDir(), "log")} }
 
-// says returns a command that writes down what it is called, for whom, and why.
+// says returns a command that logs its name, source and event.
 func (l logbook) says(what string) *ruleset.Command {
 	return &ruleset.Command{Timeout: time.Minute, Arguments: []ruleset.Argument{
 		{{Text: "/bin/sh"}}, {{Text: "-c"}}, {{Text: `echo "$@" "$KNOCKWALL_EVENT" >> "$0"`}}, {{Text: l.path}},
@@ -36,7 +36,7 @@ func (l logbook) says(what string) *ruleset.Command {
 	}}
 }
 
-// take returns what was written since it was last asked.
+// take returns what was written since the last call.
 func (l logbook) take() []string {
 	l.t.Helper()
 	synctest.Wait()
@@ -55,14 +55,14 @@ func (l logbook) expect(what string, want ...string) {
 	}
 }
 
-// commanded is the door to SSH with both commands, that its knocks close, too.
+// commanded is the SSH door with both commands and a close sequence.
 func commanded(l logbook) ruleset.Door {
 	d := reversible(7000, 8000, 9000)
 	d.OnOpen, d.OnClose = l.says("open"), l.says("close")
 	return d
 }
 
-// opens knocks one open in a second of its own.
+// opens opens the door by knocks, in a second of its own.
 func (c *client) opens() {
 	time.Sleep(time.Second)
 	c.knock(7000, 8000, 9000)
@@ -162,7 +162,7 @@ func TestOnCloseIsRunHoweverAWindowEnds(t *testing.T) {
 	}
 }
 
-// The kernel may not close a window that is spent: then it ends with its time.
+// The kernel may fail to close a spent window. Then on_close runs at its timeout.
 func TestOnCloseIsRunForASpentWindowThatTheKernelDoesNotClose(t *testing.T) {
 	l := newLogbook(t)
 	guarded(t, config(limited(commanded(l), 1)), func(h *host) {
@@ -242,7 +242,7 @@ func TestOnCloseIsRunWhenTheWallGoesAndNotWhenItStays(t *testing.T) {
 	}
 }
 
-// stopAfter ends Run, and waits until it has ended.
+// stopAfter ends Run and waits for it.
 func (h *host) stopAfter(end func(h *host)) {
 	h.t.Helper()
 	end(h)
@@ -282,7 +282,7 @@ func TestTheNextDaemonRunsWhatIsDue(t *testing.T) {
 	})
 }
 
-// A refresh by the next daemon is one of the same window.
+// A refresh by the next daemon is a refresh of the same window.
 func TestAWindowThatOutlastsItsDaemonHasItsCommandsOnce(t *testing.T) {
 	l := newLogbook(t)
 	c := config(commanded(l))
@@ -297,13 +297,13 @@ func TestAWindowThatOutlastsItsDaemonHasItsCommandsOnce(t *testing.T) {
 	})
 }
 
-// A daemon that is killed in the midst of an on_close has another one run it again.
+// If a daemon is killed during an on_close, the next one runs it again.
 func TestWhatWasDueWhenTheDaemonWasKilledIsRunInItsOrder(t *testing.T) {
 	l := newLogbook(t)
 	c := config(commanded(l))
 	guarded(t, c, func(h *host) {
 		a := h.client(alice)
-		// Three windows of one source: of two of them on_close has not ended.
+		// There are three windows of one source. The on_close of two has not ended.
 		var killed []string
 		for i := range 3 {
 			if i > 0 {
@@ -314,7 +314,7 @@ func TestWhatWasDueWhenTheDaemonWasKilledIsRunInItsOrder(t *testing.T) {
 		}
 		l.take()
 		h.stopAfter(func(h *host) { h.stop() })
-		for _, entry := range append(killed, h.due.All()...) { // in the order that they were added
+		for _, entry := range append(killed, h.due.All()...) { // in the order of adding
 			if err := errors.Join(h.due.Remove(entry), h.due.Add(entry)); err != nil {
 				h.t.Fatal(err)
 			}
@@ -346,7 +346,7 @@ func TestOnCloseIsTheOneThatItWasWhenTheWindowOpened(t *testing.T) {
 		l.expect("opened", "open for 192.0.2.1 opened", "open anew for 192.0.2.2 opened")
 		time.Sleep(window)
 		got := l.take()
-		slices.Sort(got) // as commands for different sources run beside each other
+		slices.Sort(got) // commands for different sources run concurrently
 		if want := []string{"close anew for 192.0.2.2 expired", "close for 192.0.2.1 expired"}; !slices.Equal(got, want) {
 			h.t.Errorf("%q, want %q", got, want)
 		}
@@ -445,6 +445,6 @@ func TestACommandThatTheDaemonDoesNotWaitForIsToldOf(t *testing.T) {
 		t.Errorf("told are %q, want %q", codes, want)
 	}
 	told.expect(t, nil,
-		"command ssh 192.0.2.1: on_open: not run: too many commands wait, or knockwall stops",
+		"command ssh 192.0.2.1: on_open: not run: too many commands are waiting, or knockwall is stopping",
 		"command ssh 192.0.2.1: on_open: knockwall stops")
 }

@@ -1,66 +1,96 @@
-// Package wall is the daemon: it puts the table in place, hears the knocks,
-// judges new connections, and keeps time.
+// Package wall is the daemon. It installs the nftables table, reads logged knocks and
+// queued first packets, opens windows, gives verdicts, and runs periodic tasks.
 //
-// Data flows one way. A knock comes from nflog to the [sequence.Tracker]; when a
-// sequence is complete, the window is opened in the kernel, and the strangers
-// who were waiting for it go through the rules again. A new connection comes
-// from nfqueue: one of a source with a window is counted and let pass, anybody
-// else's is held until its knock arrives or its time is up. The kernel's set
-// alone decides who has a window; the notes here only count, and explain.
+// # Packets
 //
-// Two locks order everything. change is held while the kernel's table or a
-// window is being changed, so that nothing opens between reading the windows
-// and putting them into a new table. mu guards the notes; it is held while
-// packets get their verdicts, so that those are given in order and agree with
-// the notes, but never while waiting: not for a transaction, and not for the
-// audit trail. Whoever takes both takes change first; closing sockets waits for
-// their handlers, which may want change, so that it is never done with it held.
+// The rules of the table send packets to four places. See [nft.Numbers].
 //
-// # Openings
+//   - The NFLOG group receives copies of knocks, of packets to traps, of datagrams with
+//     one-time passwords, and of refused packets. Type knocks handles them.
+//   - The queue "admitted" receives the first packets of connections whose source has an
+//     open window. The daemon counts and accepts them, and refuses those beyond
+//     max_connections.
+//   - The queue "strangers" receives the first packets of sources without a window. The
+//     daemon holds each of them for the time "hold" of the rule files. If the window opens
+//     in that time, the verdict is NF_REPEAT, and the packet meets the rules again, which
+//     now admit it. Otherwise the packet is refused.
+//   - The queue "excess" receives what is above the rate limit of "strangers", at doors
+//     that admit everybody while no daemon runs. It has room for one packet, and the daemon
+//     gives no verdicts there. So the kernel drops all others while the daemon runs.
 //
-// Who has knocked when nobody else waits to be heard has his window opened at once, by
-// the goroutine that has heard him. Otherwise he is queued, knocks go on being heard, and
-// all that are queued by the time that change is free are opened in one transaction.
-// Whatever closes windows, or puts in another table, opens first what was queued before
-// it. A queue that is full keeps the log from being read until there is room.
+// A knock goes from package nflog to [sequence.Tracker]. When a sequence is complete, the
+// window is opened: an element with a timeout is added to a set of the door in the kernel.
+// These sets alone decide which sources have a window. The daemon's own record of the
+// windows counts connections, holds packets, and is the source of status, explain and
+// the reconciliation below.
 //
-// # Changes
+// # Policies
 //
-// The kernel drops every packet that waits in any queue when a hook is taken
-// away. So a reload keeps the table's hook, and the sockets, and changes what is
-// between them. For the moment between the two, the new configuration judges what
-// the old rules hand on. Where numbers change, and when the daemon stops, the
-// rules name others first, and then the former sockets are read until they are
-// empty (retire). To stop is to let the rules name numbers to which nobody
-// listens: what on_failure says holds from then on, and windows admit by the
-// kernel's own set.
+// A policy is a configuration as it is effective at a time, together with the attempts and
+// counters at its doors. The effective configuration changes with time: a rolling sequence
+// changes with each step, a list when a sequence of it is used, and traps when programs
+// begin or end to listen. [effective.Resolve] computes it. When it changes, a policy that
+// shares everything but the sequences replaces the former one, and the table is replaced
+// in one transaction, which keeps its hooks and sets (reresolve.go).
 //
-// # Turns
+// # Locks
 //
-// What a configuration comes to depends on the time: a rolling sequence has other
-// knocks with each step, and a list of one-time sequences with each that is used.
-// [effective.Resolve] says what is good now. When that changes, a front that shares
-// all but the sequences takes the place of the one before, and the table is installed
-// anew, which leaves its hook and its sets as they are.
+// There are two locks. A goroutine that takes both takes Wall.change first.
 //
-// # What lasts
+//   - Wall.change is held while the table or a window in it changes. No window can
+//     open between reading the windows from the kernel and writing them to a new table.
+//   - Wall.mu guards the daemon's own state. It is held while packets get their verdicts,
+//     so that verdicts are given in order and agree with that state. It is never held
+//     during a transaction or while an event is written.
 //
-// What opens a door once is written down before it opens (once), and an on_close when
-// it is due, before its on_open is run (commands). So whatever becomes of the daemon,
-// nothing opens twice, and nothing that was begun is left.
+// Closing a socket waits for its handler, and the handler may need change. So no socket is
+// closed with change held.
 //
-// # Truth
+// # Opening windows
 //
-// At a start the kernel's windows are noted, with the time that they have left.
-// From then on the kernel's table can lack what is noted only if somebody else has
-// changed it; it is put back from the notes then (restore). On kernels where a
-// table can be a process's own nobody can, and nobody watches.
+// If no other knocks wait to be read, the goroutine that has read the last knock opens the
+// window itself, at once. Otherwise the window is queued, and knocks continue to be read.
+// When change becomes free, all queued windows are opened in one transaction. Operations
+// that close windows or replace the table first open what was queued before them. While
+// the queue is full, the log is not read.
 //
-// # Life
+// # Reload
 //
-// A daemon that hangs keeps guests waiting, until the kernel's queue is full and
-// lets them in without it. So that somebody ends it before, Alive compares what was
-// read from the sockets, and handled, with what it was some seconds ago. While the
-// wall is being put back everybody waits, and that is life: the windows are nowhere
-// else then.
+// The kernel drops the packets in all queues when a base chain is removed. So a reload
+// keeps the base chains, and also the sockets if the numbers of the group and the queues
+// stay the same. The new policy is in force just before the new rules: packets that the
+// old rules still send are handled by the new policy.
+//
+// If the numbers change, the table gets the new numbers first. The former sockets are then
+// read until they are empty, and closed (sockets.retire). Each wall has two banks of
+// numbers for this purpose.
+//
+// # Stop
+//
+// The daemon stops in the same way: the table gets the numbers of the other bank, which no
+// process has bound. From then on, on_failure of the rule files decides about sources
+// without a window, and the kernel's sets still admit sources with a window.
+//
+// # State on disk
+//
+// A one-time password, and each other thing that opens a door only once, is stored before
+// it opens the door (replayGuard). An on_close command is stored before its on_open runs
+// (commands). Both therefore survive if the daemon is killed: nothing opens a door twice,
+// and each on_close runs.
+//
+// # Reconciliation
+//
+// At start, the daemon reads the windows of the kernel, with their remaining times, into
+// its own record. Later the kernel can lack recorded windows only if another process has
+// changed the table. Then the daemon puts the table back, with the windows from its
+// record (reconcile). Kernels since Linux 6.9 let a process own its table, so that no other
+// process can change it. There the daemon does not watch for changes.
+//
+// # Health
+//
+// If the daemon hangs, sources with a window wait until the queue "admitted" is full; the
+// kernel accepts further packets without the daemon. For the watchdog of systemd,
+// [Wall.Alive] reports a hang: it compares what was read and handled with the values at
+// the previous call. A running reconciliation does not count as a hang, because the record
+// of the daemon is then the only place that has the windows.
 package wall

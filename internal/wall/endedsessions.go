@@ -11,20 +11,21 @@ import (
 	"github.com/knockwall/knockwall/internal/sessions"
 )
 
-// maxEnded is of how many sources at doors it is remembered that sessions of theirs were
-// ended, and are still there.
+// maxEnded is of how many pairs of source and door it is remembered that sessions were
+// ended and are still in conntrack.
 const maxEnded = 4096
 
-// sessionsKey is whose sessions are a source's at a door. On which link one is that a
-// link-local source has made, conntrack does not say: those of the same address on
-// other links go with it.
+// sessionsKey is the key of a source in Wall.endedSources. Conntrack does not tell on
+// which link a link-local source is. Sessions of the same address on other links are
+// therefore treated alike.
 func sessionsKey(door string, source packet.Source) windowKey {
 	source.Link = 0
 	return windowKey{door, source}
 }
 
-// endSessions ends the sessions that a source has through a door, and what is noted of
-// them, so that nothing of theirs is known again. It returns how many there were.
+// endSessions ends the sessions of a source through a door, and deletes its spent window,
+// so that none of its packets is recognized as a retransmission. It returns the number of
+// ended sessions.
 func (w *Wall) endSessions(door string, source packet.Source) (ended int, err error) {
 	w.change.Lock()
 	defer w.change.Unlock()
@@ -38,45 +39,45 @@ func (w *Wall) endSessions(door string, source packet.Source) (ended int, err er
 	}
 	w.mu.Unlock()
 	if i < 0 {
-		return 0, errGone
+		return 0, errDoorGone
 	}
 	who := map[windowKey]bool{}
 	ended, err = w.edges.EndSessions(func(e sessions.Session) bool {
 		wanted := false
-		for key := range f.comingBy(e) {
+		for key := range f.doorSources(e) {
 			wanted = wanted || key == sessionsKey(door, source)
 		}
 		if wanted {
-			f.noteComing(who, e)
+			f.addSources(who, e)
 		}
 		return wanted
 	})
 	if len(w.endedSources)+len(who) > maxEnded {
-		w.readEndedSources(f) // these, too; of most others nothing will be left
+		w.readEndedSources(f) // this also reads the new ones; most others will be gone from conntrack
 		return ended, err
 	}
 	maps.Copy(w.endedSources, who)
 	return ended, err
 }
 
-// readEndedSources notes anew who has sessions that were ended, by this daemon or one before
-// it. It is called with change held.
+// readEndedSources reads from conntrack which sources have ended sessions. This daemon or
+// an earlier one has ended them. It is called with change held.
 func (w *Wall) readEndedSources(f *policy) {
 	ended, err := w.edges.EndedSessions()
 	if err != nil {
 		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Refused, Code: audit.CodeStillBarred, Failed: true,
-			Reason: "sessions that were ended stay so, whoever knocks: " + err.Error()})
+			Reason: "ended sessions stay ended, even after a knock: " + err.Error()})
 		return
 	}
 	clear(w.endedSources)
 	for _, e := range ended {
-		f.noteComing(w.endedSources, e)
+		f.addSources(w.endedSources, e)
 	}
 }
 
-// comingBy iterates over the doors through which a session goes, each with who has made
-// it, as that door tells sources apart.
-func (f *policy) comingBy(e sessions.Session) iter.Seq[windowKey] {
+// doorSources iterates over the doors through which a session goes, with the source of
+// the session at each of them.
+func (f *policy) doorSources(e sessions.Session) iter.Seq[windowKey] {
 	return func(yield func(windowKey) bool) {
 		for _, i := range f.config.At(e.Port) {
 			d := &f.config.Doors[i]
@@ -87,18 +88,18 @@ func (f *policy) comingBy(e sessions.Session) iter.Seq[windowKey] {
 	}
 }
 
-// noteComing notes who has made a session, at each door through which it goes, as long
-// as there is room.
-func (f *policy) noteComing(who map[windowKey]bool, e sessions.Session) {
-	for key := range f.comingBy(e) {
+// addSources adds the source of a session at each door through which it goes, up to
+// maxEnded entries.
+func (f *policy) addSources(who map[windowKey]bool, e sessions.Session) {
+	for key := range f.doorSources(e) {
 		if len(who) < maxEnded {
 			who[key] = true
 		}
 	}
 }
 
-// clearEndedMarks lets the sessions go on, of those for whom windows were opened, that were ended
-// before. Who has none costs nothing. It is called with change held.
+// clearEndedMarks lets ended sessions continue whose sources have just opened a window.
+// It costs nothing for sources without ended sessions. It is called with change held.
 func (w *Wall) clearEndedMarks(openings []*opening) {
 	free := map[windowKey]bool{}
 	for _, o := range openings {
@@ -111,7 +112,7 @@ func (w *Wall) clearEndedMarks(openings []*opening) {
 	}
 	f := w.current()
 	err := w.edges.PardonSessions(func(e sessions.Session) bool {
-		for key := range f.comingBy(e) {
+		for key := range f.doorSources(e) {
 			if free[key] {
 				return true
 			}
@@ -121,7 +122,7 @@ func (w *Wall) clearEndedMarks(openings []*opening) {
 	for key := range free {
 		if err != nil {
 			w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Refused, Door: key.door, Source: key.source, Failed: true,
-				Code: audit.CodeStillBarred, Reason: fmt.Sprintf("the sessions that were ended before stay so: %v", err)})
+				Code: audit.CodeStillBarred, Reason: fmt.Sprintf("its ended sessions stay ended: %v", err)})
 			continue
 		}
 		delete(w.endedSources, key)

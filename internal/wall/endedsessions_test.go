@@ -10,7 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// endFor ends the sessions of a source, of which there are so many.
+// endFor ends the sessions of a source and checks their number.
 func (h *host) endFor(door string, source netip.Addr, want int) {
 	h.t.Helper()
 	c, err := h.wall.Close(door, source.String(), true)
@@ -19,7 +19,7 @@ func (h *host) endFor(door string, source netip.Addr, want int) {
 	}
 }
 
-// stillEnded checks which connections are ended.
+// stillEnded checks which connections are marked as ended.
 func (h *host) stillEnded(when string, want ...connection) {
 	h.t.Helper()
 	synctest.Wait()
@@ -67,7 +67,7 @@ func TestSessionsThatWereEndedGoOnWhenTheirSourceHasKnockedAgain(t *testing.T) {
 	})
 }
 
-// Whichever of the doors before a port it is by which they come back.
+// It does not matter by which of the doors before a port they come back.
 func TestSessionsThatWereEndedGoOnByAnotherDoorBeforeThePort(t *testing.T) {
 	wide := door("wide", 22, 7001)
 	wide.SourcePrefix.IPv4 = 24
@@ -75,13 +75,12 @@ func TestSessionsThatWereEndedGoOnByAnotherDoorBeforeThePort(t *testing.T) {
 		h.connections = []connection{{tcp(22), alice}, {tcp(22), bob}}
 		h.endFor("ssh", alice, 1)
 		h.endFor("ssh", bob, 1)
-		h.client(bob).knock(7001) // who is one source with her there
+		h.client(bob).knock(7001) // the same source as alice at that door
 		h.stillEnded("by the other door")
 	})
 }
 
-// A window that cannot be opened pardons nobody, and what cannot be pardoned is tried
-// again.
+// A window that could not be opened clears no marks. Clearing that failed is retried.
 func TestWhatCannotBePardonedIsSaidAndTriedAgain(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		hers := connection{tcp(22), alice}
@@ -97,14 +96,14 @@ func TestWhatCannotBePardonedIsSaidAndTriedAgain(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		h.stillEnded("no pardon", hers)
 		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Refused},
-			"refused ssh 192.0.2.1: the sessions that were ended before stay so: the kernel says no", "opened ssh 192.0.2.1 3/3")
+			"refused ssh 192.0.2.1: its ended sessions stay ended: the kernel says no", "opened ssh 192.0.2.1 3/3")
 		h.failing("nothing", nil)
 		a.knock(7000, 8000, 9000)
 		h.stillEnded("in the end")
 	})
 }
 
-// A daemon finds what others have ended, and a reload may give it other doors.
+// A daemon finds the sessions that others have ended. A reload may give it other doors.
 func TestSessionsThatWereEndedAreFoundAgain(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		h.connections = []connection{{tcp(22), alice}, {tcp(22), bob}}
@@ -128,11 +127,11 @@ func TestSessionsThatWereEndedAreFoundAgain(t *testing.T) {
 		}
 		next.failing("EndedSessions", errInjected)
 		next = next.again(config(sshDoor()))
-		next.trail.expect(h.t, []audit.Kind{audit.Refused}, "refused: sessions that were ended stay so, whoever knocks: the kernel says no")
+		next.trail.expect(h.t, []audit.Kind{audit.Refused}, "refused: ended sessions stay ended, even after a knock: the kernel says no")
 	})
 }
 
-// What is remembered is bounded, and does not run full with what is long gone.
+// The record is bounded, and does not fill up with sessions that are gone.
 func TestWhoHasSessionsThatWereEndedIsRememberedWithinBounds(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		nth := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}) }
@@ -140,7 +139,7 @@ func TestWhoHasSessionsThatWereEndedIsRememberedWithinBounds(t *testing.T) {
 			h.connections = []connection{{tcp(22), nth(n)}}
 			h.endFor("ssh", nth(n), 1)
 		}
-		h.barred = nil // by themselves
+		h.barred = nil // the connections have gone by themselves
 		asked := h.dumps
 		h.connections = []connection{{tcp(22), alice}}
 		h.endFor("ssh", alice, 1)

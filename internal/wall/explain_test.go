@@ -18,13 +18,13 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// teller is a host that remembers what has happened.
+// teller is a host with a history of events.
 type teller struct {
 	*host
 	history *audit.History
 }
 
-// telling runs f in a bubble, with a host behind a wall that runs and remembers.
+// telling runs f in a bubble, with a host behind a running wall and a history of events.
 func telling(t *testing.T, c *ruleset.Config, f func(h *teller)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &teller{newHost(t), audit.NewHistory()}
@@ -33,7 +33,7 @@ func telling(t *testing.T, c *ruleset.Config, f func(h *teller)) {
 			t.Fatal(err)
 		}
 		h.run()
-		time.Sleep(time.Minute) // so that the wall has stood for a while
+		time.Sleep(time.Minute) // so that the wall has been installed for a while
 		f(h)
 	})
 }
@@ -48,8 +48,8 @@ func (h *teller) explain(address string) []wall.Explanation {
 	return all
 }
 
-// because checks what is explained of somebody at the first door. The sentence is
-// what follows "192.0.2.1 is not let in: ", without the full stop.
+// because checks the explanation for a source at the first door. The sentence is the part
+// after "192.0.2.1 is not let in: ", without the full stop.
 func (h *teller) because(addr netip.Addr, why wall.Why, since time.Time, sentence string) {
 	h.t.Helper()
 	in := why == wall.Trusted || why == wall.WindowOpen
@@ -62,12 +62,12 @@ func (h *teller) because(addr netip.Addr, why wall.Why, since time.Time, sentenc
 	}
 }
 
-// at tells a moment as a sentence does.
+// at formats a time as a sentence does.
 func at(t time.Time, ago string) string {
 	return fmt.Sprintf("%s (%s ago)", t.Format(time.TimeOnly), ago)
 }
 
-var unknown time.Time // since when it is so
+var unknown time.Time // for explanations without a time
 
 func TestWhoIsTrustedIsLetInBecauseOfThat(t *testing.T) {
 	trusts := netip.MustParsePrefix("192.0.2.0/30")
@@ -119,7 +119,7 @@ func TestAKnockersStoryIsToldAsItGoesOn(t *testing.T) {
 		a.knock(7000)
 		h.because(alice, wall.Knocking, time.Now(), "it has knocked 1 of 3 so far, and has 5s left for the rest")
 		h.because(bob, wall.NeverKnocked, unknown,
-			"no knock of it was heard since "+h.status().Since.Format(time.DateTime)+" (23h3m31s ago)")
+			"no knock from it was received since "+h.status().Since.Format(time.DateTime)+" (23h3m31s ago)")
 	})
 }
 
@@ -130,7 +130,7 @@ func TestWhoHasUsedUpItsWindowIsToldSo(t *testing.T) {
 		h.expect("the first", a.dial(22), accepted)
 		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
 		h.expect("the last", a.dial(22), accepted)
-		exhausted := "it has knocked, and made as many connections as max_connections lets it (2); it has to knock again"
+		exhausted := "it has knocked, and has already made max_connections connections (2); it has to knock again"
 		h.because(alice, wall.Exhausted, unknown, exhausted)
 		h.expect("one too many", a.dial(22), waiting)
 		time.Sleep(window / 2)
@@ -141,8 +141,8 @@ func TestWhoHasUsedUpItsWindowIsToldSo(t *testing.T) {
 		if got := h.explain(alice.String())[0]; got.Reason != wall.TooLate {
 			h.t.Errorf("then: %+v", got)
 		}
-		// By then the window would have been over, and who has not knocked since is told
-		// what became of it.
+		// The window would be over by then, and the source has not knocked since: explain
+		// says what happened to the window.
 		a.knock(7000, 8000, 9000)
 		h.expect("the first", a.dial(22), accepted)
 		h.expect("the last", a.dial(22), accepted)
@@ -152,7 +152,7 @@ func TestWhoHasUsedUpItsWindowIsToldSo(t *testing.T) {
 	})
 }
 
-// The kernel may not let a spent window be closed; it is open for all of its time.
+// The kernel may refuse to close a spent window; it stays open until its timeout.
 func TestAWindowThatCouldNotBeClosedIsOver(t *testing.T) {
 	telling(t, config(limited(sshDoor(), 1)), func(h *teller) {
 		a := h.client(alice)
@@ -185,7 +185,7 @@ func TestAWindowThatNewRulesHaveClosedIsToldOf(t *testing.T) {
 		h.reload(config(door("web", 443, 7001)))
 		h.reload(config(sshDoor()))
 		h.because(alice, wall.WindowClosed, time.Now(),
-			"its window was closed at "+at(time.Now(), "0s")+": the new rules have no such door, or tell sources apart otherwise")
+			"its window was closed at "+at(time.Now(), "0s")+": the new rules have no such door, or its source_prefix has changed")
 	})
 }
 
@@ -214,8 +214,8 @@ func TestWhoKnocksInTheWrongOrderIsToldSo(t *testing.T) {
 					}
 				}
 				const late = "5.1s"
-				// As long as there is time a new attempt may come of it, unless that has
-				// strayed as well.
+				// While there is time, a new attempt may follow, unless that one has
+				// failed as well.
 				if got := h.explain(alice.String())[0]; got.In || got.Reason != wall.Knocking && got.Reason != wall.WrongOrder {
 					h.t.Errorf("at once: %+v", got)
 				}
@@ -244,8 +244,8 @@ func TestWhoNeverSendsTheFirstKnockIsToldSo(t *testing.T) {
 	})
 }
 
-// That an attempt is too late is noted by the keeper, once a second, and later if
-// an older one at another door has more time. It is told before that, too.
+// Housekeeping records a timeout once a second, and later if an older attempt at another
+// door has more time. Explain knows of it before that.
 func TestWhoKnocksTooSlowlyIsToldSo(t *testing.T) {
 	slow := door("web", 443, 7001, 8001)
 	slow.SequenceTimeout = time.Minute
@@ -274,8 +274,8 @@ func TestWhoKnocksTooSlowlyIsToldSo(t *testing.T) {
 	}
 }
 
-// unremembered is what is said of an attempt of whose end nothing is known.
-const unremembered = ", and what became of that is not remembered: other rules came into force, or too many knocked at once"
+// unremembered is the sentence for an attempt whose end is unknown.
+const unremembered = ", and the end of its attempt is not remembered: other rules came into force, or too many sources knocked at once"
 
 func TestWhoHasToGiveWayToOthersIsToldSo(t *testing.T) {
 	c := config(sshDoor())
@@ -310,7 +310,7 @@ func TestADoorThatCouldNotBeOpenedIsToldOf(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		a := h.client(alice)
 		h.failing("OpenWindows", errInjected)
-		// Refusals of before and after do not hide it, though they are of the same kind.
+		// Earlier and later refusals do not hide it, though they are of the same kind.
 		h.expect("before", a.dial(22), waiting)
 		time.Sleep(time.Second)
 		a.knock(7000, 8000, 9000)
@@ -346,23 +346,23 @@ func TestAWindowThatCouldNotBeRefreshedIsOpen(t *testing.T) {
 func TestWhoHasNeverKnockedIsToldSo(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		since := h.status().Since
-		heard := "no knock of it was heard since " + at(since, "1m0s")
+		heard := "no knock from it was received since " + at(since, "1m0s")
 		h.because(alice, wall.NeverKnocked, unknown, heard)
 		h.client(alice).dial(22)
 		time.Sleep(2 * time.Second)
 		tried := time.Now().Add(hold - 2*time.Second) // when its time to knock was over
-		heard = "no knock of it was heard since " + at(since, "1m2s")
+		heard = "no knock from it was received since " + at(since, "1m2s")
 		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(tried, "1.8s"))
 		h.because(bob, wall.NeverKnocked, unknown, heard)
-		// What was tried later is summed up, and counts all the same.
+		// Later tries are summed up, and count all the same.
 		h.client(alice).dial(22)
 		time.Sleep(time.Second)
-		heard = "no knock of it was heard since " + at(since, "1m3s")
+		heard = "no knock from it was received since " + at(since, "1m3s")
 		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(time.Now().Add(hold-time.Second), "800ms"))
 	})
 }
 
-// stranger is one of many.
+// stranger returns one of many sources.
 func stranger(n int) netip.Addr { return netip.AddrFrom4([4]byte{198, 51, byte(n >> 8), byte(n)}) }
 
 func TestWhileManyKnockNotEachIsRemembered(t *testing.T) {
@@ -376,17 +376,18 @@ func TestWhileManyKnockNotEachIsRemembered(t *testing.T) {
 		synctest.Wait()
 		many := time.Now()
 		time.Sleep(time.Second)
-		heard := "no knock of it was heard since " + at(h.status().Since, "1m1s")
-		h.because(alice, wall.NeverKnocked, unknown, heard+"; at "+at(many, "1s")+" so many came at once that not each is remembered")
+		heard := "no knock from it was received since " + at(h.status().Since, "1m1s")
+		h.because(alice, wall.NeverKnocked, unknown, heard+"; at "+at(many, "1s")+" so many knocks came at once that not each of them is remembered")
 		if got := h.explain(alice.String())[1]; strings.Contains(got.Sentence, "so many") {
 			h.t.Errorf("nobody knocks at web: %s", got.Sentence)
 		}
-		// Who is one of them, and not noted by itself, is known as long as it has time.
+		// A source whose knocks have no event of their own is still known while its
+		// attempt lasts.
 		h.because(stranger(500), wall.Knocking, many, "it has knocked 1 of 3 so far, and has 4s left for the rest")
 	})
 }
 
-// Since when every knock is remembered is known even after more than that.
+// The start of the complete history is known even after more events than it holds.
 func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000, 8000, 9000)
@@ -394,7 +395,7 @@ func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
 		opened := time.Now()
 		h.client(bob).knock(7000)
 		synctest.Wait()
-		// Each two seconds a source knocks, and six seconds later it is too late.
+		// A source knocks every two seconds, and times out six seconds later.
 		for n := range audit.HistorySize {
 			h.client(stranger(n)).knock(7000)
 			time.Sleep(2 * time.Second)
@@ -409,19 +410,20 @@ func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
 				break
 			}
 		}
-		want := fmt.Sprintf("%s is not let in: no knock of it was heard since %s (%s ago).", bob, first.Time.Format(time.TimeOnly),
+		want := fmt.Sprintf("%s is not let in: no knock from it was received since %s (%s ago).", bob, first.Time.Format(time.TimeOnly),
 			now.Sub(first.Time).Round(time.Second))
 		if got.Reason != wall.NeverKnocked || got.Sentence != want {
 			h.t.Errorf("%+v, want %s", got, want)
 		}
-		// What became of a window is not driven out by that.
+		// That does not drop the events of windows.
 		over := opened.Add(window)
 		h.because(alice, wall.WindowOver, over, fmt.Sprintf("its window is over since %s (%s ago); it has to knock again",
 			over.Format(time.TimeOnly), now.Sub(over).Round(time.Second)))
 	})
 }
 
-// Guests who connect often can drive out what became of a window, and not the knocks.
+// Sources that connect often can drop the events of windows from the history, but not
+// those of knocks.
 func TestAWindowOfWhichOnlyTheKnocksAreRememberedIsOver(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000, 8000, 9000)
@@ -513,8 +515,8 @@ func TestNothingIsExplainedBeforeTheWallStands(t *testing.T) {
 	}
 }
 
-// Who is let in and never hears an answer is told so, unless anything was answered. It is
-// asked of nobody else, and where it is not known that is said.
+// Explain says when an admitted source never gets a reply, unless it got any. It checks
+// admitted sources only, and says so if the check fails.
 func TestWhoIsLetInAndNotAnsweredIsToldSo(t *testing.T) {
 	var seen []sessions.Seen
 	var unknown error
@@ -551,7 +553,7 @@ func TestWhoIsLetInAndNotAnsweredIsToldSo(t *testing.T) {
 			{[]sessions.Seen{sessions.Both}, nil, wall.WindowOpen, "is let in"},
 			{[]sessions.Seen{sessions.ToService}, nil, wall.NotAnswered, "192.0.2.1 was accepted here, and never answered: it tried to connect to 22/tcp, and nothing came back"},
 			{[]sessions.Seen{sessions.ToService, sessions.Both}, nil, wall.WindowOpen, "is let in"},
-			{nil, errInjected, wall.WindowOpen, "Whether its connections are answered is not known: the kernel says no."},
+			{nil, errInjected, wall.WindowOpen, "It is unknown whether its connections get replies: the kernel says no."},
 		} {
 			seen, unknown = test.seen, test.err
 			e := h.explain("192.0.2.1")[0]

@@ -9,24 +9,24 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// The times and numbers that the tests are about.
+// Constants for the tests.
 const (
 	SweepInterval    = sweepInterval
 	MaxRefusalDelay  = maxRefusalDelay
-	StrangersWaiting = strangersWaiting
-	KeptUsed         = keptUsed
-	MostUsed         = mostUsed
-	Worthless        = worthless
-	LookAtClock      = lookAtClock
+	StrangersWaiting = strangersQueueLen
+	KeptUsed         = keepUsed
+	MostUsed         = maxUsed
+	Worthless        = useLifetime
+	LookAtClock      = clockInterval
 	MaxOpenings      = maxOpenings
-	MaxTogether      = maxTogether
+	MaxTogether      = maxBatch
 	MaxEnded         = maxEnded
 )
 
-// TurnTo puts the sequences in force that are good at a time, as if a clock said so.
+// TurnTo installs the configuration that is effective at now, as if the clock said so.
 func (w *Wall) TurnTo(now time.Time) { w.applyEffective(now) }
 
-// Locked reports whether somebody holds the lock on the wall's notes.
+// Locked reports whether mu is locked.
 func (w *Wall) Locked() bool {
 	if !w.mu.TryLock() {
 		return true
@@ -35,15 +35,15 @@ func (w *Wall) Locked() bool {
 	return false
 }
 
-// OpenedAtTheEnd runs what a door's on_open names for an event when no more commands are
-// run, and tells record what becomes of it.
-func OpenedAtTheEnd(ledger Store, record func(audit.Event), d *ruleset.Door, e audit.Event) {
-	c := newCommands(ledger, record)
+// OpenedAtTheEnd runs a door's on_open when no more commands are run, and records the
+// result.
+func OpenedAtTheEnd(store Store, record func(audit.Event), d *ruleset.Door, e audit.Event) {
+	c := newCommands(store, record)
 	c.close()
 	c.opened(&effective.Door{Door: d}, e)
 }
 
-// EndedAtTheEnd tells record what becomes of an event's on_open that the daemon interrupts.
-func EndedAtTheEnd(ledger Store, record func(audit.Event), e audit.Event) {
-	newCommands(ledger, record).ended(command.Result{Job: command.Job{For: task{what: "on_open", event: e}}, Err: command.ErrClosed})
+// EndedAtTheEnd records the result of an on_open that the stopping daemon interrupts.
+func EndedAtTheEnd(store Store, record func(audit.Event), e audit.Event) {
+	newCommands(store, record).ended(command.Result{Job: command.Job{For: task{name: "on_open", event: e}}, Err: command.ErrClosed})
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
-// What could not be done is marked as that, and nothing else is.
+// Events of failures have the mark Failed, and no others have it.
 func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		do   func(h *host)
-		want []string // what is marked,
+		want []string // the marked events
 		code []audit.Code
 	}{
 		{"nothing fails", func(h *host) {
@@ -77,12 +77,12 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 			h.failing("Install", errInjected)
 			h.stop()
 			<-h.ended
-		}, []string{"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says"}, []audit.Code{audit.CodeWallStands}},
+		}, []string{"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources"}, []audit.Code{audit.CodeWallStands}},
 		{"reading", func(h *host) {
 			h.log().handler.Failed(errInjected)
 			<-h.ended
 			h.stop()
-		}, []string{"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says"}, []audit.Code{audit.CodeWallStands}},
+		}, []string{"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources"}, []audit.Code{audit.CodeWallStands}},
 		{"taking down", func(h *host) {
 			h.failing("Remove", errInjected)
 			if _, err := h.wall.Down(context.Background()); !errors.Is(err, errInjected) {

@@ -33,47 +33,48 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// kernel is netfilter as far as a wall meets it: tables whose windows run down by
-// the bubble's clock, the packets that their rules log and queue, and the
-// sockets that these go to. It does what the kernel would, with three exceptions:
-// it limits no rates, it knows no connections, so that every packet is the first
-// of one, be it sent again or its connection's end, and a packet that one table has let in is not judged by another.
+// kernel is the part of netfilter that a wall uses: tables whose windows time out by the
+// clock of the bubble, the packets that their rules log and queue, and the sockets that
+// receive them. It behaves like the kernel with three exceptions. It has no rate limits.
+// It has no connection tracking, so each packet is the first of a connection, also a
+// retransmission or a FIN. And a packet that one table has admitted does not meet
+// another.
 type kernel struct {
 	t *testing.T
 
 	mu      sync.Mutex
-	configs []*ruleset.Config // by which the tables that are installed are understood
+	configs []*ruleset.Config // needed to decode installed tables
 	tables  map[string]*table
 	logs    map[uint16]*fakeLog
 	queues  map[uint16]*fakeQueue
 	lastID  uint32
-	calls   []string // that change something
-	batches int      // verdicts on all packets up to one
-	// clocks are times by which tables may have been made, beside those about now.
+	calls   []string // calls that change something
+	batches int      // batch verdicts
+	// clocks are times for which tables may have been made, in addition to the present.
 	clocks    []time.Time
-	listening map[packet.Port]bool // what programs of this host listen on
-	used, due wall.Store           // of the daemons that run here, one after the other
+	listening map[packet.Port]bool // ports on which programs of this host listen
+	used, due wall.Store           // of all daemons on this host, in succession
 	singles   int                  // all other verdicts
-	// ownership: tables have owners, whom nobody can tamper with, and a trial's
+	// ownership: tables have owners, which no other process can change, and a trial's
 	// goes with its owner.
 	ownership   bool
 	watchers    []*watcher
 	connections []connection
-	known, room int // in conntrack's table
+	known, room int // entries of conntrack's table, and its limit
 	directions  func(each func(sessions.Session, sessions.Seen)) error
-	adopted     int          // times that connections were adopted
-	wanted      sessionsOf   // those that were adopted last
-	ending      sessionsOf   // those that were ended last
-	barred      []connection // that were ended, and are not gone
-	dumps       int          // times that those were asked for, or pardoned
-	losing      bool         // what is let in, behind the wall
+	adopted     int          // number of Adopt calls
+	wanted      sessionsOf   // the last argument of Adopt
+	ending      sessionsOf   // the last argument of EndSessions
+	barred      []connection // ended connections that are not gone
+	dumps       int          // number of EndedSessions and PardonSessions calls
+	losing      bool         // admitted packets are lost behind the wall
 
-	// intercept is asked before every call what to answer, if not as always. The
-	// kernel is not locked meanwhile, so that it may wait, and send packets.
+	// intercept can replace the answer of any call. The kernel is not locked meanwhile,
+	// so that intercept may wait, and send packets.
 	intercept func(call string) error
 }
 
-// connection is one that is established.
+// connection is an established connection.
 type connection struct {
 	local  packet.Port
 	remote netip.Addr
@@ -81,41 +82,41 @@ type connection struct {
 
 type sessionsOf = func(sessions.Session) bool
 
-// session is one that somebody has made to this host.
+// session is a connection to this host.
 func session(port packet.Port, remote netip.Addr) sessions.Session {
 	return sessions.Session{Port: port, Local: server, Here: true, Remote: remote}
 }
 
-// table is what stands in the kernel.
+// table is a table in the kernel.
 type table struct {
 	config   *effective.Config
 	numbers  nft.Numbers
 	listing  string
 	trial    bool
 	tampered bool
-	windows  map[opening]time.Time // until when
-	trapped  map[opening]time.Time // likewise
+	windows  map[opening]time.Time // by end
+	trapped  map[opening]time.Time // by end
 	counts   map[string]nft.Counts
 }
 
-// opening is an element of a set: of a source it has no more than the address.
+// opening is an element of a set. It has only the address of a source.
 type opening struct {
 	door string
 	addr netip.Addr
 }
 
-// journey is one packet's way through the kernel.
+// journey is a packet's way through the kernel.
 type journey struct {
 	packet packet.Packet
-	data   []byte // of a datagram
-	marked bool   // as refused
-	passes int    // through the rules
+	data   []byte // payload of a datagram
+	marked bool   // has the mark of refused packets
+	passes int    // number of times it met the rules
 	fate   string
-	at     time.Time // when its fate was sealed
+	at     time.Time // when its fate was decided
 	done   chan struct{}
 }
 
-// What becomes of packets.
+// The fates of packets.
 const (
 	waiting  = ""
 	accepted = "accepted"
@@ -238,7 +239,7 @@ func (k *kernel) endSessions(wanted sessionsOf) (ended int, err error) {
 	return ended, nil
 }
 
-// watcher hears of what others do to tables.
+// watcher receives changes by other processes.
 type watcher struct {
 	k       *kernel
 	changed func(nft.Change)
@@ -256,7 +257,7 @@ func (k *kernel) watch(changed func(nft.Change), failed func(error)) (io.Closer,
 	return w, nil
 }
 
-// Close waits until nothing is told of any more, as [nft.Watcher] does.
+// Close waits until no change is being reported, as [nft.Watcher] does.
 func (w *watcher) Close() error {
 	w.k.mu.Lock()
 	w.k.watchers = slices.DeleteFunc(w.k.watchers, func(other *watcher) bool { return w == other })
@@ -265,7 +266,7 @@ func (w *watcher) Close() error {
 	return nil
 }
 
-// tell tells those who watch of a change that was made.
+// tell reports a change to the watchers.
 func (k *kernel) tell(c nft.Change) {
 	k.mu.Lock()
 	watchers := slices.Clone(k.watchers)
@@ -279,7 +280,7 @@ func (k *kernel) tell(c nft.Change) {
 	}
 }
 
-// flush is what `nft delete table` does, before anybody is told of it.
+// flush deletes a table as `nft delete table` does, before the change is reported.
 func (k *kernel) flush(name string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -301,7 +302,7 @@ func (k *kernel) begin(format string, args ...any) error {
 	return nil
 }
 
-// answering has every call that begins so answered by do, if not as always.
+// answering makes do answer all calls that begin with a prefix.
 func (k *kernel) answering(prefix string, do func() error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -313,12 +314,12 @@ func (k *kernel) answering(prefix string, do func() error) {
 	}
 }
 
-// failing makes every call that begins so fail.
+// failing makes all calls that begin with a prefix fail.
 func (k *kernel) failing(prefix string, err error) {
 	k.answering(prefix, func() error { return err })
 }
 
-// intercepted has something done before every call that begins so.
+// intercepted calls do before each call that begins with a prefix.
 func (k *kernel) intercepted(prefix string, do func()) {
 	k.answering(prefix, func() error {
 		do()
@@ -326,7 +327,7 @@ func (k *kernel) intercepted(prefix string, do func()) {
 	})
 }
 
-// once has something done before the next call that begins so.
+// once calls do before the next call that begins with a prefix.
 func (k *kernel) once(prefix string, do func()) {
 	k.intercepted(prefix, func() {
 		k.failing("nothing", nil)
@@ -334,7 +335,7 @@ func (k *kernel) once(prefix string, do func()) {
 	})
 }
 
-// changes returns the calls since it was last asked that change what stands.
+// changes returns the calls since the last time that change tables.
 func (k *kernel) changes() (calls []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -348,8 +349,8 @@ func (k *kernel) changes() (calls []string) {
 	return calls
 }
 
-// Install keeps the hook, the windows and the counters of a table of the same
-// kind, as [nft.Kernel] does.
+// Install keeps the hooks, windows and counters of a table of the same kind, as
+// [nft.Kernel] does.
 func (k *kernel) Install(t *nft.Table, windows []nft.Window, replaced string) error {
 	call := "Install " + t.Name
 	if replaced != "" && replaced != t.Name {
@@ -370,8 +371,7 @@ func (k *kernel) Restore(t *nft.Table, windows []nft.Window) error {
 	return k.put(t, windows, "", false)
 }
 
-// put applies the whole transaction to a copy, which then takes the place of
-// what stood.
+// put applies the whole transaction to a copy, which then replaces the tables.
 func (k *kernel) put(t *nft.Table, windows []nft.Window, replaced string, keep bool) error {
 	tables := maps.Clone(k.tables)
 	next := k.understand(t)
@@ -387,7 +387,7 @@ func (k *kernel) put(t *nft.Table, windows []nft.Window, replaced string, keep b
 	tables[t.Name] = next
 	for _, w := range windows {
 		if next.isOpen(w.Door, w.Source) {
-			continue // as it is
+			continue // unchanged
 		}
 		if err := next.open(w); err != nil {
 			return err
@@ -407,7 +407,7 @@ func (k *kernel) put(t *nft.Table, windows []nft.Window, replaced string, keep b
 	return nil
 }
 
-// keep takes over what is in a table of the same name, where it means the same.
+// keep takes over the state of a table of the same name where it means the same.
 func (t *table) keep(old *table) {
 	for _, d := range t.config.Doors {
 		for _, former := range old.config.Doors {
@@ -438,15 +438,15 @@ func (k *kernel) Intact(t *nft.Table) (bool, error) {
 	return stands != nil && !stands.tampered && stands.listing == t.String(), nil
 }
 
-// unhook drops all that is queued, as the kernel does when any of its hooks goes
-// (nf_queue_nf_hook_drop). The messages about it stay.
+// unhook drops all queued packets, as the kernel does when any base chain of the table is
+// removed (nf_queue_nf_hook_drop). Their messages stay.
 func (k *kernel) unhook() {
 	for _, q := range k.queues {
 		q.drop()
 	}
 }
 
-// understand returns the table that a listing means.
+// understand returns the table that a listing describes.
 func (k *kernel) understand(t *nft.Table) *table {
 	listing := t.String()
 	for _, c := range k.configs {
@@ -464,8 +464,8 @@ func (k *kernel) understand(t *nft.Table) *table {
 	return nil
 }
 
-// moments returns the times for which a table may have been made that is installed
-// now: the configuration may come to something else by the time that it is.
+// moments returns the times for which a table installed now may have been made. The
+// configuration may resolve differently at the time of the install.
 func (k *kernel) moments(c *ruleset.Config) []time.Time {
 	now := time.Now()
 	all := append([]time.Time{now}, k.clocks...)
@@ -571,7 +571,7 @@ func (k *kernel) OpenWindows(name string, windows []nft.Window) error {
 			k.t.Errorf("it is said to be certain that %s has no window of %s, and there is one", w.Source, w.Door)
 		}
 		if err := t.open(w); err != nil {
-			t.windows = was // all of a transaction, or nothing
+			t.windows = was // a transaction is atomic
 			return err
 		}
 	}
@@ -627,14 +627,14 @@ func (k *kernel) Counts(name string) (map[string]nft.Counts, error) {
 	return nil, unix.ENOENT
 }
 
-// stands returns the names of the tables that stand.
+// stands returns the names of the installed tables.
 func (k *kernel) stands() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Sorted(maps.Keys(k.tables))
 }
 
-// left returns for how long a window is open.
+// left returns the remaining time of a window.
 func (k *kernel) left(door string, addr netip.Addr) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -646,7 +646,7 @@ func (k *kernel) left(door string, addr netip.Addr) time.Duration {
 	return 0
 }
 
-// bound returns which sockets are bound.
+// bound returns the bound sockets.
 func (k *kernel) bound() (sockets []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -659,7 +659,7 @@ func (k *kernel) bound() (sockets []string) {
 	return sockets
 }
 
-// named returns the numbers that the table names.
+// named returns the numbers that the table uses.
 func (k *kernel) named() nft.Numbers {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -669,7 +669,7 @@ func (k *kernel) named() nft.Numbers {
 	return nft.Numbers{}
 }
 
-// log and lanes are those that the table names.
+// log and lanes return the sockets that the table uses.
 func (k *kernel) log() *fakeLog {
 	n := k.named()
 	k.mu.Lock()
@@ -684,10 +684,10 @@ func (k *kernel) lanes() (admitted, strangers *fakeQueue) {
 	return k.queues[n.Admitted], k.queues[n.Strangers]
 }
 
-// send lets a packet come in.
+// send sends a packet to the host.
 func (k *kernel) send(p packet.Packet) *journey { return k.sendData(p, nil) }
 
-// sendData lets a datagram come in that carries something.
+// sendData sends a datagram with a payload to the host.
 func (k *kernel) sendData(p packet.Packet, data []byte) *journey {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -765,8 +765,8 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 	return true
 }
 
-// queue reports whether the packet waits or is gone; else the rules go on, as
-// bypass says where nobody listens and fail-open where the queue is full.
+// queue reports whether the packet is queued or dropped. Otherwise it goes on to the next
+// rule: by bypass if no process is bound, by fail-open if the queue is full.
 func (k *kernel) queue(number uint16, bypass bool, j *journey) bool {
 	q := k.queues[number]
 	if q == nil || len(q.pending) >= int(q.config.Length) {
@@ -799,32 +799,32 @@ func (k *kernel) seal(j *journey, fate string) {
 	close(j.done)
 }
 
-// fate returns what has become of a packet by now.
+// fate returns the fate of a packet so far.
 func (k *kernel) fate(j *journey) string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return j.fate
 }
 
-// rounds returns how often a packet has gone through the rules by now.
+// rounds returns how often a packet has met the rules so far.
 func (k *kernel) rounds(j *journey) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return j.passes
 }
 
-// socket hands what is posted to it to a handler, from one goroutine and in
-// order. All but its channels is guarded by the kernel's mu.
+// socket passes posted messages to a handler, in order and from one goroutine. Everything
+// but its channels is guarded by the mu of the kernel.
 type socket struct {
 	k      *kernel
-	inbox  []func() // what was not read yet
-	held   bool     // reading is held up
-	few    int      // but for so many
+	inbox  []func() // unread messages
+	held   bool     // reading is blocked
+	few    int      // except for this many
 	wake   chan struct{}
 	closed chan struct{}
 	done   chan struct{}
-	failed func(error) // of the handler
-	read   uint64      // messages that were handled, of those that were begun
+	failed func(error) // the handler's Failed
+	read   uint64      // messages handled
 	begun  uint64
 }
 
@@ -839,7 +839,7 @@ func (s *socket) readAll() {
 	for {
 		select {
 		case <-s.closed:
-			s.failed(os.ErrClosed) // as nflog and nfqueue may, if they are closed while they read
+			s.failed(os.ErrClosed) // as nflog and nfqueue may report if they are closed during a read
 			return
 		case <-s.wake:
 		}
@@ -852,7 +852,7 @@ func (s *socket) readAll() {
 	}
 }
 
-// Progress is that of a socket.
+// Progress returns the progress of the socket.
 func (s *socket) Progress() progress.Progress {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
@@ -871,7 +871,7 @@ func (s *socket) next() (handle func()) {
 	return handle
 }
 
-// post is called with the kernel's mu held.
+// post is called with mu of the kernel held.
 func (s *socket) post(handle func()) {
 	s.inbox = append(s.inbox, handle)
 	select {
@@ -880,21 +880,21 @@ func (s *socket) post(handle func()) {
 	}
 }
 
-// do posts something else than a packet.
+// do posts something other than a packet.
 func (s *socket) do(handle func()) {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	s.post(handle)
 }
 
-// hold makes the daemon too busy to read, and resume lets it read on.
+// hold stops the daemon from reading, as if it were busy; resume lets it read again.
 func (s *socket) hold() {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	s.held = true
 }
 
-// readFew lets the daemon read so many messages while it is held up.
+// readFew lets the daemon read n messages while it is stopped.
 func (s *socket) readFew(n int) {
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
@@ -912,7 +912,7 @@ func (s *socket) resume() {
 	s.do(func() {})
 }
 
-// close waits for the handler, as go-nflog and go-nfqueue do, after unbinding.
+// close waits for the handler after unbinding, as go-nflog and go-nfqueue do.
 func (s *socket) close(unbind func()) error {
 	s.k.mu.Lock()
 	select {
@@ -970,7 +970,7 @@ type fakeQueue struct {
 	*socket
 	config  nfqueue.Config
 	handler nfqueue.Handler
-	pending []queued // for a verdict, in the order of their ids
+	pending []queued // without a verdict, in the order of ids
 	lost    uint64
 }
 
@@ -1044,7 +1044,7 @@ func (q *fakeQueue) verdict(id uint32, then func(*journey)) error {
 			break
 		}
 	}
-	return nil // the kernel's ENOENT comes another way, and is ignored there
+	return nil // the kernel reports ENOENT asynchronously, and nfqueue ignores it
 }
 
 func (q *fakeQueue) RefuseUpTo(id uint32) error { return q.batch(id, q.refuse) }
@@ -1083,14 +1083,14 @@ func (q *fakeQueue) Stats() (nfqueue.Stats, error) {
 	return nfqueue.Stats{Waiting: len(q.pending), Lost: q.lost}, nil
 }
 
-// lose has the kernel lose packets, as the queue is full.
+// lose counts packets as lost because the queue is full.
 func (q *fakeQueue) lose(n uint64) {
 	q.k.mu.Lock()
 	defer q.k.mu.Unlock()
 	q.lost += n
 }
 
-// trail keeps the events that it is handed.
+// trail collects events.
 type trail struct {
 	mu     sync.Mutex
 	events []audit.Event
@@ -1114,7 +1114,7 @@ func (t *trail) watch(check func(audit.Event)) {
 	t.check = check
 }
 
-// take returns in short what was recorded since it was last asked.
+// take returns short forms of the events since the last call.
 func (t *trail) take(kinds ...audit.Kind) (events []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -1144,14 +1144,14 @@ func (t *trail) take(kinds ...audit.Kind) (events []string) {
 	return events
 }
 
-// past returns what was recorded since it was last asked, as it is.
+// past returns the events since the last call.
 func (t *trail) past() []audit.Event {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.events)
 }
 
-// expect compares what was recorded of some kinds, or of all, and forgets it.
+// expect compares the events of some kinds, or of all, and clears them.
 func (t *trail) expect(tb testing.TB, kinds []audit.Kind, want ...string) {
 	tb.Helper()
 	if diff := cmp.Diff(want, t.take(kinds...)); diff != "" {
@@ -1164,7 +1164,7 @@ type host struct {
 	*kernel
 	wall  *wall.Wall
 	trail *trail
-	stop  func()     // asks Run to end
+	stop  func()     // makes Run end
 	ended chan error // what Run returned
 }
 
@@ -1186,7 +1186,7 @@ func single(addr netip.Addr) packet.Source {
 	return packet.SourcePrefix{IPv4: 32, IPv6: 128}.Of(addr)
 }
 
-// config returns the configuration of a wall with some doors.
+// config returns the configuration of a wall with the given doors.
 func config(doors ...ruleset.Door) *ruleset.Config {
 	return &ruleset.Config{
 		Wall: ruleset.Wall{
@@ -1197,7 +1197,7 @@ func config(doors ...ruleset.Door) *ruleset.Config {
 	}
 }
 
-// door returns a door before one TCP port.
+// door returns a door for one TCP port.
 func door(name string, port uint16, knocks ...uint16) ruleset.Door {
 	d := ruleset.Door{
 		Name:            name,
@@ -1219,23 +1219,23 @@ func door(name string, port uint16, knocks ...uint16) ruleset.Door {
 	return d
 }
 
-// knockedBy returns a door like d that opens by each of these sequences.
+// knockedBy returns a door like d that each of the sequences opens.
 func knockedBy(d ruleset.Door, sequences ...[]packet.Port) ruleset.Door {
 	d.Methods = []method.Method{&fixed.Sequence{Sequences: sequences}}
 	return d
 }
 
-// withKnock returns a door like d, whose sequence is longer by a knock.
+// withKnock returns a door like d with one more knock.
 func withKnock(d ruleset.Door, p packet.Port) ruleset.Door {
 	return knockedBy(d, append(sequenceOf(d), p))
 }
 
-// sequenceOf returns the knocks of a door that has a sequence.
+// sequenceOf returns the knocks of a door with a sequence.
 func sequenceOf(d ruleset.Door) []packet.Port {
 	return slices.Clone(d.Methods[0].(*fixed.Sequence).Sequences[0])
 }
 
-// methodOf returns the method of a type that a door has.
+// methodOf returns the method of type M of a door.
 func methodOf[M method.Method](d ruleset.Door) M {
 	for _, m := range d.Methods {
 		if m, ok := m.(M); ok {
@@ -1247,16 +1247,16 @@ func methodOf[M method.Method](d ruleset.Door) M {
 
 func sshDoor() ruleset.Door { return door("ssh", 22, 7000, 8000, 9000) }
 
-// limited returns a door like d that admits so many connections a window.
+// limited returns a door like d with max_connections.
 func limited(d ruleset.Door, connections int) ruleset.Door {
 	d.MaxConnections = connections
 	return d
 }
 
-// retransmitted is after how long what was lost is sent again.
+// retransmitted is the time after which a lost packet is sent again.
 const retransmitted = time.Second
 
-// newHost returns a host whose wall does not stand yet.
+// newHost returns a host whose wall is not installed.
 func newHost(t *testing.T) *host { return newKernel(t).newHost() }
 
 func (k *kernel) newHost() *host {
@@ -1265,7 +1265,7 @@ func (k *kernel) newHost() *host {
 	return h
 }
 
-// knows tells the kernel of a configuration whose table it will have to understand.
+// knows adds a configuration whose table the kernel has to decode.
 func (h *host) knows(c *ruleset.Config) *ruleset.Config {
 	h.kernel.mu.Lock()
 	defer h.kernel.mu.Unlock()
@@ -1273,13 +1273,14 @@ func (h *host) knows(c *ruleset.Config) *ruleset.Config {
 	return c
 }
 
-// resolved returns what a configuration comes to now, on a host of no programs.
+// resolved returns the effective configuration of now, on a host where no program
+// listens.
 func resolved(c *ruleset.Config) *effective.Config {
 	now, _ := effective.Resolve(c, time.Now(), effective.Host{})
 	return now
 }
 
-// raise puts up the wall.
+// raise installs the wall.
 func (h *host) raise(c *ruleset.Config) error {
 	return h.wall.Apply(h.knows(c))
 }
@@ -1293,7 +1294,7 @@ func (h *host) found(c *ruleset.Config, turn int, windows ...nft.Window) {
 	h.changes()
 }
 
-// run runs the wall until the test is over, or stops it.
+// run runs the wall until the test ends or stops it.
 func (h *host) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() { h.ended <- h.wall.Run(ctx) }()
@@ -1317,7 +1318,7 @@ func (h *host) run() {
 	synctest.Wait()
 }
 
-// guarded runs f in a bubble, with a host behind a wall that runs.
+// guarded runs f in a bubble, with a host behind a running wall.
 func guarded(t *testing.T, c *ruleset.Config, f func(h *host)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
@@ -1331,7 +1332,7 @@ func guarded(t *testing.T, c *ruleset.Config, f func(h *host)) {
 	})
 }
 
-// expect checks what has become of a packet, when all have done what they can.
+// expect checks the fate of a packet when all goroutines are blocked.
 func (h *host) expect(what string, j *journey, want string) {
 	h.t.Helper()
 	synctest.Wait()
@@ -1349,7 +1350,7 @@ func (h *host) status() wall.Status {
 	return s
 }
 
-// client is who knocks and connects. Every connection is a new one.
+// client knocks and connects. Every connection is a new one.
 type client struct {
 	*host
 	addr        netip.Addr
@@ -1369,7 +1370,7 @@ func (c *client) dialTo(to netip.Addr, port uint16) *journey {
 	})
 }
 
-// press knocks at ports of any protocol in order.
+// press knocks at ports of any protocol, in order.
 func (c *client) press(knocks []packet.Port) {
 	for _, k := range knocks {
 		if k.Protocol == packet.TCP {
@@ -1380,7 +1381,7 @@ func (c *client) press(knocks []packet.Port) {
 	}
 }
 
-// datagram sends one, from a port of its own.
+// datagram sends a datagram from a new source port.
 func (c *client) datagram(to packet.Port, data []byte) *journey {
 	c.connections++
 	return c.sendData(packet.Packet{

@@ -18,7 +18,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// tamper changes a table in a way that its listing does not tell, and tells of it.
+// tamper changes a table in a way that its listing does not show, and reports the change.
 func (k *kernel) tamper(name string) {
 	k.mu.Lock()
 	k.tables[name].tampered = true
@@ -79,7 +79,7 @@ func TestAWallThatSomebodyChangesIsPutBackWithAllWindows(t *testing.T) {
 
 func TestAChangeToAnotherTableIsNothingToTheWall(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		h.tamper("knockwall") // which nobody has told of
+		h.tamper("knockwall") // the change was not reported
 		h.tell(nft.Change{Tables: []string{"filter", "nat"}, By: "nft (process 4711)"})
 		h.trail.expect(h.t, nil)
 		if got := h.changes(); got != nil {
@@ -98,7 +98,7 @@ func TestWhenTheAccountOfAChangeIsLostTheWallIsLookedAt(t *testing.T) {
 		for _, before := range []func(){
 			func() { h.tamper("knockwall") },
 			func() { h.flush("knockwall") },
-			func() { h.failing("Intact", errInjected) }, // so that nobody knows
+			func() { h.failing("Intact", errInjected) }, // so that the state of the table is unknown
 		} {
 			before()
 			h.tell(nft.Change{})
@@ -117,7 +117,7 @@ func TestAWindowThatHasNoTableIsOpenedInANewOne(t *testing.T) {
 		synctest.Wait()
 		h.trail.take()
 		h.flush("knockwall")
-		a.knock(7000, 8000) // which nobody logs
+		a.knock(7000, 8000) // no rule logs them
 		h.knocked(alice, 7000, 8000, 9000)
 		synctest.Wait()
 		if got := h.changes(); !slices.Equal(got[len(got)-2:], []string{"OpenWindows ssh 192.0.2.1", "Restore knockwall"}) {
@@ -134,8 +134,8 @@ func TestAWindowThatHasNoTableIsOpenedInANewOne(t *testing.T) {
 	})
 }
 
-// knocked has the log tell of knocks, as it may of those that were there before
-// the table has gone.
+// knocked passes knocks to the log handler. They may have been logged before the table
+// was deleted.
 func (h *host) knocked(addr netip.Addr, ports ...uint16) {
 	h.kernel.mu.Lock()
 	defer h.kernel.mu.Unlock()

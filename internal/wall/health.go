@@ -12,24 +12,24 @@ import (
 // examineInterval is how often the host is examined.
 const examineInterval = 30 * time.Second
 
-// What is told of the host is no older than freshFor, unless to find it out takes longer
-// than examinePatience.
+// Findings are at most maxFindingsAge old when they are asked for, unless an examination
+// takes longer than examineTimeout.
 const (
-	freshFor       = 2 * time.Second
+	maxFindingsAge = 2 * time.Second
 	examineTimeout = time.Second
 )
 
-// health is what is known of the host that the wall stands on, by package doctor.
+// health holds the findings of package doctor about this host.
 type health struct {
 	mu     sync.Mutex
-	config *effective.Config // that was examined last; nil: none
-	at     time.Time         // when
-	done   chan struct{}     // closed when the examination under way is over; nil: none is
+	config *effective.Config // the configuration of the last examination; nil: none
+	at     time.Time         // of the last examination
+	done   chan struct{}     // closed when the running examination ends; nil: none runs
 	report doctor.Report
 }
 
-// examine examines the host when it is time, or other rules are in force, beside the
-// keeper, which must not wait for it.
+// examine starts an examination of the host when one is due, or when other rules are in
+// force. It runs beside housekeeping, which must not wait for it.
 func (w *Wall) examine(now time.Time) (next time.Time, ok bool) {
 	if w.edges.Examine == nil {
 		return time.Time{}, false
@@ -42,8 +42,9 @@ func (w *Wall) examine(now time.Time) (next time.Time, ok bool) {
 	return w.health.at.Add(examineInterval), true
 }
 
-// examined begins to examine the host, unless what is known is of these rules and no
-// older than that. It returns what is closed when it is over, and nil if it is.
+// examined starts an examination, unless the last one was of the rules in force and is
+// less than age ago. It returns a channel that is closed when the examination ends, or
+// nil if none runs.
 func (w *Wall) examined(now time.Time, age time.Duration) <-chan struct{} {
 	h := &w.health
 	c := w.current().config
@@ -68,10 +69,10 @@ func (w *Wall) examined(now time.Time, age time.Duration) <-chan struct{} {
 	return done
 }
 
-// Findings are those of the host as it is now, or, where that takes too long to find out,
-// as it was before. A wall stands.
+// Findings returns the findings about the host. They are current, or, if an examination
+// takes too long, those of the last one. The wall must be installed.
 func (w *Wall) Findings() []doctor.Finding {
-	if done := w.examined(time.Now(), freshFor); done != nil {
+	if done := w.examined(time.Now(), maxFindingsAge); done != nil {
 		select {
 		case <-done:
 		case <-time.After(examineTimeout):
@@ -80,7 +81,7 @@ func (w *Wall) Findings() []doctor.Finding {
 	return w.health.known()
 }
 
-// known are the findings of the last examination.
+// known returns the findings of the last examination.
 func (h *health) known() []doctor.Finding {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -14,16 +14,16 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// bareDoor is found where the door "ssh" stands before nothing.
+// bareDoor is the finding for a door "ssh" that guards nothing.
 var bareDoor = doctor.Finding{Check: "interfaces", Severity: doctor.Error, Door: "ssh", Bare: true, Problem: "There is no interface.", Cure: "Make one."}
 
-// patient is a host that is examined, with what was told of changes.
+// patient is a host that is examined, with the reported changes.
 type patient struct {
 	*teller
 	changes []string
 }
 
-// examined runs f in a bubble, with a wall on a host that is examined by examine.
+// examined runs f in a bubble, with a wall whose host examine examines.
 func examined(t *testing.T, examine func() []doctor.Finding, f func(h *patient)) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &patient{teller: &teller{newHost(t), audit.NewHistory()}}
@@ -41,8 +41,7 @@ func examined(t *testing.T, examine func() []doctor.Finding, f func(h *patient))
 	})
 }
 
-// A door that stands before nothing is said to guard nothing by all that tell of it, and
-// the door beside it is not concerned.
+// All reports agree that a door guards nothing. The door beside it is not affected.
 func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
 	examined(t, func() []doctor.Finding { return []doctor.Finding{bareDoor} }, func(h *patient) {
 		s := h.status()
@@ -60,7 +59,7 @@ func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
 			t.Errorf("metrics: %v", metrics)
 		}
 		all := h.explain(alice.String())
-		if e := all[0]; !e.In || e.Reason != wall.Bare || e.Sentence != alice.String()+" is not held up: the door stands before nothing on this host. There is no interface." {
+		if e := all[0]; !e.In || e.Reason != wall.Bare || e.Sentence != alice.String()+" is not refused: the door guards nothing on this host. There is no interface." {
 			t.Errorf("ssh: %+v", e)
 		}
 		if e := all[1]; e.In || e.Reason != wall.NeverKnocked {
@@ -69,7 +68,7 @@ func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
 	})
 }
 
-// An interface may be renamed at any moment: what is told is of now.
+// An interface may be renamed at any moment. Reports show the present state.
 func TestTheHostIsExaminedAnewForWhoAsks(t *testing.T) {
 	var found []doctor.Finding
 	examined(t, func() []doctor.Finding { return found }, func(h *patient) {
@@ -94,7 +93,7 @@ func TestTheHostIsExaminedAnewForWhoAsks(t *testing.T) {
 	})
 }
 
-// Who asks waits a moment for a host that does not answer, and who knocks does not.
+// Requests wait a moment for an examination that hangs. Knocks do not wait.
 func TestAHostThatDoesNotAnswerHoldsNobodyUp(t *testing.T) {
 	const answersIn = time.Minute
 	examined(t, func() []doctor.Finding { time.Sleep(answersIn); return []doctor.Finding{bareDoor} }, func(h *patient) {
@@ -112,12 +111,12 @@ func TestAHostThatDoesNotAnswerHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// At a door that stands at some interfaces only nobody is kept out at others.
+// A door with interfaces keeps nothing out at others.
 func TestItIsSaidAtWhichInterfacesSomebodyIsKeptOut(t *testing.T) {
 	c := config(sshDoor())
 	c.Doors[0].Interfaces = []string{"eth0", "ppp*"}
 	telling(t, c, func(h *teller) {
-		if e := h.explain(alice.String())[0]; !strings.HasPrefix(e.Sentence, alice.String()+" is not let in by eth0 or ppp*: no knock of it was heard ") {
+		if e := h.explain(alice.String())[0]; !strings.HasPrefix(e.Sentence, alice.String()+" is not let in by eth0 or ppp*: no knock from it was received ") {
 			t.Errorf("%+v", e)
 		}
 	})

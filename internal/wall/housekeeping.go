@@ -9,21 +9,21 @@ import (
 )
 
 const (
-	// sweepInterval is how often the hold is swept at most, so that a flood of
-	// strangers is refused in batches.
+	// sweepInterval is the shortest time between two sweeps of the hold, so that a flood
+	// of packets is refused in batches.
 	sweepInterval = 10 * time.Millisecond
-	// calmAfter is how long all that was logged must have been handled, once it was not,
-	// before anybody is refused: a knock may have been logged right after that was asked.
-	calmAfter = 10 * time.Millisecond
-	// maxRefusalDelay is how long refusals wait at most for the log to be drained.
+	// drainedFor is how long the log must have been drained, after it was not, before
+	// packets are refused: a knock may have been logged right after the check.
+	drainedFor = 10 * time.Millisecond
+	// maxRefusalDelay is how long refusals wait at most until the log is drained.
 	maxRefusalDelay = 2 * time.Second
-	// lossesOver is how long nothing must have been lost until that is over.
-	lossesOver = time.Minute
-	// forgetInterval is how often attempts that are too late are looked for.
+	// lossEndsAfter is how long after the last loss an overload ends.
+	lossEndsAfter = time.Minute
+	// forgetInterval is how often attempts are checked for their timeout.
 	forgetInterval = time.Second
 )
 
-// housekeep does what is due, when it is due, until ctx ends.
+// housekeep runs the periodic tasks when they are due, until ctx ends.
 func (w *Wall) housekeep(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -39,8 +39,8 @@ func (w *Wall) housekeep(ctx context.Context) {
 		}
 		now := time.Now()
 		next := now.Add(audit.SumInterval)
-		for _, tend := range []func(time.Time) (time.Time, bool){w.endWindows, w.refuseDue, w.forget, w.report, w.endTrial, w.reresolve, w.lookAround, w.examine, w.watchUsage} {
-			if at, ok := tend(now); ok && at.Before(next) {
+		for _, task := range []func(time.Time) (time.Time, bool){w.expireWindows, w.refuseDue, w.expireAttempts, w.reportLosses, w.endTrial, w.reresolve, w.checkHost, w.examine, w.watchUsage} {
+			if at, ok := task(now); ok && at.Before(next) {
 				next = at
 			}
 		}
@@ -51,19 +51,19 @@ func (w *Wall) housekeep(ctx context.Context) {
 	}
 }
 
-// endWindows notes the windows that are over. The kernel has ended them itself.
-func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
+// expireWindows records the end of windows. The kernel has ended them itself.
+func (w *Wall) expireWindows(now time.Time) (next time.Time, ok bool) {
 	var events, spent []audit.Event
 	defer func() {
 		w.record(events)
-		for _, e := range spent { // that they are shut was told, if they could be
+		for _, e := range spent { // the event of their closing was written by spend
 			w.runExpired(e)
 		}
 	}()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.windows.Expire(now, func(win *sequence.Window) {
-		if sure := now.Add(lingering); sure.After(w.uncertainUntil) {
+		if sure := now.Add(expiryLag); sure.After(w.uncertainUntil) {
 			w.uncertainUntil = sure
 		}
 		e := audit.Event{Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: w.doors[win.Door], Source: win.Source}
@@ -79,11 +79,10 @@ func (w *Wall) endWindows(now time.Time) (next time.Time, ok bool) {
 	return w.windows.Next()
 }
 
-// refuseDue refuses the strangers whose knock did not come in time. The kernel
-// logs a knock before it queues the packet after it, so that when everything in
-// the log has been heard, no knock is missed; until then, nobody is refused. (But in
-// a flood the log keeps some back for a batch, for 10 ms at most, which every hold
-// outlasts that is longer.)
+// refuseDue refuses held packets whose knock did not come in time. The kernel logs a
+// knock before it queues a later packet. So no knock is missed if the log has been
+// drained, and nothing is refused before that. In a flood, however, the log may keep
+// messages back for a batch, for 10 ms at most; every longer hold outlasts that.
 func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	var events []audit.Event
 	defer func() { w.record(events) }()
@@ -101,11 +100,11 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 		return due, true
 	}
 	if now.Sub(due) < maxRefusalDelay {
-		// A transaction may have to wait for somebody else's.
-		if w.opening+len(w.openings) > 0 || !s.log.Progress().Idle || s.former.isHeard() {
-			s.calm = now.Add(calmAfter)
+		// A transaction may be waiting for another process's transaction.
+		if w.opening+len(w.openings) > 0 || !s.log.Progress().Idle || s.former.hasUnhandledLog() {
+			s.refuseAfter = now.Add(drainedFor)
 		}
-		if s.calm.After(now) {
+		if s.refuseAfter.After(now) {
 			return now.Add(time.Millisecond), true
 		}
 	}
@@ -120,15 +119,15 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 		}
 	})
 	if any {
-		// One verdict for all. Those of them that were released have theirs.
+		// This is one verdict for all. Packets that were released have had their verdict.
 		_ = s.strangers.RefuseUpTo(last)
 	}
 	s.swept = now
 	return s.hold.Next()
 }
 
-// forget ends the attempts whose time is up.
-func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
+// expireAttempts ends the attempts whose time is up.
+func (w *Wall) expireAttempts(now time.Time) (next time.Time, ok bool) {
 	var events []audit.Event
 	defer func() { w.record(events) }()
 	w.mu.Lock()
@@ -136,7 +135,7 @@ func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 	f := w.policy
 	f.tracker.Expire(now, func(a sequence.Attempt) {
 		l := &f.locks[a.Lock]
-		if !f.tellsEnd(l, a.Step) {
+		if !f.reportsEnd(l, a.Step) {
 			return
 		}
 		f.tallies[l.door].Add(audit.Reset)
@@ -148,16 +147,16 @@ func (w *Wall) forget(now time.Time) (next time.Time, ok bool) {
 	return now.Add(forgetInterval), f.tracker.Len() > 0
 }
 
-// record tells of events that happened while mu was held.
+// record emits events that were collected while mu was held.
 func (w *Wall) record(events []audit.Event) {
 	for _, e := range events {
 		w.emit(e)
 	}
 }
 
-// report passes on what was summed up, and what was lost: once when it begins, and
-// replayGuard when it is over.
-func (w *Wall) report(now time.Time) (next time.Time, ok bool) {
+// reportLosses writes summed events, and reports lost packets: once when losses begin,
+// and once when they are over.
+func (w *Wall) reportLosses(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	if next = w.reports.swept.Add(audit.SumInterval); next.After(now) {
 		w.mu.Unlock()
@@ -172,7 +171,7 @@ func (w *Wall) report(now time.Time) (next time.Time, ok bool) {
 		r.lately = now
 	}
 	r.counted = w.lost
-	ends := r.overloaded && now.Sub(r.lately) >= lossesOver
+	ends := r.overloaded && now.Sub(r.lately) >= lossEndsAfter
 	if begins || ends {
 		r.overloaded = begins
 		r.lost = w.lost

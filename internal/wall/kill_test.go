@@ -21,17 +21,17 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// process is a daemon that can be killed: from then on nothing is done that it
-// asks of the kernel, and its sockets are gone with all that is in them.
+// process is a daemon that can be killed. From then on its calls to the kernel do
+// nothing, and its sockets are gone with everything in them.
 type process struct {
 	k *kernel
 
 	mu     sync.Mutex
-	calls  int            // of the kernel, so far
-	last   int            // of them, which is not done any more; 0: none
-	step   func()         // is called before each but verdicts
-	killed chan struct{}  // closed when it is
-	unbind map[any]func() // of its sockets
+	calls  int            // calls to the kernel so far
+	last   int            // the call that is not executed any more; 0: none
+	step   func()         // called before each call except verdicts
+	killed chan struct{}  // closed when it is killed
+	unbind map[any]func() // by socket
 }
 
 var errKilled = errors.New("the daemon was killed")
@@ -49,8 +49,8 @@ func (p *process) dead() bool {
 	}
 }
 
-// asks reports whether the daemon still lives to ask something of the kernel. It
-// cannot be killed then until p.mu, which is held, is unlocked.
+// asks reports whether the daemon is alive for a call to the kernel. It cannot be killed
+// until p.mu, which is held, is unlocked.
 func (p *process) asks() bool {
 	p.mu.Lock()
 	if p.dead() {
@@ -84,7 +84,7 @@ func (p *process) kill() {
 	}
 }
 
-// steps is asks, for what is a step of an operation.
+// steps is asks for a call that is a step of an operation.
 func (p *process) steps() bool {
 	if p.dead() {
 		return false
@@ -93,8 +93,8 @@ func (p *process) steps() bool {
 	return p.asks()
 }
 
-// die closes a socket without waiting for its handler, whose process is no more.
-// It is called with the kernel's mu held.
+// die closes a socket without waiting for its handler, because the process is dead. It is
+// called with mu of the kernel held.
 func (s *socket) die() bool {
 	select {
 	case <-s.closed:
@@ -136,7 +136,7 @@ func (p *process) edges() wall.Edges {
 		Adopt: func(wanted sessionsOf, renew bool) (int, error) {
 			return about(func(wanted sessionsOf) (int, error) { return e.Adopt(wanted, renew) })(wanted)
 		},
-		// It is asked for a packet, and is a step of none of the operations.
+		// This call belongs to a packet, not to one of the operations.
 		Tracked: func(of packet.Packet) (bool, error) {
 			if !p.asks() {
 				return false, errKilled
@@ -337,22 +337,22 @@ func (q mortalQueue) Close() error {
 	return q.fakeQueue.Close()
 }
 
-// life is a host whose daemon is killed in the middle of something.
+// life is a host whose daemon is killed during an operation.
 type life struct {
 	*host
 	process *process
-	until   time.Time // alice's window, where the wall has one
+	until   time.Time // end of alice's window, if she has one
 	sent    []attempt
 }
 
-// attempt is a connection that was tried while the daemon was doing something.
+// attempt is a connection that was tried during the operation.
 type attempt struct {
 	*journey
 	who    string
-	walled bool // a wall stood then
+	walled bool // a wall was installed then
 }
 
-// born makes a host with a daemon that can be killed.
+// born returns a host with a daemon that can be killed.
 func born(t *testing.T, ownership bool) *life {
 	k := newKernel(t)
 	k.ownership = ownership
@@ -362,7 +362,7 @@ func born(t *testing.T, ownership bool) *life {
 	return &life{host: h, process: p}
 }
 
-// lived makes a host whose wall stands, with alice's window in it, and runs.
+// lived returns a host with a running wall and a window for alice.
 func lived(t *testing.T, c *ruleset.Config) *life {
 	l := born(t, false)
 	l.reload(c)
@@ -374,12 +374,12 @@ func lived(t *testing.T, c *ruleset.Config) *life {
 	l.until = time.Now().Add(window)
 	time.Sleep(window / 2)
 	l.client(bob).knock(7000, 8000)
-	l.client(bob).dial(22) // which is held
+	l.client(bob).dial(22) // it is held
 	synctest.Wait()
 	return l
 }
 
-// tryAll has alice and carol try to come in.
+// tryAll makes alice and carol try to connect.
 func (l *life) tryAll() {
 	walled := len(l.stands()) > 0
 	for who, c := range map[string]*client{"alice": l.client(alice), "carol": l.client(carol)} {
@@ -388,8 +388,8 @@ func (l *life) tryAll() {
 	}
 }
 
-// Whatever a daemon is doing when it is killed, before each of the calls by which
-// it does it: the next one takes over where it was.
+// The daemon is killed before each of the calls of an operation. The next daemon takes
+// over each time.
 func TestADaemonThatIsKilledAtAnyMomentIsTakenOverFrom(t *testing.T) {
 	rules := func() *ruleset.Config { return config(sshDoor()) }
 	others := func() *ruleset.Config { return config(door("web", 443, 7001), limited(sshDoor(), 1000)) }
@@ -409,7 +409,7 @@ func TestADaemonThatIsKilledAtAnyMomentIsTakenOverFrom(t *testing.T) {
 		name    string
 		prepare func(t *testing.T) *life
 		do      func(l *life) error
-		then    *ruleset.Config // by which the next one starts
+		then    *ruleset.Config // the rules of the next daemon
 		goes    bool            // the wall may be gone
 	}{
 		{"first start", func(t *testing.T) *life { return born(t, false) }, reload(rules()), rules(), true},
@@ -422,7 +422,7 @@ func TestADaemonThatIsKilledAtAnyMomentIsTakenOverFrom(t *testing.T) {
 		{"reload", func(t *testing.T) *life { return lived(t, rules()) }, reload(others()), others(), false},
 		{"reload with other numbers", func(t *testing.T) *life { return lived(t, rules()) }, func(l *life) error {
 			err := l.raise(moved(others()))
-			time.Sleep(time.Second) // in which the former sockets are closed
+			time.Sleep(time.Second) // the former sockets are closed meanwhile
 			return err
 		}, moved(others()), false},
 		{"reload, and start with the former numbers", func(t *testing.T) *life { return lived(t, rules()) },
@@ -463,8 +463,8 @@ func TestADaemonThatIsKilledAtAnyMomentIsTakenOverFrom(t *testing.T) {
 	}
 }
 
-// killedAt does something, in which the daemon is killed before its n-th call;
-// or after it if that has no so many. Then it reports true.
+// killedAt runs an operation in which the daemon is killed before its n-th call. If there
+// are fewer calls, the daemon is killed afterwards, and killedAt reports true.
 func (l *life) killedAt(n int, do func(l *life) error) (finished bool) {
 	l.process.mu.Lock()
 	l.process.last = l.process.calls + n
@@ -477,7 +477,7 @@ func (l *life) killedAt(n int, do func(l *life) error) (finished bool) {
 			l.t.Errorf("it fails before the daemon is killed: %v", err)
 		}
 	}()
-	l.t.Cleanup(func() { // when all that the dead one does has come to nothing
+	l.t.Cleanup(func() { // when the dead daemon has ended
 		if l.stop != nil {
 			l.stop()
 		}
@@ -490,14 +490,14 @@ func (l *life) killedAt(n int, do func(l *life) error) (finished bool) {
 		l.process.mu.Lock()
 		defer l.process.mu.Unlock()
 		if l.process.dead() {
-			return false // and what was asked for has come to nothing
+			return false // and the operation was not completed
 		}
 		l.process.kill()
 		return true
 	}
 }
 
-// takenOver starts another daemon, and checks that nothing is lost or won by that.
+// takenOver starts another daemon, and checks that no window or packet is lost or gained.
 func (l *life) takenOver(c *ruleset.Config, goes bool) {
 	stood := len(l.stands()) > 0
 	if !stood && !goes {
@@ -546,7 +546,7 @@ func (l *life) takenOver(c *ruleset.Config, goes bool) {
 	h.expect("a stranger", refusedThen, waiting)
 	time.Sleep(hold)
 	h.expect("a stranger", refusedThen, refused)
-	b.knock(9000) // the attempt went with the daemon that knew of it
+	b.knock(9000) // the attempt was lost with its daemon
 	h.expect("bob's knocks were forgotten", b.dial(22), waiting)
 	time.Sleep(time.Second)
 	b.knock(7000, 8000, 9000)

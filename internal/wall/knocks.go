@@ -12,18 +12,18 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// knocks handles what the kernel has logged.
+// knocks handles packets that the kernel has logged.
 type knocks struct{ *sockets }
 
-// Logged judges a packet with mu held, and then, without it, writes the events and opens
-// or closes what the packet opens or closes.
+// Logged decides about a packet with mu held. Then, without mu, it writes the events and
+// opens or closes the door.
 func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 	w := s.wall
 	now := time.Now()
 	var v decision
 	w.mu.Lock()
 	f := w.policy
-	reason, ok := f.reasons[string(prefix)] // else a reload has removed the rule
+	reason, ok := f.reasons[string(prefix)] // if not, a reload has removed the rule
 	switch {
 	case !ok:
 	case reason.Kind == nft.Sprayed:
@@ -50,17 +50,17 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 	s.carryOut(f, &v)
 }
 
-// decision is what a logged packet comes to.
+// decision is the result of a logged packet.
 type decision struct {
 	door    int
-	base    audit.Event    // what the events below have in common
-	events  [2]audit.Event // to be written, in this order
-	n       int            // how many of them there are
-	sprayed []audit.Event  // likewise
-	begins  bool           // the first attempt that is remembered
-	opens   bool           // it opens the door, by
-	lock    int            // this lock, or by a datagram
-	once    method.Meaning // a datagram's, which is good once; Action tells whether there is one
+	base    audit.Event    // the fields that the events have in common
+	events  [2]audit.Event // to write, in this order
+	n       int            // number of events
+	sprayed []audit.Event  // to write, too
+	begins  bool           // it may begin the only attempt of the tracker
+	opens   bool           // it opens the door
+	lock    int            // the lock that it completes, unless it is a datagram
+	once    method.Meaning // of a datagram, which is valid once; no Action: no datagram
 	closes  bool           // it closes the door
 }
 
@@ -105,8 +105,8 @@ func (s knocks) Lost(n uint32) {
 
 func (s knocks) Failed(err error) { s.fail(err) }
 
-// refused counts a packet that the closed door has answered. It is called with mu held, as
-// are those below that judge a packet.
+// refused counts a packet that the rules of a closed door have refused. Like the methods
+// below that decide about a packet, it is called with mu held.
 func (f *policy) refused(v *decision) {
 	f.tallies[v.door].Add(audit.Refused)
 	e := v.base
@@ -114,7 +114,7 @@ func (f *policy) refused(v *decision) {
 	v.add(e)
 }
 
-// knocked judges a knock.
+// knocked decides about a knock.
 func (s knocks) knocked(f *policy, v *decision, p packet.Packet) {
 	t := &f.tallies[v.door]
 	v.begins = f.tracker.Len() == 0
@@ -142,13 +142,13 @@ func (s knocks) knocked(f *policy, v *decision, p packet.Packet) {
 		v.add(*e)
 	}
 	v.opens, v.lock = out.Progress == sequence.Completed && !l.closes, meant.lock
-	v.closes = meant.shuts
+	v.closes = meant.closesDoor
 }
 
-// datagram judges a datagram that may open the door by itself.
+// datagram decides about a datagram that may open or close the door by itself.
 func (f *policy) datagram(v *decision, by int, p packet.Packet, data []byte) {
 	check := f.verifiers[v.door][by]
-	if check == nil { // the secret cannot be read
+	if check == nil { // the secret is unreadable
 		return
 	}
 	meant := check.Verify(data, p.Source, v.base.Time)
@@ -163,7 +163,7 @@ func (f *policy) datagram(v *decision, by int, p packet.Packet, data []byte) {
 	v.add(e)
 }
 
-// useDatagram opens or closes a door by a datagram, unless it was used before.
+// useDatagram opens or closes a door by a datagram, unless the datagram was used before.
 func (s knocks) useDatagram(f *policy, v *decision) {
 	w := s.wall
 	d := &f.config.Doors[v.door]
@@ -180,33 +180,33 @@ func (s knocks) useDatagram(f *policy, v *decision) {
 	}
 }
 
-// endCodes are the codes of attempts that are over before they were complete.
+// endCodes are the audit codes of attempts that ended before they were complete.
 var endCodes = [...]audit.Code{sequence.WrongOrder: audit.CodeWrongOrder, sequence.TooLate: audit.CodeTooLate}
 
-// ending is the end of an attempt that was not complete.
+// ending is the end of an incomplete attempt.
 type ending struct {
 	reason      sequence.Reason
 	step, steps int
 }
 
-// meaning is what a knock at a door was meant for.
+// meaning is the result of a knock at a door.
 type meaning struct {
-	lock  int              // that it was meant for
-	out   sequence.Outcome // what it did there
-	over  ending           // the attempt that it has ended
-	early bool             // it was early at any lock
-	shuts bool             // it was the last of those that close the door, which may be open
+	lock       int              // the lock to which the knock is attributed
+	out        sequence.Outcome // its effect on that lock
+	over       ending           // the attempt that it ended
+	early      bool             // it came before its turn at any lock
+	closesDoor bool             // it completes the close sequence, and the door may be open
 }
 
-// knock takes note of a knock at those locks of a door whose it is.
+// knock gives a knock to those locks of a door whose sequence has its port, and decides
+// to which lock it is attributed.
 //
-// A sequence that closes is often the opening turned round, and so the knocks of the
-// one are heard at the other, too. Where the door is not open, it means nothing that
-// such a sequence is complete.
+// A close sequence is often the reverse of the opening one, so the knocks of one count at
+// the other, too. A complete close sequence means nothing where the door is not open.
 func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meaning) {
 	source := f.config.Doors[door].SourcePrefix.Of(p.Source)
 	closes, closing := -1, sequence.Outcome{}
-	known := false // by a lock at which it is no progress
+	known := false // a lock has the knock already: no progress, and no error
 	var wrong ending
 	for _, i := range f.locksOf[door] {
 		l := &f.locks[i]
@@ -217,7 +217,7 @@ func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meani
 		m.early = m.early || o.Progress == sequence.Early
 		known = known || o.Progress == sequence.Nothing && o.Ended == sequence.NotEnded
 		end := ending{o.Ended, o.EndedAt, len(l.steps)}
-		if o.Ended != sequence.NotEnded && f.tellsEnd(l, o.EndedAt) && o.EndedAt >= m.over.step {
+		if o.Ended != sequence.NotEnded && f.reportsEnd(l, o.EndedAt) && o.EndedAt >= m.over.step {
 			m.over = end
 		}
 		if o.Ended != sequence.NotEnded && !l.closes {
@@ -234,14 +234,15 @@ func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meani
 	switch {
 	case closing.Progress == sequence.Completed && !(completes && f.isMeantToOpen(closes, m.lock, source, open)):
 		f.closedFor(door, closes, p, heard, open)
-		m.shuts = open || now.Before(f.wall.uncertainUntil)
+		m.closesDoor = open || now.Before(f.wall.uncertainUntil)
 		if open {
 			m.lock, m.out = closes, closing
 		} else if a, ok := f.tracker.Of(m.lock, source); completes || !ok || a.Doubted {
 			m.out = sequence.Outcome{}
 		}
 	case completes:
-		// The last knock may be the first of another lock, and was not meant for that.
+		// The last knock may also begin the sequence of another lock. It was not meant
+		// for that.
 		for _, i := range f.locksOf[door] {
 			if i != m.lock {
 				f.tracker.Forget(i, source)
@@ -252,14 +253,14 @@ func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meani
 		m.lock, m.out = closes, closing
 	}
 	if m.out.Progress == sequence.Nothing && m.over.reason == sequence.NotEnded && !known {
-		m.over = wrong // or nobody would hear of a knock that was wrong at each lock
+		m.over = wrong // else no event would say that the knock was wrong at every lock
 	}
 	return m
 }
 
-// isFurther reports whether a knock has done more at lock i than at another. If
-// it completes both, as knocks that may overtake each other can, it was meant for
-// the one whose order is nearer to that in which they came.
+// isFurther reports whether a knock has had more effect at lock i than at another one.
+// Knocks that may overtake each other can complete both. Then it is attributed to the
+// lock whose order is nearer to the order of arrival.
 func (f *policy) isFurther(i int, o sequence.Outcome, other int, than sequence.Outcome, source packet.Source) bool {
 	if o.Progress != sequence.Completed || than.Progress != sequence.Completed {
 		return o.Progress == sequence.Completed ||
@@ -268,20 +269,21 @@ func (f *policy) isFurther(i int, o sequence.Outcome, other int, than sequence.O
 	return f.tracker.Swapped(i, source) < f.tracker.Swapped(other, source)
 }
 
-// isMeantToOpen reports whether a knock that completes both a close and a lock that opens
-// was meant for the latter: if the order of that one is nearer to that in which they
-// came. If that does not tell, an open door is to be closed.
+// isMeantToOpen reports whether a knock that completes both the close lock and an opening
+// lock was meant to open: whether the opening order is nearer to the order of arrival. If
+// both are equally near, an open door is to be closed.
 func (f *policy) isMeantToOpen(closes, opens int, source packet.Source, open bool) bool {
 	swapped, others := f.tracker.Swapped(opens, source), f.tracker.Swapped(closes, source)
 	return swapped < others || swapped == others && !open
 }
 
-// closedFor takes note of a complete close at the attempts to open the door. It ends none
-// of those that are in the exact order: who goes on opens the door. But what was swapped
-// more than the close was meant to close, or who closes a door twice would open it. The
-// last knock of the close may still be the first of an opening.
+// closedFor updates the attempts to open a door after a complete close sequence. Attempts
+// in the exact order go on, so that a client that continues opens the door. Attempts with
+// more swapped knocks than the close sequence are forgotten: they were meant to close,
+// and a client that closes a door twice would open it otherwise. The last knock of the
+// close sequence may still be the first of an opening.
 //
-// Attempts that are no more than the close, as it seems, are doubted.
+// Attempts that seem to consist of the close sequence only are marked as doubted.
 func (f *policy) closedFor(door, closes int, p packet.Packet, heard time.Time, wasOpen bool) {
 	source := f.config.Doors[door].SourcePrefix.Of(p.Source)
 	for _, i := range f.locksOf[door] {
@@ -305,22 +307,22 @@ func (f *policy) closedFor(door, closes int, p packet.Packet, heard time.Time, w
 	}
 }
 
-// isOpen reports whether a door is open for a source, or about to be, as far as is
-// known. It is called with mu held.
+// isOpen reports whether a door is open for a source, or about to be opened, as far as
+// the daemon knows. It is called with mu held.
 func (f *policy) isOpen(door int, source packet.Source, now time.Time) bool {
 	win := f.wall.windows.Get(f.ids[door], source)
 	return win != nil && !win.Spent() && win.Until.After(now) ||
 		slices.ContainsFunc(f.wall.openings, func(o *opening) bool { return o.source == source && o.door == f.config.Doors[door].Name })
 }
 
-// tellsEnd reports whether the end of an attempt is worth telling. At a door with
+// reportsEnd reports whether the end of an attempt is worth an event. At a door with
 // several locks, a knock for one of them may look like the beginning at another.
-func (f *policy) tellsEnd(l *lock, step int) bool {
+func (f *policy) reportsEnd(l *lock, step int) bool {
 	return len(f.locksOf[l.door]) == 1 || !l.closes && step > 0
 }
 
-// openCompleted opens a door one of whose locks is undone, unless it was by what is good
-// once, and was used.
+// openCompleted opens a door after a lock of it was completed, unless its sequence is
+// valid once and was used before.
 func (w *Wall) openCompleted(f *policy, which int, e audit.Event, othersWait bool) {
 	l := &f.locks[which]
 	d := &f.config.Doors[l.door]
@@ -334,12 +336,12 @@ func (w *Wall) openCompleted(f *policy, which int, e audit.Event, othersWait boo
 		w.open(d, e, othersWait)
 	}
 	if d.Methods[d.Knocking()].Traits().Consumes {
-		w.applyEffective(time.Now()) // to the next sequence
-		w.wakeHousekeeping()         // as that may have to be tried again
+		w.applyEffective(time.Now()) // the next sequence comes into force
+		w.wakeHousekeeping()         // that may have to be retried
 	}
 }
 
-// closeByKnock closes the window of who has knocked for that.
+// closeByKnock closes the window of a source that has knocked to close it.
 func (w *Wall) closeByKnock(e audit.Event) {
 	if _, err := w.closeWindow(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
 		e.Kind, e.Code, e.Reason, e.Failed = audit.Closed, audit.CodeNotClosed, err.Error(), true
@@ -347,7 +349,7 @@ func (w *Wall) closeByKnock(e audit.Event) {
 	}
 }
 
-// replayed takes note of what was used once, and came again.
+// replayed records that a used password or sequence came again.
 func (w *Wall) replayed(f *policy, door int, e audit.Event) {
 	w.mu.Lock()
 	f.tallies[door].Add(audit.Replayed)
@@ -356,10 +358,10 @@ func (w *Wall) replayed(f *policy, door int, e audit.Event) {
 	w.trail.Record(e)
 }
 
-// sprayed ends all attempts of a source that has tried ports that nothing serves. The
-// kernel has trapped it at all doors.
+// sprayed ends all attempts of a source that has tried ports without a service. The
+// kernel has trapped it at all doors already.
 func (f *policy) sprayed(p packet.Packet, now time.Time) (ended []audit.Event) {
-	e := audit.Event{Time: now, Kind: audit.Trapped, Port: p.Port, Code: audit.CodeSpray, Reason: spraying}
+	e := audit.Event{Time: now, Kind: audit.Trapped, Port: p.Port, Code: audit.CodeSpray, Reason: sprayReason}
 	for i := range f.config.Doors {
 		d := &f.config.Doors[i]
 		at := e
@@ -376,11 +378,11 @@ func (f *policy) sprayed(p packet.Packet, now time.Time) (ended []audit.Event) {
 	return ended
 }
 
-// spraying is the reason of events with the code of a spray.
-const spraying = "it tries ports that nothing serves"
+// sprayReason is the reason of events with [audit.CodeSpray].
+const sprayReason = "it tries ports that nothing serves"
 
-// endAttempts forgets the attempts of an event's source at a door, and notes in the event
-// how far the one had come that had come furthest. It reports whether one was under way.
+// endAttempts forgets the attempts of an event's source at a door. It sets the steps of
+// the event to those of the furthest attempt, and reports whether one was under way.
 func (f *policy) endAttempts(door int, e *audit.Event) (underWay bool) {
 	for _, l := range f.locksOf[door] {
 		a, ok := f.tracker.Forget(l, e.Source)
@@ -395,8 +397,8 @@ func (f *policy) endAttempts(door int, e *audit.Event) (underWay bool) {
 	return underWay
 }
 
-// trapped ends the attempts of a source that has tried a trap. The kernel keeps its knocks
-// away from then on.
+// trapped ends the attempts of a source that has tried a trap. From then on the kernel
+// drops its knocks.
 func (f *policy) trapped(v *decision) {
 	f.tallies[v.door].Add(audit.Trapped)
 	e := v.base
@@ -405,8 +407,8 @@ func (f *policy) trapped(v *decision) {
 	v.add(e)
 }
 
-// useUp remembers that the sequence at a place of a door was completed, and reports whether
-// it is good once and was completed before.
+// useUp records that the sequence at a place of a door was completed. It reports whether
+// that sequence is valid once and was completed before.
 func (w *Wall) useUp(d *effective.Door, place int, now time.Time) (replay bool, err error) {
 	at := d.Knocking()
 	return d.Methods[at].(method.Sequences).Use(d.States[at], place, now, func(u method.Use, now time.Time) (bool, error) {

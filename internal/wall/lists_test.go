@@ -19,7 +19,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// listed is a door that opens by a list of sequences, and the list.
+// listed is a door with one-time sequences, and its list.
 type listed struct {
 	t    *testing.T
 	path string
@@ -40,7 +40,7 @@ func (l listed) write(lines ...string) {
 	}
 }
 
-// expect checks what is in the file.
+// expect checks the contents of the file.
 func (l listed) expect(lines ...string) {
 	l.t.Helper()
 	text, err := os.ReadFile(l.path)
@@ -49,7 +49,7 @@ func (l listed) expect(lines ...string) {
 	}
 }
 
-// ports are knocks over TCP.
+// ports returns TCP ports as knocks.
 func ports(numbers ...uint16) (knocks []packet.Port) {
 	for _, n := range numbers {
 		knocks = append(knocks, tcp(n))
@@ -101,7 +101,7 @@ func TestThatFewLinesAreLeftIsToldForEachThatIsUsed(t *testing.T) {
 		if err := h.wall.Apply(c); err != nil {
 			h.t.Fatal(err)
 		}
-		h.trail.expect(h.t, []audit.Kind{audit.Low}) // as that is known
+		h.trail.expect(h.t, []audit.Kind{audit.Low}) // it was reported already
 		l.write("7006", "7007")
 		if err := h.wall.Apply(c); err != nil {
 			h.t.Fatal(err)
@@ -181,7 +181,7 @@ func TestALineThatCannotBeCrossedOutOpensNothing(t *testing.T) {
 			if err := h.wall.Apply(config(l.door)); err != nil {
 				h.t.Fatal(err)
 			}
-			time.Sleep(audit.SumInterval) // so that nothing is summed up
+			time.Sleep(audit.SumInterval) // so that no events are summed up
 			synctest.Wait()
 		}
 	})
@@ -200,8 +200,7 @@ func TestAWallIsNotRaisedWithAListThatIsNotThere(t *testing.T) {
 	})
 }
 
-// What the kernel has not taken, it is given again: else nobody could knock the next
-// sequence.
+// An install that failed is retried. Otherwise nobody could knock the next sequence.
 func TestTheNextLineComesIntoForceWhenTheKernelLetsIt(t *testing.T) {
 	l := list(t, "7001,8001,9001", "7002,8002,9002")
 	guarded(t, config(l.door), func(h *host) {
@@ -227,8 +226,8 @@ func TestALineThatIsUsedStaysUsedWhateverBecomesOfTheDaemon(t *testing.T) {
 	})
 }
 
-// A list that was away for a moment opens its door again, without anybody's help, and
-// meanwhile nobody is told that no line is left.
+// A list that could not be read for a moment opens its door again by itself. Meanwhile no
+// event says that no sequence is left.
 func TestAListThatIsBackOpensItsDoorAgain(t *testing.T) {
 	l := list(t, "7001", "7002", "7003", "7004", "7005")
 	guarded(t, config(l.door), func(h *host) {

@@ -10,7 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// coded is a code that an event of a kind had.
+// coded is the kind and the code of an event.
 type coded struct {
 	kind   audit.Kind
 	code   audit.Code
@@ -21,27 +21,27 @@ func (c coded) String() string {
 	return fmt.Sprintf("%s code=%s failed=%t", c.kind, c.code, c.failed)
 }
 
-// recorded are the codes of all events that walls have recorded in these tests.
+// recorded are the codes of all events in these tests.
 var recorded = struct {
 	sync.Mutex
 	codes map[coded]bool
 }{codes: map[coded]bool{}}
 
-// noteCode takes note of the code of an event.
+// noteCode records the code of an event.
 func noteCode(e audit.Event) {
 	recorded.Lock()
 	defer recorded.Unlock()
 	recorded.codes[coded{e.Kind, e.Code, e.Failed}] = true
 }
 
-// unreached are codes that no test here makes a wall record.
+// unreached are codes that no test of this package records.
 var unreached = map[coded]bool{
-	{audit.Overloaded, audit.CodeEventsLost, false}: true, // which a buffer and a follower record
-	{audit.Stopped, audit.CodeWallRemoved, true}:    true, // if reading fails while the wall is taken down
+	{audit.Overloaded, audit.CodeEventsLost, false}: true, // recorded by buffers and followers
+	{audit.Stopped, audit.CodeWallRemoved, true}:    true, // if reading fails while the wall is removed
 }
 
-// TestMain checks after all tests that every event had a code that the table knows for its
-// kind, and, if all tests have run, that the table has no code that a wall never records.
+// TestMain checks after all tests that the table of events has the code of every event,
+// and, if all tests have run, that the wall can record every code of the table.
 func TestMain(m *testing.M) {
 	status := m.Run()
 	if status == 0 && !codesAreThoseOfTheTable(allRan()) {
@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// allRan reports whether no test was left out.
+// allRan reports whether all tests have run.
 func allRan() bool {
 	for _, name := range []string{"test.run", "test.skip", "test.list"} {
 		if flag.Lookup(name).Value.String() != "" {
@@ -60,8 +60,8 @@ func allRan() bool {
 	return !testing.Short()
 }
 
-// codesAreThoseOfTheTable says what is wrong with the codes that were recorded, of which
-// the table's are to be all, if complete says so.
+// codesAreThoseOfTheTable returns what is wrong with the recorded codes. If complete is
+// set, they must be all codes of the table.
 func codesAreThoseOfTheTable(complete bool) bool {
 	good := true
 	known := map[coded]bool{}

@@ -15,15 +15,16 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// What is wrong with what is asked for by hand; the errors say more.
+// The kinds of errors in requests to open or close a window. The errors that are returned
+// wrap them and say more.
 var (
 	ErrNoDoor    = errors.New("there is no such door")
 	ErrNoWindow  = errors.New("no such window is open")
-	ErrBadSource = errors.New("this is not a source")
-	ErrBadWindow = errors.New("this is not how long a window can be")
+	ErrBadSource = errors.New("invalid source")
+	ErrBadWindow = errors.New("invalid window length")
 )
 
-// request is an error in what was asked for, told in one sentence.
+// request is an error in a request, in one sentence.
 type request struct {
 	kind error
 	text string
@@ -32,10 +33,10 @@ type request struct {
 func (r *request) Error() string { return r.text }
 func (r *request) Unwrap() error { return r.kind }
 
-// Open opens a window by hand, or refreshes it to its full length. The source is
-// an address, or a prefix as long as those by which the door tells sources
-// apart. The length is from [ruleset.MinWindow] to [ruleset.MaxWindow], or 0 for
-// the door's own.
+// Open opens a window by hand, or refreshes it to its full length. The source is an
+// address, or a prefix of the length by which the door tells sources apart. The length is
+// from [ruleset.MinWindow] to [ruleset.MaxWindow], or 0 for the window length of the
+// door.
 func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, error) {
 	d, s, err := w.find(door, source)
 	if err != nil {
@@ -46,14 +47,14 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	}
 	if length < ruleset.MinWindow || length > ruleset.MaxWindow {
 		return WindowStatus{}, &request{ErrBadWindow, fmt.Sprintf(
-			"a window is open for %s to %.0fh, and not for %s", ruleset.MinWindow, ruleset.MaxWindow.Hours(), length)}
+			"a window is open for %s to %.0fh, not for %s", ruleset.MinWindow, ruleset.MaxWindow.Hours(), length)}
 	}
 	w.change.Lock()
 	defer w.change.Unlock()
 	if w.tornDown {
 		return WindowStatus{}, ErrStopping
 	}
-	w.openQueued() // or what was knocked before would refresh it to another length after
+	w.openQueued() // else earlier knocks would later refresh it to another length
 	o := &opening{door: door, source: s, length: length,
 		why: audit.Event{Time: time.Now(), Door: door, Source: s, Code: audit.CodeManual, Reason: reasonManual}}
 	if w.openTogether([]*opening{o}); o.err != nil {
@@ -62,20 +63,19 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	return WindowStatus{Door: door, Source: s, LeftSeconds: seconds(length)}, nil
 }
 
-// reasonManual is the reason of what nobody has knocked for.
+// reasonManual is the reason of windows opened or closed by hand.
 const reasonManual = "by hand"
 
-// Closing is what closing a window came to.
+// Closing is the result of closing a window.
 type Closing struct {
 	Door   string        `json:"door"`
 	Source packet.Source `json:"source"`
-	Closed bool          `json:"closed"` // there was a window
-	Ended  int           `json:"ended"`  // connections that were established
+	Closed bool          `json:"closed"` // a window was open
+	Ended  int           `json:"ended"`  // established connections that were ended
 }
 
-// Close closes a window by hand, and ends the connections that the source has
-// through the door, too, if endSessions says so; then it is no error that no
-// window is open.
+// Close closes a window by hand. With endSessions it also ends the connections of the
+// source through the door. Then a window that is not open is no error.
 func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 	_, s, err := w.find(door, source)
 	if err != nil {
@@ -102,14 +102,14 @@ func (w *Wall) closeWindow(door string, source packet.Source, code audit.Code, w
 	if w.tornDown {
 		return false, ErrStopping
 	}
-	w.openQueued() // or what was knocked before would be open after
+	w.openQueued() // else earlier knocks would open it again
 	f := w.current()
 	if f == nil {
-		return false, errNotYet
+		return false, errNotInstalled
 	}
 	i := f.doorNamed(door)
 	if i < 0 {
-		return false, errGone
+		return false, errDoorGone
 	}
 	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
 	if err != nil {
@@ -131,11 +131,11 @@ func (w *Wall) closeWindow(door string, source packet.Source, code audit.Code, w
 	return closed, nil
 }
 
-// find returns the door of that name, and who is meant by source there.
+// find returns the door of that name, and the source at that door which a string means.
 func (w *Wall) find(door, source string) (*effective.Door, packet.Source, error) {
 	f := w.current()
 	if f == nil {
-		return nil, packet.Source{}, errNotYet
+		return nil, packet.Source{}, errNotInstalled
 	}
 	i := f.doorNamed(door)
 	if i < 0 {
@@ -144,25 +144,26 @@ func (w *Wall) find(door, source string) (*effective.Door, packet.Source, error)
 			names = append(names, strconv.Quote(d.Name))
 		}
 		if names == nil {
-			names = []string{"none at all"}
+			names = []string{"no door at all"}
 		}
 		return nil, packet.Source{}, &request{ErrNoDoor, fmt.Sprintf("there is no door %q; there is %s", door, strings.Join(names, ", "))}
 	}
 	d := &f.config.Doors[i]
 	addr, prefix, err := parseSource(source)
 	s := d.SourcePrefix.Of(addr)
-	isWhole := addr.IsUnspecified() && prefix == s.Prefix && !s.IsSingleIP() // from :: nobody comes, from ::/64 many may
+	isWhole := addr.IsUnspecified() && prefix == s.Prefix && !s.IsSingleIP() // no source has the address ::, but ::/64 contains sources
 	if err != nil && !isWhole {
 		return nil, packet.Source{}, err
 	}
 	if prefix.IsValid() && prefix != s.Prefix {
 		return nil, packet.Source{}, &request{ErrBadSource, fmt.Sprintf(
-			"the door %s opens for one source, and not for %s: of these addresses that is %s", door, source, s)}
+			"the door %s opens for one source, not for %s: the source of these addresses is %s", door, source, s)}
 	}
 	return d, s, nil
 }
 
-// parseSource reads an address, or a prefix, of somebody who may come to a door.
+// parseSource parses the address or prefix of a possible source. The prefix is invalid
+// for an address.
 func parseSource(source string) (addr netip.Addr, prefix netip.Prefix, err error) {
 	prefix, err = netip.ParsePrefix(source)
 	addr = prefix.Addr()
@@ -180,19 +181,19 @@ func parseSource(source string) (addr netip.Addr, prefix netip.Prefix, err error
 	case addr.Zone() != "" && !isLinkLocal(addr):
 		text = fmt.Sprintf("only link-local addresses have a zone: leave %q out of %s", "%"+addr.Zone(), source)
 	case isLinkLocal(addr) && (packet.SourcePrefix{IPv4: 32, IPv6: 128}).Of(addr).Link == 0:
-		text = fmt.Sprintf("%s is another host on each link: name the interface, as in %s%%eth0", source, addr.WithZone(""))
+		text = fmt.Sprintf("%s may be a different host on each link: name the interface, as in %s%%eth0", source, addr.WithZone(""))
 	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLoopback(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		text = fmt.Sprintf("nobody comes to a door from %s", addr)
+		text = fmt.Sprintf("%s cannot be a source", addr)
 	default:
 		return addr, prefix, nil
 	}
 	return addr, prefix, &request{ErrBadSource, text}
 }
 
-// errNotYet is why nothing can be asked of a wall that was never raised.
-var errNotYet = errors.New("the wall does not stand yet")
+// errNotInstalled is returned before the first Apply.
+var errNotInstalled = errors.New("the wall is not installed yet")
 
-// Windows returns the windows that are open, in the order of doors and sources.
+// Windows returns the open windows, sorted by door and source.
 func (w *Wall) Windows() []WindowStatus {
 	now := time.Now()
 	w.mu.Lock()

@@ -25,7 +25,7 @@ func TestAWindowIsOpenedByHandAndWhoWaitsIsLetIn(t *testing.T) {
 	for _, tt := range []struct {
 		door, source string
 		length, want time.Duration
-		addr         string // who comes in
+		addr         string // a client that the window admits
 		port         uint16
 	}{
 		{"ssh", "192.0.2.1", 0, window, "192.0.2.1", 22},
@@ -108,17 +108,17 @@ func TestWhatIsWrongWithARequestByHandIsSaid(t *testing.T) {
 		{"a link-local address without one", "ssh", "fe80::1", 0, wall.ErrBadSource, "name the interface"},
 		{"an address with a port", "ssh", "192.0.2.1:22", 0, wall.ErrBadSource, "is not an IP address"},
 		{"a prefix that is too long", "ssh", "192.0.2.1/33", 0, wall.ErrBadSource, "is not an IP address"},
-		{"nobody", "ssh", "0.0.0.0", 0, wall.ErrBadSource, "nobody comes"},
-		{"this host", "ssh", "127.0.0.1", 0, wall.ErrBadSource, "nobody comes"},
-		{"this host", "ssh", "::1", 0, wall.ErrBadSource, "nobody comes"},
-		{"many", "ssh", "224.0.0.1", 0, wall.ErrBadSource, "nobody comes"},
+		{"nobody", "ssh", "0.0.0.0", 0, wall.ErrBadSource, "cannot be a source"},
+		{"this host", "ssh", "127.0.0.1", 0, wall.ErrBadSource, "cannot be a source"},
+		{"this host", "ssh", "::1", 0, wall.ErrBadSource, "cannot be a source"},
+		{"many", "ssh", "224.0.0.1", 0, wall.ErrBadSource, "cannot be a source"},
 		{"a prefix that is shorter than a source", "ssh", "192.0.2.0/24", 0, wall.ErrBadSource, "192.0.2.0"},
-		{"a prefix that is longer than a source", "web", "192.0.2.1/32", 0, wall.ErrBadSource, "that is 192.0.2.0/24"},
-		{"a prefix with more bits", "web", "192.0.2.1/24", 0, wall.ErrBadSource, "that is 192.0.2.0/24"},
-		{"nobody, as a prefix", "ssh", "0.0.0.0/32", 0, wall.ErrBadSource, "nobody comes"},
-		{"many, as a prefix", "web", "224.0.0.0/24", 0, wall.ErrBadSource, "nobody comes"},
-		{"this host, as a prefix", "web", "127.0.0.0/24", 0, wall.ErrBadSource, "nobody comes"},
-		{"everybody", "ssh", "0.0.0.0/0", 0, wall.ErrBadSource, "nobody comes to a door from 0.0.0.0"},
+		{"a prefix that is longer than a source", "web", "192.0.2.1/32", 0, wall.ErrBadSource, "the source of these addresses is 192.0.2.0/24"},
+		{"a prefix with more bits", "web", "192.0.2.1/24", 0, wall.ErrBadSource, "the source of these addresses is 192.0.2.0/24"},
+		{"nobody, as a prefix", "ssh", "0.0.0.0/32", 0, wall.ErrBadSource, "cannot be a source"},
+		{"many, as a prefix", "web", "224.0.0.0/24", 0, wall.ErrBadSource, "cannot be a source"},
+		{"this host, as a prefix", "web", "127.0.0.0/24", 0, wall.ErrBadSource, "cannot be a source"},
+		{"everybody", "ssh", "0.0.0.0/0", 0, wall.ErrBadSource, "0.0.0.0 cannot be a source"},
 		{"too short", "ssh", "192.0.2.1", ruleset.MinWindow - 1, wall.ErrBadWindow, "100ms to 24h"},
 		{"negative", "ssh", "192.0.2.1", -time.Second, wall.ErrBadWindow, "-1s"},
 		{"too long", "ssh", "192.0.2.1", ruleset.MaxWindow + 1, wall.ErrBadWindow, "24h"},
@@ -169,7 +169,7 @@ func TestAWallThatDoesNotStandHasNothingToOpen(t *testing.T) {
 	})
 }
 
-// While the wall is being put up, what is asked of it is answered, or waits.
+// During the first Apply, requests are answered or wait.
 func TestAWallThatIsBeingPutUpMayBeAskedAnything(t *testing.T) {
 	for _, fails := range []error{nil, errInjected} {
 		t.Run(fmt.Sprint("which ends with ", fails), func(t *testing.T) {
@@ -208,7 +208,7 @@ func TestAWallThatIsBeingPutUpMayBeAskedAnything(t *testing.T) {
 	}
 }
 
-// statusIfAny is the status, of a wall that may not stand.
+// statusIfAny returns the status of a wall that may not be installed.
 func (h *host) statusIfAny() (s wall.Status, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -351,7 +351,7 @@ func TestWhatTheKernelRefusesByHandIsAnError(t *testing.T) {
 	})
 }
 
-// A window is closed by the source that it is shown with, whatever that begins with.
+// A window can be closed by the source with which it is shown.
 func TestAWindowOfAPrefixOfZeroesIsClosedByHand(t *testing.T) {
 	wide := door("web", 443, 7001)
 	wide.SourcePrefix = packet.SourcePrefix{IPv4: 24, IPv6: 64}

@@ -8,7 +8,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// notebook is a ledger that may fail, and finds what is in it however much there is.
+// notebook is a store whose changes can fail, and which finds entries fast in any number
+// of them.
 type notebook struct {
 	mu      sync.Mutex
 	entries []string
@@ -19,7 +20,7 @@ type notebook struct {
 
 func (n *notebook) Damaged() time.Time { return n.damaged }
 
-// fail makes changes fail from now on, or no more.
+// fail makes changes fail from now on, or succeed again.
 func (n *notebook) fail(err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -65,8 +66,7 @@ func (n *notebook) All() []string {
 
 func (n *notebook) Len() int { return len(n.All()) }
 
-// begin makes the daemon of the host, with the ledgers that the kernel has by then,
-// and runs it behind its wall.
+// begin creates a daemon with the present stores of the host, and runs it.
 func (h *host) begin(c *ruleset.Config) {
 	h.t.Helper()
 	next := h.newHost()

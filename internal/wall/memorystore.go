@@ -6,45 +6,45 @@ import (
 	"time"
 )
 
-// MemoryStore is a [Store] that is gone with the process.
+// MemoryStore is a [Store] in memory. Its entries last as long as the process.
 type MemoryStore struct {
 	mu      sync.Mutex
 	entries []string
 }
 
-// NewMemoryStore returns an empty one.
+// NewMemoryStore returns an empty store.
 func NewMemoryStore() *MemoryStore { return &MemoryStore{} }
 
-// Add adds an entry. The error is nil.
-func (f *MemoryStore) Add(entry string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !slices.Contains(f.entries, entry) {
-		f.entries = append(f.entries, entry)
+// Add adds an entry, unless it is there already. The error is nil.
+func (s *MemoryStore) Add(entry string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Contains(s.entries, entry) {
+		s.entries = append(s.entries, entry)
 	}
 	return nil
 }
 
-// Remove takes an entry out. The error is nil.
-func (f *MemoryStore) Remove(entry string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.entries = slices.DeleteFunc(f.entries, func(e string) bool { return e == entry })
+// Remove removes an entry. The error is nil.
+func (s *MemoryStore) Remove(entry string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries = slices.DeleteFunc(s.entries, func(e string) bool { return e == entry })
 	return nil
 }
 
-// Has reports whether an entry is there.
-func (f *MemoryStore) Has(entry string) bool { return slices.Contains(f.All(), entry) }
+// Has reports whether the store has an entry.
+func (s *MemoryStore) Has(entry string) bool { return slices.Contains(s.All(), entry) }
 
-// Len returns how many entries there are.
-func (f *MemoryStore) Len() int { return len(f.All()) }
+// Len returns the number of entries.
+func (s *MemoryStore) Len() int { return len(s.All()) }
 
-// All returns the entries in the order they were added.
-func (f *MemoryStore) All() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.entries)
+// All returns the entries in the order in which they were added.
+func (s *MemoryStore) All() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.entries)
 }
 
-// Damaged returns the zero time.
-func (f *MemoryStore) Damaged() time.Time { return time.Time{} }
+// Damaged returns the zero time: memory is never damaged.
+func (s *MemoryStore) Damaged() time.Time { return time.Time{} }

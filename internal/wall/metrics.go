@@ -9,24 +9,24 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// metrics are those that are measured where it happens. All others are read
-// from the status when they are asked for, so that they cost the packets nothing.
+// metrics are the histograms, which are measured where things happen. All other metrics
+// are read from the status on request, and cost nothing per packet.
 type metrics struct {
 	opening             prometheus.Histogram
 	verdicts            *prometheus.HistogramVec
-	admitted, strangers prometheus.Observer // of verdicts
+	admitted, strangers prometheus.Observer // children of verdicts
 }
 
 func newMetrics() *metrics {
 	m := &metrics{
 		opening: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "knockwall_opening_seconds",
-			Help:    "From the last knock, as it is read, to its window in the kernel.",
+			Help:    "Time from reading the last knock to its open window in the kernel.",
 			Buckets: prometheus.ExponentialBuckets(50e-6, 2, 14), // to 0.4 s
 		}),
 		verdicts: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "knockwall_verdict_seconds",
-			Help:    "From a new connection's first packet, as it is read, to the verdict on it.",
+			Help:    "Time from reading the first packet of a connection to its verdict.",
 			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 11), // to 1 s
 		}, []string{"lane"}),
 	}
@@ -35,25 +35,25 @@ func newMetrics() *metrics {
 	return m
 }
 
-// The metrics that are read from the status, beside those that count events.
+// The metrics that are read from the status, except those that count events.
 var (
 	byDoor = []string{"door"}
 
-	leftMetric      = describe("one_time_sequences_left", "Sequences of the list that were not used yet.", byDoor)
+	leftMetric      = describe("one_time_sequences_left", "Unused sequences of the list.", byDoor)
 	openMetric      = describe("windows_open", "Windows that are open now.", byDoor)
 	verdictsMetric  = eventMetrics[audit.VerdictsMetric]
-	heldMetric      = describe("held_total", "Strangers' packets that had to wait whether their knock comes.", byDoor)
-	kernelMetric    = describe("kernel_packets_total", "Packets that the kernel's own rules have counted, rate limits included.", []string{"door", "verdict"})
-	waitingMetric   = describe("waiting", "Strangers' packets that wait now.", nil)
-	attemptsMetric  = describe("attempts", "Attempts that are remembered now.", nil)
-	evictedMetric   = describe("evicted_total", "Attempts that gave way to newer ones.", nil)
-	lostMetric      = describe("lost_total", "Packets that were logged or queued and could not be read in time.", nil)
-	findingsMetric  = describe("findings", "How many things there are that make a door something else than it seems, or weaken it.", []string{"check", "door", "severity"})
-	bareMetric      = describe("door_bare", "1 for a door that stands before nothing on this host, else 0.", byDoor)
-	differMetric    = describe("rule_files_differ", "1 if the rule files are others than those in force.", nil)
-	trackedMetric   = describe("conntrack_entries", "Connections that conntrack knows, as of seconds ago.", nil)
-	limitMetric     = describe("conntrack_limit", "Connections that conntrack has room for, and drops what is new without; 0 if unknown.", nil)
-	startedMetric   = describe("start_time_seconds", "When the daemon put up the wall, in seconds since 1970.", nil)
+	heldMetric      = describe("held_total", "First packets of sources without a window that were held to wait for a knock.", byDoor)
+	kernelMetric    = describe("kernel_packets_total", "Packets that the kernel's rules have counted, including those over rate limits.", []string{"door", "verdict"})
+	waitingMetric   = describe("waiting", "Packets that are held now.", nil)
+	attemptsMetric  = describe("attempts", "Attempts in the tracker now.", nil)
+	evictedMetric   = describe("evicted_total", "Attempts dropped for newer ones.", nil)
+	lostMetric      = describe("lost_total", "Logged or queued packets that could not be read in time.", nil)
+	findingsMetric  = describe("findings", "Findings about conditions that make a door ineffective or weaker.", []string{"check", "door", "severity"})
+	bareMetric      = describe("door_bare", "1 for a door that guards nothing on this host, else 0.", byDoor)
+	differMetric    = describe("rule_files_differ", "1 if the rule files differ from the rules in force, else 0.", nil)
+	trackedMetric   = describe("conntrack_entries", "Connections in conntrack's table, read some seconds ago.", nil)
+	limitMetric     = describe("conntrack_limit", "Maximum of connections in conntrack's table, above which the kernel drops new ones; 0 if unknown.", nil)
+	startedMetric   = describe("start_time_seconds", "When the daemon installed the wall, in seconds since 1970.", nil)
 	collectedByDoor = []*prometheus.Desc{leftMetric, openMetric, heldMetric, kernelMetric, bareMetric}
 	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, trackedMetric, limitMetric, differMetric, startedMetric, findingsMetric}
 )
@@ -62,8 +62,8 @@ func describe(name, help string, labels []string) *prometheus.Desc {
 	return prometheus.NewDesc("knockwall_"+name, help, labels, nil)
 }
 
-// eventMetrics describes the metrics that count events, by the names that the table of
-// events gives them.
+// eventMetrics describes the metrics that count events, by their names in the table of
+// events.
 var eventMetrics = func() map[string]*prometheus.Desc {
 	all := map[string]*prometheus.Desc{}
 	for _, row := range audit.Table() {
@@ -80,7 +80,7 @@ var eventMetrics = func() map[string]*prometheus.Desc {
 	return all
 }()
 
-// Describe makes the wall a [prometheus.Collector].
+// Describe implements [prometheus.Collector].
 func (w *Wall) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range eventMetrics {
 		to <- d
@@ -95,7 +95,7 @@ func (w *Wall) Describe(to chan<- *prometheus.Desc) {
 	w.metrics.verdicts.Describe(to)
 }
 
-// Collect makes the wall a [prometheus.Collector].
+// Collect implements [prometheus.Collector].
 func (w *Wall) Collect(to chan<- prometheus.Metric) {
 	w.metrics.opening.Collect(to)
 	w.metrics.verdicts.Collect(to)

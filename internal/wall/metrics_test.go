@@ -17,7 +17,7 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
-// gather returns the values of all metrics, of histograms how many were observed.
+// gather returns the values of all metrics; of histograms, the number of observations.
 func (h *host) gather() map[string]float64 {
 	h.t.Helper()
 	r := prometheus.NewPedanticRegistry()
@@ -75,7 +75,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 		synctest.Wait()
 		b.knock(7001)
 		synctest.Wait()
-		h.losing = true // so that it is sent again
+		h.losing = true // so that the packet is sent again
 		lane, strangers := h.lanes()
 		lane.hold()
 		second, third := a.dial(22), a.dial(22)
@@ -190,7 +190,7 @@ func TestEveryMetricIsDescribedOnce(t *testing.T) {
 	})
 }
 
-// The metrics count what the table of events says, by door or for the host.
+// The metrics count the events as the table of events says, by door or for the host.
 func TestEveryEventThatCountsHasItsMetric(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		values := h.gather()

@@ -31,12 +31,12 @@ func passworded(d ruleset.Door) ruleset.Door {
 	return d
 }
 
-// vpnDoor is one that nothing else opens.
+// vpnDoor returns a door that only passwords open.
 func vpnDoor() ruleset.Door {
 	return passworded(door("vpn", 22))
 }
 
-// sends sends a datagram to the port for passwords, and checks what became of it.
+// sends sends a datagram to the port for passwords, and checks the events.
 func (c *client) sends(what string, data []byte, want ...string) {
 	c.t.Helper()
 	synctest.Wait()
@@ -48,7 +48,7 @@ func (c *client) sends(what string, data []byte, want ...string) {
 	}
 }
 
-// password is one of the client, made with a key now.
+// password returns a password of the client for now.
 func (c *client) password(key []byte) []byte { return otp.Datagram(key, c.addr, time.Now()) }
 
 func TestAOneTimePasswordOpensOnceAndAnotherCloses(t *testing.T) {
@@ -63,7 +63,7 @@ func TestAOneTimePasswordOpensOnceAndAnotherCloses(t *testing.T) {
 		a.sends("once more", open, "replayed vpn 192.0.2.1")
 		a.sends("to close", a.password(shutKey), "closed vpn 192.0.2.1: it has knocked to close it")
 		h.expect("alice has none", a.dial(22), waiting)
-		time.Sleep(audit.SumInterval) // so that nothing is summed up
+		time.Sleep(audit.SumInterval) // so that no events are summed up
 		a.sends("to open, once more", open, "replayed vpn 192.0.2.1")
 		time.Sleep(time.Minute)
 		a.sends("to close what is not open", a.password(shutKey))
@@ -108,8 +108,7 @@ func TestWhatIsNoPasswordOfThisMinuteForThisAddressOpensNothing(t *testing.T) {
 	})
 }
 
-// A clock that is off by no more than the skew will do, and a password of each minute
-// that is good can be used once.
+// A clock may be off by the skew. A password of each valid minute can be used once.
 func TestPasswordsOfTheMinutesThatCanBeNowAreGoodOnceEach(t *testing.T) {
 	d := vpnDoor()
 	methodOf[*passwords.OTP](d).Skew = time.Minute
@@ -129,7 +128,7 @@ func TestPasswordsOfTheMinutesThatCanBeNowAreGoodOnceEach(t *testing.T) {
 	})
 }
 
-// The last byte of a password is not looked at, and so it makes no other one.
+// The last byte of a password is not significant, so changing it makes no other password.
 func TestAPasswordWithAnotherLastByteIsTheSame(t *testing.T) {
 	guarded(t, config(vpnDoor()), func(h *host) {
 		a := h.client(alice)
@@ -151,7 +150,7 @@ func TestAPasswordIsUsedForTheNextDaemonToo(t *testing.T) {
 	})
 }
 
-// Two doors may have one secret, of which the rule files warn: what opens the one is
+// Two doors may share a secret, of which the rule files warn. A password used at one is
 // not used at the other.
 func TestAPasswordIsUsedAtItsDoor(t *testing.T) {
 	other := vpnDoor()
@@ -182,7 +181,8 @@ func TestAPasswordOpensNothingWhereItCannotBeRemembered(t *testing.T) {
 	})
 }
 
-// What may have been used before the damage opens nothing, and this ends by itself.
+// A password that may have been used before the damage opens nothing. This ends by
+// itself.
 func TestAfterDamagePasswordsOpenNothingUntilNoneOfBeforeIsGood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
@@ -202,7 +202,7 @@ func TestAfterDamagePasswordsOpenNothingUntilNoneOfBeforeIsGood(t *testing.T) {
 	})
 }
 
-const mayBeUsed = "it may have been used before: the file that says so was damaged. Later ones open the door again"
+const mayBeUsed = "it may have been used before: the file of used passwords and sequences was damaged. Later ones open the door again"
 
 func TestAPasswordAndASequenceOpenOneDoor(t *testing.T) {
 	guarded(t, config(passworded(sshDoor())), func(h *host) {
@@ -262,7 +262,7 @@ func TestNobodyIsRefusedWhileAPasswordOpensTheDoor(t *testing.T) {
 	})
 }
 
-// The password is for the address that sent it; the window is for all of its source.
+// A password is for the address that sent it. The window is for the whole source.
 func TestAPasswordOpensForTheSourceThatItsAddressIsPartOf(t *testing.T) {
 	d := vpnDoor()
 	d.SourcePrefix = packet.SourcePrefix{IPv4: 24, IPv6: 64}
@@ -281,7 +281,8 @@ func TestAPasswordOpensForTheSourceThatItsAddressIsPartOf(t *testing.T) {
 	})
 }
 
-// What the old rules have logged is judged by the new ones, which may have no secret.
+// Messages that the old rules have logged are handled by the new policy, which may have
+// no secret.
 func TestAPasswordThatIsUnreadWhenAReloadTakesThemAwayOpensNothing(t *testing.T) {
 	guarded(t, config(passworded(sshDoor())), func(h *host) {
 		a := h.client(alice)
@@ -299,7 +300,7 @@ func TestAPasswordThatIsUnreadWhenAReloadTakesThemAwayOpensNothing(t *testing.T)
 	})
 }
 
-// usedAt is what is remembered of a password of a minute.
+// usedAt returns the entry for a used password of a minute.
 func usedAt(minute time.Time, n int) string { return fmt.Sprintf("%d otp vpn %064x", minute.Unix(), n) }
 
 func TestOldPasswordsAreForgottenForNewOnesAndThoseThatCanBeGoodAreNot(t *testing.T) {
@@ -311,7 +312,7 @@ func TestOldPasswordsAreForgottenForNewOnesAndThoseThatCanBeGoodAreNot(t *testin
 		now := time.Now()
 		good, over := now.Add(-wall.Worthless+time.Minute), now.Add(-wall.Worthless)
 		for n := range wall.KeptUsed {
-			// Every other one can be good still; they are not in the order of time.
+			// Every other entry can still be valid. They are not in the order of time.
 			if err := book.Add(usedAt([]time.Time{good, over}[n%2], n)); err != nil {
 				t.Fatal(err)
 			}
@@ -322,7 +323,7 @@ func TestOldPasswordsAreForgottenForNewOnesAndThoseThatCanBeGoodAreNot(t *testin
 			t.Errorf("%d are remembered, want %d", got, wall.KeptUsed)
 		}
 		for n := range wall.KeptUsed {
-			want := n != 1 // the oldest of what is over
+			want := n != 1 // the oldest expired entry
 			if got := book.Has(usedAt([]time.Time{good, over}[n%2], n)); got != want {
 				t.Fatalf("number %d is remembered: %t", n, got)
 			}

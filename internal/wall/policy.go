@@ -14,21 +14,21 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// policy is what judges the packets: a configuration, as it is at a time, and what is
-// known of those who knock by it. A reload makes a new one; when the time has come
-// for other sequences there is one that shares all but these.
+// policy decides about packets: a configuration, as it is effective at a time, with the
+// attempts and counters at its doors. A reload makes a new policy. When only the
+// sequences change with time, the new policy shares everything else with the former one.
 type policy struct {
 	wall    *Wall
 	config  *effective.Config
 	reasons map[string]nft.LogReason
-	ids     []int // of its doors, by which their windows are noted
+	ids     []int // by door: its id in Wall.windows
 	locks   []lock
-	locksOf [][]int // of each door
+	locksOf [][]int // by door: indexes in locks
 
 	// Guarded by the wall's mu.
-	stale     bool                // the table could not be made to agree with the configuration
-	tracker   *sequence.Tracker   // whose locks are numbered as these
-	verifiers [][]method.Verifier // by door and method; nil where a method hears no datagrams
+	stale     bool                // installing the configuration has failed; to be retried
+	tracker   *sequence.Tracker   // its locks have the indexes of locks
+	verifiers [][]method.Verifier // by door and method; nil where a method takes no datagrams
 	tallies   []tally             // by door
 }
 
@@ -36,18 +36,18 @@ type policy struct {
 type lock struct {
 	door   int
 	closes bool
-	place  int // in the door's Sequences, if it opens
+	place  int // index in the door's Sequences, if it opens
 	steps  []packet.Port
 }
 
-// tally counts what happened at one door.
+// tally counts the events at one door.
 type tally struct {
-	audit.Counts          // the events of each kind; of refusals only those of strangers
-	exhausted      uint64 // refusals of sources that have a window
-	held, released uint64 // strangers' packets
+	audit.Counts          // by kind; refusals: only of sources without a window
+	exhausted      uint64 // refusals of sources with a window
+	held, released uint64 // packets of sources without a window
 }
 
-// newPolicy makes a front of a configuration as it is now.
+// newPolicy returns the policy for a configuration that is effective at now.
 func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
 	f := &policy{
 		wall:      w,
@@ -61,7 +61,7 @@ func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
 	for i, l := range f.locks {
 		d := &c.Doors[l.door]
 		tracked[i] = sequence.Lock{Steps: l.steps, Timeout: d.SequenceTimeout, Prefix: d.SourcePrefix, Strict: len(d.CloseSequence) > 0}
-		if !l.closes && d.Methods[d.Knocking()].Traits().Consumes { // the next one may be longer
+		if !l.closes && d.Methods[d.Knocking()].Traits().Consumes { // the next sequence may be longer
 			tracked[i].Room = sequence.MaxSteps
 		}
 	}
@@ -83,7 +83,7 @@ func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
 	return f
 }
 
-// locksOf returns the locks of all doors, and which of them each has.
+// locksOf returns the locks of all doors, and the indexes of those of each door.
 func locksOf(c *effective.Config) (locks []lock, of [][]int) {
 	of = make([][]int, len(c.Doors))
 	add := func(l lock) {
@@ -101,8 +101,8 @@ func locksOf(c *effective.Config) (locks []lock, of [][]int) {
 	return locks, of
 }
 
-// inherit goes on counting where the former front has stopped, and follows the
-// attempts at those locks that are the same.
+// inherit takes over the counters of the former policy, and its attempts at locks that
+// are the same.
 func (f *policy) inherit(former *policy) {
 	for i, d := range former.config.Doors {
 		if door := f.doorNamed(d.Name); door >= 0 {
@@ -127,8 +127,8 @@ func (f *policy) inherit(former *policy) {
 	})
 }
 
-// attemptAt returns a source's attempt to open a door which has come furthest, and
-// how many steps there are, if one is remembered.
+// attemptAt returns a source's furthest attempt to open a door, and the number of steps
+// of that sequence. Known is false if there is no attempt.
 func (f *policy) attemptAt(door int, source packet.Source) (furthest sequence.Attempt, steps int, known bool) {
 	for _, l := range f.locksOf[door] {
 		a, ok := f.tracker.Of(l, source)
@@ -139,43 +139,43 @@ func (f *policy) attemptAt(door int, source packet.Source) (furthest sequence.At
 	return furthest, steps, known
 }
 
-// carriedOver returns those windows of a table that was read a while ago which
-// stay open in this front: their doors still stand, and tell sources apart as
-// they did, so that nobody inherits another's window.
-func (f *policy) carriedOver(found []nft.Window, ago time.Duration) []nft.Window {
+// keptWindows returns the windows of a table, which was read ago before, that stay open
+// under this policy. Their door must still exist and divide addresses into sources as
+// before, so that no source gets the window of another.
+func (f *policy) keptWindows(found []nft.Window, ago time.Duration) []nft.Window {
 	var windows []nft.Window
 	for _, win := range found {
 		win.Left -= ago
-		if win.Left > 0 && f.tells(win.Door, win.Source) {
+		if win.Left > 0 && f.hasSource(win.Door, win.Source) {
 			windows = append(windows, win)
 		}
 	}
 	return windows
 }
 
-// tells reports whether there is a door of that name, to which the source is one.
-func (f *policy) tells(door string, source packet.Source) bool {
+// hasSource reports whether there is a door of that name at which source is one source.
+func (f *policy) hasSource(door string, source packet.Source) bool {
 	i := f.doorNamed(door)
 	return i >= 0 && f.config.Doors[i].SourcePrefix.Covers(source) && (source.Link != 0) == isLinkLocal(source.Addr())
 }
 
-// isLinkLocal reports whether an address is another host on each link.
+// isLinkLocal reports whether an address means another host on each link.
 func isLinkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
 func (f *policy) doorNamed(name string) int { return f.config.Index(name) }
 
 func (f *policy) guardsAny(s sessions.Session) bool { return len(f.config.At(s.Port)) > 0 }
 
-// doorFor returns the door that a new connection is reckoned to: of those
-// before its port the one where the source has a window, else the first. Of
-// several windows it is the one that has admitted this very packet before, else
-// one that is not spent. Which of the doors let it in is the kernel's decision,
-// made already.
+// doorFor returns the door to which a new connection is attributed. Of the doors that
+// guard its port, it is the first where the source has a window, else the first of all.
+// Of several windows it prefers the one that has admitted this packet before, then one
+// that is not spent. This is for counting and events only: the kernel has already decided
+// which door admits the packet.
 func (f *policy) doorFor(p packet.Packet) (door int, source packet.Source, win *sequence.Window) {
 	door = -1
 	for _, i := range f.config.At(p.Port) {
 		d := &f.config.Doors[i]
-		if !standsBefore(d, p) {
+		if !guardsDestination(d, p) {
 			continue
 		}
 		s := d.SourcePrefix.Of(p.Source)
@@ -190,12 +190,14 @@ func (f *policy) doorFor(p packet.Packet) (door int, source packet.Source, win *
 	return door, source, win
 }
 
-// standsBefore reports whether a door that guards a packet's port guards its destination,
-// as far as a packet tells: not at which interface it came in, nor which addresses are this
-// host's own.
-func standsBefore(d *effective.Door, p packet.Packet) bool { return d.GuardsAt(p.Destination, true) }
+// guardsDestination reports whether a door that guards a packet's port also guards its
+// destination address. A packet does not tell its incoming interface, nor which addresses
+// are local to this host.
+func guardsDestination(d *effective.Door, p packet.Packet) bool {
+	return d.GuardsAt(p.Destination, true)
+}
 
-// admitted handles new connections of sources that have a window.
+// admitted handles first packets of sources with an open window.
 type admitted struct{ *sockets }
 
 func (s admitted) Queued(id uint32, p packet.Packet) {
@@ -231,19 +233,19 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	case sequence.Exhausted:
 		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeMaxConnections, "max_connections is reached"
 	case sequence.Replayed:
-		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeDuplicate, "a connection that looks the same was let in before"
+		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeDuplicate, "the same connection was admitted before"
 	}
-	tells := door >= 0 && admission != sequence.AdmitAgain
-	later := tells && w.announcing && len(w.pending) < maxPending
+	audited := door >= 0 && admission != sequence.AdmitAgain
+	later := audited && w.announcing && len(w.pending) < maxPending
 	if later {
 		w.pending = append(w.pending, e)
 	}
 	w.mu.Unlock()
 	w.metrics.admitted.Observe(time.Since(now).Seconds())
 	if matters {
-		w.arrived(win, p)
+		w.checkDelivered(win, p)
 	}
-	if !tells {
+	if !audited {
 		return
 	}
 	if !later {
@@ -254,9 +256,9 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	}
 }
 
-// arrived finds out whether a packet was delivered that was let in by a window, as that
-// decides what it is if it comes again. Other people's rules may have dropped it.
-func (w *Wall) arrived(win *sequence.Window, p packet.Packet) {
+// checkDelivered tells a window that an admitted packet was not delivered, which decides
+// how a retransmission is treated. Rules of other tables may have dropped the packet.
+func (w *Wall) checkDelivered(win *sequence.Window, p packet.Packet) {
 	if tracked, err := w.edges.Tracked(p); err != nil || tracked {
 		return
 	}
@@ -265,8 +267,8 @@ func (w *Wall) arrived(win *sequence.Window, p packet.Packet) {
 	win.Lost(p, time.Now())
 }
 
-// maxPending is of how many who were let in it is told later, so that what has
-// happened is told in its order. There is seldom one.
+// maxPending is how many events of admitted sources are delayed to keep events in order.
+// There is seldom more than one.
 const maxPending = 1000
 
 func (s admitted) Unreadable(id uint32) {
@@ -277,17 +279,17 @@ func (s admitted) Unreadable(id uint32) {
 
 func (s admitted) Failed(err error) { s.fail(err) }
 
-// strangers handles everybody else's new connections.
+// strangers handles first packets of sources without an open window.
 type strangers struct{ *sockets }
 
 func (s strangers) Queued(id uint32, p packet.Packet) {
 	if win := s.judge(id, p); win != nil {
-		s.wall.arrived(win, p)
+		s.wall.checkDelivered(win, p)
 	}
 }
 
-// judge returns the window by which a packet was let in, if it was, and if it matters
-// whether it arrives.
+// judge gives or delays the verdict on a packet. If a window admits the packet and it
+// matters whether the packet is delivered, judge returns that window.
 func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 	w := s.wall
 	now := time.Now()
@@ -304,8 +306,9 @@ func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
 	f := w.policy
 	door, _, win := f.doorFor(p)
 	if win != nil && win.Spent() && win.Knows(p) && win.Admit(p, now) == sequence.AdmitAgain {
-		// Of a connection with which the window was spent, sent again, as it was lost
-		// behind the wall: else the kernel would have let it pass.
+		// This is a retransmission of a connection that the spent window admitted: the
+		// packet was lost behind the wall, or the kernel would have accepted it by
+		// conntrack.
 		_ = s.sockets.strangers.Accept(id)
 		if win.Counts(p) {
 			return win

@@ -12,14 +12,15 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// How often putting the wall back is tried, and for how long.
+// Pauses between tries to put the wall back, and how long it is tried.
 const (
 	firstPause       = 10 * time.Millisecond
 	maxPause         = time.Second
 	reconcileTimeout = time.Minute
 )
 
-// changed is told what others do to tables, where the kernel lets them.
+// changed handles changes that other processes make to tables, where the kernel allows
+// them.
 func (w *Wall) changed(c nft.Change) {
 	w.change.Lock()
 	defer w.change.Unlock()
@@ -28,7 +29,7 @@ func (w *Wall) changed(c nft.Change) {
 	}
 	switch {
 	case len(c.Tables) == 0:
-		// Something was changed, and what it was is not known.
+		// Messages were lost: what has changed is unknown.
 		if intact, err := w.edges.Kernel.Intact(w.table); err == nil && intact {
 			return
 		}
@@ -38,8 +39,8 @@ func (w *Wall) changed(c nft.Change) {
 	w.reconcile(c.By)
 }
 
-// reconcileIfChanged puts the wall back if it is not what was installed, and reports whether
-// it has. It is called with change held.
+// reconcileIfChanged puts the wall back if it is not as it was installed, and reports
+// whether it did. It is called with change held.
 func (w *Wall) reconcileIfChanged() bool {
 	if w.tornDown {
 		return false
@@ -50,16 +51,16 @@ func (w *Wall) reconcileIfChanged() bool {
 	return w.reconcile("")
 }
 
-// reconcile puts the wall back with all windows in it that are noted, and reports
-// whether it could. It is called with change held.
+// reconcile puts the wall back with all recorded windows, and reports whether it
+// succeeded. It is called with change held.
 func (w *Wall) reconcile(by string) bool {
 	began := time.Now()
 	w.setReconciling(began)
 	defer w.setReconciling(time.Time{})
-	windows := w.noted()
+	windows := w.knownWindows()
 	err := w.edges.Kernel.Restore(w.table, windows)
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
-		// There is no wall now. Whatever is in the way may go.
+		// The host has no wall now. The cause of the error may go away.
 		if pause == firstPause {
 			w.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Code: audit.CodeNotPutBack, Failed: true,
 				Reason: "the wall was changed and cannot be put back yet: " + err.Error()})
@@ -73,22 +74,22 @@ func (w *Wall) reconcile(by string) bool {
 			return false
 		case <-time.After(pause):
 		}
-		windows = w.noted()
+		windows = w.knownWindows()
 		err = w.edges.Kernel.Restore(w.table, windows)
 	}
 	w.mu.Lock()
 	w.counts.Add(audit.Healed)
 	f := w.policy
-	w.uncertainUntil = time.Now().Add(ruleset.MaxWindow) // which end a little later in the kernel now
+	w.uncertainUntil = time.Now().Add(ruleset.MaxWindow) // the kernel now ends these windows a little later than recorded
 	for _, win := range windows {
 		if noted := w.windows.Get(w.doorID(win.Door), win.Source); noted != nil {
 			w.windows.Stands(noted.Door, noted.Source, noted.Until)
 		}
 	}
 	w.mu.Unlock()
-	// Who was let in while there was no wall is known to the kernel only if it
-	// may be there.
-	_, _ = w.edges.Adopt(func(s sessions.Session) bool { return w.mayEnter(f, s) }, true)
+	// Conntrack lacks the connections that began while there was no wall. Adopt only
+	// those that the wall would admit.
+	_, _ = w.edges.Adopt(func(s sessions.Session) bool { return w.hasAccess(f, s) }, true)
 	if by == "" {
 		by = "somebody"
 	}
@@ -97,8 +98,8 @@ func (w *Wall) reconcile(by string) bool {
 	return true
 }
 
-// setReconciling notes since when the wall is being put back, if it is, for which who
-// knocks, and the keeper, may have to wait.
+// setReconciling records since when the wall is being put back; zero: it is not. Handlers
+// of knocks and housekeeping may have to wait that long.
 func (w *Wall) setReconciling(since time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -106,9 +107,9 @@ func (w *Wall) setReconciling(since time.Time) {
 	w.lastHousekeeping = time.Now()
 }
 
-// mayEnter reports whether a source need not knock at a port now, as it has a
+// hasAccess reports whether a source needs no knock at a port now, because it has a
 // window or is trusted.
-func (w *Wall) mayEnter(f *policy, s sessions.Session) bool {
+func (w *Wall) hasAccess(f *policy, s sessions.Session) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, i := range f.config.At(s.Port) {
@@ -120,8 +121,8 @@ func (w *Wall) mayEnter(f *policy, s sessions.Session) bool {
 	return false
 }
 
-// noted returns the windows that are open as far as is known here.
-func (w *Wall) noted() []nft.Window {
+// knownWindows returns the windows that are open according to the record.
+func (w *Wall) knownWindows() []nft.Window {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()

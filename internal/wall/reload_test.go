@@ -13,7 +13,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// reload raises the wall anew.
+// reload applies new rules.
 func (h *host) reload(c *ruleset.Config) {
 	h.t.Helper()
 	if err := h.raise(c); err != nil {
@@ -328,8 +328,7 @@ func TestAReloadToTheNumbersOfTheFormerSocketsWorks(t *testing.T) {
 	})
 }
 
-// All four queues of a configuration whose numbers are shifted by one are used by
-// one turn or by the other.
+// The two banks of a configuration whose numbers are shifted by one use all four queues.
 func TestAReloadToNumbersThatOverlapIsAnErrorWhateverStands(t *testing.T) {
 	c := config(sshDoor())
 	c.Wall.Queue = 7099
@@ -345,7 +344,7 @@ func TestAReloadToNumbersThatOverlapIsAnErrorWhateverStands(t *testing.T) {
 						h.t.Errorf("Raise panics: %v", p)
 					}
 				}()
-				if err := h.raise(c); err == nil || !strings.Contains(err.Error(), "numbers that are further off") {
+				if err := h.raise(c); err == nil || !strings.Contains(err.Error(), "numbers that are further away") {
 					h.t.Errorf("Raise: %v", err)
 				}
 				h.expectBound(turn0)
@@ -368,14 +367,13 @@ func TestAReloadMayRenameATableThatSomebodyHasDeleted(t *testing.T) {
 	})
 }
 
-// What is heard while a reload is under way is known afterwards, whether it
-// succeeds or not.
+// Knocks during a reload are known afterwards, whether the reload succeeds or not.
 func TestKnocksThatAreHeardDuringAReloadCount(t *testing.T) {
 	for _, call := range []string{"Standing", "Adopt", "Install"} {
 		for _, fails := range []error{nil, errInjected} {
 			want := fails
 			if call == "Standing" {
-				want = nil // what is noted has to do
+				want = nil // the recorded windows have to do
 			}
 			t.Run(map[bool]string{true: "fails in ", false: "succeeds after "}[fails != nil]+call, func(t *testing.T) {
 				guarded(t, config(sshDoor()), func(h *host) {
@@ -410,7 +408,7 @@ func TestAWindowThatIsKnockedOpenDuringAReloadIsOpenAfterIt(t *testing.T) {
 		for _, fails := range []error{nil, errInjected} {
 			want := fails
 			if call == "Standing" {
-				want = nil // what is noted has to do
+				want = nil // the recorded windows have to do
 			}
 			t.Run(map[bool]string{true: "fails in ", false: "succeeds after "}[fails != nil]+call, func(t *testing.T) {
 				guarded(t, config(sshDoor()), func(h *host) {

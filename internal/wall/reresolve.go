@@ -10,62 +10,63 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
-// What a configuration comes to is not the same for ever: a rolling sequence turns with
-// the clock, a list when one of its lines is used, and a trap is none any more when a
-// program begins to listen there. The table turns with them, in one transaction that
-// leaves its hook and its sets as they are.
+// The effective configuration changes with time: a rolling sequence with the clock, a
+// list when a sequence of it is used, and a trap ends when a program begins to listen at
+// its port. The table follows in one transaction that leaves its hooks and sets as they
+// are.
 
 const (
-	// lookAtClock is how often the clock is looked at, which somebody may set, and how
-	// often a turn is tried that has failed, or a list read that could not be.
-	lookAtClock = time.Second
-	// lookAtHost is how often it is looked who listens, and what has changed of the host.
-	lookAtHost = 10 * time.Second
+	// clockInterval is how often the clock is read, because it may be set. It is also
+	// how often a failed install and an unreadable list are retried.
+	clockInterval = time.Second
+	// hostInterval is how often listening ports and other properties of the host are read.
+	hostInterval = 10 * time.Second
 )
 
-// reresolve puts in force what is good now, if it is something else than what is.
+// reresolve installs the configuration that is effective now, if it differs from the one
+// in force.
 func (w *Wall) reresolve(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	f := w.policy
-	turned := f.stale || !f.config.IsOf(now)
+	changed := f.stale || !f.config.IsOf(now)
 	w.mu.Unlock()
 	unread := f.config.HasUnread()
-	if unread && now.Sub(w.reread) >= lookAtClock {
-		w.reread = now
-		turned = turned || f.config.Readable(now)
+	if unread && now.Sub(w.listRetried) >= clockInterval {
+		w.listRetried = now
+		changed = changed || f.config.Readable(now)
 	}
-	if turned {
+	if changed {
 		w.applyEffective(now)
 	}
 	next, ok = f.config.Expires(now)
-	again := turned || unread
-	if again || next.Sub(now) > lookAtClock {
-		next = now.Add(lookAtClock)
+	again := changed || unread
+	if again || next.Sub(now) > clockInterval {
+		next = now.Add(clockInterval)
 	}
 	return next, ok || again
 }
 
-// lookAround tells the table what has changed of the host.
-func (w *Wall) lookAround(now time.Time) (next time.Time, ok bool) {
-	if next = w.looked.Add(lookAtHost); next.After(now) {
+// checkHost updates the table after changes of the host.
+func (w *Wall) checkHost(now time.Time) (next time.Time, ok bool) {
+	if next = w.hostChecked.Add(hostInterval); next.After(now) {
 		return next, true
 	}
-	w.looked = now
+	w.hostChecked = now
 	host, err := w.edges.Look()
 	c := w.current().config
 	switch {
-	case err != nil: // what was seen before is nearer to the truth
+	case err != nil: // the last known state is the better guess
 	case !c.IsOn(host):
 		w.applyEffective(now)
 	case !c.Host.Same(host):
 		w.describe(host)
 	}
-	return now.Add(lookAtHost), true
+	return now.Add(hostInterval), true
 }
 
-// describe puts into the table's sets what is known of the host. A table that somebody
-// else has changed this very moment is put back by who notices that, and described when
-// the host is looked at next.
+// describe writes the known state of the host to the table's sets. If another process has
+// just changed the table, reconcile puts it back, and the next check of the host
+// describes it.
 func (w *Wall) describe(host effective.Host) {
 	w.change.Lock()
 	defer w.change.Unlock()
@@ -86,7 +87,7 @@ func (w *Wall) describe(host effective.Host) {
 	w.table = tableOf(&c, w.sockets.numbers, w.table.Trial)
 }
 
-// applyEffective puts in force what is good now.
+// applyEffective installs the configuration that is effective now.
 func (w *Wall) applyEffective(now time.Time) {
 	host := w.host()
 	w.change.Lock()
@@ -94,15 +95,15 @@ func (w *Wall) applyEffective(now time.Time) {
 	if w.tornDown {
 		return
 	}
-	w.openQueued() // rather than let who has knocked wait for another table
+	w.openQueued() // so that sources that have knocked do not wait for the new table
 	f := w.current()
 	c, err := effective.Resolve(f.config.Written, now, host)
 	w.emitUnresolved(err)
 	next := *f
 	next.config, next.stale = c, false
 	next.locks, next.locksOf = locksOf(c)
-	// From before the rules change: the other way round a knock that only the new
-	// sequences have could be missed.
+	// Change the tracker before the rules. The other order could miss a knock that only
+	// the new sequences have.
 	w.mu.Lock()
 	for i, l := range next.locks {
 		if !slices.Equal(l.steps, f.locks[i].steps) {
@@ -112,10 +113,10 @@ func (w *Wall) applyEffective(now time.Time) {
 	wasStale := f.stale
 	w.policy = &next
 	w.mu.Unlock()
-	err = w.install(c, w.sockets.numbers, w.noted())
+	err = w.install(c, w.sockets.numbers, w.knownWindows())
 	if err != nil {
 		w.mu.Lock()
-		next.stale = true // to be tried again
+		next.stale = true // reresolve tries again
 		w.mu.Unlock()
 	}
 	if err != nil && !wasStale {
@@ -125,8 +126,7 @@ func (w *Wall) applyEffective(now time.Time) {
 	w.emitLow(c)
 }
 
-// install puts another table in place of the wall's own, with the windows that are open
-// where it has to make their sets anew.
+// install replaces the table. The windows are for sets that it has to make anew.
 func (w *Wall) install(c *effective.Config, n nft.Numbers, windows []nft.Window) error {
 	table := tableOf(c, n, w.table.Trial)
 	if err := w.edges.Kernel.Install(table, windows, ""); err != nil {
@@ -136,7 +136,7 @@ func (w *Wall) install(c *effective.Config, n nft.Numbers, windows []nft.Window)
 	return nil
 }
 
-// emitUnresolved says, once, why nobody can open some doors by a sequence.
+// emitUnresolved records once why some doors have no usable sequence.
 func (w *Wall) emitUnresolved(err error) {
 	if err != nil && (w.unresolved == nil || err.Error() != w.unresolved.Error()) {
 		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Low, Code: audit.CodeNoSequence, Failed: true, Reason: err.Error()})
@@ -144,13 +144,12 @@ func (w *Wall) emitUnresolved(err error) {
 	w.unresolved = err
 }
 
-// emitLow warns of doors with few one-time sequences left, once for each that is
-// used.
+// emitLow warns of doors with few one-time sequences left, once for each number left.
 func (w *Wall) emitLow(c *effective.Config) {
 	for _, d := range c.Doors {
 		stock := d.Stock()
-		emitPending, known := w.lowEmitted[d.Name]
-		if !stock.IsLow() || known && emitPending == stock.Left {
+		reported, known := w.lowEmitted[d.Name]
+		if !stock.IsLow() || known && reported == stock.Left {
 			continue
 		}
 		w.lowEmitted[d.Name] = stock.Left
@@ -165,8 +164,9 @@ func tableOf(c *effective.Config, n nft.Numbers, trial bool) *nft.Table {
 	return table
 }
 
-// host returns what is known of the host. Where it cannot be known who listens, nobody
-// is taken to: who wants to go there cannot knock for a while.
+// host returns what is known of the host. If the listening ports are unknown, it is
+// assumed that nothing listens. Clients of those services then fall into traps, and
+// cannot knock for a while.
 func (w *Wall) host() effective.Host {
 	host, _ := w.edges.Look()
 	return host

@@ -20,7 +20,7 @@ import (
 
 const step = 30 * time.Second
 
-// rollingDoor returns a door that opens by a rolling sequence.
+// rollingDoor returns a door with a rolling sequence.
 func rollingDoor(name string, port uint16, step time.Duration) ruleset.Door {
 	d := door(name, port)
 	d.Window = 5 * time.Second
@@ -31,7 +31,7 @@ func rollingDoor(name string, port uint16, step time.Duration) ruleset.Door {
 	return d
 }
 
-// present returns the knocks of the step that a time is in.
+// present returns the knocks of the step at a time.
 func present(t *testing.T, d ruleset.Door, at time.Time) []packet.Port {
 	t.Helper()
 	knocks, err := effective.Knocks(&d, at)
@@ -41,17 +41,17 @@ func present(t *testing.T, d ruleset.Door, at time.Time) []packet.Port {
 	return knocks
 }
 
-// toStep sleeps into the next step, for so long after it has begun.
+// toStep sleeps until a time after the begin of the next step.
 func toStep(length, after time.Duration) {
 	now := time.Now()
 	time.Sleep(now.Truncate(length).Add(length).Sub(now) + after)
 	synctest.Wait()
 }
 
-// fates are the kinds of events that tell what became of knocks.
+// fates are the kinds of events that show the results of knocks.
 var fates = []audit.Kind{audit.Opened, audit.Refreshed, audit.Replayed, audit.Refused, audit.Reset, audit.Closed}
 
-// became knocks, and checks what became of it.
+// became knocks, and checks the events.
 func (c *client) became(what string, knocks []packet.Port, want ...string) {
 	c.t.Helper()
 	synctest.Wait()
@@ -63,7 +63,7 @@ func (c *client) became(what string, knocks []packet.Port, want ...string) {
 	}
 }
 
-// again ends the daemon, and starts another one.
+// again stops the daemon and starts another one.
 func (h *host) again(c *ruleset.Config) *host {
 	h.t.Helper()
 	h.stop()
@@ -78,8 +78,8 @@ func (h *host) again(c *ruleset.Config) *host {
 	return next
 }
 
-// pretend puts the sequences of another time in force, as if the clock had said so
-// when it was looked at last.
+// pretend installs the sequences of another time, as if the clock had shown it at the
+// last check.
 func (h *host) pretend(at time.Time) {
 	h.kernel.mu.Lock()
 	h.clocks = append(h.clocks, at)
@@ -206,7 +206,7 @@ func TestAttemptsGoOnWhenTheSequenceTurns(t *testing.T) {
 	})
 }
 
-// A turn that is late must not take an old step for the one that comes next.
+// A late change of steps must not take an old step for the next one.
 func TestAStepThatWasUsedIsUsedWhenTheTurnIsLate(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
@@ -214,8 +214,9 @@ func TestAStepThatWasUsedIsUsedWhenTheTurnIsLate(t *testing.T) {
 		behind := present(h.t, d, time.Now().Add(-step))
 		h.client(alice).became("alice, whose clock is behind", behind, "opened ssh 192.0.2.1 4/4")
 		late := time.Now()
-		toStep(step, time.Millisecond) // after the turn itself
-		// The first attempt of all would wake the keeper, which would turn at once.
+		toStep(step, time.Millisecond) // after the change of steps
+		// The first attempt of all would wake housekeeping, which would change the step
+		// at once.
 		h.client(carol).press(present(h.t, d, late)[:1])
 		synctest.Wait()
 		h.pretend(late)
@@ -253,7 +254,7 @@ func TestASequenceThatCannotTurnIsTriedAgainAndToldOfOnce(t *testing.T) {
 	})
 }
 
-// The daemon that goes on with the former rules goes on with what the kernel has.
+// A daemon that continues with the former rules continues with what the kernel has.
 func TestASequenceThatCouldNotTurnIsTriedAgainAfterAReloadThatFails(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	c := config(d)
@@ -305,8 +306,8 @@ func TestAStepThatWasUsedIsUsedForTheNextDaemonToo(t *testing.T) {
 	})
 }
 
-// A disk that is full keeps nobody out who knocks the knocks of now; of those before
-// nobody could say whether they are overheard.
+// A full disk does not keep out clients that knock the present sequence. Of former
+// sequences it is unknown whether they were used.
 func TestOnlyThePresentStepIsGoodWhereNoneCanBeRemembered(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	synctest.Test(t, func(t *testing.T) {
@@ -350,7 +351,7 @@ func TestTwoRollingDoorsTurnEachAtItsTime(t *testing.T) {
 	})
 }
 
-// The first wall goes with a daemon that is killed until somebody confirms it.
+// The first wall on trial disappears with a killed daemon until it is confirmed.
 func TestAFirstWallOnTrialIsOnTrialAfterATurn(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	synctest.Test(t, func(t *testing.T) {
@@ -388,7 +389,7 @@ func TestWhatIsInForceTurnsWhateverHasBecomeOfIt(t *testing.T) {
 	for _, test := range []struct {
 		what string
 		do   func(h *host) error
-		door []ruleset.Door // whose present step opens, at each turn from then on
+		door []ruleset.Door // the present step opens, from then on
 	}{
 		{"a reload", reloads(config(next)), []ruleset.Door{next, next, next}},
 		{"a reload to the same", reloads(config(former)), []ruleset.Door{former, former, former}},

@@ -10,9 +10,8 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// sockets are the ways in of packets: the group and the queues that a table
-// names. A reload that changes no numbers keeps them, so that nothing which is in
-// them is lost.
+// sockets are the NFLOG group and the queues that a table uses. A reload with the same
+// numbers keeps them, so that no packet in them is lost.
 type sockets struct {
 	wall    *Wall
 	numbers nft.Numbers
@@ -21,30 +20,30 @@ type sockets struct {
 	log                 Log
 	admitted, strangers Queue
 	excess              Queue
-	hold                *sequence.Hold // what waits in the strangers' queue
-	former              *sockets       // that these took the place of; nil: none
-	calm                time.Time      // before then nobody is refused, as the log was not drained
-	backlog             time.Time      // since when the log was never drained, if a knock was early then
-	swept               time.Time      // when the hold was last swept
-	lost                [2]uint64      // what each queue had lost when it was last asked
-	stillNamed          bool           // by the rules, though they are retired
-	retired             bool           // no rule names them any more
-	closed              bool           // and no failure to read matters any more
+	hold                *sequence.Hold // the packets that wait in the strangers' queue
+	former              *sockets       // the sockets that these replaced; nil: none
+	refuseAfter         time.Time      // no refusals before that time, because the log was not drained
+	backlog             time.Time      // since when the log has not been drained after an early knock
+	swept               time.Time      // when due packets of the hold were last refused
+	lost                [2]uint64      // each queue's losses at the last check
+	stillNamed          bool           // retired, but the rules still use the numbers
+	retired             bool           // no rule uses the numbers any more
+	closed              bool           // read errors are ignored
 }
 
-// How many packets may wait in each lane. Strangers wait for their knock, with
-// room for what the rules' rates let through meanwhile. Guests wait only for a
-// daemon that hangs, and are let in without it when there are this many.
+// The lengths of the queues. In "strangers", packets wait for a knock; it has room for
+// what the rate limits of the rules let through meanwhile. In "admitted", packets wait
+// only if the daemon hangs. When it is full, the kernel accepts them without the daemon.
 const (
-	strangersWaiting = 16384
-	guestsWaiting    = 1024
-	excessWaiting    = 1
+	strangersQueueLen = 16384
+	admittedQueueLen  = 1024
+	excessQueueLen    = 1
 )
 
-// listen binds the sockets that a table with these numbers will name.
+// listen binds the group and the queues that a table with these numbers will use.
 func (w *Wall) listen(n nft.Numbers) (*sockets, error) {
-	s := &sockets{wall: w, numbers: n, hold: sequence.NewHold(0, strangersWaiting)}
-	// Packets come only once the table names these numbers: nobody reads s yet.
+	s := &sockets{wall: w, numbers: n, hold: sequence.NewHold(0, strangersQueueLen)}
+	// Packets come only once the table uses these numbers: nothing reads s yet.
 	log, err := w.edges.ListenLog(n.LogGroup, knocks{s})
 	if err != nil {
 		return nil, err
@@ -52,21 +51,21 @@ func (w *Wall) listen(n nft.Numbers) (*sockets, error) {
 	s.log = log
 	mark := uint32(nft.RefusedMark)
 	admit, err := w.edges.ListenQueue(nfqueue.Config{
-		Number: n.Admitted, Length: guestsWaiting, FailOpen: true, RefusedMark: mark}, admitted{s})
+		Number: n.Admitted, Length: admittedQueueLen, FailOpen: true, RefusedMark: mark}, admitted{s})
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	s.admitted = admit
 	refuse, err := w.edges.ListenQueue(nfqueue.Config{
-		Number: n.Strangers, Length: strangersWaiting, RefusedMark: mark}, strangers{s})
+		Number: n.Strangers, Length: strangersQueueLen, RefusedMark: mark}, strangers{s})
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	s.strangers = refuse
 	full, err := w.edges.ListenQueue(nfqueue.Config{
-		Number: n.Excess, Length: excessWaiting, RefusedMark: mark}, excess{s})
+		Number: n.Excess, Length: excessQueueLen, RefusedMark: mark}, excess{s})
 	if err != nil {
 		s.close()
 		return nil, err
@@ -75,20 +74,20 @@ func (w *Wall) listen(n nft.Numbers) (*sockets, error) {
 	return s, nil
 }
 
-// excess handles the strangers who are too many to be asked about at a door that lets
-// strangers in when there is no daemon: not at all. One packet waits in the queue for as
-// long as it is bound, and so all others are dropped, which costs the daemon nothing.
+// excess handles packets above the rate of the strangers' queue, at a door that admits
+// everybody while no daemon runs. It gives no verdicts: one packet waits in the queue as
+// long as it is bound, so the kernel drops all others without cost for the daemon.
 type excess struct{ *sockets }
 
 func (excess) Queued(uint32, packet.Packet) {}
 func (excess) Unreadable(uint32)            {}
 func (s excess) Failed(err error)           { s.fail(err) }
 
-// isHeard reports whether something waits to be handled that was logged for rules which
-// have been replaced. It is called with mu held.
-func (s *sockets) isHeard() bool { return s != nil && !s.closed && !s.log.Progress().Idle }
+// hasUnhandledLog reports whether messages that replaced rules have logged wait to be
+// handled. It is called with mu held.
+func (s *sockets) hasUnhandledLog() bool { return s != nil && !s.closed && !s.log.Progress().Idle }
 
-// close closes the sockets that are bound. Reading from them fails then.
+// close closes the bound sockets. Reads from them fail then.
 func (s *sockets) close() {
 	s.wall.mu.Lock()
 	s.closed = true
@@ -100,16 +99,15 @@ func (s *sockets) close() {
 	}
 }
 
-// The kernel may take a moment until the last packet that met the old rules is
-// in its queue.
+// The last packet that met the old rules may take a moment to reach its queue.
 const (
-	retireInterval = 10 * time.Millisecond
-	retireCalm     = 3 // times in a row that nothing is there
-	retireTimeout  = 2 * time.Second
+	retireInterval   = 10 * time.Millisecond
+	retireIdleChecks = 3 // checks in a row that find nothing
+	retireTimeout    = 2 * time.Second
 )
 
-// retire closes sockets that no rule names any more, once all that is in them
-// has been heard and judged. Strangers go through the new rules.
+// retire closes sockets that no rule uses any more, once everything in them has been
+// handled. Held packets go through the new rules.
 func (s *sockets) retire() {
 	w := s.wall
 	w.mu.Lock()
@@ -122,15 +120,15 @@ func (s *sockets) retire() {
 		}
 	}
 	w.mu.Unlock()
-	calm := 0
-	for end := time.Now().Add(retireTimeout); calm < retireCalm && time.Now().Before(end); time.Sleep(retireInterval) {
-		calm++
+	idle := 0
+	for end := time.Now().Add(retireTimeout); idle < retireIdleChecks && time.Now().Before(end); time.Sleep(retireInterval) {
+		idle++
 		if !s.log.Progress().Idle {
-			calm = 0
+			idle = 0
 		}
 		for _, q := range []Queue{s.admitted, s.strangers} {
 			if stats, err := q.Stats(); err == nil && stats.Waiting > 0 {
-				calm = 0
+				idle = 0
 			}
 		}
 	}
@@ -140,28 +138,28 @@ func (s *sockets) retire() {
 	s.close()
 }
 
-// countLosses adds what the queues have lost since they were last asked.
+// countLosses adds the losses of the queues since the last check.
 func (s *sockets) countLosses() {
 	for i, q := range []Queue{s.admitted, s.strangers} {
 		if stats, err := q.Stats(); err == nil {
-			s.wall.lost += max(stats.Lost, s.lost[i]) - s.lost[i] // the kernel's count wraps
+			s.wall.lost += max(stats.Lost, s.lost[i]) - s.lost[i] // the kernel's counter wraps
 			s.lost[i] = stats.Lost
 		}
 	}
 }
 
-// release sends the strangers that match through the rules again, and returns
-// how many they were.
+// release sends the held packets that match through the rules again, and returns their
+// number.
 func (s *sockets) release(match func(packet.Packet) bool) (released uint64) {
 	s.hold.Release(match, func(h sequence.Held) {
-		_ = s.strangers.Repeat(h.ID) // if that fails reading fails, too, and ends Run
+		_ = s.strangers.Repeat(h.ID) // if this fails, reading fails too, which ends Run
 		s.wall.metrics.strangers.Observe(time.Since(h.Since).Seconds())
 		released++
 	})
 	return released
 }
 
-// fail ends Run, because packets can no longer be read.
+// fail ends Run, because packets cannot be read any more.
 func (s *sockets) fail(err error) {
 	s.wall.mu.Lock()
 	closed := s.closed
@@ -171,10 +169,10 @@ func (s *sockets) fail(err error) {
 	}
 }
 
-// arrivalOf returns when a knock came in that is read now. By how much knocks have
-// overtaken each other is a matter of when they came, and not of when a busy
-// machine lets them be read: what was waiting while an early knock was handled
-// came no later than that. The log is asked only while that matters.
+// arrivalOf returns the arrival time of a knock that is read now. It matters by how much
+// knocks have overtaken each other on their way, not how late a busy machine reads them.
+// A knock that waited in the log while an early knock was handled counts as arrived no
+// later than that one. The log is asked only while this matters.
 func (s *sockets) arrivalOf(now time.Time) time.Time {
 	if s.backlog.IsZero() {
 		return now

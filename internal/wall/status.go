@@ -10,11 +10,11 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// maxAttempts is how many attempts a Status lists; it counts all of them.
+// maxAttempts is how many attempts Status lists. It counts all of them.
 const maxAttempts = 1000
 
-// Status is what a wall knows of itself. Secrets are not in it: not what the
-// knocks are, only how many.
+// Status is the state of the wall. It contains no secrets: it has the number of knocks,
+// not the knocks.
 type Status struct {
 	Table    string           `json:"table"`
 	Since    time.Time        `json:"since"`
@@ -23,22 +23,22 @@ type Status struct {
 	Windows  []WindowStatus   `json:"windows"`
 	Attempts []AttemptStatus  `json:"attempts"`
 	Counters Counters         `json:"counters"`
-	Findings []doctor.Finding `json:"findings"` // what makes doors something else than they seem
-	// FilesDiffer says that the rule files are others than those in force.
+	Findings []doctor.Finding `json:"findings"` // conditions that make doors ineffective or weaker
+	// FilesDiffer says that the rule files differ from the rules in force.
 	FilesDiffer bool `json:"files_differ"`
 }
 
-// TrialStatus says that the former state returns unless it is confirmed in time.
+// TrialStatus says that the former state returns unless the trial is confirmed in time.
 type TrialStatus struct {
 	LeftSeconds float64 `json:"left_seconds"`
 }
 
-// DoorStatus is one door, and what happened there since the daemon started.
+// DoorStatus is the state of a door, with its events since the daemon started.
 type DoorStatus struct {
 	Name           string             `json:"name"`
-	Bare           bool               `json:"bare,omitempty"` // it stands before nothing, and the findings say why
+	Bare           bool               `json:"bare,omitempty"` // it guards nothing on this host; the findings say why
 	Ports          []packet.PortRange `json:"ports"`
-	Knocks         int                `json:"steps"` // of its sequence, 0 if it has none
+	Knocks         int                `json:"steps"` // number of steps of its sequence; 0: it has none
 	OpensBy        []string           `json:"opens_by"`
 	SequencesLeft  *int               `json:"sequences_left,omitempty"` // of one-time sequences
 	WindowSeconds  float64            `json:"window_seconds"`
@@ -47,10 +47,10 @@ type DoorStatus struct {
 	Counters       DoorCounters       `json:"counters"`
 }
 
-// DoorCounters count events of one door. Those of the kernel are packets, and
-// count while no daemon runs, too.
+// DoorCounters count the events of a door. The kernel's counters count packets, also
+// while no daemon runs.
 type DoorCounters struct {
-	Knocks         uint64 `json:"knocks"` // and one-time passwords
+	Knocks         uint64 `json:"knocks"` // including one-time passwords
 	Resets         uint64 `json:"resets"`
 	Trapped        uint64 `json:"trapped"`
 	Replayed       uint64 `json:"replayed"`
@@ -59,9 +59,9 @@ type DoorCounters struct {
 	Expired        uint64 `json:"expired"`
 	Closed         uint64 `json:"closed"`
 	Accepted       uint64 `json:"accepted"`
-	Exhausted      uint64 `json:"exhausted"` // refused as max_connections was reached
+	Exhausted      uint64 `json:"exhausted"` // refused because max_connections was reached
 	Held           uint64 `json:"held"`
-	Released       uint64 `json:"released"` // of those held, as their window opened
+	Released       uint64 `json:"released"` // held packets that were released when their window opened
 	Refused        uint64 `json:"refused"`
 	KernelAdmitted uint64 `json:"kernel_admitted_packets"`
 	KernelRefused  uint64 `json:"kernel_refused_packets"`
@@ -75,7 +75,7 @@ type WindowStatus struct {
 	Connections int           `json:"connections"`
 }
 
-// AttemptStatus is one attempt that is under way.
+// AttemptStatus is an attempt under way.
 type AttemptStatus struct {
 	Door        string        `json:"door"`
 	Source      packet.Source `json:"source"`
@@ -87,27 +87,27 @@ type AttemptStatus struct {
 
 // Counters count what belongs to no single door.
 type Counters struct {
-	Attempts uint64 `json:"attempts"` // remembered now, complete ones among them
-	Evicted  uint64 `json:"evicted"`  // attempts that gave way to newer ones
-	Lost     uint64 `json:"lost"`     // packets that could not be read in time
-	Waiting  uint64 `json:"waiting"`  // strangers' packets that are held now
-	Healed   uint64 `json:"healed"`   // times that somebody else's change was undone
-	// Of conntrack's table, as it was seconds ago: the connections that it knows, and for how
-	// many it has room, 0 if that is unknown.
+	Attempts uint64 `json:"attempts"` // in the tracker now, including complete ones
+	Evicted  uint64 `json:"evicted"`  // attempts dropped for newer ones
+	Lost     uint64 `json:"lost"`     // logged or queued packets that could not be read in time
+	Waiting  uint64 `json:"waiting"`  // packets held now
+	Healed   uint64 `json:"healed"`   // times that a change by another process was undone
+	// Tracked and TrackedLimit are the number of entries in conntrack's table, read some
+	// seconds ago, and its maximum, 0 if unknown.
 	Tracked      uint64 `json:"tracked"`
 	TrackedLimit uint64 `json:"tracked_limit"`
 }
 
-// Brief returns how many doors are guarded, how many stand before nothing, as far as is
+// Brief returns how many doors guard something, how many guard nothing as far as is
 // known, and how many windows are open.
 func (w *Wall) Brief() (guarded, bare, windows int) {
 	now := time.Now()
-	whyBare := doctor.BareDoors(w.health.known())
+	bareReasons := doctor.BareDoors(w.health.known())
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.policy != nil {
 		for _, d := range w.policy.config.Doors {
-			if whyBare[d.Name] != "" {
+			if bareReasons[d.Name] != "" {
 				bare++
 			} else {
 				guarded++
@@ -128,18 +128,18 @@ func (w *Wall) Status() (Status, error) {
 	return s, err
 }
 
-// counted are the events that were counted: of the host, and of each door as the status
-// lists them.
+// counted are the event counts of the host, and those of each door in the order of the
+// status.
 type counted struct {
 	host  audit.Counts
 	doors []audit.Counts
 }
 
-// measure returns the state of the wall, and all counts of events in it.
+// measure returns the state of the wall and its event counts.
 func (w *Wall) measure() (Status, counted, error) {
 	f := w.current()
 	if f == nil {
-		return Status{}, counted{}, errNotYet
+		return Status{}, counted{}, errNotInstalled
 	}
 	counts, err := w.edges.Kernel.Counts(f.config.Wall.Table)
 	if err != nil {
@@ -153,7 +153,7 @@ func (w *Wall) measure() (Status, counted, error) {
 		findings = append(findings, ofRules...)
 	}
 	findings = append(findings, w.Findings()...)
-	whyBare := doctor.BareDoors(findings)
+	bareReasons := doctor.BareDoors(findings)
 
 	windows := w.Windows()
 	now := time.Now()
@@ -161,7 +161,7 @@ func (w *Wall) measure() (Status, counted, error) {
 	defer w.mu.Unlock()
 	f = w.policy
 	if w.sockets == nil {
-		return Status{}, counted{}, errNotYet
+		return Status{}, counted{}, errNotInstalled
 	}
 	w.sockets.countLosses()
 	s := Status{
@@ -188,7 +188,7 @@ func (w *Wall) measure() (Status, counted, error) {
 			left = &stock.Left
 		}
 		s.Doors = append(s.Doors, DoorStatus{
-			Name: d.Name, Bare: whyBare[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.OpensBy(), SequencesLeft: left,
+			Name: d.Name, Bare: bareReasons[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.OpensBy(), SequencesLeft: left,
 			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
 			Counters: DoorCounters{
 				Knocks: t.Of(audit.Knock), Resets: t.Of(audit.Reset), Trapped: t.Of(audit.Trapped), Replayed: t.Of(audit.Replayed),
@@ -204,7 +204,7 @@ func (w *Wall) measure() (Status, counted, error) {
 			break
 		}
 		l := &f.locks[a.Lock]
-		if !f.tellsEnd(l, a.Step) {
+		if !f.reportsEnd(l, a.Step) {
 			continue
 		}
 		d := &f.config.Doors[l.door]

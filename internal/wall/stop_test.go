@@ -47,7 +47,7 @@ func TestWhatIsInTheSocketsWhenTheDaemonStopsIsJudgedYet(t *testing.T) {
 				}
 				h.expectBound(turn0)
 				h.expect("unread", in, waiting)
-				// The kernel goes on alone meanwhile.
+				// The kernel works without the daemon meanwhile.
 				h.expect("carol's window is open", c.dial(22), accepted)
 				h.expect("bob has none", b.dial(22), dropped)
 				h.expect("strangers come in as on_failure says", b.dial(23), accepted)
@@ -111,11 +111,11 @@ func TestADaemonThatIsStoppedLosesNoWindowAndCountsNoSecondStop(t *testing.T) {
 			h.t.Errorf("bob's window is open for %s, want %s", got, want)
 		}
 		h.trail.expect(h.t, []audit.Kind{audit.Stopped},
-			"stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says")
+			"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources")
 	})
 }
 
-// Windows that somebody has closed past the daemon stay closed.
+// Windows that another process has closed in the kernel stay closed.
 func TestStoppingOpensNoWindowThatTheKernelHasLost(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		h.client(alice).knock(7000, 8000, 9000)

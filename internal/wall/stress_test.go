@@ -14,9 +14,9 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Knocks, connections, reloads and questions, all at once. The model knows of
-// each client until when its window may be open, and until when it must be. No
-// knock and no packet is lost by a reload.
+// Knocks, connections, reloads and requests run concurrently. The model has for each
+// client the times until which its window may be open, and must be. A reload loses no
+// knock and no packet.
 func TestUnderStressNobodyComesInWhoMayNotAndEverybodyWhoMay(t *testing.T) {
 	const (
 		span    = 2 * time.Second
@@ -36,8 +36,8 @@ func TestUnderStressNobodyComesInWhoMayNotAndEverybodyWhoMay(t *testing.T) {
 
 	guarded(t, configs[0], func(h *host) {
 		end := time.Now().Add(span)
-		// So that others knock while a window is being opened. It must not sleep, as who
-		// waits for it waits for a lock.
+		// Other clients knock while a window is being opened. This must not sleep: the
+		// goroutines that wait for it wait for a lock.
 		h.intercepted("OpenWindows", func() {
 			for range 100 {
 				runtime.Gosched()
@@ -56,7 +56,7 @@ func TestUnderStressNobodyComesInWhoMayNotAndEverybodyWhoMay(t *testing.T) {
 			}
 			last := len(sequence) - 1
 			all.Go(func() {
-				var may, must time.Time // until when the window is open
+				var may, must time.Time // until when the window may and must be open
 				for time.Now().Before(end) {
 					time.Sleep(time.Duration(rng.IntN(6)) * tick)
 					sent := time.Now()

@@ -11,17 +11,17 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// downTimeout is how long Down waits for Run to end once the table is gone: commands may
-// take longer than who asks has patience.
+// downTimeout is how long Down waits for Run to end after the table is removed. Commands
+// may run longer than the caller wants to wait.
 const downTimeout = 3 * time.Second
 
-// Down takes the wall down, whatever the rule files say of that, and ends Run, which may
-// go on for as long as commands run: [Wall.Ended] tells. It returns the name of the table
-// that is gone.
+// Down removes the wall, whatever on_stop says in the rule files, and ends Run. Run may
+// last as long as commands run; see [Wall.Ended]. Down returns the name of the removed
+// table.
 func (w *Wall) Down(ctx context.Context) (table string, err error) {
 	select {
 	case w.down <- struct{}{}:
-	default: // somebody else has asked
+	default: // it was requested already
 	}
 	select {
 	case <-w.teardownDone:
@@ -30,7 +30,7 @@ func (w *Wall) Down(ctx context.Context) (table string, err error) {
 		case <-time.After(downTimeout):
 		}
 		if !w.removed && w.endErr == nil {
-			return "", ErrStopping // for another reason, by which the wall stays
+			return "", ErrStopping // it stops for another reason and keeps the wall
 		}
 		return w.table.Name, w.endErr
 	case <-ctx.Done():
@@ -48,23 +48,23 @@ func (w *Wall) Ended() bool {
 	}
 }
 
-// teardown ends the daemon's part of the wall. The whole wall goes if that is asked
-// for, if the rule files want it and nothing has failed, or if it is on trial.
+// teardown stops the daemon. The table is removed if asked, if on_stop says so and
+// nothing has failed, or if it is on trial and there was none before.
 func (w *Wall) teardown(asked bool, failure error) {
 	remove, err := w.handOver(asked, failure)
-	w.sockets.retire()      // whose handlers may still open windows
-	w.lockAfterRetirement() // after a trial's
-	w.openQueued()          // for who has knocked until then
+	w.sockets.retire()      // its handlers may still open windows
+	w.lockAfterRetirement() // after the retirement of the sockets of a trial
+	w.openQueued()          // for knocks until then
 	w.change.Unlock()
 	if w.watch != nil {
 		w.watch.Close()
 	}
 	select {
-	case <-w.down: // meanwhile
+	case <-w.down: // Down was called meanwhile
 		remove = true
 	default:
 	}
-	code, reason := audit.CodeWallStands, "the wall stands: open windows admit until their time is up, strangers get in as on_failure says"
+	code, reason := audit.CodeWallStands, "the wall stays: open windows admit until they end, and on_failure decides about other sources"
 	if remove {
 		code, reason = audit.CodeWallRemoved, "the wall is taken down"
 		_, err = w.edges.Kernel.Remove(w.table.Name)
@@ -82,24 +82,24 @@ func (w *Wall) teardown(asked bool, failure error) {
 	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Code: code, Reason: reason, Failed: failure != nil || err != nil})
 }
 
-// handOver gives the table numbers that nobody listens to, so that the kernel
-// goes on alone; what is in the sockets still can be judged then, and nobody is
-// turned away for having come this very moment. It says whether the wall is to
-// be removed.
+// handOver changes the table to numbers that no process has bound, so that the kernel
+// works without the daemon. The packets that are still in the sockets can then be
+// handled, and none is refused because it came at this moment. It reports whether the
+// table is to be removed.
 func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 	w.lockAfterRetirement()
 	defer w.change.Unlock()
-	w.openQueued() // or those who wait for it would be refused
+	w.openQueued() // else the packets that wait for these windows would be refused
 	defer func() { w.tornDown = true }()
 	w.mu.Lock()
 	trial := w.trial
 	w.trial = nil
 	w.mu.Unlock()
 	if trial != nil && trial.former != nil && !asked {
-		_ = w.goBack(trial.former) // else the wall stays as it is
+		_ = w.restoreFormer(trial.former) // if this fails, the rules on trial stay
 	}
 	c := w.policy.config
-	if err = w.idle(c); err != nil {
+	if err = w.renumberTable(c); err != nil {
 		w.mu.Lock()
 		w.sockets.stillNamed = true
 		w.mu.Unlock()
@@ -107,8 +107,9 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 	return asked || trial != nil && trial.former == nil || c.Wall.OnStop == ruleset.Remove && failure == nil, err
 }
 
-// idle puts the numbers of the other turn into the table, to which nobody listens.
-func (w *Wall) idle(c *effective.Config) error {
+// renumberTable changes the table to the numbers of the other bank, which no process has
+// bound.
+func (w *Wall) renumberTable(c *effective.Config) error {
 	n := nft.NumbersOf(c.Wall, 0)
 	if overlap(n, w.sockets.numbers) {
 		n = nft.NumbersOf(c.Wall, 1)
@@ -116,9 +117,9 @@ func (w *Wall) idle(c *effective.Config) error {
 	if err := w.inUse(n); err != nil {
 		return err
 	}
-	windows := w.noted()
+	windows := w.knownWindows()
 	if s, err := w.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
-		windows = w.policy.carriedOver(s.Windows, 0)
+		windows = w.policy.keptWindows(s.Windows, 0)
 	}
 	return w.install(c, n, windows)
 }

@@ -17,25 +17,25 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Windows that are opened in one transaction, as the one before has taken a while.
+// Windows share one transaction because the one before took a while.
 
-// dave is one more who knocks.
+// dave is one more client.
 var dave = netip.MustParseAddr("192.0.2.4")
 
-// four returns those who knock.
+// four returns the four clients.
 func (h *host) four() (a, b, c, d *client) {
 	return h.client(alice), h.client(bob), h.client(carol), h.client(dave)
 }
 
-// knockAll has all of them knock in full, in this order.
+// knockAll makes all of them knock the whole sequence, in this order.
 func knockAll(clients ...*client) {
 	for _, c := range clients {
 		c.knock(7000, 8000, 9000)
 	}
 }
 
-// hanging has a window hang in the kernel that somebody has knocked for, while there are
-// others to be heard, and returns what lets it go on.
+// hanging makes the opening of a window hang in the kernel while other knocks wait, and
+// returns what lets it continue.
 func (h *host) hanging(c *client) (goOn func()) {
 	h.t.Helper()
 	open := make(chan struct{})
@@ -47,7 +47,7 @@ func (h *host) hanging(c *client) (goOn func()) {
 	return func() { close(open) }
 }
 
-// changed checks which calls have changed what stands since it was last asked.
+// changed checks which calls have changed tables since the last time.
 func (h *host) changed(what string, want ...string) {
 	h.t.Helper()
 	if diff := cmp.Diff(want, h.changes()); diff != "" {
@@ -55,8 +55,8 @@ func (h *host) changed(what string, want ...string) {
 	}
 }
 
-// until waits where others wait for a lock, whom a bubble does not take to be at rest:
-// neither does its time go on then, nor can it be waited for.
+// until waits for a condition where goroutines wait for a lock. A bubble does not count
+// these as blocked: its clock does not advance, and synctest.Wait does not return.
 func until(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for range 20_000_000 {
@@ -104,7 +104,7 @@ func TestWindowsOfSeveralDoorsAreOpenedTogether(t *testing.T) {
 	})
 }
 
-// No two of one transaction are the same window.
+// A transaction has no window twice.
 func TestTheSameWindowIsOpenedAndThenRefreshed(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a, b, c, d := h.four()
@@ -129,7 +129,7 @@ func TestTheSameWindowIsOpenedAndThenRefreshed(t *testing.T) {
 	})
 }
 
-// failingFor makes transactions fail in which somebody's window is to be opened.
+// failingFor makes transactions fail that open a window for a source.
 func (h *host) failingFor(source netip.Addr) {
 	h.kernel.mu.Lock()
 	defer h.kernel.mu.Unlock()
@@ -192,7 +192,7 @@ func TestAWindowThatIsNotRefreshedWithOthersStaysAsItIs(t *testing.T) {
 	})
 }
 
-// Who is admitted while the refreshing hangs is counted to the window that there was.
+// Connections that are admitted while a refresh hangs count for the former window.
 func TestWhoComesInWhileRefreshingFailsIsCounted(t *testing.T) {
 	guarded(t, config(limited(sshDoor(), 3)), func(h *host) {
 		_, b, _, _ := h.four()
@@ -228,8 +228,7 @@ func TestKnocksAreHeardWhileAWindowIsBeingOpened(t *testing.T) {
 	})
 }
 
-// That others wait for a window is no reason to keep strangers waiting for longer than
-// the wall has patience.
+// Waiting windows do not delay refusals of other packets beyond the maximum delay.
 func TestStrangersAreRefusedAfterAllIfAWindowIsNeverOpened(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a, b, c, _ := h.four()
@@ -253,7 +252,7 @@ func TestADoorIsClosedByWhoHasKnockedItOpenBeforeItWasOpen(t *testing.T) {
 		goOn := h.hanging(a)
 		b.knock(7000, 8000, 9000)
 		b.knock(9000, 8000, 7000)
-		// It waits for bob's window to be open, which it is to close.
+		// It waits until bob's window is open, and then closes it.
 		until(h.t, "bob has knocked to close", func() bool { return h.status().Doors[0].Counters.Knocks == 9 })
 		goOn()
 		synctest.Wait()
@@ -278,18 +277,18 @@ func TestWindowsThatWaitAreOpenedBeforeTheDaemonStops(t *testing.T) {
 			h.t.Errorf("Run: %v", err)
 		}
 		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Stopped},
-			"opened ssh 192.0.2.1 3/3", "opened ssh 192.0.2.2 3/3", "stopped: the wall stands: open windows admit until their time is up, strangers get in as on_failure says")
+			"opened ssh 192.0.2.1 3/3", "opened ssh 192.0.2.2 3/3", "stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources")
 	})
 }
 
-// heard waits until all knocks are heard that were sent.
+// heard waits until all sent knocks are handled.
 func (h *host) heard() {
 	h.t.Helper()
 	until(h.t, "the knocks are heard", func() bool { return h.log().Drained() && h.log().Progress().Idle })
 }
 
-// overtaking has somebody wait to change the wall whom somebody else holds up, and others
-// knock then, whose windows wait behind him.
+// overtaking makes a change of the wall wait for another one, while clients knock whose
+// windows wait behind it.
 func (h *host) overtaking(change, knock func()) {
 	waits, changed := make(chan struct{}), make(chan struct{})
 	h.once("CloseWindow", func() {
@@ -323,8 +322,7 @@ func TestAClosingByHandOpensFirstWhatWasKnockedForBefore(t *testing.T) {
 	})
 }
 
-// A window is as long as somebody wants it who opens it by hand, whoever has knocked
-// before.
+// A window opened by hand has the requested length, whatever was knocked before.
 func TestAnOpeningByHandOpensFirstWhatWasKnockedForBefore(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		_, b, _, _ := h.four()
@@ -340,7 +338,7 @@ func TestAnOpeningByHandOpensFirstWhatWasKnockedForBefore(t *testing.T) {
 	})
 }
 
-// What was knocked for before a reload is opened after it, at the doors that are left.
+// Knocks before a reload open their windows after it, at the doors that are left.
 func TestWindowsThatAreToBeOpenedAreOpenedAfterAReload(t *testing.T) {
 	web := door("web", 443, 7001)
 	wider := sshDoor()
@@ -386,7 +384,7 @@ func TestWindowsThatAreToBeOpenedAreOpenedAfterAReload(t *testing.T) {
 	}
 }
 
-// Windows come before the next table, as that takes a while.
+// Windows are opened before the next table is installed, because that takes a while.
 func TestATurnOpensFirstWhatWasKnockedForBefore(t *testing.T) {
 	guarded(t, config(sshDoor(), rollingDoor("web", 443, time.Hour)), func(h *host) {
 		_, b, _, _ := h.four()
@@ -396,7 +394,7 @@ func TestATurnOpensFirstWhatWasKnockedForBefore(t *testing.T) {
 	})
 }
 
-// crowd returns so many sources.
+// crowd returns n sources.
 func crowd(n int) []netip.Addr {
 	all := sources(n + 1)
 	return all[1:]
@@ -414,7 +412,7 @@ func TestMoreMayWaitForTheirWindowsThanThereIsRoomFor(t *testing.T) {
 			h.client(source).knock(7001)
 		}
 		h.log().resume()
-		// The next one waits until there is room, and with it all who knock later.
+		// The next knock waits until the queue has room, and all later ones wait, too.
 		until(h.t, "as many are heard as there is room for", func() bool {
 			return h.status().Doors[0].Counters.Knocks == wall.MaxOpenings+1
 		})
@@ -441,7 +439,7 @@ func TestMoreMayWaitForTheirWindowsThanThereIsRoomFor(t *testing.T) {
 	})
 }
 
-// If one of very many fails, each is tried by itself, and all others are open.
+// If one of very many windows fails, each is tried separately, and all others are opened.
 func TestOfVeryManyOneFails(t *testing.T) {
 	const all = wall.MaxTogether
 	c := config(door("web", 443, 7001))
@@ -469,15 +467,15 @@ func TestOfVeryManyOneFails(t *testing.T) {
 	})
 }
 
-// Somebody has deleted the table: it is put back with all the windows in it that were
-// to be opened in one transaction.
+// Another process has deleted the table. It is put back with all windows of the
+// transaction.
 func TestATableIsPutBackWithAllWindowsThatAreOpenedTogether(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a, b, c, d := h.four()
 		goOn := h.hanging(a)
 		knockAll(b, c)
 		synctest.Wait()
-		h.flush("knockwall") // before anybody is told of it
+		h.flush("knockwall") // before the change is reported
 		goOn()
 		synctest.Wait()
 		h.changed("transactions", "OpenWindows ssh 192.0.2.1", "Restore knockwall", "OpenWindows ssh 192.0.2.2, ssh 192.0.2.3")
@@ -503,7 +501,8 @@ func TestAWallThatOpensWindowsSlowlyIsAlive(t *testing.T) {
 	})
 }
 
-// Who has knocked by the time that the daemon is to end has a window when it has ended.
+// Sources that have knocked before the daemon stops have their windows when it has
+// stopped.
 func TestWindowsThatAreToBeOpenedWhenTheDaemonEndsAreOpened(t *testing.T) {
 	for _, stop := range []ruleset.OnStop{ruleset.Keep, ruleset.Remove} {
 		t.Run(string(stop), func(t *testing.T) {
@@ -536,7 +535,7 @@ func TestWindowsThatAreToBeOpenedWhenTheDaemonEndsAreOpened(t *testing.T) {
 	}
 }
 
-// What others want to change has its turn between two transactions.
+// Other changes get the lock between two transactions.
 func TestWindowsThatAreOpenedWithoutEndLeaveOthersTheirTurn(t *testing.T) {
 	guarded(t, config(door("web", 443, 7001)), func(h *host) {
 		const most = 100000 // a busy machine runs who wants to close late
@@ -579,7 +578,7 @@ func TestWindowsThatAreOpenedWithoutEndLeaveOthersTheirTurn(t *testing.T) {
 	})
 }
 
-// A door that has as many windows as it can have keeps none of another from being opened.
+// A door with the maximum number of windows does not block windows of another.
 func TestADoorThatIsFullIsNobodyElses(t *testing.T) {
 	c := config(door("web", 443, 7001), sshDoor())
 	c.Wall.MaxSources = 20000
@@ -630,8 +629,8 @@ func TestADoorThatIsFullIsNobodyElses(t *testing.T) {
 	})
 }
 
-// The kernel may have a window for longer than was noted at first: it is not taken for a
-// new one then, which the kernel of before Linux 6.12 would not make any longer.
+// The kernel may have a window for longer than was recorded at first. It is not taken for
+// a new one then: kernels before Linux 6.12 would not extend it.
 func TestAWindowThatWasOpenedSlowlyIsNotTakenForNew(t *testing.T) {
 	for name, slow := range map[string]func(h *host){
 		"opened": func(h *host) {
@@ -663,7 +662,7 @@ func TestAWindowThatWasOpenedSlowlyIsNotTakenForNew(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			guarded(t, config(sshDoor()), func(h *host) {
 				slow(h)
-				for range 12 { // through the end of what is noted, and of what the kernel has
+				for range 12 { // past the end of the recorded window and of the kernel's
 					time.Sleep(window / 8)
 					synctest.Wait()
 				}

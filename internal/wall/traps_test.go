@@ -15,7 +15,7 @@ import (
 
 const penalty = 20 * time.Second
 
-// trapping returns a door that has a trap at 7001.
+// trapping returns a door with a trap at 7001.
 func trapping(d ruleset.Door) ruleset.Door {
 	d.TrapList, d.Penalty = []packet.PortRange{{First: 7001, Last: 7001, Protocol: packet.TCP}}, penalty
 	return d
@@ -53,7 +53,7 @@ func TestATrapEndsTheAttemptsAtAllLocksOfItsDoorAndAtNoOther(t *testing.T) {
 		h.trail.take()
 		a.knock(7001)
 		synctest.Wait()
-		// What is told is the attempt to open.
+		// The event is of the attempt to open.
 		h.trail.expect(h.t, []audit.Kind{audit.Trapped, audit.Reset}, "trapped ssh 192.0.2.1 1/3")
 		if n := h.status().Counters.Attempts; n != 1 {
 			h.t.Errorf("%d attempts, want that at the other door", n)
@@ -94,7 +94,7 @@ func TestATrapThatIsUnreadWhenAReloadTakesItAwayIsToldOf(t *testing.T) {
 	})
 }
 
-// Traps are where nobody listens when the table is made.
+// Traps are the ports where no program listens when the table is made.
 func TestTrapsAreWhereNoProgramListens(t *testing.T) {
 	d := sshDoor()
 	d.TrapCount, d.Penalty = 6, penalty
@@ -120,16 +120,16 @@ func TestWhoTriedATrapIsToldSo(t *testing.T) {
 		tried := time.Now()
 		a.knock(7001)
 		synctest.Wait()
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "0s")+", and is not heard for another 20s")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "0s")+", and its knocks are ignored for another 20s")
 		time.Sleep(5 * time.Second)
 		a.knock(7000, 8000, 9000) // which the kernel keeps away
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "5s")+", and is not heard for another 15s")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "5s")+", and its knocks are ignored for another 15s")
 		time.Sleep(penalty)
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "25s")+", which ended what it had knocked; it can knock again")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "25s")+", which ended its attempt; it can knock again")
 	})
 }
 
-// The kernel traps a source that tries many ports, and says so.
+// The kernel traps a source that tries many ports, and logs it.
 func TestASprayEndsAllAttemptsOfItsSource(t *testing.T) {
 	telling(t, config(sshDoor(), door("web", 443, 6000, 6500)), func(h *teller) {
 		sprays := func(addr netip.Addr) {
@@ -152,7 +152,7 @@ func TestASprayEndsAllAttemptsOfItsSource(t *testing.T) {
 		if n := h.status().Counters.Attempts; n != 0 {
 			h.t.Errorf("%d attempts are under way", n)
 		}
-		if got := h.explain(alice.String())[0]; got.Reason != wall.TrappedWhy || !strings.Contains(got.Sentence, "it tried ports that are no knocks, 1234/tcp the last of them") {
+		if got := h.explain(alice.String())[0]; got.Reason != wall.TrappedWhy || !strings.Contains(got.Sentence, "it tried ports that are not knock ports, the last one 1234/tcp") {
 			h.t.Errorf("explained as %+v", got)
 		}
 	})

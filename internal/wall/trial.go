@@ -8,40 +8,40 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// trial is a wall that has to be confirmed, or else the former state returns.
+// trial is a wall that returns to its former state unless it is confirmed.
 type trial struct {
-	former *ruleset.Config // nil: no wall
+	former *ruleset.Config // nil: there was no wall
 	until  time.Time
-	over   bool // and the former state is on its way
+	over   bool // its time is up, and the former state is being restored
 }
 
-// Why a trial, or the end of one, cannot be.
+// Errors of trials.
 var (
-	ErrOnTrial = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or wait until the former ones are back")
-	ErrNoTrial = errors.New("nothing waits to be confirmed: no trial is under way, or its time was up")
-	errStands  = errors.New("a wall stands already, which a trial would take the place of and could not bring back: " +
-		"start without --confirm and try new rules with `knockwall reload --confirm`, or take the wall down first with `knockwall down`")
-	ErrNotConfirmed = errors.New("the wall was not confirmed in time and is taken down")
+	ErrOnTrial     = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or wait until the former ones are back")
+	ErrNoTrial     = errors.New("nothing waits to be confirmed: no trial is under way, or its time was up")
+	errTableExists = errors.New("a wall is installed already, and a trial that replaces it could not restore it: " +
+		"start without --confirm and try new rules with `knockwall reload --confirm`, or remove the wall first with `knockwall down`")
+	ErrNotConfirmed = errors.New("the wall was not confirmed in time and is removed")
 )
 
-// cause is why rules come into force: the code and the beginning of the reason of the
-// event that tells of it.
+// cause is why rules come into force: the code of the event, and the beginning of its
+// reason.
 type cause struct {
 	code  audit.Code
 	prose string
 }
 
-// The causes but a trial, whose prose names its length.
+// The causes except a trial, whose prose has its duration.
 var (
 	requested    = cause{code: audit.CodeRules}
 	notConfirmed = cause{audit.CodeNotConfirmed, "the new rules were not confirmed, and the former ones are back; "}
 )
 
-// Try puts up a wall as [Wall.Apply] does. Unless [Wall.Confirm] is called within
-// the time given, the former one returns; where there was none, Run ends with
-// [ErrNotConfirmed]. If Run ends before, for whatever reason, the former state
-// returns, too; and if the daemon is killed, a wall that none stood before goes
-// where the kernel can see to that (Linux 6.9).
+// Try installs a wall as [Wall.Apply] does. Unless [Wall.Confirm] is called within the
+// given time, the former wall returns. If there was none, Run ends with
+// [ErrNotConfirmed]. If Run ends earlier, the former state returns, too. If the daemon is
+// killed and there was no wall before, the kernel removes the wall where it can (Linux
+// 6.9).
 func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
 	w.lockAfterRetirement()
 	defer w.change.Unlock()
@@ -78,7 +78,7 @@ func (w *Wall) Confirm() error {
 	if w.table.Trial {
 		lasting := *w.table
 		lasting.Trial = false
-		if err := w.edges.Kernel.Install(&lasting, w.noted(), ""); err != nil {
+		if err := w.edges.Kernel.Install(&lasting, w.knownWindows(), ""); err != nil {
 			return err
 		}
 		w.table = &lasting
@@ -97,7 +97,7 @@ func (w *Wall) OnTrial() bool {
 	return w.trial != nil
 }
 
-// endTrial brings the former state back when a trial's time is up.
+// endTrial restores the former state when the time of a trial is up.
 func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 	w.mu.Lock()
 	t := w.trial
@@ -112,7 +112,7 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 	w.lockAfterRetirement()
 	defer w.change.Unlock()
 	w.mu.Lock()
-	confirmed := w.trial != t // meanwhile
+	confirmed := w.trial != t // since the check above
 	t.over = true
 	w.mu.Unlock()
 	switch {
@@ -120,10 +120,10 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 	case t.former == nil:
 		w.fail(ErrNotConfirmed)
 	default:
-		if err := w.goBack(t.former); err != nil {
+		if err := w.restoreFormer(t.former); err != nil {
 			w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Code: audit.CodeNotPutBack, Failed: true,
 				Reason: "the former rules cannot be put back yet: " + err.Error()})
-			return now.Add(goBackInterval), true
+			return now.Add(restoreInterval), true
 		}
 		w.mu.Lock()
 		w.trial = nil
@@ -132,12 +132,12 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// goBackInterval is how often it is tried to put the former rules back.
-const goBackInterval = 5 * time.Second
+// restoreInterval is how often restoring the former rules is retried.
+const restoreInterval = 5 * time.Second
 
-// goBack puts the former rules in force again, if need be with the numbers of the
-// present ones, as somebody else may have taken those that they had.
-func (w *Wall) goBack(former *ruleset.Config) error {
+// restoreFormer puts the former rules in force again. If that fails, it uses the present
+// numbers, because another process may have bound the former ones.
+func (w *Wall) restoreFormer(former *ruleset.Config) error {
 	err := w.apply(former, false, notConfirmed)
 	if err == nil {
 		return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// try puts up a wall on trial.
+// try installs a wall on trial.
 func (h *host) try(c *ruleset.Config, within time.Duration) error {
 	return h.wall.Try(h.knows(c), within)
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// That conntrack's table is nearly full is told when it begins and when it is over, and is in
-// the metrics, and in why nobody was heard.
+// A nearly full conntrack table is reported when that begins and ends. The metrics show
+// it, and explain names it where no knocks were received.
 func TestThatConntrackIsNearlyFullIsTold(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		connections := func(known int) {
@@ -36,8 +36,8 @@ func TestThatConntrackIsNearlyFullIsTold(t *testing.T) {
 		for range 2 {
 			connections(900)
 			h.trail.expect(h.t, nil, "overloaded: conntrack's table is nearly full, 900 of 1000 connections: when it is full, "+
-				"new connections of this host are dropped, and knocks; net.netfilter.nf_conntrack_max makes room")
-			if s := explained(); !strings.Contains(s, "no knock of it was heard") || !strings.Contains(s, "nearly full, 900 of 1000") {
+				"the kernel drops new connections of this host, and knocks. Increase net.netfilter.nf_conntrack_max")
+			if s := explained(); !strings.Contains(s, "no knock from it was received") || !strings.Contains(s, "nearly full, 900 of 1000") {
 				h.t.Errorf("it is not said that the table is nearly full: %s", s)
 			}
 			if got := h.gather(); got["conntrack_entries"] != 900 || got["conntrack_limit"] != 1000 {

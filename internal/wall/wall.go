@@ -21,7 +21,7 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// Kernel is what the wall needs of nftables; [nft.Kernel] has it.
+// Kernel is the part of nftables that the wall uses. [nft.Kernel] implements it.
 type Kernel interface {
 	Install(t *nft.Table, windows []nft.Window, replaced string) error
 	Restore(t *nft.Table, windows []nft.Window) error
@@ -36,14 +36,14 @@ type Kernel interface {
 	Counts(table string) (map[string]nft.Counts, error)
 }
 
-// Log is an NFLOG group that is listened to; [nflog.Log] is one.
+// Log is an open NFLOG group. [nflog.Log] implements it.
 type Log interface {
 	Drained() bool
 	Progress() progress.Progress
 	Close() error
 }
 
-// Queue is an NFQUEUE that is listened to; [nfqueue.Queue] is one.
+// Queue is an open NFQUEUE. [nfqueue.Queue] implements it.
 type Queue interface {
 	Accept(id uint32) error
 	Repeat(id uint32) error
@@ -55,52 +55,55 @@ type Queue interface {
 	Close() error
 }
 
-// Edges are the wall's ways into the kernel.
+// Edges are the functions and stores through which the wall reaches the kernel, the host
+// and the disk.
 type Edges struct {
 	Kernel      Kernel
 	ListenLog   func(group uint16, h nflog.Handler) (Log, error)
 	ListenQueue func(c nfqueue.Config, h nfqueue.Handler) (Queue, error)
-	// LogInUse and QueueInUse report whether another process listens already.
+	// LogInUse and QueueInUse report whether another process has bound the group or the
+	// queue.
 	LogInUse   func(group uint16) (bool, error)
 	QueueInUse func(number uint16) (bool, error)
-	// Watch tells of changes that others make to tables. It is nil where the kernel
-	// lets nobody else change the wall's.
+	// Watch reports changes that other processes make to nftables tables. It is nil where
+	// the kernel lets no other process change the wall's table.
 	Watch func(changed func(nft.Change), failed func(error)) (io.Closer, error)
-	// Adopt makes connections known to the kernel that were there before the wall,
-	// and with renew those, too, that it knows otherwise than they are.
+	// Adopt enters into conntrack the connections that existed before the wall. With
+	// renew it also replaces entries that conntrack holds in another state.
 	Adopt func(wanted func(sessions.Session) bool, renew bool) (int, error)
-	// Look looks at the host. What it could not find out is missing.
+	// Look examines the host. The result lacks what could not be found out.
 	Look func() (effective.Host, error)
-	// Used remembers what opens a door once, and Due which commands are to be run.
-	// They last longer than the daemon.
+	// Used holds what opens a door once and has been used. Due holds the on_close
+	// commands that have still to run. Both outlast the daemon.
 	Used, Due Store
-	// Tracked reports whether the connection of a packet that was let in is known to
-	// the kernel, as the packet was delivered.
+	// Tracked reports whether conntrack has a confirmed entry for the connection of an
+	// admitted packet, which means that the packet was delivered.
 	Tracked func(p packet.Packet) (bool, error)
-	// Usage returns how many connections conntrack knows, and for how many it has room,
-	// 0 if that is unknown. It is nil where nobody wants to know.
+	// Usage returns how many connections conntrack tracks, and its limit, 0 if unknown.
+	// It may be nil.
 	Usage func() (known, room int, err error)
-	// Directions calls each with the TCP connections that pass this host, and of which
-	// directions it has seen packets. It is nil where nobody wants to know.
+	// Directions calls each with the TCP connections through this host, and with the
+	// directions in which conntrack has seen packets. It may be nil.
 	Directions func(each func(sessions.Session, sessions.Seen)) error
-	// EndSessions ends connections that are established. EndedSessions returns those
-	// that were ended and are not gone, as either end would have made them, and
-	// PardonSessions lets some of them go on.
+	// EndSessions ends established connections. EndedSessions returns those that were
+	// ended and are still in conntrack, in the direction that either end would have
+	// opened them. PardonSessions lets some of them continue.
 	EndSessions    func(wanted func(sessions.Session) bool) (int, error)
 	EndedSessions  func() ([]sessions.Session, error)
 	PardonSessions func(wanted func(sessions.Session) bool) error
-	// Examine examines the host for what makes doors something else than they seem. It
-	// is nil where nobody wants to know.
+	// Examine checks the host for conditions that make a door ineffective or weaker. It
+	// may be nil.
 	Examine func(c *effective.Config) doctor.Report
-	// Found is told when that finds something else than it did before, if it is not nil.
+	// Found is called when the findings differ from those of the examination before. It
+	// may be nil.
 	Found func(c *effective.Config, before, now []doctor.Finding)
-	// Rules reports whether the rule files are others than those in force, and what of
-	// them degrades the wall. It is nil where there are no files.
+	// Rules reports whether the rule files differ from the rules in force, and the
+	// findings about the files. It is nil where there are no files.
 	Rules func() (differ bool, findings []doctor.Finding)
 }
 
-// KernelEdges are the true ones, but for the ledgers, which last as long as the
-// process: a daemon that is to be outlasted has others.
+// KernelEdges returns the edges of the real kernel. Its two stores are in memory and last
+// as long as the process; a daemon replaces them with files.
 func KernelEdges(k *nft.Kernel) Edges {
 	e := Edges{
 		Used:        NewMemoryStore(),
@@ -125,77 +128,77 @@ func KernelEdges(k *nft.Kernel) Edges {
 	return e
 }
 
-// Wall is a daemon's wall. Its methods may be called from any goroutine.
+// Wall is the state of the daemon. Its methods are safe for concurrent use.
 type Wall struct {
 	edges        Edges
 	trail        *audit.Summer
 	metrics      *metrics
 	replayGuard  replayGuard
 	commands     *commands
-	wake         chan struct{} // the keeper is to look what is due
-	failed       chan error    // why Run ends by itself
-	down         chan struct{} // somebody asks for the wall to come down
+	wake         chan struct{} // wakes housekeeping
+	failed       chan error    // the error with which Run ends
+	down         chan struct{} // Down was called
 	ending       chan struct{} // closed when Run begins to end
-	teardownDone chan struct{} // closed when it is known what has become of the table
-	removed      bool          // that it is gone
-	endErr       error         // and what Run ends with
+	teardownDone chan struct{} // closed when the table was removed, or is to stay
+	removed      bool          // the table is gone; set before teardownDone is closed
+	endErr       error         // the error that Run returns; likewise
 	ended        chan struct{} // closed when Run has ended
-	looked       time.Time     // when the host was looked at; the keeper's own
-	reread       time.Time     // when a list was that could not be read; likewise
-	progresses   progresses    // Alive's own
-	health       health        // of the host
+	hostChecked  time.Time     // when the host was last examined; only housekeeping uses it
+	listRetried  time.Time     // when reading an unreadable list was last retried; likewise
+	progresses   progresses    // only Alive uses it
+	health       health        // findings about the host
 
-	// change is held while the table or a window in it is changed, and guards
-	// what was done last.
+	// change is held while the table, or a window in it, changes. It guards the fields
+	// below it.
 	change       sync.Mutex
-	table        *nft.Table            // that stands
-	watch        io.Closer             // tells of others' changes
-	tornDown     bool                  // and nothing is to be put up again
-	lowEmitted   map[string]int        // by door: one-time sequences left when that was told last
-	unresolved   error                 // why nobody can open some doors, as was told last
+	table        *nft.Table            // the table that is installed
+	watch        io.Closer             // reports changes by other processes
+	tornDown     bool                  // the daemon is stopping: nothing is installed any more
+	lowEmitted   map[string]int        // by door: one-time sequences left at the last warning
+	unresolved   error                 // the last reported error of doors without a usable sequence
 	retirement   chan struct{}         // closed when no sockets are being retired
-	full         map[doorSet]time.Time // of windows, until when that is taken for true
-	endedSources map[windowKey]bool    // who has sessions that were ended
+	full         map[doorSet]time.Time // sets that were full, and until when that is assumed
+	endedSources map[windowKey]bool    // sources with sessions that were ended
 
 	mu               sync.Mutex
-	policy           *policy  // what stands, nil before; changed only with change held, too
-	sockets          *sockets // that the table names; likewise
+	policy           *policy  // nil before the first Apply; writers hold change, too
+	sockets          *sockets // those that the table names; likewise
 	windows          *sequence.Windows
-	opening          int           // how many have knocked in full and are not among those yet:
-	openings         []*opening    // that are to be opened, in the order of the knocks
-	opened           uint64        // how many were taken off these so far
-	uncertainUntil   time.Time     // when the kernel may last have had a window that is not noted
-	announcing       bool          // that a window opens is about to be told
-	pending          []audit.Event // who was let in meanwhile
-	doors            []string      // names by id, which a door keeps whatever is reloaded
+	opening          int           // completed knocks that are not yet in openings
+	openings         []*opening    // windows to open, in the order of the knocks
+	opened           uint64        // how many entries were removed from openings so far
+	uncertainUntil   time.Time     // until then the kernel may hold a window that is not in windows
+	announcing       bool          // windows were opened, and the events are not written yet
+	pending          []audit.Event // events of sources that the kernel admitted meanwhile
+	doors            []string      // names by id; a door keeps its id across reloads
 	doorIDs          map[string]int
 	trial            *trial
 	since            time.Time
-	lastHousekeeping time.Time    // when the keeper has last done what was due
-	reconciling      time.Time    // since when the wall is being put back, if it is
-	lost             uint64       // packets that were logged or queued and never arrived
-	evicted          uint64       // attempts that gave way to newer ones, of former fronts
-	counts           audit.Counts // of what belongs to no door
+	lastHousekeeping time.Time    // when housekeeping last completed a round
+	reconciling      time.Time    // when the reconciliation under way began; zero: none
+	lost             uint64       // logged or queued packets that never arrived
+	evicted          uint64       // attempts that former policies dropped for newer ones
+	counts           audit.Counts // events that belong to no door
 	reports          reports
 	usage            usage
 }
 
-// reports is what the keeper has told about losses.
+// reports is what housekeeping has reported about losses.
 type reports struct {
-	lost       uint64    // that it has told of
-	counted    uint64    // that it knew of when it looked last
-	overloaded bool      // it has told that packets are being lost
-	lately     time.Time // when some were found lost last
-	swept      time.Time // when sums were last passed on
+	lost       uint64    // losses reported
+	counted    uint64    // losses known at the last check
+	overloaded bool      // an event says that packets are being lost
+	lately     time.Time // when losses were last found
+	swept      time.Time // when summed events were last written
 }
 
-// New makes a wall that does not stand yet.
+// New returns a wall that is not installed. [Wall.Apply] or [Wall.Try] installs it.
 func New(edges Edges, sink audit.Sink) *Wall {
 	retirement := make(chan struct{})
 	close(retirement)
 	trail := audit.NewSummer(sink)
 	return &Wall{
-		replayGuard:  replayGuard{ledger: edges.Used},
+		replayGuard:  replayGuard{store: edges.Used},
 		commands:     newCommands(edges.Due, trail.Record),
 		doorIDs:      map[string]int{},
 		lowEmitted:   map[string]int{},
@@ -215,29 +218,29 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	}
 }
 
-// ErrStopping is why a wall is not changed that is being taken down, or was.
-var ErrStopping = errors.New("the daemon is on its way out: ask again when it has ended")
+// ErrStopping is returned for changes to a wall while the daemon stops.
+var ErrStopping = errors.New("the daemon is stopping: try again when it has ended")
 
-// InUseError says that somebody listens where the wall wants to.
+// InUseError says that another process has bound a group or queue of the wall.
 type InUseError struct {
 	What string // "NFLOG group 7100", "queue 7100"
-	Key  string // of the rule files, which says where else to listen
+	Key  string // the attribute in the rule files that sets the number
 }
 
 func (e *InUseError) Error() string {
-	return fmt.Sprintf("%s is in use: another knockwall runs here, which `knockwall status` shows, "+
-		"or another program has it, and then %s in the rule files can name another", e.What, e.Key)
+	return fmt.Sprintf("%s is in use by another process. `knockwall status` shows whether another knockwall runs. "+
+		"If another program uses it, set %s in the rule files to another number", e.What, e.Key)
 }
 
-// Run keeps the wall that Raise has put up until ctx ends, [Wall.Down] is called,
-// or the kernel can no longer be heard. It ends as the rule files say: the wall
-// stays, or goes.
+// Run maintains the wall that [Wall.Apply] has installed until ctx ends, [Wall.Down] is
+// called, or the kernel's packets cannot be read any more. Then the table stays or is
+// removed, as the rule files say.
 func (w *Wall) Run(ctx context.Context) error {
-	lastHousekeeping, stop := context.WithCancel(ctx)
+	housekeeping, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		w.housekeep(lastHousekeeping)
+		w.housekeep(housekeeping)
 	}()
 	var err error
 	asked := false
@@ -261,15 +264,15 @@ func (w *Wall) current() *policy {
 	return w.policy
 }
 
-// fail ends Run, because packets can no longer be read.
+// fail makes Run return err.
 func (w *Wall) fail(err error) {
 	select {
 	case w.failed <- err:
-	default: // it has failed already
+	default: // an earlier error is waiting
 	}
 }
 
-// wakeHousekeeping makes the keeper look what is due.
+// wakeHousekeeping makes housekeeping run its tasks now.
 func (w *Wall) wakeHousekeeping() {
 	select {
 	case w.wake <- struct{}{}:

@@ -77,8 +77,8 @@ func TestAStrangerIsRefusedWhenTheHoldIsOverAndNotBefore(t *testing.T) {
 
 func TestManyStrangersAreRefusedByFewVerdicts(t *testing.T) {
 	guarded(t, config(sshDoor(), door("web", 443, 8001)), func(h *host) {
-		// Fifteen a millisecond, for one second; and just as often a window opens, for
-		// which the wall looks what else is due.
+		// Fifteen packets a millisecond for one second. Just as often a window opens,
+		// which wakes housekeeping.
 		const strangers, span = 15_000, time.Second
 		a, b := h.client(alice), h.client(bob)
 		var all []*journey
@@ -163,7 +163,8 @@ func TestTheLastKnockOfTheLogIsWaitedForToBeHandled(t *testing.T) {
 		a.knock(7000)
 		time.Sleep(hold + time.Millisecond) // the log was seen not to be drained
 		h.log().resume()
-		// Drained now, and the handler may yet be busy: nobody is refused at once.
+		// The log is drained now, but the handler may still be busy: nothing is refused
+		// at once.
 		time.Sleep(5 * time.Millisecond)
 		h.expect("the log was drained only just now", j, waiting)
 		time.Sleep(20 * time.Millisecond)
@@ -205,8 +206,8 @@ func TestWhoWasReleasedIsNotRefusedByALaterBatch(t *testing.T) {
 		a, b := h.client(alice), h.client(bob)
 		before, hers, after := b.dial(22), a.dial(22), b.dial(22)
 		synctest.Wait()
-		// Her packet waits for its verdict in the admitted lane when the strangers
-		// around it get theirs.
+		// Her packet waits for its verdict in the queue "admitted" while packets around
+		// it in "strangers" get theirs.
 		lane, _ := h.lanes()
 		lane.hold()
 		a.knock(7000, 8000, 9000)
@@ -221,7 +222,7 @@ func TestWhoWasReleasedIsNotRefusedByALaterBatch(t *testing.T) {
 
 func TestAWindowIsOverOnceAndStrangersAreHeldAgain(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		time.Sleep(1500 * time.Millisecond) // so that the keeper has nothing else to do when it is over
+		time.Sleep(1500 * time.Millisecond) // so that no other task is due when it ends
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
 		synctest.Wait()
@@ -300,12 +301,12 @@ func TestARefreshThatFailsLeavesTheWindowAsItIs(t *testing.T) {
 
 func TestARefreshThatFailsDoesNotPutOffTheEnd(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
-		time.Sleep(1500 * time.Millisecond) // so that the keeper has nothing else to do when it is over
+		time.Sleep(1500 * time.Millisecond) // so that no other task is due when it ends
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
 		time.Sleep(window - 500*time.Millisecond)
 		h.answering("OpenWindows", func() error {
-			time.Sleep(time.Millisecond) // in which the keeper believes it
+			time.Sleep(time.Millisecond) // housekeeping sees it as idle meanwhile
 			return errInjected
 		})
 		a.knock(7000, 8000, 9000)
@@ -355,7 +356,7 @@ func TestAWindowAdmitsNoMoreThanItsConnections(t *testing.T) {
 	})
 }
 
-// What has arrived is not sent again, but for a connection that is to pass for it.
+// A delivered packet is not sent again, except to imitate its connection.
 func TestAConnectionThatLooksLikeOneThatWasLetInIsRefusedAndNotCounted(t *testing.T) {
 	guarded(t, config(limited(sshDoor(), 2)), func(h *host) {
 		a := h.client(alice)
@@ -372,8 +373,8 @@ func TestAConnectionThatLooksLikeOneThatWasLetInIsRefusedAndNotCounted(t *testin
 		time.Sleep(hold)
 		h.expect("its like, when the window is spent", like, refused)
 		h.trail.expect(h.t, []audit.Kind{audit.Accepted, audit.Refused},
-			"accepted ssh 192.0.2.1", "refused ssh 192.0.2.1: a connection that looks the same was let in before",
-			"accepted ssh 192.0.2.1") // and what is refused once more is told later, as a sum
+			"accepted ssh 192.0.2.1", "refused ssh 192.0.2.1: the same connection was admitted before",
+			"accepted ssh 192.0.2.1") // the second refusal is reported later, summed up
 		if got := h.status().Doors[0].Counters; got.Accepted != 2 || got.Exhausted != 1 || got.Refused != 1 {
 			h.t.Errorf("counters: %+v", got)
 		}
@@ -382,8 +383,8 @@ func TestAConnectionThatLooksLikeOneThatWasLetInIsRefusedAndNotCounted(t *testin
 	})
 }
 
-// Conntrack forgets a connection that has ended for one that looks like it, maybe before
-// it was asked whether the first one's packet has arrived: that is no loss.
+// Conntrack may forget a connection that has ended for one that looks like it, maybe
+// before the daemon has checked whether the first packet was delivered. That is no loss.
 func TestAConnectionThatIsFollowedAtOnceByItsLikeWasNotLost(t *testing.T) {
 	guarded(t, config(limited(sshDoor(), 2)), func(h *host) {
 		a := h.client(alice)
@@ -400,7 +401,7 @@ func TestAConnectionThatIsFollowedAtOnceByItsLikeWasNotLost(t *testing.T) {
 	})
 }
 
-// If it cannot be found out whether it has arrived, nobody profits from that.
+// If the check for delivery fails, the packet counts as delivered.
 func TestAConnectionThatLooksLikeOneThatMayHaveArrivedIsRefused(t *testing.T) {
 	guarded(t, config(limited(sshDoor(), 2)), func(h *host) {
 		h.failing("Tracked", errInjected)
@@ -413,8 +414,8 @@ func TestAConnectionThatLooksLikeOneThatMayHaveArrivedIsRefused(t *testing.T) {
 	})
 }
 
-// Datagrams of one flow are alike, and without a limit there is nothing to evade: then
-// nothing is asked, either.
+// Datagrams of one flow look the same, and without a limit there is nothing to evade.
+// Then delivery is not checked.
 func TestWhetherAPacketHasArrivedIsAskedOnlyWhereItMatters(t *testing.T) {
 	dns := limited(door("dns", 53, 7001), 2)
 	dns.Ports = []packet.PortRange{{First: 53, Last: 53, Protocol: packet.UDP}}
@@ -591,7 +592,7 @@ func TestUnreadablePacketsAreRefused(t *testing.T) {
 		for _, number := range []uint16{7100, 7101} {
 			h.kernel.mu.Lock()
 			j := &journey{packet: packet.Packet{Source: bob}, done: make(chan struct{})}
-			// It came to port 22, which nobody can make out.
+			// It came to port 22, but the packet is unreadable.
 			q := h.queues[number]
 			h.lastID++
 			id := h.lastID
@@ -687,13 +688,13 @@ func TestAFloodOfStrangersWritesFewEvents(t *testing.T) {
 		}
 		events := len(h.trail.events)
 		h.trail.mu.Unlock()
-		// Two doors, three kinds, and for each 32 leading sources: as many again when
-		// they are summed up, in each of their parts, and that in two intervals.
+		// Two doors, three kinds, and for each 32 leading sources; as many again when
+		// they are summed up by part, and that in two intervals.
 		if events > 2*3*32*4*2 {
 			h.t.Errorf("%d packets wrote %d events", packets, events)
 		}
-		// While the log is not drained the queue may run full; what the kernel drops
-		// then is not the daemon's to count.
+		// While the log is not drained, the queue may run full. The daemon does not count
+		// what the kernel drops then.
 		turnedAway := 0
 		for _, j := range all {
 			if h.fate(j) == refused {
@@ -783,7 +784,7 @@ func TestTheTrailIsWrittenWhileTheNotesAreFree(t *testing.T) {
 	})
 }
 
-// compareSources lets cmp compare sources, whose fields it cannot see.
+// compareSources lets cmp compare sources, which have unexported fields.
 var compareSources = cmp.Comparer(func(a, b packet.Source) bool { return a == b })
 
 func TestStatusTellsAllButSecrets(t *testing.T) {
@@ -832,8 +833,8 @@ func TestStatusTellsAllButSecrets(t *testing.T) {
 				{Door: "ssh", Source: single(carol), LeftSeconds: 18.999},
 				{Door: "web", Source: single(carol), LeftSeconds: 18.999},
 			},
-			// The newest first; an attempt that the clients began with their first
-			// knocks at the other door is over since.
+			// The newest first. An attempt that the clients began with their first knocks
+			// at the other door has ended.
 			Attempts: []wall.AttemptStatus{
 				{Door: "web", Source: single(alice), Step: 1, Steps: 2, AgeSeconds: 0.002, LeftSeconds: 4.999},
 				{Door: "ssh", Source: single(alice), Step: 1, Steps: 3, AgeSeconds: 0.002, LeftSeconds: 4.999},
@@ -904,7 +905,7 @@ func TestThereIsRoomForAFullQueueInTheHold(t *testing.T) {
 		h.expect("the queue is full", b.dial(22), dropped)
 		a.knock(7000, 8000, 9000)
 		h.expect("the queue is full, and alice has knocked", hers, accepted)
-		// There is room in the queue for one, but none in the hold.
+		// The queue has room for one packet, the hold for none.
 		h.expect("the hold is full", b.dial(22), refused)
 		if n := h.status().Doors[0].Counters.Refused; n != 1 {
 			h.t.Errorf("%d are counted as refused, want 1", n)
@@ -921,5 +922,5 @@ func TestThereIsRoomForAFullQueueInTheHold(t *testing.T) {
 func ExampleInUseError() {
 	fmt.Println(&wall.InUseError{What: "queue 7100", Key: "queue"})
 	// Output:
-	// queue 7100 is in use: another knockwall runs here, which `knockwall status` shows, or another program has it, and then queue in the rule files can name another
+	// queue 7100 is in use by another process. `knockwall status` shows whether another knockwall runs. If another program uses it, set queue in the rule files to another number
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// everyWay returns doors that open by each of the ways there are, and what none of
-// them may show: their knocks and traps now, secrets, and a password.
+// everyWay returns doors for each way to knock, and the secrets that must not be shown:
+// their present knocks and traps, keys, and a password.
 func everyWay(t *testing.T) (doors []ruleset.Door, secrets []string) {
 	fixed := door("fixed", 22, 17001, 18002, 19003)
 	fixed.CloseSequence = ports(14001, 15002)
@@ -128,7 +128,7 @@ func TestMetricsTellOfTrapsOfWhatIsReplayedAndOfWhatIsLeft(t *testing.T) {
 	})
 }
 
-// sshByPassword returns a door that nothing but one-time passwords opens.
+// sshByPassword returns a door that only one-time passwords open.
 func sshByPassword() ruleset.Door {
 	d := vpnDoor()
 	d.Name = "ssh"
@@ -147,7 +147,7 @@ func TestWhoSendsWhatWasUsedIsToldSo(t *testing.T) {
 		time.Sleep(time.Second)
 		sent := time.Now()
 		a.datagram(otpPort, data)
-		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens once, and was used")
+		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens the door only once and was used before")
 	})
 }
 
@@ -160,11 +160,11 @@ func TestWhoKnocksAStepThatWasUsedIsToldSo(t *testing.T) {
 		sent := time.Now()
 		a := h.client(alice)
 		a.press(before)
-		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens once, and was used")
+		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens the door only once and was used before")
 		time.Sleep(2 * time.Second)
 		sent = time.Now()
 		a.press(before) // which is summed up
-		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens once, and was used")
+		h.because(alice, wall.ReplayedWhy, sent, "what it sent at "+at(sent, "0s")+" opens the door only once and was used before")
 	})
 }
 
@@ -174,8 +174,8 @@ func TestWhoSendsAPasswordThatIsNoneIsToldWhatMayBeWrong(t *testing.T) {
 		a := h.client(alice)
 		a.datagram(otpPort, a.password([]byte("wrong")))
 		time.Sleep(3 * time.Second)
-		h.because(alice, wall.BadPassword, sent, "what it sent at "+at(sent, "3s")+" is no one-time password for its address and that minute: "+
-			"the secret is another, a clock is wrong, or the address that it was made for")
+		h.because(alice, wall.BadPassword, sent, "what it sent at "+at(sent, "3s")+" is not a valid one-time password for its address and that minute: "+
+			"the secrets differ, a clock is wrong, or the password was made for another address")
 		a.datagram(otpPort, a.password(openKey))
 		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
 	})

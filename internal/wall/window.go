@@ -16,85 +16,87 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// opening is a window that is to be opened.
+// opening is a window to be opened.
 type opening struct {
 	door   string
 	source packet.Source
 	length time.Duration
 	why    audit.Event
 
-	noted     bool // that it is open, before it is, and
-	id        int  // by which id of the door
-	isNew     bool // the kernel has none, for certain
-	refreshed bool // a window that there was already,
+	recorded  bool // it is in Wall.windows, before the kernel has it
+	id        int  // of the door, if recorded
+	isNew     bool // the kernel certainly has no such window
+	refreshed bool // there was a window already: former
 	former    sequence.Window
-	err       error // or why it was not opened
+	err       error // why it was not opened; nil: it was
 }
 
 const (
-	// maxOpenings is how many windows can wait to be opened. Who knocks then waits.
+	// maxOpenings is how many windows can wait to be opened. The log is not read on while
+	// there are more.
 	maxOpenings = 4096
-	// maxTogether is how many are opened in one transaction, which takes a few
-	// milliseconds then.
-	maxTogether = 512
+	// maxBatch is how many windows are opened in one transaction. One of that size takes
+	// a few milliseconds.
+	maxBatch = 512
 )
 
-// open opens a door's window for who has knocked: at once, if no other knocks wait to
-// be heard. Otherwise they go on being heard meanwhile, as a transaction takes as long
-// as a hundred of them, or longer if somebody else's is in the way; what has come by
-// then is opened in one.
+// open opens a door's window for the source that has knocked. It does so at once if no
+// other knocks wait to be read. Otherwise another goroutine opens it while knocks
+// continue to be read, because a transaction takes as long as a hundred knocks, and
+// longer if another process's transaction is in the way. Windows that have been queued by
+// then share one transaction.
 func (w *Wall) open(d *effective.Door, e audit.Event, othersWait bool) {
 	w.mu.Lock()
 	w.openings = append(w.openings, &opening{door: d.Name, source: e.Source, length: d.Window, why: e})
 	first, full := len(w.openings) == 1, len(w.openings) > maxOpenings
 	w.mu.Unlock()
 	switch {
-	case full: // and somebody else is at it
+	case full: // and another goroutine is opening them
 		w.change.Lock()
-		w.openSome()
+		w.openBatch()
 		w.change.Unlock()
 	case !first:
 	case othersWait || !w.change.TryLock():
 		go w.openAll()
 	default:
-		w.openSome()
+		w.openBatch()
 		w.change.Unlock()
-		if w.areQueued() {
+		if w.hasQueued() {
 			go w.openAll()
 		}
 	}
 }
 
-// openAll opens windows for those who have knocked until there is nobody left. Between
-// two transactions others have their turn.
+// openAll opens queued windows until the queue is empty. It releases change between two
+// transactions, so that others can take it.
 func (w *Wall) openAll() {
-	for w.areQueued() {
+	for w.hasQueued() {
 		w.change.Lock()
-		w.openSome()
+		w.openBatch()
 		w.change.Unlock()
 	}
 }
 
-func (w *Wall) areQueued() bool {
+func (w *Wall) hasQueued() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.openings) > 0
 }
 
-// openQueued opens the windows for those who have knocked by now. It is called with
-// change held, by whatever must find them open.
+// openQueued opens the windows that are queued now. Callers hold change and need these
+// windows open.
 func (w *Wall) openQueued() {
 	w.mu.Lock()
 	last := w.opened + uint64(len(w.openings))
 	w.mu.Unlock()
-	for w.openSome() < last {
+	for w.openBatch() < last {
 	}
 }
 
-// openSome opens the windows that are next, in one transaction, and returns how many
-// were taken off the queue so far. It is called with change held.
-func (w *Wall) openSome() (opened uint64) {
-	some := w.nextOpenings()
+// openBatch opens the next windows of the queue in one transaction, and returns how many
+// were removed from the queue so far. It is called with change held.
+func (w *Wall) openBatch() (opened uint64) {
+	some := w.nextBatch()
 	if len(some) > 0 {
 		w.openTogether(some)
 	}
@@ -111,14 +113,15 @@ func (w *Wall) openSome() (opened uint64) {
 	return opened
 }
 
-// nextOpenings returns those that are next, no two for the same source at a door.
-func (w *Wall) nextOpenings() []*opening {
+// nextBatch returns the windows to open next. No two of them are for the same source and
+// door.
+func (w *Wall) nextBatch() []*opening {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	known := map[windowKey]bool{}
 	for n, o := range w.openings {
 		key := windowKey{o.door, o.source}
-		if n == maxTogether || known[key] {
+		if n == maxBatch || known[key] {
 			return slices.Clone(w.openings[:n])
 		}
 		known[key] = true
@@ -126,23 +129,24 @@ func (w *Wall) nextOpenings() []*opening {
 	return slices.Clone(w.openings)
 }
 
-// openTogether opens windows in the kernel, and sends round again who waits for them.
-// The trail says which it cannot open, and why. It is called with change held.
+// openTogether opens windows in the kernel, and sends the packets that wait for them
+// through the rules again. It records an event for each window that it cannot open. It is
+// called with change held.
 func (w *Wall) openTogether(openings []*opening) {
-	w.noteOpen(openings)
+	w.recordOpenings(openings)
 	w.openInKernel(openings)
-	w.clearEndedMarks(openings) // before who waits is released, as the kernel would refuse him again
+	w.clearEndedMarks(openings) // before the release, or the kernel would refuse the packets again
 	w.mu.Lock()
 	for _, o := range openings {
 		w.recordOutcome(o)
 	}
 	w.mu.Unlock()
-	w.releaseFor(openings) // that they are let in is told after this
+	w.releaseFor(openings) // before the events: releasing is urgent
 	for _, o := range openings {
 		switch {
 		case o.err == nil:
 			w.emit(o.why)
-		case o.noted: // else there is no such door any more
+		case o.recorded: // else the door is gone
 			code := audit.CodeNotOpened
 			if o.err == errFull {
 				code = audit.CodeMaxWindows
@@ -154,9 +158,9 @@ func (w *Wall) openTogether(openings []*opening) {
 	w.wakeHousekeeping()
 }
 
-// noteOpen notes windows before they are open, so that not one connection is admitted
-// that is not counted.
-func (w *Wall) noteOpen(openings []*opening) {
+// recordOpenings records windows before the kernel has them, so that every connection
+// which they admit is counted.
+func (w *Wall) recordOpenings(openings []*opening) {
 	now := time.Now()
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -164,9 +168,9 @@ func (w *Wall) noteOpen(openings []*opening) {
 	for _, o := range openings {
 		switch {
 		case f == nil:
-			o.err = errNotYet
-		case !f.tells(o.door, o.source): // a reload has taken the door away, or changed it
-			o.err = errGone
+			o.err = errNotInstalled
+		case !f.hasSource(o.door, o.source): // a reload has removed or changed the door
+			o.err = errDoorGone
 		default:
 			i := f.doorNamed(o.door)
 			o.id = f.ids[i]
@@ -174,7 +178,7 @@ func (w *Wall) noteOpen(openings []*opening) {
 			if win != nil {
 				o.former = *win
 			}
-			o.noted = true
+			o.recorded = true
 			o.isNew = win == nil && now.After(w.uncertainUntil)
 			o.refreshed = w.windows.Open(o.id, o.source, now, now.Add(o.length), f.config.Doors[i].MaxConnections)
 		}
@@ -182,9 +186,9 @@ func (w *Wall) noteOpen(openings []*opening) {
 	w.announcing = true
 }
 
-// lingering is how long the kernel may have a window yet of which nothing is noted any
-// more, as its time was up: a clock tick or two.
-const lingering = time.Second
+// expiryLag is how long the kernel may keep a window after its recorded end: one or two
+// clock ticks.
+const expiryLag = time.Second
 
 // doorSet is the set of a door's windows for one IP version.
 type doorSet struct {
@@ -194,8 +198,8 @@ type doorSet struct {
 
 func (o *opening) set() doorSet { return doorSet{o.door, o.source.Addr().Is4()} }
 
-// openInKernel opens in one transaction the windows that are noted; if that fails, those
-// of each set by themselves, so that no door suffers from what is wrong with another. It
+// openInKernel opens the recorded windows in one transaction. If that fails, it opens
+// those of each set separately, so that an error at one door does not affect another. It
 // is called with change held.
 func (w *Wall) openInKernel(openings []*opening) {
 	sets := map[doorSet][]*opening{}
@@ -203,7 +207,7 @@ func (w *Wall) openInKernel(openings []*opening) {
 	now := time.Now()
 	for _, o := range openings {
 		switch {
-		case !o.noted:
+		case !o.recorded:
 		case now.Before(w.full[o.set()]):
 			o.err = errFull
 		default:
@@ -214,7 +218,7 @@ func (w *Wall) openInKernel(openings []*opening) {
 	if len(noted) == 0 || w.tryOpening(noted) {
 		return
 	}
-	if w.reconcileIfChanged() { // with these windows in it
+	if w.reconcileIfChanged() { // the restored table has these windows
 		for _, o := range noted {
 			o.err = nil
 		}
@@ -227,20 +231,20 @@ func (w *Wall) openInKernel(openings []*opening) {
 		for _, o := range of {
 			if errors.Is(o.err, unix.ENFILE) {
 				o.err = errFull
-				w.full[set] = time.Now().Add(fullFor)
+				w.full[set] = time.Now().Add(fullRetry)
 			}
 		}
 	}
 }
 
-// fullFor is how long nothing is tried at a set that is full: it costs the kernel ten
-// milliseconds each time, for which everybody else waits.
-const fullFor = time.Second
+// fullRetry is how long a full set is left alone. Each try at a full set costs the kernel
+// ten milliseconds, and everything else waits for it.
+const fullRetry = time.Second
 
-// errFull is why a window is not opened at such a set.
-var errFull = fmt.Errorf("the door has as many windows as it can, %d", nft.MaxWindows)
+// errFull says that the set of a window is full.
+var errFull = fmt.Errorf("the door has the maximum number of open windows, %d", nft.MaxWindows)
 
-// tryOpening opens windows in one transaction, and reports whether it could.
+// tryOpening opens windows in one transaction, and reports whether it succeeded.
 func (w *Wall) tryOpening(openings []*opening) bool {
 	windows := make([]nft.Window, len(openings))
 	for i, o := range openings {
@@ -253,18 +257,19 @@ func (w *Wall) tryOpening(openings []*opening) bool {
 	return err == nil
 }
 
-// hopeless is how many windows of a set fail in a row until the others are not tried.
-const hopeless = 3
+// maxFailuresInRow is after how many failures in a row the remaining windows of a set are
+// not tried.
+const maxFailuresInRow = 3
 
-// openOneByOne opens windows each by itself, after they could not be opened together.
+// openOneByOne opens each window in its own transaction, after one for all has failed.
 func (w *Wall) openOneByOne(openings []*opening) {
 	if len(openings) == 1 {
-		return // which has been tried
+		return // it was tried already
 	}
 	failed := 0
 	for _, o := range openings {
 		switch {
-		case failed == hopeless: // its error is that of all together
+		case failed == maxFailuresInRow: // it keeps the error of the common transaction
 		case w.tryOpening([]*opening{o}):
 			failed = 0
 		default:
@@ -273,30 +278,31 @@ func (w *Wall) openOneByOne(openings []*opening) {
 	}
 }
 
-// recordOutcome notes whether a window is open now. It is called with mu held.
+// recordOutcome records whether a window is open now. It is called with mu held.
 func (w *Wall) recordOutcome(o *opening) {
-	if !o.noted {
+	if !o.recorded {
 		return
 	}
 	f := w.policy
 	i := f.doorNamed(o.door)
 	if o.err != nil {
-		if o.err != errFull { // the kernel may have opened it, and not have said so
+		if o.err != errFull { // the kernel may have opened it without reporting that
 			w.uncertainUntil = time.Now().Add(ruleset.MaxWindow)
 		}
-		var admitted int // meanwhile
+		var admitted int // connections, since recordOpenings
 		if win := w.windows.Get(o.id, o.source); win != nil {
 			admitted = win.Connections
 		}
 		w.windows.Close(o.id, o.source)
-		if o.refreshed { // the kernel has it as it was
+		if o.refreshed { // the kernel has the former window unchanged
 			w.windows.Open(o.id, o.source, o.former.Opened, o.former.Until, f.config.Doors[i].MaxConnections)
 			w.windows.Stands(o.id, o.source, o.former.Until)
 			w.windows.Get(o.id, o.source).Connections = o.former.Connections + admitted
 		}
 		return
 	}
-	// Not before the kernel's, which has counted from some time in the transaction on.
+	// The recorded end must not be before the kernel's, which counts from some time
+	// within the transaction.
 	w.windows.Stands(o.id, o.source, time.Now().Add(o.length))
 	o.why.Kind, o.why.Window = audit.Opened, o.length
 	if o.refreshed {
@@ -307,7 +313,8 @@ func (w *Wall) recordOutcome(o *opening) {
 	}
 }
 
-// releaseFor sends those round again who wait for windows that are open now.
+// releaseFor sends the held packets of sources whose windows are open now through the
+// rules again.
 func (w *Wall) releaseFor(openings []*opening) {
 	open := make(map[windowKey]bool, len(openings))
 	for _, o := range openings {
@@ -323,7 +330,7 @@ func (w *Wall) releaseFor(openings []*opening) {
 	w.sockets.release(func(p packet.Packet) bool {
 		for _, i := range w.policy.config.At(p.Port) {
 			d := &w.policy.config.Doors[i]
-			if standsBefore(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
+			if guardsDestination(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
 				w.policy.tallies[i].released++
 				return true
 			}
@@ -332,14 +339,15 @@ func (w *Wall) releaseFor(openings []*opening) {
 	})
 }
 
-// notOpened says why a door could not be opened.
+// notOpened records why a window could not be opened.
 func (w *Wall) notOpened(e audit.Event, code audit.Code, err error) {
 	e.Kind, e.Code, e.Reason, e.Failed = audit.Refused, code, err.Error(), true
 	w.trail.Record(e)
 }
 
-// emitPending passes on who was let in by the kernel before it was told that the window is
-// open. It is called with change held, as is what ends a window again.
+// emitPending writes the events of sources that the kernel admitted before the event of
+// their open window was written. It is called with change held, as is everything that
+// closes a window.
 func (w *Wall) emitPending() {
 	w.mu.Lock()
 	accepted := w.pending
@@ -348,10 +356,11 @@ func (w *Wall) emitPending() {
 	w.record(accepted)
 }
 
-// errGone is why a window is not opened whose door has gone meanwhile.
-var errGone = &request{ErrNoDoor, "a reload has taken the door away, or changed it, this very moment: try again"}
+// errDoorGone says that a door has gone or changed while a window was to be opened or
+// closed.
+var errDoorGone = &request{ErrNoDoor, "a reload has just removed or changed the door: try again"}
 
-// spend closes a window that has admitted as many connections as it may.
+// spend closes a window that has admitted max_connections.
 func (w *Wall) spend(door string, source packet.Source) {
 	w.change.Lock()
 	defer w.change.Unlock()
@@ -362,7 +371,7 @@ func (w *Wall) spend(door string, source packet.Source) {
 	if i >= 0 {
 		win = w.windows.Get(f.ids[i], source)
 	}
-	spent := win != nil && win.Spent() // and not knocked open again meanwhile
+	spent := win != nil && win.Spent() // and was not opened again meanwhile
 	w.mu.Unlock()
 	if !spent {
 		return

@@ -182,7 +182,7 @@ func TestAMemoryThatIsBrokenIsAnErrorWhereItIsNeeded(t *testing.T) {
 	}
 	for path, c := range map[string]*ruleset.Config{used: withPasswords, due: withCommands} {
 		err := m.open(c)
-		if err == nil || !strings.HasPrefix(err.Error(), "opening the ledger "+path+": ") || strings.Contains(err.Error(), "\n") {
+		if err == nil || !strings.HasPrefix(err.Error(), "opening the store "+path+": ") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("where %s is: %v", path, err)
 		}
 	}
@@ -247,7 +247,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("run ended with %v", err)
 	}
-	if want := "knockwall: opening the ledger " + socket + ".used: "; !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "no one-time password opens a door") {
+	if want := "knockwall: opening the store " + socket + ".used: "; !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "no one-time password opens a door") {
 		t.Errorf("run has said %q, and not %q", said, want)
 	}
 
@@ -261,7 +261,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	write(passwordRules)
 	output, err := exec.Command(program, "reload", "--control", socket).CombinedOutput()
 	var failure *exec.ExitError
-	if !errors.As(err, &failure) || failure.ExitCode() != exitFailed || !strings.Contains(string(output), "opening the ledger "+socket+".used: ") {
+	if !errors.As(err, &failure) || failure.ExitCode() != exitFailed || !strings.Contains(string(output), "opening the store "+socket+".used: ") {
 		t.Errorf("reload has said %q: %v", output, err)
 	}
 	output, err = exec.Command(program, "status", "--json", "--control", socket).Output()

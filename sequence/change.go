@@ -11,7 +11,7 @@ import "github.com/knockwall/knockwall/internal/packet"
 // evicted, as they are by knocks.
 //
 // Inherit also takes the victims away from the former Tracker, if all its locks have the
-// same index here and both follow at most the same number of attempts. Otherwise the
+// same index here and both Trackers were made with the same maxAttempts. Otherwise the
 // victims are forgotten.
 //
 // Call Inherit before the first knock.

@@ -17,5 +17,5 @@
 // [Rolling] derives knocks from a secret and the time. [Orders] and [Guesses] say how
 // hard a sequence is to guess.
 //
-// No type of this package is safe for concurrent use.
+// Tracker, Windows and Hold are not safe for concurrent use.
 package sequence

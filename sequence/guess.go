@@ -15,9 +15,9 @@ func Orders(knocks int) int64 {
 }
 
 // Guesses returns the expected number of packets that an attacker has to send until they
-// contain a sequence that he does not know. He sends them to ports drawn at random from
-// the given number of ports. Each sequence has the given number of knocks, from 1 to
-// [MaxSteps], and sequences of them open the door at a time. All three are 1 or more.
+// contain a sequence that he does not know. He sends each to one of so many ports, drawn
+// at random. A sequence has so many knocks, from 1 to [MaxSteps], and so many sequences
+// open the door at a time. All three are 1 or more.
 //
 // Guesses assumes that the knocks have to follow each other directly, because any other
 // packet of a source ends its attempt. So every packet is the last one of a try. The

@@ -40,7 +40,7 @@ const (
 	Early
 	// Advanced: the next step is taken.
 	Advanced
-	// Completed: the last step is taken. The lock opens.
+	// Completed: the last step is taken. The sequence is complete.
 	Completed
 )
 
@@ -147,7 +147,7 @@ type Tracker struct {
 	count    int
 	evicted  uint64
 
-	victims []victimBucket // first knocks whose attempts gave way; nil until one does
+	victims []victimBucket // first knocks of evicted attempts; nil until one is evicted
 }
 
 // none marks the end of a chain or list of attempts.

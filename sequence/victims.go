@@ -22,8 +22,8 @@ import (
 // How many victims are remembered for each attempt that can be followed, and in all: 16
 // MiB.
 const (
-	displacedPerAttempt = 16
-	maxDisplaced        = 1 << 20
+	victimsPerAttempt = 16
+	maxVictims        = 1 << 20
 )
 
 // victimBucket is as long as a cache line of most CPUs.
@@ -67,7 +67,7 @@ func (f *victim) started() time.Duration {
 // victimBucketsFor returns the number of buckets for a number of attempts. It is a power
 // of two.
 func victimBucketsFor(attempts int) int {
-	n := min(attempts*displacedPerAttempt, maxDisplaced) / len(victimBucket{})
+	n := min(attempts*victimsPerAttempt, maxVictims) / len(victimBucket{})
 	return 1 << bits.Len(uint(n-1))
 }
 

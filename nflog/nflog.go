@@ -62,8 +62,7 @@ type Handler interface {
 	Failed(err error)
 }
 
-// Log is an NFLOG group that is bound to this process. Its methods may be called from any
-// goroutine.
+// Log is an NFLOG group that is bound to this process.
 type Log struct {
 	group  *nflog.Nflog
 	number uint16
@@ -139,8 +138,8 @@ const (
 	attrConfigQThreshold = 5
 )
 
-// Close unbinds the group. Once it returns, [Handler.Logged] and [Handler.Lost] are not
-// called any more.
+// Close unbinds the group. It waits for a handler that is running: do not call it from
+// one. Once it returns, [Handler.Logged] and [Handler.Lost] are not called any more.
 func (l *Log) Close() error {
 	l.cancel()
 	err := l.group.Close()

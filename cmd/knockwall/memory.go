@@ -33,7 +33,7 @@ func newMemory(controlPath string, complain func(string)) memory {
 	base := stateBase(controlPath)
 	return memory{
 		used: &lasting{path: base + "used", damaged: func(path, found string) {
-			complain(fmt.Sprintf("%s was damaged (%s), and some used passwords and knocks may be missing from it. One-time passwords, and knocks of a step before or after the present one, open nothing until all that may have been used are out of date", path, found))
+			complain(fmt.Sprintf("%s was damaged (%s), and some used passwords and knocks may be missing from it. One-time passwords, and knocks of a step before or after the present one, open nothing until all that may have been used have expired", path, found))
 		}},
 		due: &lasting{path: base + "due", damaged: func(path, found string) {
 			complain(fmt.Sprintf("%s was damaged (%s): the on_close command of an earlier window may be forgotten. Check whether you have to run it by hand", path, found))

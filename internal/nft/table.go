@@ -176,8 +176,8 @@ func refusedCounter(door string) string  { return door + "_refused" }
 // hook, the rules of delivered refuse packets that reached a guarded port without being
 // judged before.
 //
-// The sequences, traps and host addresses in the table are those that the configuration
-// has now.
+// The sequences, the traps and the state of the host in the table are those that the
+// configuration has now.
 func NewTable(c *effective.Config, n Numbers) *Table {
 	t := &Table{Name: c.Wall.Table, numbers: n}
 	t.sets = append(t.sets, hostSets(&c.Host)...)

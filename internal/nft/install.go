@@ -23,7 +23,8 @@ const (
 )
 
 // Install replaces the table of the same name, if there is one, in one transaction:
-// packets meet either the old table or the new one. The given windows are open in it.
+// packets meet either the old table or the new one, never none. The given windows are
+// open in the new one.
 // After an error nothing has changed.
 //
 // If the old table is a wall's that a daemon has made, its parts that are the same in the

@@ -160,7 +160,8 @@ func (f *found) isWall() bool {
 	return f.marked || door || f.hooked && rules == 0
 }
 
-// isEmpty reports whether the table has no chains, sets or counters.
+// isEmpty reports whether the table has no chains, sets or counters, so that it can be
+// nobody's.
 func (f *found) isEmpty() bool {
 	return len(f.rules) == 0 && len(f.shapes) == 0 && len(f.counters) == 0
 }

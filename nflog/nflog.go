@@ -1,25 +1,26 @@
-// Package nflog hears the knocks: packets that nftables rules log to an NFLOG
-// group arrive here, each with the prefix that its rule gave it.
+// Package nflog receives the knocks: packets that nftables rules log to an NFLOG group,
+// each with the log prefix of its rule. The messages are those of the kernel header
+// linux/netfilter/nfnetlink_log.h.
 //
-// Hearing them is all it does. A logged packet goes its way through the kernel
-// without waiting for anybody, so that a knock port answers as any other.
+// A logged packet goes on through the kernel without waiting for the daemon. So a knock
+// port answers like any other port.
 //
-// All knocks of all doors are heard through one socket, in the order in which the
-// kernel has logged them, and every one: in a flood, too, as nobody can tell an honest
-// client's from the others before. So what counts is what hearing one costs. Alone it
-// is handed on at once; when they come by the ten thousand a second the kernel hands
-// on a page full of them, and one costs the daemon about a microsecond of CPU, from the
-// socket to the attempt that it is a step of.
+// One socket receives all knocks of all doors, in the order in which the kernel logged
+// them. None is filtered out, not even in a flood, because nobody can tell an honest
+// client's knock from the others before. So the cost of one message matters. A single
+// knock is delivered at once. When tens of thousands come in a second, the kernel sends
+// them in batches of up to 16 KiB, and one costs the daemon about a microsecond of CPU,
+// from the socket to the step of an attempt.
 //
-// The other way would be to let the kernel remember first knocks in a set, and to hear
-// all but these: what it then logs is proof of a first knock by the same source. It
-// was weighed and left. The set costs the kernel a microsecond for each packet, too,
-// and some 100 bytes for each source; it is full when whoever floods wants it to be; it
-// helps against floods of first knocks alone; and the attempts that would be proved by
-// it are safe here, as package sequence remembers those that have to give way.
+// The alternative was rejected: the kernel could remember first knocks in a set and log
+// only the knocks after them, so that each logged knock proves a first knock of the same
+// source. The set costs the kernel a microsecond for each packet, too, and about 100
+// bytes for each source. An attacker can fill it at will. It helps only against floods of
+// first knocks. And package sequence already remembers the attempts that it evicts, which
+// the set would prove.
 //
-// What it cannot withstand is more knocks than one CPU can read, some 500,000 a second:
-// then part of them is lost, an honest client's among them, and it has to knock again.
+// One CPU reads about 500,000 knocks a second. Beyond that some are lost, an honest
+// client's perhaps among them, and that client has to knock again.
 package nflog
 
 import (
@@ -41,23 +42,27 @@ import (
 	"github.com/knockwall/knockwall/internal/progress"
 )
 
-// socketBuffer is how many bytes of messages the kernel keeps for the daemon
-// when it is busy: some 4,000 to 10,000 knocks one by one, 50,000 in batches.
+// socketBuffer is the size in bytes of the socket's receive buffer in the kernel. It
+// holds 4,000 to 10,000 knocks one by one, or 50,000 in batches.
 const socketBuffer = 4 << 20
 
-// Handler takes what the kernel has logged. It is called from one goroutine.
+// Handler receives what the kernel has logged. Its methods are called from one goroutine.
 type Handler interface {
-	// Logged is called for each packet, with the prefix of the rule that logged it, and
-	// what it carries if that is a whole datagram of UDP. Neither is to be kept.
+	// Logged is called for each packet, with the log prefix of its rule. If the packet is
+	// a whole UDP datagram, data is its payload, otherwise nil. Logged must not keep
+	// prefix or data. Packets that are neither TCP nor UDP, and later fragments, are left
+	// out.
 	Logged(prefix []byte, p packet.Packet, data []byte)
-	// Lost is called when packets were logged that never arrived: how many, as far
-	// as the kernel's numbering of them tells.
+	// Lost is called when n logged packets did not arrive, as far as the kernel's
+	// sequence numbers tell (NFULA_SEQ), or when the socket's buffer has overflowed
+	// (ENOBUFS).
 	Lost(n uint32)
-	// Failed is called once, when the group can no longer be read.
+	// Failed is called once, when the group can no longer be read. Nothing is logged to
+	// the Handler after that.
 	Failed(err error)
 }
 
-// Log is an NFLOG group that is being listened to.
+// Log is an NFLOG group that is bound to this process.
 type Log struct {
 	group  *nflog.Nflog
 	number uint16
@@ -67,23 +72,24 @@ type Log struct {
 	pace   pace
 
 	handler Handler
-	busy    sync.Mutex // while the handler is
+	busy    sync.Mutex // held while the handler runs
 	closed  bool
-	next    uint32 // the kernel's number for the packet that is due, from 0 on
-	told    uint32 // losses that were told of before the numbers showed how many
+	next    uint32 // the kernel's sequence number of the next packet, from 0 on
+	told    uint32 // losses that were reported before the sequence numbers showed how many
 }
 
-// Listen binds a group and hands what is logged to it to h. No rule may name the
-// group yet: messages that arrive while it is being bound would be taken for the
-// kernel's answers.
+// Listen binds a group, from 0 to 65535, and passes what is logged to it to h. It needs
+// CAP_NET_ADMIN in the network namespace; without it, or if another socket has bound the
+// group, the kernel answers EPERM. Call Listen before a rule names the group: messages
+// that arrive while it is being bound would be taken for the kernel's answers.
 func Listen(group uint16, h Handler) (*Log, error) {
 	conn, err := nflog.Open(&nflog.Config{
 		Group:    group,
 		Copymode: nflog.CopyPacket,
-		Bufsize:  packet.MaxSnapLen, // of which a rule may ask for less
+		Bufsize:  packet.MaxSnapLen, // a rule may ask for less
 		Flags:    nflog.FlagSeq,
 		QThresh:  atOnce.messages,
-		Timeout:  1, // in 10 ms
+		Timeout:  1, // in units of 10 ms
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening NFLOG group %d: %w", group, err)
@@ -97,8 +103,8 @@ func Listen(group uint16, h Handler) (*Log, error) {
 }
 
 func (l *Log) listen() (err error) {
-	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what
-	// can be had is enough.
+	// Beyond rmem_max this takes CAP_NET_ADMIN in the initial user namespace. A smaller
+	// buffer is enough.
 	_ = l.group.Con.SetReadBuffer(socketBuffer)
 	if l.sender, err = nfnetlink.NewSender(l.group.Con); err != nil {
 		return err
@@ -109,16 +115,18 @@ func (l *Log) listen() (err error) {
 	return err
 }
 
-// InUse reports whether somebody else listens to a group.
+// InUse reports whether another socket has bound a group. It changes nothing. It needs
+// CAP_NET_ADMIN in the network namespace: without it the kernel answers EPERM for every
+// group, and InUse reports true.
 func InUse(group uint16) (bool, error) {
 	used, err := nfnetlink.InUse(unix.NFNL_SUBSYS_ULOG, msgConfig, group)
 	if err != nil {
-		return false, fmt.Errorf("asking for NFLOG group %d: %w", group, err)
+		return false, fmt.Errorf("asking whether NFLOG group %d is in use: %w", group, err)
 	}
 	return used, nil
 }
 
-// Of enum nfulnl_msg_types, nfulnl_attr_type and nfulnl_attr_config in
+// From enum nfulnl_msg_types, nfulnl_attr_type and nfulnl_attr_config in
 // linux/netfilter/nfnetlink_log.h.
 const (
 	msgConfig            = 1
@@ -130,7 +138,8 @@ const (
 	attrConfigQThreshold = 5
 )
 
-// Close unbinds the group. The handler is not called any more once it returns.
+// Close unbinds the group. It waits for a handler that is running: do not call it from
+// one. Once it returns, [Handler.Logged] and [Handler.Lost] are not called any more.
 func (l *Log) Close() error {
 	l.cancel()
 	err := l.group.Close()
@@ -140,15 +149,16 @@ func (l *Log) Close() error {
 	return err
 }
 
-// Drained reports whether everything that was logged so far has been taken off the
-// socket. The last message may still be on its way to the handler, and in a flood
-// some in the kernel, for 10 ms at most.
+// Drained reports whether everything that was logged so far has been read from the
+// socket. The handler may still be handling the last message. In a flood the kernel may
+// still hold some messages, for 10 ms at most.
 func (l *Log) Drained() bool { return l.reader.Drained() }
 
-// Progress tells whether what is logged is being handled.
+// Progress returns how many messages were handled so far, and whether the socket is idle.
+// By two of these a caller can tell a log that hangs.
 func (l *Log) Progress() progress.Progress { return l.reader.Progress() }
 
-// reading hands what is read to the Log, whose users have no business with that.
+// reading passes what is read to the Log. It keeps these methods out of the Log's API.
 type reading struct{ *Log }
 
 func (l reading) Message(attributes []byte, last bool) {
@@ -180,8 +190,8 @@ func (l reading) Message(attributes []byte, last bool) {
 	}
 }
 
-// numbered takes the kernel's number of a packet, from which it follows how many were
-// lost before it.
+// numbered records the kernel's sequence number of a packet. The gap to the number before
+// is how many were lost.
 func (l reading) numbered(n uint32) {
 	lost := n - l.next
 	if lost > l.told {
@@ -191,14 +201,14 @@ func (l reading) numbered(n uint32) {
 	l.next = n + 1
 }
 
-// ReadError decides whether reading goes on after an error: after a deadline,
-// which is how reading is ended, and on a closed socket it does not. When the
-// socket's buffer overflows, it is known at once that something was lost, and how
-// much from the gap in the numbers, when the next packet comes.
+// ReadError decides whether reading goes on after an error. It does not after a deadline,
+// which is how reading is ended, nor on a closed socket. When the socket's buffer
+// overflows, at least one packet is lost. The gap in the sequence numbers shows how many
+// when the next packet comes.
 func (l reading) ReadError(err error) (goOn bool) {
 	var answer *nfnetlink.AnswerError
 	switch {
-	case errors.As(err, &answer): // to what pace has asked for: then they come as before
+	case errors.As(err, &answer): // the answer to a request of keepPace: the pace stays as it was
 		return true
 	case errors.Is(err, unix.ENOBUFS):
 		l.busy.Lock()

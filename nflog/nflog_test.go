@@ -20,7 +20,7 @@ import (
 	"github.com/knockwall/knockwall/internal/progress"
 )
 
-// toNowhere returns a sender, and the socket at which arrives what it sends.
+// toNowhere returns a sender, and the socket that receives what it sends.
 func toNowhere(t testing.TB) (*nfnetlink.Sender, *netlink.Conn) {
 	t.Helper()
 	from, to := sockettest.Pair(t)
@@ -71,7 +71,7 @@ func datagram(data string) []byte {
 	return append(append(b, 0, 0), data...)
 }
 
-// notes are what a handler was told.
+// notes are what a handler was called with.
 type notes struct{ all []string }
 
 func (n *notes) Logged(prefix []byte, p packet.Packet, data []byte) {
@@ -88,7 +88,7 @@ func (n *notes) expect(t *testing.T, what string, want ...string) {
 	n.all = nil
 }
 
-// newLog returns a log that listens to nobody.
+// newLog returns a log without a group.
 func newLog(t testing.TB, h Handler) *Log {
 	s, _ := toNowhere(t)
 	return &Log{handler: h, sender: s}
@@ -114,8 +114,8 @@ func TestAMessageIsHandedOnAsAPacket(t *testing.T) {
 		`: 192.0.2.1 to 203.0.113.7 7000/udp ""`)
 }
 
-// The kernel numbers what it logs, and says when a socket is full. What is lost is told
-// of once: at once, as far as it is known, and the rest when the next packet shows it.
+// The kernel numbers what it logs, and reports when a socket is full. A loss is reported
+// once: as far as it is known at once, and the rest when the next packet shows it.
 func TestWhatIsLostIsCountedOnce(t *testing.T) {
 	const full = -1
 	for _, tt := range []struct {
@@ -185,8 +185,8 @@ func TestAClosedLogHandsNothingOn(t *testing.T) {
 	n.expect(t, "it was told")
 }
 
-// The kernel is told to put messages together when many come, and to send each at once
-// when few do; in between it goes on as it does.
+// The kernel is asked to batch messages when many come, and to send each at once when few
+// do. Between these rates nothing changes.
 func TestThePaceFollowsHowManyCome(t *testing.T) {
 	type interval struct {
 		messages int
@@ -229,7 +229,7 @@ func TestThePaceFollowsHowManyCome(t *testing.T) {
 	}
 }
 
-// toldToSend returns what the kernel is told of how to send the messages of group 7100.
+// toldToSend returns how the kernel was asked to send the messages of group 7100.
 func toldToSend(t *testing.T, to *netlink.Conn) string {
 	t.Helper()
 	if progress.Drained(to) { // what was sent is there at once
@@ -250,7 +250,7 @@ func toldToSend(t *testing.T, to *netlink.Conn) string {
 	return fmt.Sprintf("%d messages, %d bytes", words[attrConfigQThreshold], words[attrConfigBufferSize])
 }
 
-// The first packet of a group ends no interval that was one.
+// The first packet of a group ends no interval.
 func TestTheFirstMessageBeginsTheFirstInterval(t *testing.T) {
 	l := newLog(t, &notes{})
 	l.pace.messages = 1000
@@ -260,7 +260,7 @@ func TestTheFirstMessageBeginsTheFirstInterval(t *testing.T) {
 	}
 }
 
-// deaf hears nothing.
+// deaf ignores everything.
 type deaf struct{ heard int }
 
 func (d *deaf) Logged([]byte, packet.Packet, []byte) { d.heard++ }
@@ -289,7 +289,7 @@ func TestKeepingThePaceAllocatesNothing(t *testing.T) {
 	l := newLog(t, &deaf{})
 	now := time.Now()
 	changes := 0
-	n := testing.AllocsPerRun(20, func() { // for as many there is room, as nobody reads
+	n := testing.AllocsPerRun(20, func() { // there is room for that many, because nobody reads
 		now = now.Add(paceInterval)
 		if l.pace.messages = 300; l.pace.batched {
 			l.pace.messages = 0
@@ -305,8 +305,7 @@ func TestKeepingThePaceAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkMessage is what a logged packet costs from the kernel's message to the
-// handler.
+// BenchmarkMessage measures a logged packet from the kernel's message to the handler.
 func BenchmarkMessage(b *testing.B) {
 	l := newLog(b, &deaf{})
 	message := logged("ssh", 0, syn)

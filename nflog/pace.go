@@ -8,13 +8,13 @@ import (
 	"github.com/knockwall/knockwall/internal/nfnetlink"
 )
 
-// batch is how many messages the kernel puts into a datagram, and how many bytes, if
-// it does not wait for longer than the group's timeout.
+// batch limits a datagram of the kernel: to so many messages and so many bytes. The
+// kernel sends it earlier when the group's timeout is over.
 type batch struct{ messages, bytes uint32 }
 
-// One at a time is what a knock wants that comes by itself: whoever waits for it shall
-// not wait longer. But each costs as much to read as a whole batch, and where they come
-// by the ten thousand a batch is full in no time. So it depends on how many come.
+// A single knock should be delivered at once, because a client waits for it. But each
+// datagram costs as much to read as a whole batch, and when knocks come by the ten
+// thousand a batch fills in no time. So the batch depends on the rate.
 var (
 	atOnce   = batch{1, 4 << 10}
 	together = batch{64, 16 << 10}
@@ -22,18 +22,19 @@ var (
 
 const (
 	paceInterval = 10 * time.Millisecond
-	many         = 200 // messages in an interval, from which on they come together
-	few          = 100 // up to which they come at once again
+	many         = 200 // messages in an interval: above this they are batched
+	few          = 100 // messages in an interval: up to this they are sent at once again
 )
 
-// pace is how fast messages come.
+// pace measures how fast messages come.
 type pace struct {
-	began    time.Time // of the interval
-	messages int       // since
+	began    time.Time // when the interval began
+	messages int       // messages since then
 	batched  bool
 }
 
-// keepPace tells the kernel if it is to send messages otherwise.
+// keepPace makes the kernel send messages in batches, or one by one, when the rate has
+// changed.
 func (l *Log) keepPace(now time.Time) {
 	p := &l.pace
 	took := now.Sub(p.began)
@@ -52,6 +53,6 @@ func (l *Log) keepPace(now time.Time) {
 	p.batched = next == together
 	config := nfnetlink.AppendAttribute(make([]byte, 0, 16), attrConfigBufferSize, next.bytes)
 	config = nfnetlink.AppendAttribute(config, attrConfigQThreshold, next.messages)
-	// If that cannot be done they come as before, which is only slower.
+	// If sending fails the pace stays as it was, which is only slower.
 	_ = l.sender.Send(unix.NFNL_SUBSYS_ULOG, msgConfig, l.number, config)
 }

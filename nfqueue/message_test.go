@@ -49,7 +49,7 @@ var syn = []byte{
 	0x9c, 0x40, 0, 22, 1, 2, 3, 4, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0,
 }
 
-// notes are what a handler was told.
+// notes are what a handler was called with.
 type notes struct{ all []string }
 
 func (n *notes) Queued(id uint32, p packet.Packet) {
@@ -110,7 +110,7 @@ func TestReadingGoesOnOrFails(t *testing.T) {
 	}
 }
 
-// toNowhere returns a queue whose verdicts arrive at a socket.
+// toNowhere returns a queue, and the socket that receives its verdicts.
 func toNowhere(t testing.TB) (*Queue, *netlink.Conn) {
 	t.Helper()
 	from, to := sockettest.Pair(t)
@@ -159,7 +159,7 @@ func TestVerdicts(t *testing.T) {
 	}
 }
 
-// accepting lets everybody in.
+// accepting accepts every packet.
 type accepting struct {
 	q      *Queue
 	judged int
@@ -170,8 +170,8 @@ func (a *accepting) Queued(id uint32, _ packet.Packet) { a.judged++; a.err = a.q
 func (a *accepting) Unreadable(id uint32)              { a.judged++; a.err = a.q.Refuse(id) }
 func (a *accepting) Failed(error)                      {}
 
-// toTheKernel returns a queue whose verdicts the kernel takes, and answers that nobody
-// may give any, as it does to whoever asks.
+// toTheKernel returns a queue whose verdicts the kernel reads. It answers that the test
+// has no privilege for them.
 func toTheKernel(t testing.TB) *accepting {
 	t.Helper()
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
@@ -200,8 +200,8 @@ func TestJudgingAPacketAllocatesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkMessage is what a packet costs from the kernel's message to the verdict,
-// that is on its way to the kernel then.
+// BenchmarkMessage measures a packet from the kernel's message until its verdict is on
+// its way to the kernel.
 func BenchmarkMessage(b *testing.B) {
 	a := toTheKernel(b)
 	message := waiting(7, syn)

@@ -1,10 +1,11 @@
-// Package nfqueue takes new connections' first packets from the kernel's
-// NFQUEUE, and gives the verdicts on them.
+// Package nfqueue receives the first packets of new connections from an NFQUEUE of the
+// kernel, and gives the verdicts on them. The messages are those of the kernel header
+// linux/netfilter/nfnetlink_queue.h.
 //
-// A packet waits in the kernel under an id until its verdict comes. Three
-// verdicts are all that knockwall needs: let it pass, send it through the rules
-// again, or send it through them again under a mark that says it is refused. So
-// it is always the kernel's rules that turn a packet away.
+// A packet waits in the kernel under an id until its verdict comes. There are three
+// verdicts: accept the packet, send it through the rules again, or send it through the
+// rules again with a mark that says it is refused. So the kernel's rules alone turn
+// packets away.
 package nfqueue
 
 import (
@@ -24,33 +25,36 @@ import (
 	"github.com/knockwall/knockwall/internal/progress"
 )
 
-// socketBuffer is how many bytes of messages the kernel keeps for the daemon
-// when it is busy: about 10,000 packets'.
+// socketBuffer is the size in bytes of the socket's receive buffer in the kernel. It
+// holds about 10,000 packets.
 const socketBuffer = 4 << 20
 
-// Handler judges packets. It is called from one goroutine for each queue.
+// Handler judges packets. Its methods are called from one goroutine for each queue.
 type Handler interface {
-	// Queued is called for each packet that waits for a verdict.
+	// Queued is called for each packet that waits for a verdict. The ids of a queue grow
+	// in the order in which the kernel queued the packets.
 	Queued(id uint32, p packet.Packet)
-	// Unreadable is called for a packet whose headers cannot be made out.
+	// Unreadable is called for a packet whose headers cannot be parsed. It waits for a
+	// verdict, too.
 	Unreadable(id uint32)
 	// Failed is called once, when the queue can no longer be read.
 	Failed(err error)
 }
 
-// Config says which queue, and how it behaves.
+// Config says which queue to bind, and how it behaves.
 type Config struct {
-	Number uint16
-	// Length is how many packets may wait. What comes then is dropped, or accepted
+	Number uint16 // from 0 to 65535
+	// Length is how many packets may wait. Packets beyond that are dropped, or accepted
 	// if the queue fails open.
 	Length uint32
 	// FailOpen accepts packets that come when the queue is full.
 	FailOpen bool
-	// RefusedMark is the mark that refused packets get.
+	// RefusedMark is the packet mark (skb->mark) that refused packets get. It is not 0,
+	// which would leave the mark as it was.
 	RefusedMark uint32
 }
 
-// Queue is an NFQUEUE that is being listened to. Verdicts may be given from any
+// Queue is an NFQUEUE that is bound to this process. Verdicts may be given from any
 // goroutine.
 type Queue struct {
 	queue   *nfqueue.Nfqueue
@@ -61,11 +65,12 @@ type Queue struct {
 	handler Handler
 }
 
-// Listen binds a queue and hands its packets to h. No rule may name the queue
-// yet: packets that arrive while it is being bound would be taken for the
-// kernel's answers.
+// Listen binds a queue and passes its packets to h. It needs CAP_NET_ADMIN in the network
+// namespace; without it, or if another socket has bound the queue, the kernel answers
+// EPERM. Call Listen before a rule names the queue: packets that arrive while it is being
+// bound would be taken for the kernel's answers.
 func Listen(c Config, h Handler) (*Queue, error) {
-	flags := uint32(nfqueue.NfQaCfgFlagGSO) // headers are all that is read
+	flags := uint32(nfqueue.NfQaCfgFlagGSO) // only headers are read, so segments need not be split
 	if c.FailOpen {
 		flags |= nfqueue.NfQaCfgFlagFailOpen
 	}
@@ -88,8 +93,8 @@ func Listen(c Config, h Handler) (*Queue, error) {
 }
 
 func (q *Queue) listen() (err error) {
-	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what
-	// can be had is enough.
+	// Beyond rmem_max this takes CAP_NET_ADMIN in the initial user namespace. A smaller
+	// buffer is enough.
 	_ = q.queue.Con.SetReadBuffer(socketBuffer)
 	if q.sender, err = nfnetlink.NewSender(q.queue.Con); err != nil {
 		return err
@@ -100,11 +105,13 @@ func (q *Queue) listen() (err error) {
 	return err
 }
 
-// InUse reports whether somebody else listens to a queue.
+// InUse reports whether another socket has bound a queue. It changes nothing. It needs
+// CAP_NET_ADMIN in the network namespace: without it the kernel answers EPERM for every
+// queue, and InUse reports true.
 func InUse(number uint16) (bool, error) {
 	used, err := nfnetlink.InUse(unix.NFNL_SUBSYS_QUEUE, msgConfig, number)
 	if err != nil {
-		return false, fmt.Errorf("asking for queue %d: %w", number, err)
+		return false, fmt.Errorf("asking whether queue %d is in use: %w", number, err)
 	}
 	return used, nil
 }
@@ -115,32 +122,33 @@ func (q *Queue) Close() error {
 	return q.queue.Close()
 }
 
-// Accept lets a packet pass.
+// Accept lets a packet pass (NF_ACCEPT). As of all verdicts, the error says that the
+// request could not be sent. A verdict on a packet that no longer waits does nothing.
 func (q *Queue) Accept(id uint32) error {
 	return q.verdict(msgVerdict, id, nfqueue.NfAccept, 0)
 }
 
-// Repeat sends a packet through the rules again.
+// Repeat sends a packet through the rules again (NF_REPEAT).
 func (q *Queue) Repeat(id uint32) error {
 	return q.verdict(msgVerdict, id, nfqueue.NfRepeat, 0)
 }
 
-// Refuse sends a packet through the rules again, as refused.
+// Refuse sends a packet through the rules again with the mark [Config].RefusedMark.
 func (q *Queue) Refuse(id uint32) error {
 	return q.verdict(msgVerdict, id, nfqueue.NfRepeat, q.config.RefusedMark)
 }
 
-// RepeatUpTo sends all packets that wait, up to that id, through the rules again.
+// RepeatUpTo sends all waiting packets whose id is not after id through the rules again.
 func (q *Queue) RepeatUpTo(id uint32) error {
 	return q.verdict(msgVerdictBatch, id, nfqueue.NfRepeat, 0)
 }
 
-// RefuseUpTo refuses all packets that wait, up to that id.
+// RefuseUpTo refuses all waiting packets whose id is not after id.
 func (q *Queue) RefuseUpTo(id uint32) error {
 	return q.verdict(msgVerdictBatch, id, nfqueue.NfRepeat, q.config.RefusedMark)
 }
 
-// Of enum nfqnl_msg_types and enum nfqnl_attr_type in
+// From enum nfqnl_msg_types and enum nfqnl_attr_type in
 // linux/netfilter/nfnetlink_queue.h.
 const (
 	msgVerdict        = 1
@@ -164,14 +172,16 @@ func (q *Queue) verdict(kind uint8, id uint32, verdict uint32, mark uint32) erro
 	return nil
 }
 
-// Stats are what the kernel says of a queue.
+// Stats are the kernel's figures about a queue.
 type Stats struct {
-	Waiting int    // packets without a verdict, those not yet read among them
-	Lost    uint64 // packets dropped since it was bound, as it was full or nobody read fast enough
+	Waiting int    // packets without a verdict, including those not yet read
+	Lost    uint64 // packets dropped since it was bound, because it was full or the daemon read too slowly
 }
 
-// Stats reads them from /proc/net/netfilter/nfnetlink_queue, whose columns
-// seq_show of the kernel's net/netfilter/nfnetlink_queue.c writes.
+// Stats reads the queue's line of /proc/net/netfilter/nfnetlink_queue, in the network
+// namespace of the process. The columns are those that seq_show of the kernel's
+// net/netfilter/nfnetlink_queue.c writes. It fails if the file cannot be read, or if the
+// queue is not in it.
 func (q *Queue) Stats() (Stats, error) {
 	b, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
 	if err != nil {
@@ -191,10 +201,12 @@ func statsOf(table string, queue uint16) (Stats, error) {
 	return Stats{}, fmt.Errorf("the kernel's account of its queues has no queue %d", queue)
 }
 
-// Progress tells whether what is queued is being handled.
+// Progress returns how many messages were handled so far, and whether the socket is idle.
+// By two of these a caller can tell a queue that hangs.
 func (q *Queue) Progress() progress.Progress { return q.reader.Progress() }
 
-// reading hands what is read to the Queue, whose users have no business with that.
+// reading passes what is read to the Queue. It keeps these methods out of the Queue's
+// API.
 type reading struct{ *Queue }
 
 func (q reading) Message(attributes []byte, _ bool) {
@@ -213,7 +225,7 @@ func (q reading) Message(attributes []byte, _ bool) {
 		}
 	}
 	if len(header) < 4 {
-		return // it cannot be said of which packet this is
+		return // the message does not say which packet it is about
 	}
 	id := binary.BigEndian.Uint32(header)
 	if p, ok := packet.Parse(payload); ok {
@@ -224,11 +236,11 @@ func (q reading) Message(attributes []byte, _ bool) {
 	}
 }
 
-// ReadError decides whether reading goes on after an error. The kernel's answer
-// to a verdict that came too late arrives here, too, and means nothing.
+// ReadError decides whether reading goes on after an error. The kernel's answer to a
+// verdict that came too late (ENOENT) arrives here, too, and is ignored.
 func (q reading) ReadError(err error) (goOn bool) {
 	switch {
-	case errors.Is(err, unix.ENOBUFS): // [Queue.Stats] has what was lost
+	case errors.Is(err, unix.ENOBUFS): // [Queue.Stats] says how many were lost
 		return true
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINTR):
 		return true

@@ -7,11 +7,11 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// What can be asked of the attempts that a [Tracker] follows.
+// This file has the queries about the attempts that a [Tracker] follows.
 
-// All iterates over the attempts that are under way, the newest first. Those that are
-// doubted, or gave way, are not among them; one that went on after that is as new as if it had
-// begun then.
+// All returns an iterator over the attempts that are under way, the newest first. It
+// leaves out doubted, complete, late and evicted ones. An attempt that went on after it
+// was evicted is as new as if it had begun then.
 func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
 	at := now.Sub(t.epoch)
 	return func(yield func(Attempt) bool) {
@@ -26,8 +26,8 @@ func (t *Tracker) All(now time.Time) iter.Seq[Attempt] {
 	}
 }
 
-// Of returns a source's attempt at a lock, if one is remembered: one that is
-// complete, or too late, or gave way after its first step, may be.
+// Of returns a source's attempt at a lock, if one is remembered. That may be an attempt
+// that is complete or too late, or a victim that was evicted after its first step.
 func (t *Tracker) Of(lock int, source packet.Source) (Attempt, bool) {
 	k := keyOf(lock, source)
 	hash := t.hash(k)
@@ -40,7 +40,8 @@ func (t *Tracker) Of(lock int, source packet.Source) (Attempt, bool) {
 	return Attempt{}, false
 }
 
-// Forget ends a source's attempt at a lock, and returns what [Tracker.Of] does.
+// Forget ends a source's attempt at a lock, and returns what [Tracker.Of] returned
+// before.
 func (t *Tracker) Forget(lock int, source packet.Source) (Attempt, bool) {
 	a, ok := t.Of(lock, source)
 	k := keyOf(lock, source)
@@ -53,10 +54,11 @@ func (t *Tracker) Forget(lock int, source packet.Source) (Attempt, bool) {
 	return a, ok
 }
 
-// Doubt notes that a source's attempt at a lock may not have been meant: that its knocks
-// were those of another lock. It is not doubted any more once the next step comes, or the
-// first is dialled again. But while it is, no knock overtakes another, its end is not
-// told, as that of a complete one is not, and it is not among [Tracker.All].
+// Doubt records that a source may not have meant its attempt at a lock, because its
+// knocks were those of another lock. The doubt ends when the next step comes, or the
+// first is dialled again. While an attempt is doubted, no knock may overtake another in
+// it, [Tracker.All] leaves it out, and its end is not reported, as that of a complete
+// attempt is not.
 func (t *Tracker) Doubt(lock int, source packet.Source) {
 	k := keyOf(lock, source)
 	if i := t.find(k, t.hash(k)); i != none {
@@ -64,9 +66,9 @@ func (t *Tracker) Doubt(lock int, source packet.Source) {
 	}
 }
 
-// Swapped returns how many pairs of knocks of a source's attempt came in the other order
-// than the lock has them: 0 if none has overtaken another. One that is early makes a pair
-// with each that is missing before it.
+// Swapped returns how many pairs of knocks of a source's attempt came in the reverse of
+// the lock's order: 0 if no knock has overtaken another, or if there is no attempt. An
+// early knock makes a pair with each knock that is missing before it.
 func (t *Tracker) Swapped(lock int, source packet.Source) (n int) {
 	k := keyOf(lock, source)
 	i := t.find(k, t.hash(k))
@@ -86,12 +88,11 @@ func (t *Tracker) Swapped(lock int, source packet.Source) (n int) {
 	return n
 }
 
-// Len returns how many attempts are followed, complete ones among them. Those that
-// gave way are not.
+// Len returns how many attempts are followed, complete ones included, victims not.
 func (t *Tracker) Len() int { return t.count }
 
-// Evicted returns how many attempts have given way to newer ones so far. Those that
-// were gone on with count, too, once for each time.
+// Evicted returns how many attempts were evicted so far. An attempt that went on and was
+// evicted again counts each time.
 func (t *Tracker) Evicted() uint64 { return t.evicted }
 
 func (t *Tracker) attempt(i int32) Attempt {

@@ -14,8 +14,8 @@ const (
 	mostAttempts = 131_072
 )
 
-// crowd is many sources that knock at one door, each in its own time. One in
-// six of its sources is unknown at first.
+// crowd is many sources that knock at one door, each at its own time. One in six of them
+// is unknown at first.
 type crowd struct {
 	tracker *sequence.Tracker
 	steps   []packet.Port
@@ -35,7 +35,7 @@ func newCrowd(most int) *crowd {
 	return c
 }
 
-// knock lets a source knock its next step.
+// knock makes a source knock its next step.
 func (c *crowd) knock(source uint32) sequence.Outcome {
 	step := c.next[source]
 	c.next[source] = (step + 1) % uint8(len(c.steps))
@@ -50,7 +50,7 @@ func (c *crowd) knock(source uint32) sequence.Outcome {
 	}, c.now)
 }
 
-// any lets any of the sources knock. Choosing it must cost next to nothing.
+// any makes any of the sources knock. Choosing it must cost next to nothing.
 func (c *crowd) any() sequence.Outcome {
 	c.random = c.random*1664525 + 1013904223
 	return c.knock(uint32(uint64(c.random) * uint64(len(c.next)) >> 32))
@@ -67,7 +67,7 @@ func BenchmarkKnock(b *testing.B) {
 	}
 }
 
-// The oldest attempt gives way to nearly every knock.
+// Nearly every knock evicts the oldest attempt.
 func BenchmarkKnockWhenFull(b *testing.B) {
 	c := newCrowd(1024)
 	b.ReportAllocs()
@@ -88,13 +88,13 @@ func TestKnockDoesNotAllocate(t *testing.T) {
 				t.Errorf("what was reached: %v", reached)
 			}
 			if full := c.tracker.Evicted() > 0; full != (most < knownSources) {
-				t.Errorf("%d attempts gave way", c.tracker.Evicted())
+				t.Errorf("%d attempts were evicted", c.tracker.Evicted())
 			}
 		})
 	}
 }
 
-// Lapses, restarts and retransmissions do not allocate, either.
+// Lapses, restarts and retransmissions do not allocate.
 func TestOddKnocksDoNotAllocate(t *testing.T) {
 	now := time.Now()
 	c := &client{Tracker: newTracker(door(7000, 8000, 9000, 7000)), addr: alice}
@@ -116,8 +116,7 @@ func TestOddKnocksDoNotAllocate(t *testing.T) {
 	}
 }
 
-// flood is first knocks from many sources in turn, at a tracker of the size that is
-// the default.
+// flood is first knocks from many sources in turn, at a tracker of the default size.
 type flood struct {
 	*sequence.Tracker
 	now    time.Time
@@ -139,7 +138,7 @@ func newFlood() *flood {
 	return f
 }
 
-// first is the next source's first knock. They come at 400,000 a second.
+// first is the first knock of the next source. There are 400,000 a second.
 func (f *flood) first() sequence.Outcome {
 	f.sent++
 	if f.source++; f.source == floodSources {

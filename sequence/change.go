@@ -2,19 +2,19 @@ package sequence
 
 import "github.com/knockwall/knockwall/internal/packet"
 
-// What becomes of attempts when the locks change: at a reload another [Tracker] takes
-// them over, and where a sequence turns its lock has other steps.
+// This file keeps attempts when locks change: at a reload another [Tracker] inherits
+// them, and at a new step of a rolling door the lock gets other steps.
 
-// Inherit takes over the attempts that another Tracker follows, if the lock is
-// the same in both: lockOf says which lock here one there is, and is negative if
-// that is none. If there is not room for all, the oldest give way as they do to
-// knocks.
+// Inherit takes over the attempts of another Tracker at the locks that both have. lockOf
+// maps an index of the former Tracker to the index of the same lock here, or to a
+// negative number if there is none. If there is not room for all attempts, the oldest are
+// evicted, as they are by knocks.
 //
-// It also takes away what the former remembers of attempts that gave way, if all
-// its locks have the same index here and as many attempts are followed at most.
-// Otherwise that is forgotten.
+// Inherit also takes the victims away from the former Tracker, if all its locks have the
+// same index here and both Trackers were made with the same maxAttempts. Otherwise the
+// victims are forgotten.
 //
-// Inherit has to come before the first knock.
+// Call Inherit before the first knock.
 func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
 	t.epoch, t.seed = former.epoch, former.seed
 	lock := make([]int, len(former.locks))
@@ -59,7 +59,7 @@ func (t *Tracker) Inherit(former *Tracker, lockOf func(lock int) int) {
 	}
 }
 
-// adopt adds an attempt as far as it has come.
+// adopt adds an attempt with the progress it has made.
 func (t *Tracker) adopt(a attempt) int32 {
 	i := t.add(a.key, a.hash, a.started)
 	mine := &t.attempts[i]
@@ -69,8 +69,8 @@ func (t *Tracker) adopt(a attempt) int32 {
 	return i
 }
 
-// Replace gives a lock other steps, and forgets the attempts at it, and those that
-// gave way. There may be as many steps as the lock had, or has [Lock.Room] for.
+// Replace gives a lock other steps, and forgets all attempts and victims at it. There may
+// be as many steps as the lock had when the Tracker was made, or as [Lock.Room] says.
 func (t *Tracker) Replace(lock int, steps []packet.Port) {
 	for i := t.lists[byAge].oldest; i != none; {
 		next := t.attempts[i].links[byAge].newer

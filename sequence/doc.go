@@ -1,18 +1,21 @@
-// Package sequence decides who has knocked what, and who may come in.
+// Package sequence follows knocks. It decides which source has completed which sequence,
+// and which sources have an open window.
 //
-// It does no I/O and has no clock: packets and the time are handed to it, and
-// what it decides is handed back, so that every rule of knocking can be tested
-// without a kernel and without waiting. Three things live here, each of them
-// bounded in memory:
+// The package does no I/O and reads no clock. The caller passes packets and the time to
+// it, and gets decisions back. So every rule of knocking can be tested without a kernel
+// and without waiting. It has three parts, each bounded in memory:
 //
-//   - [Tracker] follows the attempts: which source has taken how many steps of
-//     which of a door's locks, the sequences that open or close it. Knocks are heard
-//     in the order of two streams, as two CPUs receive.
-//   - [Windows] are the doors that stand open, for whom, until when and for how
-//     many connections. The kernel holds the same windows and enforces them;
-//     these are the daemon's notes about them.
-//   - [Hold] is the queue of strangers' first packets that wait a moment, because
-//     the knock that lets them in may still be on its way.
+//   - [Tracker] follows the attempts: how many steps of which lock each source has taken.
+//     A lock is a sequence that opens or closes a door. The tracker accepts knocks in the
+//     order of two merged streams, as two CPUs receive them.
+//   - [Windows] holds the open windows: their doors, sources, ends and connection counts.
+//     The kernel holds the same windows and enforces them. These are the daemon's notes.
+//   - [Hold] is the queue of first packets from sources without a window (strangers).
+//     Each waits a moment, because the knock that opens its window may still be on its
+//     way.
 //
-// None of them is safe for concurrent use.
+// [Rolling] derives knocks from a secret and the time. [Orders] and [Guesses] say how
+// hard a sequence is to guess.
+//
+// Tracker, Windows and Hold are not safe for concurrent use.
 package sequence

@@ -8,7 +8,7 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The sizes that the documentation of a Tracker follows from.
+// The sizes from which the documentation of a Tracker follows.
 const (
 	SizeOfAttempt    = unsafe.Sizeof(attempt{})
 	SizeOfHearing    = unsafe.Sizeof(hearing{})
@@ -20,8 +20,8 @@ const (
 // Len returns how many windows are open.
 func (w *Windows) Len() int { return len(w.order) }
 
-// Check reports what is wrong with the lists and chains inside a Tracker: each
-// attempt is in one chain and in the list by age, and in the other one if it yields.
+// Check reports what is wrong with the lists and chains inside a Tracker: each attempt is
+// in one chain and in the list by age, and in the other list if it yields.
 func (t *Tracker) Check() error {
 	listed := map[int32]bool{}
 	if err := t.walk(byAge, func(i int32) error {
@@ -64,7 +64,7 @@ func (t *Tracker) Check() error {
 	return nil
 }
 
-// walk calls f with what is in a list, the oldest first.
+// walk calls f with each attempt of a list, the oldest first.
 func (t *Tracker) walk(which int, f func(i int32) error) error {
 	older, n := int32(none), 0
 	for i := t.lists[which].oldest; i != none; i = t.attempts[i].links[which].newer {
@@ -91,7 +91,7 @@ func (t *Tracker) checkAttempt(i int32) error {
 		return fmt.Errorf("attempt %d is found as %d", i, found)
 	}
 	if t.victimWith(a.hash) != nil {
-		return fmt.Errorf("attempt %d is also remembered as one that gave way", i)
+		return fmt.Errorf("attempt %d is also remembered as a victim", i)
 	}
 	steps := len(t.locks[a.key.at].Steps)
 	if int(a.taken) > steps || a.again>>steps != 0 || int(a.swapped) > steps*steps/4 {
@@ -106,14 +106,13 @@ func (t *Tracker) checkAttempt(i int32) error {
 	return nil
 }
 
-// ShelvesOf returns which shelves a source at a lock has a place on.
+// ShelvesOf returns the two buckets for the victim of a source at a lock.
 func (t *Tracker) ShelvesOf(lock int, source packet.Source) [2]int {
 	one, other := victimBucketsOf(t.hash(keyOf(lock, source)), victimBucketsFor(len(t.attempts)))
 	return [2]int{one, other}
 }
 
-// Displaced returns how many places for displaced attempts there are, and how many
-// are taken.
+// Displaced returns how many places for victims there are, and how many are taken.
 func (t *Tracker) Displaced() (places, taken int) {
 	for _, s := range t.victims {
 		for _, f := range s {
@@ -125,10 +124,10 @@ func (t *Tracker) Displaced() (places, taken int) {
 	return len(t.victims) * len(victimBucket{}), taken
 }
 
-// ShelvesFor is shelvesFor.
+// ShelvesFor is victimBucketsFor.
 var ShelvesFor = victimBucketsFor
 
-// RoundTrip reports what of a first knock is not as it was when it is displaced.
+// RoundTrip reports what of a first knock changes when it becomes a victim.
 func RoundTrip(started time.Duration, first, again packet.Packet) error {
 	f := victimOf(1<<32-1, started, fingerprintOf(first), fingerprintOf(again))
 	gotFirst, gotAgain := f.fingerprints()

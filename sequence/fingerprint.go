@@ -2,36 +2,35 @@ package sequence
 
 import "github.com/knockwall/knockwall/internal/packet"
 
-// How a [Tracker] knows packets again: a SYN that is not answered is sent again after
-// a second, whatever came meanwhile. Browsers, and some libraries, dial each knock
-// twice or more, and each of these SYNs is sent again.
+// This file lets a [Tracker] recognize packets. A SYN without an answer is sent again
+// after a second, whatever came meanwhile. Browsers and some libraries dial each knock
+// twice or more, and send each of these SYNs again.
 
-// fingerprint is what is remembered of a packet: 24 bits, of the port that it was sent
-// from and its sequence number. Of one source, packets to one port have the same with a
-// probability of 1 in 16 million where that is by chance, and never if they differ in
-// the port alone, as datagrams do, which have no number. The bit after the 24 is set, so
-// that 0 is none.
+// fingerprint is 24 bits made of a packet's source port and TCP sequence number. Two
+// packets from one source to one port have the same one by chance with a probability of 1
+// in 16 million, and never if they differ in the source port alone. Datagrams, which have
+// no sequence number, differ in that way. Bit 24 is always set, so that 0 means none.
 type fingerprint uint32
 
 const fingerprintBits = 24
 
 func fingerprintOf(p packet.Packet) fingerprint {
-	// The upper bits of the product depend on all of the number's.
+	// The upper bits of the product depend on all bits of the number.
 	number := p.Sequence * 0x9e3779b1 >> (32 - fingerprintBits)
 	return fingerprint(1<<fingerprintBits | number ^ uint32(p.SourcePort))
 }
 
-// again is the packets with which a step was dialled again, the latest first; 0 is
-// none. They are apart from the hearings, so that a flood of first knocks does not
-// touch them: they mean something only where the attempt says so.
+// again holds the packets that dialled a step again, the latest first; 0 means none. They
+// lie apart from the hearings, so that a flood of first knocks does not touch them: they
+// are valid only if the step's bit is set in the attempt.
 type again [3]fingerprint
 
-// dialled returns with what a step was dialled again.
+// dialled returns the packets that dialled a step again.
 func (t *Tracker) dialled(i int32, step int) *again {
 	return &t.again[step*len(t.attempts)+int(i)]
 }
 
-// note notes a packet with which a step was dialled again.
+// note records a packet that dialled a step again.
 func (t *Tracker) note(i int32, step int, packet fingerprint) {
 	a, d := &t.attempts[i], t.dialled(i, step)
 	if a.again&(1<<step) == 0 {
@@ -41,7 +40,7 @@ func (t *Tracker) note(i int32, step int, packet fingerprint) {
 	*d = again{packet, d[0], d[1]}
 }
 
-// knows reports whether a packet is one that was heard for a step.
+// knows reports whether a packet was heard for a step before.
 func (t *Tracker) knows(i int32, step int, packet fingerprint) bool {
 	if t.hearing(i, step).packet == packet {
 		return true

@@ -34,9 +34,9 @@ func TestGuesses(t *testing.T) {
 	}
 }
 
-// guesser sends packets to random ports of a few, from some addresses in turn, as fast
-// as 100,000 a second. What no door names ends its attempt, as the kernel sees to, but
-// for a lax one.
+// guesser sends packets to random ports of a few, from some addresses in turn, as fast as
+// 100,000 a second. A packet to a port that no door names ends its source's attempt, as
+// the kernel does, unless the guesser is lax.
 type guesser struct {
 	tracker *sequence.Tracker
 	locks   []sequence.Lock
@@ -73,9 +73,9 @@ func (g *guesser) guess(from int) (guessed bool) {
 	return guessed
 }
 
-// How long it takes to guess a sequence is what it is computed to be. That four knocks
-// are guessed far too often at doors of all orders at once, as there would be if any
-// counted, and three where junk ends nothing, shows that this would be noticed.
+// The time to guess a sequence is the computed one. Two control cases show that the test
+// would notice a mistake: four knocks are guessed far too often at doors of all orders,
+// as if any order counted, and so are three where junk ends no attempt.
 func TestGuessingTakesAsLongAsComputed(t *testing.T) {
 	const (
 		packets = 1_500_000

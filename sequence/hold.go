@@ -6,10 +6,10 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Hold is the queue of strangers' packets that wait for a knock which may be on
-// its way: a knock and the SYN after it reach the daemon through two sockets,
-// and the SYN is often first. As all wait equally long, it is first in, first
-// out, and one verdict refuses all that are due.
+// Hold is the queue of first packets from sources without a window, which wait for a
+// knock that may be on its way. A knock and the SYN after it reach the daemon through two
+// sockets, and the SYN is often first. As all packets wait equally long, the queue is
+// first in, first out, and one verdict refuses all that are due.
 type Hold struct {
 	wait time.Duration
 	ring []Held
@@ -17,7 +17,7 @@ type Hold struct {
 	n    int
 }
 
-// Held is a packet that waits in the kernel's queue under an id.
+// Held is a packet that waits in the kernel's NFQUEUE under an id.
 type Held struct {
 	ID     uint32
 	Packet packet.Packet
@@ -26,13 +26,13 @@ type Held struct {
 	released bool
 }
 
-// NewHold makes a Hold in which at most size packets wait, each for wait.
+// NewHold returns a Hold for at most size packets, each of which waits for wait.
 func NewHold(wait time.Duration, size int) *Hold {
 	return &Hold{wait: wait, ring: make([]Held, size)}
 }
 
-// Add lets a packet wait. It reports false if there is no room. Packets are
-// added in the order of their ids, which is the order the kernel queued them in.
+// Add makes a packet wait. It reports false if there is no room. Add the packets in the
+// order of their ids, which is the order in which the kernel queued them.
 func (h *Hold) Add(id uint32, p packet.Packet, now time.Time) bool {
 	if h.n == len(h.ring) {
 		return false
@@ -42,8 +42,8 @@ func (h *Hold) Add(id uint32, p packet.Packet, now time.Time) bool {
 	return true
 }
 
-// Release ends the wait of all packets that match, and hands them to released
-// in the order they came.
+// Release ends the wait of all packets that match, and calls released with each of them,
+// in the order in which they came.
 func (h *Hold) Release(match func(packet.Packet) bool, released func(Held)) {
 	for i := range h.n {
 		held := h.at(i)
@@ -54,9 +54,9 @@ func (h *Hold) Release(match func(packet.Packet) bool, released func(Held)) {
 	}
 }
 
-// Due takes out the packets that have waited their time, hands those that were
-// not released to refused, and returns the last one's id; ok is false if there
-// was none, and then no verdict is wanted.
+// Due removes the packets that have waited for their time, and calls refused with those
+// that were not released. It returns the id of the last one; ok is false if there was
+// none. Then no verdict is needed.
 func (h *Hold) Due(now time.Time, refused func(Held)) (last uint32, ok bool) {
 	for h.n > 0 {
 		held := h.at(0)
@@ -73,8 +73,8 @@ func (h *Hold) Due(now time.Time, refused func(Held)) (last uint32, ok bool) {
 	return last, ok
 }
 
-// Clear ends the wait of all packets and returns the last one's id; ok is false
-// if none waited.
+// Clear ends the wait of all packets, and returns the id of the last one; ok is false if
+// none waited.
 func (h *Hold) Clear() (last uint32, ok bool) {
 	for i := range h.n {
 		if held := h.at(i); !held.released {
@@ -85,7 +85,7 @@ func (h *Hold) Clear() (last uint32, ok bool) {
 	return last, ok
 }
 
-// SetWait changes how long every packet waits, those too that are waiting.
+// SetWait changes how long packets wait, those included that already wait.
 func (h *Hold) SetWait(wait time.Duration) { h.wait = wait }
 
 // Next returns when the oldest packet is due, and false if none waits.
@@ -107,5 +107,5 @@ func (h *Hold) Len() int {
 	return n
 }
 
-// at returns the i-th oldest.
+// at returns the i-th oldest packet.
 func (h *Hold) at(i int) *Held { return &h.ring[(h.head+i)%len(h.ring)] }

@@ -18,7 +18,7 @@ func due(h *sequence.Hold) (refused []uint32, last uint32, ok bool) {
 	return refused, last, ok
 }
 
-// expectDue compares what is due with the ids that are wanted.
+// expectDue compares what is due with the wanted ids.
 func expectDue(t *testing.T, h *sequence.Hold, want ...uint32) {
 	t.Helper()
 	refused, last, ok := due(h)
@@ -66,7 +66,7 @@ func TestHoldIsFirstInFirstOut(t *testing.T) {
 		expectDue(t, h)
 		time.Sleep(time.Nanosecond)
 		expectDue(t, h, 10)
-		// Those that are due by now are refused by one verdict.
+		// The packets that are due by now are refused by one verdict.
 		time.Sleep(hold / 4)
 		expectDue(t, h, 11, 12)
 		if next, ok := h.Next(); !ok || next.Sub(start) != hold*3/8+hold || h.Len() != 1 {
@@ -160,7 +160,7 @@ func TestHoldWrapsAround(t *testing.T) {
 		h := sequence.NewHold(hold, size)
 		added, refused := uint32(0), uint32(0)
 		for round := range 4 * size {
-			// Fill up, and see that what is released is found across the wrap.
+			// Fill the hold. Released packets are found across the wrap.
 			for h.Add(added, connection(int(added)), time.Now()) {
 				added++
 				time.Sleep(time.Millisecond)
@@ -172,7 +172,7 @@ func TestHoldWrapsAround(t *testing.T) {
 			if diff := cmp.Diff([]uint32{released}, release(h, from(int(released)))); diff != "" {
 				t.Fatalf("round %d: released (-want +got):\n%s", round, diff)
 			}
-			// All but the last are due one millisecond before it.
+			// All but the last are due one millisecond earlier.
 			time.Sleep(hold - 2*time.Millisecond)
 			var want []uint32
 			for id := refused; id < released; id++ {

@@ -7,8 +7,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// linkAt is where the link of a link-local source is in a key: bits of the address that
-// are zero in all of these (RFC 4291, section 2.5.6).
+// linkAt is the offset of a link-local source's interface index in a key. These bits of
+// the address are zero in all link-local addresses (RFC 4291, section 2.5.6).
 const linkAt = 4
 
 func keyOf(at int, s packet.Source) key {

@@ -16,21 +16,21 @@ import (
 
 var seed = flag.Uint64("seed", rand.Uint64(), "what the random knocks of the model test begin with")
 
-// model says by the same rules as a Tracker what a knock leads to, as simply as
-// can be: it keeps a list of attempts, and in each a map of what was heard.
+// model applies the rules of a Tracker as simply as possible: it keeps a list of
+// attempts, and in each a map of what was heard.
 type model struct {
 	doors    []sequence.Lock
 	most     int
 	attempts []*modelAttempt // the oldest first
 	evicted  uint64
-	listed   int // how often an attempt has come among those that give way first
+	listed   int // how often an attempt was put among those that are evicted first
 	restored int
 
 	victimBucketsOf func(door int, source packet.Source) [2]int
 	victimBuckets   map[int]*[4]*modelDisplaced
 }
 
-// modelDisplaced is the first knock of an attempt that gave way.
+// modelDisplaced is a victim: the first knock of an evicted attempt.
 type modelDisplaced struct {
 	door      int
 	source    packet.Source
@@ -54,15 +54,15 @@ type modelAttempt struct {
 	again   map[int][]packet.Packet // by step: those with which it was dialled again, the newest first
 	second  *modelKnock             // of a complete attempt: what may be the second of a new one
 	doubted bool
-	listed  int // when it came among those that give way first
+	listed  int // when it was put among those that are evicted first
 }
 
 func newModelAttempt(door int, source packet.Source, started time.Time) *modelAttempt {
 	return &modelAttempt{door: door, source: source, started: started, heard: map[int]modelKnock{}, again: map[int][]packet.Packet{}}
 }
 
-// mayFollow reports whether steps may be heard in an order, or one that begins with it:
-// if what is missing comes after them in order, no three are the other way round.
+// mayFollow reports whether steps may be heard in an order, or in one that begins with
+// it: if the missing steps come after them in order, no three are in reverse order.
 func mayFollow(order []int) bool {
 	all := slices.Clone(order)
 	for step := range slices.Max(order) {
@@ -82,7 +82,7 @@ func mayFollow(order []int) bool {
 	return true
 }
 
-// redial notes with what a step was dialled again. Three are remembered.
+// redial records a packet that dialled a step again. Three are remembered.
 func (a *modelAttempt) redial(step int, p packet.Packet) {
 	all := append([]packet.Packet{p}, a.again[step]...)
 	a.again[step] = all[:min(len(all), 3)]
@@ -95,7 +95,7 @@ func (a *modelAttempt) knows(step int, p packet.Packet) bool {
 		slices.ContainsFunc(a.again[step], func(other packet.Packet) bool { return sameConnection(other, p) }))
 }
 
-// early returns what was heard early for certain, as it came.
+// early returns what was heard early for certain, in order of arrival.
 func (a *modelAttempt) early() (early []modelKnock) {
 	for _, step := range a.order {
 		if k := a.heard[step]; step > a.taken && !k.redialled {
@@ -111,7 +111,7 @@ func (a *modelAttempt) maybe() (modelKnock, bool) {
 	return k, ok && k.redialled
 }
 
-// forget is how a knock that may have been an early one was none.
+// forget drops a knock that may have been early and was not.
 func (a *modelAttempt) forget(step int) {
 	delete(a.heard, step)
 	delete(a.again, step)
@@ -121,15 +121,15 @@ func (a *modelAttempt) forget(step int) {
 type modelKnock struct {
 	connection packet.Packet
 	at         time.Time
-	redialled  bool // it may be no more than the step before again
+	redialled  bool // it may be a redial of the step before
 }
 
 func (a *modelAttempt) complete() bool { return a.taken == len(a.steps) }
 
-// yields reports whether an attempt gives way before those that do not.
+// yields reports whether an attempt is evicted before those that do not yield.
 func (a *modelAttempt) yields() bool { return a.taken < 2 || a.complete() }
 
-// hear notes a knock, and takes all steps that are then heard in a row.
+// hear records a knock, and takes all steps that are then heard in a row.
 func (m *model) hear(a *modelAttempt, step int, k modelKnock) {
 	yielded := a.yields()
 	a.heard[step] = k
@@ -171,8 +171,8 @@ func (m *model) add(a *modelAttempt) {
 	m.list(a)
 }
 
-// moveToVictims notes that an attempt gave way, and if it has taken one step puts that
-// on one of two shelves: in the place of what is oldest there, or in an empty one.
+// moveToVictims records an evicted attempt. If it has taken one step, it is put into one
+// of two buckets: in the place of the oldest victim there, or in an empty place.
 func (m *model) moveToVictims(a *modelAttempt) {
 	m.evicted++
 	if a.taken != 1 {
@@ -195,7 +195,7 @@ func (m *model) moveToVictims(a *modelAttempt) {
 	*place = &modelDisplaced{door: a.door, source: a.source, first: first, again: a.again[0][:min(len(a.again[0]), 1)]}
 }
 
-// take removes what was displaced of a source, and returns it, or nil.
+// take removes the victim of a source, and returns it, or nil.
 func (m *model) take(door int, source packet.Source) *modelDisplaced {
 	for _, victimBucket := range m.victimBuckets {
 		for i, d := range victimBucket {
@@ -239,7 +239,7 @@ func (m *model) Swapped(door int, source packet.Source) (n int) {
 	if a == nil {
 		return 0
 	}
-	// What is missing comes last, and so does what may be no more than a redial.
+	// Missing steps come last, and so does what may be a redial.
 	place := func(step int) int {
 		if i := slices.Index(a.order, step); i >= 0 && (step < a.taken || !a.heard[step].redialled) {
 			return i
@@ -291,9 +291,8 @@ func (d *modelDisplaced) public() sequence.Attempt {
 	return sequence.Attempt{Lock: d.door, Source: d.source, Step: 1, Started: d.first.at}
 }
 
-// lapse ends an attempt for which time is up, or for a knock that came early
-// and was not caught up with. If that one is a first knock, it stands in its
-// place a new attempt.
+// lapse ends an attempt whose time is up, or whose missing steps did not come in time. If
+// its early knock is a first knock, that begins a new attempt.
 func (m *model) lapse(a *modelAttempt, now time.Time) (left *modelAttempt, ended sequence.Reason) {
 	if now.Sub(a.started) > m.doors[a.door].Timeout {
 		m.remove(a)
@@ -314,8 +313,8 @@ func (m *model) lapse(a *modelAttempt, now time.Time) (left *modelAttempt, ended
 	return m.instead(a), ended
 }
 
-// instead ends an attempt, and returns the one that has begun with the latest of its
-// early knocks, or nil.
+// instead ends an attempt, and returns the one that the latest of its early knocks
+// begins, or nil.
 func (m *model) instead(a *modelAttempt) *modelAttempt {
 	m.remove(a)
 	if early := a.early(); len(early) > 0 {
@@ -474,18 +473,18 @@ func (a *modelAttempt) public() sequence.Attempt {
 	}
 }
 
-// trial is a Tracker and its model, which hear the same.
+// trial is a Tracker and its model, which get the same knocks.
 type trial struct {
 	*testing.T
 	doors   []sequence.Lock
-	known   []int // which of trialDoors they are, and -1 for others
+	known   []int // their indexes in trialDoors, -1 for others
 	tracker *sequence.Tracker
 	model   *model
 	now     time.Time
 }
 
-// trialDoors share prefixes and ports, come back to ports, and differ in
-// their timeouts and in who counts as one source.
+// trialDoors share prefixes and ports, repeat ports, and differ in their timeouts and
+// source prefixes.
 func trialDoors() []sequence.Lock {
 	doors := []sequence.Lock{
 		door(7000, 8000),
@@ -577,7 +576,7 @@ func (t *trial) oddly(random *rand.Rand) {
 	}
 }
 
-// check compares all that can be seen of the two, and looks inside the Tracker.
+// check compares all visible state of the two, and checks the inside of the Tracker.
 func (t *trial) check() {
 	t.Helper()
 	if err := t.tracker.Check(); err != nil {
@@ -587,7 +586,7 @@ func (t *trial) check() {
 		t.Fatalf("%d attempts, want %d", got, want)
 	}
 	if got, want := t.tracker.Evicted(), t.model.evicted; got != want {
-		t.Fatalf("%d attempts gave way, want %d", got, want)
+		t.Fatalf("%d attempts were evicted, want %d", got, want)
 	}
 	got, want := slices.Collect(t.tracker.All(t.now)), t.model.All(t.now)
 	if !slices.Equal(got, want) {
@@ -617,18 +616,18 @@ func (t *trial) check() {
 		}
 	}
 	if _, got := t.tracker.Displaced(); got != victims {
-		t.Fatalf("of %d attempts that gave way the first knock is remembered, want %d", got, victims)
+		t.Fatalf("of %d evicted attempts the first knock is remembered, want %d", got, victims)
 	}
 }
 
-// pass has another Tracker take over, which knows some of the doors, in another
-// order, and may have places for more or fewer attempts. The model forgets the
-// rest. Now and then all is the same, and nothing is forgotten.
+// pass makes another Tracker inherit the attempts. It has some of the doors, in another
+// order, and may have places for more or fewer attempts. The model forgets the rest. Now
+// and then all is the same, and nothing is forgotten.
 func (t *trial) pass(random *rand.Rand) {
 	t.Helper()
 	all := trialDoors()
 	var doors []sequence.Lock
-	var chosen []int // of all doors
+	var chosen []int // indexes of doors
 	which := random.Perm(len(all))[:1+random.IntN(len(all))]
 	if random.IntN(2) == 0 && !slices.Contains(t.known, -1) {
 		which = t.known
@@ -637,7 +636,7 @@ func (t *trial) pass(random *rand.Rand) {
 		doors = append(doors, all[i])
 		chosen = append(chosen, i)
 	}
-	if random.IntN(3) == 0 { // one that nobody knows, with more steps
+	if random.IntN(3) == 0 { // an unknown door with more steps
 		doors = append(doors, door(1, 2, 3, 4, 5, 6, 7, 8))
 		chosen = append(chosen, -1)
 	}
@@ -683,7 +682,7 @@ func (t *trial) pass(random *rand.Rand) {
 	t.check()
 }
 
-// Attempts do not notice that another Tracker follows them from then on.
+// Attempts go on unchanged when another Tracker inherits them.
 func TestATrackerGoesOnWhereAnotherHasStopped(t *testing.T) {
 	t.Logf("run again with -seed=%d", *seed)
 	random := rand.New(rand.NewPCG(*seed, 1000))
@@ -726,7 +725,7 @@ func TestATrackerGoesOnWhereAnotherHasStopped(t *testing.T) {
 		trial.oddly(random)
 	}
 	if completed < 100 || evicted < 100 || keptDisplaced < 100 || trial.model.restored < 100 {
-		t.Errorf("%d attempts were completed at a later Tracker, %d gave way, %d times some of those were remembered, and %d went on: too few",
+		t.Errorf("%d attempts were completed at a later Tracker, %d were evicted, %d times some of those were remembered, and %d went on: too few",
 			completed, evicted, keptDisplaced, trial.model.restored)
 	}
 }
@@ -743,8 +742,8 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 			door := random.IntN(len(trial.doors))
 			steps := trial.doors[door].Steps
 			addr := trialSources[random.IntN(len(trialSources))]
-			// A run at one door, so that attempts come far; mostly in order, or with
-			// neighbours swapped, or each knock dialled several times.
+			// A run at one door, so that attempts get far: mostly in order, or with
+			// neighbours swapped, or with each knock dialled several times.
 			swap, dials := random.IntN(4), 1
 			if random.IntN(4) == 0 {
 				dials = 1 + random.IntN(6)
@@ -782,7 +781,7 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 				trial.check()
 			}
 		}
-		// The random knocks are of no use if they do not come everywhere.
+		// The random knocks are useless if they do not reach everything.
 		for p := sequence.Nothing; p <= sequence.Completed; p++ {
 			if reached[p] == 0 {
 				t.Errorf("of %d attempts at most: no knock led to progress %d", most, p)
@@ -792,7 +791,7 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 			t.Errorf("of %d attempts at most: %d were complete of which knocks were swapped", most, swapped)
 		}
 		if most < 64 && trial.model.restored == 0 {
-			t.Errorf("of %d attempts at most: none went on after it gave way", most)
+			t.Errorf("of %d attempts at most: none went on after it was evicted", most)
 		}
 		for r := sequence.NotEnded; r <= sequence.TooLate; r++ {
 			if ended[r] == 0 {
@@ -802,8 +801,8 @@ func TestTrackerDoesWhatItsModelDoes(t *testing.T) {
 	}
 }
 
-// pause returns a time to wait, mostly short, with the limits among them. It is
-// in whole microseconds, which is what a Tracker keeps of a knock's time.
+// pause returns a time to wait, mostly short, and sometimes one of the limits. It is in
+// whole microseconds, the resolution of a Tracker.
 func pause(n int) time.Duration {
 	switch n {
 	case 0:
@@ -822,11 +821,11 @@ func pause(n int) time.Duration {
 	return time.Duration(n%16) * time.Millisecond
 }
 
-// FuzzTracker reads knocks from bytes, two for each.
+// FuzzTracker makes each knock from two bytes.
 func FuzzTracker(f *testing.F) {
 	f.Add(uint8(0), []byte{})
 	f.Add(uint8(3), []byte{0x08, 0x10, 0x09, 0x20, 0x0a, 0x30})
-	// Of two attempts at most: three sources begin, the first of them goes on.
+	// With room for two attempts: three sources begin, and the first goes on.
 	f.Add(uint8(1), []byte{0x01, 0x41, 0x0a, 0x41, 0x13, 0x41, 0x2e, 0x41})
 	f.Add(uint8(1), []byte{0x40, 0x00, 0x41, 0x51, 0xff, 0xff, 0x42, 0x12})
 	f.Fuzz(func(t *testing.T, most uint8, b []byte) {

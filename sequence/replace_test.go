@@ -13,7 +13,7 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// check makes sure that a tracker is whole.
+// check checks the inside of a tracker.
 func check(t *testing.T, tracker *sequence.Tracker) {
 	t.Helper()
 	if err := tracker.Check(); err != nil {
@@ -39,7 +39,7 @@ func TestAReplacedLockBeginsAnewAndTheOthersGoOn(t *testing.T) {
 		tracker.Replace(0, []packet.Port{tcp(7000), tcp(8002)})
 		check(t, tracker)
 		if tracker.Len() != 2 || tracker.Evicted() != 0 {
-			t.Errorf("%d attempts, %d gave way", tracker.Len(), tracker.Evicted())
+			t.Errorf("%d attempts, %d were evicted", tracker.Len(), tracker.Evicted())
 		}
 		if !slices.Equal(locks[0].Steps, door(7000, 8000, 9000).Steps) {
 			t.Errorf("the locks that it was made of are %v", locks[0].Steps)
@@ -50,7 +50,7 @@ func TestAReplacedLockBeginsAnewAndTheOthersGoOn(t *testing.T) {
 		expect(t, "at the other lock", at(1, a, 8001), advanced(2))
 		expect(t, "at the other lock", at(1, a, 9001), completed(3))
 
-		// What is forgotten does not end, too late or otherwise.
+		// A forgotten attempt does not end, too late or otherwise.
 		tracker.Replace(0, []packet.Port{tcp(1)})
 		tracker.Replace(1, []packet.Port{tcp(2)})
 		time.Sleep(2 * timeout)
@@ -62,7 +62,7 @@ func TestAReplacedLockBeginsAnewAndTheOthersGoOn(t *testing.T) {
 	})
 }
 
-// A list of one-time sequences may go on with one of the most knocks, and end.
+// A list of one-time sequences may go on with a line of the most knocks, and end.
 func TestALockHasRoomForLongerSequences(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lock := door(7000, 8000)
@@ -76,7 +76,7 @@ func TestALockHasRoomForLongerSequences(t *testing.T) {
 			longest = append(longest, tcp(uint16(10000-i)))
 		}
 		tracker.Replace(0, longest)
-		// Each remembers what it has heard, and nothing of the other's.
+		// Each remembers its own knocks, and none of the other's.
 		sent := map[*client][]packet.Packet{}
 		for i, step := range longest {
 			for _, c := range []*client{a, b} {
@@ -150,7 +150,7 @@ func TestAForgottenAttemptIsOver(t *testing.T) {
 			t.Errorf("at another lock: %+v, %t", a, ok)
 		}
 
-		// Those that are complete, and those that are too late, are returned, too.
+		// Complete and late attempts are returned, too.
 		b.knock(9000)
 		if a, ok := tracker.Forget(0, single(bob)); !ok || a.Step != 3 {
 			t.Errorf("complete: %+v, %t", a, ok)
@@ -166,8 +166,8 @@ func TestAForgottenAttemptIsOver(t *testing.T) {
 func TestSwappedCountsThePairsThatOvertook(t *testing.T) {
 	d := door(7000, 8000, 9000, 10000)
 	for _, order := range heardOrders[4] {
-		// pairs are those of which the later was heard first, if so many were heard, and
-		// the others come in order.
+		// pairs returns the pairs of which the later was heard first, if so many were
+		// heard and the others come in order.
 		pairs := func(heard int) (n int) {
 			all := []byte(order)
 			slices.Sort(all[heard:])
@@ -189,7 +189,7 @@ func TestSwappedCountsThePairsThatOvertook(t *testing.T) {
 				for i, which := range order {
 					p := c.dial(d.Steps[which-'1'])
 					out = c.send(p)
-					c.send(p) // sent again, which is no other knock
+					c.send(p) // a retransmission, which is no other knock
 					so := pairs(i + 1)
 					if got := tracker.Swapped(0, single(alice)); got != so {
 						t.Errorf("after %d knocks %d pairs are swapped, want %d", i+1, got, so)
@@ -202,7 +202,7 @@ func TestSwappedCountsThePairsThatOvertook(t *testing.T) {
 					t.Errorf("%d pairs are swapped, want %d", got, want)
 				}
 				if got := tracker.Swapped(0, single(bob)); got != 0 {
-					t.Errorf("of who has not knocked, %d", got)
+					t.Errorf("of a source that has not knocked, %d", got)
 				}
 				heir := newTracker(door(1), d)
 				heir.Inherit(tracker, func(int) int { return 1 })
@@ -218,12 +218,11 @@ func TestSwappedCountsThePairsThatOvertook(t *testing.T) {
 	}
 }
 
-// An attempt whose knocks were those of another lock goes on like any other, and ends
-// without a word.
+// A doubted attempt goes on like any other, and ends silently.
 func TestADoubtedAttempt(t *testing.T) {
 	first := func(t *testing.T) *client {
 		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
-		c.Doubt(0, single(alice)) // which has none
+		c.Doubt(0, single(alice)) // without an attempt
 		expect(t, "first", c.knock(7000), advanced(1))
 		c.Doubt(0, single(alice))
 		if a, ok := c.Of(0, single(alice)); !ok || !a.Doubted {
@@ -241,7 +240,7 @@ func TestADoubtedAttempt(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		then  func(t *testing.T, c *client)
-		ended int // if time passes
+		ended int // after a time
 	}{
 		{"ends too late", func(t *testing.T, c *client) {}, 0},
 		{"ends too late by a knock", func(t *testing.T, c *client) {

@@ -16,10 +16,9 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// rollingVectors are for whoever writes another client: the knocks of a step, by the
-// secret, the number of knocks and the range of ports. They were computed by another
-// program than this. Those of narrow ranges have ports that are passed over because the
-// step has them already, nine each.
+// rollingVectors are test vectors for other clients: the knocks of a step, by the secret,
+// the number of knocks and the range of ports. Another program has computed them. Those
+// of narrow ranges skip nine ports each, because the step already has them.
 var rollingVectors = []struct {
 	secret      string
 	step        int64
@@ -40,7 +39,7 @@ var rollingVectors = []struct {
 	}},
 }
 
-// longSecret is the bytes from 1 to 100: more than a block of SHA-256, so that HMAC
+// longSecret is the bytes from 1 to 100. It is longer than a block of SHA-256, so HMAC
 // hashes it first.
 var longSecret = func() string {
 	b := make([]byte, 100)
@@ -71,7 +70,7 @@ func TestRollingVectors(t *testing.T) {
 	}
 }
 
-// What openssl computes by the rules that Rolling's documentation gives.
+// openssl computes the same by the rules of Rolling's documentation.
 func TestRollingVectorsAreThoseOfOpenSSL(t *testing.T) {
 	openssl, err := exec.LookPath("openssl")
 	if err != nil {
@@ -102,8 +101,8 @@ func TestRollingVectorsAreThoseOfOpenSSL(t *testing.T) {
 	}
 }
 
-// No step has a port twice, as its second knock would be taken for the first, sent
-// again; each is within the range, both of whose ends come up.
+// No step has a port twice, because its second knock would be taken for a retransmission
+// of the first. Each port is within the range, and both ends of the range occur.
 func TestTheKnocksOfAStepDiffer(t *testing.T) {
 	r := sequence.Rolling{Key: []byte("hipjazz"), Length: 8, Ports: packet.PortRange{First: 65519, Last: 65535, Protocol: packet.UDP}}
 	met := map[uint16]bool{}
@@ -149,7 +148,7 @@ func TestStepsBeginWhereTheLastOneEnds(t *testing.T) {
 			}
 		}
 	}
-	// Where a clock is does not matter, nor that it is monotonic.
+	// The time zone and the monotonic reading of a time do not matter.
 	r := sequence.Rolling{Step: 30 * time.Second}
 	now := time.Now()
 	if r.StepAt(now) != r.StepAt(now.In(time.FixedZone("", 5*3600+1800)).Round(0)) {

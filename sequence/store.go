@@ -6,24 +6,23 @@ import (
 	"time"
 )
 
-// How a [Tracker] keeps its attempts: in one piece of memory that never grows, found
-// by key through chains of a hash table, and in lists by age, so that it is known
-// which one gives way.
+// This file stores the attempts of a [Tracker]: in one piece of memory that never grows.
+// A hash table with chains finds them by key, and lists by age tell which one to evict.
 
-// The lists that attempts are in.
+// The lists of attempts.
 const (
-	byAge    = iota // all of them
-	yielding        // those that give way first
+	byAge    = iota // all attempts
+	yielding        // attempts that are evicted first
 )
 
-// ends are those of a list, and links what an attempt in it is between.
+// ends are the two ends of a list, and links are the neighbours of an attempt in it.
 type (
 	ends  struct{ oldest, newest int32 }
 	links struct{ older, newer int32 }
 )
 
-// hash is that of a key, and of how often its lock was replaced, so that what was
-// victims before then is not found again.
+// hash returns the hash of a key and of how often its lock was replaced, so that victims
+// from before the last replacement are not found again.
 func (t *Tracker) hash(k key) uint64 {
 	var b [24]byte
 	copy(b[:], k.source[:])
@@ -48,7 +47,7 @@ func (t *Tracker) find(k key, hash uint64) int32 {
 	return i
 }
 
-// add takes an unused attempt, or one that gives way, for a new key.
+// add takes an unused attempt, or evicts one, for a new key.
 func (t *Tracker) add(k key, hash uint64, at time.Duration) int32 {
 	if t.count == len(t.attempts) {
 		t.giveWay()
@@ -69,7 +68,7 @@ func (t *Tracker) add(k key, hash uint64, at time.Duration) int32 {
 	return i
 }
 
-// giveWay removes the attempt that is worth least.
+// giveWay evicts the attempt that is worth least.
 func (t *Tracker) giveWay() {
 	i := t.lists[yielding].oldest
 	if i == none {
@@ -96,9 +95,9 @@ func (t *Tracker) remove(i int32) {
 	t.count--
 }
 
-// rank lists an attempt among those that give way first, or no longer, after it
-// has taken a step. A complete one is worth no more than one that has just begun:
-// it is there only to know its knocks when they come again.
+// rank puts an attempt on the list of those that are evicted first, or takes it off,
+// after it has taken a step. A complete attempt is worth no more than one that has just
+// begun: it is kept only to recognize its knocks when they come again.
 func (t *Tracker) rank(i int32) {
 	a := &t.attempts[i]
 	yields := a.taken < 2 || int(a.taken) == len(t.locks[a.key.at].Steps)
@@ -111,7 +110,7 @@ func (t *Tracker) rank(i int32) {
 	a.yields = yields
 }
 
-// renew makes an attempt the newest, which is to begin again.
+// renew makes an attempt that begins again the newest.
 func (t *Tracker) renew(i int32) {
 	t.unlist(byAge, i)
 	t.list(byAge, i)
@@ -122,7 +121,7 @@ func (t *Tracker) renew(i int32) {
 	t.attempts[i].yields = true
 }
 
-// list puts an attempt at the new end of a list.
+// list appends an attempt to a list, as its newest.
 func (t *Tracker) list(which int, i int32) {
 	l := &t.lists[which]
 	t.attempts[i].links[which] = links{older: l.newest, newer: none}

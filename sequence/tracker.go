@@ -9,22 +9,22 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The limits of what a Tracker follows. MaxSteps is knockd's own limit; a
-// step of an attempt is a bit of a word here.
+// The limits of a [Lock]. MaxSteps is the limit of knockd, too; a Tracker keeps one bit
+// of a 32-bit word for each step. [NewTracker] does not check them.
 const (
 	MaxSteps   = 32
 	MaxTimeout = time.Hour
 )
 
-// Lock is a sequence that opens or closes a door. A door may have several, which
-// have nothing to do with each other.
+// Lock is a sequence that opens or closes a door. A door may have several locks, which
+// are independent of each other.
 type Lock struct {
-	Steps   []packet.Port // the knocks, in order: up to MaxSteps of them; none: nothing undoes it
-	Timeout time.Duration // first knock to last, up to MaxTimeout
-	Prefix  packet.SourcePrefix
-	Room    int // for how many steps there is room at least, where others may replace them
-	// Strict: only neighbours may be swapped, as where the same knocks in another order
-	// mean something else.
+	Steps   []packet.Port       // the knocks, in order, at most MaxSteps; a lock without steps is never completed
+	Timeout time.Duration       // from the first knock to the last, at most MaxTimeout
+	Prefix  packet.SourcePrefix // how many leading bits of an address tell sources apart
+	Room    int                 // the most steps that [Tracker.Replace] may give the lock, if more than len(Steps)
+	// Strict allows only neighbours to be swapped. Set it where the same knocks in
+	// another order mean something else.
 	Strict bool
 }
 
@@ -32,30 +32,31 @@ type Lock struct {
 type Progress uint8
 
 const (
-	// Nothing: a retransmission, a re-dialled step, a knock that no attempt begins
-	// with, or no knock of the lock.
+	// Nothing: the knock is a retransmission or a redialled step, or begins no attempt,
+	// or is no knock of the lock.
 	Nothing Progress = iota
-	// Early: a later knock than the one that is due, which counts if what is missing
-	// follows at once.
+	// Early: the knock is later in the sequence than the step that is due. It counts if
+	// the missing knocks follow in time.
 	Early
 	// Advanced: the next step is taken.
 	Advanced
-	// Completed: the last step is taken, the lock is undone.
+	// Completed: the last step is taken. The sequence is complete.
 	Completed
 )
 
-// Reason says why an attempt is over before it was complete.
+// Reason says why an attempt ended before it was complete.
 type Reason uint8
 
 const (
 	NotEnded Reason = iota
-	// WrongOrder: a knock came that two streams do not bring, or what was missing before
-	// an early one did not follow.
+	// WrongOrder: a knock came that two streams cannot bring in this order, or the knocks
+	// missing before an early one did not follow in time.
 	WrongOrder
-	// TooLate: the sequence was not complete in time.
+	// TooLate: the sequence was not complete within the lock's timeout.
 	TooLate
 )
 
+// String returns "wrong order" or "too late", and "" for NotEnded.
 func (r Reason) String() string {
 	switch r {
 	case WrongOrder:
@@ -66,25 +67,26 @@ func (r Reason) String() string {
 	return ""
 }
 
-// Outcome is what one knock led to.
+// Outcome is the result of one knock.
 type Outcome struct {
 	Progress Progress
-	Step     int    // steps taken by now
-	Ended    Reason // of the attempt that this knock ended, or found ended, or could not begin
-	EndedAt  int    // steps that attempt had taken
+	Step     int    // steps taken so far
+	Ended    Reason // why an attempt ended: by this knock, or before it, or because this knock could not begin it
+	EndedAt  int    // how many steps the ended attempt had taken
 }
 
-// Attempt is one source's way through one lock's sequence.
+// Attempt is the progress of one source through one lock's sequence.
 type Attempt struct {
-	Lock    int
+	Lock    int // index of the lock
 	Source  packet.Source
 	Step    int // steps taken
 	Started time.Time
-	Strayed bool // a knock after the one that is due has come, and that one has not
+	Strayed bool // a later knock than the one that is due has come, and that one has not
 	Doubted bool // see [Tracker.Doubt]
 }
 
-// Reason says why the attempt is over when its time is up.
+// Reason returns why the attempt ends when its time is up: WrongOrder if a later knock
+// came before the one that was due, TooLate otherwise.
 func (a Attempt) Reason() Reason {
 	if a.Strayed {
 		return WrongOrder
@@ -94,39 +96,40 @@ func (a Attempt) Reason() Reason {
 
 // Tracker follows the attempts of all sources at all locks.
 //
-// Knocks that were sent one after the other may overtake each other on their way, as
-// several processors receive. They are heard in the order of two streams, as two CPUs
-// receive: each is in order, and how they are merged is open. So a later knock than the
-// one that is due is early, and counts, if it is later in the sequence than all that
-// were early before it, and if what is missing follows soon. Three knocks are heard in
-// all orders but 321, as [Orders] counts them. Any other knock is a wrong one at once,
-// as more orders would make a sequence easier to guess.
+// Knocks that a client sends one after the other may overtake each other, because several
+// CPUs receive them. A Tracker accepts them in any order that two CPUs can produce: two
+// streams, each in order, merged in any way. So a later knock than the one that is due is
+// early. It counts if it is later in the sequence than all that were early before it, and
+// if the missing knocks follow within the reorder time. Three knocks are accepted in all
+// orders but 321; see [Orders] for the numbers. Any other knock is wrong at once, because
+// more orders would make a sequence easier to guess.
 //
-// Where a port comes more than once, a knock at it is the step that is due, or else the
-// one just taken, dialled again, or else the next at which it may be early.
+// If a port comes more than once in a sequence, a knock at it counts as the step that is
+// due; or else as the step just taken, dialled again; or else as the next step at which
+// it may be early.
 //
-// A packet that was heard before, for a step that was taken or is early, is nothing.
-// Of each step the packet that it was taken with is known, and the latest three with
-// which it was dialled again, by [fingerprint].
+// A packet that was heard before, for a step that is taken or early, changes nothing. For
+// each step the Tracker remembers the packet that took it and the
+// latest three packets that dialled it again.
 //
-// When it is full, an attempt gives way to the next one: of those that have taken
-// no step, or a single one, or all of them, the one that has been so for longest.
-// Those that have taken two steps or more, and are not complete, give way only when
-// there is none of the former, the oldest first.
+// When the Tracker is full, a new attempt evicts an old one. Attempts that have taken no
+// step, a single step or all steps go first, the one that has been so for longest before
+// the others. Attempts that have taken two steps or more, and are not complete, go only
+// if there are none of the former, the oldest first.
 //
-// Of an attempt that gives way after a single step so much is remembered that it
-// goes on when its source knocks again, as if nothing had been; only what it has
-// heard early is forgotten, and when it was dialled again more than once, all but the
-// latest. So a flood of first knocks from forged addresses does not
-// end the attempts of others. There is room for 16 of these for each attempt that
-// can be followed, and for a million at most.
+// An attempt that is evicted after a single step is remembered as a victim. It goes on
+// when its source knocks again, as if nothing had happened, with two exceptions: early
+// knocks are forgotten, and of several redials only the latest is kept. So a flood of
+// first knocks from forged addresses does not end the attempts of others. There is room
+// for 16 victims for each attempt that can be followed, and for 2^20 at most.
 //
-// Its memory is fixed when it is made, and touched as it fills: up to 80 bytes, and
-// 20 more for each step of the longest sequence, an attempt. What is remembered of
-// those that gave way takes 256 bytes an attempt more (and up to twice that if
-// their number is not a power of two), but 16 MiB at most, in one piece that is there
-// from when the first gives way. For 65,536 attempts at sequences of up to 5 knocks that is 12 MiB,
-// of which 4 MiB are touched only as steps are dialled again, and then 16 MiB more.
+// The memory of a Tracker is fixed when it is made, and touched as it fills. Each attempt
+// takes up to 80 bytes, and 20 more for each step of the longest sequence. The victims
+// take 256 bytes more for each attempt (up to twice that if the number of attempts is not
+// a power of two), but at most 16 MiB, in one piece that is allocated when the first
+// attempt is evicted. For 65,536 attempts at sequences of up to 5 knocks that is 12 MiB,
+// of which 4 MiB are touched only as steps are dialled again, and then 16 MiB for the
+// victims.
 type Tracker struct {
 	locks    []Lock
 	replaced []uint32 // how often each lock was
@@ -144,37 +147,37 @@ type Tracker struct {
 	count    int
 	evicted  uint64
 
-	victims []victimBucket // first knocks whose attempts gave way; nil until one does
+	victims []victimBucket // first knocks of evicted attempts; nil until one is evicted
 }
 
-// none ends every chain of attempts.
+// none marks the end of a chain or list of attempts.
 const none = -1
 
-// attempt refers to others by index and not by pointer, so that the garbage
-// collector has nothing to follow in a hundred thousand of them.
+// attempt refers to other attempts by index and not by pointer, so that the garbage
+// collector has no pointers to follow in a hundred thousand of them.
 type attempt struct {
 	key    key
 	taken  uint8
-	yields bool // it is on the list of those that give way first
-	// maybe: so it seems, the step after the one that is due was heard, but it may also
-	// be no more than the step just taken, dialled again; after the last step, the second
-	// of a new attempt, or the last again.
+	yields bool // it is on the list of attempts that are evicted first
+	// maybe: the step after the one that is due seems to be heard, but the packet may
+	// also be a redial of the step just taken. In a complete attempt: the packet may be
+	// the second step of a new attempt, or a redial of the last one.
 	maybe   bool
-	doubted bool   // see Doubt
-	again   uint32 // steps that were dialled again: bit i is step i
-	chain   int32  // next of the same bucket, or next free
+	doubted bool   // see [Tracker.Doubt]
+	again   uint32 // steps that were dialled again: bit i stands for step i
+	chain   int32  // next attempt of the same bucket, or next free one
 	started time.Duration
 	hash    uint64 // of the key
 	links   [2]links
-	early   uint32 // steps after the one that is due that were heard for certain: bit i is step i
-	swapped uint16 // pairs of steps taken, or one taken and one early, of which the later was heard first
+	early   uint32 // later steps than the one that is due that were heard for certain: bit i stands for step i
+	swapped uint16 // pairs of steps, both taken or one of them early, of which the later was heard first
 }
 
-// latest returns the early step that was heard last, which is the latest of them, or a
+// latest returns the early step that was heard last, which is also the highest, or a
 // negative number if there is none.
 func (a *attempt) latest() int { return bits.Len32(a.early) - 1 }
 
-// key tells attempts apart, and windows: the source's address, masked, and at which
+// key identifies an attempt or a window: the masked source address, and the index of the
 // lock or door.
 type key struct {
 	source [16]byte
@@ -183,15 +186,16 @@ type key struct {
 	at     uint16
 }
 
-// hearing is a knock that was heard for a step: enough to know it again.
+// hearing is a knock that was heard for a step: enough to recognize its packet.
 type hearing struct {
 	packet fingerprint
 	at     uint32 // in microseconds since the attempt started
 }
 
-// NewTracker makes a Tracker for locks, which later calls name by their index.
-// Knocks may overtake others by up to reorder. At most maxAttempts are
-// followed at once; epoch is any time not after the first knock.
+// NewTracker returns a Tracker for locks. Later calls name a lock by its index, from 0
+// on; there may be 65,536 locks at most. A knock may overtake others by up to reorder. At
+// most maxAttempts attempts, 1 or more, are followed at once. The epoch is any time not
+// after the first knock.
 func NewTracker(locks []Lock, reorder time.Duration, maxAttempts int, epoch time.Time) *Tracker {
 	steps := 1
 	for _, l := range locks {
@@ -216,7 +220,8 @@ func NewTracker(locks []Lock, reorder time.Duration, maxAttempts int, epoch time
 	return t
 }
 
-// Knock takes note of a knock at a lock.
+// Knock records a knock at a lock, and returns what it led to. A packet whose port is no
+// step of the lock counts as a wrong knock: it ends the attempt of its source.
 func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	l := &t.locks[lock]
 	at := now.Sub(t.epoch)
@@ -240,7 +245,7 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	packet := fingerprintOf(p)
 	for s, step := range l.Steps {
 		if step == p.Port && t.isHeard(i, s) && t.knows(i, s, packet) {
-			return out // the same packet again
+			return out // a retransmission
 		}
 	}
 	steps, taken := len(l.Steps), int(a.taken)
@@ -280,15 +285,15 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 		}
 		out.Ended, out.EndedAt = WrongOrder, taken
 	case complete && a.maybe && l.Steps[0] == p.Port && at-a.started-t.hearing(i, steps-1).since() <= t.reorder:
-		// What was heard after the last step was the second of a new attempt, and has
-		// overtaken this one.
+		// The packet heard after the last step was the second step of a new attempt, and
+		// has overtaken this one, its first.
 		t.beginAnew(i, steps-1, 1)
 		a.taken, a.early = 0, 1<<1
 		return t.Knock(lock, p, now)
 	}
 
 	if t.beginAgain(i) {
-		// Wrong was the knock before already, and it was a first one.
+		// The early knock before this one was already wrong, and is a first step.
 		ended := out
 		out = t.Knock(lock, p, now)
 		if ended.Ended != NotEnded {
@@ -300,8 +305,8 @@ func (t *Tracker) Knock(lock int, p packet.Packet, now time.Time) Outcome {
 	return t.begin(k, hash, p, at, out)
 }
 
-// begin starts an attempt with a knock: its first step, or a later one that has
-// overtaken it. With what is no knock of the lock none begins.
+// begin starts an attempt with a knock: its first step, or a later one that has overtaken
+// the first. A packet that is no knock of the lock starts none.
 func (t *Tracker) begin(k key, hash uint64, p packet.Packet, at time.Duration, out Outcome) Outcome {
 	out.Step = 0
 	steps := t.locks[k.at].Steps
@@ -331,18 +336,19 @@ func (t *Tracker) begin(k key, hash uint64, p packet.Packet, at time.Duration, o
 	return out
 }
 
-// redial takes note of the step just taken, from a new connection. It is nothing, but
-// for three cases. The time of the first step begins anew: who dials it again may have
-// begun again. Where the same port comes once more after the step that is due, it may
-// also be that one, overtaking another, if none was early before it. And after the last step it may be the second of
-// a new attempt, likewise.
+// redial records that the step just taken was dialled again, from a new connection. That
+// changes nothing, with three exceptions. After a redial of the first step the attempt's
+// time starts again, because the client may have begun again. If the port comes once more
+// right after the step that is due, and no knock was early before, the packet may be that
+// later step, overtaking another. After the last step it may likewise be the second step
+// of a new attempt.
 func (t *Tracker) redial(i int32, packet fingerprint, at time.Duration) {
 	a := &t.attempts[i]
 	steps := t.locks[a.key.at].Steps
 	taken := int(a.taken)
 	last := taken - 1
 	if taken == len(steps) && last > 0 && steps[1] == steps[last] {
-		// The newest stands in the place of the one before, as it matters when it came.
+		// The newest packet takes the place of the one before, because its time matters.
 		before := t.hearing(i, last).packet
 		t.hear(i, last, packet, at)
 		t.note(i, last, before)
@@ -361,8 +367,8 @@ func (t *Tracker) redial(i int32, packet fingerprint, at time.Duration) {
 	}
 }
 
-// beginAnew makes of an attempt the one that began with what was heard for a step of
-// it, which is another step of the new one.
+// beginAnew turns an attempt into the one that began with the packet heard for the step
+// named step. That packet becomes the step named is of the new attempt.
 func (t *Tracker) beginAnew(i int32, step, is int) {
 	a := &t.attempts[i]
 	first := t.hearing(i, is)
@@ -375,8 +381,8 @@ func (t *Tracker) beginAnew(i int32, step, is int) {
 	t.renew(i)
 }
 
-// beginAgain makes of an attempt that is over the one that began with its last knock,
-// if that was early and is a first one, and reports whether it was.
+// beginAgain turns an attempt that is over into the one that began with its last knock,
+// if that was early and is also a first step. It reports whether it was.
 func (t *Tracker) beginAgain(i int32) bool {
 	a := &t.attempts[i]
 	steps, latest := t.locks[a.key.at].Steps, a.latest()
@@ -387,10 +393,10 @@ func (t *Tracker) beginAgain(i int32) bool {
 	return true
 }
 
-// lapse applies to an attempt what time has done to it, and says how it ended,
-// if it did. A knock that came early and was not caught up with in time was a
-// wrong one; with the latest of those that were early a new attempt may have begun.
-// What is left is returned first, or none.
+// lapse applies the passing of time to an attempt, and returns why it ended, if it did.
+// An early knock whose missing predecessors did not come in time was a wrong one. The
+// latest early knock may have begun a new attempt. The first result is the attempt that
+// is left, or none.
 func (t *Tracker) lapse(i int32, at time.Duration) (left int32, ended Reason, endedAt int) {
 	a := &t.attempts[i]
 	l := &t.locks[a.key.at]
@@ -408,7 +414,7 @@ func (t *Tracker) lapse(i int32, at time.Duration) (left int32, ended Reason, en
 	if a.maybe && taken < len(l.Steps) && late(taken+1) {
 		a.maybe = false
 	}
-	// The earliest of the early steps is the one that was heard first.
+	// The lowest of the early steps is the one that was heard first.
 	if a.early == 0 || !late(bits.TrailingZeros32(a.early)) {
 		return i, NotEnded, 0
 	}
@@ -423,10 +429,11 @@ func (t *Tracker) lapse(i int32, at time.Duration) (left int32, ended Reason, en
 	return left, ended, endedAt
 }
 
-// Expire forgets the attempts whose time is up, oldest first, and hands those
-// that were neither complete nor doubted to ended. It stops at the first that is still alive: one
-// that went on after it gave way is as new as that, and may be ended later than its
-// time is up. What gave way and did not go on is not handed over.
+// Expire forgets the attempts whose time is up, the oldest first. It calls ended with
+// each of them that was neither complete nor doubted. It stops at the first that is still
+// alive. An attempt that went on after it was evicted counts as new from then, so that it
+// may expire later than its time is up. Victims that did not go on are not passed to
+// ended.
 func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
 	at := now.Sub(t.epoch)
 	for t.lists[byAge].oldest != none {
@@ -443,13 +450,13 @@ func (t *Tracker) Expire(now time.Time, ended func(Attempt)) {
 	}
 }
 
-// hear notes the knock that was heard for a step.
+// hear records the knock that was heard for a step.
 func (t *Tracker) hear(i int32, step int, packet fingerprint, at time.Duration) {
 	*t.hearing(i, step) = hearing{packet, since(t.attempts[i].started, at)}
 }
 
-// hearing returns what was heard for a step. The hearings of many attempts for one
-// step are next to each other, so that a flood of first knocks touches no others.
+// hearing returns what was heard for a step. The hearings of one step lie next to each
+// other for many attempts, so that a flood of first knocks touches no others.
 func (t *Tracker) hearing(i int32, step int) *hearing {
 	return &t.heard[step*len(t.attempts)+int(i)]
 }
@@ -460,7 +467,7 @@ func (t *Tracker) isHeard(i int32, step int) bool {
 	return step < int(a.taken) || a.early>>step&1 != 0 || a.maybe && step == int(a.taken)+1
 }
 
-// since returns how much later a time is than another, as a hearing has it.
+// since returns how much later at is than started, in the microseconds of a hearing.
 func since(started, at time.Duration) uint32 { return uint32((at - started) / time.Microsecond) }
 
 func (h *hearing) since() time.Duration { return time.Duration(h.at) * time.Microsecond }

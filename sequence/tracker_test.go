@@ -31,7 +31,7 @@ var (
 func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }
 func udp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.UDP} }
 
-// door makes a door whose knocks are TCP ports.
+// door returns a door whose knocks are TCP ports.
 func door(ports ...uint16) sequence.Lock {
 	steps := make([]packet.Port, len(ports))
 	for i, n := range ports {
@@ -48,7 +48,7 @@ func newTracker(doors ...sequence.Lock) *sequence.Tracker {
 	return sequence.NewTracker(doors, reorder, 16, time.Now())
 }
 
-// client is a host that knocks. Every knock that it dials is a new connection.
+// client is a host that knocks. Each knock is a new connection.
 type client struct {
 	*sequence.Tracker
 	addr        netip.Addr
@@ -64,10 +64,10 @@ func (c *client) dial(port packet.Port) packet.Packet {
 	return p
 }
 
-// send hands a packet to the tracker as a knock at door 0.
+// send passes a packet to the tracker as a knock at door 0.
 func (c *client) send(p packet.Packet) sequence.Outcome { return c.Knock(0, p, time.Now()) }
 
-// knock dials TCP ports, and returns what the last of them led to.
+// knock dials TCP ports, and returns the outcome of the last.
 func (c *client) knock(ports ...uint16) (out sequence.Outcome) {
 	for _, n := range ports {
 		out = c.send(c.dial(tcp(n)))
@@ -75,7 +75,7 @@ func (c *client) knock(ports ...uint16) (out sequence.Outcome) {
 	return out
 }
 
-// expect compares an outcome with the one that is wanted.
+// expect compares an outcome with the wanted one.
 func expect(t *testing.T, what string, got, want sequence.Outcome) {
 	t.Helper()
 	if got != want {
@@ -134,7 +134,7 @@ func TestRowNextKnockWithinTimeoutOfTheFirst(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
 				c.knock(7000)
-				// What counts is the time since the first knock, not since the second.
+				// The time counts from the first knock, not from the second.
 				time.Sleep(timeout - time.Second)
 				c.knock(8000)
 				time.Sleep(tt.wait - (timeout - time.Second))
@@ -190,7 +190,7 @@ func TestRowSameEarlySYNAgainIsNothing(t *testing.T) {
 	})
 }
 
-// Two connections are the same one only if port and sequence number agree.
+// Two connections are the same only if port and sequence number agree.
 func TestRowSamePortOrSequenceNumberAloneIsNoRetransmission(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{Tracker: newTracker(door(7000, 7000, 7000)), addr: alice}
@@ -219,8 +219,8 @@ func TestRowRedialOfTheStepJustTakenIsNothing(t *testing.T) {
 	})
 }
 
-// Browsers dial each knock twice or more, and send each of these SYNs again as long as
-// none is answered, whatever has come meanwhile.
+// Browsers dial each knock twice or more, and retransmit each of these SYNs as long as
+// none is answered, whatever came meanwhile.
 func TestRowARedialledSYNAgainIsNothing(t *testing.T) {
 	for name, d := range map[string]sequence.Lock{
 		"tcp":           door(7000, 8000, 9000),
@@ -265,7 +265,7 @@ func TestRowARedialledSYNAgainIsNothing(t *testing.T) {
 	}
 }
 
-// Only the latest redials are remembered, and the first dial always.
+// Only the latest redials are remembered, and always the first dial.
 func TestOfManyRedialsTheLatestAreKnown(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
@@ -286,7 +286,7 @@ func TestOfManyRedialsTheLatestAreKnown(t *testing.T) {
 	})
 }
 
-// What an attempt has heard is nothing to the next one in its place.
+// What an attempt has heard does not matter to the next attempt in its place.
 func TestRedialsAreForgottenWithTheirAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
@@ -303,7 +303,7 @@ func TestRedialsAreForgottenWithTheirAttempt(t *testing.T) {
 	})
 }
 
-// Who dials the first knock again may have begun again, and has all the time for it.
+// A client that dials the first knock again may have begun again, and has the full time.
 func TestTheFirstKnockAgainBeginsTheTimeAnew(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
@@ -332,8 +332,8 @@ func TestTheFirstKnockAgainGivesNoMoreTimeToOvertake(t *testing.T) {
 	})
 }
 
-// A redial of a port that comes once more later in the sequence may be that
-// later knock for as long as knocks overtake each other, and is nothing then.
+// A redial of a port that comes once more later in the sequence may be that later knock,
+// but only within the reorder time.
 func TestRowRedialIsForgottenWhereThePortComesOnceMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{Tracker: newTracker(door(7000, 8000, 7000, 9000)), addr: alice}
@@ -363,8 +363,8 @@ func permutations(n int, f func(order []int)) {
 	place(nil)
 }
 
-// heardOrders are those in which the knocks of a sequence count, by how many there are:
-// each knock is in one of two streams, and these are merged in any way.
+// heardOrders are the orders in which the knocks of a sequence count, by their number:
+// each knock is in one of two streams, which are merged in any way.
 var heardOrders = func() map[int][]string {
 	all := map[int][]string{}
 	var merge func(n int, heard, one, other string)
@@ -391,7 +391,7 @@ var heardOrders = func() map[int][]string {
 	return all
 }()
 
-// word is a sequence's steps in an order.
+// word returns a sequence's steps in an order.
 func word(steps []packet.Port, order []int) string {
 	var b strings.Builder
 	for _, which := range order {
@@ -400,7 +400,7 @@ func word(steps []packet.Port, order []int) string {
 	return b.String()
 }
 
-// areNeighbours reports whether none but neighbours have changed places.
+// areNeighbours reports whether only neighbours are swapped.
 func areNeighbours(order []int) bool {
 	for i, step := range order {
 		if step < i-1 || step > i+1 {
@@ -422,7 +422,7 @@ func TestOrdersAreThoseThatAreHeard(t *testing.T) {
 	}
 }
 
-// Knocks are heard in the order of two streams, and in no other.
+// Knocks are accepted in the order of two merged streams, and in no other.
 func TestRowTheOrderOfTwoStreamsCounts(t *testing.T) {
 	for _, d := range []sequence.Lock{
 		door(7000),
@@ -440,8 +440,8 @@ func TestRowTheOrderOfTwoStreamsCounts(t *testing.T) {
 		doorOf(udp(7000), udp(8000), udp(9000)),
 		doorOf(udp(7000), tcp(7000), udp(7000), tcp(8000)),
 	} {
-		// Where a port comes twice, other orders look like one that counts; and a knock that
-		// has overtaken more than its neighbour may look like one that was dialled again.
+		// If a port comes twice, other orders look like an accepted one. A knock that has
+		// overtaken more than its neighbour may look like a redial.
 		opens, may := map[string]bool{}, map[string]bool{}
 		ports := map[packet.Port]bool{}
 		for _, step := range d.Steps {
@@ -467,7 +467,7 @@ func TestRowTheOrderOfTwoStreamsCounts(t *testing.T) {
 					ended := false
 					for i, which := range order {
 						if i == len(order)-1 {
-							time.Sleep(reorder) // what is missing is due by then
+							time.Sleep(reorder) // missing knocks are late by then
 						}
 						out = c.send(c.dial(d.Steps[which]))
 						ended = ended || out.Ended != sequence.NotEnded
@@ -491,9 +491,9 @@ func TestRowTheOrderOfTwoStreamsCounts(t *testing.T) {
 func TestRowAnyOtherKnockIsWrongAtOnce(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		ports []uint16 // of 1 to 5; the last of them is wrong
+		ports []uint16 // steps from 1 to 5; the last is wrong
 		want  sequence.Outcome
-		next  []uint16 // what follows
+		next  []uint16 // the knocks after that
 		then  sequence.Outcome
 	}{
 		{"after an early one, one before it", []uint16{1, 4, 3}, after(sequence.WrongOrder, 1, early(0)), []uint16{1, 2}, advanced(3)},
@@ -538,8 +538,8 @@ func TestRowMissingKnockWithinReorder(t *testing.T) {
 	}
 }
 
-// However a sequence is swapped, it does not open if its knocks come further
-// apart than they can overtake each other.
+// However a sequence is swapped, it does not open if its knocks come further apart than
+// the reorder time.
 func TestRowSlowKnocksInAnotherOrderDoNotOpen(t *testing.T) {
 	permutations(4, func(order []int) {
 		if slices.IsSorted(order) {
@@ -582,8 +582,8 @@ func TestRowFirstKnockBeginsANewAttempt(t *testing.T) {
 	})
 }
 
-// Where the first port comes again later, it may have overtaken another knock;
-// if it has not, it was wrong, and began a new attempt when it came.
+// If the first port comes again later, the knock may have overtaken another one. If it
+// has not, it was wrong, and began a new attempt when it came.
 func TestRowFirstPortThatIsNoLaterKnockBeginsANewAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := door(7000, 8000, 9000, 7000)
@@ -601,7 +601,7 @@ func TestRowFirstPortThatIsNoLaterKnockBeginsANewAttempt(t *testing.T) {
 	})
 }
 
-// The kernel hands no such packet over. If it did, nothing would begin.
+// The kernel passes no such packet on. If it did, no attempt would begin.
 func TestRowPortThatNoDoorNamesBeginsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
@@ -670,7 +670,7 @@ func TestDoorOfTheMostSteps(t *testing.T) {
 	})
 }
 
-// What follows a complete attempt is a new one, and ends none.
+// A knock after a complete attempt begins a new one, and ends none.
 func TestKnockAfterTheLastBeginsAnew(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
@@ -700,8 +700,8 @@ func TestKnockAfterTheLastBeginsAnew(t *testing.T) {
 	}
 }
 
-// The last knock, again, where it is also the second, may have overtaken a new attempt's
-// first for no longer than knocks overtake each other.
+// A redial of the last knock, if its port is also the second, may have overtaken the
+// first knock of a new attempt, but only within the reorder time.
 func TestLastKnockAgainDoesNotCountForALaterAttempt(t *testing.T) {
 	for _, ports := range [][]uint16{{7000, 8000}, {7000, 8000, 9000, 8000}} {
 		for _, tt := range []struct {
@@ -736,8 +736,8 @@ func TestLastKnockAgainDoesNotCountForALaterAttempt(t *testing.T) {
 	}
 }
 
-// Who has knocked out of turn did not fail by being slow, though nothing came after
-// that would have shown it before the time was up.
+// A client that knocked in the wrong order did not fail by being slow, even if nothing
+// after it showed that before the time was up.
 func TestAnAttemptThatHasStrayedEndsByItsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
@@ -756,8 +756,8 @@ func TestAnAttemptThatHasStrayedEndsByItsOrder(t *testing.T) {
 	})
 }
 
-// Once complete, an attempt is only remembered so that it is known when it is
-// retransmitted: it never ends too late.
+// A complete attempt is remembered only to recognize retransmissions: it never ends too
+// late.
 func TestCompleteAttemptNeverEndsTooLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := &client{Tracker: newTracker(door(7000, 8000, 9000)), addr: alice}
@@ -776,7 +776,7 @@ func TestCompleteAttemptNeverEndsTooLate(t *testing.T) {
 	})
 }
 
-// What knockd is known to do wrong.
+// The known mistakes of knockd.
 
 func TestKnockdDuplicatedSYNDoesNotKillTheAttempt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -882,7 +882,7 @@ func TestSourcesAreToldApartByPrefix(t *testing.T) {
 	})
 }
 
-// An IPv6 address is not the IPv4 address that its last bytes or its first are.
+// An IPv6 address is not the IPv4 address in its last or first bytes.
 func TestAddressFamiliesAreToldApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracker := newTracker(door(7000, 8000))
@@ -905,11 +905,12 @@ func TestOldestAttemptGivesWay(t *testing.T) {
 				t.Errorf("%d attempts after %d, want %d", tracker.Len(), i+1, want)
 			}
 			if want := uint64(max(0, i+1-most)); tracker.Evicted() != want {
-				t.Errorf("%d gave way after %d, want %d", tracker.Evicted(), i+1, want)
+				t.Errorf("%d were evicted after %d, want %d", tracker.Evicted(), i+1, want)
 			}
 			time.Sleep(time.Millisecond)
 		}
-		// The newest are still followed, and of the others the first knock is remembered.
+		// The newest attempts are still followed. Of the others the first knock is
+		// remembered.
 		under := 0
 		for a := range tracker.All(time.Now()) {
 			if a.Source.Addr() != clients[len(clients)-1-under].addr {
@@ -1032,7 +1033,7 @@ func TestATrackerWithFewerPlacesInheritsTheNewest(t *testing.T) {
 		tracker := sequence.NewTracker([]sequence.Lock{d}, reorder, 2, time.Now())
 		tracker.Inherit(former, func(door int) int { return door })
 		if tracker.Len() != 2 || tracker.Evicted() != 1 {
-			t.Errorf("%d attempts, %d gave way", tracker.Len(), tracker.Evicted())
+			t.Errorf("%d attempts, %d were evicted", tracker.Len(), tracker.Evicted())
 		}
 		for addr, want := range map[netip.Addr]sequence.Outcome{alice6: completed(2), bob: completed(2)} {
 			expect(t, addr.String(), (&client{Tracker: tracker, addr: addr, connections: 9}).knock(8000), want)

@@ -5,40 +5,41 @@ import (
 	"time"
 )
 
-// What a [Tracker] remembers of attempts that gave way after their first step: just
-// enough for them to go on. It is a hash table that never grows and is never
-// cleared. A key has its place on either of two shelves, and what is oldest on both
-// makes room. With two to choose from, few are forgotten long before their time: in
-// the midst of a flood, 99 % of the others go on after 8 first knocks for each
-// attempt that can be followed, 9 of 10 after 11, and more than half after 15. With
-// one shelf it would be 87 % after 8. Where 65,536 are followed, that is 400,000
-// first knocks a second for 1.3 seconds.
+// This file stores the victims of a [Tracker]: attempts that were evicted after their
+// first step, with just enough to go on. The store is a hash table that never grows and
+// is never cleared. A key has a place in either of two buckets, and a new victim
+// overwrites the oldest one of both. With two buckets to choose from, few victims are
+// forgotten long before their time. In a flood, 99 % of the other clients' attempts go on
+// after 8 first knocks for each attempt that can be followed, 9 of 10 after 11, and more
+// than half after 15. With one bucket it would be 87 % after 8. Where 65,536 attempts are
+// followed, 8 first knocks each are 400,000 a second for 1.3 seconds.
 //
-// Keys are told apart by 32 bits of their hash, besides those that tell the shelves.
-// So somebody who has not knocked is taken for somebody who has with a probability
-// of 8 in 2^32 a knock at most, and cannot know from which address, as the hash has
-// a secret seed.
+// Keys are told apart by 32 bits of their hash, besides the bits that select the buckets.
+// So a source that has not knocked is taken for one that has with a probability of at
+// most 8 in 2^32 a knock. An attacker cannot know from which address, because the hash
+// has a secret seed.
 
-// How many are remembered for each attempt that can be followed, and in all: 16 MiB.
+// How many victims are remembered for each attempt that can be followed, and in all: 16
+// MiB.
 const (
-	displacedPerAttempt = 16
-	maxDisplaced        = 1 << 20
+	victimsPerAttempt = 16
+	maxVictims        = 1 << 20
 )
 
-// victimBucket is as long as a line of most processors' caches.
+// victimBucket is as long as a cache line of most CPUs.
 type victimBucket [4]victim
 
-// victim is an attempt's only step. The zero one is none.
+// victim is the only step of an evicted attempt. The zero value means none.
 type victim struct {
-	tag uint32 // of the key's hash
-	// packets are the fingerprints of the packet that the step was taken with, in the
-	// lower bits, and of the latest with which it was dialled again: the lower 8 bits
-	// of that here, and its others in the lower 16 of stamp. They are the same if it
-	// was not dialled again.
+	tag uint32 // the lower 32 bits of the key's hash
+	// packets holds the fingerprint of the packet that took the step, in the lower 24
+	// bits, and the lower 8 bits of the fingerprint of its latest redial. The other 16
+	// bits of that are the lower ones of stamp. Both fingerprints are the same if there
+	// was no redial.
 	packets uint32
-	// stamp is when the attempt was started, in microseconds after the epoch and
-	// plus one, in the upper 48 bits. That is enough for almost nine years: what gives
-	// way later looks too old, and does not go on.
+	// stamp holds the start of the attempt in its upper 48 bits, in microseconds after
+	// the epoch plus one. That is enough for almost nine years: a later victim looks too
+	// old, and does not go on.
 	stamp uint64
 }
 
@@ -51,7 +52,7 @@ func victimOf(tag uint32, started time.Duration, first, again fingerprint) victi
 	}
 }
 
-// fingerprints returns those of the first packet and of the latest dialled again.
+// fingerprints returns the fingerprints of the first packet and of its latest redial.
 func (f *victim) fingerprints() (first, again fingerprint) {
 	const there = 1 << fingerprintBits
 	first = there | fingerprint(f.packets)&(there-1)
@@ -63,22 +64,22 @@ func (f *victim) started() time.Duration {
 	return time.Duration(f.stamp>>16-1) * time.Microsecond
 }
 
-// victimBucketsFor returns how many shelves there are for a number of attempts. It is a
-// power of two.
+// victimBucketsFor returns the number of buckets for a number of attempts. It is a power
+// of two.
 func victimBucketsFor(attempts int) int {
-	n := min(attempts*displacedPerAttempt, maxDisplaced) / len(victimBucket{})
+	n := min(attempts*victimsPerAttempt, maxVictims) / len(victimBucket{})
 	return 1 << bits.Len(uint(n-1))
 }
 
-// moveToVictims remembers an attempt that gives way, if it has taken a single step.
-// Knocks that came early are forgotten. Of is the Tracker that has it, at i.
+// moveToVictims remembers an attempt that is evicted, if it has taken a single step. Its
+// early knocks are forgotten. The attempt is the i-th of the Tracker named of.
 func (t *Tracker) moveToVictims(a *attempt, of *Tracker, i int32) {
 	if a.taken != 1 {
 		return
 	}
 	if t.victims == nil {
-		// Not before, as nearly all Trackers are never full. It is the only time
-		// that a knock takes memory.
+		// The table is allocated only here, because nearly all Trackers are never full.
+		// No other knock allocates memory.
 		t.victims = make([]victimBucket, victimBucketsFor(len(t.attempts)))
 	}
 	one, other := victimBucketsOf(a.hash, len(t.victims))
@@ -94,8 +95,8 @@ func (t *Tracker) moveToVictims(a *attempt, of *Tracker, i int32) {
 	*place = victimOf(uint32(a.hash), a.started, first, again)
 }
 
-// restoreVictim goes on with an attempt that gave way, if that is remembered and it is
-// not too late. It returns none otherwise.
+// restoreVictim goes on with an attempt that was evicted, if it is remembered and not too
+// late. Otherwise it returns none.
 func (t *Tracker) restoreVictim(k key, hash uint64, at time.Duration) int32 {
 	f := t.victimWith(hash)
 	if f == nil {
@@ -116,7 +117,7 @@ func (t *Tracker) restoreVictim(k key, hash uint64, at time.Duration) int32 {
 	return i
 }
 
-// victimWith returns what is remembered of a key with that hash, or nil.
+// victimWith returns the victim whose key has that hash, or nil.
 func (t *Tracker) victimWith(hash uint64) *victim {
 	if t.victims == nil {
 		return nil
@@ -128,13 +129,13 @@ func (t *Tracker) victimWith(hash uint64) *victim {
 	return t.victims[other].find(uint32(hash))
 }
 
-// victimBucketsOf returns the two shelves for a hash. Neither says anything of the tag.
+// victimBucketsOf returns the two buckets for a hash. Each is independent of the tag.
 func victimBucketsOf(hash uint64, victimBuckets int) (one, other int) {
 	mask := uint64(victimBuckets - 1)
 	return int(hash >> 32 & mask), int((hash>>32 ^ hash) & mask)
 }
 
-// find returns what has a tag, or nil.
+// find returns the victim with a tag, or nil.
 func (s *victimBucket) find(tag uint32) *victim {
 	for i := range s {
 		if s[i].tag == tag && s[i].stamp != 0 {
@@ -144,7 +145,7 @@ func (s *victimBucket) find(tag uint32) *victim {
 	return nil
 }
 
-// oldest returns the place that is filled next: an empty one, if there is any.
+// oldest returns the place to fill next: an empty one, if there is any.
 func (s *victimBucket) oldest() *victim {
 	oldest := &s[0]
 	for i := range s {

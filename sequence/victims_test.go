@@ -12,15 +12,14 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// few is how many attempts most of the Trackers here follow at most.
+// few is the most attempts that most of the Trackers here follow.
 const few = 16
 
 func fewTracker(doors ...sequence.Lock) *sequence.Tracker {
 	return sequence.NewTracker(doors, reorder, few, time.Now())
 }
 
-// strangers knock the first knocks of a door, each from an address that nobody has
-// knocked from before.
+// strangers send first knocks, each from a new address.
 type strangers struct {
 	*sequence.Tracker
 	n uint32
@@ -31,15 +30,15 @@ func (s *strangers) next() *client {
 	return &client{Tracker: s.Tracker, addr: netip.AddrFrom4([4]byte{10, byte(s.n >> 16), byte(s.n >> 8), byte(s.n)})}
 }
 
-// come lets n of them knock these ports in turn.
+// come makes n of them knock at these ports in turn.
 func (s *strangers) come(n int, ports ...uint16) {
 	for range n {
 		s.next().knock(ports...)
 	}
 }
 
-// moveToVictims lets enough of them come that all attempts give way which were just begun,
-// and not so many that one of these is forgotten.
+// moveToVictims makes enough of them come that all new attempts are evicted, and not so
+// many that a victim is forgotten.
 func moveToVictims(t *sequence.Tracker) { (&strangers{Tracker: t}).come(2*few, 7000) }
 
 func isFollowed(t *sequence.Tracker, addr netip.Addr) bool {
@@ -51,12 +50,12 @@ func isFollowed(t *sequence.Tracker, addr netip.Addr) bool {
 	return false
 }
 
-// However slowly it knocks, an honest client gets through a flood of first knocks.
+// An honest client gets through a flood of first knocks, however slowly it knocks.
 func TestAnHonestClientGoesOnInAFlood(t *testing.T) {
 	const most, clients = 256, 200
 	for _, tt := range []struct {
-		flood int // for each attempt that can be followed
-		least int // of the clients that have to get through
+		flood int // first knocks for each attempt that can be followed
+		least int // clients that have to get through
 	}{
 		{1, clients}, {4, clients * 99 / 100}, {8, clients * 95 / 100}, {11, clients * 80 / 100}, {15, clients * 45 / 100},
 	} {
@@ -92,7 +91,8 @@ func TestAnHonestClientGoesOnInAFlood(t *testing.T) {
 					}
 					n := 0
 					for i, c := range honest {
-						// At a door of one knock, one that comes again must not open it again.
+						// At a door of one knock, a retransmission must not open it
+						// again.
 						if through[c] && (steps > 1 || c.send(last[i]) == nothing(1)) {
 							n++
 						}
@@ -107,10 +107,10 @@ func TestAnHonestClientGoesOnInAFlood(t *testing.T) {
 	}
 }
 
-// An attempt that gave way is the same afterwards as if it had not.
+// An evicted attempt goes on as if it had not been evicted.
 func TestADisplacedAttemptGoesOn(t *testing.T) {
 	type knock struct {
-		port uint16 // 0: the first one again, as it was
+		port uint16 // 0: a retransmission of the first knock
 		wait time.Duration
 		want sequence.Outcome
 	}
@@ -138,7 +138,7 @@ func TestADisplacedAttemptGoesOn(t *testing.T) {
 				expect(t, "first", c.send(first), advanced(1))
 				moveToVictims(tracker)
 				if isFollowed(tracker, alice) || tracker.Len() != few || tracker.Evicted() != few+1 {
-					t.Errorf("%d attempts, %d gave way", tracker.Len(), tracker.Evicted())
+					t.Errorf("%d attempts, %d were evicted", tracker.Len(), tracker.Evicted())
 				}
 				for i, k := range tt.knocks {
 					time.Sleep(k.wait)
@@ -171,7 +171,7 @@ func TestADisplacedAttemptMayGiveWayAgain(t *testing.T) {
 	})
 }
 
-// Of one that gave way the first dial is known again, and the latest.
+// Of a victim the first dial is recognized, and the latest.
 func TestARedialOfADisplacedAttemptIsKnown(t *testing.T) {
 	for _, port := range []packet.Port{tcp(7000), udp(7000)} {
 		for dials := 1; dials <= 3; dials++ {
@@ -189,7 +189,7 @@ func TestARedialOfADisplacedAttemptIsKnown(t *testing.T) {
 					s.send(s.dial(port))
 				}
 				if isFollowed(tracker, alice) {
-					t.Error("alice's does not give way")
+					t.Error("alice's is not evicted")
 				}
 				expect(t, "second", c.knock(8000), advanced(2))
 				expect(t, "first dial again", c.send(sent[0]), nothing(2))
@@ -203,7 +203,7 @@ func TestARedialOfADisplacedAttemptIsKnown(t *testing.T) {
 	}
 }
 
-// All bits of what is remembered are where they belong.
+// All bits of a victim are in their places.
 func TestWhatIsRememberedOfTheDisplaced(t *testing.T) {
 	for range 1000 {
 		was := time.Duration(rand.Int64N(8*365*24*int64(time.Hour))) / time.Microsecond * time.Microsecond
@@ -215,7 +215,7 @@ func TestWhatIsRememberedOfTheDisplaced(t *testing.T) {
 	}
 }
 
-// Only a first knock is remembered, and none that came early.
+// Only a first knock is remembered, and no early one.
 func TestEarlyKnocksOfDisplacedAttemptsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracker := fewTracker(door(7000, 8000, 9000))
@@ -239,10 +239,10 @@ func TestAnAttemptUnderWayStaysWhileOthersYield(t *testing.T) {
 		a := &client{Tracker: tracker, addr: alice}
 		expect(t, "alice's third", a.knock(7000, 8000, 9000), advanced(3))
 		strangers.come(few-1, 7000)
-		for i := range few - 1 { // these take the places of those
+		for i := range few - 1 { // these evict the former
 			strangers.come(1, 7000, 8000)
 			if !isFollowed(tracker, alice) {
-				t.Fatalf("alice's gives way to number %d, though others have come less far", i+1)
+				t.Fatalf("alice's is evicted by number %d, though others have come less far", i+1)
 			}
 			time.Sleep(time.Millisecond)
 		}
@@ -254,17 +254,17 @@ func TestAnAttemptUnderWayStaysWhileOthersYield(t *testing.T) {
 			}
 		}
 		if begun != 0 || tracker.Evicted() != few-1 {
-			t.Errorf("%d have taken one step, %d gave way", begun, tracker.Evicted())
+			t.Errorf("%d have taken one step, %d were evicted", begun, tracker.Evicted())
 		}
-		// There is none that has come less far: the oldest gives way.
+		// No attempt has come less far: the oldest is evicted.
 		strangers.come(1, 7000)
 		if isFollowed(tracker, alice) {
-			t.Error("alice's does not give way")
+			t.Error("alice's is not evicted")
 		}
 		if got, ok := tracker.Of(0, single(alice)); ok {
 			t.Errorf("of three steps is remembered: %+v", got)
 		}
-		// Who comes next takes the place of the one that has just begun.
+		// The next attempt evicts the one that has just begun.
 		was := tracker.Len()
 		strangers.come(2*few, 7000)
 		under := 0
@@ -279,7 +279,7 @@ func TestAnAttemptUnderWayStaysWhileOthersYield(t *testing.T) {
 	})
 }
 
-// A complete attempt gives way as one does that has just begun.
+// A complete attempt is evicted like one that has just begun.
 func TestACompleteAttemptYields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracker := fewTracker(door(7000, 8000, 9000))
@@ -290,7 +290,7 @@ func TestACompleteAttemptYields(t *testing.T) {
 		strangers.come(few-2, 7000)
 		last := a.dial(tcp(9000))
 		expect(t, "alice's last", a.send(last), completed(3))
-		strangers.come(few-2, 7000) // for which those before give way
+		strangers.come(few-2, 7000) // which evict those before
 		expect(t, "alice's last, again", a.send(last), nothing(3))
 		strangers.come(1, 7000)
 		expect(t, "alice's last, again", a.send(last), early(0))
@@ -300,7 +300,7 @@ func TestACompleteAttemptYields(t *testing.T) {
 	})
 }
 
-// The same that begins again is the newest, and yields.
+// An attempt that begins again is the newest, and yields.
 func TestAnAttemptThatBeginsAgainYields(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracker := fewTracker(door(7000, 8000, 9000, 7000))
@@ -314,7 +314,7 @@ func TestAnAttemptThatBeginsAgainYields(t *testing.T) {
 		check(t, tracker)
 		moveToVictims(tracker)
 		if isFollowed(tracker, alice) {
-			t.Error("alice's does not give way")
+			t.Error("alice's is not evicted")
 		}
 		expect(t, "second", a.knock(8000), advanced(2))
 		check(t, tracker)
@@ -346,7 +346,7 @@ func TestADisplacedAttemptIsFoundAndForgotten(t *testing.T) {
 		want := sequence.Attempt{Source: single(alice), Step: 1, Started: time.Now()}
 		a.knock(7000)
 		moveToVictims(tracker)
-		// Too late or not, as with those that are followed.
+		// Victims may be late or not, as attempts that are followed.
 		for range 2 {
 			if got, ok := tracker.Of(0, single(alice)); !ok || got != want {
 				t.Errorf("%+v, %t, want %+v", got, ok, want)
@@ -413,8 +413,8 @@ func TestWhatWasDisplacedIsInherited(t *testing.T) {
 	}
 }
 
-// Those that have come furthest are inherited first, and of the others a first
-// knock is remembered.
+// The attempts that have come furthest are inherited first. Of the others the first knock
+// is remembered.
 func TestAttemptsThatAreInheritedGiveWay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := door(7000, 8000, 9000)
@@ -427,7 +427,7 @@ func TestAttemptsThatAreInheritedGiveWay(t *testing.T) {
 		tracker.Inherit(former, func(int) int { return 1 })
 		check(t, tracker)
 		if !isFollowed(tracker, alice) || tracker.Len() != 1 || tracker.Evicted() != 2 {
-			t.Errorf("%d attempts are inherited, %d gave way", tracker.Len(), tracker.Evicted())
+			t.Errorf("%d attempts are inherited, %d were evicted", tracker.Len(), tracker.Evicted())
 		}
 		expect(t, "alice's last", tracker.Knock(1, a.dial(tcp(9000)), time.Now()), completed(3))
 		for _, c := range []*client{b, e} {
@@ -457,7 +457,7 @@ func TestDisplacedLongAfterTheEpoch(t *testing.T) {
 	}
 }
 
-// What the documentation of a Tracker says of its memory.
+// The memory that the documentation of a Tracker states.
 func TestSizes(t *testing.T) {
 	for _, tt := range []struct {
 		what      string
@@ -466,10 +466,10 @@ func TestSizes(t *testing.T) {
 		{"an attempt, with two heads of chains of 4 bytes", sequence.SizeOfAttempt + 2*4, 80},
 		{"a step of an attempt", sequence.SizeOfHearing + sequence.SizeOfAgain, 20},
 		{"of that, what is touched only as it is dialled again", sequence.SizeOfAgain, 12},
-		{"a first knock that was displaced", sequence.SizeOfFirstKnock, 16},
-		{"a shelf of them", sequence.SizeOfShelf, 64},
+		{"a victim", sequence.SizeOfFirstKnock, 16},
+		{"a bucket of victims", sequence.SizeOfShelf, 64},
 	} {
-		if tt.got > tt.want { // a few less where words are shorter
+		if tt.got > tt.want { // slightly less on 32-bit machines
 			t.Errorf("%s takes %d bytes, want %d", tt.what, tt.got, tt.want)
 		}
 	}
@@ -478,7 +478,7 @@ func TestSizes(t *testing.T) {
 		strangers := &strangers{Tracker: tracker}
 		strangers.come(most, 7000)
 		if places, _ := tracker.Displaced(); places != 0 {
-			t.Errorf("of %d attempts: %d places before any gives way", most, places)
+			t.Errorf("of %d attempts: %d places before any is evicted", most, places)
 		}
 		strangers.come(1, 7000)
 		if places, taken := tracker.Displaced(); places != want || taken != 1 {
@@ -487,7 +487,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// Attempts that give way and go on do not allocate, once the first has given way.
+// Evicting and restoring attempts does not allocate, after the first eviction.
 func TestDisplacedAttemptsDoNotAllocate(t *testing.T) {
 	now := time.Now()
 	tracker := fewTracker(door(7000, 8000, 9000))
@@ -523,7 +523,7 @@ func TestDisplacedAttemptsDoNotAllocate(t *testing.T) {
 func TestWhatIsRememberedOfTheDisplacedIsBounded(t *testing.T) {
 	for attempts, victimBuckets := range map[int]int{1: 4, 3: 16, 65536: 1 << 18, 65537: 1 << 18, 1 << 22: 1 << 18} {
 		if got := sequence.ShelvesFor(attempts); got != victimBuckets {
-			t.Errorf("for %d attempts there are %d shelves, want %d", attempts, got, victimBuckets)
+			t.Errorf("for %d attempts there are %d buckets, want %d", attempts, got, victimBuckets)
 		}
 	}
 }

@@ -9,25 +9,25 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Window is a door that stands open for one source.
+// Window is a door that is open for one source.
 type Window struct {
-	Door        int
+	Door        int // index of the door
 	Source      packet.Source
 	Opened      time.Time
 	Until       time.Time
-	Connections int // admitted so far, retransmitted SYNs not counted
+	Connections int // admitted since the window was opened or refreshed, without retransmitted SYNs
 
-	max    int // connections, 0 for no limit
+	max    int // limit of connections, 0 for none
 	recent []admitted
-	next   int // where in recent the next connection goes
+	next   int // index in recent for the next connection
 	index  int // in the heap
 
 	standing bool
-	repeats  int // how many packets may still be sent round again
+	repeats  int // how many packets may still get the verdict "repeat"
 }
 
-// connection is enough of a connection's first packet to know it again when it
-// is retransmitted.
+// connection identifies a connection's first packet, so that a retransmission is
+// recognized.
 type connection struct {
 	from, to netip.Addr
 	fromPort uint16
@@ -39,46 +39,46 @@ func connectionOf(p packet.Packet) connection {
 	return connection{p.Source, p.Destination, p.SourcePort, p.Port, p.Sequence}
 }
 
-// admitted is a connection that was let in, and what is known of its first packet.
+// admitted is a connection that was admitted, with what became of its first packet.
 type admitted struct {
 	connection
-	lost time.Time // when it was found to have been lost since; zero: it was not
+	lost time.Time // when its first packet was found lost; zero if it was not
 }
 
-// remembered is how many connections a window without a limit remembers, and
-// maxRepeats how many packets one opening may send round again: more than wait
-// in an honest client's case, and few enough that a window which the kernel
-// does not know of cannot make packets go round for ever.
+// remembered is how many connections a window without a limit remembers. maxRepeats is
+// how many packets one opening may send through the rules again. It is more than the
+// packets of an honest client that wait, and few enough that packets do not loop for ever
+// if the kernel does not have the window.
 const (
 	remembered = 8
 	maxRepeats = 64
 )
 
-// soonest is after how long a SYN that was lost is sent again, at the earliest. Stacks
-// wait for a second.
+// soonest is the shortest time after which a lost SYN is sent again. TCP stacks wait for
+// a second.
 const soonest = 200 * time.Millisecond
 
-// Admission says what becomes of a packet whose source the kernel found in a
-// door's set.
+// Admission says what becomes of a packet whose source the kernel found in a door's set.
 type Admission uint8
 
 const (
-	// AdmitNew: a connection that was not seen before; it counts.
+	// AdmitNew: the connection was not seen before. It counts.
 	AdmitNew Admission = iota
-	// AdmitAgain: the first packet of a connection that was admitted already.
+	// AdmitAgain: the packet is the first of a connection that was admitted before.
 	AdmitAgain
-	// Replayed: what looks like the first packet of a TCP connection that a window with
-	// a limit has admitted, and that was not lost since. If that is sent again, the
-	// kernel lets it pass, or drops it; this is another connection, after the end of
-	// the first, that is not to be counted.
+	// Replayed: the packet looks like the first one of a TCP connection that a window
+	// with a limit has admitted, and that packet was not lost. The kernel itself passes
+	// or drops a retransmission. So this is another connection, after the end of the
+	// first, made so as not to be counted.
 	Replayed
-	// AdmitUnknown: no window is known for it here, but the kernel's word holds.
+	// AdmitUnknown: the daemon knows no window for the packet, but the kernel has one.
 	AdmitUnknown
 	// Exhausted: the window has admitted as many connections as it may.
 	Exhausted
 )
 
-// Windows are all windows that are open.
+// Windows is the set of all open windows. The zero value is not usable: call
+// [NewWindows].
 type Windows struct {
 	byKey map[key]*Window
 	order byDeadline
@@ -89,9 +89,9 @@ func NewWindows() *Windows {
 	return &Windows{byKey: make(map[key]*Window)}
 }
 
-// Open opens a window, or refreshes one that is open: it ends at until then,
-// and may admit maxConnections anew (0 for no limit). It reports whether there
-// was one that was not spent. The window stands only once [Windows.Stands] says so.
+// Open opens a window for a source at a door, or refreshes it: it then ends at until, and
+// may admit maxConnections again (0 for no limit). It reports whether there was a window
+// that was not spent. The window stands only after [Windows.Stands].
 func (w *Windows) Open(door int, source packet.Source, now, until time.Time, maxConnections int) (refreshed bool) {
 	k := keyOf(door, source)
 	win := w.byKey[k]
@@ -115,7 +115,8 @@ func (w *Windows) Open(door int, source packet.Source, now, until time.Time, max
 	return refreshed
 }
 
-// Stands notes that the kernel has the window, too, and until when.
+// Stands records that the kernel has the window, too, and until when. It does nothing if
+// there is no such window.
 func (w *Windows) Stands(door int, source packet.Source, until time.Time) {
 	if win := w.byKey[keyOf(door, source)]; win != nil {
 		win.standing = true
@@ -125,7 +126,7 @@ func (w *Windows) Stands(door int, source packet.Source, until time.Time) {
 	}
 }
 
-// Close forgets a window. It reports whether there was one.
+// Close forgets a window, and reports whether there was one.
 func (w *Windows) Close(door int, source packet.Source) bool {
 	win := w.byKey[keyOf(door, source)]
 	if win != nil {
@@ -134,7 +135,7 @@ func (w *Windows) Close(door int, source packet.Source) bool {
 	return win != nil
 }
 
-// Expire forgets the windows that are over and hands each of them to ended.
+// Expire forgets the windows that have ended by now, and calls ended with each of them.
 func (w *Windows) Expire(now time.Time, ended func(*Window)) {
 	for len(w.order) > 0 && !w.order[0].Until.After(now) {
 		win := w.order[0]
@@ -143,7 +144,7 @@ func (w *Windows) Expire(now time.Time, ended func(*Window)) {
 	}
 }
 
-// Next returns when the next window is over, and false if none is open.
+// Next returns when the next window ends, and false if none is open.
 func (w *Windows) Next() (time.Time, bool) {
 	if len(w.order) == 0 {
 		return time.Time{}, false
@@ -151,7 +152,7 @@ func (w *Windows) Next() (time.Time, bool) {
 	return w.order[0].Until, true
 }
 
-// All iterates over the open windows in no particular order.
+// All returns an iterator over the open windows, in no particular order.
 func (w *Windows) All() iter.Seq[*Window] {
 	return func(yield func(*Window) bool) {
 		for _, win := range w.order {
@@ -167,14 +168,13 @@ func (w *Windows) Get(door int, source packet.Source) *Window {
 	return w.byKey[keyOf(door, source)]
 }
 
-// Spent reports whether the window has admitted as many connections as it may.
-// The kernel has closed it then; what is left are these notes, by which a SYN
-// that is sent again is known.
+// Spent reports whether the window has admitted as many connections as it may. The kernel
+// has closed it then. The notes stay, so that a retransmitted SYN is recognized.
 func (win *Window) Spent() bool { return win.max > 0 && win.Connections >= win.max }
 
-// Repeat reports whether a stranger's packet is worth another round through
-// the kernel's rules, because the window that would admit it has come to stand
-// since the packet was queued.
+// Repeat reports whether a packet of a source without a window should go through the
+// kernel's rules again, because the window that admits it stands since the packet was
+// queued. Each true counts against a limit of 64 for each opening.
 func (win *Window) Repeat() bool {
 	if !win.standing || win.repeats == 0 {
 		return false
@@ -183,7 +183,7 @@ func (win *Window) Repeat() bool {
 	return true
 }
 
-// Admit takes note of a new connection's first packet.
+// Admit records a new connection's first packet, and returns what becomes of it.
 func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
 	c := admitted{connection: connectionOf(p)}
 	if known := win.known(p); known != nil {
@@ -192,8 +192,8 @@ func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
 		}
 		lost := known.lost
 		known.lost = time.Time{}
-		// What comes too soon after it was found lost has made it look so, by its
-		// coming: conntrack forgets a connection that has ended for its successor.
+		// A packet that comes too soon after the loss was found has caused that finding
+		// itself: conntrack forgets an ended connection when its successor comes.
 		if lost.IsZero() || now.Sub(lost) < soonest {
 			return Replayed
 		}
@@ -212,20 +212,21 @@ func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
 	return AdmitNew
 }
 
-// Knows reports whether the window has admitted the connection of a first packet.
+// Knows reports whether the window has admitted the connection that a first packet
+// belongs to.
 func (win *Window) Knows(p packet.Packet) bool { return win.known(p) != nil }
 
-// Lost notes that the first packet of a connection that was admitted never arrived, so
-// that it may be sent again.
+// Lost records that the first packet of an admitted connection never arrived, so that it
+// may be sent again.
 func (win *Window) Lost(p packet.Packet, now time.Time) {
 	if known := win.known(p); known != nil {
 		known.lost = now
 	}
 }
 
-// Counts reports whether it matters if a packet is another connection's, or the same
-// once more: it does not where there is no limit, and not for datagrams, of which those
-// of a flow are all alike.
+// Counts reports whether it matters if a packet is a retransmission or another
+// connection. It does not matter in a window without a limit, nor for UDP, because the
+// datagrams of a flow are all alike.
 func (win *Window) Counts(p packet.Packet) bool {
 	return win.max > 0 && p.Port.Protocol == packet.TCP
 }
@@ -245,7 +246,7 @@ func (w *Windows) forget(win *Window) {
 	heap.Remove(&w.order, win.index)
 }
 
-// byDeadline is a heap of windows, the one that is over first on top.
+// byDeadline is a heap of windows. The one that ends first is on top.
 type byDeadline []*Window
 
 func (h byDeadline) Len() int           { return len(h) }

@@ -148,9 +148,8 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
-// A window with a limit takes what looks like a connection that it has admitted for
-// another, unless the first packet was lost, and is sent again when its sender may have
-// noticed.
+// A window with a limit takes a repeated first packet for another connection, unless the
+// first packet was lost, and the packet comes when its sender may have noticed that.
 func TestAdmitRefusesReplays(t *testing.T) {
 	for _, tt := range []struct {
 		name     string
@@ -200,8 +199,8 @@ func TestAdmitRefusesReplays(t *testing.T) {
 	}
 }
 
-// A connection is known again by where it goes, where from and its sequence
-// number, all of them.
+// A connection is recognized by its destination, its source and its sequence number, all
+// of them.
 func TestAdmitTellsConnectionsApart(t *testing.T) {
 	w := sequence.NewWindows()
 	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
@@ -220,8 +219,8 @@ func TestAdmitTellsConnectionsApart(t *testing.T) {
 	}
 }
 
-// A window that has a limit knows every connection again that it admitted; one
-// without remembers only the latest.
+// A window with a limit recognizes every connection that it has admitted. One without a
+// limit recognizes only the latest.
 func TestAdmitRemembers(t *testing.T) {
 	w := sequence.NewWindows()
 	const many = 100
@@ -234,7 +233,7 @@ func TestAdmitRemembers(t *testing.T) {
 				t.Fatalf("%s: connection %d: %d, want a new one", name, n, got)
 			}
 		}
-		// The few before are remembered, however often what is remembered wraps.
+		// The latest few are remembered, however often the memory wraps.
 		for before := max(0, n-3); before <= n; before++ {
 			if got := unlimited.Admit(connection(before), time.Time{}); got != sequence.AdmitAgain {
 				t.Errorf("after %d: connection %d: %d, want it known again", n, before, got)
@@ -251,7 +250,8 @@ func TestAdmitRemembers(t *testing.T) {
 	}
 }
 
-// repeats counts how often a window sends a packet round again, up to a bound.
+// repeats counts how often a window sends a packet through the rules again, up to a
+// bound.
 func repeats(win *sequence.Window) int {
 	const bound = 1000
 	n := 0
@@ -277,7 +277,7 @@ func TestRepeatOnlyWhileTheWindowStandsAndNotForEver(t *testing.T) {
 	if win.Repeat() {
 		t.Error("a packet is repeated when no more may be")
 	}
-	// A refresh makes the window stand anew, with all that may be repeated.
+	// A refresh makes the window stand anew, with all its repeats.
 	w.Stands(0, aliceSource, time.Time{}.Add(window))
 	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
 	if win.Repeat() {
@@ -289,7 +289,7 @@ func TestRepeatOnlyWhileTheWindowStandsAndNotForEver(t *testing.T) {
 	}
 }
 
-// The kernel has it for longer than was noted, if the transaction took a while.
+// The kernel has the window for longer than noted, if the transaction took a while.
 func TestAWindowLastsAsLongAsItStands(t *testing.T) {
 	w := sequence.NewWindows()
 	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
@@ -355,7 +355,7 @@ func TestWindowsExpireInOrder(t *testing.T) {
 	})
 }
 
-// Windows that open, close and end at random are those of a plain map.
+// Windows that open, close and end at random equal those of a plain map.
 func TestWindowsAreThoseOfAMap(t *testing.T) {
 	t.Logf("run again with -seed=%d", *seed)
 	random := rand.New(rand.NewPCG(*seed, 0))

@@ -15,12 +15,12 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// memory is what outlasts the daemon: what opens doors once and was used, and which
-// commands are due. A service has it in its state folder ($STATE_DIRECTORY), which
-// outlasts the machine's rest, too; another daemon beside its control socket.
+// memory is what the daemon keeps on disk: which one-time passwords and knocks were used,
+// and which commands are due. A service keeps it in its state folder ($STATE_DIRECTORY),
+// which survives a reboot. Any other daemon keeps it beside its control socket.
 type memory struct{ used, due *lasting }
 
-// stateBase is how the paths of all that outlasts a daemon begin.
+// stateBase returns the prefix of the paths of all files that the daemon keeps.
 func stateBase(controlPath string) string {
 	if folder := os.Getenv("STATE_DIRECTORY"); folder != "" {
 		return folder + string(filepath.Separator)
@@ -28,20 +28,20 @@ func stateBase(controlPath string) string {
 	return controlPath + "."
 }
 
-// newMemory makes one whose damage is told to complain.
+// newMemory returns a memory that reports damage to its files to complain.
 func newMemory(controlPath string, complain func(string)) memory {
 	base := stateBase(controlPath)
 	return memory{
 		used: &lasting{path: base + "used", damaged: func(path, found string) {
-			complain(fmt.Sprintf("%s was damaged (%s), so that some of what was used is not known: one-time passwords, and knocks of a step before or after the present one, open nothing until all are over that may have been used", path, found))
+			complain(fmt.Sprintf("%s was damaged (%s), and some used passwords and knocks may be missing from it. One-time passwords, and knocks of a step before or after the present one, open nothing until all that may have been used have expired", path, found))
 		}},
 		due: &lasting{path: base + "due", damaged: func(path, found string) {
-			complain(fmt.Sprintf("%s was damaged (%s): an on_close of a window of before may be forgotten. Look whether its command has to be run by hand", path, found))
+			complain(fmt.Sprintf("%s was damaged (%s): the on_close command of an earlier window may be forgotten. Check whether you have to run it by hand", path, found))
 		}},
 	}
 }
 
-// open opens what there is, and what a configuration will need.
+// open opens the files that exist, and makes those that a configuration needs.
 func (m memory) open(c *ruleset.Config) error {
 	return errors.Join(m.used.open(c.NeedsReplayMemory()), m.due.open(c.HasCommands()))
 }
@@ -51,20 +51,20 @@ func (m memory) close() {
 	m.due.close()
 }
 
-// lasting is a ledger in a file that is made when it is first needed.
+// lasting is a store in a file. The file is made when it is first needed.
 type lasting struct {
 	path    string
 	damaged func(path, found string)
 
-	mu     sync.Mutex
-	ledger *filestore.Store // nil: there is none yet
+	mu    sync.Mutex
+	store *filestore.Store // nil until it is opened
 }
 
-// open opens the ledger, if there is one or it is needed.
+// open opens the store if its file exists or is needed.
 func (l *lasting) open(needed bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.ledger != nil {
+	if l.store != nil {
 		return nil
 	}
 	if _, err := os.Lstat(l.path); errors.Is(err, fs.ErrNotExist) && !needed {
@@ -77,7 +77,7 @@ func (l *lasting) open(needed bool) error {
 		}
 		return nil
 	}
-	l.ledger = opened
+	l.store = opened
 	if _, found := opened.Damaged(); found != "" {
 		l.damaged(l.path, found)
 	}
@@ -93,15 +93,15 @@ func (l *lasting) close() {
 func (l *lasting) get() *filestore.Store {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.ledger
+	return l.store
 }
 
-// errKnown is why an entry is not added that was there when it was asked for in vain, as
-// the ledger could not be read yet.
+// errKnown says that an entry is not added because it already was in a store that could
+// not be read when the caller asked for the entry.
 var errKnown = errors.New("it was used before")
 
 func (l *lasting) Add(entry string) error {
-	known := l.get() != nil // when it was asked whether the entry is there
+	known := l.get() != nil // whether Has could read the store
 	if err := l.open(true); err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (l *lasting) Remove(entry string) error {
 }
 
 func (l *lasting) Has(entry string) bool {
-	_ = l.open(false) // as its folder may have been away; Add says why it cannot be
+	_ = l.open(false) // the folder may have been away; Add returns the error
 	opened := l.get()
 	return opened != nil && opened.Has(entry)
 }

@@ -20,18 +20,18 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// The rules of a daemon that has nothing to remember, and of others that have.
+// Rules of a daemon that has nothing to remember, and of others that have.
 var (
 	forgetful = &ruleset.Config{Doors: []ruleset.Door{
 		{Methods: []method.Method{&fixed.Sequence{}}, OnOpen: &ruleset.Command{}},
-		{Methods: []method.Method{&lists.List{}}}, // which is crossed out itself
+		{Methods: []method.Method{&lists.List{}}}, // used lines are crossed out in the list itself
 	}}
 	withPasswords = &ruleset.Config{Doors: []ruleset.Door{{}, {Methods: []method.Method{&passwords.OTP{}}}}}
 	withRolling   = &ruleset.Config{Doors: []ruleset.Door{{Methods: []method.Method{&rolling.Rolling{}}}}}
 	withCommands  = &ruleset.Config{Doors: []ruleset.Door{{OnClose: &ruleset.Command{}}}}
 )
 
-// files returns the names of what is in a folder.
+// files returns the names of the files in a folder.
 func files(t *testing.T, folder string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(folder)
@@ -44,8 +44,8 @@ func files(t *testing.T, folder string) (names []string) {
 	return names
 }
 
-// inFolder returns the memory of a daemon whose control socket is in a folder of its
-// own, and which is no service.
+// inFolder returns the memory of a daemon that is no service, and whose control socket is
+// in a folder of its own.
 func inFolder(t *testing.T) (m memory, folder string) {
 	t.Helper()
 	t.Setenv("STATE_DIRECTORY", "")
@@ -102,14 +102,14 @@ func TestWhatRulesNeedIsMadeAtOnce(t *testing.T) {
 	}
 }
 
-// A reload may bring what the rules at the start did not need, and what is there from
-// another daemon is known whether it is needed or not.
+// A reload may need files that the rules at the start did not need. Entries of an earlier
+// daemon are known whether they are needed or not.
 func TestWhatIsRememberedOutlastsTheDaemon(t *testing.T) {
 	m, folder := inFolder(t)
 	if err := m.open(forgetful); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.used.Add("7 otp"); err != nil { // made when it is needed
+	if err := m.used.Add("7 otp"); err != nil { // the file is made when it is needed
 		t.Fatal(err)
 	}
 	if !m.used.Has("7 otp") || m.used.Len() != 1 {
@@ -129,7 +129,7 @@ func TestWhatIsRememberedOutlastsTheDaemon(t *testing.T) {
 	}
 }
 
-// spoil puts there what can be no ledger.
+// spoil puts something in the place of a store that is no store.
 func spoil(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Mkdir(path, 0o700); err != nil {
@@ -137,7 +137,7 @@ func spoil(t *testing.T, path string) {
 	}
 }
 
-// Damage to a file keeps no daemon from starting, and is told once.
+// Damage to a file does not keep the daemon from starting, and is reported once.
 func TestDamagedMemoryIsToldAndUsed(t *testing.T) {
 	m, folder := inFolder(t)
 	everything := &ruleset.Config{Doors: slices.Concat(withPasswords.Doors, withCommands.Doors)}
@@ -182,7 +182,7 @@ func TestAMemoryThatIsBrokenIsAnErrorWhereItIsNeeded(t *testing.T) {
 	}
 	for path, c := range map[string]*ruleset.Config{used: withPasswords, due: withCommands} {
 		err := m.open(c)
-		if err == nil || !strings.HasPrefix(err.Error(), "opening the ledger "+path+": ") || strings.Contains(err.Error(), "\n") {
+		if err == nil || !strings.HasPrefix(err.Error(), "opening the store "+path+": ") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("where %s is: %v", path, err)
 		}
 	}
@@ -194,7 +194,7 @@ func TestAMemoryThatIsBrokenIsAnErrorWhereItIsNeeded(t *testing.T) {
 	}
 }
 
-// ruleText are rule files that have to remember nothing, and passwords.
+// ruleText has rule files that need no memory, and rule files with passwords.
 const (
 	plainRules    = "door \"ssh\" {\n  ports = [22]\n  sequence = [4113, \"27911/udp\", 1840]\n}\n"
 	passwordRules = "door \"ssh\" {\n  ports = [22]\n  otp {\n    port = \"2000/udp\"\n    open_secret = \"hipjazz\"\n  }\n}\n"
@@ -205,7 +205,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, err := os.MkdirTemp("", "kw") // as a socket's path may not be long
+	folder, err := os.MkdirTemp("", "kw") // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	}
 	spoil(t, socket+".used")
 
-	// With such rules at the start the wall stands, and its ports are not open.
+	// With such rules at the start the wall stands, and its ports are closed.
 	answers := func() {
 		t.Helper()
 		for end := time.Now().Add(20 * time.Second); exec.Command(program, "status", "--control", socket).Run() != nil; time.Sleep(5 * time.Millisecond) {
@@ -247,7 +247,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("run ended with %v", err)
 	}
-	if want := "knockwall: opening the ledger " + socket + ".used: "; !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "no one-time password opens a door") {
+	if want := "knockwall: opening the store " + socket + ".used: "; !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "no one-time password opens a door") {
 		t.Errorf("run has said %q, and not %q", said, want)
 	}
 
@@ -261,7 +261,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	write(passwordRules)
 	output, err := exec.Command(program, "reload", "--control", socket).CombinedOutput()
 	var failure *exec.ExitError
-	if !errors.As(err, &failure) || failure.ExitCode() != exitFailed || !strings.Contains(string(output), "opening the ledger "+socket+".used: ") {
+	if !errors.As(err, &failure) || failure.ExitCode() != exitFailed || !strings.Contains(string(output), "opening the store "+socket+".used: ") {
 		t.Errorf("reload has said %q: %v", output, err)
 	}
 	output, err = exec.Command(program, "status", "--json", "--control", socket).Output()
@@ -270,9 +270,9 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	}
 }
 
-// A state folder that was away when the daemon began is read before anything opens a
-// door; one that is taken away under way, and put back or made anew, has all again that
-// was used.
+// A state folder that was missing when the daemon started is read before anything opens a
+// door. A folder that is taken away while the daemon runs, and is put back or made again,
+// gets everything that was used.
 func TestAMemoryThatWasAwayIsBackByItself(t *testing.T) {
 	m, folder := inFolder(t)
 	if err := errors.Join(m.open(withPasswords), m.used.Add("7 otp")); err != nil {

@@ -22,31 +22,31 @@ import (
 	"github.com/knockwall/knockwall/systemd"
 )
 
-// rules are what a daemon has in force, and where it comes from.
+// rules are the rules that a daemon has in force, and where they come from.
 //
-// The last rules that were in force for good are kept in a folder beside what else the
-// daemon remembers. It begins with these when the rule files cannot be used, so that no
-// host is bare because of a typing mistake; and when the rule files were on trial and
-// nobody has confirmed them, as a daemon that is killed during a trial, or restarted
-// after it, is not to go on with what may have locked somebody out. That the files are
-// unconfirmed is a file beside the control socket, gone when the machine is started
-// again.
+// The last rules that were in force for good are kept in a folder beside the daemon's
+// other files. The daemon starts with them in two cases. First, if the rule files cannot
+// be used, so that a typing mistake does not leave the host without a wall. Second, if
+// the rule files were on trial and were not confirmed: a daemon that is killed during a
+// trial, or restarted after it, must not go on with rules that may have locked somebody
+// out. A file beside the control socket says that the rule files are unconfirmed. It is
+// gone after a reboot.
 type rules struct {
 	wall        *wall.Wall
 	service     *systemd.Service
 	memory      memory
-	path        string // of the rule files
-	kept        string // of the folder with the last rules in force
-	unconfirmed string // of the file that is there while the rule files are not confirmed
+	path        string // path of the rule files
+	kept        string // folder with the last rules in force
+	unconfirmed string // file that exists while the rule files are unconfirmed
 
-	changing sync.Mutex // one reload at a time, which may wait for a disk
-	unkept   error      // why what is in force is not kept, if so
+	changing sync.Mutex // held during a reload, which may wait for a disk
+	unkept   error      // why the rules in force could not be kept
 
-	mu       sync.Mutex      // never held while waiting
-	inForce  *ruleset.Loaded // in the end
-	former   bool            // they are not those of the rule files
+	mu       sync.Mutex      // never held while waiting for a disk or the kernel
+	inForce  *ruleset.Loaded // in force for good, not on trial
+	former   bool            // inForce are the kept rules
 	onTrial  *ruleset.Loaded
-	degraded string // what is wrong with the rule files, so that these are the kept ones
+	degraded string // the error in the rule files because of which the kept rules are in force
 }
 
 // newRules returns the rules of the files at path, for a daemon that listens at
@@ -55,8 +55,9 @@ func newRules(path, controlPath string) *rules {
 	return &rules{path: path, kept: stateBase(controlPath) + "rules", unconfirmed: controlPath + ".unconfirmed"}
 }
 
-// start returns the rules to begin with, and says so if they are not those of the rule
-// files. A wall on trial begins with the rule files, as they are what is to be tried.
+// start returns the rules to start with, and writes a message if they are not those of
+// the rule files. A wall on trial starts with the rule files, because they are what is
+// tried.
 func (r *rules) start(said io.Writer, onTrial bool) (*ruleset.Config, error) {
 	if !onTrial && r.areUnconfirmed() {
 		former, err := ruleset.Recall(r.kept, r.path)
@@ -64,11 +65,11 @@ func (r *rules) start(said io.Writer, onTrial bool) (*ruleset.Config, error) {
 			err = errors.New(firstError(former))
 		}
 		if err != nil {
-			return nil, usage("the rules of %s were on trial and not confirmed, and those from before cannot be read: %w. "+
-				"Remove %s to begin with the new ones", r.path, err, r.unconfirmed)
+			return nil, usage("the rules of %s were on trial and not confirmed, and the former ones cannot be read: %w. "+
+				"Remove %s to start with the new ones", r.path, err, r.unconfirmed)
 		}
-		fmt.Fprintf(systemd.At(said, systemd.Warning), "The rules of %s were on trial and not confirmed: those from before are in\n"+
-			"force. `knockwall reload` puts the new ones in force.\n", r.path)
+		fmt.Fprintf(systemd.At(said, systemd.Warning), "The rules of %s were on trial and not confirmed: the former ones are in\n"+
+			"force. Type `knockwall reload` to put the new ones in force.\n", r.path)
 		r.inForce, r.former = former, true
 		return former.Config, nil
 	}
@@ -89,7 +90,7 @@ func (r *rules) start(said io.Writer, onTrial bool) (*ruleset.Config, error) {
 	}
 	kept, err := ruleset.Recall(r.kept, r.path)
 	if err == nil && kept.Config == nil {
-		err = fmt.Errorf("those that were in force last, in %s, cannot be used either: %s", r.kept, firstError(kept))
+		err = fmt.Errorf("the rules that were in force last, in %s, cannot be used either: %s", r.kept, firstError(kept))
 	}
 	if errors.Is(err, ruleset.ErrNoneKept) {
 		return nil, &usageError{errSaid}
@@ -97,8 +98,8 @@ func (r *rules) start(said io.Writer, onTrial bool) (*ruleset.Config, error) {
 	if err != nil {
 		return nil, &usageError{err}
 	}
-	fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: the rule files cannot be used, so that the last rules that were in force are in force.\n"+
-		"Correct what is said above, then type `knockwall reload`.\n")
+	fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: the rule files cannot be used: the last rules that were in force are in force.\n"+
+		"Correct the errors above, then type `knockwall reload`.\n")
 	if err := writeDiagnostics(systemd.At(said, systemd.Warning), kept); err != nil {
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (r *rules) start(said io.Writer, onTrial bool) (*ruleset.Config, error) {
 	return kept.Config, nil
 }
 
-// firstError returns the first thing that is wrong with rule files, in a line.
+// firstError returns the first error in rule files, in one line.
 func firstError(l *ruleset.Loaded) string {
 	for _, d := range l.Diagnostics {
 		if d.Severity != hcl.DiagError {
@@ -121,8 +122,8 @@ func firstError(l *ruleset.Loaded) string {
 	return "they are wrong"
 }
 
-// areUnconfirmed reports whether these rule files were on trial, by this user's daemon,
-// and not confirmed.
+// areUnconfirmed reports whether these rule files were on trial, in a daemon of this
+// user, and not confirmed.
 func (r *rules) areUnconfirmed() bool {
 	info, err := os.Lstat(r.unconfirmed)
 	if err != nil || !info.Mode().IsRegular() {
@@ -132,22 +133,22 @@ func (r *rules) areUnconfirmed() bool {
 	return ok && int(owner.Uid) == os.Geteuid()
 }
 
-// keep keeps what is in force for good. It is called with changing held.
+// keep saves the rules that are in force for good. It is called with changing held.
 func (r *rules) keep() error {
 	r.mu.Lock()
 	inForce, kept := r.inForce, r.former
 	r.mu.Unlock()
 	if kept {
-		return nil // they are those
+		return nil // the rules in force are the kept ones
 	}
 	if r.unkept = inForce.Save(r.kept); r.unkept != nil {
-		r.unkept = fmt.Errorf("the rules in force cannot be kept for a start at which the rule files cannot be used: %w", r.unkept)
+		r.unkept = fmt.Errorf("the rules in force cannot be saved for a start with unusable rule files: %w", r.unkept)
 	}
 	return r.unkept
 }
 
-// keepFirst keeps the rules that the daemon has begun with. It does not wait long for a
-// disk that hangs.
+// keepFirst saves the rules that the daemon has started with. It waits at most
+// diskPatience for a disk that hangs.
 func (r *rules) keepFirst(said io.Writer) {
 	done := make(chan struct{})
 	go func() {
@@ -164,15 +165,15 @@ func (r *rules) keepFirst(said io.Writer) {
 	}
 }
 
-// diskPatience is how long a start waits for the disk to take the rules.
+// diskPatience is how long the start waits for the disk to take the rules.
 const diskPatience = 2 * time.Second
 
-// mindInterval is how often it is looked whether what was missing is there.
+// mindInterval is how often the daemon checks whether what was missing is back.
 const mindInterval = 5 * time.Second
 
-// mind does by itself what needs nobody's word: it keeps the rules in force when that
-// was not possible before, and puts those of the rule files in force, which are the same,
-// when all that they name can be read again.
+// mind repairs what needs no decision. It saves the rules in force if that failed before.
+// It puts the rule files in force again, if they are the same as those in force, when all
+// files that they name can be read again.
 func (r *rules) mind(ctx context.Context, said io.Writer) {
 	ticker := time.NewTicker(mindInterval)
 	defer ticker.Stop()
@@ -189,14 +190,14 @@ func (r *rules) mind(ctx context.Context, said io.Writer) {
 		recovered := r.recover()
 		r.changing.Unlock()
 		if recovered {
-			fmt.Fprintf(said, "knockwall: the rule files can be used again, and are in force.\n")
+			fmt.Fprintf(said, "knockwall: the rule files can be used again and are in force.\n")
 		}
 	}
 }
 
-// recover puts the rule files in force again if nothing but what they name was wrong.
-// Where their text is another, that is for somebody to say. It is called with changing
-// held.
+// recover puts the rule files in force again, if only the files that they name were
+// wrong. If their text has changed, an administrator has to decide. It is called with
+// changing held.
 func (r *rules) recover() bool {
 	r.mu.Lock()
 	inForce, degraded := r.inForce, r.degraded != ""
@@ -212,18 +213,19 @@ func (r *rules) recover() bool {
 		return false
 	}
 	r.nowInForce(loaded)
-	_ = r.keep() // tried again
+	_ = r.keep() // mind tries it again
 	return true
 }
 
-// nowInForce takes note that rule files are in force for good.
+// nowInForce records that rule files are in force for good.
 func (r *rules) nowInForce(l *ruleset.Loaded) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.inForce, r.former, r.onTrial, r.degraded = l, false, nil, ""
 }
 
-// reload reads the rule files again, and puts them in force, or on trial.
+// reload reads the rule files again, and puts them in force, or on trial if confirm is
+// not 0.
 func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err error) {
 	r.changing.Lock()
 	defer r.changing.Unlock()
@@ -242,7 +244,7 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 		return 0, "", err
 	}
 	if err := r.memory.open(loaded.Config); err != nil {
-		return 0, "", fmt.Errorf("the new rules need a memory that lasts: %w", err)
+		return 0, "", fmt.Errorf("the new rules need a file that remembers what was used and which commands are due: %w", err)
 	}
 	if confirm == 0 {
 		if err := r.wall.Apply(loaded.Config); err != nil {
@@ -255,16 +257,16 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 		return len(loaded.Config.Doors), text.String(), r.confirmed()
 	}
 	if r.wall.OnTrial() {
-		return 0, "", wall.ErrOnTrial // and what is kept is from before that
+		return 0, "", wall.ErrOnTrial // the kept rules are those from before that trial
 	}
 	if r.unkept != nil {
 		if err := r.keep(); err != nil {
-			return 0, "", fmt.Errorf("no trial, as the former rules would have to return: %w", err)
+			return 0, "", fmt.Errorf("a trial is not possible, because the former rules could not return after a restart: %w", err)
 		}
 	}
 	wereUnconfirmed := r.areUnconfirmed()
 	if err := os.WriteFile(r.unconfirmed, nil, 0o600); err != nil {
-		return 0, "", fmt.Errorf("taking note that the new rules are on trial: %w", err)
+		return 0, "", fmt.Errorf("recording that the new rules are on trial: %w", err)
 	}
 	if err := r.wall.Try(loaded.Config, confirm); err != nil {
 		if !wereUnconfirmed {
@@ -278,7 +280,7 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 	return len(loaded.Config.Doors), text.String(), nil
 }
 
-// confirm keeps the rules that are on trial.
+// confirm puts the rules that are on trial in force for good.
 func (r *rules) confirm() error {
 	r.changing.Lock()
 	defer r.changing.Unlock()
@@ -292,21 +294,21 @@ func (r *rules) confirm() error {
 		r.nowInForce(onTrial)
 	}
 	if err := r.keep(); err != nil {
-		return fmt.Errorf("the rules are confirmed, but a restart may take others: %w", err)
+		return fmt.Errorf("the rules are confirmed, but a restart may use other rules: %w", err)
 	}
 	return r.confirmed()
 }
 
-// confirmed takes note that the rule files in force are wanted.
+// confirmed records that the rule files in force are confirmed.
 func (r *rules) confirmed() error {
 	if err := os.Remove(r.unconfirmed); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("the rules are in force, but a restart would take the former ones: %w", err)
+		return fmt.Errorf("the rules are in force, but a restart would use the former ones: %w", err)
 	}
 	return nil
 }
 
-// examine reports whether the rule files are others than those in force, and what of
-// them degrades the wall.
+// examine reports whether the rule files differ from those in force, and returns the
+// findings about them.
 func (r *rules) examine() (differ bool, findings []doctor.Finding) {
 	r.mu.Lock()
 	now, degraded := r.inForce, r.degraded
@@ -317,14 +319,14 @@ func (r *rules) examine() (differ bool, findings []doctor.Finding) {
 	}
 	if degraded != "" && now != onTrial {
 		findings = append(findings, doctor.Finding{Check: "rules", Severity: doctor.Error,
-			Problem: fmt.Sprintf("The rule files could not be used when the daemon started, so that the last rules that were in force are in force: %s.", degraded),
-			Cure:    "Correct what `knockwall check` says, then type `knockwall reload`."})
+			Problem: fmt.Sprintf("The rule files could not be used when the daemon started, so the last rules that were in force are in force: %s.", degraded),
+			Cure:    "Correct the errors that `knockwall check` shows, then type `knockwall reload`."})
 	}
 	differ, err := now.Differs()
 	if err != nil {
 		findings = append(findings, doctor.Finding{Check: "rules", Severity: doctor.Warning,
 			Problem: fmt.Sprintf("The daemon cannot read its rule files: %v.", err),
-			Cure:    "Let its user read them, as `knockwall check` says: else the next start has to take the rules that are kept."})
+			Cure:    "Let the daemon's user read them, as `knockwall check` says. Otherwise the next start uses the kept rules."})
 	}
 	return differ, findings
 }

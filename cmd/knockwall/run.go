@@ -30,21 +30,22 @@ import (
 func runCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run",
-		Short: "Put up the wall and mind the doors: the daemon",
-		Long: `run puts up the wall that the rule files describe, and minds its doors until it
-is told to stop by SIGTERM or SIGINT (Ctrl-C); a second signal ends it at once.
-It needs root, or the capability CAP_NET_ADMIN. Connections that are established
-go on, whatever becomes of the wall. What happens at the doors is written to
-stderr, a line for each event.
+		Short: "Install the wall and run the daemon",
+		Long: `run is the daemon. It installs the wall that the rule files describe, and
+opens and closes its doors until SIGTERM or SIGINT (Ctrl-C) stops it; a second
+signal ends it at once. It needs root, or the capability CAP_NET_ADMIN.
+Established connections go on, whatever happens to the wall. Each event at the
+doors is a line on stderr.
 
-When run ends, the wall stays: open windows admit until their time is up, and
-strangers are refused. With on_stop = "remove" in the rule files it goes, too.
-To take it down: knockwall down.
+When run ends, the wall stays: open windows admit until they expire, and all
+other sources are refused. With on_stop = "remove" in the rule files, run
+removes the wall when it ends. To remove the wall yourself: knockwall down.
 
-With --confirm the wall is on trial: unless you type knockwall confirm within
-the time, from a connection that you made through it, it goes again. Put up the
-first wall on a distant machine in no other way. Where one stands already, start
-without, and try new rules with reload --confirm.`,
+With --confirm the wall is on trial: run removes it again unless you type
+knockwall confirm within the time, from a connection that you made through the
+wall. Always install the first wall on a remote machine this way. If a wall is
+already installed, start without --confirm, and try new rules with reload
+--confirm.`,
 		Example: `  sudo knockwall run --config ssh.hcl --confirm 2m
   sudo knockwall run    # every *.hcl in /etc/knockwall.d`,
 		Args: noArguments,
@@ -92,8 +93,8 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 	})
 	defer r.memory.close()
 	if err := r.memory.open(config); err != nil {
-		// The wall is what matters.
-		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %v: until that is mended, no one-time password opens a door\n", err)
+		// The wall matters more than the files.
+		fmt.Fprintf(systemd.At(said, systemd.Error), "knockwall: %v: until this is repaired, no one-time password opens a door\n", err)
 	}
 
 	if _, terminal := terminalWidth(said); terminal {
@@ -106,7 +107,7 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 	written := audit.NewBuffer(afterwards{guarded, trail(said.Unwrap())})
 	defer written.Close()
 	isGuarded := sync.OnceFunc(func() { close(guarded) })
-	defer isGuarded() // or it is not, and the trail says why
+	defer isGuarded() // after an error events are written, too, and say why
 	r.service = systemd.NewService(func() string { return brief(r.wall.Brief()) })
 	edges := wall.KernelEdges(kernel)
 	edges.Used, edges.Due = r.memory.used, r.memory.due
@@ -133,11 +134,11 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 	_ = writeDiagnostics(systemd.At(said, systemd.Warning), here)
 	tellGuarded(said, config, report.Findings)
 	if !kernel.Features().UDPTimeout && config.HasUDP() {
-		fmt.Fprintf(systemd.At(said, systemd.Warning), "knockwall: this kernel cannot be told how long to remember a UDP flow (CONFIG_NF_CONNTRACK_TIMEOUT):\n"+
-			"one that is silent for 30 s has to be knocked for again, whatever udp_timeout says\n")
+		fmt.Fprintf(systemd.At(said, systemd.Warning), "knockwall: this kernel cannot set how long it remembers a UDP flow (CONFIG_NF_CONNTRACK_TIMEOUT):\n"+
+			"after 30 s of silence the client has to knock again, whatever udp_timeout says\n")
 	}
 	if confirm != 0 {
-		fmt.Fprintf(said, "on trial until %s: type `knockwall confirm` before, from a new connection\n", time.Now().Add(confirm).Format(time.TimeOnly))
+		fmt.Fprintf(said, "on trial until %s: type `knockwall confirm` before then, from a new connection\n", time.Now().Add(confirm).Format(time.TimeOnly))
 	}
 	said.then(isGuarded)
 	if confirm == 0 {
@@ -154,9 +155,9 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 	complain := func(text string) {
 		fmt.Fprintf(systemd.At(said, systemd.Warning), "knockwall: the control socket: %q\n", text)
 	}
-	// The wall is what the daemon is for. It goes on if nobody can ask about it.
+	// The wall matters more than the control socket. The daemon goes on without it.
 	asked := make(chan struct{})
-	serving, stopServing := context.WithCancel(context.Background()) // until all that happens can be heard of
+	serving, stopServing := context.WithCancel(context.Background()) // ends after the wall, so that clients hear of all events
 	defer stopServing()
 	go func() {
 		defer close(asked)
@@ -164,7 +165,7 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 			Wall: r.wall, History: history, Reload: r.reload, Confirm: r.confirm, SocketUnit: unit, Complain: complain})
 		if err != nil {
 			fmt.Fprintf(systemd.At(said, systemd.Error),
-				"knockwall: %v: `knockwall status` has no answer until run is started again\n", err)
+				"knockwall: %v: `knockwall status` gets no answer until run is started again\n", err)
 		}
 	}()
 	err = r.wall.Run(ctx)
@@ -174,13 +175,13 @@ func runDaemon(c *cobra.Command, said *asyncWriter, configPath, controlPath stri
 	return err
 }
 
-// gcPercent is by how much the heap may grow before garbage is collected. Most of it
-// are tables without a pointer in them, which cost the collector nothing: it may
-// collect often, so that the daemon stays small.
+// gcPercent is by how much the heap may grow, in percent, before garbage is collected.
+// Most of the heap is tables without pointers, which cost the collector nothing. So it
+// may run often, and the daemon stays small.
 const gcPercent = 25
 
-// afterwards writes events once it is said what the wall guards, so that this comes
-// first.
+// afterwards writes events only after said is closed, so that the lines about what the
+// wall guards come first.
 type afterwards struct {
 	said <-chan struct{}
 	audit.Sink
@@ -191,8 +192,8 @@ func (a afterwards) Record(e audit.Event) {
 	a.Sink.Record(e)
 }
 
-// trail returns where the audit trail is written to: the journal, where stderr
-// goes there, too, or else stderr.
+// trail returns the sink of the audit trail: the journal if stderr goes there, or else
+// stderr.
 func trail(said io.Writer) audit.Sink {
 	text := audit.Text(said)
 	if said == os.Stderr && systemd.InJournal() {
@@ -201,7 +202,7 @@ func trail(said io.Writer) audit.Sink {
 	return text
 }
 
-// brief says in a line what the daemon does.
+// brief describes the state of the daemon in one line.
 func brief(guarded, bare, windows int) string {
 	s := count(guarded, "door") + " guarded, " + count(windows, "window") + " open"
 	if bare > 0 {
@@ -210,7 +211,7 @@ func brief(guarded, bare, windows int) string {
 	return s
 }
 
-// controlListener returns systemd's socket, and its unit, or else makes one at path.
+// controlListener returns systemd's socket and its unit, or else listens at path.
 func controlListener(path string) (l net.Listener, unit string, err error) {
 	l, unit, err = systemd.Listener()
 	if l == nil && err == nil {
@@ -219,7 +220,7 @@ func controlListener(path string) (l net.Listener, unit string, err error) {
 	return l, unit, err
 }
 
-// tellGuarded says what the wall guards, and what it does not.
+// tellGuarded writes what the wall guards, and what it does not guard.
 func tellGuarded(w io.Writer, config *ruleset.Config, findings []doctor.Finding) {
 	guarded := tellBare(systemd.At(w, systemd.Error), config.Doors, findings)
 	for i := range guarded {
@@ -231,7 +232,7 @@ func tellGuarded(w io.Writer, config *ruleset.Config, findings []doctor.Finding)
 	}
 }
 
-// opener says what opens a door, and not how.
+// opener describes what opens a door, without the secrets.
 func opener(d *ruleset.Door) string {
 	var ways []string
 	for _, m := range d.Methods {

@@ -2,13 +2,13 @@ package filestore
 
 import "os"
 
-// The bounds that the tests are about.
+// The bounds that the tests check.
 const (
 	MaxFile = maxFile
 	MaxDead = maxDead
 )
 
-// Swap has the ledger write to another file, and returns the one it wrote to.
+// Swap makes the store write to another file, and returns the former file.
 func (l *Store) Swap(file *os.File) *os.File {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -17,7 +17,7 @@ func (l *Store) Swap(file *os.File) *os.File {
 	return former
 }
 
-// Encode makes a file of records, each of its kind and entry.
+// Encode returns a file of records, each of its kind and entry.
 func Encode(lines ...string) string {
 	var records []record
 	for _, line := range lines {

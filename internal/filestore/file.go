@@ -14,18 +14,18 @@ import (
 
 // The format of the file is in record.go.
 
-// newSuffix makes the name of a file that is to take the place of the ledger's.
+// newSuffix makes the name of the new file that is to replace the store's file.
 const newSuffix = ".new"
 
-// load reads the file, which is made if there is none, and leaves it ready for the
-// next record.
+// load reads the file, or makes it if there is none, and leaves it ready for the next
+// record.
 func (l *Store) load() error {
 	folder, err := os.Open(filepath.Dir(l.path))
 	if err != nil {
 		return err
 	}
 	l.folder = folder
-	// Of who was killed while it wrote it.
+	// A process that was killed while it wrote the new file has left it.
 	if err := os.Remove(l.path + newSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -42,7 +42,7 @@ func (l *Store) load() error {
 		return err
 	}
 	if info.Size() > maxFile {
-		return fmt.Errorf("it has %d bytes, more than %d: it is no ledger of knockwall's", info.Size(), maxFile)
+		return fmt.Errorf("it has %d bytes, more than %d: it is not a store of knockwall", info.Size(), maxFile)
 	}
 	data := make([]byte, info.Size())
 	if _, err := io.ReadFull(file, data); err != nil {
@@ -61,19 +61,20 @@ func (l *Store) load() error {
 	}
 	l.records, l.size, l.sum, l.found = len(content.records), content.size, content.sum, content.damage
 	if l.found != "" {
-		// Whatever the clock says now, entries were added until the file was last written.
+		// Entries were added until the file was last written, whatever the clock says
+		// now.
 		now := max(time.Now().Unix(), info.ModTime().Unix())
 		l.damaged = strconv.FormatInt(now, 10)
 	}
-	// Whoever wrote it may have been killed before the disk had it, be it the last record,
-	// the file itself, or another in its place.
+	// The last writer may have been killed before the disk had the last record, the file
+	// itself, or its replacement.
 	if err := errors.Join(durable.Sync(l.file), durable.Sync(l.folder)); err != nil {
 		return err
 	}
 	switch {
 	case l.found != "" || content.old:
-		// Nothing can be appended to what is there: until this can be done, each change
-		// tries it again.
+		// Nothing can be appended to a damaged or old file. If replacing it fails, each
+		// change tries again.
 		l.failed = l.replace(l.All())
 	case l.records > l.Len():
 		l.compact()
@@ -82,7 +83,7 @@ func (l *Store) load() error {
 	return nil
 }
 
-// begin makes the file, with nothing in it.
+// begin makes an empty file.
 func (l *Store) begin() error {
 	file, err := openRegular(l.path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
@@ -107,8 +108,8 @@ func (l *Store) cutOff() error {
 	return durable.Sync(l.file)
 }
 
-// write puts a record into the file. After an error the file is as it was, or takes
-// no more records: one that came after half of another would be lost with it.
+// write appends a record to the file. After an error the file is as it was, or takes no
+// more records: a record after half a record would be lost with it.
 func (l *Store) write(kind byte, entry string) error {
 	record, sum := appendRecord(nil, l.sum, record{kind, entry})
 	if l.size+int64(len(record))+lenEnd > maxFile {
@@ -130,8 +131,8 @@ func (l *Store) write(kind byte, entry string) error {
 	return nil
 }
 
-// writeAnew makes a change for whose record there is no room, by a file without the
-// records that no longer count.
+// writeAnew makes a change whose record has no room, by replacing the file with one
+// without dead records.
 func (l *Store) writeAnew(kind byte, entry string) error {
 	var entries []string
 	for _, e := range l.All() {
@@ -145,8 +146,8 @@ func (l *Store) writeAnew(kind byte, entry string) error {
 	return l.replace(entries)
 }
 
-// compactIfDue removes records that no longer count, if there are many. If that
-// fails, nothing is lost, and it is tried again after as many more.
+// compactIfDue removes dead records if there are many. If that fails, nothing is lost,
+// and it is tried again after as many more.
 func (l *Store) compactIfDue() {
 	if l.excess() <= l.bearable {
 		return
@@ -155,21 +156,21 @@ func (l *Store) compactIfDue() {
 	l.bearable = maxDead + max(l.excess(), 0)
 }
 
-// excess is by how many the records that no longer count outnumber those that do.
+// excess returns by how many dead records outnumber live ones.
 func (l *Store) excess() int {
 	return l.records - 2*l.Len()
 }
 
-// compact writes the file anew, without the records that no longer count. It is as
-// good as before if that fails, so that this is no error: a disk that is full has
-// to keep no knockwall from beginning.
+// compact replaces the file with one without dead records. If that fails the old file is
+// as good as before. So this is no error: a full disk must not keep knockwall from
+// starting.
 func (l *Store) compact() {
 	_ = l.replace(l.All())
 }
 
-// replace puts a file with these entries in place of the ledger's. After an error
-// the old one is in use, or, when it is not known which of the two the disk has,
-// none takes any more records.
+// replace replaces the store's file with one that has these entries. After an error the
+// old file is in use, or, if it is not known which of the two the disk has, neither takes
+// any more records.
 func (l *Store) replace(entries []string) error {
 	var records []record
 	if l.damaged != "" {
@@ -196,7 +197,7 @@ func (l *Store) replace(entries []string) error {
 	return l.failed
 }
 
-// writeNew writes a file that is on stable storage when it returns.
+// writeNew writes a file. It is on stable storage when writeNew returns.
 func writeNew(path string, data []byte) (*os.File, error) {
 	err := os.Remove(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -217,7 +218,7 @@ func writeNew(path string, data []byte) (*os.File, error) {
 	return file, nil
 }
 
-// closeFiles closes what is open, the lock last.
+// closeFiles closes all open files, the lock last.
 func (l *Store) closeFiles() error { return errors.Join(l.closeFile(), release(l.lock)) }
 
 // closeFile closes the file and its folder.

@@ -10,12 +10,12 @@ import (
 	"github.com/knockwall/knockwall/internal/ownership"
 )
 
-// lockSuffix makes the name of the file that is locked. It is not the ledger
-// itself: that is replaced by another when it is compacted, and a lock would stay
-// with the old one. This one is never replaced, nor removed.
+// lockSuffix makes the name of the lock file. The store's own file is not locked, because
+// compaction replaces it, and the lock would stay with the old one. The lock file is
+// never replaced or removed.
 const lockSuffix = ".lock"
 
-// takeLock locks a ledger. The lock is gone with the process.
+// takeLock locks a store. The lock ends with the process.
 func takeLock(path string) (*os.File, error) {
 	lock, err := openRegular(path+lockSuffix, os.O_RDWR|os.O_CREATE)
 	if err != nil {
@@ -32,16 +32,16 @@ func takeLock(path string) (*os.File, error) {
 	return nil, fmt.Errorf("locking %s: %w", path+lockSuffix, err)
 }
 
-// release unlocks the ledger, also where a process that has just been forked still
-// has the file open.
+// release unlocks the store, even while a process that was just forked still has the lock
+// file open.
 func release(lock *os.File) error {
 	return errors.Join(unix.Flock(int(lock.Fd()), unix.LOCK_UN), lock.Close())
 }
 
-// openRegular opens a file that only this user can read, if it is made, and nothing
-// that merely has its name: no link, no device, and no file that others can change.
+// openRegular opens a regular file. A file that it creates is readable by this user only.
+// It refuses symbolic links, devices, and files that others can change.
 func openRegular(path string, flags int) (*os.File, error) {
-	// Without O_NONBLOCK a pipe of that name would keep us waiting.
+	// Without O_NONBLOCK, opening a pipe of that name would block.
 	file, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.ELOOP) {
 		return nil, fmt.Errorf("%s is a symbolic link, and has to be a file", path)
@@ -53,7 +53,7 @@ func openRegular(path string, flags int) (*os.File, error) {
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("%s is %v, and has to be a file", path, info.Mode().Type())
 	}
-	// Whoever writes it decides what opens once more.
+	// Anybody who can write the file decides what opens doors again.
 	if err == nil {
 		err = ownership.Check(path, ownership.File)
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/knockwall/knockwall/internal/filestore"
 )
 
-// roleVariable says what a test binary is to do with the ledger that its first
-// argument names, instead of the tests.
+// roleVariable is the environment variable that makes a test binary use a store instead
+// of running the tests. Its value is the role. The first argument names the store.
 const roleVariable = "KNOCKWALL_LEDGER_ROLE"
 
 var roles = map[string]func(*filestore.Store) error{
@@ -66,22 +66,22 @@ func start(t *testing.T, role, path string, arguments ...string) (*exec.Cmd, *bu
 	return child, bufio.NewScanner(said)
 }
 
-// changers is how many change a ledger at once, and standing how many entries of
+// changers is how many goroutines change a store at once. standing is how many entries of
 // each stay in it, so that it is compacted now and then.
 const (
 	changers = 4
 	standing = 5
 )
 
-// long makes an entry of the name of one.
+// long returns a long entry with a name.
 func long(name string) string {
 	sum := crc32.ChecksumIEEE([]byte(name))
 	return name + strings.Repeat(" and so on", int(sum%500))
 }
 
-// changeForEver adds and removes entries, each named by its changer and a number.
-// It says "+name" when one was added, "?name" when one may be gone from now on, and
-// "-name" when it is: in lines that a pipe takes whole or not at all.
+// changeForEver adds and removes entries, each named by its changer and a number. It
+// writes "+name" when an entry was added, "?name" when it may be gone from now on, and
+// "-name" when it is gone. A pipe takes each line whole or not at all.
 func changeForEver(l *filestore.Store) error {
 	failed := make(chan error)
 	for changer := range changers {
@@ -106,14 +106,14 @@ func changeForEver(l *filestore.Store) error {
 	return <-failed
 }
 
-// However it is killed, what was added is there, and what was removed is not.
+// However the process is killed, added entries are there, and removed ones are not.
 func TestAProcessThatIsKilled(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	there := map[string]bool{} // all that were ever said to be in it
+	there := map[string]bool{} // all entries that were ever reported to be in it
 	for round := range 8 {
 		child, said := start(t, "changer", path, strconv.Itoa(round))
 		if round%2 == 0 {
-			go killIn(t.Context(), child, path+".new") // in the middle of compacting it
+			go killIn(t.Context(), child, path+".new") // in the middle of a compaction
 		}
 		open := map[string]bool{}
 		for patience := 1 + rand.IntN(1000); said.Scan(); patience-- {
@@ -149,14 +149,14 @@ func TestAProcessThatIsKilled(t *testing.T) {
 				unsaid--
 			}
 		}
-		if most := (round + 1) * changers; unsaid > most { // there was no time to say so
+		if most := (round + 1) * changers; unsaid > most { // the process had no time to report it
 			t.Errorf("round %d: %d entries of which nobody said that they were added, want at most %d", round, unsaid, most)
 		}
 		shut(t, l)
 	}
 }
 
-// killIn kills a process while there is a file.
+// killIn kills a process while a file exists.
 func killIn(ctx context.Context, child *exec.Cmd, path string) {
 	for ctx.Err() == nil {
 		if _, err := os.Lstat(path); err == nil {
@@ -166,7 +166,7 @@ func killIn(ctx context.Context, child *exec.Cmd, path string) {
 	}
 }
 
-// Nobody else has it, be it opened when it is being replaced by a compacted one.
+// Nobody else can open the store, even while a compacted file replaces the old one.
 func TestTwoProcesses(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	child, said := start(t, "changer", path, "x")
@@ -175,7 +175,7 @@ func TestTwoProcesses(t *testing.T) {
 	}
 	var listening sync.WaitGroup
 	listening.Go(func() {
-		for said.Scan() { // or it would wait for us
+		for said.Scan() { // otherwise the child would wait for the test
 		}
 	})
 	var last uint64
@@ -211,8 +211,8 @@ func TestOnceInAProcess(t *testing.T) {
 	open(t, path)
 }
 
-// fillTheDisk adds entries while files can have no more than a few bytes, and says
-// what went wrong.
+// fillTheDisk adds entries while files are limited to a few bytes, and reports the
+// errors.
 func fillTheDisk(l *filestore.Store) error {
 	signal.Ignore(unix.SIGXFSZ)
 	room := func(bytes uint64) error {
@@ -259,7 +259,7 @@ func fillTheDisk(l *filestore.Store) error {
 	if err := errors.Join(l.Add("between"), l.Remove("between"), l.Add("after"), l.Close()); err != nil {
 		return err
 	}
-	// That there is no room to compact it is no reason not to open it.
+	// A disk without room for compaction is no reason not to open the store.
 	if err := room(5); err != nil {
 		return err
 	}
@@ -276,8 +276,8 @@ func fillTheDisk(l *filestore.Store) error {
 	return l.Close()
 }
 
-// A disk that is full takes nothing from the ledger, and what comes when there is
-// room again is not mixed up with what did not fit.
+// A full disk loses no entry of the store. Later entries are not mixed up with those that
+// did not fit.
 func TestAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	child, said := start(t, "full", path)

@@ -8,20 +8,20 @@ import (
 	"strconv"
 )
 
-// A file is a list of lines, of which the last is the end line:
+// A file is a list of lines. The last one is the end line:
 //
 //	5a1c9e04+1764324000 otp ssh 6b1f…     an entry was added
 //	0b2266d1-1764324000 otp ssh 6b1f…     an entry was removed
 //	93ab1f70!1764324511                   damage was found, at this Unix time
 //	c41d2e88=                             the end
 //
-// A line begins with a CRC-32C (RFC 3720, appendix B.4) in hexadecimal, of the
-// checksum of the line before, as it is written there, and of what follows on this
-// line. So a line that was changed is known by its own checksum, and one that was taken
-// away by the next line's; that lines at the end are missing, by the end line. It is
-// overwritten by the next record.
+// A line begins with a CRC-32C (RFC 3720, appendix B.4) in hexadecimal. It covers the
+// checksum of the line before, as written there, and the rest of this line. So a changed
+// line shows by its own checksum, a line that was taken away by the checksum of the next
+// line, and missing lines at the end by the end line. The next record overwrites the end
+// line.
 
-// record is what a line but the end line says.
+// record is the content of a line other than the end line.
 type record struct {
 	kind  byte
 	entry string
@@ -41,13 +41,14 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// checksum is that of a line, without its end, after a line with another checksum.
+// checksum returns the checksum of a line, without its newline, after a line with the
+// checksum before.
 func checksum(before uint32, line []byte) uint32 {
 	sum := crc32.Checksum(fmt.Appendf(nil, "%08x", before), castagnoli)
 	return crc32.Update(sum, castagnoli, line)
 }
 
-// appendRecord appends a record's line, and returns its checksum.
+// appendRecord appends the line of a record, and returns its checksum.
 func appendRecord(b []byte, before uint32, r record) ([]byte, uint32) {
 	line := append([]byte{r.kind}, r.entry...)
 	sum := checksum(before, line)
@@ -60,7 +61,7 @@ func appendEnd(b []byte, before uint32) []byte {
 	return fmt.Appendf(b, "%08x%c\n", checksum(before, []byte{end}), end)
 }
 
-// encode makes a file. The checksum is that of the last record.
+// encode returns the content of a file, and the checksum of the last record.
 func encode(records []record) (file []byte, sum uint32) {
 	for _, r := range records {
 		file, sum = appendRecord(file, sum, r)
@@ -68,19 +69,19 @@ func encode(records []record) (file []byte, sum uint32) {
 	return appendEnd(file, sum), sum
 }
 
-// content is what was read from a file.
+// content is the result of reading a file.
 type content struct {
-	records []record // those that are whole
-	size    int64    // of the file without its end line
-	sum     uint32   // of the last record
-	damage  string   // what is wrong with the file; empty: it is as it was written
-	old     bool     // it is of a version that wrote no checksums
+	records []record // the undamaged records
+	size    int64    // size of the file in bytes, without its end line
+	sum     uint32   // checksum of the last record
+	damage  string   // the damage to the file; empty if there is none
+	old     bool     // an earlier version, which wrote no checksums, made it
 }
 
-// decode reads a file. Of one that is damaged it takes the lines that are not.
+// decode reads a file. It skips the damaged lines.
 func decode(file []byte) (c content) {
 	lines := bytes.SplitAfter(file, []byte{'\n'})
-	lines = lines[:len(lines)-1] // what follows the last line end is no line
+	lines = lines[:len(lines)-1] // the rest after the last newline is no line
 	if len(lines) > 0 && (file[0] == added || file[0] == removed) {
 		return decodeOld(lines)
 	}
@@ -105,8 +106,8 @@ func decode(file []byte) (c content) {
 	return c
 }
 
-// parse reads a line. After an error the checksum is still the one that the next line
-// was made with, if that can be read.
+// parse reads a line. Even after an error the checksum is the one that the next line was
+// made with, if it can be read.
 func parse(before uint32, line []byte) (r record, sum uint32, err error) {
 	line = bytes.TrimSuffix(line, []byte{'\n'})
 	if len(line) <= lenSum || len(line) > lenSum+1+MaxEntry {
@@ -128,8 +129,8 @@ func parse(before uint32, line []byte) (r record, sum uint32, err error) {
 	return r, sum, err
 }
 
-// decodeOld reads a file of a version that wrote no checksums, whose lines begin with
-// + or -, and whose last line has no end if the daemon was killed while it wrote it.
+// decodeOld reads a file of an earlier version, which wrote no checksums. Its lines begin
+// with + or -. Its last line has no newline if the daemon was killed while it wrote it.
 func decodeOld(lines [][]byte) (c content) {
 	c.old = true
 	for i, line := range lines {

@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 )
 
-// restore puts a ledger back in its place whose file, or the folder of it, was taken
-// away, or on which a write failed: with all that is known here, and what the file has
-// that is there now. It is called with writing held.
+// restore puts a store's file back in its place, after the file or its folder was taken
+// away, or after a write failed. The new file has all entries in memory, and those of the
+// file that is there now. Restore is called with writing held.
 func (l *Store) restore() error {
 	if err := l.lockAgain(); err != nil {
 		return err
@@ -18,7 +18,7 @@ func (l *Store) restore() error {
 	if err := now.load(); err != nil {
 		return errors.Join(err, now.closeFile())
 	}
-	_ = l.closeFile() // they have no name any more, or the same
+	_ = l.closeFile() // they have no name any more, or are the same files
 	l.folder, l.file = now.folder, now.file
 	for entry := range now.entries {
 		l.put(entry)
@@ -26,7 +26,7 @@ func (l *Store) restore() error {
 	return l.replace(l.All())
 }
 
-// lockAgain locks the ledger in a folder that took the place of the former one.
+// lockAgain locks the store in a folder that has replaced the former one.
 func (l *Store) lockAgain() error {
 	if isAt(l.lock, l.path+lockSuffix) {
 		return nil
@@ -43,7 +43,7 @@ func (l *Store) lockAgain() error {
 	return nil
 }
 
-// isAt reports whether a file is what a name stands for.
+// isAt reports whether a name stands for an open file.
 func isAt(file *os.File, name string) bool {
 	is, err := file.Stat()
 	if err != nil {

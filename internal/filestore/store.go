@@ -1,5 +1,5 @@
-// Package ledger keeps a set of lines of text in a file, so that it survives
-// whatever becomes of the process and of the machine.
+// Package filestore keeps a set of lines of text in a file. The set survives kills of the
+// process, loss of power, and damage to the file.
 package filestore
 
 import (
@@ -15,97 +15,98 @@ import (
 	"time"
 )
 
-// MaxEntry is how many bytes an entry may have. It has one at least.
+// MaxEntry is the longest entry, in bytes. The shortest has one byte.
 const MaxEntry = 64 << 10
 
-// maxFile is how many bytes the file may have: it is read into memory, and none of
-// ours grows beyond that.
+// maxFile is the largest file, in bytes. The file is read into memory, and a store never
+// grows beyond this.
 const maxFile = 64 << 20
 
-// maxDead is how many records that no longer count there may be beyond those that
-// do, before the file is written anew. So that costs little for each, and a file is
-// at most a few times as long as it need be.
+// maxDead is by how many the dead records, which no longer count, may outnumber the live
+// ones before the file is compacted. So compaction costs little for each record, and the
+// file is at most a few times as long as it has to be.
 const maxDead = 1000
 
-var errClosed = errors.New("the ledger is closed")
+var errClosed = errors.New("the store is closed")
 
-// Store is a set of entries, in memory and in a file. It is safe for concurrent
-// use; who asks for an entry never waits for the disk.
+// Store is a set of entries, in memory and in a file. It is safe for concurrent use.
+// Reading entries never waits for the disk.
 type Store struct {
 	path string
 	lock *os.File
 
-	writing  sync.Mutex // while a change is on its way to the file
+	writing  sync.Mutex // held while a change is written to the file
 	folder   *os.File
 	file     *os.File
-	size     int64  // of the file, without its end line
-	sum      uint32 // of its last record
-	records  int    // in it
-	bearable int    // by how many the records that no longer count may outnumber the others
+	size     int64  // size of the file in bytes, without its end line
+	sum      uint32 // checksum of its last record
+	records  int    // number of records in the file
+	bearable int    // by how many dead records may outnumber live ones before compaction
 	failed   error  // why the file takes no more changes
-	damaged  string // when damage was found last, as the file has it
-	found    string // what damage Open found
+	damaged  string // when damage was found last, as written in the file; "" if never
+	found    string // the damage that Open found
 
 	mu      sync.RWMutex
-	entries map[string]uint64 // each with its place in the order
+	entries map[string]uint64 // each with its position in the order
 	next    uint64
 }
 
-// Open reads the ledger of a file, or begins one; its folder has to be there. Until
-// Close nobody else can open it, in this process or another: a file beside it, with
-// ".lock" added to its name, is locked.
+// Open reads the store in a file, or makes an empty one. The folder of the file has to
+// exist. Until Close nobody else can open the store, in this process or another: Open
+// locks a file beside it, with ".lock" added to its name.
 //
-// Damage to the file is no error, and no entry of a damaged line is in the set: see
-// [Ledger.Damaged]. An error names the file. A file with more than 64 MiB is left as it
-// is.
+// Damage to the file is no error. Entries of damaged lines are left out: see
+// [Store.Damaged]. An error names the file. A file of more than 64 MiB is an error, and
+// is left as it is.
 func Open(path string) (*Store, error) {
 	lock, err := takeLock(path)
 	if err != nil {
-		return nil, fmt.Errorf("opening the ledger %s: %w", path, err)
+		return nil, fmt.Errorf("opening the store %s: %w", path, err)
 	}
 	l := &Store{path: path, lock: lock, bearable: maxDead, entries: map[string]uint64{}}
 	if err := l.load(); err != nil {
-		return nil, fmt.Errorf("opening the ledger %s: %w", path, errors.Join(err, l.closeFiles()))
+		return nil, fmt.Errorf("opening the store %s: %w", path, errors.Join(err, l.closeFiles()))
 	}
 	return l, nil
 }
 
-// Add adds an entry, of 1 to MaxEntry bytes, none of them a newline, at the end. It
-// does nothing if the entry is there. When it returns, the entry is on stable
-// storage, or, with an error, not in the set.
+// Add adds an entry at the end. An entry has 1 to MaxEntry bytes and no newline. Add does
+// nothing if the entry is there. When it returns without an error, the entry is on stable
+// storage. After an error the entry is not in the set.
 func (l *Store) Add(entry string) error {
 	if err := check(entry); err != nil {
-		return fmt.Errorf("adding to the ledger %s: %w", l.path, err)
+		return fmt.Errorf("adding to the store %s: %w", l.path, err)
 	}
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if err := l.usable(); err != nil {
-		return fmt.Errorf("adding to the ledger %s: %w", l.path, err)
+		return fmt.Errorf("adding to the store %s: %w", l.path, err)
 	}
 	if l.Has(entry) {
 		return nil
 	}
 	if err := l.write(added, entry); err != nil {
-		return fmt.Errorf("adding to the ledger %s: %w", l.path, err)
+		return fmt.Errorf("adding to the store %s: %w", l.path, err)
 	}
 	l.put(entry)
 	l.compactIfDue()
 	return nil
 }
 
-// Remove removes an entry. It does nothing if the entry is not there. When it
-// returns, that is on stable storage, or, with an error, the entry still in the set.
+// Remove removes an entry. It does nothing if the entry is not there. When it returns
+// without an error, the removal is on stable storage. After an error the entry is still
+// in the set.
 func (l *Store) Remove(entry string) error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
 	if err := l.usable(); err != nil {
-		return fmt.Errorf("removing from the ledger %s: %w", l.path, err)
+		return fmt.Errorf("removing from the store %s: %w", l.path, err)
 	}
 	if !l.Has(entry) {
 		return nil
 	}
 	if err := l.write(removed, entry); err != nil {
-		return fmt.Errorf("removing from the ledger %s: %w", l.path, err)
+		return fmt.Errorf("removing from the store %s: %w", l.path, err)
 	}
 	l.take(entry)
 	l.compactIfDue()
@@ -120,8 +121,8 @@ func (l *Store) Has(entry string) bool {
 	return ok
 }
 
-// All returns the entries in the order they were added. One that was removed and
-// added again is where it was added last.
+// All returns the entries in the order in which they were added. An entry that was
+// removed and added again is where it was added last.
 func (l *Store) All() []string {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -137,9 +138,9 @@ func (l *Store) Len() int {
 	return len(l.entries)
 }
 
-// Damaged returns when damage to the file was found last, by this process or one
-// before it: entries that were added before may be missing. It is zero if there never was
-// any. What it was is returned for damage that Open found.
+// Damaged returns when damage to the file was found last, by this process or an earlier
+// one. Entries that were added before that time may be missing. The time is zero if there
+// never was damage. The second result describes the damage that Open found, if any.
 func (l *Store) Damaged() (when time.Time, found string) {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -149,8 +150,8 @@ func (l *Store) Damaged() (when time.Time, found string) {
 	return when, l.found
 }
 
-// Close lets others open the ledger. What is in it can still be asked for, and no
-// longer be changed. Closing it again does nothing.
+// Close closes the file and lets others open the store. Its entries can still be read,
+// but not changed. Closing it again does nothing.
 func (l *Store) Close() error {
 	l.writing.Lock()
 	defer l.writing.Unlock()
@@ -159,12 +160,12 @@ func (l *Store) Close() error {
 	}
 	l.failed = errClosed
 	if err := l.closeFiles(); err != nil {
-		return fmt.Errorf("closing the ledger %s: %w", l.path, err)
+		return fmt.Errorf("closing the store %s: %w", l.path, err)
 	}
 	return nil
 }
 
-// usable returns why nothing can be changed, if so and it cannot be mended.
+// usable returns why nothing can be changed, after it has tried to restore the file.
 func (l *Store) usable() error {
 	if errors.Is(l.failed, errClosed) || l.failed == nil && isAt(l.file, l.path) {
 		return l.failed
@@ -192,7 +193,7 @@ func (l *Store) take(entry string) {
 	delete(l.entries, entry)
 }
 
-// check returns what is wrong with an entry.
+// check returns what is wrong with an entry, or nil.
 func check(entry string) error {
 	switch {
 	case entry == "":

@@ -18,7 +18,7 @@ import (
 	"github.com/knockwall/knockwall/internal/filestore"
 )
 
-// open opens a ledger until the test ends.
+// open opens a store until the test ends.
 func open(t testing.TB, path string) *filestore.Store {
 	t.Helper()
 	l, err := filestore.Open(path)
@@ -85,7 +85,7 @@ func expect(t testing.TB, l *filestore.Store, want ...string) {
 	}
 }
 
-// fails wants an error that has all of these in it.
+// fails checks that an error contains all of these texts.
 func fails(t testing.TB, err error, parts ...string) {
 	t.Helper()
 	if err == nil {
@@ -201,7 +201,7 @@ func TestOnlyTheUserReadsTheFiles(t *testing.T) {
 	private("when it is compacted")
 }
 
-// A program that the daemon starts has none of the files.
+// A program that the daemon starts inherits none of the files.
 func TestFilesAreClosedForOtherPrograms(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	write(t, path, filestore.Encode("+x", "-x")) // to be compacted
@@ -227,7 +227,7 @@ func TestFilesAreClosedForOtherPrograms(t *testing.T) {
 		}
 	}
 	if found != 3 {
-		t.Errorf("%d files are open, want the ledger, its lock and its folder", found)
+		t.Errorf("%d files are open, want the store, its lock and its folder", found)
 	}
 }
 
@@ -251,7 +251,7 @@ func TestOnlyAFileIsALedger(t *testing.T) {
 	}
 }
 
-// What others can write may be anything.
+// A file that others can write may contain anything.
 func TestNobodyElseWritesALedger(t *testing.T) {
 	for _, suffix := range []string{"", ".lock"} {
 		for _, mode := range []fs.FileMode{0o620, 0o602, 0o666} {
@@ -292,7 +292,7 @@ func TestTheFolderHasToBeThere(t *testing.T) {
 	}
 }
 
-// undamaged wants a ledger that was never damaged.
+// undamaged checks that a store was never damaged.
 func undamaged(t testing.TB, l *filestore.Store) {
 	t.Helper()
 	if when, found := l.Damaged(); !when.IsZero() || found != "" {
@@ -300,7 +300,7 @@ func undamaged(t testing.TB, l *filestore.Store) {
 	}
 }
 
-// isDamaged wants a ledger whose file was found to be damaged just now.
+// isDamaged checks that a store's file was found damaged just now.
 func isDamaged(t testing.TB, l *filestore.Store, want string) {
 	t.Helper()
 	when, found := l.Damaged()
@@ -309,7 +309,8 @@ func isDamaged(t testing.TB, l *filestore.Store, want string) {
 	}
 }
 
-// Whatever becomes of the file is known, is remembered, and leaves what is whole.
+// Every kind of damage to the file is found and remembered, and leaves the undamaged
+// entries.
 func TestDamage(t *testing.T) {
 	file := filestore.Encode("+a", "+b", "+c", "-b", "+d")
 	lines := strings.SplitAfter(file, "\n")
@@ -348,7 +349,7 @@ func TestDamage(t *testing.T) {
 			when, _ := l.Damaged()
 			left := l.All()
 			add(t, l, "new")
-			for range 2 { // it is found once, and remembered for ever
+			for range 2 { // damage is found once, and always remembered
 				shut(t, l)
 				l = open(t, path)
 				expect(t, l, append(left, "new")...)
@@ -360,7 +361,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// No single byte of a file can be another without being found out.
+// A change of any single byte of a file is found.
 func TestEveryByteIsChecked(t *testing.T) {
 	file := []byte(filestore.Encode("+1764324000 otp ssh 6b1f", "+x", "-x"))
 	path := filepath.Join(t.TempDir(), "ledger")
@@ -381,8 +382,8 @@ func TestEveryByteIsChecked(t *testing.T) {
 	}
 }
 
-// Where a damaged file cannot be written anew, what is left can be asked for, and
-// nothing is appended to it.
+// If a damaged file cannot be replaced, its entries can be read, and nothing is appended
+// to it.
 func TestDamageOnAFullDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	broken := filestore.Encode("+a", "+b")[1:]
@@ -391,14 +392,14 @@ func TestDamageOnAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := filestore.Open(path)
-	fails(t, err, path+".new") // what is in its way is no ledger's
+	fails(t, err, path+".new") // the folder in its way does not belong to the store
 	if err := os.RemoveAll(path + ".new"); err != nil {
 		t.Fatal(err)
 	}
 	isDamaged(t, open(t, path), "line 1: it is")
 }
 
-// A file of a version that wrote no checksums is read, and gets them.
+// A file of an earlier version, without checksums, is read, and gets checksums.
 func TestAFileWithoutChecksums(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	write(t, path, "+a\n+b\n-a\n+torn")
@@ -431,8 +432,8 @@ func TestAFileThatIsTooLong(t *testing.T) {
 	isDamaged(t, l, "its end is missing")
 }
 
-// A ledger that is full takes no more, but it can be emptied, and what is written
-// into it can always be read again.
+// A full store takes no more entries, but entries can be removed, and what is written to
+// it can always be read again.
 func TestAFullLedger(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	var lines, entries []string
@@ -479,7 +480,7 @@ func TestItIsCompactedWhenMuchIsDead(t *testing.T) {
 		add(t, l, "one of many")
 		remove(t, l, "one of many")
 	}
-	remove(t, l, "first") // with which two are left, and two more than MaxDead are dead
+	remove(t, l, "first") // now two entries are left, and MaxDead + 2 records are dead
 	if got, want := strings.Count(read(t, path), "\n"), 3+filestore.MaxDead+1+1; got != want {
 		t.Errorf("the file has %d lines, want %d", got, want)
 	}
@@ -489,14 +490,14 @@ func TestItIsCompactedWhenMuchIsDead(t *testing.T) {
 		t.Errorf("the file has %.100q, want %q", got, want)
 	}
 	expect(t, l, "second", "first")
-	add(t, l, "fourth") // which goes to the new file
+	add(t, l, "fourth") // written to the new file
 	remove(t, l, "second")
 	shut(t, l)
 	expect(t, open(t, path), "first", "fourth")
 }
 
-// Where a new file cannot be made, the old one does, and it is not tried at every
-// turn.
+// If a new file cannot be made, the old one stays in use, and not every change tries
+// again.
 func TestWhatCannotBeCompacted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	write(t, path, filestore.Encode(slices.Repeat([]string{"+a", "-a"}, filestore.MaxDead)...))
@@ -541,7 +542,7 @@ func TestAfterCloseNothingIsChanged(t *testing.T) {
 	fails(t, l.Remove("x"), path, "closed")
 	fails(t, l.Add("x"), path, "closed")
 	expect(t, l, "x")
-	other := open(t, path) // and what belongs to it is left alone
+	other := open(t, path) // Close leaves the other store's files alone
 	shut(t, l)
 	add(t, other, "z")
 	if _, err := filestore.Open(path); err == nil {
@@ -549,8 +550,8 @@ func TestAfterCloseNothingIsChanged(t *testing.T) {
 	}
 }
 
-// Everybody's changes are there, each once, and in the order in which each made
-// them; who looks meanwhile sees nothing twice.
+// All goroutines' changes are there, each once, and in the order in which each made them.
+// Readers meanwhile see nothing twice.
 func TestManyAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	l := open(t, path)
@@ -612,13 +613,13 @@ func TestManyAtOnce(t *testing.T) {
 	expect(t, open(t, path), got...)
 }
 
-// Half a record that cannot be taken back would swallow the next: so the file is written
-// anew before there is one.
+// Half a record that cannot be taken back would swallow the next one. So the file is
+// replaced before there is one.
 func TestAFileThatCannotBePutRightIsWrittenAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	l := open(t, path)
 	add(t, l, "a")
-	broken, err := os.Open(path) // to be read only
+	broken, err := os.Open(path) // read-only
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -634,7 +635,7 @@ func TestAFileThatCannotBePutRightIsWrittenAnew(t *testing.T) {
 	add(t, l, "d")
 }
 
-// What a change came to is on the disk when it returns, and so is what was read.
+// A change is on the disk when its call returns, and so is what was read.
 func TestWhatIsKnownIsOnTheDisk(t *testing.T) {
 	disk := durabletest.Watch(t)
 	path := filepath.Join(t.TempDir(), "ledger")
@@ -646,11 +647,11 @@ func TestWhatIsKnownIsOnTheDisk(t *testing.T) {
 	disk.Has(path)
 	shut(t, l)
 	for _, file := range []string{
-		filestore.Encode("+a", "+b"),     // as it is
+		filestore.Encode("+a", "+b"),     // unchanged
 		filestore.Encode("+a", "-a"),     // compacted
-		filestore.Encode("+a")[1:],       // written anew, as it is damaged
-		"+a\n+b\n",                       // and as it has no checksums
-		filestore.Encode("+a", "+b")[:9], // and as it has no end
+		filestore.Encode("+a")[1:],       // replaced, because it is damaged
+		"+a\n+b\n",                       // replaced, because it has no checksums
+		filestore.Encode("+a", "+b")[:9], // replaced, because it has no end line
 	} {
 		path := filepath.Join(t.TempDir(), "ledger")
 		write(t, path, file)
@@ -662,8 +663,8 @@ func TestWhatIsKnownIsOnTheDisk(t *testing.T) {
 	}
 }
 
-// FuzzOpen opens files with anything in them. What is taken from them stays so, and
-// what is not as it was written is known.
+// FuzzOpen opens files of arbitrary bytes. Entries that are read from them stay. Bytes
+// that no store has written are found to be damage.
 func FuzzOpen(f *testing.F) {
 	for _, seed := range []string{
 		"", "\n", "+", "+a", "+a\n", "-a\n", "+a\n-a\n", "+a\n+b\n-a\n+a\n", "+a\n+a\n+b", "+a\n?\n",
@@ -702,7 +703,7 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
-// understand takes the entries of a file that is whole, without a look at checksums.
+// understand returns the entries of an undamaged file, without checking checksums.
 func understand(content string) (entries []string) {
 	for line := range strings.Lines(content) {
 		if !strings.HasSuffix(line, "\n") {

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// InUse reports whether somebody else's socket has a group or queue of a netfilter
-// subsystem (NFNL_SUBSYS_*), whose type of configuring messages is kind. It changes
-// nothing: it asks for a change of nothing, which the kernel refuses with EPERM where
-// the group or queue is another socket's, and with ENODEV where there is none.
+// InUse reports whether another socket has bound a group or queue of a netfilter
+// subsystem (NFNL_SUBSYS_*). Kind is the subsystem's type of configuration messages.
+// InUse changes nothing: it sends a configuration message without attributes. The kernel
+// refuses that with EPERM if the group or queue is another socket's, and with ENODEV if
+// there is none.
 func InUse(subsystem, kind uint8, number uint16) (bool, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -31,7 +32,7 @@ func InUse(subsystem, kind uint8, number uint16) (bool, error) {
 	case errors.Is(err, unix.ENODEV):
 		return false, nil
 	case err == nil:
-		err = errors.New("the kernel takes what is no request")
+		err = errors.New("the kernel accepts an empty configuration message")
 	}
 	return false, err
 }

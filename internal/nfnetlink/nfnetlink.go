@@ -1,10 +1,9 @@
-// Package nfnetlink reads and writes the messages of netfilter's log and queues on
+// Package nfnetlink reads and writes the messages of netfilter's log and queues, on
 // sockets that go-nflog and go-nfqueue have opened and set up.
 //
-// The libraries' own reading costs two system calls and 17 to 64 allocations a
-// packet, more than a daemon can pay while it is flooded: who knocks then would not be
-// heard. Here it is one system call for all that the kernel has put into a datagram,
-// and nothing is allocated.
+// Reading with these libraries costs two system calls and 17 to 64 allocations a packet.
+// A flooded daemon cannot pay that: it would miss the knocks of honest clients. This
+// package makes one system call for each datagram of the kernel, and allocates nothing.
 package nfnetlink
 
 import (
@@ -13,22 +12,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The lengths of struct nlmsghdr of linux/netlink.h, of struct nfgenmsg of
-// linux/netfilter/nfnetlink.h after it, and of struct nlattr.
+// The lengths of struct nlmsghdr (linux/netlink.h), of the struct nfgenmsg after it
+// (linux/netfilter/nfnetlink.h), and of struct nlattr (linux/netlink.h).
 const (
 	headerLength    = unix.NLMSG_HDRLEN
 	familyLength    = 4
 	attributeHeader = unix.NLA_HDRLEN
 )
 
-// message is one of a datagram: its type, and what comes after its header.
+// message is one message of a datagram: its type, and the bytes after its header.
 type message struct {
 	kind uint16
 	body []byte
 }
 
-// next takes the first message off a datagram, and reports false if there is none or
-// it is cut short.
+// next returns the first message of a datagram and the rest. It reports false if there is
+// no message, or if it is cut short.
 func next(datagram []byte) (m message, rest []byte, ok bool) {
 	if len(datagram) < headerLength {
 		return message{}, nil, false
@@ -41,14 +40,14 @@ func next(datagram []byte) (m message, rest []byte, ok bool) {
 	return m, datagram[min(aligned(length), uint64(len(datagram))):], true
 }
 
-// Attribute is one of those that a message consists of.
+// Attribute is one attribute of a message (struct nlattr).
 type Attribute struct {
 	Kind  uint16
 	Value []byte
 }
 
-// NextAttribute takes the first attribute off those of a message, and reports false if
-// there is none or it is cut short.
+// NextAttribute returns the first attribute and the rest. It reports false if there is no
+// attribute, or if it is cut short.
 func NextAttribute(attributes []byte) (a Attribute, rest []byte, ok bool) {
 	if len(attributes) < attributeHeader {
 		return Attribute{}, nil, false
@@ -62,8 +61,8 @@ func NextAttribute(attributes []byte) (a Attribute, rest []byte, ok bool) {
 	return a, attributes[min(aligned(length), uint64(len(attributes))):], true
 }
 
-// AppendAttribute adds an attribute whose value is one or two words long, as all are
-// that are sent here: in network byte order, so that no padding is wanted.
+// AppendAttribute appends an attribute whose value is one or more 32-bit words in network
+// byte order. Such a value needs no padding.
 func AppendAttribute(b []byte, kind uint16, words ...uint32) []byte {
 	b = binary.NativeEndian.AppendUint16(b, uint16(attributeHeader+4*len(words)))
 	b = binary.NativeEndian.AppendUint16(b, kind)
@@ -73,6 +72,6 @@ func AppendAttribute(b []byte, kind uint16, words ...uint32) []byte {
 	return b
 }
 
-// aligned is where what follows begins: messages and attributes are padded to four
+// aligned returns the offset of the next message or attribute: they are padded to four
 // bytes.
 func aligned(length uint64) uint64 { return (length + 3) &^ 3 }

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// packed is the type of a message with a packet in it.
+// packed is the type of a message that contains a packet.
 const packed = unix.NFNL_SUBSYS_ULOG << 8
 
-// saying returns a message of a type, padded as the kernel pads it, whose header says
-// that it is so long: whatever is true.
+// saying returns a message of a type, padded as by the kernel. Its header states the
+// given length, even a wrong one.
 func saying(length uint32, kind uint16, body []byte) []byte {
 	b := binary.NativeEndian.AppendUint32(nil, length)
 	b = binary.NativeEndian.AppendUint16(b, kind)
@@ -24,20 +24,20 @@ func saying(length uint32, kind uint16, body []byte) []byte {
 
 func of(kind uint16, body []byte) []byte { return saying(uint32(headerLength+len(body)), kind, body) }
 
-// withPacket returns a message with attributes in it.
+// withPacket returns a message with attributes.
 func withPacket(attributes string) []byte {
 	return of(packed, append(make([]byte, familyLength), attributes...))
 }
 
-// answer is the kernel's, with an error number or 0.
+// answer returns the kernel's answer, with an error number or 0.
 func answer(errno int32) []byte {
 	body := binary.NativeEndian.AppendUint32(nil, uint32(-errno))
-	return of(unix.NLMSG_ERROR, append(body, make([]byte, headerLength)...)) // and what it answers to
+	return of(unix.NLMSG_ERROR, append(body, make([]byte, headerLength)...)) // and the header of the request
 }
 
 func done() []byte { return of(unix.NLMSG_DONE, make([]byte, familyLength)) }
 
-// attribute returns one whose header says that it is so long.
+// attribute returns an attribute whose header states the given length.
 func attribute(length int, kind uint16, value string) []byte {
 	b := binary.NativeEndian.AppendUint16(nil, uint16(length))
 	b = binary.NativeEndian.AppendUint16(b, kind)

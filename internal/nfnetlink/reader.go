@@ -15,29 +15,30 @@ import (
 	"github.com/knockwall/knockwall/internal/progress"
 )
 
-// maxDatagram is as long as one from the kernel can be: NFULNL_NLBUFSIZ_MAX of
+// maxDatagram is the longest datagram that the kernel sends: NFULNL_NLBUFSIZ_MAX of
 // net/netfilter/nfnetlink_log.c.
 const maxDatagram = 128 << 10
 
-// Handler takes what is read. It is called from one goroutine.
+// Handler receives what is read. Its methods are called from one goroutine.
 type Handler interface {
-	// Message takes the attributes of a message, which are not to be kept, and whether
-	// it is the last one of its datagram.
+	// Message receives the attributes of a message, and whether it is the last one of its
+	// datagram. It must not keep the attributes.
 	Message(attributes []byte, last bool)
-	// ReadError takes an error of the socket, or one that the kernel has answered
-	// with, and reports whether reading is to go on.
+	// ReadError receives an error of the socket, or an error that the kernel answers
+	// with. It reports whether reading goes on.
 	ReadError(err error) bool
 }
 
-// AnswerError is what the kernel says of a request.
+// AnswerError is the kernel's refusal of a request.
 type AnswerError struct{ Errno syscall.Errno }
 
 func (e *AnswerError) Error() string { return "the kernel answers: " + e.Errno.Error() }
 func (e *AnswerError) Unwrap() error { return e.Errno }
 
-// Take sets up a socket that a library has opened, by that library's register, which is
-// given the function that it is to call when it cannot read; and then reads it in its
-// place. It ends with the returned function, which is not nil.
+// Take sets up a socket that a library has opened, and then reads it in the library's
+// place. It calls register, the library's own function for that, with the function that
+// the library shall call when it cannot read. The returned CancelFunc ends the reading.
+// It is not nil.
 func Take(conn *netlink.Conn, h Handler, register func(context.Context, func(error) int) error) (*Reader, context.CancelFunc, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	r, err := newReader(conn, h)
@@ -53,21 +54,21 @@ func Take(conn *netlink.Conn, h Handler, register func(context.Context, func(err
 	return r, cancel, err
 }
 
-// Reader reads a socket in place of the library that has opened it.
+// Reader reads a socket in place of the library that opened it.
 type Reader struct {
 	conn     *netlink.Conn
 	raw      syscall.RawConn
 	handler  Handler
 	messages progress.Counter
-	more     atomic.Bool // of the datagram that is being handled are messages left
+	more     atomic.Bool // messages are left of the datagram that is being handled
 
 	datagram []byte
-	read     func(fd uintptr) bool // made once, as it would be allocated each time
-	n        int                   // what it read,
-	err      error                 // or why it did not
+	read     func(fd uintptr) bool // made once, because a closure for each call would be allocated
+	n        int                   // how many bytes it read,
+	err      error                 // or why it failed
 }
 
-// newReader makes a Reader of a socket. It reads once it has taken over.
+// newReader returns a Reader of a socket. It reads once it has taken over.
 func newReader(conn *netlink.Conn, h Handler) (*Reader, error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -77,7 +78,7 @@ func newReader(conn *netlink.Conn, h Handler) (*Reader, error) {
 	r.read = func(fd uintptr) bool {
 		r.messages.Begin()
 		if r.n, r.err = unix.Read(int(fd), r.datagram); r.err != unix.EAGAIN {
-			return true // and it is done when it was handled
+			return true // Done is called after it was handled
 		}
 		r.messages.Cancel()
 		return false
@@ -85,12 +86,12 @@ func newReader(conn *netlink.Conn, h Handler) (*Reader, error) {
 	return r, nil
 }
 
-// instead is the function that go-nflog and go-nfqueue call when they cannot read.
-// Given to them when they begin to, it reads in their place until ctx ends or the
-// handler has enough: the libraries set the socket up, and end it.
+// instead returns the function that go-nflog and go-nfqueue call when they cannot read.
+// Called when they begin to, it reads in their place until ctx ends or the handler ends
+// the reading. The libraries set up the socket and close it.
 func (r *Reader) instead(ctx context.Context) func(error) int {
 	return func(error) int {
-		// Who ends ctx sets a deadline in the past only after that.
+		// The library sets a deadline in the past only after ctx has ended.
 		if err := r.conn.SetReadDeadline(time.Time{}); err == nil {
 			r.run(ctx)
 		}
@@ -98,20 +99,20 @@ func (r *Reader) instead(ctx context.Context) func(error) int {
 	}
 }
 
-// takeOver interrupts the library, which has begun to read. Nothing may have been sent
-// to the socket yet.
+// takeOver interrupts the library, which has begun to read. Nothing may have been sent to
+// the socket before.
 func (r *Reader) takeOver() error {
 	return r.conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 func (r *Reader) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := r.raw.Read(r.read) // waits until there is something
+		err := r.raw.Read(r.read) // waits for a datagram
 		has := err == nil
 		if has && r.err != nil {
 			err = os.NewSyscallError("read", r.err)
 		}
-		ended := err != nil && ctx.Err() != nil // it was interrupted, or the socket closed
+		ended := err != nil && ctx.Err() != nil // the reading was ended, or the socket closed
 		if !ended && err != nil {
 			ended = !r.handler.ReadError(err)
 		} else if !ended {
@@ -126,9 +127,9 @@ func (r *Reader) run(ctx context.Context) {
 	}
 }
 
-// handle hands on the messages of a datagram.
+// handle passes on the messages of a datagram.
 func (r *Reader) handle(datagram []byte) (goOn bool) {
-	defer r.more.Store(false) // whatever came last
+	defer r.more.Store(false) // whatever the last message was
 	for m, rest, ok := next(datagram); ok; m, rest, ok = next(rest) {
 		switch m.kind {
 		case unix.NLMSG_NOOP, unix.NLMSG_DONE:
@@ -138,7 +139,7 @@ func (r *Reader) handle(datagram []byte) (goOn bool) {
 			}
 		default:
 			if len(m.body) >= familyLength {
-				last := len(rest) <= headerLength+familyLength // which say that it is done
+				last := len(rest) <= headerLength+familyLength // the rest is at most an NLMSG_DONE
 				r.more.Store(!last)
 				r.handler.Message(m.body[familyLength:], last)
 			}
@@ -147,8 +148,8 @@ func (r *Reader) handle(datagram []byte) (goOn bool) {
 	return true
 }
 
-// answered returns the error that a struct nlmsgerr of linux/netlink.h is about, nil
-// if it only says that all went well.
+// answered returns the error in a struct nlmsgerr (linux/netlink.h), or nil if it reports
+// success.
 func answered(body []byte) error {
 	if len(body) < 4 {
 		return errors.New("the kernel's answer is cut short")
@@ -159,9 +160,9 @@ func answered(body []byte) error {
 	return nil
 }
 
-// Drained reports whether everything has been taken off the socket that came so far,
-// and whoever asks while a message is handled has the last of it.
+// Drained reports whether every message that came so far has been read from the socket.
+// If a handler calls it for a message, true means that the message is the last one.
 func (r *Reader) Drained() bool { return !r.more.Load() && progress.Drained(r.conn) }
 
-// Progress tells whether what is sent is being handled.
+// Progress returns how many messages were handled so far, and whether the socket is idle.
 func (r *Reader) Progress() progress.Progress { return r.messages.Of(r.conn) }

@@ -18,11 +18,11 @@ import (
 // deadline is how long a test waits for what must happen.
 const deadline = 10 * time.Second
 
-// heard keeps what it is handed.
+// heard records what it receives.
 type heard struct {
 	all    []string
-	asked  func() string  // of each message, if it is not nil
-	enough func(int) bool // after so many errors; nil: never
+	asked  func() string  // called for each message, if not nil
+	enough func(int) bool // reports whether to end after so many errors; nil: never
 	errors int
 }
 
@@ -100,7 +100,7 @@ func TestAnErrorIsTheKernelsOwn(t *testing.T) {
 	}
 }
 
-// After an error that the handler does not go on after, nothing more is handed to it.
+// After an error that ends the reading, the handler receives nothing more.
 func TestWhoHasHadEnoughIsHandedNothingMore(t *testing.T) {
 	h := &heard{enough: func(n int) bool { return n == 2 }}
 	r := &Reader{handler: h}
@@ -111,7 +111,7 @@ func TestWhoHasHadEnoughIsHandedNothingMore(t *testing.T) {
 	h.expect(t, "it was handed", "the kernel answers: operation not permitted", `"one."`, "the kernel answers: operation not permitted")
 }
 
-// routes connects to the kernel as anybody may.
+// routes connects to rtnetlink, which needs no privilege.
 func routes(t testing.TB) *netlink.Conn {
 	t.Helper()
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
@@ -131,8 +131,8 @@ func readerOf(t testing.TB, conn *netlink.Conn, h Handler) *Reader {
 	return r
 }
 
-// ask has the kernel answer that there is no such interface. Its answer is there when
-// ask returns, if there is room for it.
+// ask makes the kernel answer that there is no such interface. The answer has arrived
+// when ask returns, if there is room for it.
 func ask(t testing.TB, conn *netlink.Conn) {
 	t.Helper()
 	info := make([]byte, unix.SizeofIfInfomsg)
@@ -146,9 +146,9 @@ func ask(t testing.TB, conn *netlink.Conn) {
 
 const noDevice = "the kernel answers: no such device"
 
-// library reads as go-nflog and go-nfqueue do, until it cannot, and has the reader read
-// in its place; when ctx ends it interrupts who reads. It returns channels that are closed
-// when it was interrupted itself, and when nobody reads any more.
+// library reads as go-nflog and go-nfqueue do, until it cannot, and then makes the reader
+// read in its place. When ctx ends it interrupts the reading. It returns channels that
+// are closed when library was interrupted itself, and when nobody reads any more.
 func library(ctx context.Context, conn *netlink.Conn, r *Reader) (interrupted, ended <-chan struct{}) {
 	stopped, done := make(chan struct{}), make(chan struct{})
 	instead := r.instead(ctx)
@@ -176,7 +176,7 @@ func waitFor(t *testing.T, what string, c <-chan struct{}) {
 	}
 }
 
-// telling hands on that it was called.
+// telling reports that it was called.
 type telling struct{ messages, errors chan string }
 
 func newTelling() telling { return telling{make(chan string, 1000), make(chan string, 1000)} }
@@ -200,7 +200,7 @@ func (h telling) expectError(t *testing.T, want string) {
 }
 
 func TestAReaderTakesOverFromWhoReads(t *testing.T) {
-	for round := range 50 { // as who has begun to read may have come this far or that
+	for round := range 50 { // because the library's reading may have come more or less far
 		conn, h := routes(t), newTelling()
 		r := readerOf(t, conn, h)
 		ctx, end := context.WithCancel(context.Background())
@@ -226,8 +226,8 @@ func TestAReaderTakesOverFromWhoReads(t *testing.T) {
 	}
 }
 
-// Who ends it closes the socket at once, before the reader may have seen that it is to
-// end. It is no failure, and nobody hears of one.
+// The caller that ends the reading closes the socket at once, perhaps before the reader
+// knows that it is to end. That is no failure, and none is reported.
 func TestAReaderThatIsEndedDoesNotFail(t *testing.T) {
 	for range 200 {
 		conn, h := routes(t), newTelling()
@@ -262,11 +262,11 @@ func TestAReaderWhoseContextHasEndedReadsNothing(t *testing.T) {
 	}
 }
 
-// What the kernel had no room for is known from the socket's error; what came before
-// is read all the same.
+// The socket's error says that the kernel had no room for messages. Those before are
+// still read.
 func TestAnOverflowIsToldOfAndReadingGoesOn(t *testing.T) {
 	conn, h := routes(t), newTelling()
-	if err := conn.SetReadBuffer(1); err != nil { // it takes what the kernel's least is
+	if err := conn.SetReadBuffer(1); err != nil { // the kernel takes its minimum
 		t.Fatal(err)
 	}
 	for range 100 {
@@ -306,8 +306,8 @@ func TestAnOverflowIsToldOfAndReadingGoesOn(t *testing.T) {
 	waitFor(t, "it ends", ended)
 }
 
-// Whoever asks while a message is handled learns whether others of its datagram are
-// left, which the socket has no more.
+// A handler that asks during a message learns whether others of its datagram are left,
+// which the socket does not know.
 func TestASocketIsNotDrainedWhileMessagesOfItsDatagramAreLeft(t *testing.T) {
 	h := &heard{}
 	r := readerOf(t, routes(t), h)
@@ -320,7 +320,7 @@ func TestASocketIsNotDrainedWhileMessagesOfItsDatagramAreLeft(t *testing.T) {
 	if !r.Drained() {
 		t.Error("in the end it is not drained")
 	}
-	// What is no message comes to no end that says so.
+	// A rest that is no message has no last message.
 	r.handle(slices.Concat(withPacket("one."), make([]byte, 100)))
 	if h.all = nil; !r.Drained() {
 		t.Error("after garbage it is not drained")
@@ -330,7 +330,7 @@ func TestASocketIsNotDrainedWhileMessagesOfItsDatagramAreLeft(t *testing.T) {
 	h.expect(t, "while another datagram waits", `"four" last, drained false`)
 }
 
-// silent takes everything, and does nothing.
+// silent ignores everything.
 type silent struct{ messages int }
 
 func (s *silent) Message([]byte, bool) { s.messages++ }
@@ -348,7 +348,7 @@ func TestHandingMessagesOnAllocatesNothing(t *testing.T) {
 	}
 }
 
-// within fails the test if it is handed bytes that are not the datagram's.
+// within fails the test if it receives bytes from outside the datagram.
 type within struct {
 	t          *testing.T
 	begin, end uintptr
@@ -392,7 +392,7 @@ func FuzzHandle(f *testing.F) {
 	f.Add(saying(1<<32-1, packed, nil))
 	f.Add(slices.Concat(withPacket(string(attribute(0, 1, "endless"))), saying(17, packed, []byte("abcd"))))
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		// As in the reader's buffer, in which more is behind it.
+		// As in the reader's buffer, where more bytes follow.
 		buffer := append(slices.Clone(datagram), make([]byte, 256)...)
 		datagram = buffer[:len(datagram)]
 		w := &within{t: t, begin: addressOf(buffer), end: addressOf(buffer) + uintptr(len(datagram))}

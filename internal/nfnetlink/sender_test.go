@@ -59,7 +59,7 @@ func TestWhatCannotBeSentIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := newSender(t, conn)
-	for range 2 { // it is no worse the next time
+	for range 2 { // the next time does not differ
 		if err := s.Send(unix.NFNL_SUBSYS_QUEUE, 1, 2, nil); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("to nobody: %v", err)
 		}
@@ -70,11 +70,11 @@ func TestWhatCannotBeSentIsAnError(t *testing.T) {
 	}
 }
 
-// Verdicts come from the goroutines of all queues.
+// Goroutines of all queues send verdicts.
 func TestWhatIsSentAtOnceIsNotMixedUp(t *testing.T) {
 	from, to := sockettest.Pair(t)
 	s := newSender(t, from)
-	const senders, each = 8, 20 // for which there is room, if nobody reads
+	const senders, each = 8, 20 // there is room for that many if nobody reads
 	var all sync.WaitGroup
 	for i := range senders {
 		all.Go(func() {
@@ -113,7 +113,7 @@ func TestWhatIsSentAtOnceIsNotMixedUp(t *testing.T) {
 func TestSendingAllocatesNothing(t *testing.T) {
 	s := newSender(t, routes(t))
 	attributes := AppendAttribute(nil, 2, 1, 7)
-	// To that the kernel has nothing to say.
+	// The kernel does not answer to that.
 	send := func() {
 		if err := s.Send(0, unix.NLMSG_NOOP, 7, attributes); err != nil {
 			t.Fatal(err)

@@ -15,12 +15,12 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// What the first hook does not know: by a rule of NAT, or a route of another table,
-// a packet may be delivered to a guarded port which did not look as if it would be.
-// At the host's input that is certain. Whoever has a window comes in, and nobody is
-// asked about others: they are refused.
+// This file has the chains at the input hook. NAT rules, or a route of another table, can
+// deliver a packet to a guarded port although the prerouting hook did not see it go
+// there. At the input hook the destination is certain. Sources with an open window are
+// admitted there. All others are refused without asking the daemon.
 
-// delivered returns the chains for what is delivered to this host.
+// delivered returns the chains for packets that are delivered to this host.
 func (t *Table) delivered(c *effective.Config) []chain {
 	rules := []rule{
 		{fromLoopback, accept},
@@ -45,7 +45,7 @@ func (t *Table) delivered(c *effective.Config) []chain {
 		admits := trust(d.Trusted)
 		for _, f := range families {
 			if d.MaxConnections > 0 {
-				break // nobody would count them
+				break // nothing would count the connections here
 			}
 			admits = append(admits, rule{fromSet(f, openSet(d.Name, f), d.bits(f)), count(admittedCounter(d.Name)), accept})
 		}
@@ -63,7 +63,7 @@ func (t *Table) delivered(c *effective.Config) []chain {
 	return append([]chain{{inputChain, rules}, {unjudgedChain, unjudged}}, chains...)
 }
 
-// forPorts calls do with a match for the door's ports, for each that it takes.
+// forPorts calls do with each match for the door's ports.
 func (d door) forPorts(do func(to rule)) {
 	for _, ports := range byProtocol(d.Ports) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
@@ -72,7 +72,8 @@ func (d door) forPorts(do func(to rule)) {
 	}
 }
 
-// deliveredTo returns matches for what is delivered to where the door is.
+// deliveredTo returns matches for packets that are delivered to the addresses and
+// interfaces of the door.
 func (d door) deliveredTo(to rule) (rules []rule) {
 	places := [][]term{{}}
 	if len(d.To) > 0 {
@@ -98,10 +99,10 @@ func (d door) deliveredTo(to rule) (rules []rule) {
 	return rules
 }
 
-// timeout is how long conntrack keeps UDP flows that a door has admitted, while they
-// are silent. Its object has a name that tells how long, is shared by all doors with the
-// same, and stays for as long as the table does: when one goes, newer kernels drop all
-// packets that wait in queues (nft_ct_timeout_obj_destroy of net/netfilter/nft_ct.c).
+// timeout is how long conntrack keeps a silent UDP flow that a door has admitted. It is a
+// named object of the table. All doors with the same timeout share it, and its name tells
+// the time. It stays as long as the table does: when one is deleted, newer kernels drop
+// all packets that wait in queues (nft_ct_timeout_obj_destroy of net/netfilter/nft_ct.c).
 type timeout time.Duration
 
 func (d door) udpTimeout() timeout { return timeout(d.UDPTimeout) }
@@ -128,7 +129,7 @@ func (o timeout) object(table *nftables.Table) nftables.Obj {
 }
 
 // timeoutDefaults is held while google/nftables reads or writes an object that may be a
-// time-out: it does so in maps with the defaults, which all of the process share.
+// timeout: the library then uses maps of defaults that the whole process shares.
 var timeoutDefaults sync.Mutex
 
 func addTimeout(conn *nftables.Conn, o nftables.Obj) {

@@ -13,17 +13,16 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// ErrPrivilege is why the kernel lets nobody but root, or who has the
-// capability CAP_NET_ADMIN, change its rules.
+// ErrPrivilege says that only root, or a process with CAP_NET_ADMIN, may change the
+// kernel's rules.
 var ErrPrivilege = errors.New("changing the firewall needs root, or the capability CAP_NET_ADMIN: " +
-	"try it with sudo, or see it at work without in `knockwall demo`")
+	"try it with sudo, or see it at work without root in `knockwall demo`")
 
-// MissingFeatureError names a part of the kernel that the wall needs and this
-// kernel lacks.
+// MissingFeatureError names a kernel feature that the wall needs and this kernel lacks.
 type MissingFeatureError struct {
-	Feature string // what it is for
-	Options string // the kernel's build options that would bring it
-	Err     error  // what the kernel said
+	Feature string // what the wall needs it for, as a verb phrase
+	Options string // the kernel's build options (CONFIG_*) that provide it
+	Err     error  // the kernel's error
 }
 
 func (e *MissingFeatureError) Error() string {
@@ -33,14 +32,14 @@ func (e *MissingFeatureError) Error() string {
 
 func (e *MissingFeatureError) Unwrap() error { return e.Err }
 
-// feature is something that a kernel may lack, and a rule that needs it.
+// feature is something that a kernel may lack, with a rule that needs it.
 type feature struct {
 	name    string
 	options string
 	rule    rule
 }
 
-// required are the features without which no wall stands, other than queueing.
+// required are the features that every wall needs, besides queueing.
 var required = []feature{
 	{"follow connections in nftables", "CONFIG_NFT_CT and CONFIG_NF_CONNTRACK", rule{ofKnownConnection}},
 	{"label connections in nftables", "CONFIG_NF_CONNTRACK_LABELS", rule{noteJudged}},
@@ -50,17 +49,17 @@ var required = []feature{
 	{"reject packets in nftables", "CONFIG_NFT_REJECT_INET", rule{unreachable}},
 }
 
-// Features are those that a kernel may lack without harm.
+// Features are the optional features of a kernel.
 type Features struct {
-	// NativeQueue: nftables have the expression "queue"; else packets are queued by
-	// x_tables' NFQUEUE target.
+	// NativeQueue: nftables has the expression "queue". Without it, packets are queued by
+	// the NFQUEUE target of x_tables.
 	NativeQueue bool
-	// Ownership: a table can be one process's own, and outlive it (Linux 6.9);
-	// else anybody with the privilege can delete the wall.
+	// Ownership: a process can own a table that outlives it (Linux 6.9). Without it, any
+	// process with CAP_NET_ADMIN can delete the wall.
 	Ownership bool
-	// UDPTimeout: a table can say how long conntrack keeps a UDP flow that is silent
-	// (CONFIG_NF_CONNTRACK_TIMEOUT); else it does so for 30 s, and for 120 s once both
-	// sides have gone on for two.
+	// UDPTimeout: a table can set how long conntrack keeps a silent UDP flow
+	// (CONFIG_NF_CONNTRACK_TIMEOUT). Without it that is 30 s, or 120 s once both sides
+	// have sent for two seconds.
 	UDPTimeout bool
 }
 
@@ -83,8 +82,8 @@ func probeFeatures(conn *nftables.Conn) (f Features, err error) {
 	return f, nil
 }
 
-// probe tries a rule in a table that comes and goes within one transaction, in
-// a chain that no packet passes.
+// probe tries a rule in a table that is made and deleted within one transaction, in a
+// chain that no packet passes.
 func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, f Features) error {
 	table := tableNamed("knockwall_probe")
 	table.Flags = flags
@@ -94,10 +93,10 @@ func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, f Features) e
 	return conn.Flush()
 }
 
-// probeTimeout asks for a time-out object of a protocol that conntrack does not know. A
-// kernel that knows such objects refuses the protocol (EOPNOTSUPP), and any other the
-// object. One that was made would have to go again, upon which newer kernels drop all
-// packets that wait in queues.
+// probeTimeout tries to make a timeout object for a protocol that conntrack does not
+// know. A kernel that knows such objects rejects the protocol (EOPNOTSUPP). Any other
+// kernel rejects the object. An object that was made would have to be deleted again, and
+// then newer kernels drop all packets that wait in queues.
 func probeTimeout(conn *nftables.Conn) error {
 	const experimental = 253 // RFC 3692, section 2.1
 	table := conn.AddTable(tableNamed("knockwall_probe"))
@@ -107,14 +106,14 @@ func probeTimeout(conn *nftables.Conn) error {
 	return conn.Flush()
 }
 
-// explain turns the kernel's refusal to change a table into the reason why.
+// explain turns the kernel's refusal to change a table into its cause.
 func (k *Kernel) explain(table string, err error) error {
 	if errors.Is(err, unix.EPERM) {
 		if probe(k.conn, 0, rule{accept}, Features{}) != nil {
 			return ErrPrivilege
 		}
-		return fmt.Errorf("the table inet %[1]s is another process's own, which runs and lets nobody else change it: "+
-			"`nft list table inet %[1]s` names it in its first line", table)
+		return fmt.Errorf("another running process owns the table inet %[1]s, and nobody else can change it: "+
+			"`nft list table inet %[1]s` names the process in its first line", table)
 	}
 	for _, f := range required {
 		if probeErr := probe(k.conn, 0, f.rule, Features{NativeQueue: k.features.NativeQueue}); probeErr != nil && !errors.Is(probeErr, unix.EPERM) {

@@ -14,34 +14,34 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Somebody else's changes interrupt what is read, and what was read before one
-// no longer holds. Then it is begun anew, after pauses that grow, for so long.
+// A change by another process interrupts reading, and makes what was read before invalid.
+// Reading then starts again, after pauses that grow, for at most patience.
 const (
 	patience   = 5 * time.Second
 	firstPause = time.Millisecond
 	maxPause   = 100 * time.Millisecond
 )
 
-// Install puts a table in place of the one of that name, if there is one, in one
-// transaction: packets meet either the old table or the new one, never none.
-// After an error everything is as it was. The windows are open in it then.
+// Install replaces the table of the same name, if there is one, in one transaction:
+// packets meet either the old table or the new one, never none. The given windows are
+// open in the new one.
+// After an error nothing has changed.
 //
-// Of a wall's table that stands, and that a daemon has made, what is the same in the
-// new one stays: the hook, as the kernel drops all packets that wait in queues when one
-// is taken away, and sets with what is in them, so that windows keep their time to the
-// tick; in the others, those given are opened. Of what is not a wall's nothing is
-// touched: the error is a [*TakenError] then. If replaced names another table, it is
-// deleted in the same transaction.
+// If the old table is a wall's that a daemon has made, its parts that are the same in the
+// new one stay. The hooks stay, because the kernel drops all packets that wait in queues
+// when a hook is removed. Sets of the same shape stay with their elements, so that
+// windows keep their exact time; the given windows are opened in the other sets. A table
+// that is not a wall's is left alone: the error is a [*TakenError]. If replaced names
+// another table, it is deleted in the same transaction.
 //
-// Where the kernel knows tables with an owner, this connection owns the table,
-// and nobody else can change it. It stays when the owner has gone; that of a
-// trial does not.
+// If the kernel has table ownership, this connection owns the table, and nobody else can
+// change it. The table stays when the owner has gone; that of a trial does not.
 func (k *Kernel) Install(t *Table, windows []Window, replaced string) error {
 	return k.put(t, windows, replaced, true)
 }
 
-// Restore puts a table in place of whatever has that name, in one transaction,
-// and leaves nothing of that.
+// Restore replaces whatever table has that name, in one transaction, and keeps nothing of
+// it.
 func (k *Kernel) Restore(t *Table, windows []Window) error {
 	return k.put(t, windows, "", false)
 }
@@ -53,7 +53,7 @@ func (k *Kernel) put(t *Table, windows []Window, replaced string, keep bool) err
 	err := k.unhindered(func() error {
 		left := make([]Window, 0, len(windows))
 		for _, w := range windows {
-			// The kernel counts in milliseconds, and takes 0 for no end at all.
+			// The kernel counts in milliseconds, and takes 0 for no timeout at all.
 			if w.Left -= time.Since(began); w.Left >= time.Millisecond {
 				left = append(left, w)
 			}
@@ -62,7 +62,7 @@ func (k *Kernel) put(t *Table, windows []Window, replaced string, keep bool) err
 	})
 	k.owned = nil
 	if errors.Is(err, unix.ENOBUFS) {
-		// The answer was lost, which does not say that the transaction was.
+		// Only the answer was lost. The transaction may have succeeded.
 		if intact, readErr := k.intact(t); readErr == nil && intact {
 			err = nil
 		}
@@ -76,7 +76,7 @@ func (k *Kernel) put(t *Table, windows []Window, replaced string, keep bool) err
 	return nil
 }
 
-// unhindered does something until nobody else's change comes in between.
+// unhindered repeats do until no other process's change interrupts it.
 func (k *Kernel) unhindered(do func() error) error {
 	end := time.Now().Add(patience)
 	for pause := firstPause; ; pause = min(2*pause, maxPause) {
@@ -86,7 +86,7 @@ func (k *Kernel) unhindered(do func() error) error {
 			return err
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("somebody else changes the firewall's rules without a pause, and has done so for %s: %w", patience, err)
+			return fmt.Errorf("other processes have changed the firewall's rules without a pause for %s: %w", patience, err)
 		}
 		time.Sleep(rand.N(pause))
 	}
@@ -97,8 +97,8 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	if replaced == t.Name {
 		replaced = ""
 	}
-	// If anything changes after what stands has been read, the transaction fails.
-	// A table of one's own nobody else changes, and it is known what is in it.
+	// If anything changes after the old table was read, the transaction fails. Nobody
+	// else can change a table that this connection owns, so its content is known.
 	var generation uint32
 	var old *found
 	if k.owned != nil && k.owned.Name == t.Name {
@@ -139,16 +139,17 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	return k.conn.FlushWithGenID(generation)
 }
 
-// TakenError says that a table is not replaced, as it is not the wall's.
+// TakenError says that a table of that name exists and is not the wall's, so that it is
+// not replaced.
 type TakenError struct{ Table string }
 
 func (e *TakenError) Error() string {
-	return fmt.Sprintf("there is a table inet %s already, which is not this wall's: "+
+	return fmt.Sprintf("there already is a table inet %s that is not this wall's: "+
 		"give table another name in the rule files", e.Table)
 }
 
-// found is what is found of a table that was installed with these flags; what is
-// in its sets is not known.
+// found returns what is found of a table that was installed with these flags. The
+// elements of its sets are not known.
 func (t *Table) found(flags nftables.TableFlags, features Features) *found {
 	f := &found{
 		flags: flags, hooked: true, marked: true, original: true,
@@ -171,7 +172,7 @@ func (t *Table) found(flags nftables.TableFlags, features Features) *found {
 	return f
 }
 
-// flags returns the flags that the table is to have.
+// flags returns the flags of the installed table.
 func (k *Kernel) flags(t *Table) nftables.TableFlags {
 	switch {
 	case !k.features.Ownership:
@@ -198,15 +199,15 @@ func (k *Kernel) Remove(name string) (bool, error) {
 	return true, nil
 }
 
-// batch is a transaction in which a table is built.
+// batch is a transaction that builds a table.
 type batch struct {
 	conn     *nftables.Conn
 	table    *nftables.Table
 	features Features
 }
 
-// clear takes out of a table that stands what the new one has not, and all
-// rules. What is left in old is what stays.
+// clear deletes from an installed table all rules, and what the new table does not have.
+// What is left in old stays.
 func (b *batch) clear(t *Table, old *found) {
 	b.conn.FlushTable(b.table)
 	wanted := t.found(0, b.features)
@@ -231,8 +232,8 @@ func (b *batch) clear(t *Table, old *found) {
 	}
 }
 
-// add puts into the transaction all of t that is not there yet. Mistakes in
-// building it surface when it is sent.
+// add adds to the transaction all of t that is not there yet. Errors in building it
+// surface when it is sent.
 func (b *batch) add(t *Table, windows []Window, old *found) {
 	for _, name := range t.counters {
 		if !old.counters[name] {
@@ -278,8 +279,8 @@ func (b *batch) addRule(c *nftables.Chain, r rule) {
 	b.conn.AddRule(made)
 }
 
-// addSet adds a set with what is in it: what the table says, or the windows that are
-// open in it. In one that stays they are still, each with the time it has left.
+// addSet adds a set with its elements: those of the table, or the windows that are open
+// in it. A set that stays still has its windows, each with the time it has left.
 func (b *batch) addSet(s set, windows []Window, old *found) {
 	_, stays := old.shapes[s.name]
 	if stays && !s.constant {
@@ -314,8 +315,8 @@ func (s set) contents() (elements []nftables.SetElement) {
 	return elements
 }
 
-// lookup makes an anonymous hash set of the elements, and the expression that looks
-// a key up in it.
+// lookup makes an anonymous hash set of the elements, and returns the expression that
+// looks a key up in it.
 func (b *batch) lookup(kind nftables.SetDatatype, elements []nftables.SetElement) *expr.Lookup {
 	s := &nftables.Set{Table: b.table, Anonymous: true, Constant: true, KeyType: kind}
 	b.conn.AddSet(s, elements)

@@ -20,30 +20,31 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Kernel is the kernel's nftables, as far as knockwall uses them. It touches
-// no table but those it is told to. It is safe for concurrent use.
+// Kernel is a connection to the kernel's nftables. It touches only the tables that it is
+// told to. It is safe for concurrent use.
 type Kernel struct {
 	features Features
 
-	mu    sync.Mutex // a transaction is built and sent as a whole
+	mu    sync.Mutex // held while a transaction is built and sent
 	conn  *nftables.Conn
-	owned *Table // that was installed last, if it is this connection's own,
-	// timeouts are the objects of earlier tables that are still in it.
+	owned *Table // the table installed last, if this connection owns it
+	// timeouts are the timeout objects of earlier tables that are still in the owned
+	// table.
 	timeouts map[string]bool
 }
 
-// Window is a door that stands open for a source, as the kernel holds it.
+// Window is a door that is open for a source, as the kernel holds it.
 type Window struct {
 	Door   string
 	Source packet.Source
-	Left   time.Duration
-	// New: the kernel has none yet, for certain. Then there is less to do to open it.
+	Left   time.Duration // time until it closes
+	// New: the kernel certainly has no such window. Opening it then takes less work.
 	New bool
 }
 
-// OpenKernel connects to nftables in the network namespace of the process, and
-// finds out how it can queue packets. The error is [ErrPrivilege] or a
-// [*MissingFeatureError] where those say why.
+// OpenKernel connects to nftables in the network namespace of the process, and probes the
+// kernel's features. The error is [ErrPrivilege] or a [*MissingFeatureError] if that is
+// the cause.
 func OpenKernel() (*Kernel, error) {
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(roomy))
 	if err != nil {
@@ -57,15 +58,16 @@ func OpenKernel() (*Kernel, error) {
 	return k, nil
 }
 
-// How large a transaction may be, and its answers. These are limits, and no memory.
+// The largest transaction and the largest answer, in bytes. These are limits, not
+// allocated memory.
 const (
 	sentAtOnce     = 64 << 20
 	answeredAtOnce = 256 << 20
 )
 
-// roomy lets a socket take whole transactions. The library gives it room by itself, but
-// of some sizes too little: it leaves out how messages are aligned, and that the kernel
-// wants 32 bytes more (netlink_sendmsg).
+// roomy makes a socket's buffers large enough for whole transactions. The library sets
+// them itself, but for some sizes too small: it leaves out the alignment of messages, and
+// the 32 bytes more that the kernel wants (netlink_sendmsg of net/netlink/af_netlink.c).
 func roomy(conn *netlink.Conn) error {
 	if err := conn.SetWriteBuffer(sentAtOnce); err != nil {
 		return err
@@ -73,27 +75,27 @@ func roomy(conn *netlink.Conn) error {
 	return conn.SetReadBuffer(answeredAtOnce)
 }
 
-// Close ends the connection. What was installed stays.
+// Close closes the connection. Installed tables stay.
 func (k *Kernel) Close() error { return k.conn.CloseLasting() }
 
-// Features returns what was found of that which a kernel may have or not.
+// Features returns the optional features of the kernel.
 func (k *Kernel) Features() Features { return k.features }
 
-// DisableFeatures makes use of no more features than an older kernel has.
+// DisableFeatures limits the Kernel to the features in f, as those of an older kernel.
 func (k *Kernel) DisableFeatures(f Features) { k.features = f }
 
-// OpenWindows opens windows, each for as long as it says, or refreshes them to that
-// length, in one transaction: all of them or, after an error, none. No two are the
-// same door's for the same source.
+// OpenWindows opens windows, or refreshes them, each for its Left, in one transaction:
+// all of them or, after an error, none. No two may be of the same door and source.
 func (k *Kernel) OpenWindows(table string, windows []Window) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	changes := windowChanges(table, windows)
-	// Adding an element that is there leaves its timeout alone (from Linux 6.12 on if
-	// it is the same, before that always), and deleting one that is not there fails:
-	// so add, delete, add. And once more, if a window's time is up between the first
-	// two. The kernel cleans up at once after what was deleted, which takes longer than
-	// all the rest: so not where it is certain that there is nothing.
+	// Adding an element that exists does not change its timeout (since Linux 6.12 if the
+	// timeout is the same, before that always). Deleting an element that does not exist
+	// fails. So the transaction adds, deletes and adds. It is tried once more in case a
+	// window expires between the first two. The kernel cleans up at once after a
+	// deletion, which takes longer than all the rest. So this is left out if there
+	// certainly is no element.
 	var err error
 	for range 2 {
 		err = nil
@@ -122,10 +124,10 @@ func (k *Kernel) OpenWindows(table string, windows []Window) error {
 	return nil
 }
 
-// windowChange is what is to be changed in the set of a door's windows.
+// windowChange is the change of one door's set of windows.
 type windowChange struct {
 	set      *nftables.Set
-	passing  []nftables.SetElement // to be there for a moment, if they are not, and then gone
+	passing  []nftables.SetElement // added, if they are not there, and then deleted
 	elements []nftables.SetElement
 }
 
@@ -144,13 +146,13 @@ func windowChanges(table string, windows []Window) []*windowChange {
 		if !w.New {
 			changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: ruleset.MaxWindow})
 		}
-		// The kernel takes less than a millisecond for no end at all.
+		// The kernel takes less than a millisecond for no timeout at all.
 		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond)})
 	}
 	return changes
 }
 
-// areOpen reports whether windows that were to be opened are open.
+// areOpen reports whether the windows that were to be opened are open.
 func (k *Kernel) areOpen(changes []*windowChange) bool {
 	for _, c := range changes {
 		if _, err := k.conn.FindSetElements(c.set, c.elements); err != nil {
@@ -160,7 +162,7 @@ func (k *Kernel) areOpen(changes []*windowChange) bool {
 	return true
 }
 
-// theFirst names windows by the first of them.
+// theFirst describes windows by the first of them.
 func theFirst(windows []Window) string {
 	text := fmt.Sprintf("%s for %s", windows[0].Door, windows[0].Source)
 	if len(windows) > 1 {
@@ -187,8 +189,8 @@ func (k *Kernel) CloseWindow(table, door string, source packet.Source) (bool, er
 	return true, nil
 }
 
-// Describe tells a table that stands what has changed of its host: who listens, and
-// which interfaces lead to the rest of the world.
+// Describe updates the sets of an installed table that describe the host: the ports with
+// a listener, and the interfaces that lead to the rest of the world.
 func (k *Kernel) Describe(table string, host effective.Host) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -205,8 +207,8 @@ func (k *Kernel) Describe(table string, host effective.Host) error {
 	return nil
 }
 
-// Trapped returns for how long the kernel keeps a source from knocking at a door, and
-// 0 if it does not.
+// Trapped returns how long the kernel still ignores a source's knocks at a door, and 0 if
+// it does not ignore them.
 func (k *Kernel) Trapped(c *effective.Config, index int, source packet.Source) (left time.Duration, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -226,14 +228,14 @@ func (k *Kernel) Trapped(c *effective.Config, index int, source packet.Source) (
 	return left, nil
 }
 
-// Counts are packets that the kernel itself has counted at one door since its
-// table was made.
+// Counts are the packets that the kernel itself has counted at one door since its table
+// was made.
 type Counts struct {
 	Admitted uint64 // first packets of sources with an open window
 	Refused  uint64 // packets that were dropped or rejected
 }
 
-// Counts reads the counters of all doors of the table.
+// Counts reads the counters of all doors of the table, by door name.
 func (k *Kernel) Counts(table string) (map[string]Counts, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -11,24 +11,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The labels, in conntrack, by which the wall knows connections again. Labels are
-// the administrator's as well, who gives them names in connlabel.conf: from the
-// first of the 128 on, as a rule, so that these are the last.
+// The conntrack labels by which the wall recognizes connections. Administrators use
+// labels, too, and name them in connlabel.conf, usually from the first of the 128 on. So
+// these are the last ones.
 const (
-	// EndedLabel is that of connections that were ended: the wall lets nothing of
-	// them pass.
+	// EndedLabel marks connections that were ended: the wall lets none of their packets
+	// pass.
 	EndedLabel = 126
-	// JudgedLabel is that of connections whose first packet the wall has handed on,
-	// to a queue or behind it. If conntrack keeps such a connection, it was let in.
+	// JudgedLabel marks connections whose first packet the wall has passed on, to a queue
+	// or beyond it. If conntrack keeps such a connection, it was admitted.
 	JudgedLabel = 127
 )
 
-// LabelBits returns labels as the kernel holds those of a connection: struct
-// nf_conn_labels of net/netfilter/nf_conntrack_labels.h, an array of longs.
+// LabelBits returns labels in the layout of struct nf_conn_labels
+// (include/net/netfilter/nf_conntrack_labels.h), an array of longs. Labels are from 0 to
+// 127.
 func LabelBits(labels ...int) [16]byte { return placeLabels(kernelLong(), labels) }
 
-// placeLabels returns labels in longs of so many bytes. Where the lowest byte of a number
-// comes first, label 0 is in the first byte, however long they are.
+// placeLabels places labels in longs of so many bytes. On a little-endian machine label 0
+// is in the first byte, however long they are.
 func placeLabels(long int, labels []int) (bits [16]byte) {
 	reversed := 0
 	if isBigEndian {
@@ -42,8 +43,8 @@ func placeLabels(long int, labels []int) (bits [16]byte) {
 
 var isBigEndian = binary.NativeEndian.Uint16([]byte{0, 1}) == 1
 
-// kernelLong returns how many bytes a long of the kernel has. A kernel of 64 bits runs
-// programs of 32 bits, too.
+// kernelLong returns the size of the kernel's long in bytes. A 64-bit kernel runs 32-bit
+// programs, too.
 var kernelLong = sync.OnceValue(func() int {
 	if strconv.IntSize == 64 {
 		return 8

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// The kernel takes a label for the bit of that number of an array of longs.
+// A label is the number of a bit in an array of longs.
 func TestLabelBits(t *testing.T) {
 	for n := range 128 {
 		bits := placeLabels(8, []int{n})

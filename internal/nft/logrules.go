@@ -11,44 +11,44 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// How the rules let the daemon hear of what opens and closes doors, and of who looks
-// for it.
+// This file has the rules that log knocks, datagrams and trapped sources for the daemon.
 
-// LogReason is what the prefix of a logged packet says.
+// LogReason is the meaning of a logged packet's prefix.
 type LogReason struct {
-	Door   int // -1: no single one
+	Door   int // index of the door; -1: no single door
 	Kind   LogReasonKind
-	Method int // of the door, that hears a Datagram
+	Method int // for a Datagram: index of the door's method that receives it
 }
 
 // LogReasonKind says why a packet was logged.
 type LogReasonKind uint8
 
 const (
-	// Knock: it was sent to one of the door's knocks.
+	// Knock: the packet was sent to one of the door's knocks.
 	Knock LogReasonKind = iota
-	// Datagram: it is a datagram that one of the door's methods is heard by.
+	// Datagram: the packet is a datagram for one of the door's methods.
 	Datagram
-	// Trapped: it was sent to one of the door's traps.
+	// Trapped: the packet was sent to one of the door's traps.
 	Trapped
-	// Refused: the closed door has answered it without asking the daemon.
+	// Refused: the closed door has answered the packet without asking the daemon.
 	Refused
-	// Sprayed: it was sent to a port at which nobody listens, by a source that looks for
-	// knocks. It is no single door's.
+	// Sprayed: a source that searches for knocks sent the packet to a port without a
+	// listener. It belongs to no single door.
 	Sprayed
 )
 
-// suffixes end the log prefixes. No door's name has a space in it.
+// suffixes are the ends of the log prefixes. Door names have no spaces.
 var suffixes = map[LogReasonKind]string{Knock: "", Trapped: " trapped", Refused: " refused"}
 
-// sprayed is the log prefix of who is trapped at all doors. No door's name is empty.
+// sprayed is the log prefix of sources that are trapped at all doors. No door's name is
+// empty.
 const sprayed = " sprayed"
 
-// datagramPrefix is the log prefix of the datagrams of a door's method. No method is named
-// as one of the suffixes.
+// datagramPrefix returns the log prefix of the datagrams of a door's method. No method
+// has the name of a suffix.
 func datagramPrefix(door string, m method.Method) string { return door + " " + m.Name() }
 
-// LogReasons maps the prefixes that the rules log with to what they mean.
+// LogReasons maps the rules' log prefixes to their meanings.
 func LogReasons(c *effective.Config) map[string]LogReason {
 	m := make(map[string]LogReason, len(suffixes)*len(c.Doors)+1)
 	m[sprayed] = LogReason{Door: -1, Kind: Sprayed}
@@ -65,7 +65,8 @@ func LogReasons(c *effective.Config) map[string]LogReason {
 	return m
 }
 
-// logRules returns the rules by which the door hears of knocks and datagrams, and adds the sets that they need.
+// logRules returns the rules that log the door's knocks and datagrams, and adds the sets
+// that they need.
 func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []rule, chains []chain) {
 	if d.holds() {
 		for _, f := range families {
@@ -99,8 +100,8 @@ func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []rule, c
 	return wall, chains
 }
 
-// fromElsewhere keeps away what is sent under somebody else's address, as far as the
-// routes tell.
+// fromElsewhere returns the rules that ignore packets with a forged source address, as
+// far as the routes tell.
 func fromElsewhere() (rules []rule) {
 	for _, f := range forged {
 		rules = append(rules, rule{f, back})
@@ -108,8 +109,7 @@ func fromElsewhere() (rules []rule) {
 	return rules
 }
 
-// unheard are the rules that keep those from knocking who are trapped, and forged
-// sources.
+// unheard returns the rules that ignore knocks of forged and trapped sources.
 func (d door) unheard(c *effective.Config) []rule {
 	rules := fromElsewhere()
 	for _, f := range families {
@@ -124,11 +124,11 @@ func (d door) unheard(c *effective.Config) []rule {
 	return rules
 }
 
-// noteKnock logs what may open the door, and makes the kernel remember who has sent it:
-// when a source's first packet comes, the kernel knows without asking whether a
-// knock of that source may be on its way to the daemon which opens the door. That is
-// nothing that a sequence only begins with, so that a flood of such does not crowd
-// out those who are remembered, and costs no more than it must.
+// noteKnock returns the rules that log the door's knocks, and remember their sources in
+// the kernel. So when a source's first packet comes, the kernel knows whether a knock of
+// that source, which opens the door, may be on its way to the daemon. Knocks that only
+// begin a sequence are not remembered: a flood of them neither crowds out the remembered
+// sources, nor costs more than it must.
 func (t *Table) noteKnock(d door, n Numbers, c *effective.Config) (rules []rule) {
 	for _, f := range families {
 		rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), sprayBits(c, f))})
@@ -145,7 +145,8 @@ func (t *Table) noteKnock(d door, n Numbers, c *effective.Config) (rules []rule)
 	return append(rules, d.remember()...)
 }
 
-// remember are the rules that remember who has knocked, if the door holds strangers.
+// remember returns the rules that remember the sources of knocks, if the door holds
+// packets of sources without a window.
 func (d door) remember() (rules []rule) {
 	if !d.holds() {
 		return nil
@@ -156,13 +157,13 @@ func (d door) remember() (rules []rule) {
 	return rules
 }
 
-// datagramRate returns how many datagrams a second can be checked.
+// datagramRate returns how many datagrams a second the daemon can check.
 func datagramRate(dg method.Datagram) uint64 {
 	return min(hashesRate/uint64(max(dg.Cost, 1)), knocksRate)
 }
 
-// beginnings returns the knocks that take nobody to the end of a sequence: those that
-// close the door, and those that are only the first of several that open it.
+// beginnings returns the knocks that never complete an opening sequence: those that close
+// the door, and those that are only the first of several that open it.
 func (d door) beginnings() (knocks []packet.Port) {
 	goesOn := func(p packet.Port) bool {
 		return slices.ContainsFunc(d.Sequences, func(steps []packet.Port) bool {
@@ -172,10 +173,10 @@ func (d door) beginnings() (knocks []packet.Port) {
 	return slices.DeleteFunc(d.AllKnocks(), goesOn)
 }
 
-// How many are remembered to have knocked, for each attempt that can be followed, and for
-// how long. By then the window is open, for who has knocked right. The kernel may keep
-// them for another second, before it cleans up: so there is room for a flood of 130,000 a
-// second of those knocks that sequences end with, by default.
+// How many sources of knocks are remembered, for each attempt that can be followed, and
+// for how long. By then the window of a correct knock is open. The kernel may keep them
+// for another second, until it cleans up. So by default there is room for a flood of
+// 130,000 a second of the knocks that end sequences.
 const (
 	knockingPerSource = 4
 	knockingFor       = time.Second

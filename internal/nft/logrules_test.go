@@ -16,7 +16,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// steps returns the knocks that are written so, with blanks between them.
+// steps parses knocks that are separated by spaces.
 func steps(t testing.TB, text string) (knocks []packet.Port) {
 	t.Helper()
 	for _, field := range strings.Fields(text) {
@@ -29,8 +29,8 @@ func steps(t testing.TB, text string) (knocks []packet.Port) {
 	return knocks
 }
 
-// Only what no sequence goes on with after its first knock takes nobody to its end: it is
-// not remembered who has sent that.
+// A knock completes no sequence if none continues with it after its first knock. Its
+// sources are not remembered.
 func TestBeginnings(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
@@ -74,7 +74,7 @@ func TestBeginnings(t *testing.T) {
 	}
 }
 
-// A list of one-time sequences has one that is good now, whose first knock is one.
+// A list of one-time sequences has one valid sequence, whose first knock is a beginning.
 func TestBeginningsOfAList(t *testing.T) {
 	list := filepath.Join(t.TempDir(), "list")
 	if err := os.WriteFile(list, []byte("7001,8001,9001\n8001,7001,9002"), 0o600); err != nil {

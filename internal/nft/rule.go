@@ -20,14 +20,14 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// RefusedMark is the packet mark with which a packet that the daemon has refused
-// goes through the rules once more, to get the answer that its door gives when
-// it is closed. Packets that keep it are never delivered. It spells "knoc".
+// RefusedMark is the packet mark of packets that the daemon has refused. With it they go
+// through the rules again, and get the answer of their closed door. Packets that keep it
+// are never delivered. It spells "knoc".
 const RefusedMark = 0x6b6e6f63
 
 var refusedMark = binaryutil.NativeEndian.PutUint32(RefusedMark)
 
-// rule is one nftables rule: a row of terms.
+// rule is one nftables rule: a list of terms.
 type rule []term
 
 func (r rule) String() string {
@@ -40,20 +40,20 @@ func (r rule) String() string {
 	return strings.Join(words, " ")
 }
 
-// term is one word of a rule, said twice: as nft lists it, and as the kernel
-// takes it. That both mean the same is for the tests on a kernel to show.
+// term is one term of a rule in two forms: as nft lists it, and as the kernel takes it.
+// Tests on a kernel show that both mean the same.
 type term struct {
 	text     string
 	exprs    func(*batch) []expr.Any
-	userData []byte // that the kernel keeps beside the rule, and makes nothing of
+	userData []byte // stored by the kernel with the rule, and ignored by it
 }
 
-// say makes a term that needs nothing from the batch that it is added in.
+// say makes a term that does not depend on the batch that it is added in.
 func say(text string, exprs ...expr.Any) term {
 	return term{text: text, exprs: func(*batch) []expr.Any { return exprs }}
 }
 
-// The verdicts, and the matches that have no parameter.
+// The verdicts, and the matches without parameters.
 var (
 	accept = say("accept", &expr.Verdict{Kind: expr.VerdictAccept})
 	drop   = say("drop", &expr.Verdict{Kind: expr.VerdictDrop})
@@ -63,21 +63,21 @@ var (
 		&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
 		equal(binaryutil.NativeEndian.PutUint32(1))) // LOOPBACK_IFINDEX
 
-	// The device of a VRF: what it hands on has been judged when the interface took
-	// it in, and the kernel loses what is queued here.
+	// The device of a VRF. Its packets were judged when they came in by the interface
+	// below it, and the kernel loses packets that are queued here.
 	fromVRF = say(`meta iifkind "vrf"`,
 		&expr.Meta{Key: metaIIFKIND, Register: 1},
 		equal(append([]byte("vrf"), make([]byte, 13)...)))
 
-	// Not related: a helper such as that for FTP would let a stranger's new
-	// connection pass as related to another.
+	// The state "related" is left out: with a helper such as that for FTP, a stranger's
+	// new connection would pass as related to another.
 	ofKnownConnection = say("ct state established",
 		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
 		mask(binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED)),
 		unequal(make([]byte, 4)))
 
-	// Of a connection that has passed this host before, and of one whose beginning both
-	// sides have not seen yet.
+	// confirmed: the connection has passed this host before. Not assured: both sides have
+	// not seen its beginning yet.
 	ofConfirmed   = ctStatus("confirmed", statusConfirmed, statusConfirmed)
 	ofUnfinished  = ctStatus("confirmed / assured,confirmed", statusConfirmed|statusAssured, statusConfirmed)
 	ofUnconfirmed = ctStatus("! confirmed", statusConfirmed, 0)
@@ -85,15 +85,14 @@ var (
 
 	ended  = hasLabel(EndedLabel)
 	judged = hasLabel(JudgedLabel)
-	// A connection that conntrack has not confirmed when it gets this label was let pass
-	// from here on, if conntrack ever confirms it.
+	// If conntrack ever confirms a connection that gets this label before, the connection
+	// was accepted from here on.
 	noteJudged = say(fmt.Sprintf("ct label set %d", JudgedLabel),
 		&expr.Immediate{Register: 1, Data: labelBits(JudgedLabel)},
 		&expr.Ct{Key: expr.CtKeyLABELS, Register: 1, SourceRegister: true})
 
-	// Whatever is delivered here, and not only to an address of this host: a
-	// service on UDP hears what is sent to broadcast, multicast and anycast
-	// addresses, too.
+	// All packets that are delivered here, and not only those to an address of this host:
+	// a UDP service also receives packets to broadcast, multicast and anycast addresses.
 	toThisHost = say("fib daddr type != unicast", addressType(unix.RTN_UNICAST, false)...)
 	// Without the interface the kernel looks only at the addresses that are in no VRF.
 	toThisVRF = say("fib daddr type unicast fib daddr . iif type != unicast",
@@ -102,21 +101,21 @@ var (
 			unequal(binaryutil.NativeEndian.PutUint32(unix.RTN_UNICAST)))...)
 	toManyHosts = say("fib daddr type != unicast fib daddr type != local",
 		append(addressType(unix.RTN_UNICAST, false), addressType(unix.RTN_LOCAL, false)...)...)
-	// No closed port answers anything else.
+	// A closed port answers only packets to an address of this host.
 	toNoneOfThis = say("fib daddr type != local fib daddr . iif type != local",
 		append(addressType(unix.RTN_LOCAL, false),
 			&expr.Fib{Register: 1, FlagDADDR: true, FlagIIF: true, ResultADDRTYPE: true},
 			unequal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)))...)
 
-	// What this host has sent to many hosts and hears itself: it has its route yet,
-	// which nothing has that comes from outside.
+	// Packets that this host sends to many hosts and receives itself. Such a packet still
+	// has its route, which no packet from outside has here.
 	fromThisHost = []term{
 		say("fib saddr type local fib daddr type != local rt ip nexthop != 0.0.0.0", ownCopy(expr.RtNexthop4, 4)...),
 		say("fib saddr type local fib daddr type != local rt ip6 nexthop != ::", ownCopy(expr.RtNexthop6, 16)...),
 	}
 
-	// A source whose address is another's: the route back leads elsewhere. Where
-	// several interfaces lead to the rest of the world, any of them will do for it.
+	// Packets with a forged source address: the route back leads elsewhere. If several
+	// interfaces lead to the rest of the world, the route may lead to any of them.
 	forged = []term{
 		say("fib saddr . iif oif missing iif != @"+uplinksSet, append(noRouteBack(),
 			&expr.Meta{Key: expr.MetaKeyIIF, Register: 1},
@@ -154,8 +153,8 @@ var (
 	unreachable = say("reject", &expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH})
 )
 
-// unsaved is the comment that tells who reads a saved ruleset what to do about the wall in
-// it: a table that is there already, and is the daemon's own, makes all of such a file fail.
+// unsaved is the rule comment that tells the reader of a saved ruleset to delete the wall
+// from it. Loading such a file fails as a whole while the daemon owns the table.
 var unsaved = term{
 	text:     `comment "` + doNotSave + `"`,
 	exprs:    func(*batch) []expr.Any { return nil },
@@ -164,13 +163,12 @@ var unsaved = term{
 
 const doNotSave = "knockwall makes this table by itself: delete it from files with saved rules"
 
-// original is that comment, with a second part, which nft neither lists nor saves, as it
-// does not know the type: so it is in no table but those that a daemon has made since the
-// machine was started.
+// original is that comment with a second part of user data. Nft does not know its type,
+// and neither lists nor saves it. So only tables that a daemon has made since the machine
+// was started have it.
 var original = userdata.Append(userdata.AppendString(nil, userdata.TypeComment, doNotSave), 'k', []byte("original"))
 
-// opening is what the first segment of a TCP connection looks like: a SYN and
-// none of FIN, RST and ACK.
+// opening matches the first segment of a TCP connection: a SYN without FIN, RST and ACK.
 var opening = ruleset.FlagMatch{Mask: packet.FIN | packet.SYN | packet.RST | packet.ACK, Value: packet.SYN}
 
 func equal(b []byte) *expr.Cmp   { return &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: b} }
@@ -180,21 +178,21 @@ func mask(b []byte) *expr.Bitwise {
 	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(len(b)), Mask: b, Xor: make([]byte, len(b))}
 }
 
-// firstWord is the first register of 4 bytes, where that of 16 begins: NFT_REG32_00 of
-// enum nft_registers in linux/netfilter/nf_tables.h.
+// firstWord is the first 4-byte register. The first 16-byte register begins there, too:
+// NFT_REG32_00 of enum nft_registers in linux/netfilter/nf_tables.h.
 const firstWord = 8
 
 // metaIIFKIND is NFT_META_IIFKIND of enum nft_meta_keys in linux/netfilter/nf_tables.h.
 const metaIIFKIND = expr.MetaKey(26)
 
-// Of enum ip_conntrack_status in linux/netfilter/nf_conntrack_common.h.
+// From enum ip_conntrack_status in linux/netfilter/nf_conntrack_common.h.
 const (
 	statusAssured   = 1 << 2
 	statusConfirmed = 1 << 3
 	statusDNAT      = 1 << 5
 )
 
-// ctStatus matches packets of connections by bits of their status.
+// ctStatus matches packets by bits of their connection's status.
 func ctStatus(text string, bits, value uint32) term {
 	test := unequal(make([]byte, 4))
 	if bits != value {
@@ -204,7 +202,8 @@ func ctStatus(text string, bits, value uint32) term {
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: 1}, mask(binaryutil.NativeEndian.PutUint32(bits)), test)
 }
 
-// addressType matches packets by what the kernel's local table says of where they go.
+// addressType matches packets by the type of their destination address in the kernel's
+// local routing table (RTN_*).
 func addressType(kind uint32, is bool) []expr.Any {
 	test := unequal(binaryutil.NativeEndian.PutUint32(kind))
 	if is {
@@ -213,7 +212,7 @@ func addressType(kind uint32, is bool) []expr.Any {
 	return []expr.Any{&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true}, test}
 }
 
-// ownCopy matches what this host has sent, and has a route.
+// ownCopy matches packets that this host has sent, and that have a route.
 func ownCopy(key expr.RtKey, length int) []expr.Any {
 	return append([]expr.Any{
 		&expr.Fib{Register: 1, FlagSADDR: true, ResultADDRTYPE: true}, equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))},
@@ -221,7 +220,8 @@ func ownCopy(key expr.RtKey, length int) []expr.Any {
 			&expr.Rt{Register: 1, Key: key}, unequal(make([]byte, length)))...)
 }
 
-// noRouteBack matches packets whose source is not where they came from.
+// noRouteBack matches packets whose source is not reachable by the interface they came in
+// by.
 func noRouteBack() []expr.Any {
 	return []expr.Any{
 		&expr.Fib{Register: 1, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true, ResultOIF: true},
@@ -242,7 +242,8 @@ func transport(p packet.Protocol) term {
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(p)}))
 }
 
-// by matches packets that come in by an interface, or by any whose name fits a pattern.
+// by matches packets by the interface they come in by: its name, or a pattern with * at
+// the end.
 func by(name string) term {
 	begin, pattern := strings.CutSuffix(name, "*")
 	compared := []byte(begin)
@@ -252,15 +253,15 @@ func by(name string) term {
 	return say("iifname "+strconv.Quote(name), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, equal(compared))
 }
 
-// maxSpread is how many ports a range has at most that are put into a set one by one.
+// maxSpread is the largest range of ports that is put into a set one by one.
 const maxSpread = 256
 
-// toPorts returns terms of which one matches packets of one protocol to any of the
-// ports, which are sorted and apart.
+// toPorts returns terms of which one matches packets of one protocol to any of the ports.
+// The ranges have to be sorted and must not touch.
 //
-// No set of intervals is among them: those that are made in a transaction match
-// nothing for a moment after it on some kernels (6.18), and strangers would be in.
-// So ranges are compared with, or, if they are short, are elements of a hash set.
+// The terms use no interval sets: on some kernels (6.18) an interval set that a
+// transaction makes matches nothing for a moment after it, and strangers would get in. So
+// long ranges are comparisons, and short ones are elements of a hash set.
 func toPorts(protocol packet.Protocol, ports []packet.PortRange) []term {
 	load := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(protocol)}),
@@ -326,8 +327,8 @@ func withFlags(m ruleset.FlagMatch) term {
 	return say("tcp flags "+value+" / "+all, append(load, equal([]byte{byte(m.Value)}))...)
 }
 
-// withoutFlags matches TCP segments whose flags are not as m says; m has more
-// than one flag in its mask and some in its value.
+// withoutFlags matches TCP segments whose flags are not those of m. The mask of m has
+// more than one flag, and its value at least one.
 func withoutFlags(m ruleset.FlagMatch) term {
 	return say("tcp flags != "+flagText(m.Value)+" / "+flagText(m.Mask),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.TCP)}),
@@ -348,7 +349,7 @@ func flagText(f packet.Flags) string {
 	return strings.Join(names, ",")
 }
 
-// limit matches up to so many packets a second, after a burst.
+// limit matches up to rate packets a second, after a burst.
 func limit(rate uint64, burst uint32) term {
 	return say(fmt.Sprintf("limit rate %d/second burst %d packets", rate, burst),
 		&expr.Limit{Type: expr.LimitTypePkts, Rate: rate, Unit: expr.LimitTimeSecond, Burst: burst})
@@ -360,16 +361,16 @@ func count(counter string) term {
 		&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counter})
 }
 
-// ofLength matches UDP datagrams by how many bytes they carry.
+// ofLength matches UDP datagrams with a payload of n bytes.
 func ofLength(n uint16) term {
-	const header = 8 // of UDP, which counts itself: RFC 768
+	const header = 8 // the UDP length includes the header (RFC 768)
 	return say(fmt.Sprintf("udp length %d", header+n),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.UDP)}),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2},
 		equal(bigEndian(header+n)))
 }
 
-// logTo copies the first bytes of the packet to an NFLOG group.
+// logTo copies the first length bytes of the packet to an NFLOG group.
 func logTo(group uint16, prefix string, length uint32) term {
 	return say(fmt.Sprintf("log prefix %q group %d snaplen %d", prefix, group, length),
 		&expr.Log{
@@ -380,8 +381,8 @@ func logTo(group uint16, prefix string, length uint32) term {
 		})
 }
 
-// queueTo hands the packet to an NFQUEUE. With bypass it is accepted if nobody
-// listens there, else it is dropped then.
+// queueTo queues the packet to an NFQUEUE. If no process has bound the queue, the packet
+// is accepted with bypass, and dropped without.
 func queueTo(number uint16, bypass bool) term {
 	text, flags := "queue to ", uint16(0)
 	if bypass {
@@ -394,7 +395,7 @@ func queueTo(number uint16, bypass bool) term {
 				return []expr.Any{&expr.Queue{Num: number, Flag: expr.QueueFlag(flags)}}
 			}
 			// struct xt_NFQ_info_v3 of linux/netfilter/xt_NFQUEUE.h, padded to the
-			// alignment that x_tables wants. Its bypass flag has the same value.
+			// alignment of x_tables. Its bypass flag has the same value.
 			info := make(xt.Unknown, 8)
 			binary.NativeEndian.PutUint16(info[0:], number)
 			binary.NativeEndian.PutUint16(info[2:], 1)

@@ -17,34 +17,34 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The words of rules that are about addresses: how sources are told apart, which sets
-// they are looked up in and put into, and where packets go.
+// This file has the terms for addresses: how sources are told apart, the sets that they
+// are looked up in and put into, and where packets go.
 
 // family is an IP version in an inet table.
 type family struct {
-	keyword string // as nft has it
+	keyword string // the keyword of nft
 	number  byte   // NFPROTO_*
 	source  uint32 // offset of the source address in the header
 	dest    uint32 // offset of the destination address
-	length  int    // of an address, in bytes
+	length  int    // length of an address in bytes
 	kind    nftables.SetDatatype
-	suffix  string // of the names of sets
-	perLink bool   // sources are told apart by the interface, too
+	suffix  string // suffix of set names
+	perLink bool   // the interface tells sources apart, too
 }
 
-// A link-local address is another host on each link (RFC 4007, section 6), so
-// that those who come from one are told apart as if they were a third IP version.
+// A link-local address is another host on each link (RFC 4007, section 6). So link-local
+// sources are treated like a third IP version.
 var (
 	ipv4      = family{"ip", unix.NFPROTO_IPV4, 12, 16, 4, nftables.TypeIPAddr, "4", false}
 	ipv6      = family{"ip6", unix.NFPROTO_IPV6, 8, 24, 16, nftables.TypeIP6Addr, "6", false}
 	linkLocal = family{"ip6", unix.NFPROTO_IPV6, 8, 24, 16,
 		nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIFIndex), "_link", true}
 
-	versions = []family{ipv4, ipv6}            // of destinations, and of prefixes that are written down
-	families = []family{ipv4, ipv6, linkLocal} // of sources
+	versions = []family{ipv4, ipv6}            // families of destinations, and of prefixes in rule files
+	families = []family{ipv4, ipv6, linkLocal} // families of sources
 )
 
-// familyOf returns the family that a source is of.
+// familyOf returns the family of a source.
 func familyOf(s packet.Source) family {
 	switch {
 	case s.Addr().Is4():
@@ -55,7 +55,7 @@ func familyOf(s packet.Source) family {
 	return ipv6
 }
 
-// key is a source as an element of a set.
+// key returns a source as the key of a set element.
 func (f family) key(s packet.Source) []byte {
 	key := s.Addr().AsSlice()
 	if f.perLink {
@@ -64,7 +64,7 @@ func (f family) key(s packet.Source) []byte {
 	return key
 }
 
-// sourceOf is the source that an element of a set is, of which so many leading bits count.
+// sourceOf returns the source of a set element's key, with a prefix of so many bits.
 func (f family) sourceOf(key []byte, bits int) (packet.Source, bool) {
 	var link uint32
 	if f.perLink && len(key) == f.length+4 {
@@ -78,15 +78,15 @@ func (f family) sourceOf(key []byte, bits int) (packet.Source, bool) {
 	return packet.Source{Prefix: netip.PrefixFrom(addr, bits), Link: link}, true
 }
 
-// of returns those prefixes that are of the family.
+// of returns the prefixes of the family.
 func (f family) of(prefixes []netip.Prefix) []netip.Prefix {
 	return slices.DeleteFunc(slices.Clone(prefixes), func(p netip.Prefix) bool {
 		return p.Addr().BitLen() != f.length*8
 	})
 }
 
-// ofFamily matches packets whose source is of a family. nft implies the IP version
-// where a term after it reads an address, and does not list it.
+// ofFamily matches packets whose source is of a family. Nft does not list the match on
+// the IP version if a later term reads an address, because the address implies it.
 func ofFamily(f family) term {
 	switch {
 	case f.perLink:
@@ -97,8 +97,8 @@ func ofFamily(f family) term {
 	return say("", isFamily(f)...)
 }
 
-// isFamily is all that a packet needs to be looked up in a set of the family:
-// nobody puts a link-local source into one of IPv6.
+// isFamily matches packets that can be looked up in a set of the family. The IPv6 sets
+// hold no link-local sources, so those need not be excluded.
 func isFamily(f family) []expr.Any {
 	if f.perLink {
 		return append(isVersion(f), linkLocalSource(expr.CmpOpEq)...)
@@ -110,7 +110,8 @@ func isVersion(f family) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal([]byte{f.number})}
 }
 
-// linkLocalSource tells whether a source is one of fe80::/10 (RFC 4291, section 2.5.6).
+// linkLocalSource matches by whether the source is in fe80::/10 (RFC 4291, section
+// 2.5.6).
 func linkLocalSource(op expr.CmpOp) []expr.Any {
 	prefix := netip.MustParseAddr("fe80::").AsSlice()
 	return []expr.Any{
@@ -120,9 +121,9 @@ func linkLocalSource(op expr.CmpOp) []expr.Any {
 	}
 }
 
-// fromAddresses and toAddresses return terms of which one matches packets of one
-// family from, or to, any of the prefixes, which are sorted and apart. There is one
-// for each length that they have; of sets [toPorts] tells.
+// fromAddresses and toAddresses return terms of which one matches packets of one family
+// from, or to, any of the prefixes. The prefixes have to be sorted and disjoint. There is
+// one term for each prefix length. [toPorts] says why they use no interval sets.
 func fromAddresses(f family, from []netip.Prefix) []term {
 	return addresses(f, "saddr", f.source, from)
 }
@@ -163,12 +164,11 @@ func addresses(f family, field string, offset uint32, prefixes []netip.Prefix) (
 	return terms
 }
 
-// fromSet matches packets of one family whose source, or as many leading bits
-// of it, is in the set.
+// fromSet matches packets of one family whose source, or its leading bits, is in the set.
 func fromSet(f family, set string, bits int) term { return inSet(f, set, bits, false) }
 
-// notFromSet matches packets that are known to be of the family whose source is not in
-// the set.
+// notFromSet matches packets whose source is not in the set. The packets have to be known
+// to be of the family.
 func notFromSet(f family, set string, bits int) term { return inSet(f, set, bits, true) }
 
 func inSet(f family, set string, bits int, not bool) term {
@@ -186,15 +186,16 @@ func inSet(f family, set string, bits int, not bool) term {
 		&expr.Lookup{SourceRegister: 1, SetName: set, Invert: not})...)
 }
 
-// remember puts the source of a packet that is known to be of the family into
-// the set, for the set's timeout.
+// remember puts the source of a packet into the set, for the set's timeout. The packet
+// has to be known to be of the family.
 func remember(f family, set string, bits int) term {
 	return say("update @"+set+" { "+sourceText(f, bits)+" }", append(loadSource(f, bits),
 		&expr.Dynset{SrcRegKey: 1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE})...)
 }
 
-// tooMany counts the source of a packet that is known to be of the family in the set,
-// and matches if that is more often than the rate, in packets, after a burst of as many.
+// tooMany counts the source of a packet in the set, and matches if the rate of its
+// packets is exceeded, after a burst of as many. The packet has to be known to be of the
+// family.
 func tooMany(f family, set string, bits int, rate uint64, unit expr.LimitTime) term {
 	name := map[expr.LimitTime]string{expr.LimitTimeSecond: "second", expr.LimitTimeMinute: "minute"}[unit]
 	return say(fmt.Sprintf("update @%s { %s limit rate over %d/%s burst %d packets }", set, sourceText(f, bits), rate, name, rate),
@@ -202,7 +203,8 @@ func tooMany(f family, set string, bits int, rate uint64, unit expr.LimitTime) t
 			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: rate, Unit: unit, Burst: uint32(rate), Over: true}}})...)
 }
 
-// Where a source tried to connect, to be looked up or put into a set of [probeOf].
+// triedBefore matches packets whose source and destination port are in a set of [probeOf]
+// elements; rememberTry puts them into it.
 func triedBefore(f family, set string, bits int) term {
 	text := ""
 	if f.perLink {
@@ -228,7 +230,7 @@ func loadProbe(f family, bits int) []expr.Any {
 		&expr.Payload{DestRegister: next + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
 }
 
-// probeOf is the kind of sets of sources and where they tried to connect.
+// probeOf returns the key type of sets of sources and the ports that they tried.
 func probeOf(f family) nftables.SetDatatype {
 	kinds := []nftables.SetDatatype{ipv4.kind}
 	switch {
@@ -251,7 +253,7 @@ func sourceText(f family, bits int) string {
 	return text
 }
 
-// loadSource loads the leading bits of the source address, and where it matters the
+// loadSource loads the leading bits of the source address, and for link-local sources the
 // interface.
 func loadSource(f family, bits int) []expr.Any {
 	exprs := []expr.Any{&expr.Payload{

@@ -19,15 +19,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Standing is a table that was found in the kernel.
+// Standing is a wall's table that was found in the kernel.
 type Standing struct {
 	Table string
-	// Restored: no daemon has made it, but whoever loaded a ruleset that was saved when a
-	// wall stood. Which windows are in it says nothing, so that none are read.
+	// Restored: the table was not made by a daemon, but loaded from a ruleset that was
+	// saved while a wall stood. Its windows are meaningless, and are not read.
 	Restored bool
 	Windows  []Window
-	Groups   []uint16 // NFLOG groups that its rules name
-	Queues   []uint16 // queues that its rules name
+	Groups   []uint16 // NFLOG groups in its rules
+	Queues   []uint16 // queues in its rules
 }
 
 // Names reports whether the table's rules name the group or a queue of n.
@@ -36,8 +36,8 @@ func (s *Standing) Names(n Numbers) bool {
 		slices.Contains(s.Queues, n.Admitted) || slices.Contains(s.Queues, n.Strangers) || slices.Contains(s.Queues, n.Excess)
 }
 
-// Standing reads the wall's table of that name: its windows, and which numbers
-// its rules use. It returns nil if there is no such table.
+// Standing reads the wall's table of that name: its windows, and the group and queue
+// numbers in its rules. It returns nil if there is no such table.
 func (k *Kernel) Standing(name string) (*Standing, error) {
 	all, err := k.walls(func(t string) bool { return t == name })
 	if err != nil || len(all) == 0 {
@@ -51,8 +51,8 @@ func (k *Kernel) Others(name string) ([]*Standing, error) {
 	return k.walls(func(t string) bool { return t != name })
 }
 
-// walls reads the walls' tables whose name is wanted. What else there is may be
-// large, and is left alone.
+// walls reads the walls' tables with wanted names. It leaves other tables alone, because
+// they may be large.
 func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -82,8 +82,8 @@ func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err erro
 	return all, err
 }
 
-// Intact reports whether a table stands as it was installed, as far as its parts
-// tell by their names and numbers.
+// Intact reports whether a table is still as it was installed, judged by the names and
+// numbers of its parts.
 func (k *Kernel) Intact(t *Table) (intact bool, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -104,17 +104,17 @@ func (k *Kernel) intact(t *Table) (bool, error) {
 		return false, nil
 	}
 	standing := Standing{Groups: f.groups, Queues: f.queues}
-	// One without doors names no numbers.
+	// A wall without doors names no numbers.
 	return len(f.queues) == 0 || standing.Names(t.numbers), nil
 }
 
-// found is a table in the kernel with all that is in it.
+// found is a table in the kernel with its contents.
 type found struct {
 	flags    nftables.TableFlags
-	hooked   bool           // where a wall is, and nowhere else
-	rules    map[string]int // how many, by chain
-	marked   bool           // they have a mark that only a wall's have
-	original bool           // and the one that is in no saved ruleset
+	hooked   bool           // it has all hooks of a wall, and no others
+	rules    map[string]int // number of rules, by chain
+	marked   bool           // its rules have a mark that only a wall's have
+	original bool           // they also have the one that no saved ruleset has
 	shapes   map[string]shape
 	counters map[string]bool
 	timeouts map[string]bool
@@ -122,15 +122,15 @@ type found struct {
 	queues   []uint16
 	windows  []Window
 
-	lookedUp map[string]int // by set: how many leading bits of an address
+	lookedUp map[string]int // by set: how many leading bits of an address are looked up
 }
 
-// shape is all of a set but what is in it. Two of the same shape can hold the
-// same windows.
+// shape is all of a set but its elements. Two sets of the same shape can hold the same
+// windows.
 type shape struct {
 	constant, dynamic bool
-	length            int // of a key, in bytes
-	bits              int // of it that count
+	length            int // length of a key in bytes
+	bits              int // leading bits of an address that count
 	size              uint32
 	timeout           time.Duration
 }
@@ -142,8 +142,8 @@ func (s set) shape() shape {
 	return shape{dynamic: s.dynamic, length: int(s.kind.Bytes), bits: s.bits, size: s.size, timeout: s.timeout}
 }
 
-// isWall reports whether it is a wall's table, though it may be one whose rules
-// were flushed, or in which somebody else has changed something.
+// isWall reports whether it is a wall's table. It may be one whose rules were flushed, or
+// that another process has changed.
 func (f *found) isWall() bool {
 	if f == nil {
 		return false
@@ -160,21 +160,22 @@ func (f *found) isWall() bool {
 	return f.marked || door || f.hooked && rules == 0
 }
 
-// isEmpty reports whether nothing is in it that could be anybody's.
+// isEmpty reports whether the table has no chains, sets or counters, so that it can be
+// nobody's.
 func (f *found) isEmpty() bool {
 	return len(f.rules) == 0 && len(f.shapes) == 0 && len(f.counters) == 0
 }
 
-// keeps reports whether a wall's table can get other contents without being
-// deleted: it has the flags, or can be given them. An owner can be had by a table
-// that has lost its own, and one that stays cannot be made of one that does not.
+// keeps reports whether a wall's table can get other contents without being deleted: it
+// has the flags, or can be given them. A table that has lost its owner can get a new one.
+// A table that persists cannot be made from one that does not.
 func (f *found) keeps(flags nftables.TableFlags) bool {
 	orphan := nftables.TableFlagPersist
 	return f.hooked && (f.flags == flags || f.flags == orphan && flags == orphan|nftables.TableFlagOwner)
 }
 
-// find reads a table. It returns nil if there is none of that name, and ERESTART
-// if that goes while it is read.
+// find reads a table. It returns nil if there is none of that name, and ERESTART if the
+// table is deleted while it is read.
 func (k *Kernel) find(name string) (*found, error) {
 	f, err := k.read(name)
 	if errors.Is(err, unix.ENOENT) {
@@ -249,7 +250,7 @@ func (k *Kernel) read(name string) (*found, error) {
 	return f, nil
 }
 
-// isHook reports whether a chain hooks in where the wall's of that name does.
+// isHook reports whether a chain is hooked in where the wall's chain of that name is.
 func isHook(c *nftables.Chain) bool {
 	h, ok := hookOf(c.Name)
 	return ok && c.Type == nftables.ChainTypeFilter && *c.Hooknum == *h.number &&
@@ -257,8 +258,8 @@ func isHook(c *nftables.Chain) bool {
 		c.Policy != nil && *c.Policy == nftables.ChainPolicyAccept
 }
 
-// shapeOf returns the shape of a set. By how many bits of an address it tells
-// sources apart is not in the set, but in the rules that look it up.
+// shapeOf returns the shape of a set. How many bits of an address count is not in the
+// set, but in the rules that look it up.
 func (f *found) shapeOf(s *nftables.Set) shape {
 	if !s.HasTimeout {
 		return shape{constant: true, length: int(s.KeyType.Bytes), size: s.Size}
@@ -268,10 +269,10 @@ func (f *found) shapeOf(s *nftables.Set) shape {
 	}
 }
 
-// note collects the groups and queues that a rule names, by how many leading
-// bits it looks sources up, and whether it has a wall's mark.
+// note collects from a rule the groups and queues that it names, the number of leading
+// bits by which it looks sources up, and whether it has a wall's mark.
 func (f *found) note(exprs []expr.Any) {
-	mask := 0 // leading bits of the value that was loaded last
+	mask := 0 // leading bits of the value loaded last
 	for _, e := range exprs {
 		switch e := e.(type) {
 		case *expr.Payload:
@@ -309,7 +310,7 @@ func leadingOnes(mask []byte) (n int) {
 	return n
 }
 
-// readWindows reads the windows that a set holds.
+// readWindows reads the windows in a set.
 func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 	door, family, ok := doorOfSet(s.Name)
 	length, known := f.lookedUp[s.Name]
@@ -322,8 +323,8 @@ func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 	}
 	for _, e := range elements {
 		if e.Timeout == 0 && e.Expires == 0 {
-			// Somebody has put in what never ends. A wall's set has no such window, and
-			// is made anew.
+			// Another process has added an element without a timeout. A wall's set has no
+			// such window, so the set is made anew.
 			f.shapes[s.Name] = shape{}
 			continue
 		}

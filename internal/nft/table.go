@@ -17,18 +17,18 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// The rates at which the kernel hands packets on, for each door and protocol or
-// IP version, in packets a second: the daemon's work is bounded by them, whatever
-// comes. What strangers send above theirs is refused unheard. Those who have knocked
-// have a rate of their own, so that nobody crowds them out who does not know a knock.
-// In the default hold time about 400 packets of those who do not can wait at one door:
-// the queue has room for 40 such floods.
+// The rates, in packets a second, at which the kernel passes packets to the daemon, for
+// each door and protocol or IP version. They bound the daemon's work. Packets of sources
+// without a window (strangers) above their rate are refused without asking the daemon.
+// Sources that have just knocked have a rate of their own, so that sources that do not
+// know a knock cannot crowd them out. In the default hold time about 400 packets of the
+// latter can wait at one door. The queue has room for 40 such floods.
 //
-// What is above the rate of knocks is not heard, whoever it is from. So it is about as
-// high as what one CPU can read, and more than most networks bring. What may be a
-// one-time password costs the daemon a hash for each that it could be, so that is what
-// their rate is of: a fifth of what a CPU can compute, or all of it if it has no
-// instructions for that. The rate of guests is beyond what any honest crowd sends.
+// Knocks above their rate are lost, whatever their source. So that rate is about what one
+// CPU can read, and more than most networks bring. A possible one-time password costs the
+// daemon a hash for each password that it could be. So its rate is one of hashes: a fifth
+// of what a CPU can compute, or all of it if the CPU has no instructions for that. The
+// rate of admitted packets is beyond what any honest crowd sends.
 const (
 	knocksRate     = 500000
 	knocksBurst    = 50000
@@ -46,19 +46,20 @@ const (
 	trapsBurst     = 1000
 )
 
-// MaxWindows is how many windows of one door and IP version the kernel holds.
+// MaxWindows is how many windows the kernel holds for one door and IP version.
 const MaxWindows = 65536
 
-// Numbers are the NFLOG group and the queues that a table names.
+// Numbers are the NFLOG group and the queues that a table's rules name.
 type Numbers struct {
 	LogGroup  uint16
 	Admitted  uint16 // queue of sources with an open window
-	Strangers uint16 // queue of everybody else
-	Excess    uint16 // queue of those strangers who are too many to be asked about
+	Strangers uint16 // queue of all other sources
+	Excess    uint16 // queue of strangers' packets beyond the rate at which the daemon is asked
 }
 
-// NumbersOf returns those of a bank, 0 or 1. The turns have nothing in common, so
-// that a daemon can bind those of one while the rules name those of the other.
+// NumbersOf returns the numbers of a bank, 0 or 1. The two banks have no number in
+// common, so that a daemon can bind the numbers of one while the rules name those of the
+// other.
 func NumbersOf(w *ruleset.Wall, bank int) Numbers {
 	return Numbers{
 		LogGroup:  w.LogGroup + uint16(bank),
@@ -68,12 +69,11 @@ func NumbersOf(w *ruleset.Wall, bank int) Numbers {
 	}
 }
 
-// Table is an nftables table of the family inet, ready to be installed or
-// printed.
+// Table is an nftables table of the family inet, ready to be installed or printed.
 type Table struct {
 	Name string
-	// Trial: the table goes when the daemon does, however that ends, where the
-	// kernel can see to it.
+	// Trial: the kernel deletes the table when the daemon ends, however it ends, if the
+	// kernel has table ownership.
 	Trial    bool
 	numbers  Numbers
 	counters []string
@@ -86,14 +86,14 @@ type set struct {
 	name     string
 	kind     nftables.SetDatatype
 	size     uint32
-	bits     int // leading ones of the addresses that are in it
+	bits     int // leading bits of an address that count
 	dynamic  bool
-	timeout  time.Duration // of each element; 0: each has its own
-	constant bool          // all that is in it is known when the table is made:
+	timeout  time.Duration // of each element; 0: each element has its own
+	constant bool          // all its elements are known when the table is made
 	elements []element
 }
 
-// element is one of a set, as nft lists it and as the kernel takes it.
+// element is an element of a set, as nft lists it and as the kernel takes it.
 type element struct {
 	text string
 	key  []byte
@@ -104,17 +104,18 @@ type chain struct {
 	rules []rule
 }
 
-// hook is where a chain sees packets.
+// hook is where a chain is hooked in.
 type hook struct {
 	chain    string
 	number   *nftables.ChainHook
 	priority *nftables.ChainPriority
-	text     string // as nft lists it
+	text     string // the hook as nft lists it
 }
 
-// The chains that see every packet, and the one that sees those to ports which some
-// door names. Behind NAT it is known what is somebody's service, and in the end what
-// is delivered here.
+// The chains of the whole wall. The base chain sees every packet, and the wall chain
+// those to ports that a door names. The unserved chain is behind NAT, where it is known
+// which packets go to another host's service. The input chain sees the packets that are
+// delivered here.
 const (
 	baseChain     = "prerouting"
 	wallChain     = "wall"
@@ -128,8 +129,8 @@ const (
 	unjudgedChain = "unjudged"
 )
 
-// hooks are all of a wall's. Behind a nat chain is behind -100, whatever priority that
-// one names (NF_IP_PRI_NAT_DST of linux/netfilter_ipv4.h).
+// hooks are the hooks of a wall. A chain behind NAT has a priority above -100, whatever
+// priority the nat chains name (NF_IP_PRI_NAT_DST of linux/netfilter_ipv4.h).
 var hooks = []hook{
 	{baseChain, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle, "prerouting priority mangle"},
 	{unservedChain, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(*nftables.ChainPriorityNATDest + 1), "prerouting priority dstnat + 1"},
@@ -146,7 +147,7 @@ func hookOf(chain string) (h hook, ok bool) {
 
 // The sets of the whole wall.
 const (
-	servedSet  = "served"  // ports of this host at which somebody listens
+	servedSet  = "served"  // ports of this host that have a listener
 	uplinksSet = "uplinks" // interfaces that lead to the rest of the world
 )
 
@@ -162,21 +163,21 @@ func openSet(door string, f family) string              { return door + "_open" 
 func admittedCounter(door string) string { return door + "_admitted" }
 func refusedCounter(door string) string  { return door + "_refused" }
 
-// NewTable builds the table that a configuration stands for.
+// NewTable builds the table for a configuration.
 //
-// A packet that has nothing to do with any door leaves the first hook after eight rules,
-// and one more for each wide range of ports that doors name. One to a port that a door
-// names goes through the chain "wall": trusted sources leave it at once, those to knocks
-// are noted and go on, and then each door that guards the port is asked twice. First
-// whether it admits the packet, so that of two doors before one port either may; then,
-// if none did, the first one refuses it.
+// A packet that no door is concerned with leaves the prerouting chain after eight rules,
+// and one more for each wide range of ports that doors name. A packet to a port that a
+// door names goes through the chain "wall". Trusted sources leave it at once. Knocks are
+// logged and go on. Then the packet passes each door that guards the port twice: first
+// the admit chains, so that any of several doors at one port may admit it; then, if none
+// did, the first door's refuse chain.
 //
-// Behind NAT those are found who look for knocks (unserved), and at the host's input
-// those packets are refused that reached a guarded port by a way on which they were
-// not judged (delivered).
+// Behind NAT, the chain "unserved" finds sources that search for knocks. At the input
+// hook, the rules of delivered refuse packets that reached a guarded port without being
+// judged before.
 //
-// The sequences, the traps and the host in the table are those that the configuration
-// has now.
+// The sequences, the traps and the state of the host in the table are those that the
+// configuration has now.
 func NewTable(c *effective.Config, n Numbers) *Table {
 	t := &Table{Name: c.Wall.Table, numbers: n}
 	t.sets = append(t.sets, hostSets(&c.Host)...)
@@ -206,8 +207,8 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 	}
 	chains = append(chains, t.unserved(c, n)...)
 	chains = append(chains, t.delivered(c)...)
-	// What was ended passes by no other door, and not for being trusted. Whoever knocks
-	// again is pardoned while it waits.
+	// Packets of an ended connection pass by no other door, and not as those of a trusted
+	// source. A source that knocks again is pardoned while its packet waits.
 	var over []rule
 	for d := range doorsOf(c) {
 		over = append(over, d.guarded(goTo(refuseChain(d.Name)))...)
@@ -220,18 +221,18 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 	return t
 }
 
-// base lets everything pass that is none of the wall's business.
+// base accepts all packets that the wall is not concerned with.
 func base(c *effective.Config) []rule {
 	rules := []rule{
 		{fromLoopback, accept, unsaved},
 		{fromVRF, accept},
 		{ended, goTo(endedChain)},
-		// A SYN is judged even if conntrack takes it for a known connection's, as it
-		// does for a while after that one was reset.
+		// A SYN is judged even if conntrack takes it for a known connection's, as it does
+		// for a while after that connection was reset.
 		{ofKnownConnection, withoutFlags(opening), accept},
 		{ofKnownConnection, notTCP, accept},
-		// One that is sent again, because it was not answered, or the answer was lost, was
-		// judged before.
+		// A retransmitted SYN, whose original was not answered or whose answer was lost,
+		// was judged before.
 		{judged, ofUnfinished, withFlags(opening), accept},
 	}
 	for _, ports := range byProtocol(c.NamedPorts()) {
@@ -242,7 +243,8 @@ func base(c *effective.Config) []rule {
 	return rules
 }
 
-// ownCopies let pass what this host has sent to many, and gets back itself.
+// ownCopies returns the rules that accept packets which this host has sent to many hosts
+// and receives itself.
 func ownCopies(c *effective.Config) (rules []rule) {
 	if c.Written.HasUDP() {
 		for _, own := range fromThisHost {
@@ -252,7 +254,7 @@ func ownCopies(c *effective.Config) (rules []rule) {
 	return rules
 }
 
-// trust returns the rules that let sources pass which need not knock.
+// trust returns the rules that accept packets of trusted sources, which need not knock.
 func trust(trusted []netip.Prefix) (rules []rule) {
 	for _, f := range versions {
 		for _, from := range fromAddresses(f, f.of(trusted)) {
@@ -262,7 +264,7 @@ func trust(trusted []netip.Prefix) (rules []rule) {
 	return rules
 }
 
-// admit queues the first packets of sources whose window is open.
+// admit queues the first packets of sources with an open window.
 func (t *Table) admit(d door, n Numbers) chain {
 	rules := []rule{{refused, back}}
 	rules = append(rules, trust(d.Trusted)...)
@@ -286,22 +288,22 @@ func (t *Table) admit(d door, n Numbers) chain {
 			rule{inside, ofUnconfirmed, noteJudged},
 			rule{inside, limit(admittedRate, admittedBurst), count(admittedCounter(d.Name)), queueTo(n.Admitted, true)})
 		if d.MaxConnections == 0 {
-			// Somebody floods the door under the client's address. What the daemon would
-			// only accept and note passes without it.
+			// Above the rate somebody floods the door under the client's address. The
+			// daemon would only accept and note these packets, so they pass without it.
 			rules = append(rules, rule{inside, count(admittedCounter(d.Name)), accept})
 		}
 	}
 	return chain{admitChain(d.Name), rules}
 }
 
-// refuse queues the first packets of strangers, and answers everything else as
-// the door does when it is closed.
+// refuse queues the first packets of sources without a window, and answers all other
+// packets as the closed door does.
 func (t *Table) refuse(d door, n Numbers) chain {
 	t.counters = append(t.counters, refusedCounter(d.Name))
 	queue := queueTo(n.Strangers, d.OnFailure == ruleset.FailOpen)
 	var rules []rule
 	if !d.answersAtOnce() {
-		// What conntrack has confirmed before may have passed when no door was there.
+		// A connection that conntrack confirmed before may date from before the door.
 		rules = append(rules, rule{notRefused, ofUnconfirmed, noteJudged})
 	}
 	for _, first := range d.firstPackets() {
@@ -316,8 +318,8 @@ func (t *Table) refuse(d door, n Numbers) chain {
 		}
 		rules = append(rules, rule{notRefused, first, limit(strangersRate, strangersBurst), queue})
 		if d.OnFailure == ruleset.FailOpen {
-			// Who is too many for the daemon is refused by it all the same, as there is no
-			// room in this queue; and let in if there is no daemon.
+			// If there are too many packets for the daemon, it still refuses them,
+			// because this queue has no room. Without a daemon they are accepted.
 			rules = append(rules, rule{notRefused, first, queueTo(n.Excess, true)})
 		}
 	}
@@ -333,8 +335,8 @@ func (d door) answer() (rules []rule) {
 	if d.Closed == ruleset.Drop {
 		return []rule{{counted, drop}}
 	}
-	// A reset would make conntrack forget the connection that it takes the packet to be
-	// of, whoever has sent it.
+	// A reset would make conntrack forget the connection that it takes the packet for,
+	// whatever its real source.
 	rules = append(rules, rule{ofConfirmed, counted, drop}, rule{toNoneOfThis, counted, drop})
 	if d.HasProtocol(packet.TCP) {
 		rules = append(rules, rule{ofTCP, counted, resetTCP})
@@ -345,31 +347,31 @@ func (d door) answer() (rules []rule) {
 	return rules
 }
 
-// answersAtOnce reports whether the door answers every stranger as fast as a port
-// with nothing behind it does. Holding packets would give the door away by the
-// time that it takes, and holding only those of who has knocked would give the
-// knocks away, one by one. The price is that a SYN which comes before its window
-// is open is rejected, and not let in a moment later.
+// answersAtOnce reports whether the door answers every source without a window as fast as
+// a closed port does. Holding packets would reveal the door by the delay. Holding only
+// the packets of sources that have knocked would reveal the knocks one by one. In return,
+// a SYN that comes before its window is open is rejected, and not admitted a moment
+// later.
 func (d door) answersAtOnce() bool {
 	return d.Closed == ruleset.Reject && d.OnFailure == ruleset.FailClosed
 }
 
-// holds reports whether strangers may wait before the door. Where they do not, who
-// has knocked is answered as anybody else.
+// holds reports whether packets of sources without a window may wait at the door. If not,
+// sources that have knocked are answered like all others.
 func (d door) holds() bool { return len(d.Ports) > 0 && !d.answersAtOnce() }
 
-// asksFirst reports whether those who have knocked wait in a lane of their own. Where
-// strangers are answered, the answer would tell which knock was right.
+// asksFirst reports whether packets of sources that have knocked are queued at a rate of
+// their own. If the door rejects strangers, the answer would tell which knock was right.
 func (d door) asksFirst() bool { return d.holds() && d.Closed == ruleset.Drop }
 
-// guarded returns the rules for what comes to the door's ports.
+// guarded returns the rules for packets to the door's ports.
 func (d door) guarded(last term) (rules []rule) {
 	for _, ports := range byProtocol(d.Ports) {
 		protocol := ports[0].Protocol
 		for _, to := range toPorts(protocol, ports) {
 			rules = append(rules, d.everywhere(rule{to}, rule{last})...)
 			if protocol == packet.UDP && d.ToIsHere {
-				// Its programs hear what is sent to many, too.
+				// UDP services also receive packets to broadcast and multicast addresses.
 				rules = append(rules, d.at(rule{to}, toManyHosts, rule{last})...)
 			}
 		}
@@ -377,8 +379,8 @@ func (d door) guarded(last term) (rules []rule) {
 	return rules
 }
 
-// everywhere returns a rule for each place where the door is, with the match of the
-// place between what comes first and last. A packet matches one of them at most.
+// everywhere returns a rule for each address of the door, with the match of the address
+// between first and last. A packet matches at most one of them.
 func (d door) everywhere(first, last rule) (rules []rule) {
 	if len(d.To) == 0 {
 		return append(d.at(first, toThisHost, last), d.at(first, toThisVRF, last)...)
@@ -402,7 +404,7 @@ func (d door) at(first rule, place term, last rule) (rules []rule) {
 	return rules
 }
 
-// firstPackets returns the matches for what opens a connection to the door.
+// firstPackets returns the matches for packets that begin a connection to the door.
 func (d door) firstPackets() []term {
 	var terms []term
 	if d.HasProtocol(packet.TCP) {
@@ -414,7 +416,7 @@ func (d door) firstPackets() []term {
 	return terms
 }
 
-// bits is by how many leading bits of their address sources are told apart.
+// bits returns how many leading bits of an address tell sources apart.
 func (d door) bits(f family) int {
 	if f.length == ipv4.length {
 		return d.SourcePrefix.IPv4
@@ -422,8 +424,8 @@ func (d door) bits(f family) int {
 	return d.SourcePrefix.IPv6
 }
 
-// byProtocol splits merged ranges into those of TCP and those of UDP, without
-// the empty ones.
+// byProtocol splits merged ranges into those of TCP and those of UDP, and leaves out
+// empty ones.
 func byProtocol(ports []packet.PortRange) [][]packet.PortRange {
 	i := slices.IndexFunc(ports, func(r packet.PortRange) bool { return r.Protocol != packet.TCP })
 	if i < 0 {
@@ -432,7 +434,7 @@ func byProtocol(ports []packet.PortRange) [][]packet.PortRange {
 	return slices.DeleteFunc([][]packet.PortRange{ports[:i], ports[i:]}, func(p []packet.PortRange) bool { return len(p) == 0 })
 }
 
-// String writes the table as nft lists it.
+// String returns the table as nft lists it.
 func (t *Table) String() string {
 	var blocks []string
 	for _, name := range t.counters {
@@ -459,8 +461,8 @@ func (t *Table) String() string {
 	return fmt.Sprintf("table inet %s {\n%s}\n", t.Name, strings.Join(blocks, "\n"))
 }
 
-// Script writes the table as an nft script that puts it in place of the one
-// there is, if any, in one transaction.
+// Script returns the table as an nft script that replaces the existing one, if any, in
+// one transaction.
 func (t *Table) Script() string {
 	return fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n%[2]s", t.Name, t)
 }
@@ -491,7 +493,8 @@ func (s set) String() string {
 	return b.String()
 }
 
-// nftDuration writes a time as nft does: 1h2m3s4ms, without what is zero.
+// nftDuration returns a duration as nft writes it: 1h2m3s4ms, without parts that are
+// zero.
 func nftDuration(d time.Duration) string {
 	var b strings.Builder
 	for _, unit := range []struct {

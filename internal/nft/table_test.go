@@ -28,7 +28,7 @@ var someTime = time.Unix(1_740_000_015, 0)
 func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }
 func udp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.UDP} }
 
-// load reads rules from a file that others cannot read, as there are secrets in some.
+// load reads rules from a file that others cannot read, because some contain secrets.
 func load(t testing.TB, text string) *ruleset.Config {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "rules.hcl")
@@ -48,7 +48,7 @@ func doorWith(t testing.TB, body string) *ruleset.Config {
 	return load(t, "door \"d\" {\nports = [22]\n"+body+"\n}\n")
 }
 
-// at returns what a configuration comes to at a time, on a host of no programs.
+// at returns the effective configuration at a time, on a host without programs.
 func at(t testing.TB, written *ruleset.Config, now time.Time) *effective.Config {
 	t.Helper()
 	c, err := effective.Resolve(written, now, effective.Host{})
@@ -89,8 +89,8 @@ func TestTablesPrintAsReviewed(t *testing.T) {
 	}
 }
 
-// The traps in the table are all ports that are written down but those that a rolling
-// sequence has for knocks now.
+// The traps in the table are all ports of the rule files, without the present knocks of a
+// rolling sequence.
 func TestTrapsLoseTheKnocksOfAStep(t *testing.T) {
 	c := doorWith(t, `rolling { secret = "correct horse battery staple" }`+"\ntraps = [\"20000-29999\"]")
 	once := at(t, c, someTime.Add(time.Hour))
@@ -109,8 +109,8 @@ func TestTrapsLoseTheKnocksOfAStep(t *testing.T) {
 	}
 }
 
-// FuzzTable makes tables of garbage. Whatever is a configuration makes one, at any time,
-// in which each door is.
+// FuzzTable makes tables from garbage. Every valid configuration makes a table at any
+// time, and each door is in it.
 func FuzzTable(f *testing.F) {
 	f.Setenv("KNOCKWALL_TEST_SECRET", "correct horse battery staple")
 	for _, folder := range []string{"../../ruleset/testdata/warnings", "testdata/tables"} {
@@ -162,7 +162,7 @@ door "p" {
 			return
 		}
 		for turn := range 2 {
-			// The error says which lists cannot be read; there is a table all the same.
+			// The error says which lists cannot be read. There is a table nevertheless.
 			now, _ := effective.Resolve(l.Config, time.Unix(int64(turn), 0), everySeventh)
 			if len(now.Doors) != len(l.Config.Doors) {
 				t.Fatalf("%d doors have become %d", len(l.Config.Doors), len(now.Doors))
@@ -184,7 +184,7 @@ door "p" {
 	})
 }
 
-// contents are the texts that are in the table of a door.
+// contents are texts in the table of a door.
 func contents(d door) []string {
 	want := []string{fmt.Sprintf("\tchain %s {", admitChain(d.Name))}
 	if len(d.Ports) > 0 {
@@ -201,7 +201,7 @@ func contents(d door) []string {
 	return want
 }
 
-// everySeventh is a host with a program at every seventh port.
+// everySeventh is a host with a listener at every seventh port.
 var everySeventh = func() effective.Host {
 	h := effective.Host{Served: map[packet.Port]bool{}}
 	for n := 0; n < 1<<16; n += 7 {

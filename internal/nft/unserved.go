@@ -19,35 +19,36 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// How those are kept from finding the knocks who try ports until they have them.
+// This file has the rules against sources that try ports to find the knocks.
 //
-// Nobody who knows the knocks opens connections to ports at which nobody listens. So, of
-// the ports of this host that nothing serves and no door names:
+// Clients that know the knocks open no connections to ports without a listener. So these
+// rules watch the ports of this host that no service listens at and no door names:
 //
-//   - Who has knocked a moment ago and then tries one that he has not tried before is
-//     guessing: what he has knocked is void, and he is not heard until it would be
-//     forgotten. What he has guessed is right only if all knocks of a sequence follow
-//     each other, which takes decades, with as many addresses as he likes
-//     (sequence.Guesses). Only who knows a knock can fill the sets of this.
-//   - Who tries more than a handful of them in a second is trapped, so that not much can
-//     be guessed at once on many CPUs. What services are often at does not count.
-//   - Who tries a trap is trapped at that door.
+//   - A source that has knocked a moment ago, and then tries a port that it has not tried
+//     before, is guessing. Its knocks are void, and further knocks are ignored until they
+//     would be forgotten. So a guess is right only if all knocks of a sequence follow
+//     each other directly, which takes decades, from however many addresses
+//     (sequence.Guesses). Only a source that knows a knock can fill the sets of this
+//     rule.
+//   - A source that tries more than a handful of them in a second is trapped, so that not
+//     much can be guessed at once on many CPUs. Ports of common services do not count.
+//   - A source that tries a trap is trapped at that trap's door.
 //
-// All of it is the kernel's own doing: a source in a set is not heard until its time
-// in it is up. Only that it got there is logged. And it happens behind NAT, where
-// conntrack knows whether a rule leads on to somebody's service.
+// The kernel does all this by itself: the knocks of a source in such a set are ignored
+// until its time in the set is up. The daemon only gets a log message. The rules are
+// behind NAT, where conntrack knows whether a rule forwards the packet to a service.
 
 const (
-	// handful is how many ports that nothing serves may be tried in a second.
+	// handful is how many ports without a listener a source may try in a second.
 	handful = 8
 	tryFor  = time.Second
-	// triedFor is how long it is remembered which ports a source has tried. Programs
-	// that go on trying a port whose service is down do so for longer than it.
+	// triedFor is how long the kernel remembers which ports a source has tried. Programs
+	// keep trying a port whose service is down for longer than that.
 	triedFor = 30 * time.Second
 )
 
-// A network of which so many parts are trapped in a minute is trapped as a whole: more
-// than a customer has to whom a provider gives a /56.
+// A whole network of wideBits is trapped if wideAfter of its parts are trapped in a
+// minute. That is more parts than the customer of a provider has who gets a /56.
 const (
 	wideBits  = 48
 	wideAfter = 256
@@ -57,16 +58,15 @@ const (
 
 func (d door) hasTraps() bool { return len(d.Traps) > 0 && len(d.AllKnocks()) > 0 }
 
-// widens reports whether the networks that those are in who are trapped are trapped
-// with many of them.
+// widens reports whether a whole network is trapped when many of its parts are.
 func (d door) widens() bool { return len(d.AllKnocks()) > 0 && isPart(d.PenaltyPrefix.IPv6) }
 
-// isPart reports whether who is trapped together are a part of a network that somebody
-// has from a provider, and not single hosts, of whom one can be as many as it likes.
+// isPart reports whether penalties apply to parts of a network that a customer has from a
+// provider, and not to single hosts, of which a customer can have any number.
 func isPart(bits int) bool { return wideBits < bits && bits <= 64 }
 
-// penaltyBits is by how many leading bits of their address those are told apart who are
-// trapped. On a link everybody has the same ones as everybody else.
+// penaltyBits returns how many leading bits of an address tell trapped sources apart. All
+// link-local addresses have the same leading bits.
 func (d door) penaltyBits(f family) int {
 	switch {
 	case f.length == ipv4.length:
@@ -77,7 +77,7 @@ func (d door) penaltyBits(f family) int {
 	return d.PenaltyPrefix.IPv6
 }
 
-// sprayBits is what [door.penaltyBits] is for all doors together: the least of theirs.
+// sprayBits is [door.penaltyBits] for all doors together: the smallest of theirs.
 func sprayBits(c *effective.Config, f family) int {
 	bits := f.length * 8
 	for d := range doorsOf(c) {
@@ -95,13 +95,13 @@ func tryingSet(f family) string   { return "trying" + f.suffix }
 func triedSet(f family) string    { return "tried" + f.suffix }
 func sprayingSet(f family) string { return "spraying" + f.suffix }
 
-// hostSets are the sets of what the table has to know of the host.
+// hostSets returns the sets that describe the host.
 func hostSets(h *effective.Host) []set {
 	served := set{name: servedSet, constant: true, kind: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)}
 	for _, p := range slices.SortedFunc(maps.Keys(h.Served), func(a, b packet.Port) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
 	}) {
-		// Each part of a key has whole words.
+		// Each part of a key is padded to 4 bytes.
 		key := append([]byte{byte(p.Protocol), 0, 0, 0}, append(bigEndian(p.Number), 0, 0)...)
 		served.elements = append(served.elements, element{fmt.Sprintf("%s . %d", p.Protocol, p.Number), key})
 	}
@@ -112,7 +112,7 @@ func hostSets(h *effective.Host) []set {
 	return []set{served, uplinks}
 }
 
-// unserved returns the chains for those who look for knocks.
+// unserved returns the chains against sources that search for knocks.
 func (t *Table) unserved(c *effective.Config, n Numbers) (chains []chain) {
 	var knocked []door
 	for d := range doorsOf(c) {
@@ -165,8 +165,8 @@ func (t *Table) unserved(c *effective.Config, n Numbers) (chains []chain) {
 	return append([]chain{{unservedChain, rules}, {trapsChain, all}}, chains...)
 }
 
-// likeKnocks returns matches for packets that could be knocks of the door, as far as they
-// tell whatever port they are sent to.
+// likeKnocks returns matches for packets that could be knocks of the door, judged by
+// everything but their port.
 func (d door) likeKnocks() (terms []term) {
 	for _, protocol := range []packet.Protocol{packet.TCP, packet.UDP} {
 		switch {
@@ -180,7 +180,7 @@ func (d door) likeKnocks() (terms []term) {
 	return terms
 }
 
-// traps returns the chains for who tries one of the door's traps.
+// traps returns the chains for sources that try one of the door's traps.
 func (t *Table) traps(d door, n Numbers, c *effective.Config) []chain {
 	var tries, rules []rule
 	for _, ports := range byProtocol(d.Traps) {
@@ -202,8 +202,8 @@ func (t *Table) traps(d door, n Numbers, c *effective.Config) []chain {
 	return []chain{{doorTraps(d.Name), tries}, {trapChain(d.Name), rules}}
 }
 
-// trapped puts a source into a set, and its network into another if many of it are
-// trapped anew.
+// trapped returns the rules that put a source into a set, and its network into another if
+// many of the network's sources are newly trapped.
 func trapped(f family, set string, bits int) (rules []rule) {
 	if f.suffix == ipv6.suffix && isPart(bits) {
 		rules = append(rules, rule{ofFamily(f), notFromSet(f, set, bits),
@@ -212,8 +212,8 @@ func trapped(f family, set string, bits int) (rules []rule) {
 	return append(rules, rule{ofFamily(f), remember(f, set, bits)})
 }
 
-// strays returns the chains for who tries ports that nothing serves, and adds the sets
-// that all doors share.
+// strays returns the chains for sources that try ports without a listener, and adds the
+// sets that all doors share.
 func (t *Table) strays(knocked []door, n Numbers, c *effective.Config) []chain {
 	var timeout, penalty time.Duration
 	widens := false
@@ -233,7 +233,7 @@ func (t *Table) strays(knocked []door, n Numbers, c *effective.Config) []chain {
 			rule{fromSet(f, sprayingSet(f), bits), accept})
 		guess = append(guess, rule{ofFamily(f), remember(f, guessedSet(f), bits)})
 	}
-	// What is often served may be tried by whoever has seen it elsewhere.
+	// Ports of common services may be tried: clients know them from elsewhere.
 	for _, ports := range byProtocol(packet.MergeRanges(effective.Services())) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, accept})
@@ -261,14 +261,15 @@ func (t *Table) strays(knocked []door, n Numbers, c *effective.Config) []chain {
 	return []chain{{strayChain, rules}, {guessChain, append(guess, told)}, {sprayChain, append(spray, told)}}
 }
 
-// trapElement is an element of a set of those who cannot knock.
+// trapElement is an element of a set of sources whose knocks are ignored.
 type trapElement struct {
 	set  string
 	kind nftables.SetDatatype
 	key  []byte
 }
 
-// trapsOf returns the elements of which any keeps a source from knocking at a door.
+// trapsOf returns the set elements of which any one makes the kernel ignore a source's
+// knocks at a door.
 func trapsOf(c *effective.Config, d door, source packet.Source) (all []trapElement) {
 	f := familyOf(source)
 	add := func(set string, bits int) {

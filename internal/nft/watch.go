@@ -12,30 +12,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Change is what somebody else has done to tables.
+// Change is a change of tables by another process.
 type Change struct {
-	// Tables are those of the family inet in which anything is no longer what it
-	// was. It is empty if the kernel's account of it was lost: then any may have
-	// changed.
+	// Tables are the changed tables of the family inet. It is empty if the kernel's
+	// messages were lost: then any table may have changed.
 	Tables []string
-	// By is the name and the id of the process that did it, if that is known.
+	// By is the name and the ID of the process that made the change, or empty if it is
+	// not known.
 	By string
 }
 
-// Watcher hears of changes until it is closed.
+// Watcher receives changes until it is closed.
 type Watcher struct {
 	conn    *netlink.Conn
 	closing chan struct{}
 	done    chan struct{}
 }
 
-// watchBuffer is how many bytes of messages the kernel keeps while the daemon is busy:
-// those of some transactions of a wall of many doors.
+// watchBuffer is the size in bytes of the socket's receive buffer in the kernel: enough
+// for some transactions of a wall with many doors.
 const watchBuffer = 4 << 20
 
-// Watch tells changed of each transaction that is not k's own, as soon as the
-// kernel has committed it, and failed when that can no longer be heard. What rules
-// put into sets, and what leaves them when its time is up, is no transaction's.
+// Watch calls changed for each transaction that is not k's own, as soon as the kernel has
+// committed it, and failed when changes can no longer be received. Elements that rules
+// add to sets, and elements that expire, are no transactions.
 func (k *Kernel) Watch(changed func(Change), failed func(error)) (*Watcher, error) {
 	own, err := k.conn.GetPortID()
 	if err != nil {
@@ -45,8 +45,8 @@ func (k *Kernel) Watch(changed func(Change), failed func(error)) (*Watcher, erro
 	if err != nil {
 		return nil, fmt.Errorf("connecting to nftables: %w", err)
 	}
-	// Beyond rmem_max this takes CAP_NET_ADMIN of the initial user namespace; what can be
-	// had is enough to hear that something has changed, if not what.
+	// Beyond rmem_max this takes CAP_NET_ADMIN in the initial user namespace. A smaller
+	// buffer is enough to learn that something has changed, if not what.
 	_ = conn.SetReadBuffer(watchBuffer)
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		conn.Close()
@@ -57,7 +57,7 @@ func (k *Kernel) Watch(changed func(Change), failed func(error)) (*Watcher, erro
 	return w, nil
 }
 
-// Close ends the watch. Nothing is told of any more once it returns.
+// Close ends the watch. Once it returns, changed and failed are not called any more.
 func (w *Watcher) Close() error {
 	close(w.closing)
 	err := w.conn.Close()
@@ -87,7 +87,7 @@ func (w *Watcher) read(own uint32, changed func(Change), failed func(error)) {
 			if m.Header.PID == own || m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES {
 				continue
 			}
-			// A transaction's changes come first, and then who made it.
+			// The changes of a transaction come first, and then the process that made it.
 			if m.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
 				if c.Tables != nil {
 					c.By = process(m)
@@ -103,8 +103,8 @@ func (w *Watcher) read(own uint32, changed func(Change), failed func(error)) {
 	}
 }
 
-// changedTable returns the name of the table that a message is about, if it is
-// about one of the family inet.
+// changedTable returns the name of the table that a message is about, if the table is of
+// the family inet.
 func changedTable(m netlink.Message) (name string, ok bool) {
 	switch m.Header.Type & 0xff {
 	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN,
@@ -128,13 +128,13 @@ func changedTable(m netlink.Message) (name string, ok bool) {
 	return name, ok && attributes.Err() == nil
 }
 
-// Of linux/netfilter/nfnetlink.h and linux/netfilter/nf_tables.h.
+// From linux/netfilter/nfnetlink.h and linux/netfilter/nf_tables.h.
 const (
-	genericHeader = 4                   // bytes of struct nfgenmsg
-	tableNameAttr = unix.NFTA_SET_TABLE // and the same number for what else is in a table
+	genericHeader = 4                   // size of struct nfgenmsg
+	tableNameAttr = unix.NFTA_SET_TABLE // chains, rules and objects have the same number
 )
 
-// process returns who made a transaction, as the kernel says.
+// process returns the process that made a transaction, as the kernel reports it.
 func process(m netlink.Message) string {
 	if len(m.Data) < genericHeader {
 		return ""

@@ -1,11 +1,9 @@
-// Package packet reads what knockwall must know of a packet out of its first
-// bytes: who sent it, where to, over which protocol and ports.
+// Package packet parses the first bytes of a packet: its addresses, protocol and ports.
 //
-// The bytes come from the network by way of the kernel's NFLOG and NFQUEUE,
-// which copy the packet from its IP header on. They are hostile: a header may
-// be cut short, lie about its length, or hide behind extension headers. Parse
-// reads each byte at most once, never past what it was given, and allocates
-// nothing.
+// The bytes come from the network through the kernel's NFLOG and NFQUEUE, which copy the
+// packet from its IP header on. They are hostile: a header may be cut short, lie about
+// its length, or hide behind extension headers. Parse reads each byte at most once, never
+// reads past the end, and allocates nothing.
 package packet
 
 import (
@@ -14,37 +12,37 @@ import (
 	"strconv"
 )
 
-// SnapLen is how many bytes of a packet the kernel is asked to copy: the
-// longest IPv4 header (60 bytes) or an IPv6 header with 68 bytes of extension
-// headers, and the 20 bytes of a TCP header without options.
+// SnapLen is how many bytes of a packet the kernel copies: the longest IPv4 header (60
+// bytes), or an IPv6 header with 68 bytes of extension headers, and the 20 bytes of a TCP
+// header without options.
 const SnapLen = 128
 
-// MaxSnapLen is how many bytes the kernel is asked to copy of a packet whose data
-// matters: the same headers, and data as short as a one-time password.
+// MaxSnapLen is how many bytes of a packet the kernel copies if the data matters: the
+// same headers, and data as short as a one-time password.
 const MaxSnapLen = 256
 
-// maxExtensions bounds how many IPv6 extension headers Parse walks through.
-// RFC 8200, section 4.1, names six kinds, of which one may occur twice.
+// maxExtensions is how many IPv6 extension headers Parse accepts. RFC 8200, section 4.1,
+// names six kinds, of which one may occur twice.
 const maxExtensions = 7
 
-// Packet is what the headers of one TCP or UDP packet say.
+// Packet has the header fields of one TCP or UDP packet.
 type Packet struct {
 	Source, Destination netip.Addr
 	SourcePort          uint16
-	Port                Port   // where it is sent to
-	Sequence            uint32 // of TCP, 0 for UDP
-	Flags               Flags  // of TCP, 0 for UDP
+	Port                Port   // destination port
+	Sequence            uint32 // TCP sequence number, 0 for UDP
+	Flags               Flags  // TCP flags, 0 for UDP
 }
 
-// CameBy notes by which interface the packet came in, by its index, where that matters:
-// a link-local source (RFC 4291, section 2.5.6) gets it as its zone.
+// CameBy records the interface, by its index, that a packet came in by. Only a link-local
+// source (RFC 4291, section 2.5.6) needs it, and gets the index as its zone.
 func (p *Packet) CameBy(index uint32) {
 	if p.Source.Is6() && p.Source.IsLinkLocalUnicast() && index != 0 {
 		p.Source = p.Source.WithZone(strconv.FormatUint(uint64(index), 10))
 	}
 }
 
-// Flags are the flag bits of a TCP header, as RFC 9293, section 3.1, has them.
+// Flags are the flag bits of a TCP header (RFC 9293, section 3.1).
 type Flags uint8
 
 // The TCP flags that rule files can name.
@@ -57,19 +55,19 @@ const (
 	URG
 )
 
-// Parse reads a packet that starts with its IP header. It reports false for
-// anything but a TCP or UDP packet whose ports (and for TCP, sequence number
-// and flags) are within b, for later fragments, and for an IPv6 packet from or
-// to an IPv4-mapped address, which would pass for the IPv4 host of that name.
+// Parse parses a packet that starts with its IP header. It reports false for anything but
+// a TCP or UDP packet whose ports (and for TCP, sequence number and flags) are within b.
+// It reports false for later fragments, too, and for an IPv6 packet from or to an
+// IPv4-mapped address, which would be taken for the IPv4 host of that address.
 func Parse(b []byte) (Packet, bool) {
 	p, _, ok := parse(b)
 	return p, ok
 }
 
-// ParseDatagram is Parse that returns what a UDP datagram carries, too: as many
-// bytes after the UDP header as its length field says, which are those of b. It
-// is nil for TCP, and where the field cannot be: below the 8 bytes of the header,
-// or beyond the end of b, as of a datagram that was cut short or is in fragments.
+// ParseDatagram does what Parse does, and also returns the payload of a UDP datagram: as
+// many bytes of b after the UDP header as its length field says. The payload is nil for
+// TCP, and if the length is less than the 8 bytes of the header, or goes beyond the end
+// of b, as that of a fragmented or cut datagram does.
 func ParseDatagram(b []byte) (p Packet, data []byte, ok bool) {
 	p, transport, ok := parse(b)
 	if !ok || p.Port.Protocol != UDP {
@@ -82,7 +80,7 @@ func ParseDatagram(b []byte) (p Packet, data []byte, ok bool) {
 	return p, transport[8:length:length], true
 }
 
-// parse reads the headers, and returns b from the TCP or UDP header on.
+// parse parses the headers, and returns b from the TCP or UDP header on.
 func parse(b []byte) (p Packet, transport []byte, ok bool) {
 	if len(b) < 20 {
 		return Packet{}, nil, false
@@ -96,7 +94,7 @@ func parse(b []byte) (p Packet, transport []byte, ok bool) {
 	return Packet{}, nil, false
 }
 
-// parse4 reads an IPv4 packet (RFC 791, section 3.1) of at least 20 bytes.
+// parse4 parses an IPv4 packet (RFC 791, section 3.1) of at least 20 bytes.
 func parse4(b []byte) (p Packet, transport []byte, ok bool) {
 	header := int(b[0]&0x0f) * 4
 	fragmentOffset := binary.BigEndian.Uint16(b[6:8]) & 0x1fff
@@ -112,7 +110,7 @@ func parse4(b []byte) (p Packet, transport []byte, ok bool) {
 	return p, transport, ok
 }
 
-// parse6 reads an IPv6 packet (RFC 8200, section 3).
+// parse6 parses an IPv6 packet (RFC 8200, section 3).
 func parse6(b []byte) (p Packet, transport []byte, ok bool) {
 	if len(b) < 40 {
 		return Packet{}, nil, false
@@ -133,7 +131,7 @@ func parse6(b []byte) (p Packet, transport []byte, ok bool) {
 				return Packet{}, nil, false
 			}
 			length = int(rest[1])*8 + 8
-		case 44: // fragment: only the first one has the ports
+		case 44: // fragment header: only the first fragment has the ports
 			if len(rest) < 8 || binary.BigEndian.Uint16(rest[2:4])&0xfff8 != 0 {
 				return Packet{}, nil, false
 			}
@@ -156,7 +154,7 @@ func parse6(b []byte) (p Packet, transport []byte, ok bool) {
 	return p, rest, ok
 }
 
-// parseTransport reads the head of a TCP (RFC 9293) or UDP (RFC 768) header.
+// parseTransport parses the start of a TCP (RFC 9293) or UDP (RFC 768) header.
 func (p *Packet) parseTransport(protocol Protocol, b []byte) bool {
 	switch protocol {
 	case TCP:

@@ -10,7 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// What the packets of these tests carry.
+// The content of the packets of these tests.
 const (
 	sourcePort = 40000
 	port       = 7000
@@ -44,7 +44,7 @@ func udp() []byte {
 	return b
 }
 
-// ipv4 returns an IPv4 packet; fragment is the word of flags and offset.
+// ipv4 returns an IPv4 packet. fragment is the word with the fragment flags and offset.
 func ipv4(protocol packet.Protocol, fragment uint16, options, payload []byte) []byte {
 	b := make([]byte, 20)
 	b[0] = 4<<4 | byte(5+len(options)/4)
@@ -63,8 +63,8 @@ type extension struct {
 	b    []byte
 }
 
-// options returns an extension header of the kinds that count their length in
-// units of 8 bytes, not counting the first.
+// options returns an extension header of a kind that counts its length in units of 8
+// bytes, without the first.
 func options(kind, length byte) extension {
 	b := make([]byte, 8+8*int(length))
 	b[1] = length
@@ -80,8 +80,8 @@ func fragment(offset uint16, more bool) extension {
 	return extension{44, b}
 }
 
-// authentication returns an authentication header, which counts its length in
-// units of 4 bytes, not counting the first two.
+// authentication returns an authentication header. It counts its length in units of 4
+// bytes, without the first two.
 func authentication(length byte) extension {
 	b := make([]byte, 8+4*int(length))
 	b[1] = length
@@ -95,7 +95,7 @@ func ipv6(source, destination netip.Addr, protocol packet.Protocol, payload []by
 	b[7] = 64
 	copy(b[8:], source.AsSlice())
 	copy(b[24:], destination.AsSlice())
-	next := 6 // where the kind of the next header goes
+	next := 6 // offset of the next header's kind
 	for _, e := range chain {
 		b[next] = e.kind
 		next = len(b)
@@ -105,14 +105,14 @@ func ipv6(source, destination netip.Addr, protocol packet.Protocol, payload []by
 	return append(b, payload...)
 }
 
-// parsed is one packet that Parse reads.
+// parsed is a packet that Parse accepts.
 type parsed struct {
 	name string
 	b    []byte
 	want packet.Packet
 }
 
-// readable returns packets that Parse reads.
+// readable returns packets that Parse accepts.
 func readable() []parsed {
 	syn4 := packet.Packet{
 		Source: source4, Destination: destination4, SourcePort: sourcePort,
@@ -217,7 +217,7 @@ func TestParseRefuses(t *testing.T) {
 		{"IPv6 options longer than the packet", ipv6(source6, destination6, packet.TCP, syn, overlong)},
 		{"IPv6 authentication longer than the packet", ipv6(source6, destination6, packet.TCP, syn, overlongAH)},
 		{"IPv6 one extension header too many", ipv6(source6, destination6, packet.TCP, syn, slices.Repeat([]extension{options(60, 0)}, 8)...)},
-		// Such a source would be taken for 192.0.2.1, which it is not.
+		// Such a source would be taken for 192.0.2.1.
 		{"IPv6 from an IPv4-mapped address", ipv6(mapped, destination6, packet.TCP, syn)},
 		{"IPv6 to an IPv4-mapped address", ipv6(source6, mapped, packet.TCP, syn)},
 	}
@@ -230,7 +230,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// Each of the 13 bits of the offset makes a fragment a later one.
+// A later fragment has any of the 13 bits of the offset set.
 func TestParseRefusesLaterFragments(t *testing.T) {
 	for bit := range 13 {
 		offset := uint16(1) << bit
@@ -245,14 +245,14 @@ func TestParseRefusesLaterFragments(t *testing.T) {
 	}
 }
 
-// A packet that is cut short reads as the whole one once all that Parse must
-// know is there, and does not read before.
+// A cut packet parses like the whole one if all that Parse must know is there, and does
+// not parse otherwise.
 func TestParseOfATruncatedPacketIsRightOrFalse(t *testing.T) {
 	for _, tt := range readable() {
 		t.Run(tt.name, func(t *testing.T) {
-			needed := len(tt.b) // a UDP header is needed whole
+			needed := len(tt.b) // the whole UDP header is needed
 			if tt.want.Port.Protocol == packet.TCP {
-				needed -= 20 - 14 // of a TCP header, all up to its flags
+				needed -= 20 - 14 // a TCP header is needed up to its flags
 			}
 			for n := range len(tt.b) + 1 {
 				got, ok := packet.Parse(slices.Clip(tt.b[:n]))
@@ -274,15 +274,14 @@ func TestSnapLenIsEnoughForTheLongestIPv4Header(t *testing.T) {
 	}
 }
 
-// datagram returns a UDP header and what follows it; length is the field of that
-// name.
+// datagram returns a UDP header and its payload. length is the length field.
 func datagram(length uint16, data string) []byte {
 	b := udp()
 	binary.BigEndian.PutUint16(b[4:], length)
 	return append(b, data...)
 }
 
-// carrier is one packet, and what ParseDatagram finds that it carries.
+// carrier is a packet, and the payload that ParseDatagram returns.
 type carrier struct {
 	name string
 	b    []byte
@@ -334,8 +333,8 @@ func TestParseDatagramRefusesWhatParseRefuses(t *testing.T) {
 	}
 }
 
-// transport finds where the TCP or UDP header of a packet begins, the slow and
-// simple way: one header after the other, by what comes next.
+// transport finds the start of a packet's TCP or UDP header in a slow and simple way: one
+// header after the other.
 func transport(next byte, b []byte, at, extensions int) (protocol packet.Protocol, offset int, ok bool) {
 	if next == byte(packet.TCP) || next == byte(packet.UDP) {
 		return packet.Protocol(next), at, true
@@ -371,7 +370,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(tt.b)
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		b = b[:min(len(b), 1024)] // as each length up to that is tried
+		b = b[:min(len(b), 1024)] // each length up to that is tried
 		before := bytes.Clone(b)
 		p, ok := packet.Parse(b)
 		if !bytes.Equal(b, before) {
@@ -388,7 +387,7 @@ func FuzzParse(f *testing.F) {
 			if p.Port != (packet.Port{}) {
 				t.Errorf("Parse reports false and the port %v", p.Port)
 			}
-			// Then nothing that is shorter can be read, either.
+			// Then no shorter part parses.
 			for n := range b {
 				if _, ok := packet.Parse(b[:n]); ok {
 					t.Fatalf("Parse reads %d of %d bytes, but not all", n, len(b))
@@ -436,7 +435,7 @@ func FuzzParse(f *testing.F) {
 			if part, ok := packet.Parse(b[:n]); ok && part != p {
 				t.Fatalf("Parse of %d of %d bytes = %+v, of all %+v", n, len(b), part, p)
 			}
-			// Data that is cut short is none.
+			// Cut data is not returned.
 			if _, part, _ := packet.ParseDatagram(b[:n]); part != nil && !bytes.Equal(part, data) {
 				t.Fatalf("ParseDatagram of %d of %d bytes has %q, of all %q", n, len(b), part, data)
 			}

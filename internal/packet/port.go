@@ -31,15 +31,15 @@ type Port struct {
 	Protocol Protocol
 }
 
-// String writes the port as rule files and the audit trail do: 7000/tcp.
+// String returns the port as rule files and the audit trail have it: 7000/tcp.
 func (p Port) String() string {
 	return strconv.Itoa(int(p.Number)) + "/" + p.Protocol.String()
 }
 
-// MarshalText writes the port as [Port.String] does.
+// MarshalText returns the text of [Port.String].
 func (p Port) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
-// UnmarshalText reads what [ParsePort] reads.
+// UnmarshalText parses what [ParsePort] parses.
 func (p *Port) UnmarshalText(text []byte) error {
 	port, err := ParsePort(string(text))
 	if err != nil {
@@ -49,7 +49,7 @@ func (p *Port) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ParsePort reads 22, 22/tcp, 22:tcp or 51820/udp; a bare number is TCP. The
+// ParsePort parses 22, 22/tcp, 22:tcp or 51820/udp. A bare number is a TCP port. The
 // number is from 1 to 65535.
 func ParsePort(s string) (Port, error) {
 	r, err := ParsePortRange(s)
@@ -62,14 +62,13 @@ func ParsePort(s string) (Port, error) {
 	return Port{Number: r.First, Protocol: r.Protocol}, nil
 }
 
-// PortRange is a run of ports of one protocol, from First to Last, both of
-// them included.
+// PortRange is a range of ports of one protocol, from First to Last inclusive.
 type PortRange struct {
 	First, Last uint16
 	Protocol    Protocol
 }
 
-// Contains reports whether the range holds the port.
+// Contains reports whether the range contains the port.
 func (r PortRange) Contains(p Port) bool {
 	return p.Protocol == r.Protocol && r.First <= p.Number && p.Number <= r.Last
 }
@@ -79,7 +78,7 @@ func (r PortRange) Overlaps(o PortRange) bool {
 	return r.Protocol == o.Protocol && r.First <= o.Last && o.First <= r.Last
 }
 
-// String writes the range as rule files do: 22/tcp, 8000-8010/tcp.
+// String returns the range as rule files have it: 22/tcp, 8000-8010/tcp.
 func (r PortRange) String() string {
 	if r.First == r.Last {
 		return Port{r.First, r.Protocol}.String()
@@ -87,10 +86,10 @@ func (r PortRange) String() string {
 	return strconv.Itoa(int(r.First)) + "-" + Port{r.Last, r.Protocol}.String()
 }
 
-// MarshalText writes the range as [PortRange.String] does.
+// MarshalText returns the text of [PortRange.String].
 func (r PortRange) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 
-// UnmarshalText reads what [ParsePortRange] reads.
+// UnmarshalText parses what [ParsePortRange] parses.
 func (r *PortRange) UnmarshalText(text []byte) error {
 	ports, err := ParsePortRange(string(text))
 	if err != nil {
@@ -100,7 +99,7 @@ func (r *PortRange) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// ParsePortRange reads what [ParsePort] reads, and 8000-8010/tcp.
+// ParsePortRange parses what [ParsePort] parses, and ranges such as 8000-8010/tcp.
 func ParsePortRange(s string) (PortRange, error) {
 	r := PortRange{Protocol: TCP}
 	numbers := s
@@ -130,7 +129,7 @@ func ParsePortRange(s string) (PortRange, error) {
 	return r, nil
 }
 
-// ParsePortNumber reads a whole number from 1 to 65535.
+// ParsePortNumber parses a whole number from 1 to 65535.
 func ParsePortNumber(s string) (n uint16, ok bool) {
 	wide, err := strconv.ParseUint(s, 10, 16)
 	return uint16(wide), err == nil && wide > 0

@@ -143,7 +143,7 @@ func TestPortsAsText(t *testing.T) {
 		t.Errorf("UnmarshalText = %v, %v, want %v", gotPorts, err, ports)
 	}
 
-	// What cannot be read changes nothing.
+	// Invalid text changes nothing.
 	if err := gotPort.UnmarshalText([]byte("8000-8010/udp")); err == nil || gotPort != port {
 		t.Errorf("UnmarshalText of a range = %v, %v, want an error and %v", gotPort, err, port)
 	}
@@ -171,7 +171,7 @@ func FuzzParsePortRange(f *testing.F) {
 		if err != nil || again != r {
 			t.Errorf("%q reads as %v, which reads as %v, %v", s, r, again, err)
 		}
-		// A port is a range of one.
+		// A port is a range of one port.
 		port, err := packet.ParsePort(s)
 		if (err == nil) != (r.First == r.Last) {
 			t.Errorf("%q is %v as a range, and %v, %v as a port", s, r, port, err)

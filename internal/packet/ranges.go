@@ -2,7 +2,7 @@ package packet
 
 import "slices"
 
-// Ranges returns a range for each of the ports.
+// Ranges returns a range for each port.
 func Ranges(ports []Port) []PortRange {
 	var ranges []PortRange
 	for _, p := range ports {
@@ -11,7 +11,8 @@ func Ranges(ports []Port) []PortRange {
 	return ranges
 }
 
-// MergeRanges sorts ranges in place, and joins those that overlap or touch.
+// MergeRanges sorts ranges in place, and returns them with those joined that overlap or
+// touch.
 func MergeRanges(ports []PortRange) []PortRange {
 	slices.SortFunc(ports, func(a, b PortRange) int {
 		if a.Protocol != b.Protocol {

@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// Source is who counts as one client: an address, or all addresses that share
-// a prefix with it. A link-local address is another host on each link (RFC 4007,
-// section 6), and so another source.
+// Source is what counts as one client: an address, or all addresses that share a prefix
+// with it. A link-local address is another host on each link (RFC 4007, section 6), and
+// so another source.
 type Source struct {
 	netip.Prefix
-	Link uint32 // index of the interface that a link-local source is behind; 0 for others
+	Link uint32 // index of the interface to a link-local source; 0 for other sources
 }
 
-// String writes a single address as 192.0.2.1 or fe80::1%eth0, a wider source as
+// String returns a single address as 192.0.2.1 or fe80::1%eth0, and a wider source as
 // 2001:db8::/64 or fe80::%eth0/64.
 func (s Source) String() string {
 	addr := s.Addr()
@@ -30,7 +30,7 @@ func (s Source) String() string {
 	return addr.String() + "/" + strconv.Itoa(s.Bits())
 }
 
-// linkName is an interface's name, or its index if there is none any more.
+// linkName returns an interface's name, or its index if it does not exist any more.
 func linkName(index uint32) string {
 	if i, err := net.InterfaceByIndex(int(index)); err == nil {
 		return i.Name
@@ -38,8 +38,8 @@ func linkName(index uint32) string {
 	return strconv.Itoa(int(index))
 }
 
-// link is the index of an interface that an address names as its zone, and 0 if it
-// names none.
+// link returns the index of the interface that a zone names, by name or by number, and 0
+// if there is none.
 func link(zone string) uint32 {
 	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
 		return uint32(n)
@@ -50,7 +50,7 @@ func link(zone string) uint32 {
 	return 0
 }
 
-// ParseSource reads what [Source.String] writes.
+// ParseSource parses what [Source.String] returns.
 func ParseSource(text string) (Source, error) {
 	address, length, isPrefix := strings.Cut(text, "/")
 	addr, err := netip.ParseAddr(address)
@@ -72,21 +72,21 @@ func ParseSource(text string) (Source, error) {
 	return s, nil
 }
 
-// MarshalText writes the source as [Source.String] does.
+// MarshalText returns the text of [Source.String].
 func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText reads an address or a prefix.
+// UnmarshalText parses an address or a prefix, as [ParseSource] does.
 func (s *Source) UnmarshalText(text []byte) (err error) {
 	*s, err = ParseSource(string(text))
 	return err
 }
 
-// SourcePrefix says by how many leading bits of their address clients are told
-// apart: IPv4 from 1 to 32, IPv6 from 1 to 128.
+// SourcePrefix says how many leading bits of an address tell clients apart: from 1 to 32
+// for IPv4, from 1 to 128 for IPv6.
 type SourcePrefix struct{ IPv4, IPv6 int }
 
-// Of returns the source that an address belongs to. The zone of one that is link-local
-// is the interface.
+// Of returns the source that an address belongs to. The zone of a link-local address is
+// the interface.
 func (l SourcePrefix) Of(addr netip.Addr) Source {
 	bits := l.IPv6
 	if addr.Is4() {
@@ -96,15 +96,15 @@ func (l SourcePrefix) Of(addr netip.Addr) Source {
 	if addr.Zone() != "" {
 		s.Link = link(addr.Zone())
 	}
-	// The lengths are checked where rule files are read, so this cannot fail.
+	// The lengths are checked when rule files are read, so this cannot fail.
 	s.Prefix, _ = addr.WithZone("").Prefix(bits)
 	return s
 }
 
-// Covers reports whether a source is one by these lengths.
+// Covers reports whether a source has these lengths.
 func (l SourcePrefix) Covers(s Source) bool { return l.Of(s.Addr()).Prefix == s.Prefix }
 
-// Among reports whether an address is in any of the prefixes. A zone is no part of it.
+// Among reports whether an address is in any of the prefixes. It ignores the zone.
 func Among(a netip.Addr, prefixes []netip.Prefix) bool {
 	a = a.WithZone("")
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })

@@ -1,5 +1,5 @@
-// Package pulse tells whether a netlink socket is being read, and what is read
-// from it handled: by that a hung daemon is known from one with nothing to do.
+// Package progress tells whether a netlink socket is read, and whether what is read is
+// handled. So a daemon that hangs can be told from one that has nothing to do.
 package progress
 
 import (
@@ -9,38 +9,39 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Counter counts messages, from two sides of their handling.
+// Counter counts messages before and after they are handled. It is safe for concurrent
+// use.
 type Counter struct{ begun, done atomic.Uint64 }
 
-// Begin is called before a message is read, Done when it was handled, and Cancel when there
-// was none.
+// Begin is called before a message is read, Done after it was handled, and Cancel if
+// there was none to read.
 func (c *Counter) Begin()  { c.begun.Add(1) }
 func (c *Counter) Done()   { c.done.Add(1) }
 func (c *Counter) Cancel() { c.begun.Add(^uint64(0)) }
 
-// Progress is what a socket's handling is like at one moment.
+// Progress is the state of a socket at one moment.
 type Progress struct {
 	Done uint64 // messages handled so far
-	Idle bool   // none waits, and none is being handled
+	Idle bool   // no message waits, and none is being handled
 }
 
-// Of takes the pulse of a socket whose messages the counter counts.
+// Of returns the progress of a socket whose messages the counter counts.
 func (c *Counter) Of(conn *netlink.Conn) Progress {
-	// First the socket: what was taken off it by now has begun, and so it is not missed.
+	// The socket is asked first: a message that is off the socket by now has begun, and
+	// so is not missed.
 	drained := Drained(conn)
 	done := c.done.Load()
 	return Progress{Done: done, Idle: drained && c.begun.Load() == done}
 }
 
-// Stuck reports whether nothing was handled since an earlier pulse was taken,
-// though there was something to handle then and is now.
+// Stuck reports whether nothing was handled since an earlier Progress, though there was
+// something to handle then and is now.
 func (p Progress) Stuck(earlier Progress) bool {
 	return !p.Idle && !earlier.Idle && p.Done == earlier.Done
 }
 
-// Drained reports whether everything has been taken off the socket that came so
-// far. The last message may still be on its way to who handles it. Of a closed
-// socket nothing more will come.
+// Drained reports whether every message that came so far has been read from the socket.
+// The handler may still be handling the last one. A closed socket counts as drained.
 func Drained(conn *netlink.Conn) bool {
 	raw, err := conn.SyscallConn()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/knockwall/knockwall/internal/progress"
 )
 
-// It hangs only if there was something to handle at both times, and none of it was
+// A daemon hangs only if there was something to handle at both times, and nothing was
 // handled between them.
 func TestStuck(t *testing.T) {
 	for _, earlierIdle := range []bool{false, true} {
@@ -30,7 +30,7 @@ func TestStuck(t *testing.T) {
 	}
 }
 
-// routes connects to the kernel as anybody may.
+// routes connects to rtnetlink, which needs no privilege.
 func routes(t *testing.T) *netlink.Conn {
 	t.Helper()
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
@@ -41,8 +41,8 @@ func routes(t *testing.T) *netlink.Conn {
 	return conn
 }
 
-// ask has the kernel send something: its interfaces, of which there is one at
-// least. It is there when ask returns.
+// ask makes the kernel send its list of interfaces, of which there is at least one. The
+// list has arrived when ask returns.
 func ask(t *testing.T, conn *netlink.Conn) netlink.Message {
 	t.Helper()
 	request, err := conn.Send(netlink.Message{
@@ -57,7 +57,7 @@ func ask(t *testing.T, conn *netlink.Conn) netlink.Message {
 
 func receive(t *testing.T, conn *netlink.Conn) {
 	t.Helper()
-	if _, err := conn.Receive(); err != nil { // all of it, up to the last
+	if _, err := conn.Receive(); err != nil { // the whole list
 		t.Fatal(err)
 	}
 }
@@ -69,7 +69,7 @@ func TestASocketIsDrainedWhenAllWasReceived(t *testing.T) {
 			t.Fatal("nothing was asked for, and it is not drained")
 		}
 		ask(t, conn)
-		for range 2 { // looking takes nothing off
+		for range 2 { // Drained reads nothing
 			if progress.Drained(conn) {
 				t.Fatal("the answer waits, and it is drained")
 			}
@@ -111,8 +111,7 @@ func TestAPulseIsOfWhatWaitsAndOfWhatIsHandled(t *testing.T) {
 	expect("it is closed", progress.Progress{Done: 2, Idle: true})
 }
 
-// Whoever takes a pulse is in the way of nobody who handles messages, and sees their
-// number grow.
+// Reading the progress does not hinder handlers, and sees the number of messages grow.
 func TestAPulseIsTakenWhileMessagesAreHandled(t *testing.T) {
 	conn := routes(t)
 	var c progress.Counter

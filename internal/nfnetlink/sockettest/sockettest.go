@@ -1,4 +1,4 @@
-// Package sockettest has netlink sockets for tests, which nobody needs a privilege for.
+// Package sockettest makes netlink sockets for tests. They need no privilege.
 package sockettest
 
 import (
@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Pair returns two sockets: what is written to the first without an address, as to the
+// Pair returns two sockets. What is written to the first without an address, as to the
 // kernel, arrives at the second.
 func Pair(t testing.TB) (from, to *netlink.Conn) {
 	t.Helper()

@@ -10,18 +10,18 @@ import (
 	"github.com/knockwall/knockwall/internal/method"
 )
 
-// synRetransmission is when a client sends a SYN again that was not answered:
-// RFC 6298, section 2.1.
+// synRetransmission is the time after which a client repeats an unanswered SYN: RFC 6298,
+// section 2.1.
 const synRetransmission = time.Second
 
-// advise warns of what can be done, and is seldom wanted. c.Doors[i] is what
-// raw.Doors[i] says.
+// advise warns of settings that are valid but seldom intended. c.Doors[i] comes from
+// raw.Doors[i].
 func (l *Loaded) advise(raw *rawConfig, c *Config) {
 	if l.Diagnostics.HasErrors() {
 		return
 	}
 	if len(c.Doors) == 0 {
-		l.warn("No door", "The rule files have no door, so nothing is hidden.", nil)
+		l.warn("No door", "The rule files have no door, so no port is hidden.", nil)
 	}
 	var doors []method.Door
 	for i := range c.Doors {
@@ -36,12 +36,12 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 		l.adviseProgram(r.OnClose, d.OnClose)
 		if d.Window < synRetransmission {
 			l.warnAt(r.Window, "Short window",
-				"A client whose SYN is lost sends it again after one second, when this window is over.")
+				"A client repeats a lost SYN after one second. By then this window has closed.")
 		}
 		if d.Closed == Reject && d.OnFailure == FailOpen {
 			l.warnAt(r.OnFailure, "Closed door that answers late",
-				fmt.Sprintf("As strangers may have to get in here, the daemon is asked about each, and the door answers after %s: "+
-					"who looks at the time finds it.", c.Wall.Hold))
+				fmt.Sprintf(`With on_failure = "open", the daemon decides about each connection, and the door rejects it only after %s. `+
+					"This delay reveals the door to anybody who measures it.", c.Wall.Hold))
 		}
 		if d.TrapCount+len(d.TrapList) > 0 && d.Penalty < d.SequenceTimeout && d.isKnocked() {
 			at := r.Penalty
@@ -49,21 +49,21 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 				at = r.SequenceTimeout
 			}
 			l.warnAt(at, "Penalty shorter than seq_timeout",
-				"A scan that is slow enough is heard again before its first knock is forgotten. Make the penalty longer.")
+				"The penalty of a slow scan ends before its first knock expires. Make the penalty at least as long as seq_timeout.")
 		}
 		method.AdviseGuarded(reading{l}, r.CloseSequence, doors)
 	}
 }
 
-// adviseProgram warns of a program that is not there. It may be by the time that it
-// is wanted.
+// adviseProgram warns of a program that does not exist. This is no error, as the program
+// may be installed before the command is run.
 func (l *Loaded) adviseProgram(r *rawCommand, c *Command) {
 	if c == nil {
 		return
 	}
 	elements, _ := hcl.ExprList(r.Command)
 	if name := c.Arguments[0].text(); !command.Exists(name) {
-		l.warnAt(elements[0], "No such program", fmt.Sprintf("There is no program %s here that can be run.", name))
+		l.warnAt(elements[0], "No such program", fmt.Sprintf("This host has no executable program %s.", name))
 	}
 }
 

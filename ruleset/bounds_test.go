@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// However many large files there are, no more than so much of them is read.
+// Load reads a limited amount, however many large files there are.
 func TestLargeFoldersAreBounded(t *testing.T) {
 	folder := t.TempDir()
 	large := strings.Repeat("# nothing at all\n", maxFileSize/17)
@@ -18,7 +18,7 @@ func TestLargeFoldersAreBounded(t *testing.T) {
 		}
 	}
 	l := Load(folder)
-	if text := said(t, l); l.Config != nil || !strings.Contains(text, "The rule files have more than 2 MiB together") {
+	if text := said(t, l); l.Config != nil || !strings.Contains(text, "The rule files have more than 2 MiB in total") {
 		t.Errorf("taken %t; %.1000s", l.Config != nil, text)
 	}
 	if l.size > maxAllSizes+maxFileSize {
@@ -26,7 +26,7 @@ func TestLargeFoldersAreBounded(t *testing.T) {
 	}
 }
 
-// A name gives no orders to a terminal.
+// File names in diagnostics have no terminal control sequences.
 func TestNamesArePrintedPrintable(t *testing.T) {
 	folder := t.TempDir()
 	for name, text := range map[string]string{

@@ -7,8 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Nothing reads the arguments of a command but the program: whatever is in a value,
-// it stays one argument and is not looked through again.
+// Only the program reads the arguments of a command. A value stays one argument, and
+// variables in it are not expanded again.
 func TestValuesStayWithinTheirArgument(t *testing.T) {
 	for _, test := range []struct {
 		name, command string
@@ -36,7 +36,7 @@ func TestValuesStayWithinTheirArgument(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := doorWith(t, "sequence = [4113, \"27911/udp\", 1840]\non_open {\ncommand = "+test.command+"\n}")
-			for range 2 { // which changes nothing
+			for range 2 { // Expand does not change the command
 				if diff := cmp.Diff(test.want, c.Doors[0].OnOpen.Expand(test.values)); diff != "" {
 					t.Errorf("(-want +got):\n%s", diff)
 				}

@@ -9,79 +9,78 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Config is what the rule files say, checked and with every default filled in.
+// Config is the checked configuration of the rule files, with every default filled in.
 type Config struct {
 	Wall  Wall
 	Doors []Door
 }
 
-// Wall is what holds for all doors.
+// Wall has the settings that apply to all doors.
 type Wall struct {
 	Table      string         // name of the nftables table, family inet
 	LogGroup   uint16         // the first of two NFLOG groups
 	Queue      uint16         // the first of six NFQUEUE numbers
-	Interfaces []string       // where doors are guarded, as [FitsInterface] has it; empty: everywhere but lo
-	Trusted    []netip.Prefix // need not knock
+	Interfaces []string       // patterns for [FitsInterface] of the guarded interfaces; empty: all but lo
+	Trusted    []netip.Prefix // sources that need not knock
 	OnStop     OnStop
-	Hold       time.Duration // how long a stranger's SYN waits for a knock
+	Hold       time.Duration // how long the SYN of a source without a window waits for a knock
 	Reorder    time.Duration // by how much knocks may overtake each other
-	MaxSources int           // attempts that are followed at once
+	MaxSources int           // maximum number of attempts tracked at once
 }
 
 // Door is a group of ports that open together.
 type Door struct {
 	Name            string
-	Ports           []packet.PortRange // what is hidden; sorted, without overlaps; may be none
-	Methods         []method.Method    // that open the door, and may close it; one of them has knocks at most
+	Ports           []packet.PortRange // hidden ports; sorted, without overlaps; may be empty
+	Methods         []method.Method    // open the door, and may close it; at most one has knocks
 	CloseSequence   []packet.Port      // closes the door
-	SequenceTimeout time.Duration      // first knock to last
+	SequenceTimeout time.Duration      // from the first knock to the last
 	Window          time.Duration      // how long new connections are admitted
-	Flags           FlagMatch          // what a TCP knock looks like
-	MaxConnections  int                // a window; 0: no limit
+	Flags           FlagMatch          // the flags of a TCP knock
+	MaxConnections  int                // per window; 0: no limit
 	Closed          Closed
 	OnFailure       OnFailure
-	Interfaces      []string       // where the door is guarded, as [FitsInterface] has it; empty: everywhere but lo
-	To              []netip.Prefix // addresses that are guarded; empty: this host's own
-	Trusted         []netip.Prefix // need not knock at this door
+	Interfaces      []string       // patterns for [FitsInterface] of the guarded interfaces; empty: all but lo
+	To              []netip.Prefix // guarded addresses; empty: this host's own
+	Trusted         []netip.Prefix // sources that need not knock at this door
 	SourcePrefix    packet.SourcePrefix
-	PenaltyPrefix   packet.SourcePrefix // who is trapped together
+	PenaltyPrefix   packet.SourcePrefix // sources in one such prefix are trapped together
 	UDPTimeout      time.Duration       // how long an admitted UDP flow may be silent
 	TrapList        []packet.PortRange  // ports that are traps
-	TrapCount       int                 // or how many are chosen
-	Penalty         time.Duration       // for how long nobody can knock who has tried a trap
+	TrapCount       int                 // or the number of traps to choose
+	Penalty         time.Duration       // how long a source that tried a trap cannot knock
 	OnOpen, OnClose *Command            // nil: none
 }
 
-// The limits of what can be guarded. A door has a lock for each of its sequences,
-// which are four at most.
+// maxDoors is the maximum number of doors. A door has one lock for each of its sequences,
+// at most four.
 const maxDoors = 1024
 
-// How long a window can be open.
+// The range of a door's window.
 const (
 	MinWindow = 100 * time.Millisecond
 	MaxWindow = 24 * time.Hour
 )
 
-// How long an admitted UDP flow may be silent. conntrack counts in seconds.
+// The range of a door's UDP timeout. Connection tracking counts in seconds.
 const (
 	MinUDPTimeout = time.Second
 	MaxUDPTimeout = 24 * time.Hour
 )
 
-// FlagMatch holds for TCP packets whose flags, as far as Mask covers them, are
-// those of Value.
+// FlagMatch matches TCP packets whose flags under Mask equal Value.
 type FlagMatch struct{ Mask, Value packet.Flags }
 
-// OnStop says what becomes of the wall when the daemon stops.
+// OnStop says whether the table stays when the daemon stops.
 type OnStop string
 
-// Closed says what a closed door answers.
+// Closed says how a closed door answers.
 type Closed string
 
-// OnFailure says what strangers get while no daemon runs.
+// OnFailure says how sources without a window are answered while no daemon runs.
 type OnFailure string
 
-// The values that rule files can give.
+// The values in rule files.
 const (
 	Keep   OnStop = "keep"
 	Remove OnStop = "remove"
@@ -118,7 +117,7 @@ var (
 	}
 )
 
-// Guards reports whether the door stands before a port.
+// Guards reports whether the door guards a port.
 func (d *Door) Guards(p packet.Port) bool {
 	for _, r := range d.Ports {
 		if r.Contains(p) {
@@ -128,8 +127,8 @@ func (d *Door) Guards(p packet.Port) bool {
 	return false
 }
 
-// GuardsAt reports whether the door stands before an address, which may be one of this
-// host's: a door without `to` stands before all of those.
+// GuardsAt reports whether the door guards an address. isHere says that the address is one
+// of this host's own, all of which a door without `to` guards.
 func (d *Door) GuardsAt(a netip.Addr, isHere bool) bool {
 	if len(d.To) == 0 {
 		return isHere
@@ -137,15 +136,15 @@ func (d *Door) GuardsAt(a netip.Addr, isHere bool) bool {
 	return packet.Among(a, d.To)
 }
 
-// isKnocked reports whether knocks open the door, or close it.
+// isKnocked reports whether knocks open or close the door.
 func (d *Door) isKnocked() bool { return d.Knocking() >= 0 || len(d.CloseSequence) > 0 }
 
-// Knocking returns the index of the door's method that has knocks, and -1 if there is none.
+// Knocking returns the index of the door's method that has knocks, or -1 if there is none.
 func (d *Door) Knocking() int {
 	return slices.IndexFunc(d.Methods, func(m method.Method) bool { _, ok := m.(method.Sequences); return ok })
 }
 
-// OpensBy returns the names of the door's methods, as rule files have them.
+// OpensBy returns the names of the door's methods, as in rule files.
 func (d *Door) OpensBy() []string {
 	var names []string
 	for _, m := range d.Methods {
@@ -154,17 +153,17 @@ func (d *Door) OpensBy() []string {
 	return names
 }
 
-// forMethods returns the door as methods know it.
+// forMethods returns the part of the door that methods may read.
 func (d *Door) forMethods() method.Door {
 	return method.Door{Name: d.Name, Ports: d.Ports, Methods: d.Methods, Close: d.CloseSequence}
 }
 
-// needs reports whether a method of the door needs something.
+// needs reports whether a method of the door has a trait.
 func (d *Door) needs(what func(method.Traits) bool) bool {
 	return slices.ContainsFunc(d.Methods, func(m method.Method) bool { return what(m.Traits()) })
 }
 
-// NeedsClock reports whether the door depends on a clock that is right.
+// NeedsClock reports whether the door depends on a correct clock.
 func (d *Door) NeedsClock() bool {
 	return d.needs(func(t method.Traits) bool { return t.Clock })
 }
@@ -174,7 +173,7 @@ func (d *Door) HasProtocol(p packet.Protocol) bool {
 	return slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return r.Protocol == p })
 }
 
-// Door returns the door of a name, or nil.
+// Door returns the door with a name, or nil.
 func (c *Config) Door(name string) *Door {
 	i := slices.IndexFunc(c.Doors, func(d Door) bool { return d.Name == name })
 	if i < 0 {
@@ -183,8 +182,8 @@ func (c *Config) Door(name string) *Door {
 	return &c.Doors[i]
 }
 
-// NeedsReplayMemory reports whether it has to be remembered what was used, so that it opens
-// a door once.
+// NeedsReplayMemory reports whether the daemon has to remember used sequences and
+// passwords, so that each opens a door only once.
 func (c *Config) NeedsReplayMemory() bool {
 	return slices.ContainsFunc(c.Doors, func(d Door) bool {
 		return d.needs(func(t method.Traits) bool { return t.Replay })
@@ -196,7 +195,7 @@ func (c *Config) HasUDP() bool {
 	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.HasProtocol(packet.UDP) })
 }
 
-// HasCommands reports whether it has to be remembered which commands are due.
+// HasCommands reports whether the daemon has to remember which on_close commands are due.
 func (c *Config) HasCommands() bool {
 	return slices.ContainsFunc(c.Doors, func(d Door) bool { return d.OnClose != nil })
 }

@@ -12,15 +12,15 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// The bounds of what is written of one diagnostic, whatever is in the file.
+// The limits of the text of one diagnostic, in columns.
 const (
 	minWidth   = 40
 	maxContext = 60
 	gutter     = len("   1: ")
 )
 
-// textWriter writes diagnostics for people. HCL's own writer shows the place
-// within the line by colour alone, and the whole of a line of any length.
+// textWriter writes diagnostics as text. HCL's own writer marks the place within the line
+// by colour only, and shows the whole line, however long it is.
 type textWriter struct {
 	b     strings.Builder
 	l     *Loaded
@@ -28,8 +28,8 @@ type textWriter struct {
 	color bool
 }
 
-// WriteText writes the diagnostics for people, each with its source line and
-// carets under what it is about, wrapped at width columns.
+// WriteText writes the diagnostics as text, wrapped at width columns, but at least 40.
+// Each has its source line, with carets under the place.
 func (l *Loaded) WriteText(w io.Writer, width uint, color bool) error {
 	t := textWriter{l: l, width: max(int(width), minWidth), color: color}
 	for _, d := range l.Diagnostics {
@@ -60,7 +60,7 @@ func (t *textWriter) paint(colour, s string) string {
 	return colour + s + "\x1b[0m"
 }
 
-// place shows where in its file a diagnostic belongs.
+// place shows the source line of a diagnostic.
 func (t *textWriter) place(at *hcl.Range, colour string) {
 	fmt.Fprintf(&t.b, "  on %s line %d", printable.Columns(at.Filename), at.Start.Line)
 	file := t.l.files[at.Filename]
@@ -79,7 +79,8 @@ func (t *textWriter) place(at *hcl.Range, colour string) {
 	fmt.Fprintf(&t.b, "%*s%s\n\n", gutter+before, "", t.paint(colour, strings.Repeat("^", marked)))
 }
 
-// withoutLabels returns the header of a block that may have secrets without its labels.
+// withoutLabels removes the labels from the header of a block, unless it is a door's. The
+// labels of other blocks may be secrets.
 func withoutLabels(header string) string {
 	if kind, _, labelled := strings.Cut(header, " "); labelled && kind != "door" {
 		return kind
@@ -87,9 +88,9 @@ func withoutLabels(header string) string {
 	return header
 }
 
-// excerpt returns the line of text that has the byte at start, or as much of it
-// as fits, and which of its columns are those from start to end: how many are
-// before them, and how many they are. What goes on beyond the line is left out.
+// excerpt returns the line of text with the byte at start, or the part of it that fits
+// into the columns. before is the number of columns before the bytes from start to end, and
+// marked is the number of columns that these take. Bytes beyond the line do not count.
 func excerpt(text []byte, start, end, columns int) (line string, before, marked int) {
 	reach := utf8.UTFMax * (columns + 1) // more than fits, however long the line is
 	first := max(0, start-reach)
@@ -119,7 +120,7 @@ func excerpt(text []byte, start, end, columns int) (line string, before, marked 
 	return string(head) + string(middle) + string(tail), len(head), max(len(middle), 1)
 }
 
-// cut shortens s to so many characters, and shows that it did.
+// cut shortens s to most characters. A shortened text ends in an ellipsis.
 func cut(s string, most int) string { return string(cutRunes([]rune(s), most)) }
 
 func cutRunes(s []rune, most int) []rune {

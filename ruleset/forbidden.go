@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// forbidden adds to an error the cure, if it is that this user lacks rights, r or rw, to
-// a file.
+// forbidden adds the cure to an error that says that this user lacks permissions for a
+// file. rights are the permissions that the file needs, r or rw.
 func forbidden(err error, rights string) error {
 	var at *fs.PathError
 	if !errors.As(err, &at) || !errors.Is(err, fs.ErrPermission) {
@@ -31,11 +31,11 @@ func forbidden(err error, rights string) error {
 	if g, err := user.LookupGroupId(group); err == nil {
 		group = g.Name
 	}
-	return fmt.Errorf("%w. Let the user %s in: chgrp %s %[4]s && chmod g+%[5]s %[4]s", err, who, group, name, rights)
+	return fmt.Errorf("%w. Give the user %s access: chgrp %s %[4]s && chmod g+%[5]s %[4]s", err, who, group, name, rights)
 }
 
-// barrier returns the folder on the way to a file that this user may not enter, or the
-// file.
+// barrier returns the first folder on the path of a file that this user may not search, or
+// the file itself if there is none.
 func barrier(path string) string {
 	for i, c := range path {
 		if folder := path[:i]; c == filepath.Separator && folder != "" && !canEnter(folder) {
@@ -45,8 +45,8 @@ func barrier(path string) string {
 	return strings.TrimSuffix(path, "/")
 }
 
-// canEnter reports whether this user may look up what is in a folder. Nothing else lets
-// a path go on through it.
+// canEnter reports whether this user may search a folder (its x bit). A path leads through
+// no other folder.
 func canEnter(folder string) bool {
 	_, err := os.Stat(folder + string(filepath.Separator) + ".")
 	return err == nil

@@ -11,8 +11,8 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// FuzzLoad reads garbage. Whatever it is, it must not panic, nor show a secret. What
-// becomes of a configuration is for FuzzTable of internal/nft to try.
+// FuzzLoad reads garbage. Load must neither panic nor show a secret. FuzzTable of
+// internal/nft tests what follows from a configuration.
 func FuzzLoad(f *testing.F) {
 	setSecrets(f)
 	for _, folder := range []string{"testdata/errors", "testdata/warnings", tableFolder} {
@@ -28,7 +28,7 @@ func FuzzLoad(f *testing.F) {
 			f.Add(text)
 		}
 	}
-	// The examples of the design, and what is seldom written.
+	// Examples of the documentation, and rare syntax.
 	f.Add([]byte(`door "ssh" {
   ports          = [22]
   sequence       = [7000, "8000/udp", 9000]
@@ -82,7 +82,7 @@ EOT
 
 	path := filepath.Join(f.TempDir(), "rules.hcl")
 	f.Fuzz(func(t *testing.T, text []byte) {
-		// In a file that others cannot read, so that secrets can be written in it.
+		// Others cannot read the file, so secrets are allowed in it.
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}

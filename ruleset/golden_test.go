@@ -14,8 +14,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew, to be reviewed by eye")
 
-// ruleFilesIn returns the rule files of a folder of testdata, by their names
-// without .hcl.
+// ruleFilesIn returns the rule files of a folder of testdata, by name without .hcl.
 func ruleFilesIn(t *testing.T, folder string) map[string]string {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join("testdata", folder, "*.hcl"))
@@ -43,11 +42,11 @@ func compareGolden(t *testing.T, path, got string) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("not what %s has (-want +got); if it is better, run with -update:\n%s", path, diff)
+		t.Errorf("it differs from %s (-want +got); if it is better, run with -update:\n%s", path, diff)
 	}
 }
 
-// diagnosticText is what a user sees of what is wrong.
+// diagnosticText returns the diagnostics as a user sees them.
 func diagnosticText(t *testing.T, l *Loaded) string {
 	t.Helper()
 	var b strings.Builder
@@ -57,8 +56,8 @@ func diagnosticText(t *testing.T, l *Loaded) string {
 	return b.String()
 }
 
-// setSecrets sets the secrets that rule files of testdata take from the environment,
-// and no others.
+// setSecrets sets the secrets that the rule files of testdata take from the environment,
+// and removes all others.
 func setSecrets(t testing.TB) {
 	t.Helper()
 	for name, value := range map[string]string{

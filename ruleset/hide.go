@@ -11,10 +11,10 @@ import (
 	"github.com/knockwall/knockwall/internal/methods"
 )
 
-// No diagnostic shows a secret, whatever is wrong with the file, and where: a key that
-// is mistyped, a quote or brace that is missing, a value on another line. So what is
-// shown is what is known to be none: the attributes of walls, doors and commands. It is
-// found line by line, as a parser finds nothing in a file that it cannot read.
+// Diagnostics must not show a secret, whatever the mistake in the file is: a mistyped
+// attribute, a missing quote or brace, a value on another line. So excerpts show only
+// text that cannot be a secret: the attributes of walls, doors and commands. This code
+// works line by line, as a parser finds nothing in a file with syntax errors.
 
 var (
 	shownNames = namesOf(impliedBy(rawWall{}), doorSchema(), impliedBy(rawCommand{}))
@@ -28,12 +28,12 @@ var (
 		}
 		return all
 	}()
-	// openBlocks are those of a door that take no secrets.
+	// openBlocks are the blocks of a door that have no secrets.
 	openBlocks = map[string]bool{"on_open": true, "on_close": true}
-	// closedBlocks are those that may: of all methods.
+	// closedBlocks are the blocks that may have secrets: those of all methods.
 	closedBlocks = map[string]bool{}
-	// plainNames are attributes, of blocks that take secrets, whose values are none if they
-	// look like what is wanted.
+	// plainNames are attributes in closedBlocks. Their values are shown if they look like
+	// ports or durations.
 	plainNames = map[string]bool{}
 )
 
@@ -53,7 +53,8 @@ func impliedBy(block any) *hcl.BodySchema {
 	return schema
 }
 
-// namesOf returns the names that there are in blocks.
+// namesOf returns the names of the attributes and blocks in some schemas, and of the keys
+// of a source prefix.
 func namesOf(blocks ...*hcl.BodySchema) map[string]bool {
 	names := map[string]bool{"ipv4": true, "ipv6": true}
 	for _, schema := range blocks {
@@ -68,34 +69,34 @@ func namesOf(blocks ...*hcl.BodySchema) map[string]bool {
 }
 
 var (
-	// assignment is the beginning of an attribute with a value on its line. What ends in
-	// an = may be base64.
+	// assignment is the beginning of an attribute with a value on its line. Without a value,
+	// the text may be base64, which can end in =.
 	assignment = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_-]*)[ \t]*=[ \t]*[^= \t\r]`)
 	// header is the beginning of a block.
 	header = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_-]*)((?:[ \t]*"[^"]*"|[ \t]+[A-Za-z0-9_-]+)*)[ \t]*\{`)
-	// begins is what may begin something new, wherever it stands on a line.
+	// begins is the possible beginning of an attribute or block, anywhere on a line.
 	begins = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_-]*[ \t]*(?:[={"]|:[ \t"])`)
-	// name is what can hardly be a secret, where an attribute's name is expected.
+	// name is text that is unlikely to be a secret in place of an attribute's name.
 	name   = regexp.MustCompile(`^[A-Za-z_]{1,32}$`)
 	word   = regexp.MustCompile(`^[A-Za-z0-9_-]+`)
 	source = regexp.MustCompile(`^[ \t]*=[ \t]*(?:credential|file|env)\("([^"]*)"\)`)
-	// aPlainValue is a port, a range of ports or a duration, in quotes or not.
+	// aPlainValue is a port, a range of ports or a duration, with or without quotes.
 	aPlainValue = regexp.MustCompile(`^[ \t]*=[ \t]*"?(?:[0-9]{1,5}(?:-[0-9]{1,5})?(?:[/:](?:tcp|udp))?|-?(?:[0-9]{1,6}(?:ms|s|m|h)){1,3})"?[ \t\r]*(?:\}|$)`)
 	heredoc     = regexp.MustCompile(`^<<-?([^ \t\r\n]+)[ \t\r]*$`)
 )
 
 // hider goes through the text of a rule file.
 type hider struct {
-	text   []byte // of the line
-	out    []byte // the same line of what is shown
-	depth  int    // of braces in a block that may have secrets
-	open   int    // brackets of a value that may be shown
-	marker []byte // that ends a heredoc
-	remark bool   // in a comment of several lines
+	text   []byte // the current line
+	out    []byte // the same line of the shown text
+	depth  int    // depth of braces in a block that may have secrets
+	open   int    // open brackets of a value that may be shown
+	marker []byte // ends the current heredoc
+	remark bool   // inside a comment of several lines
 }
 
-// hideSecrets returns the text of a rule file with stars in place of what may be a
-// secret, and without comments. It has the same length and the same lines.
+// hideSecrets returns the text of a rule file with stars in place of possible secrets, and
+// with blanks in place of comments. The result has the same length and the same lines.
 func hideSecrets(text []byte) []byte {
 	shown := bytes.Clone(text)
 	h := hider{}
@@ -123,7 +124,7 @@ func (h *hider) line() {
 	}
 }
 
-// star hides what is between two places of the line.
+// star hides the bytes of the line from one place up to another, except white space.
 func (h *hider) star(from, to int) {
 	for i := from; i < to; i++ {
 		if c := h.text[i]; c != ' ' && c != '\t' && c != '\r' {
@@ -132,8 +133,8 @@ func (h *hider) star(from, to int) {
 	}
 }
 
-// statement handles what begins at a place of the line, and returns where the next
-// begins.
+// statement handles the statement that begins at a place of the line, and returns the
+// place where the next one begins.
 func (h *hider) statement(at int) int {
 	rest := h.text[at:]
 	switch c := rest[0]; {
@@ -141,7 +142,7 @@ func (h *hider) statement(at int) int {
 		return h.comment(at)
 	case c == ' ' || c == '\t' || c == '\r':
 		return at + 1
-	case c == '{': // its header is on another line
+	case c == '{': // the header of this block is on another line
 		h.depth = max(h.depth, 1)
 		return at + 1
 	case c == '}':
@@ -155,7 +156,7 @@ func (h *hider) statement(at int) int {
 	if m := header.FindSubmatchIndex(rest); m != nil {
 		switch kind := string(rest[:m[3]]); {
 		case kind == "wall" || kind == "door":
-			h.depth = 0 // these are in no other: a brace is missing
+			h.depth = 0 // these are top-level blocks: a brace is missing before
 		case h.depth > 0 || !openBlocks[kind]:
 			h.nameOnly(at, at+m[3])
 			h.star(at+m[4], at+m[5])
@@ -185,7 +186,7 @@ func (h *hider) statement(at int) int {
 	}
 	if first := string(word.Find(rest)); allNames[first] {
 		at += len(first)
-		if closedBlocks[first] { // whose brace is missing
+		if closedBlocks[first] { // the block's opening brace is missing
 			h.depth++
 		}
 	}
@@ -193,14 +194,14 @@ func (h *hider) statement(at int) int {
 	return h.hidden(at)
 }
 
-// nameOnly hides a name that may be no name.
+// nameOnly hides text in place of a name if it may be a secret.
 func (h *hider) nameOnly(from, to int) {
 	if !allNames[string(h.text[from:to])] && !name.Match(h.text[from:to]) {
 		h.star(from, to)
 	}
 }
 
-// value goes over what may be shown, to where something else begins.
+// value skips a value that may be shown, and returns the place where it ends.
 func (h *hider) value(at int) int {
 	for i := at; i < len(h.text); i++ {
 		rest := h.text[i:]
@@ -230,7 +231,7 @@ func (h *hider) value(at int) int {
 	return len(h.text)
 }
 
-// hidden goes over what may not be shown, to where something else begins.
+// hidden hides a value, and returns the place where it ends.
 func (h *hider) hidden(at int) int {
 	for i := at; i < len(h.text); i++ {
 		rest := h.text[i:]
@@ -257,14 +258,15 @@ func (h *hider) hidden(at int) int {
 	return len(h.text)
 }
 
-// begin notes how a heredoc ends that begins here.
+// begin sets the marker if a heredoc begins here.
 func (h *hider) begin(rest []byte) {
 	if m := heredoc.FindSubmatch(rest); m != nil {
 		h.marker = m[1]
 	}
 }
 
-// comment hides a comment that may have several lines.
+// comment blanks a comment that may have several lines, and returns the place where it
+// ends.
 func (h *hider) comment(at int) int {
 	from := at
 	if !h.remark {
@@ -287,8 +289,8 @@ func (h *hider) blank(from, to int) {
 	}
 }
 
-// quoted returns how many bytes a text in quotes has, at the beginning of what is left of
-// its line.
+// quoted returns the length in bytes of the quoted text at the beginning of rest. Text
+// without a closing quote ends with the line.
 func quoted(rest []byte) int {
 	for i := 1; i < len(rest); i++ {
 		switch rest[i] {
@@ -303,11 +305,11 @@ func quoted(rest []byte) int {
 
 func isLetter(c byte) bool { return c == '_' || 'a' <= c|0x20 && c|0x20 <= 'z' }
 
-// echoed is what HCL may have from the file, in what it says.
+// echoed is the part of HCL's message that may quote the file.
 var echoed = regexp.MustCompile(`"[^"]*"|\[[^\]]*\]`)
 
-// withoutSecrets returns what HCL says of a file with stars in place of what is in the
-// file and not shown.
+// withoutSecrets returns a message of HCL with stars in place of quoted text that the shown
+// text of the file does not have.
 func withoutSecrets(said string, shown []byte) string {
 	return echoed.ReplaceAllStringFunc(said, func(part string) string {
 		within := part[1 : len(part)-1]

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// mistakes are what somebody may write who gives a secret, %s, in a block that takes one,
-// or meant to.
+// mistakes are lines with a secret, %s, as somebody may write it by mistake in a block that
+// needs one.
 var mistakes = map[string]string{
 	"a mistyped name":               `sercet = "%s"`,
 	"another name":                  `password = "%s"`,
@@ -80,7 +80,7 @@ var mistakes = map[string]string{
 	"a second block":                "}\notp {\nsercet = \"%s\"",
 }
 
-// places are where a mistake may be made.
+// places are the places of mistakes in a file.
 var places = map[string]string{
 	"otp":           "door \"d\" {\nports = [22]\notp {\nport = \"2000/udp\"\n%s\n}\n}\n",
 	"rolling":       "door \"d\" {\nports = [22]\nrolling {\n%s\n}\n}\n",
@@ -120,7 +120,7 @@ func TestNoMistakeShowsASecret(t *testing.T) {
 	}
 }
 
-// What is wrong elsewhere is shown as it is.
+// Mistakes outside blocks with secrets are shown unchanged.
 func TestWhatIsNoSecretIsShown(t *testing.T) {
 	for _, line := range []string{
 		`ports = [22, "70000"]`, `  window         = "31x"`, `sequence=[7000,"8000/udq"]`,
@@ -141,11 +141,11 @@ func TestWhatIsNoSecretIsShown(t *testing.T) {
 	}
 }
 
-// secretLine is a line that has a secret in it, marked as one, after what is no other
-// attribute's name.
+// secretLine matches a line with a marked secret that does not follow the name of another
+// attribute.
 var secretLine = regexp.MustCompile(`(?m)^[ \t]*"?(?:open_|OPEN_)?(?:secret|SECRET|sercet|password|key)(.*)qzqzjazz.*$`)
 
-// checkHidden makes sure that nothing is shown of what are secrets by their line.
+// checkHidden makes sure that no secret of a secretLine is shown.
 func checkHidden(t *testing.T, text []byte, said string) {
 	t.Helper()
 	shown := hideSecrets(text)

@@ -12,12 +12,13 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// maxInterface is how long the name of an interface may be: IFNAMSIZ of linux/if.h,
-// without the byte that ends it.
+// maxInterface is the maximum length of an interface name: IFNAMSIZ of linux/if.h without
+// the final NUL byte.
 const maxInterface = 15
 
-// FitsInterface reports whether the name of an interface is the one that a rule file
-// has, or one of those that begin so, if that is a pattern such as "ppp*".
+// FitsInterface reports whether the name of an interface matches the pattern of a rule
+// file. A pattern such as "ppp*" matches all names that begin with "ppp". Any other
+// matches only itself.
 func FitsInterface(pattern, name string) bool {
 	if begin, ok := strings.CutSuffix(pattern, "*"); ok {
 		return strings.HasPrefix(name, begin)
@@ -25,16 +26,16 @@ func FitsInterface(pattern, name string) bool {
 	return pattern == name
 }
 
-// interfacesMeet reports whether some interface may fit both of two patterns.
+// interfacesMeet reports whether an interface may match both patterns.
 func interfacesMeet(a, b string) bool {
 	return FitsInterface(a, strings.TrimSuffix(b, "*")) || FitsInterface(b, strings.TrimSuffix(a, "*"))
 }
 
-// errLoopback is why no door stands before loopback.
-var errLoopback = errors.New("what this host sends to itself always passes")
+// errLoopback says why no door guards loopback.
+var errLoopback = errors.New("packets that this host sends to itself always pass")
 
-// CheckInterface says how to write what cannot be the name of an interface, or a
-// pattern of such, in a rule file.
+// CheckInterface returns an error if s is not the name of an interface or a pattern of
+// names. The error says what to write instead.
 func CheckInterface(s string) error {
 	const wildcards = "*?[]{}"
 	words := strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ';' || unicode.IsSpace(r) })
@@ -44,44 +45,44 @@ func CheckInterface(s string) error {
 	_, noHardware := net.ParseMAC(s)
 	switch everywhere := strings.Trim(strings.ToLower(s), "+"+wildcards); {
 	case len(words) == 0:
-		return errors.New("a name is wanted, as `ip link` shows it")
+		return errors.New("write a name that `ip link` shows")
 	case everywhere == "", everywhere == "any", everywhere == "all", strings.HasPrefix(s, "%d"):
-		return errors.New("leave interfaces out to guard all but lo")
+		return errors.New("leave interfaces out to guard all interfaces but lo")
 	case noAddress == nil, noPrefix == nil:
-		return errors.New("this is an address: those that a door guards stand in its to")
+		return errors.New("this is an address: write the addresses that a door guards in its \"to\"")
 	case noHardware == nil:
 		return errors.New("this is a hardware address: write the name that `ip link` shows")
 	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
-		return errors.New("no name has such characters: write it as `ip link` shows it")
+		return errors.New("a name cannot have such characters: write it as `ip link` shows it")
 	case len(words) > 1:
-		return fmt.Errorf("each name stands in quotes of its own: %s", inQuotes(words))
+		return fmt.Errorf("write each name in its own quotes: %s", inQuotes(words))
 	case words[0] != s:
 		return fmt.Errorf("write %q", words[0])
 	case s[0] == '!':
-		return errors.New("name those where the door is to stand: there is no way to say all but some")
-	case strings.HasSuffix(s, "+"): // of iptables
-		return fmt.Errorf("all whose names begin so are %q", strings.TrimRight(s, "+")+"*")
-	case strings.Contains(s, "%d"): // of the kernel, which puts a number there
+		return errors.New("list the interfaces that the door guards: a name cannot be excluded")
+	case strings.HasSuffix(s, "+"): // as in iptables
+		return fmt.Errorf("write %q for all names that begin so", strings.TrimRight(s, "+")+"*")
+	case strings.Contains(s, "%d"): // the kernel replaces it by a number
 		begin, _, _ := strings.Cut(s, "%d")
-		return fmt.Errorf("all that are numbered so are %q", begin+"*")
+		return fmt.Errorf("write %q for all numbered names", begin+"*")
 	case strings.IndexAny(begin, wildcards) > 0:
-		return fmt.Errorf("a pattern is how names begin, and then *: %q", begin[:strings.IndexAny(begin, wildcards)]+"*")
+		return fmt.Errorf("a pattern is the beginning of names and one * at the end: %q", begin[:strings.IndexAny(begin, wildcards)]+"*")
 	case strings.ContainsAny(begin, wildcards):
-		return errors.New("a pattern is how names begin, and then *")
+		return errors.New("a pattern is the beginning of names and one * at the end")
 	case strings.Contains(s, ":"):
 		name, _, _ := strings.Cut(s, ":")
-		return fmt.Errorf("this is a label of addresses: write the interface's name, %q, and the addresses in the door's to", name)
+		return fmt.Errorf("this is a label of addresses: write the interface's name, %q, and the addresses in the door's \"to\"", name)
 	case s == ".", s == "..", strings.ContainsAny(s, "/%\"\\"):
-		return errors.New("no interface has such a name: write it as `ip link` shows it")
+		return errors.New("an interface cannot have such a name: write it as `ip link` shows it")
 	case len(s) > maxInterface:
-		return fmt.Errorf("a name has %d characters at most: write the one that `ip link` shows first, and no altname", maxInterface)
+		return fmt.Errorf("a name has at most %d characters: write the name that `ip link` shows first, not an altname", maxInterface)
 	case s == "lo", s == "lo*":
 		return errLoopback
 	}
 	return nil
 }
 
-// inQuotes writes a list as rule files have it.
+// inQuotes formats a list for a rule file.
 func inQuotes(words []string) string {
 	var all []string
 	for _, w := range words {
@@ -90,8 +91,8 @@ func inQuotes(words []string) string {
 	return "[" + strings.Join(all, ", ") + "]"
 }
 
-// interfaces reads names and patterns of interfaces, and leaves out those that fit
-// another: a packet would come to the door twice.
+// interfaces reads names and patterns of interfaces. It leaves out those that another
+// pattern covers, as a packet would meet the door twice.
 func (l *Loaded) interfaces(e hcl.Expression) []string {
 	var names []string
 	n, ok := l.list(e, func(e hcl.Expression, s string) {

@@ -8,7 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// What is refused, with the text of each, is in testdata/errors/interfaces.hcl.
+// testdata/errors/interfaces.hcl has the names that are refused, with the texts.
 func TestNamesAndPatternsOfInterfacesAreTaken(t *testing.T) {
 	for _, name := range []string{"eth0", "eth0.5", "br-0@x", "ppp*", "p*", "any1", "lo1", "l*", "enp0s31f6", "fifteen-letters", "f0urteen-bytes*", "wlàn0"} {
 		if err := CheckInterface(name); err != nil {
@@ -31,7 +31,7 @@ func TestAPatternFitsWhatBeginsSo(t *testing.T) {
 	}
 }
 
-// A packet that fits two of a list would come to the door twice.
+// A packet that matches two patterns of a list would meet the door twice.
 func TestWhatAPatternCoversIsLeftOut(t *testing.T) {
 	c := mustLoad(t, write(t, `door "a" {
 		ports = [22]
@@ -43,8 +43,8 @@ func TestWhatAPatternCoversIsLeftOut(t *testing.T) {
 	}
 }
 
-// Two doors before one port that answer differently are an error, unless no packet comes
-// to both.
+// Two doors at the same port that answer differently are an error, unless no packet can
+// meet both.
 func TestDoorsAreApartByInterfaces(t *testing.T) {
 	for _, test := range []struct {
 		a, b  string

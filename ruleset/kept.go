@@ -12,32 +12,31 @@ import (
 	"github.com/knockwall/knockwall/internal/durable"
 )
 
-// Rules that were in force are kept, so that there is something to begin with when the
-// rule files cannot be used: they are broken, or the daemon may not read them.
+// The daemon keeps a copy of the rules in force. It starts with the copy when it cannot use
+// the rule files, because they have errors or it may not read them.
 //
-// Kept are the rule files, and nothing that they name. A secret stays in the one place
-// where its owner has put it: whoever takes it away there, or gives it other rights,
-// means that it opens no door any more. A list of one-time sequences is what it is
-// because its used lines are crossed out, and a copy would open by them again. What
-// cannot be read of these is missing, then: the doors stand, with their ports shut, and
-// open by their other ways.
+// It keeps the rule files only, and not the files that they name. An administrator who
+// removes a secret or changes its permissions means that it opens no door any more, and a
+// copy would still open the door. A list of one-time sequences marks its used lines, and a
+// copy would accept them again. If such a file cannot be read, its doors keep their ports
+// closed and open by their other methods only.
 
-// keptPath is a file in a folder of kept rules, and says of which rule files they are.
+// keptPath is a file in a folder of kept rules. It has the path of the original rule files.
 const keptPath = "path"
 
-// ErrNoneKept is why rules cannot be recalled where none were kept.
+// ErrNoneKept says that a folder has no kept rules of this user and of these rule files.
 var ErrNoneKept = errors.New("no rules are kept")
 
-// Save keeps the rule files, as they were when they were read, in a folder for
-// [Recall]. What is in the folder is replaced, at once or not at all, and is on stable
-// storage when Save returns.
+// Save copies the rule files, as they were when they were read, to a folder for [Recall].
+// It replaces the content of the folder in one step, where the file system can. The copy is
+// on stable storage when Save returns.
 func (l *Loaded) Save(folder string) (err error) {
-	removeAll(folder + ".*") // of who was killed meanwhile
+	removeAll(folder + ".*") // left by a process that was killed
 	next, err := os.MkdirTemp(filepath.Dir(folder), filepath.Base(folder)+".*")
 	if err != nil {
 		return fmt.Errorf("making a folder for the rule files: %w", err)
 	}
-	defer func() { // or what was in the folder before
+	defer func() { // next has the former content of the folder after the exchange
 		err = errors.Join(err, os.RemoveAll(next))
 	}()
 	files := map[string][]byte{keptPath: []byte(absolute(l.path))}
@@ -58,9 +57,10 @@ func (l *Loaded) Save(folder string) (err error) {
 	return durable.SyncFolder(filepath.Dir(folder))
 }
 
-// Recall reads what [Loaded.Save] has kept in a folder of the rule files at path. A
-// secret or list that they name and that cannot be used is a warning, and missing.
-// Where nothing was kept, or by another user, the error is [ErrNoneKept].
+// Recall reads the copy that [Loaded.Save] made of the rule files at path. A secret or
+// list that cannot be used is a warning, and missing from the configuration. The error is
+// [ErrNoneKept] if the folder does not exist, is not this user's own, or has a copy of
+// other rule files.
 func Recall(folder, path string) (*Loaded, error) {
 	info, err := os.Lstat(folder)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -77,15 +77,15 @@ func Recall(folder, path string) (*Loaded, error) {
 		return nil, err
 	}
 	if string(of) != absolute(path) {
-		return nil, fmt.Errorf("%w of %s: those in %s are of others", ErrNoneKept, path, folder)
+		return nil, fmt.Errorf("%w of %s: those in %s are of other rule files", ErrNoneKept, path, folder)
 	}
 	l := load(folder, makeshift)
 	l.path = path
 	return l, nil
 }
 
-// Differs reports whether the rule files are others than those that were read. The
-// error says why they cannot be read.
+// Differs reports whether the rule files have changed since they were read. The error says
+// why they cannot be read.
 func (l *Loaded) Differs() (bool, error) {
 	names, err := ruleFiles(l.path)
 	if err != nil {
@@ -98,7 +98,7 @@ func (l *Loaded) Differs() (bool, error) {
 			return true, err
 		}
 		if !info.Mode().IsRegular() {
-			return name != l.path, nil // a pipe, whose text is gone
+			return name != l.path, nil // a pipe cannot be read twice
 		}
 		text, err := readBounded(name)
 		if err != nil {
@@ -111,7 +111,7 @@ func (l *Loaded) Differs() (bool, error) {
 	return len(names) != len(texts), nil
 }
 
-// texts are those of the rule files, in order.
+// texts returns the texts of the rule files, in the order of their names.
 func (l *Loaded) texts() (texts [][]byte) {
 	for _, name := range slices.Sorted(maps.Keys(l.files)) {
 		texts = append(texts, l.files[name].Bytes)
@@ -129,7 +129,7 @@ func absolute(path string) string {
 func removeAll(pattern string) {
 	old, _ := filepath.Glob(pattern)
 	for _, name := range old {
-		_ = os.RemoveAll(name) // which costs no more than its room
+		_ = os.RemoveAll(name) // what stays costs only disk space
 	}
 }
 
@@ -142,8 +142,8 @@ func writeSynced(name string, text []byte) error {
 	return errors.Join(err, durable.Sync(f), f.Close())
 }
 
-// exchange puts a folder in the place of another, if there is one, which has its name
-// then, or is gone on file systems that cannot do so.
+// exchange swaps two folders. If folder does not exist, or if the file system cannot swap,
+// it removes folder and renames next to it.
 func exchange(next, folder string) error {
 	err := swap(next, folder)
 	if err == nil {

@@ -4,5 +4,5 @@ package ruleset
 
 import "errors"
 
-// swap exchanges the names of two files or folders, in one step, where the system can.
+// swap fails: only Linux exchanges two names atomically.
 func swap(a, b string) error { return errors.ErrUnsupported }

@@ -27,52 +27,53 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// The bounds of what is read, and of what is said of it: rule files are written
-// by hand.
+// The limits of rule files and diagnostics. Rule files are written by hand, and so are
+// small.
 const (
-	maxFileSize    = 256 << 10
-	maxAllSizes    = 2 << 20 // of all files
-	maxEntries     = 10000   // of a folder, rule files or not
+	maxFileSize    = 256 << 10 // bytes
+	maxAllSizes    = 2 << 20   // bytes of all files
+	maxEntries     = 10000     // of a folder, rule files or not
 	maxFiles       = 1000
 	maxNesting     = 1000
 	maxDiagnostics = 1000
 )
 
-// Loaded is what Load found.
+// Loaded is the result of Load.
 type Loaded struct {
 	Config      *Config // nil if there are errors
 	Diagnostics hcl.Diagnostics
 
 	files  map[string]*hcl.File
-	shown  map[string][]byte       // their text, as far as it may be shown
-	broken map[string]map[int]bool // the files that have errors in their syntax, and the lines of these
+	shown  map[string][]byte       // the text of files with stars in place of possible secrets
+	broken map[string]map[int]bool // the files with syntax errors, and the lines of these errors
 
 	size   int // of all files, in bytes
 	path   string
 	reader reader
 }
 
-// reader is who reads rule files, and what it takes for wrong.
+// reader is the purpose for which rule files are read. It decides which missing secrets and
+// lists are errors.
 type reader uint8
 
 const (
-	daemon     reader = iota // all that the files name has to be there
-	rehearsing               // but the credentials of a service, which who is none cannot know
-	reviewer                 // but lists, too, which may not be there yet
-	makeshift                // who has nothing better: a way to open a door may be missing
+	daemon     reader = iota // every missing secret or list is an error
+	rehearsing               // missing credentials are warnings: only the service has them
+	reviewer                 // missing lists are warnings, too: they may be made later
+	makeshift                // every missing secret or list is a warning
 )
 
-// Load reads the rule files at path: one file, or every *.hcl of a folder in
-// lexical order, as one configuration. It finds all errors before it gives up.
+// Load reads the rule files at path as one configuration. path is one file, or a folder
+// whose *.hcl files are read in lexical order. Load reports all errors, not only the first.
 func Load(path string) *Loaded { return load(path, daemon) }
 
-// Review reads rule files as [Load] does, for somebody who is not the daemon:
-// credentials, which systemd gives to the daemon alone, and lists that are not there
-// yet are no error then, but a warning, and missing from the configuration.
+// Review reads rule files as [Load] does, for a process that is not the daemon. systemd
+// gives credentials to the daemon only, and lists may be made later. A missing credential
+// or list is a warning, and is missing from the configuration.
 func Review(path string) *Loaded { return load(path, reviewer) }
 
-// Rehearse reads rule files as [Load] does, for somebody who has all that the daemon has
-// but its credentials, which are a warning.
+// Rehearse reads rule files as [Load] does, for a process that has all that the daemon has
+// except its credentials. A missing credential is a warning.
 func Rehearse(path string) *Loaded { return load(path, rehearsing) }
 
 func load(path string, by reader) *Loaded {
@@ -89,13 +90,13 @@ func load(path string, by reader) *Loaded {
 	var raw rawConfig
 	for _, name := range names {
 		if l.size > maxAllSizes {
-			l.fail("Too much to read", fmt.Sprintf("The rule files have more than %d MiB together; those from %s on are not read.", maxAllSizes>>20, name), nil)
+			l.fail("Too much to read", fmt.Sprintf("The rule files have more than %d MiB in total. The files from %s on are not read.", maxAllSizes>>20, name), nil)
 			break
 		}
-		// To read a pipe in a folder would be to wait for ever; one that is named by
-		// itself, as <(…) of a shell, is meant.
+		// Reading a pipe in a folder would block for ever. A pipe that is itself the path,
+		// such as a shell's <(…), is read.
 		if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() && name != path {
-			l.fail("Cannot read a rule file", name+" is not a file. Remove it, or give it another name.", nil)
+			l.fail("Cannot read a rule file", name+" is not a regular file. Remove it, or give it another name.", nil)
 			continue
 		}
 		l.owned(name, ownership.File)
@@ -111,26 +112,25 @@ func load(path string, by reader) *Loaded {
 	return l
 }
 
-// Errors returns what Load found without the warnings, for who is not to be told of
-// these.
+// Errors returns a copy without the warnings.
 func (l *Loaded) Errors() *Loaded {
 	errors := *l
 	errors.Diagnostics = slices.DeleteFunc(slices.Clone(l.Diagnostics), func(d *hcl.Diagnostic) bool { return d.Severity != hcl.DiagError })
 	return &errors
 }
 
-// shorten leaves out what nobody would read to its end.
+// shorten keeps the first maxDiagnostics diagnostics, and says how many it left out.
 func (l *Loaded) shorten() {
 	if n := len(l.Diagnostics) - maxDiagnostics; n > 0 {
 		l.Diagnostics = append(l.Diagnostics[:maxDiagnostics:maxDiagnostics], &hcl.Diagnostic{
 			Severity: l.Diagnostics[maxDiagnostics].Severity,
 			Summary:  fmt.Sprintf("And %d more", n),
-			Detail:   fmt.Sprintf("Only the first %d are told.", maxDiagnostics),
+			Detail:   fmt.Sprintf("Only the first %d are shown.", maxDiagnostics),
 		})
 	}
 }
 
-// inOrder compares diagnostics by where they are, those of no place first.
+// inOrder compares diagnostics by their places. Those without a place come first.
 func inOrder(a, b *hcl.Diagnostic) int {
 	var none hcl.Range
 	p, q := cmp.Or(a.Subject, &none), cmp.Or(b.Subject, &none)
@@ -158,7 +158,7 @@ func ruleFiles(path string) ([]string, error) {
 		return nil, err
 	}
 	if len(entries) > maxEntries {
-		return nil, fmt.Errorf("%s has more than %d entries, and is no folder for rule files: name another with --config", path, maxEntries)
+		return nil, fmt.Errorf("%s has more than %d entries, too many for a folder of rule files: name another with --config", path, maxEntries)
 	}
 	var names []string
 	for _, e := range entries {
@@ -200,7 +200,7 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 	diags = gohcl.DecodeBody(file.Body, nil, &part)
 	l.foreign(diags)
 	if slices.ContainsFunc(diags, isDuplicate) && l.broken[name] == nil {
-		l.broken[name] = map[int]bool{} // HCL leaves out both
+		l.broken[name] = map[int]bool{} // HCL leaves out both blocks, so attributes seem to be missing
 	}
 	schema := doorSchema()
 	for i := range part.Doors {
@@ -210,12 +210,12 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 	raw.Doors = append(raw.Doors, part.Doors...)
 }
 
-// isDuplicate reports whether HCL found a block twice that can be there once.
+// isDuplicate reports whether HCL found a second block of a type that is allowed once.
 func isDuplicate(d *hcl.Diagnostic) bool {
 	return strings.HasPrefix(d.Summary, "Duplicate ") && strings.HasSuffix(d.Summary, " block")
 }
 
-// owned refuses what others can change.
+// owned reports an error if other users can change the file or folder at path.
 func (l *Loaded) owned(path string, kind ownership.Kind) {
 	if err := ownership.Check(path, kind); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.fail("Rule files that others can change", sentence(err), nil)
@@ -230,14 +230,14 @@ func readBounded(name string) ([]byte, error) {
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
 	if err == nil && len(text) > maxFileSize {
-		err = fmt.Errorf("%s: a rule file may have %d KiB at most", name, maxFileSize>>10)
+		err = fmt.Errorf("%s is too large: a rule file has at most %d KiB", name, maxFileSize>>10)
 	}
 	return text, err
 }
 
-// tooDeep returns where brackets and operators may nest more than maxNesting
-// deep, if they do. The parser recurses into them, and would run out of stack on
-// a file of nothing else. Operators have no end to see, so all of them count.
+// tooDeep returns the place where brackets and operators may nest deeper than maxNesting,
+// or nil. The parser recurses into them, and could run out of stack. The tokens do not
+// show where the operand of an operator ends, so every operator counts as one level.
 func tooDeep(text []byte, name string) *hcl.Range {
 	tokens, _ := hclsyntax.LexConfig(text, name, hcl.InitialPos)
 	depth := 0
@@ -257,8 +257,8 @@ func tooDeep(text []byte, name string) *hcl.Range {
 	return nil
 }
 
-// rawConfig, rawWall and rawDoor are rule files as HCL has them. Attributes stay
-// expressions, so that what is wrong with a value can be said of that value.
+// rawConfig, rawWall and rawDoor are the rule files as HCL decodes them. Attributes stay
+// expressions, so that diagnostics can point at each value.
 type rawConfig struct {
 	Walls []rawWall `hcl:"wall,block"`
 	Doors []rawDoor `hcl:"door,block"`
@@ -283,7 +283,7 @@ type rawDoor struct {
 	NameRange hcl.Range `hcl:"name,label_range"`
 	Body      hcl.Body  `hcl:",remain"`
 
-	content         *hcl.BodyContent // of Body; methods read their parts of it
+	content         *hcl.BodyContent // the content of Body; methods read their parts of it
 	Ports           hcl.Expression
 	CloseSequence   hcl.Expression
 	SequenceTimeout hcl.Expression
@@ -303,7 +303,7 @@ type rawDoor struct {
 	OnOpen, OnClose *rawCommand
 }
 
-// attributes returns where the door's own attributes go, by name.
+// attributes returns the fields for the door's own attributes, by attribute name.
 func (r *rawDoor) attributes() map[string]*hcl.Expression {
 	return map[string]*hcl.Expression{
 		"ports": &r.Ports, "close_sequence": &r.CloseSequence, "seq_timeout": &r.SequenceTimeout,
@@ -314,7 +314,7 @@ func (r *rawDoor) attributes() map[string]*hcl.Expression {
 	}
 }
 
-// doorSchema is what a door may have, with what the methods read.
+// doorSchema returns the attributes and blocks of a door, those of the methods included.
 func doorSchema() *hcl.BodySchema {
 	schema := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "on_open"}, {Type: "on_close"}}}
 	names := slices.Collect(maps.Keys(new(rawDoor).attributes()))
@@ -333,7 +333,7 @@ func doorSchema() *hcl.BodySchema {
 	return schema
 }
 
-// decodeDoor decodes the body of a door as far as it is not a method's.
+// decodeDoor decodes the body of a door, except the parts that methods read.
 func (l *Loaded) decodeDoor(r *rawDoor, schema *hcl.BodySchema) {
 	content, diags := r.Body.Content(schema)
 	l.foreign(diags)
@@ -349,7 +349,7 @@ func (l *Loaded) decodeDoor(r *rawDoor, schema *hcl.BodySchema) {
 	}
 }
 
-// attribute returns the value of an attribute, or one that is absent.
+// attribute returns the value of an attribute, or an expression for which absent is true.
 func (r *rawDoor) attribute(name string) hcl.Expression {
 	if a := r.content.Attributes[name]; a != nil {
 		return a.Expr
@@ -357,7 +357,8 @@ func (r *rawDoor) attribute(name string) hcl.Expression {
 	return hcl.StaticExpr(cty.NullVal(cty.DynamicPseudoType), r.Body.MissingItemRange())
 }
 
-// oneBlock returns the block of a type that a door can have once, or nil if it has none.
+// oneBlock returns the first block of a type, or nil. It reports any further one as an
+// error.
 func (l *Loaded) oneBlock(r *rawDoor, name string) *hcl.Block {
 	var first *hcl.Block
 	for _, b := range r.content.Blocks {
@@ -382,20 +383,20 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 	c := &Config{Wall: defaultWall}
 	for i, r := range raw.Walls {
 		if i > 0 {
-			l.fail("A second wall", fmt.Sprintf("There is one wall at most, and it stands at %s.", fileLine(raw.Walls[0].Range)), &r.Range)
+			l.fail("Second wall block", fmt.Sprintf("Only one wall block is allowed. The first is at %s.", fileLine(raw.Walls[0].Range)), &r.Range)
 			continue
 		}
 		l.checkWall(&r, &c.Wall)
 	}
 	if len(raw.Doors) > maxDoors {
-		l.fail("Too many doors", fmt.Sprintf("There are %d doors; at most %d can be guarded.", len(raw.Doors), maxDoors), &raw.Doors[maxDoors].Range)
+		l.fail("Too many doors", fmt.Sprintf("The rule files have %d doors. At most %d are allowed.", len(raw.Doors), maxDoors), &raw.Doors[maxDoors].Range)
 		raw.Doors = raw.Doors[:maxDoors]
 	}
 	first := map[string]hcl.Range{}
 	for i := range raw.Doors {
 		r := &raw.Doors[i]
 		if at, ok := first[r.Name]; ok {
-			l.fail("Two doors of one name", fmt.Sprintf("The door %q stands already at %s. Give this one another name.", r.Name, fileLine(at)), &r.NameRange)
+			l.fail("Two doors of one name", fmt.Sprintf("The door %q is already defined at %s. Give this one another name.", r.Name, fileLine(at)), &r.NameRange)
 		} else {
 			first[r.Name] = r.NameRange
 		}
@@ -418,32 +419,32 @@ func (l *Loaded) checkWall(r *rawWall, w *Wall) {
 	if !tableName.MatchString(w.Table) {
 		l.failAt(r.Table, "Not a table name", "A table name is a letter or underscore, then up to 31 letters, digits and underscores.")
 	}
-	number(l, r.LogGroup, &w.LogGroup, 1, 65534, "An NFLOG group is a whole number from %d to %d. It and the next one are used.")
-	number(l, r.Queue, &w.Queue, 0, 65530, "A queue is a whole number from %d to %d. It and the next five are used.")
+	number(l, r.LogGroup, &w.LogGroup, 1, 65534, "An NFLOG group is a whole number from %d to %d. The daemon uses it and the next one.")
+	number(l, r.Queue, &w.Queue, 0, 65530, "A queue is a whole number from %d to %d. The daemon uses it and the next five.")
 	w.Interfaces = l.interfaces(r.Interfaces)
 	w.Trusted = l.addresses(r.Trusted, "")
 	choose(l, r.OnStop, &w.OnStop, Keep, Remove)
 	l.duration(r.Hold, &w.Hold, 0, 2*time.Second)
 	l.duration(r.Reorder, &w.Reorder, 0, time.Second)
-	number(l, r.MaxSources, &w.MaxSources, 16, 1<<22, "How many sources are followed at once is a whole number from %d to %d.")
+	number(l, r.MaxSources, &w.MaxSources, 16, 1<<22, "The number of sources that are tracked at once is a whole number from %d to %d.")
 }
 
-// checkAgreement makes sure that the last door agrees with those before it on
-// what strangers get at a port that both guard: only one of them can answer.
+// checkAgreement reports an error if the last door and an earlier one guard the same port,
+// but answer sources without a window there in different ways.
 func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
 	d := &doors[len(doors)-1]
 	r := &raw.Doors[len(doors)-1]
 	for i := range doors[:len(doors)-1] {
 		other := &doors[i]
 		if (d.Closed != other.Closed || d.OnFailure != other.OnFailure) && d.meets(other) {
-			l.fail("Doors that disagree", fmt.Sprintf("The door %q guards one of these ports, too, and only one of them can answer strangers there: "+
-				"give both the same closed and on_failure.", other.Name), &r.Range)
+			l.fail("Doors that disagree", fmt.Sprintf("The door %q guards one of these ports, too, but has another closed or on_failure. "+
+				"Give both doors the same values.", other.Name), &r.Range)
 			return
 		}
 	}
 }
 
-// meets reports whether a packet may come before both doors.
+// meets reports whether both doors may guard the same packet.
 func (d *Door) meets(other *Door) bool {
 	apart := len(d.Interfaces) > 0 && len(other.Interfaces) > 0 &&
 		!slices.ContainsFunc(d.Interfaces, func(p string) bool {
@@ -467,14 +468,14 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 	l.duration(r.SequenceTimeout, &d.SequenceTimeout, 100*time.Millisecond, sequence.MaxTimeout)
 	l.duration(r.Window, &d.Window, MinWindow, MaxWindow)
 	l.flags(r.Flags, &d.Flags)
-	number(l, r.MaxConnections, &d.MaxConnections, 1, 1000, "How many connections a window admits is a whole number from %d to %d. Leave it out for no limit.")
+	number(l, r.MaxConnections, &d.MaxConnections, 1, 1000, "The number of connections per window is a whole number from %d to %d. Leave max_connections out for no limit.")
 	choose(l, r.Closed, &d.Closed, Drop, Reject)
 	choose(l, r.OnFailure, &d.OnFailure, FailClosed, FailOpen)
 	d.Interfaces = l.interfaces(r.Interfaces)
 	if absent(r.Interfaces) {
 		d.Interfaces = w.Interfaces
 	}
-	d.To = l.addresses(r.To, "Nothing would be guarded. Leave to out to guard this host's own addresses.")
+	d.To = l.addresses(r.To, "The door would guard nothing. Leave \"to\" out to guard this host's own addresses.")
 	d.Trusted = l.addresses(r.Trusted, "")
 	l.sourcePrefix(r.SourcePrefix, &d.SourcePrefix)
 	l.penaltyPrefix(r.PenaltyPrefix, &d)
@@ -485,18 +486,18 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 	return d
 }
 
-// plainer says what HCL says in words that are made for other files than ours.
+// plainer has details for HCL's diagnostics, by summary, in the words of rule files.
 var plainer = map[string]string{
-	"Missing name for door":          `Give it one, as in door "ssh" { … }.`,
+	"Missing name for door":          `Write a name, as in door "ssh" { … }.`,
 	"Extraneous label for door":      `A door has one name, as in door "ssh" { … }.`,
-	"Missing newline after argument": `What is written after the = ends here, but not the line. Text stands in quotes: "30s".`,
-	"Missing item separator":         `A comma stands between two values, and quotes around text: ["192.0.2.1", 22].`,
-	"Invalid number literal":         `Text stands in quotes, addresses too: "192.0.2.1".`,
+	"Missing newline after argument": `The value ends here, but the line goes on. Write text in quotes: "30s".`,
+	"Missing item separator":         `Write a comma between two values, and text in quotes: ["192.0.2.1", 22].`,
+	"Invalid number literal":         `Write text in quotes, addresses too: "192.0.2.1".`,
 	"Invalid multi-line string":      "The quote that ends the text is missing on this line.",
 	"Unterminated template string":   "The quote that ends the text is missing.",
 }
 
-// foreign takes over what HCL found.
+// foreign adds the diagnostics of HCL, without secrets.
 func (l *Loaded) foreign(diags hcl.Diagnostics) {
 	for _, d := range diags {
 		if d.Subject != nil {
@@ -510,7 +511,7 @@ func (l *Loaded) foreign(diags hcl.Diagnostics) {
 	l.Diagnostics = append(l.Diagnostics, diags...)
 }
 
-// shownText returns the text of a rule file, as far as it may be shown.
+// shownText returns the text of a rule file with stars in place of possible secrets.
 func (l *Loaded) shownText(name string) []byte {
 	if file := l.files[name]; file != nil && l.shown[name] == nil {
 		l.shown[name] = hideSecrets(file.Bytes)
@@ -518,7 +519,7 @@ func (l *Loaded) shownText(name string) []byte {
 	return l.shown[name]
 }
 
-// fail reports an error, unless the line cannot be read to begin with.
+// fail reports an error, unless its line has a syntax error that was reported before.
 func (l *Loaded) fail(summary, detail string, at *hcl.Range) {
 	if at != nil && l.broken[at.Filename][at.Start.Line] {
 		return
@@ -533,8 +534,8 @@ func (l *Loaded) failAt(e hcl.Expression, summary, detail string) {
 	l.fail(summary, detail, &at)
 }
 
-// lackAt says that what a way to open a door needs cannot be used. Whoever has nothing
-// better goes on without that way.
+// lackAt reports that a method cannot use its secret or list. For the kept rules this is a
+// warning, as the door works without the method.
 func (l *Loaded) lackAt(e hcl.Expression, summary, detail string) {
 	if l.reader == makeshift {
 		l.warnAt(e, summary, detail)

@@ -24,16 +24,16 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// tableFolder has the rule files whose tables are golden files.
+// tableFolder has the rule files for the golden tables.
 const tableFolder = "../internal/nft/testdata/tables"
 
 var equalConfigs = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-	cmpopts.EquateEmpty(), // no list and an empty one mean the same
+	cmpopts.EquateEmpty(), // a nil list means the same as an empty one
 	cmpopts.IgnoreUnexported(fixed.Sequence{}, rolling.Rolling{}, passwords.OTP{}),
 }
 
-// write makes a rule file in a folder of its own.
+// write makes a rule file in its own folder.
 func write(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "rules.hcl")
@@ -53,7 +53,7 @@ func writePrivate(t testing.TB, text string) string {
 	return path
 }
 
-// mustLoad returns the configuration of a file that has no error.
+// mustLoad returns the configuration of a file that must not have errors.
 func mustLoad(t *testing.T, path string) *Config {
 	t.Helper()
 	l := Load(path)
@@ -63,7 +63,7 @@ func mustLoad(t *testing.T, path string) *Config {
 	return l.Config
 }
 
-// doorWith loads a configuration of one door, in a file that others cannot read.
+// doorWith loads a configuration with one door from a file that others cannot read.
 func doorWith(t testing.TB, body string) *Config {
 	t.Helper()
 	l := Load(writePrivate(t, "door \"d\" {\nports = [22]\n"+body+"\n}\n"))
@@ -98,7 +98,7 @@ func ports(first, last uint16, p packet.Protocol) packet.PortRange {
 	return packet.PortRange{First: first, Last: last, Protocol: p}
 }
 
-// opensBy is the method of a sequence.
+// opensBy returns the method of a fixed sequence.
 func opensBy(steps ...packet.Port) []method.Method {
 	return []method.Method{&fixed.Sequence{Sequences: [][]packet.Port{steps}}}
 }
@@ -168,7 +168,7 @@ func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 }
 
 func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
-	// full.hcl gives each attribute another value than its default.
+	// full.hcl has a value that is not the default for every attribute.
 	want := &Config{
 		Wall: Wall{
 			Table: "house", LogGroup: 7200, Queue: 7300,
@@ -322,7 +322,7 @@ func TestErrorsOfAllFilesAreToldAtOnce(t *testing.T) {
 	}
 	want := []string{
 		"a.hcl: Number out of range", "b.hcl: Unclosed configuration block", "b.hcl: Missing name for door",
-		"c.hcl: A second wall", "c.hcl: No ports", "c.hcl: No sequence",
+		"c.hcl: Second wall block", "c.hcl: No ports", "c.hcl: No sequence",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
@@ -334,14 +334,14 @@ func TestWhatCannotBeReadIsSaid(t *testing.T) {
 		name, want string
 		make       func(path string) error
 	}{
-		{"a folder named x.hcl", "x.hcl is not a file", func(path string) error { return os.Mkdir(path, 0o755) }},
-		{"a pipe that nobody writes to", "x.hcl is not a file", func(path string) error { return syscall.Mkfifo(path, 0o644) }},
+		{"a folder named x.hcl", "x.hcl is not a regular file", func(path string) error { return os.Mkdir(path, 0o755) }},
+		{"a pipe that nobody writes to", "x.hcl is not a regular file", func(path string) error { return syscall.Mkfifo(path, 0o644) }},
 		{"a symlink to itself", "too many levels of symbolic links", func(path string) error { return os.Symlink(path, path) }},
 		{"a symlink to nowhere", "no such file", func(path string) error { return os.Symlink(path+"-gone", path) }},
-		{"a file above the limit", "256 KiB at most", func(path string) error {
+		{"a file above the limit", "at most 256 KiB", func(path string) error {
 			return os.WriteFile(path, bytes.Repeat([]byte("\n"), maxFileSize+1), 0o644)
 		}},
-		{"a device without end", "is not a file", func(path string) error { return os.Symlink("/dev/zero", path) }},
+		{"a device without end", "is not a regular file", func(path string) error { return os.Symlink("/dev/zero", path) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			folder := t.TempDir()
@@ -409,8 +409,8 @@ func TestTooManyDoorsAreOneError(t *testing.T) {
 	}
 }
 
-// TestHostileFilesEndSoon fills files up to their limit with what is dear to
-// read. Each once took down the process or ran for minutes, or might have.
+// TestHostileFilesEndSoon fills files up to their limit with text that is expensive to
+// parse. Each crashed the process or ran for minutes once, or could have.
 func TestHostileFilesEndSoon(t *testing.T) {
 	wall := func(value string) string { return "wall {\n  table = " + value + "\n}\n" }
 	repeat := func(s string) string { return strings.Repeat(s, (maxFileSize-64)/len(s)) }
@@ -459,7 +459,7 @@ func TestHostileFilesEndSoon(t *testing.T) {
 				t.Fatal(err)
 			}
 			if printed.escape {
-				t.Error("what is said would control the terminal")
+				t.Error("the diagnostics would control the terminal")
 			}
 			if most := (maxDiagnostics + 1) * 10 * 78; printed.n > most+len(text) {
 				t.Errorf("%d bytes are said of a file of %d", printed.n, len(text))
@@ -468,7 +468,7 @@ func TestHostileFilesEndSoon(t *testing.T) {
 	}
 }
 
-// inspector looks through what is written to it.
+// inspector checks what is written to it.
 type inspector struct {
 	n      int
 	escape bool

@@ -15,8 +15,8 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// methods reads what opens a door, and closes it. Methods without knocks come last, so
-// that they can keep off the ports of the knocks.
+// methods reads the methods of a door and its close_sequence. It reads methods without
+// knocks last, so that they can check their ports against the knocks.
 func (l *Loaded) methods(r *rawDoor, d *Door) {
 	given, knocking := 0, 0
 	read := func(k *method.Kind) {
@@ -55,20 +55,20 @@ func (l *Loaded) methods(r *rawDoor, d *Door) {
 	}
 	switch {
 	case knocking > 1:
-		l.fail("Too many sequences", "A door has a sequence, or rolling, or one_time_sequences. Two doors can guard the same ports.", &r.Range)
+		l.fail("Too many sequences", "A door has only one of sequence, rolling and one_time_sequences. Two doors can guard the same ports.", &r.Range)
 	case given == 0 && l.broken[r.Range.Filename] == nil:
-		l.fail("No sequence", `A door needs knocks that open it: sequence = [4113, "27911/udp", 1840]. There are rolling, one_time_sequences and otp, too.`, &r.Range)
+		l.fail("No sequence", `A door needs knocks that open it: sequence = [4113, "27911/udp", 1840]. Or write rolling, one_time_sequences or otp.`, &r.Range)
 	}
 }
 
-// checkClose makes sure that no sequence both opens and closes a door.
+// checkClose reports an error if the same sequence opens and closes a door.
 func (l *Loaded) checkClose(r *rawDoor, d *Door) {
 	if len(d.CloseSequence) == 0 {
 		return
 	}
 	for _, m := range d.Methods {
 		if fixed, _ := m.Ports(); slices.Equal(fixed, packet.Ranges(d.CloseSequence)) {
-			l.failAt(r.CloseSequence, "Opened and closed by the same knocks", "Turn them round to close the door, or choose others.")
+			l.failAt(r.CloseSequence, "Same knocks for opening and closing", "Write the knocks in reverse order, or choose others.")
 		}
 	}
 }
@@ -86,14 +86,14 @@ func (l *Loaded) knocks(e hcl.Expression) []packet.Port {
 	})
 	switch {
 	case ok && n == 0:
-		l.failAt(e, "No sequence", `There is no knock in it. Write some: [4113, "27911/udp", 1840].`)
+		l.failAt(e, "No sequence", `The list is empty. Write the knocks: [4113, "27911/udp", 1840].`)
 	case n > sequence.MaxSteps:
-		l.failAt(e, "Sequence too long", fmt.Sprintf("A sequence has %d knocks at most, this one has %d.", sequence.MaxSteps, n))
+		l.failAt(e, "Sequence too long", fmt.Sprintf("A sequence has at most %d knocks. This one has %d.", sequence.MaxSteps, n))
 	}
 	return steps
 }
 
-// reading is what methods read rule files with.
+// reading is the [method.Reader] that methods get.
 type reading struct{ l *Loaded }
 
 var _ method.Reader = reading{}

@@ -20,12 +20,12 @@ func TestListsOfSequencesAreLookedAt(t *testing.T) {
 	}{
 		{"many", strings.Repeat(line+"\n", method.FewLeft+1), 0o600, hcl.DiagInvalid, ""},
 		{"for the group, too", strings.Repeat(line+"\n", method.FewLeft+1), 0o660, hcl.DiagInvalid, ""},
-		{"few", strings.Repeat(line+"\n", method.FewLeft), 0o600, hcl.DiagWarning, "Those that were not used: 3."},
-		{"one, and used ones", "#" + line + "\n" + line + "\n#" + line, 0o600, hcl.DiagWarning, "Those that were not used: 1."},
+		{"few", strings.Repeat(line+"\n", method.FewLeft), 0o600, hcl.DiagWarning, "Unused sequences: 3."},
+		{"one, and used ones", "#" + line + "\n" + line + "\n#" + line, 0o600, hcl.DiagWarning, "Unused sequences: 1."},
 		{"none", "", 0o600, hcl.DiagWarning, "All sequences are used"},
 		{"used ones", "# list\n#" + line + "\n\n", 0o600, hcl.DiagWarning, "All sequences are used"},
-		{"a line that is none", line + "\n\n4113,many\n" + line + "\n", 0o600, hcl.DiagError, "list line 3: it is no sequence"},
-		{"too many knocks", strings.Repeat("1,", 32) + "2\n", 0o600, hcl.DiagError, "list line 1: a sequence has 32 knocks at most, this one has 33"},
+		{"a line that is none", line + "\n\n4113,many\n" + line + "\n", 0o600, hcl.DiagError, "list line 3: this is not a sequence"},
+		{"too many knocks", strings.Repeat("1,", 32) + "2\n", 0o600, hcl.DiagError, "list line 1: a sequence has at most 32 knocks, and this one has 33"},
 		{"for others to read", line, 0o604, hcl.DiagError, "chmod o="},
 		{"for others to write", line, 0o602, hcl.DiagError, "chmod o="},
 	} {
@@ -70,7 +70,7 @@ func TestAListThatCannotBeCrossedOutIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := Load(write(t, "door \"d\" {\nports = [22]\none_time_sequences = \""+path+"\"\n}\n"))
-	if text := said(t, l); l.Config != nil || !strings.Contains(text, "cross out what is used") || !strings.Contains(text, "permission denied") {
+	if text := said(t, l); l.Config != nil || !strings.Contains(text, "mark used sequences") || !strings.Contains(text, "permission denied") {
 		t.Errorf("got %s", text)
 	}
 }

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// A rule file, its folder, a key or a list that others can change is refused, by the
-// daemon and who reviews the files.
+// Load and Review refuse a rule file, its folder, a key or a list that others can change.
 func TestWhatOthersCanChangeIsRefused(t *testing.T) {
 	const door = "door \"d\" {\n  ports = [22]\n"
 	for name, test := range map[string]struct {

@@ -4,5 +4,5 @@ package ruleset
 
 import "io/fs"
 
-// isOwn reports whether a file is this user's, which cannot be told here.
+// isOwn returns false, as this system has no owner to compare.
 func isOwn(fs.FileInfo) bool { return false }

@@ -19,8 +19,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// What is saved reads the same, in the order of the files, also when another set
-// of files was saved before.
+// Recall reads the same configuration that Save saved, with the files in the same order,
+// also if other files were saved before.
 func TestSavedRulesReadTheSame(t *testing.T) {
 	path := t.TempDir()
 	folder := filepath.Join(t.TempDir(), "former")
@@ -71,8 +71,8 @@ func TestSavedRulesReadTheSame(t *testing.T) {
 	}
 }
 
-// What the rules name and is gone, or of no use, costs the way that needs it, and not
-// the door; and nothing of it is kept.
+// A missing or unusable secret or list disables its method only, and not the door. Save
+// does not copy secrets and lists.
 func TestRecalledRulesLackWhatIsGoneAndStand(t *testing.T) {
 	home, state := t.TempDir(), t.TempDir()
 	secret, list, path := filepath.Join(home, "secret"), filepath.Join(home, "list"), filepath.Join(home, "rules.hcl")
@@ -122,8 +122,8 @@ door "list" {
 		if err == nil || len(now.Doors) != 3 || now.Doors[0].Methods[0].(*passwords.OTP).Open.IsSet() || !now.Doors[2].States[0].Unread || !now.HasUnread() || now.Readable(time.Unix(1_740_000_000, 0)) {
 			t.Errorf("%s: %v, %+v", name, err, now.Doors)
 		}
-		// A list is of no use until it can be read, and a secret until the next reload: so
-		// nothing has to be turned.
+		// An unreadable list is tried again, and an unreadable secret is not read before the
+		// next reload. Neither changes with the time.
 		if _, turns := now.Expires(time.Unix(1_740_000_000, 0)); turns && name != "too long" || !now.IsOf(time.Unix(1_740_009_000, 0)) && name != "too long" {
 			t.Errorf("%s: it turns", name)
 		}
@@ -152,7 +152,7 @@ door "list" {
 	}
 }
 
-// What another user may have put there is not recalled.
+// Recall refuses a folder that another user may have written.
 func TestOnlyThisUsersOwnFolderIsRecalled(t *testing.T) {
 	path, folder := rulesFile(t), filepath.Join(t.TempDir(), "former")
 	if err := ruleset.Load(path).Save(folder); err != nil {

@@ -16,17 +16,17 @@ import (
 	"github.com/knockwall/knockwall/internal/secret"
 )
 
-// Where secrets come from. None of a secret's text gets into a diagnostic: excerpts show
-// stars instead (hideSecrets), and what stands in a source's place is not told either, as
-// it may be the secret itself.
+// No text of a secret gets into a diagnostic. Excerpts show stars instead (hideSecrets).
+// Messages do not quote the argument of credential, file or env either, as somebody may
+// have written the secret there.
 
-// credential is what systemd.exec(5) takes for the name of one.
+// credential matches the name of a credential: systemd.exec(5).
 var credential = regexp.MustCompile(`^[A-Za-z0-9_.-]{1,255}$`)
 
-// secret evaluates credential("name"), file("/path"), env("NAME"), or text, in a block
-// that needs it.
+// secret reads a secret that a block needs: credential("name"), file("/path"), env("NAME"),
+// or text in quotes. It returns an unset secret after an error.
 func (l *Loaded) secret(e hcl.Expression, block hcl.Range) secret.Secret {
-	if l.lacks(e, block, "No secret", `It needs one: credential("name"), file("/path") or env("NAME").`) {
+	if l.lacks(e, block, "No secret", `This block needs a secret: credential("name"), file("/path") or env("NAME").`) {
 		return secret.Secret{}
 	}
 	call, ok := e.(*hclsyntax.FunctionCallExpr)
@@ -38,11 +38,11 @@ func (l *Loaded) secret(e hcl.Expression, block hcl.Range) secret.Secret {
 	}
 	read, ok := sources[call.Name]
 	if !ok {
-		l.failAt(e, "Not where secrets come from", `Write credential("name"), file("/path") or env("NAME").`)
+		l.failAt(e, "Not a source of secrets", `Write credential("name"), file("/path") or env("NAME").`)
 		return secret.Secret{}
 	}
 	if len(call.Args) != 1 || call.ExpandFinal {
-		l.failAt(e, "Not one name", fmt.Sprintf(`%s takes one name, in quotes.`, call.Name))
+		l.failAt(e, "Not one argument", fmt.Sprintf(`%s takes one argument, in quotes.`, call.Name))
 		return secret.Secret{}
 	}
 	name, ok := l.value(call.Args[0])
@@ -60,12 +60,12 @@ func (l *Loaded) secret(e hcl.Expression, block hcl.Range) secret.Secret {
 	return s
 }
 
-// plainSecret takes text for a secret, in a file that others cannot read.
+// plainSecret reads a secret that is text in the rule file, which others must not read.
 func (l *Loaded) plainSecret(e hcl.Expression) secret.Secret {
 	if _, quoted := e.(*hclsyntax.TemplateExpr); !quoted || !plain(e) {
-		// A number would be read as one, and be written otherwise.
+		// HCL would normalise a number, which changes its digits.
 		if _, said := e.(*hclsyntax.ExprSyntaxError); !said {
-			l.failAt(e, "Not where secrets come from", `Write credential("name"), file("/path") or env("NAME"), or text in quotes in a file that others cannot read.`)
+			l.failAt(e, "Not a source of secrets", `Write credential("name"), file("/path") or env("NAME"), or text in quotes in a file that others cannot read.`)
 		}
 		return secret.Secret{}
 	}
@@ -75,26 +75,27 @@ func (l *Loaded) plainSecret(e hcl.Expression) secret.Secret {
 	case !ok:
 		return secret.Secret{}
 	case text == "":
-		l.failAt(e, "No secret", `It is empty. Write credential("name"), file("/path") or env("NAME").`)
+		l.failAt(e, "No secret", `The secret is empty. Write credential("name"), file("/path") or env("NAME").`)
 	case l.isExposed(name):
 		l.failAt(e, "Secret that others can read", fmt.Sprintf(
-			`Others can read or write %s: chmod o= %[1]s, or keep the secret elsewhere, as credential("name"), file("/path") or env("NAME").`, name))
+			`Others can read or write %s. Run chmod o= %[1]s, or keep the secret elsewhere: credential("name"), file("/path") or env("NAME").`, name))
 	}
 	return secret.New([]byte(text))
 }
 
-// isExposed reports whether others can read or write a rule file.
+// isExposed reports whether users outside its group can access a rule file. It returns true
+// for a file that it cannot look at.
 func (l *Loaded) isExposed(name string) bool {
 	info, err := os.Stat(name)
 	return err != nil || ownership.Mode(info)&0o007 != 0
 }
 
-// errNoCredentials is why a credential is not there for who is no service.
-var errNoCredentials = errors.New("credentials are systemd's, for the service alone (LoadCredential=): here are none")
+// errNoCredentials says that the process has no credentials, as it is no systemd service.
+var errNoCredentials = errors.New("this process has no credentials: systemd gives them to the service only (LoadCredential=)")
 
 func (l *Loaded) credential(_ hcl.Expression, name string) (secret.Secret, error) {
 	if !credential.MatchString(name) || name == "." || name == ".." {
-		return secret.Secret{}, errors.New("that is not the name of a credential: these are letters, digits, hyphens, underscores and dots")
+		return secret.Secret{}, errors.New("this is not the name of a credential: write letters, digits, hyphens, underscores and dots")
 	}
 	folder := os.Getenv("CREDENTIALS_DIRECTORY")
 	if folder == "" {
@@ -109,10 +110,10 @@ func (l *Loaded) credential(_ hcl.Expression, name string) (secret.Secret, error
 
 func (l *Loaded) secretFile(_ hcl.Expression, path string) (secret.Secret, error) {
 	if !isWhole(path) {
-		return secret.Secret{}, errors.New("that is not a whole path: it has to begin with /")
+		return secret.Secret{}, errors.New("this is not an absolute path: it has to begin with /")
 	}
 	if !isPath(path) {
-		return secret.Secret{}, errors.New("there is no such file, nor a folder that it could be in")
+		return secret.Secret{}, errors.New("neither the file nor its folder exists")
 	}
 	s, err := secret.ReadFile(path)
 	if err == nil {
@@ -121,11 +122,11 @@ func (l *Loaded) secretFile(_ hcl.Expression, path string) (secret.Secret, error
 	return s, err
 }
 
-// isWhole reports whether it is a whole path, on this system or on Linux, for which a rule
-// file is written.
+// isWhole reports whether name is an absolute path on this system or on Linux, as rule
+// files are written for Linux.
 func isWhole(name string) bool { return filepath.IsAbs(name) || path.IsAbs(name) }
 
-// isPath reports whether it is a path of this host, and no secret that begins with /.
+// isPath reports whether path is a path on this host, and not a secret that begins with /.
 func isPath(path string) bool {
 	if _, err := os.Lstat(path); err == nil {
 		return true
@@ -138,7 +139,7 @@ func isPath(path string) bool {
 func (l *Loaded) environment(_ hcl.Expression, name string) (secret.Secret, error) {
 	text := os.Getenv(name)
 	if text == "" {
-		return secret.Secret{}, errors.New("the environment has no variable of that name, or it is empty")
+		return secret.Secret{}, errors.New("the environment has no variable with this name, or the variable is empty")
 	}
 	return secret.New([]byte(text)), nil
 }

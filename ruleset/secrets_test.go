@@ -24,18 +24,18 @@ func keyFile(t *testing.T, name, text string, mode os.FileMode) string {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, mode); err != nil { // which no umask changes
+	if err := os.Chmod(path, mode); err != nil { // the umask does not apply to chmod
 		t.Fatal(err)
 	}
 	return path
 }
 
-// opened is a rule file of a door that this secret opens.
+// opened returns a rule file with a door that this secret opens.
 func opened(secret string) string {
 	return "door \"d\" {\nports = [22]\notp {\nport = \"2000/udp\"\nopen_secret = " + secret + "\n}\n}\n"
 }
 
-// said returns what is said of a file, in one line.
+// said returns the diagnostics of a file on one line.
 func said(t *testing.T, l *Loaded) string {
 	t.Helper()
 	return strings.Join(strings.Fields(diagnosticText(t, l)), " ")
@@ -59,7 +59,7 @@ func TestSecretsComeFromWhereTheFileSays(t *testing.T) {
 	for _, source := range []string{
 		`credential("vpn.open-1_A")`, `file("` + path + `")`, `env("KNOCKWALL_TEST_SECRET")`,
 	} {
-		c := mustLoad(t, write(t, opened(source))) // which others may read
+		c := mustLoad(t, write(t, opened(source))) // others may read this file
 		if got := string(otpOf(&c.Doors[0]).Open.Key()); got != key {
 			t.Errorf("%s is %q", source, got)
 		}
@@ -77,11 +77,11 @@ func TestSecretsComeFromWhereTheFileSays(t *testing.T) {
 	}
 }
 
-// A number is not what is written: 007 would be 7.
+// A number is refused, as HCL changes its text: 007 would be 7.
 func TestASecretIsNoNumber(t *testing.T) {
 	for _, number := range []string{"007", "12345678901234567890", "1e3", "-1", "true"} {
 		l := Load(writePrivate(t, opened(number)))
-		if text := said(t, l); l.Config != nil || !strings.Contains(text, "Not where secrets come from") {
+		if text := said(t, l); l.Config != nil || !strings.Contains(text, "Not a source of secrets") {
 			t.Errorf("%s: %s", number, text)
 		}
 	}
@@ -98,22 +98,22 @@ func TestWhatIsNoSecretIsToldWithItsReason(t *testing.T) {
 		name, source, credentials, want string
 		warns                           bool // who reviews the file
 	}{
-		{"no credentials", `credential("a")`, "", "here are none", true},
+		{"no credentials", `credential("a")`, "", "this process has no credentials", true},
 		{"no such credential", `credential("a")`, folder, `add LoadCredential=NAME:/path/of/the/secret to the unit`, false},
-		{"a credential elsewhere", `credential("../a")`, folder, "that is not the name of a credential", false},
-		{"a credential of no name", `credential("")`, folder, "that is not the name of a credential", false},
-		{"the folder of credentials", `credential(".")`, folder, "that is not the name of a credential", false},
+		{"a credential elsewhere", `credential("../a")`, folder, "this is not the name of a credential", false},
+		{"a credential of no name", `credential("")`, folder, "this is not the name of a credential", false},
+		{"the folder of credentials", `credential(".")`, folder, "this is not the name of a credential", false},
 		{"a credential of a long name", `credential("` + strings.Repeat("a", 256) + `")`, folder, "is not the name of a credential", false},
 		{"an empty credential", `credential("empty")`, filepath.Dir(empty), "empty is empty", false},
 		{"a relative file", `file("vpn.key")`, "", "has to begin with /", false},
 		{"a missing file", `file("` + folder + `/a")`, "", "no such file", false},
-		{"a folder", `file("` + folder + `")`, "", "is not a file", false},
+		{"a folder", `file("` + folder + `")`, "", "is not a regular file", false},
 		{"an empty file", `file("` + empty + `")`, "", "is empty", false},
 		{"a file that others can read", `file("` + exposed + `")`, "", "open to everybody on this host", false},
 		{"a file that others can write", `file("` + shared + `")`, "", "the group of", false},
 		{"a file with a NUL byte", `file("` + nul + `")`, "", "has a NUL byte", false},
 		{"a file that is too long", `file("` + long + `")`, "", "more than 4096 bytes", false},
-		{"no such variable", `env("KNOCKWALL_TEST_NO_SECRET")`, "", "the environment has no variable of that name", false},
+		{"no such variable", `env("KNOCKWALL_TEST_NO_SECRET")`, "", "the environment has no variable with this name", false},
 		{"a literal that others can read", `"hipsecret"`, "", "chmod o=", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -134,7 +134,8 @@ func TestWhatIsNoSecretIsToldWithItsReason(t *testing.T) {
 	}
 }
 
-// A literal is taken from files that the owner and the group alone can read.
+// A literal secret is accepted only in files that nobody but the owner and the group can
+// read.
 func TestALiteralSecretIsForFilesThatOthersCannotRead(t *testing.T) {
 	for mode, taken := range map[os.FileMode]bool{
 		0o600: true, 0o400: true, 0o640: true, 0o660: false, 0o604: false, 0o602: false, 0o601: false, 0o644: false,
@@ -151,8 +152,8 @@ func TestALiteralSecretIsForFilesThatOthersCannotRead(t *testing.T) {
 	}
 }
 
-// Who reviews the files is told what only the daemon has, and it is missing then; the
-// daemon itself refuses the files.
+// Review warns of missing credentials and lists, and leaves them out. Load refuses the
+// files.
 func TestAReviewWarnsOfWhatOnlyTheDaemonHas(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY", "")
 	paths := map[string]string{
@@ -170,7 +171,7 @@ func TestAReviewWarnsOfWhatOnlyTheDaemonHas(t *testing.T) {
 	}
 }
 
-// The text of a secret is in no diagnostic, but where the source line has it.
+// No diagnostic has the text of a secret.
 func TestNoDiagnosticHasASecret(t *testing.T) {
 	const key = "qzqzjazz"
 	long := strings.Repeat(key, 5)
@@ -206,7 +207,7 @@ func TestNoDiagnosticHasASecret(t *testing.T) {
 			}
 		})
 	}
-	// Where it is written down, the line is shown, and nothing is said of it.
+	// For a literal secret, the message does not quote it.
 	for name, text := range map[string]string{
 		"too long":       opened(`"` + long + `"`),
 		"without quotes": opened(key),
@@ -228,8 +229,8 @@ func TestNoDiagnosticHasASecret(t *testing.T) {
 	}
 }
 
-// What is saved has the secrets of the same places, and those that are written down
-// stay in files that nobody else can read.
+// A saved configuration reads secrets from the same sources. Its copy of literal secrets is
+// readable for the owner only.
 func TestSavedRulesHaveTheSameSecrets(t *testing.T) {
 	key := keyFile(t, "key", "correct horse battery staple\n", 0o600)
 	lines := list(t, "1,2,3", "4,5,6", "7,8,9", "10,11,12")

@@ -17,17 +17,16 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// absent reports whether an optional attribute was not given, or given as null.
+// absent reports whether an optional attribute is missing or null.
 func absent(e hcl.Expression) bool {
 	if _, written := e.(hclsyntax.Expression); !written {
-		return true // gohcl's stand-in
+		return true // gohcl puts another kind of expression in place of a missing attribute
 	}
 	literal, ok := e.(*hclsyntax.LiteralValueExpr)
 	return ok && literal.Val.IsNull()
 }
 
-// plain reports whether an expression is a value that is written down, and not
-// one that must be computed.
+// plain reports whether an expression is a literal value, which needs no evaluation.
 func plain(e hcl.Expression) bool {
 	switch e := e.(type) {
 	case *hclsyntax.LiteralValueExpr:
@@ -43,14 +42,14 @@ func plain(e hcl.Expression) bool {
 	return false
 }
 
-// value evaluates an expression to text: a string, or a number as it is written.
-// Nothing else is computed, as a few bytes can say to count for years.
+// value returns the text of a literal string or number. It evaluates nothing else, as an
+// expression of a few bytes can take years to evaluate.
 func (l *Loaded) value(e hcl.Expression) (s string, ok bool) {
 	if _, said := e.(*hclsyntax.ExprSyntaxError); said {
 		return "", false
 	}
 	if _, err := hcl.ExprList(e); err == nil {
-		l.failAt(e, "A list, where one value is wanted", "Write one value, without [ and ].")
+		l.failAt(e, "List instead of one value", "Write one value, without [ and ].")
 		return "", false
 	}
 	if !plain(e) {
@@ -60,14 +59,13 @@ func (l *Loaded) value(e hcl.Expression) (s string, ok bool) {
 	v, diags := e.Value(nil)
 	l.foreign(diags)
 	switch {
-	case diags.HasErrors(), !v.IsKnown(): // HCL's stand-in for what it could not read
+	case diags.HasErrors(), !v.IsKnown(): // HCL returns an unknown value where it could not read one
 		return "", false
 	case v.IsNull():
 	case v.Type() == cty.String:
 		return v.AsString(), true
 	case v.Type() == cty.Number:
-		// A number of a few bytes can have millions of digits, if all of them are
-		// wanted.
+		// A number of a few bytes, such as 1e999999, can have millions of digits.
 		n, _ := v.AsBigFloat().Float64()
 		if math.Abs(n) >= 1e15 {
 			return strconv.FormatFloat(n, 'g', -1, 64), true
@@ -78,11 +76,11 @@ func (l *Loaded) value(e hcl.Expression) (s string, ok bool) {
 	return "", false
 }
 
-// bare is text that somebody may have forgotten to put in quotes or brackets.
+// bare matches text that lacks only its quotes or brackets.
 var bare = regexp.MustCompile(`^[A-Za-z0-9_.:/!"-]{1,40}$`)
 
-// suggest says with what is written where the expression is how to write it
-// right, or otherwise if that is not clear.
+// suggest returns the format with the source text of the expression, or otherwise if that
+// text is not bare.
 func (l *Loaded) suggest(e hcl.Expression, format, otherwise string) string {
 	at := e.Range()
 	if shown := l.shownText(at.Filename); at.CanSliceBytes(shown) {
@@ -102,8 +100,8 @@ func (l *Loaded) text(e hcl.Expression, to *string) {
 	}
 }
 
-// number reads a whole number; what says what it is for, and has verbs for
-// least and most.
+// number reads a whole number from least to most. what is the text of the error, with verbs
+// for least and most.
 func number[N int | uint16](l *Loaded, e hcl.Expression, to *N, least, most int, what string) {
 	if absent(e) {
 		return
@@ -149,13 +147,13 @@ func (l *Loaded) duration(e hcl.Expression, to *time.Duration, least, most time.
 	case err != nil:
 		l.failAt(e, "Not a duration", `A duration is a number with its unit, in quotes: "200ms", "5s", "1m30s" or "2h".`)
 	case d < least || d > most:
-		l.failAt(e, "Duration out of range", fmt.Sprintf("It may be from %s to %s.", short(least), short(most)))
+		l.failAt(e, "Duration out of range", fmt.Sprintf("Write a duration from %s to %s.", short(least), short(most)))
 	default:
 		*to = d
 	}
 }
 
-// short writes a duration without the zero minutes and seconds at its end.
+// short formats a duration without zero minutes and seconds at its end.
 func short(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
@@ -167,9 +165,9 @@ func short(d time.Duration) string {
 	return s
 }
 
-// list evaluates an optional list of strings and numbers and hands each of them
-// to item as text, with the expression to point at if it is wrong.
-// It reports how many there are, and false if there is no list.
+// list reads an optional list of strings and numbers. It calls item with the text of each,
+// and with its expression for diagnostics. It returns the number of elements, and false if
+// there is no list.
 func (l *Loaded) list(e hcl.Expression, item func(hcl.Expression, string)) (n int, ok bool) {
 	if absent(e) {
 		return 0, false
@@ -177,7 +175,7 @@ func (l *Loaded) list(e hcl.Expression, item func(hcl.Expression, string)) (n in
 	elements, diags := hcl.ExprList(e)
 	if diags.HasErrors() {
 		if _, said := e.(*hclsyntax.ExprSyntaxError); !said {
-			l.failAt(e, "Not a list", "A list stands in brackets, even a list of one"+l.suggest(e, ": [%s].", "."))
+			l.failAt(e, "Not a list", "Write a list in brackets, even for one value"+l.suggest(e, ": [%s].", "."))
 		}
 		return 0, false
 	}
@@ -189,13 +187,15 @@ func (l *Loaded) list(e hcl.Expression, item func(hcl.Expression, string)) (n in
 	return len(elements), true
 }
 
-// missing reports whether a door lacks what it needs, as far as its file could
-// be read.
+// missing reports whether a door lacks an attribute that it needs. It returns false if
+// the door's file has syntax errors, as the attribute may then be in the part that HCL
+// left out.
 func (l *Loaded) missing(r *rawDoor, e hcl.Expression) bool {
 	return absent(e) && l.broken[r.Range.Filename] == nil
 }
 
-// lacks reports whether a block lacks what it needs, and says so.
+// lacks reports whether a block lacks an attribute that it needs, and fails if it does.
+// Like missing, it reports no error in a file with syntax errors.
 func (l *Loaded) lacks(e hcl.Expression, block hcl.Range, summary, detail string) bool {
 	if absent(e) && l.broken[block.Filename] == nil {
 		l.fail(summary, detail, &block)
@@ -207,13 +207,13 @@ func (l *Loaded) ports(r *rawDoor) []packet.PortRange {
 	ports, n, ok := l.portList(r.Ports, nil)
 	if l.missing(r, r.Ports) && r.OnOpen == nil || ok && n == 0 {
 		l.fail("No ports", `A door needs ports to guard: ports = [22], or ["51820/udp"], or ["8000-8010/tcp"]. `+
-			"One without has an on_open, to run a command when it is knocked at.", &r.Range)
+			"A door without ports needs an on_open block, whose command runs when the door opens.", &r.Range)
 	}
 	return ports
 }
 
-// portList reads ports and ranges of them, and hands each to check, if that is not
-// nil. It reports how many there are, and false if there is no list.
+// portList reads ports and port ranges, and calls check with each if check is not nil. It
+// returns the number of elements, and false if there is no list.
 func (l *Loaded) portList(e hcl.Expression, check func(hcl.Expression, packet.PortRange)) (ports []packet.PortRange, n int, ok bool) {
 	n, ok = l.list(e, func(e hcl.Expression, s string) {
 		r, err := packet.ParsePortRange(s)
@@ -241,9 +241,9 @@ func (l *Loaded) flags(e hcl.Expression, to *FlagMatch) {
 		flag, ok := flagNames[strings.ToLower(name)]
 		switch {
 		case !ok:
-			l.failAt(e, "Not a TCP flag", `The flags are fin, syn, rst, psh, ack and urg; "!ack" is one that must not be set.`)
+			l.failAt(e, "Not a TCP flag", `The flags are fin, syn, rst, psh, ack and urg. Write "!ack" for a flag that must not be set.`)
 		case m.Mask&flag != 0:
-			l.failAt(e, "Flag given twice", fmt.Sprintf("The list says already whether %s is set.", name))
+			l.failAt(e, "Flag given twice", fmt.Sprintf("The list already has %s, with or without an exclamation mark.", name))
 		}
 		m.Mask |= flag
 		if !unset {
@@ -258,8 +258,8 @@ func (l *Loaded) flags(e hcl.Expression, to *FlagMatch) {
 	}
 }
 
-// addresses reads addresses and prefixes, and leaves out those that lie within
-// another. An empty list is an error if empty says why.
+// addresses reads addresses and prefixes, and leaves out those that another contains. If
+// empty is not "", an empty list is an error with that text.
 func (l *Loaded) addresses(e hcl.Expression, empty string) []netip.Prefix {
 	var all []netip.Prefix
 	n, ok := l.list(e, func(e hcl.Expression, s string) {
@@ -298,10 +298,10 @@ func parsePrefix(s string) (netip.Prefix, error) {
 		p = netip.PrefixFrom(addr, addr.BitLen())
 	}
 	if p.Addr().Is4In6() {
-		return p, fmt.Errorf("%q is an IPv4 address in IPv6 clothes: write %s", s, p.Addr().Unmap())
+		return p, fmt.Errorf("%q is an IPv4-mapped IPv6 address: write %s", s, p.Addr().Unmap())
 	}
 	if p.Bits() == 0 {
-		return p, fmt.Errorf("%q is every address there is: write smaller prefixes", s)
+		return p, fmt.Errorf("%q contains all addresses: write smaller prefixes", s)
 	}
 	return p.Masked(), nil
 }
@@ -326,25 +326,25 @@ func (l *Loaded) sourcePrefix(e hcl.Expression, to *packet.SourcePrefix) {
 		case key == "ipv6":
 			number(l, pair.Value, &to.IPv6, 1, 128, "The length of an IPv6 prefix is a whole number from %d to %d.")
 		default:
-			l.failAt(pair.Key, "Not a source prefix", "There are ipv4 and ipv6.")
+			l.failAt(pair.Key, "Not a source prefix", "The keys are ipv4 and ipv6.")
 		}
 	}
 }
 
-// penaltyPrefix checks who is trapped together. What is left out is the default, or as
-// short as a source's: a trap that is narrower would leave the rest of it free to go on
-// knocking.
+// penaltyPrefix reads the prefix of sources that are trapped together. A length that is not
+// given is the default, or that of source_prefix if that is shorter. With a longer penalty
+// prefix, the rest of a trapped source could go on knocking.
 func (l *Loaded) penaltyPrefix(e hcl.Expression, d *Door) {
 	d.PenaltyPrefix.IPv4 = min(d.PenaltyPrefix.IPv4, d.SourcePrefix.IPv4)
 	d.PenaltyPrefix.IPv6 = min(d.PenaltyPrefix.IPv6, d.SourcePrefix.IPv6)
 	l.sourcePrefix(e, &d.PenaltyPrefix)
 	if d.PenaltyPrefix.IPv4 > d.SourcePrefix.IPv4 || d.PenaltyPrefix.IPv6 > d.SourcePrefix.IPv6 {
-		l.failAt(e, "Penalty narrower than a source", fmt.Sprintf("The door takes a /%d of IPv4 and a /%d of IPv6 for one source (source_prefix). "+
-			"Who is trapped is at least one source: give penalty_prefix the same lengths or shorter ones.", d.SourcePrefix.IPv4, d.SourcePrefix.IPv6))
+		l.failAt(e, "Penalty narrower than a source", fmt.Sprintf("The door treats a /%d of IPv4 and a /%d of IPv6 as one source (source_prefix). "+
+			"A penalty applies to at least one source: give penalty_prefix the same lengths or shorter ones.", d.SourcePrefix.IPv4, d.SourcePrefix.IPv6))
 	}
 }
 
-// sentence makes an error's text one.
+// sentence returns the text of an error with a capital and a full stop.
 func sentence(err error) string {
 	s := err.Error()
 	return strings.ToUpper(s[:1]) + s[1:] + "."

@@ -1,7 +1,6 @@
-// Package effective has what is true of a configuration at a time and on a host, where the
-// rule files say only how to find it out: a rolling sequence has other knocks with each
-// step, a list of one-time sequences with each that is used, and traps are where no program
-// listens.
+// Package effective resolves a configuration for a time and a host. The knocks of a rolling
+// sequence change with each step, those of a list of one-time sequences with each use, and
+// traps are only at ports where no program listens.
 package effective
 
 import (
@@ -18,36 +17,36 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Config is what a configuration comes to, by [Resolve].
+// Config is a configuration that [Resolve] has resolved.
 type Config struct {
 	Written *ruleset.Config
-	Wall    *ruleset.Wall // the written one's
-	Doors   []Door        // in the order in which they are written
-	Host    Host          // that the doors are on
+	Wall    *ruleset.Wall // that of Written
+	Doors   []Door        // in the order of the rule files
+	Host    Host          // the host of the doors
 
 	index index
 }
 
-// Door is a door as it is written, with what is true of it.
+// Door is a door of the rule files with its resolved state.
 type Door struct {
 	*ruleset.Door
 	States    []method.State     // of its Methods
-	Sequences [][]packet.Port    // each opens the door; they are those of one method
-	ToIsHere  bool               // some of the addresses that are guarded are the host's own
-	Traps     []packet.PortRange // who tries them cannot knock for the Penalty
+	Sequences [][]packet.Port    // each opens the door; all are of the method with knocks
+	ToIsHere  bool               // some of the addresses in To are the host's own
+	Traps     []packet.PortRange // a source that tries one cannot knock for the Penalty
 }
 
-// Host is what a wall has to know of the host that it stands on.
+// Host is what the wall needs to know of its host.
 type Host struct {
-	Served    map[packet.Port]bool // ports at which programs listen, at whatever address
-	Uplinks   map[uint32]string    // names of the interfaces that have a default route, by index
-	Addresses map[netip.Addr]bool  // its own
+	Served    map[packet.Port]bool // ports at which programs listen, at any address
+	Uplinks   map[uint32]string    // names of the interfaces with a default route, by index
+	Addresses map[netip.Addr]bool  // the host's own addresses
 }
 
-// Resolve returns what a configuration comes to at a time and on a host: the sequences that
-// are good then, and the traps, none of which is a port that something listens on. The
-// error says which doors' sequences cannot be had; nobody can open them in the Config that
-// comes with it.
+// Resolve resolves a configuration for a time and a host. It determines the valid
+// sequences, and traps at ports where nothing listens. The error says which doors have a
+// method whose state cannot be determined. Nobody can open these doors by that method in
+// the returned Config.
 func Resolve(written *ruleset.Config, now time.Time, host Host) (*Config, error) {
 	c := &Config{Written: written, Wall: &written.Wall, Doors: make([]Door, len(written.Doors)), Host: host}
 	var errs []error
@@ -80,7 +79,7 @@ func Resolve(written *ruleset.Config, now time.Time, host Host) (*Config, error)
 	return c, errors.Join(errs...)
 }
 
-// kindOf names what does not open a door.
+// kindOf returns the name of a method's kind for an error text.
 func kindOf(m method.Method) string {
 	if _, ok := m.(method.Sequences); ok {
 		return "sequence"
@@ -88,8 +87,8 @@ func kindOf(m method.Method) string {
 	return "datagram (" + m.Name() + ")"
 }
 
-// Knocks returns the knocks that open a door at a time, in order. The error says why there
-// are none.
+// Knocks returns the knocks that open a door at a time, in order. The error says why the
+// door has none.
 func Knocks(d *ruleset.Door, now time.Time) ([]packet.Port, error) {
 	at := d.Knocking()
 	if at < 0 {
@@ -105,7 +104,7 @@ func Knocks(d *ruleset.Door, now time.Time) ([]packet.Port, error) {
 	return state.Sequences[state.Present], nil
 }
 
-// Door returns the door of a name, or nil.
+// Door returns the door with a name, or nil.
 func (c *Config) Door(name string) *Door {
 	if i := c.Index(name); i >= 0 {
 		return &c.Doors[i]
@@ -113,7 +112,8 @@ func (c *Config) Door(name string) *Door {
 	return nil
 }
 
-// NamedPorts returns the ports that the doors guard or are opened at, sorted and apart.
+// NamedPorts returns the guarded ports, the knocks and the ports of datagrams of all doors,
+// sorted and without overlaps.
 func (c *Config) NamedPorts() []packet.PortRange {
 	var all []packet.PortRange
 	for i := range c.Doors {
@@ -127,16 +127,15 @@ func (c *Config) NamedPorts() []packet.PortRange {
 	return packet.MergeRanges(all)
 }
 
-// AllKnocks returns the door's knocks, those that close it among them.
+// AllKnocks returns the knocks that open or close the door.
 func (d *Door) AllKnocks() []packet.Port {
 	return append(slices.Concat(d.Sequences...), d.CloseSequence...)
 }
 
-// Knocks reports whether a port is one of the door's knocks, those that close it among
-// them.
+// Knocks reports whether a knock at a port is part of opening or closing the door.
 func (d *Door) Knocks(p packet.Port) bool { return slices.Contains(d.AllKnocks(), p) }
 
-// Steps returns how many knocks open the door, and 0 if none do.
+// Steps returns the number of knocks that open the door, or 0 if it has no sequence.
 func (d *Door) Steps() int {
 	if len(d.Sequences) == 0 {
 		return 0
@@ -144,7 +143,7 @@ func (d *Door) Steps() int {
 	return len(d.Sequences[0])
 }
 
-// Datagrams returns the datagrams that open the door, or close it.
+// Datagrams returns the kinds of datagrams that open or close the door.
 func (d *Door) Datagrams() (all []method.Datagram) {
 	for i := range d.States {
 		all = append(all, d.States[i].Datagrams...)
@@ -152,8 +151,8 @@ func (d *Door) Datagrams() (all []method.Datagram) {
 	return all
 }
 
-// Stock returns what the door's method with knocks can still use up, or nil if that is not
-// limited, or not known.
+// Stock returns the remaining uses of the door's method with knocks, or nil if they are
+// unlimited or not known.
 func (d *Door) Stock() *method.Stock {
 	if at := d.Knocking(); at >= 0 {
 		return d.States[at].Stock
@@ -161,8 +160,8 @@ func (d *Door) Stock() *method.Stock {
 	return nil
 }
 
-// Expires returns when [Resolve] comes to something else for the passing of time, and
-// false if it does not.
+// Expires returns the earliest time after which a state is no longer valid, and false if no
+// state depends on the time.
 func (c *Config) Expires(now time.Time) (next time.Time, ok bool) {
 	for _, s := range c.states() {
 		if at := s.Until; !at.IsZero() && (!ok || at.Before(next)) {
@@ -172,7 +171,7 @@ func (c *Config) Expires(now time.Time) (next time.Time, ok bool) {
 	return next, ok
 }
 
-// IsOf reports whether the Config is of a time, as far as time decides that.
+// IsOf reports whether the states of all methods are valid at a time.
 func (c *Config) IsOf(now time.Time) bool {
 	for _, s := range c.states() {
 		if !s.IsOf(now) {
@@ -182,7 +181,7 @@ func (c *Config) IsOf(now time.Time) bool {
 	return true
 }
 
-// HasUnread reports whether there is a file that could not be read.
+// HasUnread reports whether a file could not be read.
 func (c *Config) HasUnread() bool {
 	for _, s := range c.states() {
 		if s.Unread {
@@ -192,7 +191,7 @@ func (c *Config) HasUnread() bool {
 	return false
 }
 
-// Readable reports whether a file can be read now which could not be read before.
+// Readable reports whether a file that could not be read before can be read now.
 func (c *Config) Readable(now time.Time) bool {
 	for m, s := range c.states() {
 		if !s.Unread {
@@ -219,18 +218,18 @@ func (c *Config) states() iter.Seq2[method.Method, *method.State] {
 	}
 }
 
-// IsOn reports whether the Config is of a host that differs from another, if at all, in
-// what a table that stands can be told.
+// IsOn reports whether the table for this Config also fits a host. Only ToIsHere needs a
+// new table. The daemon can update the rest in the table.
 func (c *Config) IsOn(host Host) bool {
 	return !slices.ContainsFunc(c.Doors, func(d Door) bool { return d.ToIsHere != host.has(d.To) })
 }
 
-// Same reports whether a wall knows the same of two hosts.
+// Same reports whether two hosts have the same served ports and uplinks.
 func (h Host) Same(other Host) bool {
 	return maps.Equal(h.Served, other.Served) && maps.Equal(h.Uplinks, other.Uplinks)
 }
 
-// has reports whether any of its addresses is among the prefixes.
+// has reports whether any of the host's addresses is in the prefixes.
 func (h Host) has(prefixes []netip.Prefix) bool {
 	for a := range h.Addresses {
 		if packet.Among(a, prefixes) {

@@ -26,18 +26,18 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// compare compares configurations with secrets and lists in them.
+// compare has the options to compare configurations with secrets and lists.
 var compare = cmp.Options{
 	cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-	cmpopts.EquateEmpty(), // no list and an empty one mean the same
+	cmpopts.EquateEmpty(), // a nil list means the same as an empty one
 	cmp.Comparer(func(a, b secret.Secret) bool { return a.Equal(b) }),
 	cmpopts.IgnoreUnexported(fixed.Sequence{}, rolling.Rolling{}, passwords.OTP{}, method.State{}, Config{}),
 }
 
-// nothingListens is a host of no programs.
+// nothingListens is a host on which no program listens.
 var nothingListens = Host{}
 
-// at returns what a configuration comes to at a time.
+// at resolves a configuration for a time.
 func at(t *testing.T, written *ruleset.Config, now time.Time) *Config {
 	t.Helper()
 	c, err := Resolve(written, now, nothingListens)
@@ -47,7 +47,7 @@ func at(t *testing.T, written *ruleset.Config, now time.Time) *Config {
 	return c
 }
 
-// doorWith loads a configuration of one door, in a file that others cannot read.
+// doorWith loads a configuration with one door from a file that others cannot read.
 func doorWith(t testing.TB, body string) *ruleset.Config {
 	t.Helper()
 	return load(t, "door \"d\" {\nports = [22]\n"+body+"\n}\n")
@@ -86,11 +86,11 @@ func list(t testing.TB, lines ...string) string {
 
 const halfMinute = `rolling { secret = "correct horse battery staple" }`
 
-// someTime is in the middle of a step of half a minute.
+// someTime is in the middle of a step of 30 s.
 var someTime = time.Unix(1_740_000_015, 0)
 
-// What is written stays as it is, and what it comes to depends on nothing that it came to
-// before.
+// Resolve does not change the configuration, and its result does not depend on earlier
+// calls.
 func TestWhatIsWrittenStays(t *testing.T) {
 	path := list(t, "1,2,3", "4,5,6")
 	text := `
@@ -162,8 +162,8 @@ func TestTrapsLoseWhatIsAKnock(t *testing.T) {
 	}
 }
 
-// Three steps are good at a time, and each keeps its place while it is good, before
-// 1970 too.
+// Three steps are valid at a time, and each keeps its place while it is valid, also before
+// 1970.
 func TestRollingStepsKeepTheirPlaces(t *testing.T) {
 	c := doorWith(t, halfMinute)
 	s := sequence.Rolling{Key: []byte("correct horse battery staple"), Length: 4, Ports: ports(20000, 29999, packet.TCP), Step: 30 * time.Second}
@@ -259,8 +259,8 @@ func TestAConfigurationExpiresWhenAStepOfAnyDoorBegins(t *testing.T) {
 	}
 }
 
-// A list is followed line by line, and nobody can open the door when all are used,
-// or when it cannot be read.
+// The sequences of a list are used line by line. Nobody can open the door when all are
+// used or when the list cannot be read.
 func TestAListTurnsWithEachLineThatIsUsed(t *testing.T) {
 	path := list(t, "# two", "1,2,3", "4,5:udp,6")
 	c := doorWith(t, `one_time_sequences = "`+path+`"`)
@@ -334,8 +334,7 @@ close_sequence = [3, 2, 1]`)
 	}
 }
 
-// Who has reviewed a file and cannot read its secret must not be told the knocks
-// that no secret at all would give.
+// Without the secret there are no knocks, and not those of an empty secret.
 func TestNoSecretMakesNoKnocks(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY", "")
 	path := filepath.Join(t.TempDir(), "rules.hcl")

@@ -6,10 +6,9 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// services are ports, first and last, that people and programs try because of what is
-// often there: those of the IANA registry of services that are in wide use, and others
-// that are. No trap is among them, as what is there may be started later than the
-// wall, or be on another host.
+// services are the ranges of ports, first and last, of widely used services, from the
+// IANA registry and beyond it. Clients often try these ports. None of them is
+// chosen as a trap, as the service may start after the daemon, or run on another host.
 var services = [][2]uint16{
 	{20, 25}, {43, 43}, {53, 53}, {67, 70}, {79, 80}, {88, 88}, {109, 111}, {113, 113},
 	{119, 119}, {123, 123}, {135, 139}, {143, 143}, {161, 162}, {179, 179}, {389, 389},
@@ -29,7 +28,7 @@ var services = [][2]uint16{
 	{25565, 25565}, {27015, 27018}, {32400, 32400}, {41641, 41641}, {51820, 51821},
 }
 
-// Services returns the ports where services often are, of both protocols.
+// Services returns the ports of widely used services, for both protocols.
 func Services() (ports []packet.PortRange) {
 	for _, r := range services {
 		for _, protocol := range []packet.Protocol{packet.TCP, packet.UDP} {
@@ -39,7 +38,7 @@ func Services() (ports []packet.PortRange) {
 	return ports
 }
 
-// isService reports whether a port is one of them, of whichever protocol.
+// isService reports whether a port is in services, for either protocol.
 func isService(p packet.Port) bool {
 	return slices.ContainsFunc(services, func(r [2]uint16) bool { return r[0] <= p.Number && p.Number <= r[1] })
 }

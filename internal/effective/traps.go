@@ -9,25 +9,25 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Where traps are. Whoever finds the knocks by trying ports finds their neighbours,
-// so most traps are near; who tries selected ports meets those that are scattered.
+// The places of traps. A scan that finds the knocks also finds their neighbours, so most
+// traps are near knocks. A scan of selected ports meets the scattered traps.
 const (
-	near         = 16 // how far from a knock a trap is near
-	nearOfTraps  = 4  // all but one of so many traps are near
+	near         = 16 // maximum distance of a near trap from its knock
+	nearOfTraps  = 4  // one in so many traps is scattered; the others are near
 	triesPerTrap = 8
 )
 
-// The ports from which scattered traps are drawn: none of the system's, and for UDP
-// none of those that Linux sends from by default, where an answer may come late.
+// The range of scattered traps. It excludes system ports, and for UDP the default ephemeral
+// ports of Linux, where a late answer may arrive.
 const (
 	firstScattered = 1024
 	firstEphemeral = 32768
 	lastEphemeral  = 60999
 )
 
-// choose returns the door's traps: beside each knock, near it, and scattered over all
-// ports; never one that is taken. They follow from the door's name and its knocks, so
-// that a table can be built twice.
+// choose returns the door's traps: next to each knock, near the knocks, and scattered over
+// all ports. It never chooses a port that is taken. The choice depends only on the door's
+// name, its knocks and the taken ports, so that the same table can be built again.
 func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 	knocks := d.AllKnocks()
 	if d.TrapCount == 0 {
@@ -51,7 +51,7 @@ func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 		chosen[p] = true
 		return true
 	}
-	// What goes through the ports in order meets the first that is free on each side.
+	// A scan in order meets the first free port on each side of a knock.
 	for _, side := range []int{-1, 1} {
 		for _, k := range knocks {
 			for away := 1; away <= near && !try(int(k.Number)+side*away, k.Protocol); away++ {
@@ -65,7 +65,7 @@ func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 		k := knocks[random.IntN(len(knocks))]
 		try(int(k.Number)-near+random.IntN(2*near+1), k.Protocol)
 	}
-	// Those for which there is no room near the knocks are scattered, too.
+	// Traps for which there is no free port near the knocks are scattered, too.
 	for range triesPerTrap * d.TrapCount {
 		k := knocks[random.IntN(len(knocks))]
 		number := firstScattered + random.IntN(65536-firstScattered)
@@ -80,8 +80,8 @@ func (d *Door) choose(taken func(packet.Port) bool) []packet.PortRange {
 	return packet.MergeRanges(traps)
 }
 
-// without returns ranges without the ports that are knocks: what is written down may
-// have some that a rolling sequence, or one of a list, has for a while.
+// without returns the ranges without the knocks. A knock of a rolling sequence or of a list
+// may for a while hit a trap of the rule file.
 func without(ranges []packet.PortRange, knocks []packet.Port) []packet.PortRange {
 	for _, k := range knocks {
 		var left []packet.PortRange

@@ -14,7 +14,7 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// trapsOf returns the ports that are traps of a door, one by one.
+// trapsOf returns the set of a door's traps.
 func trapsOf(d *Door) map[packet.Port]bool {
 	traps := map[packet.Port]bool{}
 	for _, r := range d.Traps {
@@ -25,8 +25,7 @@ func trapsOf(d *Door) map[packet.Port]bool {
 	return traps
 }
 
-// chosen returns the traps of a door with this body, and those of a host on which
-// programs listen.
+// chosen returns the traps of a door with this body on a host on which programs listen.
 func chosen(t *testing.T, body string, host Host) (Door, map[packet.Port]bool) {
 	t.Helper()
 	c, err := Resolve(doorWith(t, body), someTime, host)
@@ -48,7 +47,7 @@ func TestThereAreAsManyTrapsAsWanted(t *testing.T) {
 	}
 }
 
-// A scan up or down meets a trap before, and after, each of the knocks.
+// An ascending or descending scan meets a trap before and after each knock.
 func TestBesideEachKnockIsATrapOnBothSides(t *testing.T) {
 	for name, body := range map[string]string{
 		"sequence": "sequence = [4113, \"27911/udp\", 1840]\nclose_sequence = [30000, 30100, \"30200/udp\"]",
@@ -91,7 +90,7 @@ func TestBesideEachKnockIsATrapOnBothSides(t *testing.T) {
 	}
 }
 
-// Where a neighbour is taken, the next one is the trap that a scan meets.
+// Where the neighbour of a knock is taken, the next free port is the trap.
 func TestTrapsAreNotWhereSomethingIs(t *testing.T) {
 	const text = `
 door "a" {
@@ -150,7 +149,7 @@ door "d" {
 	}
 }
 
-// full is a host with a program at every port but some.
+// full returns a host with a program at every port except some.
 func full(but ...packet.Port) Host {
 	h := Host{Served: map[packet.Port]bool{}}
 	for n := range 1 << 16 {
@@ -162,7 +161,7 @@ func full(but ...packet.Port) Host {
 	return h
 }
 
-// On a host that is full of programs there may be fewer traps, or none.
+// On a host without free ports there may be fewer traps, or none.
 func TestTrapsWhereNothingIsFree(t *testing.T) {
 	const body = `sequence = [4113, "27911/udp", 1840]`
 	if _, traps := chosen(t, body, full()); len(traps) != 0 {
@@ -192,8 +191,7 @@ func TestTrapsFollowFromTheDoor(t *testing.T) {
 	}
 }
 
-// What this host sends from an ephemeral UDP port may be answered late: no trap is
-// scattered there.
+// No trap is scattered over ephemeral UDP ports, where a late answer may arrive.
 func TestNoUDPTrapIsScatteredWhereAnswersCome(t *testing.T) {
 	for i := range 20 {
 		d, traps := chosen(t, fmt.Sprintf("sequence = [\"%d/udp\", \"27911/udp\", \"61500/udp\"]\ntraps = 1024", 2000+i), nothingListens)
@@ -225,8 +223,8 @@ func TestNoUDPTrapIsScatteredWhereAnswersCome(t *testing.T) {
 	}
 }
 
-// A door of the longest sequences has no more traps than it says, and where they are
-// too few for both sides, a scan upwards meets one before each knock.
+// A door with the longest sequences has no more traps than TrapCount. If these are too
+// few for both sides, an ascending scan meets one before each knock.
 func TestFewTrapsStandBeforeScansUpwards(t *testing.T) {
 	d, traps := chosen(t, "sequence = [4113, 5000, 1840]\ntraps = 3", nothingListens)
 	want := map[packet.Port]bool{tcp(4112): true, tcp(4999): true, tcp(1839): true}
@@ -235,9 +233,8 @@ func TestFewTrapsStandBeforeScansUpwards(t *testing.T) {
 	}
 }
 
-// The rules of the most doors there can be are made in a moment: the daemon makes
-// them anew at every step of a rolling sequence. A minute is what no machine needs
-// unless the work grows with the square of the doors.
+// Resolving the maximum number of doors is fast, as the daemon does it at every step of a
+// rolling sequence. Only work that grows with the square of the doors would take a minute.
 func TestManyDoorsHaveTheirTrapsSoon(t *testing.T) {
 	const maxDoors = 1024
 	var text strings.Builder

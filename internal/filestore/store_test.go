@@ -280,7 +280,7 @@ func TestNobodyElseWritesALedger(t *testing.T) {
 	}
 	t.Setenv("SUDO_UID", "")
 	_, err = filestore.Open(path)
-	fails(t, err, path+" is the user 12345's")
+	fails(t, err, path+" belongs to the user 12345")
 }
 
 func TestTheFolderHasToBeThere(t *testing.T) {

@@ -11,30 +11,31 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// EasyToFind is the summary of warnings about sequences that are soon guessed.
+// EasyToFind is the summary of warnings about sequences that can be guessed soon.
 const EasyToFind = "Sequence easy to find"
 
-// A sequence of fewer knocks than FewKnocks is soon guessed.
+// FewKnocks is the number of knocks below which a sequence can be guessed soon.
+// TooFewKnocks is the text of the warning.
 const (
 	FewKnocks    = 3
-	TooFewKnocks = "A sequence of fewer than three knocks is found by chance. Use three or more."
+	TooFewKnocks = "A sequence of fewer than three knocks can be guessed soon. Use three or more."
 )
 
-// GuessRate is how fast somebody guesses who sends packets as fast as a good line lets
-// them, from as many addresses as they like.
+// GuessRate is the rate of guesses over a fast line, from any number of addresses.
 const GuessRate = "100,000 packets a second"
 
-// What is soon guessed takes less than tenYears.
+// Units for GuessedIn. It calls less than tenYears soon.
 const (
 	packetsASecond  = 100_000
 	day             = 24 * time.Hour
 	year            = 365 * day
 	tenYears        = 10 * year
-	mostInADuration = 100 * year // and little less than there is room for
+	mostInADuration = 100 * year // a time.Duration holds up to 292 years
 )
 
-// GuessedIn says in about how long a sequence is guessed, in expectation, and whether
-// that is soon: so many knocks of so many ports, of which several sequences are good.
+// GuessedIn returns the expected time to guess a sequence at GuessRate, such as "about 23
+// days". soon says that this is less than ten years. The sequence has so many knocks of so
+// many ports, and so many sequences are valid at once.
 func GuessedIn(ports, knocks, sequences int) (takes string, soon bool) {
 	d := time.Duration(min(sequence.Guesses(ports, knocks, sequences)/packetsASecond, mostInADuration.Seconds()) * float64(time.Second))
 	for _, unit := range []struct {
@@ -48,8 +49,7 @@ func GuessedIn(ports, knocks, sequences int) (takes string, soon bool) {
 	return "a second", true
 }
 
-// AdviseGuarded warns of those knocks of a sequence, as it is written down, that a door
-// guards.
+// AdviseGuarded warns of knocks in a sequence of a rule file that hit a guarded port.
 func AdviseGuarded(r Reader, sequence hcl.Expression, doors []Door) {
 	elements, _ := hcl.ExprList(sequence)
 	for _, element := range elements {
@@ -58,20 +58,20 @@ func AdviseGuarded(r Reader, sequence hcl.Expression, doors []Door) {
 		for _, other := range doors {
 			if other.Guards(step) {
 				r.Warn(element, "Knock on a guarded port",
-					fmt.Sprintf("The door %q guards %s. It counts as a knock, but whoever finds the port has found a knock.", other.Name, step))
+					fmt.Sprintf("The door %q guards %s. The knock works, but anybody who finds the guarded port has found a knock.", other.Name, step))
 			}
 		}
 	}
 }
 
-// fewBytes is the least of a secret that is not soon guessed, at home, from what was
-// overheard once.
+// fewBytes is the minimum length of a secret. Somebody who has overheard one knock or
+// password can guess a shorter secret offline.
 const fewBytes = 16
 
 // AdviseSecret warns of a secret that is short.
 func AdviseSecret(r Reader, e hcl.Expression, s secret.Secret) {
 	if n := len(s.Key()); 0 < n && n < fewBytes {
-		r.Warn(e, "Short secret", fmt.Sprintf("Who overhears what follows from it can search for it at home. "+
-			"Take %d bytes or more that are random: openssl rand -hex 12.", fewBytes))
+		r.Warn(e, "Short secret", fmt.Sprintf("Anybody who overhears one use of a short secret can guess the secret offline. "+
+			"Use a random secret of %d or more bytes: openssl rand -hex 12.", fewBytes))
 	}
 }

@@ -1,8 +1,8 @@
 // Package method is the contract between a way to knock and the rest of the program.
 //
-// A method is one package below this one: it reads its part of a rule file, says at which
-// ports it is heard, and what a packet means. Package methods lists those that rule
-// files can name.
+// Each method is a package below this one. It reads its part of a rule file, and says at
+// which ports it expects packets and what a packet means. Package methods lists the methods
+// of rule files.
 package method
 
 import (
@@ -19,18 +19,18 @@ import (
 
 // Kind is a method as rule files name it.
 type Kind struct {
-	// Name is that of its attribute or block in a door. It also ends the log prefixes of
-	// its datagrams, and the name of their chain.
+	// Name is the name of the attribute or block in a door. It is also the end of the log
+	// prefixes of the method's datagrams, and of the name of their chain.
 	Name string
-	// Knocks says that the method has sequences of knocks. A door has one such method at most.
+	// Knocks says that the method has sequences of knocks. A door has at most one such method.
 	Knocks bool
-	// Attribute or Block reads it. What it returns is nil if it cannot be used; Reader was
-	// told why.
+	// Attribute or Block reads the method. It returns nil if the method cannot be used, after
+	// it has reported the reason to the Reader.
 	Attribute func(r Reader, d *Door, e hcl.Expression) Method
 	Block     func(r Reader, d *Door, b *hcl.Block) Method
-	// Fields is the struct that the block is decoded into. Diagnostics hide all its values,
-	// as they may be secrets, but those of the attributes Shown that look like ports or
-	// durations.
+	// Fields is the struct that the block is decoded into. Diagnostics hide its values, as
+	// they may be secrets. They show only values of the attributes Shown that look like ports
+	// or durations.
 	Fields any
 	Shown  []string
 }
@@ -39,85 +39,85 @@ type Kind struct {
 type Method interface {
 	// Name returns the name of its Kind.
 	Name() string
-	// Traits returns what the rest of the program has to provide for.
+	// Traits returns what the method needs from the rest of the program.
 	Traits() Traits
-	// Ports returns the ports at which the method is always heard, and those from which
-	// it chooses others as time goes by.
+	// Ports returns the ports at which the method always expects packets, and those from
+	// which it chooses ports that change over time.
 	Ports() (fixed, chosen []packet.PortRange)
-	// Describe says what opens the door, without a secret: "3 knocks within 5s". Knocks have
-	// to come within a time.
+	// Describe says what opens the door, without a secret: "3 knocks within 5s". within is
+	// the time from the first knock to the last.
 	Describe(within time.Duration) string
-	// Resolve returns what is true at a time. With an error nobody can use the method then,
-	// and what is returned is true of that.
+	// Resolve returns the state at a time. After an error nobody can use the method, and the
+	// state says so.
 	Resolve(now time.Time) (State, error)
-	// Advise warns of what can be done and is seldom wanted. own is the index of the door
-	// that has the method.
+	// Advise warns of settings that are valid but seldom intended. own is the index of the
+	// door that has the method.
 	Advise(r Reader, doors []Door, own int)
 }
 
 // Sequences is a method whose Kind has Knocks.
 type Sequences interface {
 	Method
-	// Use remembers that the sequence at a place of a State was completed. It reports
-	// whether the sequence opens a door once and was used before. The error says why this
-	// cannot be remembered, so that the door stays closed.
+	// Use remembers that a source completed the sequence at a place of a State. replay says
+	// that the sequence opens a door only once and was used before. The error says why Use
+	// cannot remember the sequence. The door then stays closed.
 	Use(s State, place int, now time.Time, remember Remember) (replay bool, err error)
 }
 
-// Listener is a method that is heard by datagrams.
+// Listener is a method that reads datagrams.
 type Listener interface {
 	Method
-	// Verifier returns what checks the datagrams, for one goroutine at a time. It is nil
-	// if the secret is missing.
+	// Verifier returns a new verifier, for one goroutine at a time. It is nil if the secret is
+	// missing.
 	Verifier() Verifier
 }
 
 // Verifier checks datagrams.
 type Verifier interface {
-	// Verify says what a datagram means that was sent by a source. It allocates nothing
-	// for a datagram that means nothing.
+	// Verify returns the meaning of a datagram from a source. It allocates nothing for a
+	// datagram without one.
 	Verify(datagram []byte, source netip.Addr, now time.Time) Meaning
 }
 
-// Traits is what a method needs of the rest of the program.
+// Traits says what a method needs from the rest of the program.
 type Traits struct {
-	Replay bool // a memory of what was used, which survives the daemon
-	Clock  bool // a clock that is right
-	// Consumes says that a use changes the State, so that it has to be resolved again.
+	Replay bool // a memory of uses that survives a restart of the daemon
+	Clock  bool // a correct clock
+	// Consumes says that a use changes the State, so that the caller has to resolve it again.
 	Consumes bool
 }
 
-// State is what is true of a method at a time.
+// State is the state of a method at a time.
 type State struct {
-	// Sequences open the door, each by itself. A sequence keeps its place as long as it
-	// is good.
+	// Sequences are the sequences of which each opens the door. A sequence keeps its place in
+	// later states as long as it is valid.
 	Sequences [][]packet.Port
-	Present   int        // the place of the one to knock now
-	Datagrams []Datagram // that are heard
-	// From and Until bound the time of which this is true: from From until just before
-	// Until. Both are zero if it is always true.
+	Present   int        // the place of the sequence that clients should knock now
+	Datagrams []Datagram // the datagrams that the method reads
+	// From and Until are the time of the state: from From until just before Until. Both are
+	// zero if the state does not depend on the time.
 	From, Until time.Time
-	// Unread says that a file could not be read, so that another try may succeed.
+	// Unread says that a file could not be read. Another attempt may succeed.
 	Unread bool
-	// Stock counts what can still be used, if that is limited. It is nil if it is not.
+	// Stock is the number of remaining uses. It is nil if that is unlimited or not known.
 	Stock *Stock
 
-	own any // the method's
+	own any // the method's own value
 }
 
-// Stock is what a method can still use up.
+// Stock is the number of remaining uses of a method.
 type Stock struct {
 	Left int
-	Of   string // the file that it is in
+	Of   string // the path of the file that has them
 }
 
-// FewLeft is how many are so few that somebody should know.
+// FewLeft is the number of remaining uses from which on the administrator is warned.
 const FewLeft = 3
 
-// IsLow reports whether few are left.
+// IsLow reports whether at most FewLeft uses remain.
 func (s *Stock) IsLow() bool { return s != nil && s.Left <= FewLeft }
 
-// With returns the state with a value that only the method knows.
+// With returns the state with a value for the method's own use.
 func (s State) With(own any) State {
 	s.own = own
 	return s
@@ -126,21 +126,21 @@ func (s State) With(own any) State {
 // Own returns the value of [State.With].
 func (s *State) Own() any { return s.own }
 
-// IsOf reports whether the state is true at a time, as far as time decides that.
+// IsOf reports whether a time lies within From and Until.
 func (s *State) IsOf(now time.Time) bool {
 	return s.From.IsZero() && s.Until.IsZero() || !now.Before(s.From) && now.Before(s.Until)
 }
 
-// Datagram is a kind of UDP datagram that a method is heard by.
+// Datagram is a kind of UDP datagram that a method reads.
 type Datagram struct {
 	Port packet.Port
-	Size uint16 // of its payload, in bytes
-	// Cost is how many hashes it takes to check one. The kernel hands on the fewer of
-	// them a second the more it is.
+	Size uint16 // of the payload, in bytes
+	// Cost is the number of hashes that one check takes. The higher it is, the fewer of these
+	// datagrams the kernel logs per second.
 	Cost int
 }
 
-// Action is what somebody wants who has knocked.
+// Action is what a datagram asks for.
 type Action uint8
 
 // The actions.
@@ -150,31 +150,31 @@ const (
 	Close
 )
 
-// Meaning is what a datagram means.
+// Meaning is the meaning of a datagram.
 type Meaning struct {
 	Action Action
-	Code   audit.Code // of the event that tells of it
-	Reason string     // likewise
-	Once   Use        // what it uses up, if Action is not Nothing
+	Code   audit.Code // of the audit event
+	Reason string     // of the audit event
+	Once   Use        // the use of the datagram, unless Action is Nothing
 }
 
-// Use is something that is good once at a door.
+// Use is a use that is valid once at a door.
 type Use struct {
-	Begins time.Time     // of the minute or step that it belongs to
-	Early  time.Duration // how long before that it can be used
+	Begins time.Time     // beginning of its minute or step
+	Early  time.Duration // how long before Begins it is valid
 	Kind   string        // one word
-	Detail string        // which of its kind, if there are several of one time
+	Detail string        // tells apart uses of the same Kind and Begins
 }
 
-// Remember remembers a use, and reports whether it was remembered before.
+// Remember remembers a use. replay says that the use was remembered before.
 type Remember func(u Use, now time.Time) (replay bool, err error)
 
-// Door is a door, as far as methods have to know of it.
+// Door is the part of a door that methods may read.
 type Door struct {
 	Name    string
-	Ports   []packet.PortRange // that are guarded
-	Methods []Method           // that were read so far
-	Close   []packet.Port      // the knocks that close it
+	Ports   []packet.PortRange // guarded ports
+	Methods []Method           // methods that were read so far
+	Close   []packet.Port      // knocks that close the door
 }
 
 // Guards reports whether the door guards a port.
@@ -187,8 +187,8 @@ func (d *Door) Guards(p packet.Port) bool {
 	return false
 }
 
-// Knocks reports whether a port is one of the door's knocks that do not change, or one
-// that knocks are chosen from.
+// Knocks reports whether a port is a fixed port of the door's methods or a closing knock
+// (isKnock), and whether methods may choose it (mayBe).
 func (d *Door) Knocks(p packet.Port) (isKnock, mayBe bool) {
 	isKnock = slices.Contains(d.Close, p)
 	for _, m := range d.Methods {
@@ -200,37 +200,37 @@ func (d *Door) Knocks(p packet.Port) (isKnock, mayBe bool) {
 	return isKnock, mayBe
 }
 
-// Reader reads rule files. What is wrong is reported with file, line and caret, and
-// makes the functions that return a bool return false.
+// Reader reads rule files. It reports errors with file, line and caret. After an error,
+// Value returns false.
 type Reader interface {
-	// Value returns a string, or a number as it is written.
+	// Value returns the text of a string or number.
 	Value(e hcl.Expression) (string, bool)
-	// Text, Number and Duration change to only if there is a value. Number's what says
-	// what the number is for, with verbs for least and most.
+	// Text, Number and Duration change to only if the attribute has a valid value. what is
+	// the text of Number's error, with verbs for least and most.
 	Text(e hcl.Expression, to *string)
 	Number(e hcl.Expression, to *int, least, most int, what string)
 	Duration(e hcl.Expression, to *time.Duration, least, most time.Duration)
 	// Knocks reads a sequence.
 	Knocks(e hcl.Expression) []packet.Port
-	// Secret reads a secret that a block needs. It is not set if it cannot be read.
+	// Secret reads a secret that a block needs. The secret is unset if it cannot be read.
 	Secret(e hcl.Expression, block hcl.Range) secret.Secret
 	// Decode decodes a block by its hcl tags.
 	Decode(b *hcl.Block, to any)
-	// IsAbsent reports whether an optional attribute is not given.
+	// IsAbsent reports whether an optional attribute is missing or null.
 	IsAbsent(e hcl.Expression) bool
-	// Lacks reports whether a block lacks an attribute that it needs, and says so.
+	// Lacks reports whether a block lacks an attribute that it needs. Then it reports an error
+	// with this summary and detail.
 	Lacks(e hcl.Expression, block hcl.Range, summary, detail string) bool
 
-	// Fail reports an error, Warn a warning. Lack reports that what the method needs is
-	// missing on this host: an error to the daemon, and a warning to whoever has to go on
-	// without.
+	// Fail reports an error, Warn a warning. Lack reports that the method cannot use a secret
+	// or list. This is an error, but a warning where the daemon starts with the kept rules.
 	Fail(e hcl.Expression, summary, detail string)
 	Warn(e hcl.Expression, summary, detail string)
 	WarnBlock(block hcl.Range, summary, detail string)
 	Lack(e hcl.Expression, summary, detail string)
 	// Reviewing reports whether the rule files are read for another host.
 	Reviewing() bool
-	// Explain returns the text of an error as a sentence, with the cure if access ("r" or
-	// "rw") to a file was denied.
+	// Explain returns the text of an error as a sentence. If permissions for a file are
+	// missing, it adds the cure. access is the access that the file needs, "r" or "rw".
 	Explain(err error, access string) string
 }

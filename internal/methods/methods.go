@@ -1,4 +1,4 @@
-// Package methods lists the methods that rule files can name.
+// Package methods lists the methods of rule files.
 package methods
 
 import (
@@ -9,8 +9,8 @@ import (
 	"github.com/knockwall/knockwall/internal/method/rolling"
 )
 
-// Kinds are the methods: first those with knocks, so that the others can keep off their
-// ports.
+// Kinds are the methods, those with knocks first. The others check their ports against the
+// knocks.
 var Kinds = []*method.Kind{
 	&fixed.Kind,
 	&rolling.Kind,

@@ -11,7 +11,7 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// passwords are how a door is opened and closed by one-time passwords.
+// passwords has the settings of a door with one-time passwords.
 type passwords struct {
 	port        packet.Port
 	open, close string // the secrets
@@ -19,19 +19,19 @@ type passwords struct {
 
 var atomicorpLine = regexp.MustCompile(`^[0-9]+\s*[:,]`)
 
-// isAtomicorp reports whether a line is of one of Atomicorp's lists, be it wrong.
+// isAtomicorp reports whether a line is of one of Atomicorp's lists, possibly with errors.
 func isAtomicorp(s string) bool { return atomicorpLine.MatchString(s) }
 
-// atomicorp reads Atomicorp's lists, one door a line: simple, 22:1001,2002,3003,
-// and advanced, 22,2000,SECRET,SECRET. A file may have both.
+// atomicorp reads Atomicorp's lists, with one door a line: simple, 22:1001,2002,3003, or
+// advanced, 22,2000,SECRET,SECRET. A file may have both.
 func (im *importer) atomicorp(lines []line) *ruleFile {
 	f := &ruleFile{from: im.name, kind: fromAtomicorp, notes: []string{fmt.Sprintf(
-		"The list does not say how long a door stays open: here it is %s each time. What is connected by then stays.", duration(someWindow))}}
+		"The list does not say how long a door stays open. Here it is %s. Connections stay when the window ends.", duration(someWindow))}}
 	for i, l := range lines {
 		if im.tooMany(i, l.number) {
 			return nil
 		}
-		// No error quotes a line: there may be secrets in it.
+		// Errors do not quote the line, as it may have secrets.
 		if !isAtomicorp(l.text) {
 			im.fail(l.number, "this is neither PORT:KNOCK,KNOCK,KNOCK nor PORT,OTP-PORT,SECRET,SECRET")
 			continue
@@ -43,8 +43,8 @@ func (im *importer) atomicorp(lines []line) *ruleFile {
 		}
 	}
 	if f.hasSecrets() {
-		f.notes = append(f.notes, "A one-time password is good once, and within its minute, as before. "+
-			"Where the clocks are not right to the second, write into each otp: skew = \"1m\"")
+		f.notes = append(f.notes, "A one-time password is valid once, and in its minute, as before. "+
+			"If the clocks are not accurate to the second, write into each otp: skew = \"1m\"")
 	}
 	return f
 }
@@ -59,7 +59,7 @@ func (im *importer) simpleDoor(l line) *door {
 		}
 	}
 	if n := len(d.sequence); n > sequence.MaxSteps {
-		im.fail(l.number, "a sequence has %d knocks at most, and this one has %d: shorten it", sequence.MaxSteps, n)
+		im.fail(l.number, "a sequence has at most %d knocks, and this one has %d: shorten it", sequence.MaxSteps, n)
 	}
 	return d
 }
@@ -68,7 +68,7 @@ func (im *importer) simpleDoor(l line) *door {
 func (im *importer) otpDoor(l line) *door {
 	fields := strings.Split(l.text, ",")
 	if len(fields) != 4 {
-		im.fail(l.number, "there are %d fields and not the four of PORT,OTP-PORT,SECRET,SECRET; no secret has a comma in it", len(fields))
+		im.fail(l.number, "the line has %d fields and not the four of PORT,OTP-PORT,SECRET,SECRET; a secret cannot have a comma", len(fields))
 		return &door{}
 	}
 	d := im.portDoor(l, fields[0])
@@ -77,15 +77,15 @@ func (im *importer) otpDoor(l line) *door {
 	for _, secret := range []string{d.otp.open, d.otp.close} {
 		switch {
 		case secret == "":
-			im.fail(l.number, "a secret is empty: an opening secret and a closing one are needed")
+			im.fail(l.number, "a secret is empty: write an opening secret and a closing one")
 		case len(secret) > otp.MaxSecret:
-			im.fail(l.number, "a secret has %d bytes, and %d at most can be used: shorten it here and at the clients", len(secret), otp.MaxSecret)
+			im.fail(l.number, "a secret has %d bytes, and at most %d are allowed: shorten it here and at the clients", len(secret), otp.MaxSecret)
 		case !exact(secret):
-			im.fail(l.number, "a secret is not in UTF-8, or not in its normal form C, and would not be the same in a rule file: choose another")
+			im.fail(l.number, "a secret is not UTF-8 in normal form C, so a rule file cannot hold it unchanged: choose another")
 		}
 	}
 	if d.otp.open == d.otp.close {
-		im.fail(l.number, "the two secrets are the same, so that whatever opens the door closes it: choose another for one of them")
+		im.fail(l.number, "the two secrets are the same, so one password would open and close the door: choose another for one of them")
 	}
 	return d
 }
@@ -100,7 +100,7 @@ func (im *importer) portDoor(l line, port string) *door {
 	return d
 }
 
-// number reads a port, and says what it is for if it is none.
+// number reads a port number. what is its name in the error.
 func (im *importer) number(l line, s, what string) (uint16, bool) {
 	n, ok := packet.ParsePortNumber(strings.TrimSpace(s))
 	if !ok {

@@ -9,7 +9,7 @@ import (
 	"github.com/knockwall/knockwall/internal/migrate"
 )
 
-// refused returns what is said of a file that cannot be imported.
+// refused returns the errors of a file that cannot be imported.
 func refused(t *testing.T, text string) string {
 	t.Helper()
 	rules, err := migrate.Import("f", []byte(text))
@@ -28,7 +28,7 @@ func TestWhatIsTooMuchIsRefused(t *testing.T) {
 	for i := range 1001 {
 		fmt.Fprintf(&b, "[%d]\nsequence = 1,2,3\ncommand = iptables -I INPUT -s %%IP%% -p tcp --dport 22 -j ACCEPT\n", i)
 	}
-	if got, want := refused(t, b.String()), "f line 3001: a file may have 1000 doors at most: split it, and import the parts"; got != want {
+	if got, want := refused(t, b.String()), "f line 3001: a file has at most 1000 doors: split it, and import the parts"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 
@@ -36,17 +36,17 @@ func TestWhatIsTooMuchIsRefused(t *testing.T) {
 	for range 1001 {
 		b.WriteString("22:1,3,2\n")
 	}
-	if got, want := refused(t, b.String()), "f line 1001: a file may have 1000 doors at most: split it, and import the parts"; got != want {
+	if got, want := refused(t, b.String()), "f line 1001: a file has at most 1000 doors: split it, and import the parts"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
 
 	long := "[a]\nsequence = 1,2,3\ncommand = echo " + strings.Repeat("x", 300<<10)
-	if got := refused(t, long); !strings.Contains(got, "and 256 KiB are read at most: split it") {
+	if got := refused(t, long); !strings.Contains(got, "and a rule file has at most 256 KiB: split the file") {
 		t.Error(got)
 	}
 
 	if got := refused(t, "[options]\n"+strings.Repeat("x\n", 100_000)); strings.Count(got, "\n") != 100 ||
-		!strings.HasSuffix(got, "f: and more: only the first 100 errors are told") {
+		!strings.HasSuffix(got, "f: there are more errors: only the first 100 are shown") {
 		t.Error(got)
 	}
 }

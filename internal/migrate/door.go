@@ -14,9 +14,9 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// door is one of a rule file, or a comment instead of one.
+// door is a door of the rule file, or a comment in place of one.
 type door struct {
-	title string // what it was called; may be anything
+	title string // its former name; any text
 	line  int
 	notes []string
 	left  bool // only the notes are written
@@ -34,25 +34,24 @@ type door struct {
 	onClose       *command
 	otp           *passwords
 
-	closing *closing // it closes another door
-	noStop  bool     // knockd left it open
+	closing *closing // not nil if the door closes another door
+	noStop  bool     // knockd did not close it again
 }
 
-// closing is the half of a pair of doors that deletes what the other puts in.
+// closing is the half of a pair of doors whose command deletes the rule of the other.
 type closing struct {
-	ports  []packet.PortRange // none: it does not say which
+	ports  []packet.PortRange // empty: the command does not name them
 	device string
 	script *command
 	text   string
-	extra  bool // it does something else, too
+	extra  bool // the command does something else, too
 }
 
 func (d *door) note(format string, a ...any) {
 	d.notes = append(d.notes, fmt.Sprintf(format, a...))
 }
 
-// What knockd has where nothing is said, and what a window has that was without
-// an end.
+// knockd's default timeouts in seconds, and the window of a door that knockd did not close.
 const (
 	knockdSeqTimeout = 25
 	knockdCmdTimeout = 10
@@ -72,7 +71,7 @@ func (im *importer) door(s *section) *door {
 	switch e := start.effect(); {
 	case start.empty():
 		d.left = true
-		d.note("It runs no command, so that it opened nothing, and it is left out.")
+		d.note("This door is left out: it runs no command, so it opened nothing.")
 	case e.understood && e.kind == opens:
 		d.guard(start, e, stop, lasts)
 	case e.understood && e.kind == closes && stop.empty():
@@ -84,39 +83,38 @@ func (im *importer) door(s *section) *door {
 	return d
 }
 
-// stateFolder is the one folder that lasts and that the daemon's sandbox lets it
-// write to.
+// stateFolder is the only permanent folder to which the daemon's sandbox permits writing.
 const stateFolder = "/var/lib/knockwall"
 
-// knocks turns what opens the door.
+// knocks turns the keys for opening the door.
 func (im *importer) knocks(s *section, d *door) {
 	steps, hasSteps := s.values["sequence"]
 	file, hasFile := s.values["one_time_sequences"]
 	switch {
 	case hasFile && (!path.IsAbs(file.text) || !exact(file.text)):
-		im.fail(file.line, "%q is not an absolute path in UTF-8: write where the file with the sequences is, from / on", printable.Escape(file.text))
+		im.fail(file.line, "%q is not an absolute path in UTF-8: write the path of the file with the sequences, which begins with /", printable.Escape(file.text))
 	case hasFile:
 		d.oneTime = file.text
-		d.note("The daemon crosses out what is used in the list %s, so it has to be the daemon's own, in its folder "+stateFolder+": "+
-			"see above. Then write here where it is.", file.text)
+		d.note("The daemon marks used sequences in the list %s. So the daemon must own the list, and the list must be in "+stateFolder+": "+
+			"see above. Then write its new path here.", file.text)
 		if hasSteps {
-			d.note("knockd had a Sequence here, too, %s; the one-time sequences have taken its place.", steps.text)
+			d.note("This door also had the Sequence %s. The one-time sequences replace it.", steps.text)
 		}
 	case hasSteps:
 		d.sequence = im.sequence(withoutComment(steps))
 		if n := len(d.sequence); n > sequence.MaxSteps {
-			im.fail(steps.line, "a sequence has %d knocks at most, and this one has %d: shorten it", sequence.MaxSteps, n)
+			im.fail(steps.line, "a sequence has at most %d knocks, and this one has %d: shorten it", sequence.MaxSteps, n)
 		}
 	default:
-		im.fail(s.line, "[%s] has no Sequence: give it one, or take it out", printable.Escape(s.name))
+		im.fail(s.line, "[%s] has no Sequence: write one, or remove the door", printable.Escape(s.name))
 	}
 	if v, ok := s.values["tcpflags"]; ok {
 		d.flags = im.flags(withoutComment(v))
 	}
 }
 
-// seconds reads how long something lasts: a whole number of seconds. A rule file
-// may have from one second to most.
+// seconds reads a whole number of seconds. It limits the result to the range from one
+// second to most. otherwise is the default in seconds.
 func (im *importer) seconds(s *section, d *door, key, name string, otherwise int, most time.Duration) time.Duration {
 	v, ok := s.values[key]
 	if !ok {
@@ -126,13 +124,13 @@ func (im *importer) seconds(s *section, d *door, key, name string, otherwise int
 	n, err := strconv.ParseUint(v.text, 10, 31)
 	switch lasts := time.Duration(n) * time.Second; {
 	case err != nil:
-		im.fail(v.line, "%s is a whole number of seconds, and not %q", name, printable.Escape(v.text))
+		im.fail(v.line, "%s must be a whole number of seconds, not %q", name, printable.Escape(v.text))
 		return 0
 	case lasts < time.Second:
-		d.note("%s was %d s; here it is one second, the least that is of use.", name, n)
+		d.note("%s was %d s. Here it is one second, the minimum.", name, n)
 		return time.Second
 	case lasts > most:
-		d.note("%s was %d s; here it is %s, the most there is.", name, n, duration(most))
+		d.note("%s was %d s. Here it is %s, the maximum.", name, n, duration(most))
 		return most
 	default:
 		return lasts
@@ -142,27 +140,27 @@ func (im *importer) seconds(s *section, d *door, key, name string, otherwise int
 func (d *door) target(text string) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil || addr.Zone() != "" {
-		d.note("Target = %s is not an address. Write to = [\"192.0.2.1\"], with the address that it stands for; "+
-			"without it, this host's own addresses are guarded.", text)
+		d.note("Target = %s is not an address. Write to = [\"192.0.2.1\"] with the address that it stands for. "+
+			"Without \"to\", the door guards this host's own addresses.", text)
 		return
 	}
 	d.to = addr.Unmap().String()
-	d.note("Target: knocks and connections to %s. If this is an address of this host, and its others are to be guarded as well, take out \"to\".", d.to)
+	d.note("Target: this door is for knocks and connections to %s. If this is an address of this host, remove \"to\" to guard the host's other addresses as well.", d.to)
 }
 
-// guard makes a door of ports. start opens the ports, as e says, and stop is what
-// knockd ran afterwards, if not empty.
+// guard makes a door with ports. e is the effect of start, and stop is the command that
+// knockd ran afterwards. It may be empty.
 func (d *door) guard(start scripts, e effect, stop scripts, lasts time.Duration) {
 	d.ports, d.device = e.ports, e.device
 	d.notes = append(d.notes, e.notes...)
 	if d.device != "" {
-		d.note("The command named the interface %s, so the door stands there only. "+elsewhereOpen, d.device)
+		d.note("The command named the interface %s, so the door guards only this one. "+elsewhereOpen, d.device)
 	}
 	if len(e.rest) > 0 {
 		d.onOpen = restCommand(e.rest)
 	}
 	if start.v6 != nil && start.v6.empty() {
-		d.note("knockd did nothing for a source of IPv6; here, one that knocks is let in, too. To keep IPv6 out, list this host's IPv4 addresses in \"to\".")
+		d.note("knockd did nothing for IPv6 sources. Here IPv6 sources that knock are admitted, too. To exclude IPv6, list this host's IPv4 addresses in \"to\".")
 	}
 	switch {
 	case !stop.empty():
@@ -176,35 +174,35 @@ func (d *door) guard(start scripts, e effect, stop scripts, lasts time.Duration)
 	d.sandbox(d.onOpen, d.onClose)
 }
 
-// elsewhereOpen warns of doors that stand before some interfaces only.
-const elsewhereOpen = "On others your firewall decides alone: what it accepts there, anybody can reach."
+// elsewhereOpen is the warning for doors that guard only some interfaces.
+const elsewhereOpen = "On other interfaces your firewall decides alone: everybody can reach what it accepts there."
 
-// after turns what knockd ran when the time of a door with ports was over. That
-// its ports close then needs no command.
+// after turns the command that knockd ran at the end of the time of a door with ports. The
+// ports close without a command.
 func (d *door) after(stop scripts, opened effect) {
 	e := stop.effect()
 	switch {
 	case e.understood && e.kind != opens:
 		if len(e.ports) > 0 && !slices.Equal(e.ports, opened.ports) {
-			d.note("The Stop_Command closed other ports than the Start_Command had opened; here, all of them close.")
+			d.note("The Stop_Command closed other ports than the Start_Command had opened. Here all opened ports close.")
 		}
 		if len(e.rest) > 0 {
 			d.onClose = restCommand(e.rest)
 		}
 	case anyFirewall.MatchString(stop.text()):
-		d.note("Its Stop_Command changes the firewall and is left out, as nothing is put into it any more: %s", stop.text())
+		d.note("This Stop_Command is left out, as it changes the firewall, and knockwall adds nothing there: %s", stop.text())
 	default:
 		d.onClose = stop.command()
 	}
 }
 
-// run makes a door of commands.
+// run makes a door that only runs commands.
 func (d *door) run(start, stop scripts, lasts time.Duration) {
 	if anyFirewall.MatchString(start.text()) {
-		d.note("It is not clear that this command opens some ports to the one source, and does nothing else. So it is run as before, " +
-			"and no port is guarded here. If that is what it does, write ports = [...] instead of it.")
+		d.note("It is not certain that this command opens ports to the source and does nothing else. So the daemon runs it as before, " +
+			"and the door guards no port. If the command does just this, write ports = [...] instead of it.")
 	} else {
-		d.note("It runs a command, and guards no port. If the command opens ports to who has knocked, write ports = [...] instead of it.")
+		d.note("This door runs a command and guards no port. If the command opens ports to the source, write ports = [...] instead of it.")
 	}
 	d.onOpen = start.command()
 	if !stop.empty() {
@@ -213,10 +211,10 @@ func (d *door) run(start, stop scripts, lasts time.Duration) {
 	d.sandbox(d.onOpen, d.onClose)
 }
 
-// sandboxed is what is different for what the daemon runs.
+// sandboxed is the comment for commands that the daemon runs.
 const sandboxed = "The sandbox of knockwall.service applies: see above. Try it."
 
-// sandbox tells what is different for commands that the daemon runs.
+// sandbox adds a comment if the daemon runs any of the commands.
 func (d *door) sandbox(commands ...*command) {
 	said := false
 	for _, c := range commands {
@@ -224,7 +222,7 @@ func (d *door) sandbox(commands ...*command) {
 			continue
 		}
 		if c.shell != "" {
-			d.note("A shell runs this command, as it did under knockd; the source is in $KNOCKWALL_SOURCE. " + sandboxed)
+			d.note("A shell runs this command, as under knockd. The source is in $KNOCKWALL_SOURCE. " + sandboxed)
 			return
 		}
 		said = true

@@ -10,26 +10,26 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// change is what a command does to a firewall.
+// change is the change that a command makes to a firewall.
 type change struct {
 	kind   kind
-	ports  []packet.PortRange // opened or closed; a closing command may not name them
+	ports  []packet.PortRange // opened or closed ports; empty if a closing command does not name them
 	device string
-	lasts  time.Duration // the firewall itself closes them then; 0: never
-	note   string        // what somebody should know
+	lasts  time.Duration // after this time the firewall closes them itself; 0: never
+	note   string        // a comment for the administrator
 }
 
 type kind int
 
 const (
 	nothing kind = iota // such as a reload
-	opens               // to the one source
-	closes              // what a command that opens has opened
+	opens               // ports to the source
+	closes              // ports that another command has opened
 )
 
-// firewalls are the programs that change one, and how to read their arguments.
-// Each reports false for what it does not know for certain to open ports to the
-// one source, and nothing else, or to take that back.
+// firewalls are the functions that read the arguments of programs that change a firewall.
+// Each returns false unless the command certainly opens ports to the source, or closes
+// them again, and does nothing else.
 var firewalls = map[string]func(words []string) (change, bool){
 	"iptables": iptables, "iptables-nft": iptables, "iptables-legacy": iptables,
 	"ip6tables": iptables, "ip6tables-nft": iptables, "ip6tables-legacy": iptables,
@@ -40,11 +40,11 @@ var firewalls = map[string]func(words []string) (change, bool){
 // anyFirewall finds a program that changes a firewall in the text of a command.
 var anyFirewall = regexp.MustCompile(`(^|[^A-Za-z0-9_.-])(ip6?tables(-[a-z]+)?|nft|ufw|firewall-cmd|ipfw|ipset|pfctl|knock_add|knock_helper_ipt\.sh)($|[^A-Za-z0-9_.-])`)
 
-// deletesByHandle finds nft's way to delete a rule: it takes a shell to find out
-// its handle.
+// deletesByHandle matches a command that deletes a rule of nft. It needs a shell to find
+// the rule's handle.
 var deletesByHandle = regexp.MustCompile(`^(\S*/)?nft\s+delete\s+rule\s`)
 
-// withoutSudo returns a command without sudo before it: knockd ran as root.
+// withoutSudo removes sudo from the beginning of a command, as knockd ran as root.
 func withoutSudo(words []string) []string {
 	if len(words) > 1 && path.Base(words[0]) == "sudo" && !strings.HasPrefix(words[1], "-") {
 		return words[1:]
@@ -52,15 +52,15 @@ func withoutSudo(words []string) []string {
 	return words
 }
 
-// effect is what a script does, as far as it is understood.
+// effect is the understood effect of a script.
 type effect struct {
-	understood bool // all that it does to firewalls
+	understood bool // all commands that change a firewall are understood
 	change
-	rest  []simple // what has nothing to do with firewalls
+	rest  []simple // commands that change no firewall
 	notes []string
 }
 
-// understand finds out what a script does.
+// understand returns the effect of a script.
 func understand(s script) effect {
 	if s.shell {
 		return effect{understood: deletesByHandle.MatchString(s.text), change: change{kind: closes}}
@@ -83,8 +83,8 @@ func understand(s script) effect {
 	return e
 }
 
-// add joins what one more command does. A command that opens weighs more than
-// one that deletes: it is common to delete a rule first, lest it be there twice.
+// add adds the change of one more command. Opening takes precedence over closing, as
+// scripts often delete a rule before they insert it, to avoid duplicates.
 func (e *effect) add(c change) {
 	if c.note != "" && !slices.Contains(e.notes, c.note) {
 		e.notes = append(e.notes, c.note)
@@ -100,7 +100,7 @@ func (e *effect) add(c change) {
 	e.change = c
 }
 
-// distinct sorts ports, TCP first, and leaves out what is there twice.
+// distinct sorts ports, TCP first, and removes duplicates.
 func distinct(ports []packet.PortRange) []packet.PortRange {
 	ports = slices.Clone(ports)
 	slices.SortFunc(ports, func(a, b packet.PortRange) int {
@@ -114,12 +114,12 @@ func distinct(ports []packet.PortRange) []packet.PortRange {
 	return slices.Compact(ports)
 }
 
-// isSource reports whether an argument is the source's address, and nothing more.
+// isSource reports whether an argument is exactly the source's address.
 func isSource(s string) bool {
 	return s == placeholder || s == placeholder+"/32" || s == placeholder+"/128"
 }
 
-// portNames are the names that people write for port numbers.
+// portNames are common names of ports.
 var portNames = map[string]packet.PortRange{
 	"ftp":        {First: 21, Last: 21, Protocol: packet.TCP},
 	"ssh":        {First: 22, Last: 22, Protocol: packet.TCP},
@@ -137,8 +137,8 @@ var portNames = map[string]packet.PortRange{
 	"wireguard":  {First: 51820, Last: 51820, Protocol: packet.UDP},
 }
 
-// portList reads 22, ssh, 80,443 and ranges, whose ends the separator stands
-// between, and of which the first or the last may be missing.
+// portList reads port lists such as 22, ssh and 80,443, and ranges. separator is between
+// the first and the last port of a range, of which one may be missing.
 func portList(s, separator string, protocols []packet.Protocol) ([]packet.PortRange, bool) {
 	var ports []packet.PortRange
 	for item := range strings.SplitSeq(s, ",") {
@@ -168,7 +168,7 @@ func portList(s, separator string, protocols []packet.Protocol) ([]packet.PortRa
 	return ports, true
 }
 
-// protocols reads the name or number of TCP or UDP.
+// protocols reads the protocol TCP or UDP, by name or number.
 func protocols(s string) ([]packet.Protocol, bool) {
 	switch strings.ToLower(s) {
 	case "tcp", "6":

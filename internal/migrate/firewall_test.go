@@ -6,9 +6,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestOnlyWhatIsCertainIsUnderstood lists commands with the ports that they open
-// to the one source, or close; those without ports are none that do that, or it
-// is not certain.
+// TestOnlyWhatIsCertainIsUnderstood lists commands with the ports that they open to the
+// source or close. Commands without ports do something else, or are not understood for
+// certain.
 func TestOnlyWhatIsCertainIsUnderstood(t *testing.T) {
 	type known struct {
 		kind  kind

@@ -9,9 +9,9 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// firewalld reads the arguments of firewall-cmd: a rich rule, a source with a
-// port, or a rule of iptables that it is to put in directly, added or removed.
-// What names no source opens to everybody, and is not understood.
+// firewalld reads the arguments of firewall-cmd. It understands adding or removing a rich
+// rule, a source with a port, or a direct rule of iptables. It does not understand a
+// command without a source, which opens ports to everybody.
 func firewalld(words []string) (change, bool) {
 	var c change
 	source, ok := false, true
@@ -48,8 +48,8 @@ func firewalld(words []string) (change, bool) {
 	return c, ok && !a.short && source && len(c.ports) > 0
 }
 
-// become makes the change what an option says, unless another has said
-// otherwise.
+// become sets the kind of the change from an option. It returns false if an earlier
+// option has set another kind.
 func (c *change) become(option string) bool {
 	is := closes
 	if strings.HasPrefix(option, "--add-") {
@@ -62,7 +62,7 @@ func (c *change) become(option string) bool {
 
 var firewalldDuration = regexp.MustCompile(`^[0-9]{1,6}[smh]?$`)
 
-// firewalldTime reads a number of seconds, or of what its unit says.
+// firewalldTime reads a number with the unit s, m or h. Without a unit it is in seconds.
 func firewalldTime(s string) (time.Duration, bool) {
 	if !firewalldDuration.MatchString(s) {
 		return 0, false
@@ -74,7 +74,8 @@ func firewalldTime(s string) (time.Duration, bool) {
 	return d, err == nil
 }
 
-// direct reads --add-rule ipv4 filter INPUT 0 and the arguments of iptables.
+// direct reads the arguments of --direct, such as --add-rule ipv4 filter INPUT 0 and then
+// those of iptables.
 func direct(a *arguments) (change, bool) {
 	action := map[string]string{"--add-rule": "-A", "--remove-rule": "-D"}[a.next()]
 	a.next() // the family
@@ -86,10 +87,10 @@ func direct(a *arguments) (change, bool) {
 	return iptables(append([]string{"-t", table, action, chain}, a.words...))
 }
 
-// richRule reads a rich rule that accepts the source at a port or a service, and
-// may log it.
+// richRule reads a rich rule that accepts the source at a port or a service. The rule may
+// also log.
 func (c *change) richRule(rule string) bool {
-	s, err := parseScript(rule) // its values may stand in quotes once more
+	s, err := parseScript(rule) // the rule's values may have their own quotes
 	if err != nil || len(s.parts) != 1 {
 		return false
 	}

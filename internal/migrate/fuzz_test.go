@@ -7,8 +7,8 @@ import (
 	"github.com/knockwall/knockwall/internal/migrate"
 )
 
-// FuzzImport reads garbage. Whatever it is, it must become a rule file that can be
-// read, or errors that say where they are.
+// FuzzImport imports garbage. The result must be a valid rule file, or errors with their
+// places.
 func FuzzImport(f *testing.F) {
 	for _, pattern := range []string{"*.conf", "errors/*.conf"} {
 		for _, path := range files(f, pattern) {
@@ -32,7 +32,7 @@ func FuzzImport(f *testing.F) {
 	})
 }
 
-// FuzzDoor puts garbage where a good file has its values.
+// FuzzDoor puts garbage in place of the values of a valid file.
 func FuzzDoor(f *testing.F) {
 	f.Add("ssh", "eth0", "192.0.2.1", "iptables -I INPUT -s %IP% -p tcp --dport 22 -j ACCEPT", "x", "iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT")
 	f.Add("a b", "any", "host", `nft add rule inet filter input ip saddr %IP% tcp dport { 22, 80-88 } ct state new counter accept comment "x"`, "", "nft delete rule inet filter input handle $(a)")

@@ -15,8 +15,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew, to be reviewed by eye")
 
-// files returns those that a pattern in testdata matches, by their names without
-// .conf.
+// files returns the files in testdata that match a pattern, by name without .conf.
 func files(t testing.TB, pattern string) map[string]string {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join("testdata", pattern))
@@ -49,11 +48,11 @@ func compareGolden(t *testing.T, path, got string) {
 		return
 	}
 	if diff := cmp.Diff(string(read(t, path)), got); diff != "" {
-		t.Errorf("not what %s has (-want +got); if it is better, run with -update:\n%s", path, diff)
+		t.Errorf("it differs from %s (-want +got); if it is better, run with -update:\n%s", path, diff)
 	}
 }
 
-// mustLoad makes sure that the result is a rule file without errors.
+// mustLoad fails unless the result is a rule file without errors.
 func mustLoad(t *testing.T, rules []byte) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "rules.hcl")

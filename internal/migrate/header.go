@@ -10,46 +10,47 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// header says what is to be done before the rule file is of use. Above all: what
-// the old firewall drops stays dropped, and with knockd it had to drop the ports.
+// header writes the steps that remain for the administrator. The main one: under knockd
+// the firewall had to drop the ports, and what it drops stays dropped until somebody
+// changes it.
 func (f *ruleFile) header(w *writer) {
 	w.comment("", "From %s, by `knockwall import`. What remains to be done:", f.from)
 	h := &steps{w: w}
-	h.step("Read it: what is not as it was is said above each door. Then let it be read:",
+	h.step("Read this file. Comments above each door say what is different from before. Then check it:",
 		"knockwall check --config THIS-FILE")
 	if f.hasSecrets() {
-		h.step("Secrets are in it, and nobody else may read it. (Where the daemon runs as root, with no group of its own: chmod 600. "+
-			"To keep them in files of their own, see "+shipped+"otp.hcl.)",
+		h.step("This file has secrets, so others must not read it. (If the daemon runs as root, without its own group: chmod 600. "+
+			"To keep the secrets in their own files, see "+shipped+"otp.hcl.)",
 			"chgrp knockwall THIS-FILE && chmod 640 THIS-FILE")
 	}
 	if lists := f.lists(); len(lists) > 0 {
-		h.step("Sequences that are good once are crossed out by the daemon, which can do so in "+stateFolder+" alone. "+
-			"Bring the lists there, as its own, and write below where they are then:", lists...)
+		h.step("The daemon marks used one-time sequences in their lists. It can write to "+stateFolder+" only. "+
+			"Copy the lists there with the daemon as owner, and write their new paths below:", lists...)
 	}
 	if f.hasCommands() {
-		h.step("knockd ran its commands as root. Here they are run in the sandbox of knockwall.service: as its user, whom no sudo makes root, " +
-			"without a network, and with no folder that lasts to write to but " + stateFolder + ". What needs more is for another unit to do: " +
+		h.step("knockd ran its commands as root. The daemon runs them in the sandbox of knockwall.service: as the service's user, who cannot become root by sudo, " +
+			"without a network, and with " + stateFolder + " as the only permanent folder that they can write to. If a command needs more, let another systemd unit run it: " +
 			shipped + "commands.hcl shows how.")
 	}
-	h.step("Put it in force, in a session that stays open: move it into /etc/knockwall.d, and",
+	h.step("Put the rules in force, in a session that stays open. Move this file to /etc/knockwall.d, and reload:",
 		"sudo knockwall reload")
 	if ports := f.allPorts(); len(ports) > 0 {
 		f.firewall(h, ports)
 	}
 	if f.kind == fromKnockd {
-		h.step("Try a knock. Then stop knockd: both hear the knocks, and knockd goes on to run its commands.",
+		h.step("Try a knock. Then stop knockd, which would go on to hear the knocks and to run its commands.",
 			"sudo systemctl disable --now knockd")
 	}
 }
 
-// usualInterface is a name that nobody need quote for a shell.
+// usualInterface matches a name that needs no quotes in a shell.
 var usualInterface = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 
-// firewall says what must become of the rules of the firewall.
+// firewall writes the step that changes the rules of the firewall.
 func (f *ruleFile) firewall(h *steps, ports []packet.PortRange) {
-	was := "Under knockd your firewall drops these ports for everybody, and knockd put an ACCEPT for the one source before that DROP."
+	was := "Under knockd your firewall drops these ports, and knockd inserts an ACCEPT for one source before that DROP."
 	if f.kind == fromAtomicorp {
-		was = "So far your firewall accepts these ports from who has knocked, by -m pknock, and drops them for everybody else."
+		was = "So far your firewall accepts these ports from sources that have knocked (-m pknock), and drops them from all others."
 	}
 	var all []string
 	for _, r := range ports {
@@ -68,24 +69,24 @@ func (f *ruleFile) firewall(h *steps, ports []packet.PortRange) {
 		}
 	}
 	h.step(fmt.Sprintf("Then, and not before, let your firewall accept these ports, from everybody: %s. %s "+
-		"knockwall puts nothing into your firewall. It stands before it, and only holds back who has not knocked; "+
-		"what it lets pass, your firewall still judges. As long as that DROP is there, nobody gets in, knock or no knock. "+
-		"If it goes before the wall is up, everybody does. So, with the wall up, put an ACCEPT in its place, and save it. "+
-		"Other rules may stay as they are. Depending on what your firewall is made with (ip6tables for IPv6):",
+		"knockwall adds no rules to your firewall. Its table comes before the firewall, and only refuses sources that have not knocked. "+
+		"Your firewall still decides about what the table lets pass. As long as that DROP is there, nobody gets in, with or without a knock. "+
+		"If you remove it before the wall is up, everybody gets in. So replace it by an ACCEPT while the wall is up, and save the rules. "+
+		"Other rules can stay. The command depends on your firewall (ip6tables for IPv6):",
 		strings.Join(all, ", "), was), examples...)
 }
 
-// shipped is the folder of the examples that come with the package.
+// shipped is the folder of the examples in the package.
 const shipped = "/usr/share/doc/knockwall/examples/"
 
-// lists returns what brings the lists of one-time sequences to where the daemon can
-// write, a command for each list.
+// lists returns the commands that copy the lists of one-time sequences to stateFolder, one
+// for each list.
 func (f *ruleFile) lists() (commands []string) {
 	for _, d := range f.doors {
 		if d.left || d.oneTime == "" {
 			continue
 		}
-		// A name that is not for a shell as it is stands in a comment only, too.
+		// The command stands in a comment, so the name has to be escaped for it, too.
 		c := "sudo install -o knockwall -g knockwall -m 0600 " + printable.Escape(shellQuoted(d.oneTime)) + " " + stateFolder + "/"
 		if !slices.Contains(commands, c) {
 			commands = append(commands, c)
@@ -94,7 +95,7 @@ func (f *ruleFile) lists() (commands []string) {
 	return commands
 }
 
-// usualPath needs no quotes in a shell.
+// usualPath matches a path that needs no quotes in a shell.
 var usualPath = regexp.MustCompile(`^[A-Za-z0-9/_.,-]+$`)
 
 func shellQuoted(s string) string {
@@ -117,13 +118,13 @@ func (f *ruleFile) hasSecrets() bool {
 	return false
 }
 
-// steps are numbered comments.
+// steps writes numbered comments.
 type steps struct {
 	w *writer
 	n int
 }
 
-// step writes the next one, with the commands that it takes, one a line.
+// step writes the next comment, with its commands on lines of their own.
 func (h *steps) step(text string, commands ...string) {
 	h.n++
 	var b writer

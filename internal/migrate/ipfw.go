@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// ipfw reads the arguments of ipfw: a rule that allows the source at some ports
-// of this host, added. One is deleted by its number, which names no ports.
+// ipfw reads the arguments of ipfw. It understands adding a rule that allows the source at
+// ports of this host, and deleting a rule by its number, which does not name ports.
 func ipfw(words []string) (change, bool) {
 	c := change{kind: opens}
 	a := &arguments{words: slices.Clone(words)}

@@ -8,10 +8,10 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// arguments are those of a command, taken one by one.
+// arguments are the remaining arguments of a command.
 type arguments struct {
 	words []string
-	short bool // one was wanted, and there was none
+	short bool // next was called, and no argument was left
 }
 
 func (a *arguments) next() string {
@@ -24,7 +24,7 @@ func (a *arguments) next() string {
 	return word
 }
 
-// number takes the next word if it is one.
+// number takes the next word if it is a number.
 func (a *arguments) number() {
 	if len(a.words) > 0 {
 		if _, err := strconv.ParseUint(a.words[0], 10, 32); err == nil {
@@ -33,7 +33,7 @@ func (a *arguments) number() {
 	}
 }
 
-// option takes the next word apart if it is a long option with its value.
+// option takes the next word. If it is --name=value, the value becomes the next word.
 func (a *arguments) option() string {
 	word := a.next()
 	if name, value, ok := strings.Cut(word, "="); ok && strings.HasPrefix(word, "--") {
@@ -43,15 +43,15 @@ func (a *arguments) option() string {
 	return word
 }
 
-// elsewhere are the chains for packets that are not for this host.
+// elsewhere are chains with packets that are not for this host.
 var elsewhere = []string{"FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING", "DOCKER-USER"}
 
 // noProtocol is for a rule that names a port and no protocol.
-const noProtocol = "The command names a port and no protocol, which iptables refuses; TCP is meant, it seems."
+const noProtocol = "The command names a port and no protocol, which iptables refuses. TCP is assumed."
 
-// iptables reads the arguments of iptables and ip6tables: a rule that accepts
-// the source at some ports, put in or deleted. What narrows the rule down in
-// any other way is not understood, nor is what negates.
+// iptables reads the arguments of iptables and ip6tables. It understands inserting or
+// deleting a rule that accepts the source at some ports. It does not understand other
+// matches or negation.
 func iptables(words []string) (change, bool) {
 	var c change
 	var list, chain, target string
@@ -66,7 +66,7 @@ func iptables(words []string) (change, bool) {
 		case "-D", "--delete":
 			c.kind, chain = closes, a.next()
 			before := len(a.words)
-			if a.number(); len(a.words) < before { // by its place
+			if a.number(); len(a.words) < before { // deletes by rule number
 				return change{kind: closes}, len(a.words) == 0
 			}
 		case "-t", "--table":
@@ -91,7 +91,7 @@ func iptables(words []string) (change, bool) {
 			if c.device = a.next(); strings.Contains(c.device, "*") {
 				return c, false
 			}
-			if begin, ok := strings.CutSuffix(c.device, "+"); ok { // any that begins so
+			if begin, ok := strings.CutSuffix(c.device, "+"); ok { // all names that begin so
 				c.device = begin + "*"
 			}
 		case "-j", "--jump":
@@ -124,8 +124,7 @@ func iptables(words []string) (change, bool) {
 	return c, ok
 }
 
-// knockHelper reads the arguments of the script that comes with knockd and calls
-// iptables.
+// knockHelper reads the arguments of knockd's helper script, which calls iptables.
 func knockHelper(words []string) (change, bool) {
 	var c change
 	var list string

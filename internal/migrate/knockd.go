@@ -10,14 +10,14 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// section is a [name] of knockd.conf with what stands below it.
+// section is a [name] of knockd.conf with its keys.
 type section struct {
 	name   string
 	line   int
-	values map[string]value // by key, in lower case and without aliases; the last one counts
+	values map[string]value // by key, in lower case and without aliases; the last value counts
 }
 
-// value is what stands behind a key.
+// value is the value of a key.
 type value struct {
 	text string
 	line int
@@ -26,7 +26,7 @@ type value struct {
 // globals are the keys of [options].
 var globals = []string{"logfile", "pidfile", "interface"}
 
-// keys are those of a door, with what they are called here.
+// keys are the keys of a door, with aliases mapped to one name.
 var keys = map[string]string{
 	"sequence":           "sequence",
 	"one_time_sequences": "one_time_sequences",
@@ -64,20 +64,20 @@ func (im *importer) knockd(lines []line) *ruleFile {
 		case !isValue && key == "usesyslog":
 			f.logs = append(f.logs, "UseSyslog")
 		case current == nil:
-			im.fail(l.number, "this stands before the first [name]: put [options], or the name of a door, above it")
+			im.fail(l.number, "this line is before the first [name]: write [options], or the name of a door, above it")
 		case !isValue:
-			im.fail(l.number, "this is neither a [name] nor a key = value. A value stands on one line, however long it is")
+			im.fail(l.number, "this is neither a [name] nor a key = value. Write a value on one line, however long it is")
 		case current == &options && slices.Contains(globals, key):
 			options.values[key] = v
 		case current == &options:
-			im.fail(l.number, "knockd has no option %q: there are UseSyslog, LogFile, PidFile and Interface. "+
-				"What is a door's belongs below the door's [name]", printable.Escape(key))
+			im.fail(l.number, "knockd has no option %q: its options are UseSyslog, LogFile, PidFile and Interface. "+
+				"Write the keys of a door below the door's [name]", printable.Escape(key))
 		case keys[key] != "":
 			current.values[keys[key]] = v
 		case slices.Contains(globals, key):
-			im.fail(l.number, "%q is an option of knockd itself: put it below [options]", printable.Escape(key))
+			im.fail(l.number, "%q is an option of knockd itself: write it below [options]", printable.Escape(key))
 		default:
-			im.fail(l.number, "a door of knockd has no %q. See CONFIGURATION in `man knockd`", printable.Escape(key))
+			im.fail(l.number, "a door of knockd has no key %q. See CONFIGURATION in `man knockd`", printable.Escape(key))
 		}
 	}
 	im.options(f, &options)
@@ -90,14 +90,14 @@ func (im *importer) knockd(lines []line) *ruleFile {
 	return f
 }
 
-// section begins a section, and returns it.
+// section returns the section that a line begins.
 func (im *importer) section(l line, options *section, sections *[]*section) *section {
 	name := strings.TrimSpace(l.text[1 : len(l.text)-1])
 	if name == "options" {
 		return options
 	}
 	if name == "" {
-		im.fail(l.number, "a door has a name: write it between [ and ]")
+		im.fail(l.number, "the door has no name: write one between [ and ]")
 	}
 	im.tooMany(len(*sections), l.number)
 	s := &section{name: name, line: l.number, values: map[string]value{}}
@@ -105,7 +105,7 @@ func (im *importer) section(l line, options *section, sections *[]*section) *sec
 	return s
 }
 
-// options turns what is global.
+// options turns the keys of [options].
 func (im *importer) options(f *ruleFile, options *section) {
 	for _, key := range []string{"logfile", "pidfile"} {
 		if v, ok := options.values[key]; ok {
@@ -117,21 +117,20 @@ func (im *importer) options(f *ruleFile, options *section) {
 	switch {
 	case !ok:
 	case v.text == "any":
-		f.notes = append(f.notes, "knockd listened on any interface. The doors stand before all of them but lo.")
+		f.notes = append(f.notes, "knockd listened on any interface. The doors guard all interfaces but lo.")
 	case !isInterface(v.text) || strings.Contains(v.text, "*"):
-		f.notes = append(f.notes, fmt.Sprintf("Interface = %s: this can be no interface of a door. The doors stand before all but lo.", v.text))
+		f.notes = append(f.notes, fmt.Sprintf("Interface = %s: a door cannot guard this interface. The doors guard all interfaces but lo.", v.text))
 	default:
 		f.interfaces = v.text
 	}
 }
 
-// isInterface reports whether a rule file may name the interface, or have the pattern,
-// and it is still the same there.
+// isInterface reports whether a rule file can hold the interface or pattern unchanged.
 func isInterface(s string) bool {
 	return ruleset.CheckInterface(s) == nil && exact(s)
 }
 
-// sequence reads knocks: 7000,8000:udp, with spaces where one likes.
+// sequence reads knocks such as 7000,8000:udp, with spaces anywhere between.
 func (im *importer) sequence(v value) []packet.Port {
 	var steps []packet.Port
 	for step := range strings.SplitSeq(v.text, ",") {
@@ -150,14 +149,14 @@ func (im *importer) sequence(v value) []packet.Port {
 	return steps
 }
 
-// flags reads TCP flags. Of one that is there twice, the last one counts.
+// flags reads TCP flags. If a flag is given twice, the last one counts.
 func (im *importer) flags(v value) []string {
 	var flags []string
 	for flag := range strings.SplitSeq(strings.ToLower(v.text), ",") {
 		flag = strings.TrimSpace(flag)
 		name := strings.TrimPrefix(flag, "!")
 		if !slices.Contains([]string{"fin", "syn", "rst", "psh", "ack", "urg"}, name) {
-			im.fail(v.line, "%q is not a TCP flag: there are fin, syn, rst, psh, ack and urg, and with a ! before it one must not be set", printable.Escape(name))
+			im.fail(v.line, "%q is not a TCP flag: the flags are fin, syn, rst, psh, ack and urg, and !ack is a flag that must not be set", printable.Escape(name))
 			return nil
 		}
 		flags = slices.DeleteFunc(flags, func(other string) bool { return strings.TrimPrefix(other, "!") == name })
@@ -166,8 +165,8 @@ func (im *importer) flags(v value) []string {
 	return flags
 }
 
-// withoutComment cuts off what somebody took for a comment behind a value in
-// which there is no #. knockd reads as far as the number goes, too.
+// withoutComment cuts off a comment behind a value that cannot have a #. knockd has no such
+// comments, but it also stops reading at the end of a number.
 func withoutComment(v value) value {
 	v.text, _, _ = strings.Cut(v.text, "#")
 	v.text = strings.TrimSpace(v.text)

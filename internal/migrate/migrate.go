@@ -1,9 +1,9 @@
-// Package migrate turns what configures other port knockers into rule files:
-// knockd's knockd.conf, and the lists of Atomicorp.
+// Package migrate turns the configurations of other port knockers into rule files: knockd's
+// knockd.conf, and the lists of Atomicorp.
 //
-// What it reads is not trusted. Whatever is in it comes out as quoted text or as a
-// comment, and what is not understood for certain is never made into more than
-// it was: a command that opens no port which is known by number stays a command.
+// The input is untrusted. Its text appears in the result only in quotes or in comments. A
+// command becomes a door with ports only if it certainly opens known ports to the source
+// and nothing else. Any other command stays a command.
 package migrate
 
 import (
@@ -19,17 +19,16 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// The bounds of what is read and written.
+// The limits of input and output.
 const (
 	MaxSize   = 1 << 20 // bytes of a file that [Import] reads
 	maxDoors  = 1000
-	maxErrors = 100       // that are told; ten times as many are kept, to choose the first lines from
-	maxResult = 256 << 10 // what a rule file may have
+	maxErrors = 100       // errors that are shown; ten times as many are kept, to show those of the first lines
+	maxResult = 256 << 10 // maximum size of a rule file in bytes
 )
 
-// Import turns a file into the text of a rule file; name is what to call the
-// file. It finds out by itself what kind of file it is. If it cannot be turned,
-// the error is an [Errors] with all that is wrong.
+// Import turns the text of a file into the text of a rule file. It detects the kind of the
+// file. name is the file's name in messages. The error is an [Errors] with all mistakes.
 func Import(name string, text []byte) ([]byte, error) {
 	im := &importer{name: printable.Escape(name)}
 	hcl := im.run(text)
@@ -42,12 +41,12 @@ func Import(name string, text []byte) ([]byte, error) {
 		errs = append(errs, w.err)
 	}
 	if len(im.errs) > maxErrors {
-		errs = append(errs, fmt.Errorf("%s: and more: only the first %d errors are told", im.name, maxErrors))
+		errs = append(errs, fmt.Errorf("%s: there are more errors: only the first %d are shown", im.name, maxErrors))
 	}
 	return nil, errs
 }
 
-// Errors are what is wrong with a file, each with its line, in their order.
+// Errors are the errors in a file, with their line numbers, sorted by line.
 type Errors []error
 
 func (e Errors) Error() string   { return errors.Join(e...).Error() }
@@ -59,14 +58,14 @@ type importer struct {
 	errs []wrong
 }
 
-// wrong is what is wrong with a line, or with the whole file if it is 0.
+// wrong is an error in a line, or in the whole file if line is 0.
 type wrong struct {
 	line int
 	err  error
 }
 
-// fail notes what is wrong in a line, or in the whole file if the line is 0. All
-// lines are looked at before the import is given up.
+// fail adds an error in a line, or in the whole file if line is 0. The import goes on, so
+// that it finds the errors of all lines.
 func (im *importer) fail(line int, format string, a ...any) {
 	if len(im.errs) == 10*maxErrors {
 		return
@@ -80,7 +79,7 @@ func (im *importer) fail(line int, format string, a ...any) {
 
 func (im *importer) run(text []byte) []byte {
 	if len(text) > MaxSize {
-		im.fail(0, "it has more than %d KiB, and so is no list of doors", MaxSize>>10)
+		im.fail(0, "the file has more than %d KiB, too many for a list of doors", MaxSize>>10)
 		return nil
 	}
 	if i := bytes.IndexByte(text, 0); i >= 0 {
@@ -89,7 +88,7 @@ func (im *importer) run(text []byte) []byte {
 	}
 	lines := significant(string(bytes.TrimPrefix(text, []byte("\ufeff"))))
 	if len(lines) == 0 {
-		im.fail(0, "there is nothing in it but blank lines and comments. Name the file that configures knockd")
+		im.fail(0, "the file has only blank lines and comments. Name the file that configures knockd")
 		return nil
 	}
 	var f *ruleFile
@@ -107,15 +106,15 @@ func (im *importer) run(text []byte) []byte {
 	}
 	hcl := f.write()
 	if len(hcl) > maxResult {
-		im.fail(0, "it becomes a rule file of %d KiB, and %d KiB are read at most: split it, and import the parts", len(hcl)>>10, maxResult>>10)
+		im.fail(0, "the rule file would have %d KiB, and a rule file has at most %d KiB: split the file, and import the parts", len(hcl)>>10, maxResult>>10)
 	}
 	return hcl
 }
 
-// line is one that says something.
+// line is a line that is neither blank nor a comment.
 type line struct {
 	number int
-	text   string // without the space around it
+	text   string // without leading and trailing space
 }
 
 // significant returns the lines that are neither blank nor comments.
@@ -131,14 +130,15 @@ func significant(text string) []line {
 	return lines
 }
 
-// tooMany reports, once, a door too many.
+// tooMany reports whether a file already has the maximum number of doors. It adds an
+// error at the first door beyond it.
 func (im *importer) tooMany(doors, line int) bool {
 	if doors == maxDoors {
-		im.fail(line, "a file may have %d doors at most: split it, and import the parts", maxDoors)
+		im.fail(line, "a file has at most %d doors: split it, and import the parts", maxDoors)
 	}
 	return doors >= maxDoors
 }
 
-// exact reports whether text is the same once it has been in a rule file, which
-// is UTF-8 in normal form C.
+// exact reports whether a rule file can hold the text unchanged: it must be UTF-8 in normal
+// form C.
 func exact(s string) bool { return utf8.ValidString(s) && cty.StringVal(s).AsString() == s }

@@ -9,13 +9,12 @@ import (
 
 var nftFamilies = []string{"ip", "ip6", "inet", "arp", "bridge", "netdev"}
 
-// nft reads the arguments of nft: a rule that accepts the source at some ports,
-// added or deleted. Deleting by handle names no ports. Elements of sets are not
-// understood: what a set opens stands elsewhere.
+// nft reads the arguments of nft. It understands adding or deleting a rule that accepts
+// the source at some ports. Deleting by handle does not name ports. It does not
+// understand elements of sets, as the ports are in a rule elsewhere.
 func nft(words []string) (change, bool) {
 	var c change
-	// A shell may have had the whole as one word, and braces stand with or without
-	// space around them.
+	// The whole command may be one quoted word, and braces may have no spaces around them.
 	text := strings.NewReplacer("{", " { ", "}", " } ", ",", " , ").Replace(strings.Join(words, " "))
 	a := &arguments{words: strings.Fields(text)}
 	switch verb := a.next(); {
@@ -67,7 +66,7 @@ func nft(words []string) (change, bool) {
 			}
 		case "counter":
 		case "comment":
-			a.words = nil // the rest, of as many words as it has
+			a.words = nil // the comment is the rest, of any number of words
 		case "accept":
 			accepts = true
 		default:
@@ -77,7 +76,7 @@ func nft(words []string) (change, bool) {
 	return c, !a.short && source && accepts && len(c.ports) > 0
 }
 
-// nftPorts reads dport 22 and dport { 22, 80-88 }.
+// nftPorts reads ports such as dport 22 or dport { 22, 80-88 }.
 func (c *change) nftPorts(a *arguments, protocol []packet.Protocol) bool {
 	if a.next() != "dport" || len(c.ports) > 0 {
 		return false
@@ -87,7 +86,7 @@ func (c *change) nftPorts(a *arguments, protocol []packet.Protocol) bool {
 	return ok
 }
 
-// nftSet reads one value, or several in braces or with only commas between them.
+// nftSet reads one value, or several with commas between them, with or without braces.
 func (a *arguments) nftSet() []string {
 	values := []string{a.next()}
 	if values[0] != "{" {

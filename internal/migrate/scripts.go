@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// scripts are a command of a door, for sources of IPv4, and for those of IPv6 if
-// they have one of their own.
+// scripts is a command of a door for IPv4 sources, and the one for IPv6 sources if that is
+// separate.
 type scripts struct {
 	v4 script
 	v6 *script
 }
 
-// scripts reads the command of a door: what stands behind key, and behind key_6.
+// scripts reads a command of a door: the values of key and key_6.
 func (im *importer) scripts(s *section, key string) scripts {
 	var both scripts
 	if v, ok := s.values[key]; ok {
@@ -27,7 +27,7 @@ func (im *importer) scripts(s *section, key string) scripts {
 
 func (im *importer) script(v value) script {
 	if !exact(v.text) {
-		im.fail(v.line, "the command is not in UTF-8, or not in its normal form C, and would not be the same in a rule file: write its accented characters anew")
+		im.fail(v.line, "the command is not UTF-8 in normal form C, so a rule file cannot hold it unchanged: write its accented characters anew")
 	}
 	s, err := parseScript(v.text)
 	if err != nil {
@@ -38,7 +38,7 @@ func (im *importer) script(v value) script {
 
 func (s scripts) empty() bool { return s.v4.empty() && (s.v6 == nil || s.v6.empty()) }
 
-// text is what to quote in a comment.
+// text returns the commands for a comment.
 func (s scripts) text() string {
 	if s.v6 == nil || s.v6.text == s.v4.text {
 		return s.v4.text
@@ -46,7 +46,7 @@ func (s scripts) text() string {
 	return strings.TrimSpace(s.v4.text + "   and for IPv6: " + s.v6.text)
 }
 
-// command returns how to run them.
+// command returns the command for the rule file.
 func (s scripts) command() *command {
 	switch {
 	case s.v6 == nil || s.v6.text == s.v4.text:
@@ -56,9 +56,9 @@ func (s scripts) command() *command {
 	}
 }
 
-const differentFamilies = "knockd opened other ports to sources of IPv4 than to those of IPv6; here, all of them open to both."
+const differentFamilies = "knockd opened different ports to IPv4 and IPv6 sources. Here all of them open to both."
 
-// effect returns what they do, for both families together.
+// effect returns the common effect for both families.
 func (s scripts) effect() effect {
 	e := understand(s.v4)
 	if s.v6 == nil || s.v6.text == s.v4.text || s.v6.empty() {
@@ -66,7 +66,7 @@ func (s scripts) effect() effect {
 	}
 	e6 := understand(*s.v6)
 	if s.v4.empty() {
-		e6.notes = append(e6.notes, "knockd did nothing for a source of IPv4; here, one that knocks is let in, too.")
+		e6.notes = append(e6.notes, "knockd did nothing for IPv4 sources. Here IPv4 sources that knock are admitted, too.")
 		return e6
 	}
 	sameRest := slices.EqualFunc(e.rest, e6.rest, func(a, b simple) bool { return a.text == b.text })
@@ -87,7 +87,7 @@ func (s scripts) effect() effect {
 	return e
 }
 
-// restCommand returns how to run what is left of a script.
+// restCommand returns the command for the remaining parts of a script.
 func restCommand(rest []simple) *command {
 	var texts []string
 	for _, part := range rest {

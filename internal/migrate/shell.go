@@ -7,15 +7,15 @@ import (
 	"strings"
 )
 
-// placeholder is what knockd replaces by the source's address, as text, before
-// a shell reads the command.
+// placeholder is the text that knockd replaces by the source's address before a shell reads
+// the command.
 const placeholder = "%IP%"
 
 // script is a command line as /bin/sh reads it.
 type script struct {
 	text  string
-	parts []simple // what it runs, one after the other, unless it needs a shell
-	shell bool     // it needs a shell: there is more to it than words and quotes
+	parts []simple // its commands in order, unless it needs a shell
+	shell bool     // it needs a shell, as it has more than words and quotes
 }
 
 // simple is one command of a script.
@@ -26,12 +26,11 @@ type simple struct {
 
 func (s script) empty() bool { return !s.shell && len(s.parts) == 0 }
 
-var errQuote = errors.New("a quote is not closed, so no shell runs this command: close it")
+var errQuote = errors.New("a quote is not closed, so a shell cannot run this command: close it")
 
-// parseScript splits a line into its commands, and these into words, as POSIX
-// has it (XCU 2.2 and 2.3). Commands that stand behind ; and && are taken apart;
-// whatever else means something to a shell is left to one. It fails if a quote
-// is not closed.
+// parseScript splits a line into commands, and these into words, by POSIX XCU 2.2 and
+// 2.3. It splits at ; and &&. With any other special character the script needs a shell.
+// The error says that a quote is not closed.
 func parseScript(text string) (script, error) {
 	s := script{text: text}
 	var words []string
@@ -107,7 +106,7 @@ scan:
 	return s, nil
 }
 
-// doubleQuoted reads text up to its closing quote, whose place it returns.
+// doubleQuoted reads text up to its closing quote, and returns the place of that quote.
 func (s *script) doubleQuoted(text string, word *strings.Builder) (length int, ok bool) {
 	for i := 0; i < len(text); i++ {
 		switch c := text[i]; {
@@ -124,8 +123,8 @@ func (s *script) doubleQuoted(text string, word *strings.Builder) (length int, o
 	return 0, false
 }
 
-// unclosed is for a quote that is not closed. Within a substitution, which is not
-// looked into, it may be well.
+// unclosed handles a quote that is not closed. In a script that needs a shell it is no
+// error, as the quote may be in a substitution, which parseScript does not parse.
 func (s *script) unclosed() (script, error) {
 	if s.shell {
 		return script{text: s.text, shell: true}, nil
@@ -133,20 +132,20 @@ func (s *script) unclosed() (script, error) {
 	return *s, errQuote
 }
 
-// command is what a rule file's on_open or on_close runs.
+// command is the command of an on_open or on_close block.
 type command struct {
 	words []string // with placeholders
-	shell string   // or else for /bin/sh -c, without them
+	shell string   // or a command for /bin/sh -c, without placeholders
 }
 
-// builtins are commands that only a shell has.
+// builtins are commands that exist only in a shell.
 var builtins = []string{".", ":", "cd", "command", "eval", "exec", "exit", "export", "readonly", "set", "source", "trap", "ulimit", "umask", "unset", "wait",
 	"if", "for", "while", "until", "case", "{"}
 
-// command returns how to run the whole script.
+// command returns the command for the whole script.
 func (s script) command() *command { return commandOf(s.parts, s.text) }
 
-// commandOf returns how to run the parts, whose text this is.
+// commandOf returns the command for the parts with this text.
 func commandOf(parts []simple, text string) *command {
 	if len(parts) == 1 {
 		words := parts[0].words
@@ -159,8 +158,8 @@ func commandOf(parts []simple, text string) *command {
 	return &command{shell: throughEnvironment(text)}
 }
 
-// eitherFamily is one script for sources of IPv4 and one for those of IPv6. They
-// stand in lines of their own, as a comment may end them.
+// eitherFamily returns a command that runs v4 for IPv4 sources and v6 for IPv6 sources.
+// Each is on its own line, as it may end in a comment.
 func eitherFamily(v4, v6 script) *command {
 	return &command{shell: "case \"$KNOCKWALL_SOURCE\" in\n*:*)\n" + throughEnvironment(v6.text) +
 		"\n;;\n*)\n" + throughEnvironment(v4.text) + "\n;;\nesac"}
@@ -168,11 +167,11 @@ func eitherFamily(v4, v6 script) *command {
 
 var continues = regexp.MustCompile(`^[A-Za-z0-9_]`)
 
-// throughEnvironment replaces the placeholder by the variable that has the
-// source, in such a way that it is expanded within each kind of quotes.
+// throughEnvironment replaces the placeholder by the variable KNOCKWALL_SOURCE, so that a
+// shell expands it inside any kind of quotes.
 func throughEnvironment(text string) string {
 	var b strings.Builder
-	open := []byte{0} // quotes and brackets that are open, the innermost last
+	open := []byte{0} // open quotes and brackets, the innermost last
 	for i := 0; i < len(text); i++ {
 		within := open[len(open)-1]
 		rest := text[i:]
@@ -193,8 +192,8 @@ func throughEnvironment(text string) string {
 				open = open[:len(open)-1]
 			}
 		case c == '\\' && strings.HasPrefix(rest[1:], placeholder):
-			// It would escape the variable's $. Before an address it means nothing, and
-			// within quotes itself.
+			// The backslash would escape the variable's $. Before an address it had no
+			// effect, except that in double quotes it stayed.
 			if within == '"' {
 				b.WriteString(`\\`)
 			}

@@ -12,8 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// TestWordsAreThoseOfAShell compares what a script is split into with what
-// /bin/sh makes of it.
+// TestWordsAreThoseOfAShell compares the words of a script with those of /bin/sh.
 func TestWordsAreThoseOfAShell(t *testing.T) {
 	for _, text := range []string{
 		`a b  c`,
@@ -84,8 +83,8 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// TestSourceReachesTheShell compares what a shell says when the address is put in
-// as text, as knockd does, with what it says when it is in the environment.
+// TestSourceReachesTheShell compares the output of a shell with the address as text, as
+// knockd inserts it, with the output if the address is in the environment.
 func TestSourceReachesTheShell(t *testing.T) {
 	for _, text := range []string{
 		`echo %IP%`,
@@ -129,7 +128,7 @@ func TestEitherFamilyRunsItsOwnScript(t *testing.T) {
 	}
 }
 
-// evaluate returns what a rule file's expression stands for, with a source.
+// evaluate returns the value of a rule file's expression for a source.
 func evaluate(t *testing.T, text string) string {
 	t.Helper()
 	e, diags := hclsyntax.ParseExpression([]byte(text), "", hcl.InitialPos)
@@ -143,8 +142,8 @@ func evaluate(t *testing.T, text string) string {
 	return v.AsString()
 }
 
-// FuzzArgument makes sure that nothing in an argument means anything in a rule
-// file, but for the source.
+// FuzzArgument makes sure that an argument reads as the same text in a rule file, except
+// for the source.
 func FuzzArgument(f *testing.F) {
 	for _, s := range []string{"", "%IP%", "$%IP%", "$$%IP%{", "%%IP%%{x}", "${source}", `"\`, "a\nb\x00\u2028", "$", "%{", "%IP%%IP%", "$%%IP%"} {
 		f.Add(s)

@@ -8,8 +8,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// joinTwins finds for each door that only closes the one that it closes, and
-// makes one door of them. Where there is none, or more than one, it is said.
+// joinTwins joins each door that only closes another with that other door. If there is
+// none, or more than one, a comment says so.
 func joinTwins(doors []*door) {
 	for _, d := range doors {
 		if d.closing != nil {
@@ -24,17 +24,17 @@ func joinTwins(doors []*door) {
 		if d.closeSequence != nil {
 			until = "until it was closed by a knock"
 		}
-		d.note("knockd left it open %s; here it closes after %s, and what is connected by then stays. "+
-			"For connections that begin later, make the window longer.", until, duration(d.window))
+		d.note("knockd left this door open %s. Here it closes after %s. Connections stay when it closes. "+
+			"For later connections, make the window longer.", until, duration(d.window))
 	}
 }
 
-// joinTo makes d the close_sequence of the door that it closes. If that cannot
-// be, only the reason why is left of d.
+// joinTo makes the sequence of d the close_sequence of the door that d closes. If it
+// cannot, only a comment with the reason remains of d.
 func (d *door) joinTo(doors []*door) {
 	open := d.closes(doors)
 	if len(open) == 0 {
-		d.note("It closes what no other door here opens, so it goes on to run its command.")
+		d.note("This door closes ports that no other door here opens, so it still runs its command.")
 		d.onOpen = d.closing.script
 		d.sandbox(d.onOpen)
 		return
@@ -43,22 +43,22 @@ func (d *door) joinTo(doors []*door) {
 	d.left, d.notes = true, nil
 	switch {
 	case len(open) > 1:
-		d.note("It closed what each of %s opens. Choose the one that is meant, and write there: close_sequence = %s",
+		d.note("This door closed the ports of each of %s. Choose the door that it should close, and write there: close_sequence = %s",
 			titles(open), knocks(d.sequence))
 	case len(d.sequence) == 0:
-		d.note("It closed %s by one-time sequences, and no door is closed by these. Give that one a close_sequence, or let its window end.", titles(open))
+		d.note("This door closed %s by one-time sequences, which cannot close a door. Write a close_sequence for that door, or let its window end.", titles(open))
 	case open[0].closeSequence != nil:
-		d.note("It closed %s, which another door closes already, by the knocks %s. A door has one close_sequence.", titles(open), knocks(d.sequence))
+		d.note("This door closed %s by the knocks %s. Another door closes that one already, and a door has one close_sequence.", titles(open), knocks(d.sequence))
 	case slices.Equal(open[0].sequence, d.sequence):
-		d.note("It closed %s by the same knocks that open that one. Choose other knocks for its close_sequence.", titles(open))
+		d.note("This door closed %s by the same knocks that open that one. Choose other knocks for its close_sequence.", titles(open))
 	default:
 		open[0].takeIn(d, notes)
 	}
 }
 
-// closes returns the doors whose ports d closes: those with just these ports, or
-// else with some of them. If there are several, the one whose knocks are those of
-// d backwards is meant.
+// closes returns the doors whose ports d closes: those with exactly these ports, or
+// otherwise those with some of them. If one of these opens by the knocks of d in reverse
+// order, closes returns only that one.
 func (d *door) closes(doors []*door) []*door {
 	backwards := slices.Clone(d.sequence)
 	slices.Reverse(backwards)
@@ -82,21 +82,21 @@ func (d *door) closes(doors []*door) []*door {
 	return found
 }
 
-// takeIn makes the knocks of a door that closes d, and had these notes, the
-// close_sequence of d.
+// takeIn makes the sequence of a door that closes d the close_sequence of d. notes are the
+// notes of that door.
 func (d *door) takeIn(other *door, notes []string) {
 	d.closeSequence = other.sequence
-	d.note("Its close_sequence was the door [%s].", other.title)
+	d.note("The close_sequence was the door [%s].", other.title)
 	for _, note := range notes {
 		if !slices.Contains(d.notes, note) {
 			d.note("%s", note)
 		}
 	}
 	if d.seqTimeout != other.seqTimeout || !slices.Equal(d.flags, other.flags) {
-		d.note("That one had a Seq_Timeout or TCPFlags of its own; here they are the same for both sequences.")
+		d.note("That door had its own Seq_Timeout or TCPFlags. Here both sequences have the same.")
 	}
 	if other.closing.extra || len(other.closing.ports) == 0 || !slices.Equal(other.closing.ports, d.ports) {
-		d.note("Its command is not run any more: %s", other.closing.text)
+		d.note("Its command does not run any more: %s", other.closing.text)
 	}
 }
 

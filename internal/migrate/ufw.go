@@ -7,11 +7,11 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// ufwBoth is for a rule of ufw that names no protocol.
-const ufwBoth = "ufw opened these ports for TCP and for UDP, as its command names neither. Take out what is not in use."
+// ufwBoth is the comment for a rule of ufw that names no protocol.
+const ufwBoth = "ufw opened these ports for TCP and UDP, as its command names no protocol. Remove the ports that are not in use."
 
-// ufw reads the arguments of ufw: a rule that allows the source at some ports,
-// added or deleted. Deleting by number names no ports.
+// ufw reads the arguments of ufw. It understands adding or deleting a rule that allows the
+// source at some ports. Deleting by number does not name ports.
 func ufw(words []string) (change, bool) {
 	c := change{kind: opens}
 	var list, app, end string

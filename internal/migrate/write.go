@@ -16,13 +16,13 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// ruleFile is what becomes of a file.
+// ruleFile is the rule file that an import makes.
 type ruleFile struct {
 	from       string
 	kind       fileKind
-	logs       []string // what was said about logs and the like
+	logs       []string // options of knockd about logs and its PID file
 	interfaces string   // the wall's interface
-	notes      []string // what else holds for all doors
+	notes      []string // comments that apply to all doors
 	doors      []*door
 }
 
@@ -33,8 +33,7 @@ const (
 	fromAtomicorp
 )
 
-// writer writes HCL. Whatever comes from outside goes through quoted, argument or
-// comment.
+// writer writes HCL. All text of the input must go through quoted, argument or comment.
 type writer struct{ strings.Builder }
 
 func (f *ruleFile) write() []byte {
@@ -52,11 +51,11 @@ func (f *ruleFile) write() []byte {
 	return hclwrite.Format([]byte(w.String()))
 }
 
-// wall says what holds for all doors.
+// wall writes the comments and settings for all doors.
 func (f *ruleFile) wall(w *writer) {
 	if len(f.logs) > 0 {
 		w.WriteByte('\n')
-		w.comment("", "%s: knockwall writes to the journal, and to no file of its own. Read it with: journalctl -u knockwall", strings.Join(f.logs, ", "))
+		w.comment("", "%s: knockwall logs to the journal and not to a file. Read it with: journalctl -u knockwall", strings.Join(f.logs, ", "))
 	}
 	for _, note := range f.notes {
 		w.WriteByte('\n')
@@ -64,8 +63,8 @@ func (f *ruleFile) wall(w *writer) {
 	}
 	if f.interfaces != "" {
 		w.WriteByte('\n')
-		w.comment("", "knockd listened on this interface only, and here all doors stand before it only. "+elsewhereOpen+
-			" Without this block they stand before all interfaces but lo. There is one wall: if another file has it, write the line there.")
+		w.comment("", "knockd listened on this interface only, and here all doors guard only this one. "+elsewhereOpen+
+			" Without this block the doors guard all interfaces but lo. Only one wall block is allowed: if another file has one, write this line there.")
 		fmt.Fprintf(w, "wall {\ninterfaces = [%s]\n}\n", quoted(f.interfaces))
 	}
 }
@@ -105,7 +104,7 @@ func (w *writer) door(d *door, name string) {
 	w.WriteString("}\n")
 }
 
-// left says why a door is left out, unless it has become part of another.
+// left writes why a door is left out. It writes nothing if the door is now part of another.
 func (w *writer) left(d *door) {
 	if len(d.notes) == 0 {
 		return
@@ -154,7 +153,7 @@ func (w *writer) command(name string, c *command) {
 	fmt.Fprintf(w, "\n%s {\ncommand = [%s]\n}\n", name, strings.Join(words, ", "))
 }
 
-// portText writes ports as a rule file has them, where TCP need not be said.
+// portText formats ports for a rule file. A single TCP port is a plain number.
 func portText(ports []packet.PortRange) string {
 	var all []string
 	for _, r := range ports {
@@ -175,7 +174,7 @@ func knocks(steps []packet.Port) string {
 	return portText(ports)
 }
 
-// duration writes a number of seconds in the largest unit that divides it.
+// duration formats a duration in the largest unit that divides it.
 func duration(d time.Duration) string {
 	switch {
 	case d%time.Hour == 0:
@@ -186,13 +185,13 @@ func duration(d time.Duration) string {
 	return d.String()
 }
 
-// quoted writes text as HCL has it, so that it stands for itself.
+// quoted returns text as an HCL string that evaluates to the same text.
 func quoted(s string) string {
 	return string(hclwrite.TokensForValue(cty.StringVal(s)).Bytes())
 }
 
-// argument writes an argument of a command, in which the placeholder is where the
-// source goes.
+// argument returns an argument of a command as an HCL string, with ${source} in place of
+// the placeholder.
 func argument(word string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -202,7 +201,7 @@ func argument(word string) string {
 		}
 		text = strings.TrimSuffix(strings.TrimPrefix(quoted(text), `"`), `"`)
 		if strings.HasSuffix(text, "$") {
-			text = text[:len(text)-1] + `\u0024` // $${ would be no beginning of a template
+			text = text[:len(text)-1] + `\u0024` // $${ would be a literal ${
 		}
 		b.WriteString(text)
 	}
@@ -210,10 +209,10 @@ func argument(word string) string {
 	return b.String()
 }
 
-// columns is how wide comments are.
+// columns is the width of comments.
 const columns = 78
 
-// comment writes text as a comment, wrapped, whatever is in it.
+// comment writes text as a wrapped comment. It escapes the text, which may be untrusted.
 func (w *writer) comment(indent, format string, a ...any) {
 	words := strings.Join(strings.Fields(printable.Escape(fmt.Sprintf(format, a...))), " ")
 	for _, line := range printable.Wrap(words, columns-len("#"+indent+" ")) {
@@ -221,11 +220,11 @@ func (w *writer) comment(indent, format string, a ...any) {
 	}
 }
 
-// longestName is how long a door's name may be.
+// longestName is the maximum length of a door's name.
 const longestName = 32
 
-// unique makes a name for a door out of anything, and one that is not taken. It
-// is a letter, then letters, digits, hyphens and underscores.
+// unique makes a valid door name from a title, different from all taken names. It is a
+// letter, then letters, digits, hyphens and underscores.
 func unique(taken map[string]bool, title string) string {
 	var b strings.Builder
 	for _, r := range title {
@@ -250,7 +249,7 @@ func unique(taken map[string]bool, title string) string {
 	return name
 }
 
-// allPorts are those that doors guard.
+// allPorts returns the ports that the doors guard.
 func (f *ruleFile) allPorts() []packet.PortRange {
 	var ports []packet.PortRange
 	for _, d := range f.doors {

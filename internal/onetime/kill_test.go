@@ -13,8 +13,8 @@ import (
 	"github.com/knockwall/knockwall/internal/onetime"
 )
 
-// userVariable makes this test binary use up the list that it names, and say of each
-// line, when it is used, which it was.
+// userVariable makes this test binary use up the list that it names. The process prints the
+// number of each used line.
 const userVariable = "KNOCKWALL_ONETIME_LIST"
 
 func TestMain(m *testing.M) {
@@ -39,8 +39,8 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// Killed at any time, the daemon leaves a list in which all that it has used is
-// crossed out, at most one line that it was about to, and nothing else is changed.
+// A daemon that is killed at any time leaves a list in which all used lines are marked,
+// and at most one line that it was about to use. Nothing else is changed.
 func TestAListIsWholeWhenItsUserIsKilled(t *testing.T) {
 	const lines = 2000
 	var text strings.Builder
@@ -61,7 +61,7 @@ func TestAListIsWholeWhenItsUserIsKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		said := bufio.NewScanner(out)
-		// A different number each round, so that it is killed at different places.
+		// Each round kills after another number, so at another place.
 		for said.Scan() {
 			var n int
 			if _, err := fmt.Sscan(said.Text(), &n); err != nil {
@@ -72,7 +72,7 @@ func TestAListIsWholeWhenItsUserIsKilled(t *testing.T) {
 			}
 			used = n - 10000 + 1
 			if used%(17+round) == 0 {
-				_ = child.Process.Kill() // and it may have said more by then
+				_ = child.Process.Kill() // it may have printed more by then
 			}
 		}
 		_ = child.Wait()
@@ -82,7 +82,7 @@ func TestAListIsWholeWhenItsUserIsKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		if gone := lines - left; gone != used && gone != used+1 {
-			t.Errorf("round %d: %d lines are crossed out, %d were used", round, gone, used)
+			t.Errorf("round %d: %d lines are marked, %d were used", round, gone, used)
 		}
 		after, err := os.ReadFile(l.Path)
 		if err != nil {

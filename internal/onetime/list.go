@@ -1,6 +1,5 @@
-// Package onetime reads lists of sequences of which each opens a door once, as
-// knockd has them: a sequence a line, and a line that begins with # is a comment,
-// or has been used.
+// Package onetime reads lists of one-time sequences in the format of knockd: one sequence a
+// line. A line that begins with # is a comment or a used sequence.
 package onetime
 
 import (
@@ -18,13 +17,13 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// maxSize is how many bytes a list may have.
+// maxSize is the maximum size of a list in bytes.
 const maxSize = 1 << 20
 
 // List is a file of sequences.
 type List struct{ Path string }
 
-// Line is a sequence of a list that was not used yet.
+// Line is an unused sequence of a list.
 type Line struct {
 	Steps  []packet.Port
 	number int
@@ -32,16 +31,16 @@ type Line struct {
 	text   string
 }
 
-// IsZero reports whether it is no line at all, because none is left.
+// IsZero reports whether the Line is the zero value, as no sequence is left.
 func (l Line) IsZero() bool { return l.text == "" }
 
-// Equal reports whether two are the same line of a list. Without it nobody outside
-// could compare what has a line in it.
+// Equal reports whether both are the same line of a list. go-cmp needs it to compare values
+// with a Line.
 func (l Line) Equal(o Line) bool {
 	return l.number == o.number && l.offset == o.offset && l.text == o.text
 }
 
-// LineError is what is wrong with a line.
+// LineError is an error in a line.
 type LineError struct {
 	Path string
 	Line int
@@ -51,9 +50,9 @@ type LineError struct {
 func (e *LineError) Error() string { return fmt.Sprintf("%s line %d: %v", e.Path, e.Line, e.Err) }
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Next returns the first line that was not used yet, and how many there are with
-// it. Both are zero if all were. The error says that the file cannot be read, that
-// others can, or, as a [*LineError], which of its lines is no sequence.
+// Next returns the first unused line and the number of unused lines. Both are zero if all
+// sequences are used. The error says that the file cannot be read or that other users can
+// access it. It is a [*LineError] if a line is not a sequence.
 func (l List) Next() (next Line, left int, err error) {
 	f, err := l.open(os.O_RDONLY)
 	if err != nil {
@@ -65,7 +64,7 @@ func (l List) Next() (next Line, left int, err error) {
 		return Line{}, 0, err
 	}
 	if len(text) > maxSize {
-		return Line{}, 0, fmt.Errorf("%s: a list of sequences may have %d KiB at most", l.Path, maxSize>>10)
+		return Line{}, 0, fmt.Errorf("%s is too large: a list of sequences has at most %d KiB", l.Path, maxSize>>10)
 	}
 	offset, number := int64(0), 0
 	for raw := range bytes.Lines(text) {
@@ -85,10 +84,10 @@ func (l List) Next() (next Line, left int, err error) {
 	return next, left, nil
 }
 
-// errNoSequence does not say what is there instead: if it is no list, it may be anything.
-var errNoSequence = errors.New("it is no sequence: write knocks such as 4113,27911:udp,1840")
+// errNoSequence does not quote the line, as the file may be something else with secrets.
+var errNoSequence = errors.New("this is not a sequence: write knocks such as 4113,27911:udp,1840")
 
-// parse reads knocks as knockd takes them, 7000, 8000 : udp, and as rule files do.
+// parse reads knocks in the syntax of knockd (7000, 8000 : udp) and of rule files.
 func parse(line string) ([]packet.Port, error) {
 	var steps []packet.Port
 	for s := range strings.SplitSeq(line, ",") {
@@ -104,17 +103,17 @@ func parse(line string) ([]packet.Port, error) {
 		steps = append(steps, p)
 	}
 	if len(steps) > sequence.MaxSteps {
-		return nil, fmt.Errorf("a sequence has %d knocks at most, this one has %d", sequence.MaxSteps, len(steps))
+		return nil, fmt.Errorf("a sequence has at most %d knocks, and this one has %d", sequence.MaxSteps, len(steps))
 	}
 	return steps, nil
 }
 
-// ErrUsed is why a line is not crossed out that is already.
-var ErrUsed = errors.New("it was used meanwhile")
+// ErrUsed says that a line was already marked as used.
+var ErrUsed = errors.New("the sequence was used meanwhile")
 
-// Use crosses a line out, so that it is never returned again: its first byte
-// becomes a #. It is on stable storage when Use returns. The error is [ErrUsed], or
-// says that the line was changed since it was read, or that it cannot be written.
+// Use marks a line as used, so that Next never returns it again: its first byte becomes a
+// #. The mark is on stable storage when Use returns. The error wraps [ErrUsed], or says
+// that the line was changed since it was read, or that it cannot be written.
 func (l List) Use(line Line) error {
 	f, err := l.open(os.O_RDWR)
 	if err != nil {
@@ -130,8 +129,7 @@ func (l List) Use(line Line) error {
 	return durable.Sync(f)
 }
 
-// isIn returns an error if the file does not have the line where it was, with no more
-// in it.
+// isIn returns an error unless the file still has the same line at the same place.
 func (l Line) isIn(f io.ReaderAt) error {
 	at, before := l.offset, ""
 	if at > 0 {
@@ -147,10 +145,10 @@ func (l Line) isIn(f io.ReaderAt) error {
 			return err
 		}
 	}
-	return errors.New("it was changed meanwhile, and is read again")
+	return errors.New("the line was changed meanwhile, so the list is read again")
 }
 
-// Writable returns an error if lines cannot be crossed out.
+// Writable returns an error if lines cannot be marked as used.
 func (l List) Writable() error {
 	f, err := l.open(os.O_RDWR)
 	if err != nil {
@@ -159,7 +157,7 @@ func (l List) Writable() error {
 	return f.Close()
 }
 
-// open opens the file, if nobody else can read or write it.
+// open opens the file. It refuses a file that other users can read or write.
 func (l List) open(flags int) (*os.File, error) {
 	f, err := os.OpenFile(l.Path, flags|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -169,9 +167,9 @@ func (l List) open(flags int) (*os.File, error) {
 	switch {
 	case err != nil:
 	case !info.Mode().IsRegular():
-		err = fmt.Errorf("%s is not a file", l.Path)
+		err = fmt.Errorf("%s is not a regular file", l.Path)
 	case ownership.Mode(info)&0o007 != 0:
-		err = fmt.Errorf("others can read or write %s, which is a list of secrets: chmod o= %[1]s", l.Path)
+		err = fmt.Errorf("others can read or write %s, which is a list of secrets: run chmod o= %[1]s", l.Path)
 	default:
 		err = ownership.Check(l.Path, ownership.List)
 	}

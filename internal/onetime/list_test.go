@@ -20,7 +20,7 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// write makes a list that nobody else can read.
+// write makes a list that others cannot read.
 func write(t *testing.T, text string) onetime.List {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "list")
@@ -30,7 +30,7 @@ func write(t *testing.T, text string) onetime.List {
 	return onetime.List{Path: path}
 }
 
-// expectText compares what is in a list with what is wanted.
+// expectText compares the text of a list with the wanted one.
 func expectText(t *testing.T, l onetime.List, want string) {
 	t.Helper()
 	if got, err := os.ReadFile(l.Path); err != nil || string(got) != want {
@@ -38,7 +38,7 @@ func expectText(t *testing.T, l onetime.List, want string) {
 	}
 }
 
-// next returns the next line of a list in which so many are left.
+// next returns the next line of a list, and checks how many are left.
 func next(t *testing.T, l onetime.List, wantLeft int) onetime.Line {
 	t.Helper()
 	line, left, err := l.Next()
@@ -85,18 +85,18 @@ func TestALineThatIsNoSequenceIsToldByItsNumber(t *testing.T) {
 		line int
 		what string
 	}{
-		"many\n":            {1, "it is no sequence"},
-		"1,2\n\n#x\n3,\n":   {4, "it is no sequence"},
-		"1,2\r\n0\r\n":      {2, "it is no sequence"},
-		"1,65536":           {1, "it is no sequence"},
-		"1,2:icmp":          {1, "it is no sequence"},
-		"1,2-3":             {1, "it is no sequence"},
-		"1 2":               {1, "it is no sequence"},
-		"1,2\n3;4":          {2, "it is no sequence"},
-		"\ufeff1,2":         {1, "it is no sequence"},
-		"1\r2":              {1, "it is no sequence"},
-		"1,2\n\x00\x00\x00": {2, "it is no sequence"},
-		strings.Repeat("1,", sequence.MaxSteps) + "1": {1, "a sequence has 32 knocks at most, this one has 33"},
+		"many\n":            {1, "this is not a sequence"},
+		"1,2\n\n#x\n3,\n":   {4, "this is not a sequence"},
+		"1,2\r\n0\r\n":      {2, "this is not a sequence"},
+		"1,65536":           {1, "this is not a sequence"},
+		"1,2:icmp":          {1, "this is not a sequence"},
+		"1,2-3":             {1, "this is not a sequence"},
+		"1 2":               {1, "this is not a sequence"},
+		"1,2\n3;4":          {2, "this is not a sequence"},
+		"\ufeff1,2":         {1, "this is not a sequence"},
+		"1\r2":              {1, "this is not a sequence"},
+		"1,2\n\x00\x00\x00": {2, "this is not a sequence"},
+		strings.Repeat("1,", sequence.MaxSteps) + "1": {1, "a sequence has at most 32 knocks, and this one has 33"},
 	} {
 		l := write(t, text)
 		line, left, err := l.Next()
@@ -115,13 +115,13 @@ func TestALineThatIsNoSequenceIsToldByItsNumber(t *testing.T) {
 	}
 }
 
-// Line by line, whatever ends them; all that becomes different is their first byte.
+// Lines are used in order, whatever their line ends are. Only their first bytes change.
 func TestUsedLinesAreCrossedOut(t *testing.T) {
 	for before, after := range map[string][]string{
 		"# list\n1,2\n\n3,4:udp\n5,6": {"# list\n#,2\n\n3,4:udp\n5,6", "# list\n#,2\n\n#,4:udp\n5,6", "# list\n#,2\n\n#,4:udp\n#,6"},
 		"1,2\r\n3,4\r\n":              {"#,2\r\n3,4\r\n", "#,2\r\n#,4\r\n"},
 		" 1, 2 \n\t3":                 {"#1, 2 \n\t3", "#1, 2 \n#3"},
-		"1,2\n1,2\n":                  {"#,2\n1,2\n", "#,2\n#,2\n"}, // the same again is another
+		"1,2\n1,2\n":                  {"#,2\n1,2\n", "#,2\n#,2\n"}, // two equal lines are two uses
 		"7":                           {"#"},
 	} {
 		l := write(t, before)
@@ -154,8 +154,8 @@ func TestALineIsUsedOnce(t *testing.T) {
 	}
 }
 
-// Whoever edits the list meanwhile does not lose another line by that, and the line
-// that was read does not open once more than it is written.
+// If somebody edits the list after a line was read, Use marks no other line, and the line
+// does not open the door more often than the list has it.
 func TestALineThatWasChangedIsNotUsed(t *testing.T) {
 	const text = "# list\n7000,8000\n3,4\n"
 	for name, changed := range map[string]string{
@@ -282,16 +282,16 @@ func TestAListHasItsBounds(t *testing.T) {
 	if err := os.WriteFile(l.Path, []byte(text+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := l.Next(); err == nil || !strings.Contains(err.Error(), "1024 KiB at most") {
+	if _, _, err := l.Next(); err == nil || !strings.Contains(err.Error(), "at most 1024 KiB") {
 		t.Errorf("above the bound: %v", err)
 	}
-	// However long a line is.
-	if _, _, err := write(t, strings.Repeat("1,", most/2-1)+"1").Next(); err == nil || !strings.Contains(err.Error(), "knocks at most") {
+	// A line of any length.
+	if _, _, err := write(t, strings.Repeat("1,", most/2-1)+"1").Next(); err == nil || !strings.Contains(err.Error(), "at most 32 knocks") {
 		t.Errorf("a long line: %v", err)
 	}
 }
 
-// A line that was crossed out stays so after the loss of power.
+// A line that was marked as used stays so after a loss of power.
 func TestALineThatIsUsedIsOnTheDisk(t *testing.T) {
 	disk := durabletest.Watch(t)
 	l := write(t, "7000,8000\n9000\n")
@@ -300,7 +300,7 @@ func TestALineThatIsUsedIsOnTheDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer folder.Close()
-	if err := durable.Sync(folder); err != nil { // whoever wrote the list has
+	if err := durable.Sync(folder); err != nil { // the writer of the list has synced it
 		t.Fatal(err)
 	}
 	for left := 2; left > 0; left-- {

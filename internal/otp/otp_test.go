@@ -13,14 +13,14 @@ import (
 	"github.com/knockwall/knockwall/internal/otp"
 )
 
-// vector is a password that openssl has made.
+// vector is a password that openssl made.
 type vector struct {
 	key, source string
 	minute      int64
 	digits      string
 }
 
-// vectors were made as openssl is told to make them below.
+// vectors were made with the openssl command below.
 var vectors = []vector{
 	{"foo", "192.0.2.1", 29000000, "2758f2694c298a442503234b407d46596a58022dfb928680cfc1928c36c24288"},
 	{"hipjazz", "203.0.113.255", 29700123, "c0cd76bcc202dd7b6b3cba1c4459f1b03346ff63a2ca7976c3c72541ad8ef73c"},

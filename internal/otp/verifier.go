@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// MaxSkew is how far the clocks of both sides may be apart at most.
+// MaxSkew is the maximum difference between the clocks of both sides.
 const MaxSkew = 10 * time.Minute
 
 // Verifier checks the passwords of one secret. It is not safe for concurrent use.
@@ -17,13 +17,13 @@ type Verifier struct {
 	mac  hash.Hash
 	skew time.Duration
 
-	// Both are kept from one Verify to the next, so that it allocates nothing.
+	// Buffers that Verify reuses, so that it allocates nothing.
 	message []byte
 	sum     []byte
 }
 
-// NewVerifier returns a verifier that takes passwords made with key by a clock that
-// differs by up to skew, from 0 to MaxSkew; what is beyond these is cut to them.
+// NewVerifier returns a verifier for passwords that clients make with key, and with clocks
+// that differ by up to skew. It limits skew to the range from 0 to MaxSkew.
 func NewVerifier(key []byte, skew time.Duration) *Verifier {
 	return &Verifier{
 		mac:     hmac.New(sha256.New, key),
@@ -33,13 +33,13 @@ func NewVerifier(key []byte, skew time.Duration) *Verifier {
 	}
 }
 
-// Verify reports whether a datagram is the password for this source, in a minute
-// that can be now, and in which: that of minute m is good from 60m - skew up to,
-// not including, 60(m+1) + skew seconds of Unix time. Whether it was used before is
-// the caller's to remember, of the code and for as long as its minute is good.
+// Verify reports whether a datagram is a valid password for a source, and of which
+// minute. The password of minute m is valid from 60m - skew until just before 60(m+1) +
+// skew seconds of Unix time. The caller has to remember used codes while their minute is
+// valid.
 //
-// Only a datagram of Size bytes that begins with 64 lowercase hex digits costs any
-// HMAC: then one for each minute that can be now, 21 at most, whichever matches.
+// Only a datagram of Size bytes that begins with 64 lowercase hex digits costs HMACs: one
+// for each minute that skew allows, at most 21. All are computed, whichever matches.
 func (v *Verifier) Verify(datagram []byte, source netip.Addr, now time.Time) (code Code, minuteOf int64, ok bool) {
 	said, isCode := decode(datagram)
 	if !isCode || !source.IsValid() {
@@ -58,7 +58,7 @@ func (v *Verifier) Verify(datagram []byte, source netip.Addr, now time.Time) (co
 	return code, minuteOf, ok
 }
 
-// decode reads the digits of a datagram. Package encoding/hex takes capitals, too.
+// decode reads the digits of a datagram. Unlike package encoding/hex, it refuses capitals.
 func decode(datagram []byte) (code Code, ok bool) {
 	if len(datagram) != Size {
 		return Code{}, false

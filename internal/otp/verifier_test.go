@@ -58,7 +58,7 @@ func TestAPasswordIsGoodInItsMinuteAndTheSkewAroundIt(t *testing.T) {
 	}
 }
 
-// A clock that has not been set may say a time before 1970.
+// A clock that is not set may be before 1970.
 func TestPasswordsAreGoodBefore1970(t *testing.T) {
 	key, source := []byte("foo"), netip.MustParseAddr("192.0.2.1")
 	for second := -130; second <= 130; second += 5 {
@@ -104,7 +104,7 @@ func TestEachDigitCounts(t *testing.T) {
 	}
 }
 
-// garbage are datagrams that are no password's: not what one could be.
+// garbage are datagrams that do not have the form of a password.
 func garbage() map[string][]byte {
 	digits := vectors[0].digits
 	all := map[string][]byte{
@@ -117,7 +117,7 @@ func garbage() map[string][]byte {
 		"blanks before":      []byte(" " + digits),
 		"65,507 digits":      bytes.Repeat([]byte("0"), 65507),
 	}
-	for _, c := range []byte("/:@G`gAFx \x00\x80\xb0\xe1\xff") { // those beside digits, and others
+	for _, c := range []byte("/:@G`gAFx \x00\x80\xb0\xe1\xff") { // neighbours of the digits, and others
 		for _, at := range []int{0, 1, 62, 63} {
 			b := []byte(digits + "\n")
 			b[at] = c
@@ -153,8 +153,8 @@ func TestVerifyDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// FuzzVerify compares with the slow and simple way: each minute's password is made,
-// and those that are good now are looked at.
+// FuzzVerify compares Verify with a slow and simple way, which makes the passwords of all
+// minutes that are valid now.
 func FuzzVerify(f *testing.F) {
 	for _, v := range vectors {
 		source := v.addr().AsSlice()
@@ -167,7 +167,7 @@ func FuzzVerify(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, datagram, key, address []byte, seconds, nanoseconds, skewSeconds int64) {
 		source, _ := netip.AddrFromSlice(address)
-		// Times that a time.Time can be added to, and some that are near another minute.
+		// Times that leave room to add to a time.Time, and some close to the next minute.
 		now := time.Unix(seconds%(1<<40), nanoseconds%1e9)
 		skew := time.Duration(skewSeconds%601) * time.Second
 		verifier := otp.NewVerifier(key, skew)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxLinks is how many symbolic links a path may lead through: path_resolution(7).
+// maxLinks is the maximum number of symbolic links in a path: path_resolution(7).
 const maxLinks = 40
 
 func check(path string, kind Kind) error {
@@ -63,7 +63,7 @@ func check(path string, kind Kind) error {
 	return nil
 }
 
-// checkOne looks at one file or folder; passed is a folder that the path goes on in.
+// checkOne checks one file or folder. passed says that the path continues inside it.
 func checkOne(path string, kind Kind, passed bool) error {
 	info, err := os.Lstat(path)
 	if err != nil {
@@ -77,22 +77,22 @@ func checkOne(path string, kind Kind, passed bool) error {
 	switch {
 	case passed && mode&fs.ModeSticky != 0:
 	case mode.Perm()&0o002 != 0:
-		return fmt.Errorf("everybody on this host can write %s: run chmod go-w %[1]s, and see whether it is as you left it", path)
+		return fmt.Errorf("everybody on this host can write %s: run chmod go-w %[1]s, and check whether somebody has changed it", path)
 	case mode.Perm()&0o020 == 0:
 	case kind == List && isDaemons(owner.Gid) && !hasACL(path):
 	default:
-		return fmt.Errorf("the group %s can write %s: run chmod g-w %[2]s, and see whether it is as you left it", groupName(owner.Gid), path)
+		return fmt.Errorf("the group %s can write %s: run chmod g-w %[2]s, and check whether somebody has changed it", groupName(owner.Gid), path)
 	}
 	return nil
 }
 
-// checkOwner makes sure that a file is the file of somebody who may decide.
+// checkOwner returns an error unless a trusted user owns the file.
 func checkOwner(path string, info fs.FileInfo) error {
 	owner, ok := info.Sys().(*syscall.Stat_t)
 	if !ok || isTrusted(owner.Uid) {
 		return nil
 	}
-	return fmt.Errorf("%s is the user %s's, who can change it: run chown root %[1]s, and see whether it is as you left it", path, userName(owner.Uid))
+	return fmt.Errorf("%s belongs to the user %s, who can change it: run chown root %[1]s, and check whether somebody has changed it", path, userName(owner.Uid))
 }
 
 func isTrusted(uid uint32) bool {
@@ -100,15 +100,15 @@ func isTrusted(uid uint32) bool {
 	case uid == 0, int(uid) == os.Geteuid():
 		return true
 	case os.Geteuid() == 0 && os.Getenv("SUDO_UID") == number(uid):
-		return true // who has become root by it, and can change all there is
+		return true // the caller of sudo, who can change any file as root
 	case uid == overflow && !ownsAll():
-		return true // whoever it is, it is not told in a user namespace: root, for one
+		return true // a user without a number in this user namespace, such as the host's root
 	}
 	u, err := user.Lookup(DaemonUser)
 	return err == nil && u.Uid == number(uid)
 }
 
-// isDaemons reports whether a group is the daemon's, the caller's or root's.
+// isDaemons reports whether a group is that of the daemon, the caller or root.
 func isDaemons(gid uint32) bool {
 	if gid == 0 || int(gid) == os.Getegid() {
 		return true
@@ -117,17 +117,17 @@ func isDaemons(gid uint32) bool {
 	return err == nil && u.Gid == number(gid)
 }
 
-// hasACL reports whether the bits of the group are the mask of an ACL.
+// hasACL reports whether the file has an ACL. The group bits are then the mask of the ACL.
 func hasACL(path string) bool {
 	_, err := unix.Lgetxattr(path, "system.posix_acl_access", nil)
 	return err == nil || !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// overflow is who files belong to whose owner has no number in a user namespace:
+// overflow is the user ID for owners that have no number in a user namespace:
 // user_namespaces(7).
 const overflow = 65534
 
-// ownsAll reports whether the numbers of users are those of the whole host.
+// ownsAll reports whether the user namespace maps all user IDs of the host, unchanged.
 func ownsAll() bool {
 	text, err := os.ReadFile("/proc/self/uid_map")
 	return err != nil || strings.Join(strings.Fields(string(text)), " ") == "0 0 4294967295"
@@ -147,6 +147,5 @@ func groupName(gid uint32) string {
 	return number(gid)
 }
 
-// number writes the number of a user or group, which is more than an int holds on some
-// systems.
+// number formats the ID of a user or group, which may exceed an int on 32-bit systems.
 func number(id uint32) string { return strconv.FormatUint(uint64(id), 10) }

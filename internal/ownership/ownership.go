@@ -1,16 +1,15 @@
-// Package ownership finds out whether others can change a file, as ssh does: whoever can
-// write a rule file decides who gets in, and what is run.
+// Package ownership checks whether other users can change a file, as ssh does. A user who
+// can write a rule file decides who gets in and which commands run.
 //
-// A file is looked at, what symbolic links on its path lead to, and every folder from /
-// on, as whoever can write one of these can put another file in its place. Each of them
-// must belong to root, the daemon's user or the caller (under sudo also to who called it),
-// and neither its group nor others may write it; but the daemon's group may write a list.
-// An ACL that lets somebody write shows in the bits of the group, which are its mask. Of a
-// folder that is sticky, such as /tmp, others can take away only what is theirs, so that it
-// may lie on the path.
+// It checks the file, the targets of symbolic links on its path, and every folder from /
+// on, as a user who can write such a folder can replace the file. Each must belong to
+// root, the daemon's user or the caller (or to the caller of sudo). Neither its group nor
+// others may write it, except that the daemon's group may write a list. An ACL that
+// permits writing shows in the group bits, which are its mask. A sticky folder, such as
+// /tmp, may be on the path, as users can remove only their own files from it.
 //
-// All of this protects a host with doors, and so happens on Linux only. A client on another
-// system lets nobody in, whatever its files say.
+// The check protects a host with doors, so it runs on Linux only. Clients on other systems
+// admit nobody.
 package ownership
 
 import (
@@ -20,23 +19,23 @@ import (
 	"runtime"
 )
 
-// DaemonUser is who the daemon runs as, where it is a service (knockwall.service).
+// DaemonUser is the user of the daemon in knockwall.service.
 const DaemonUser = "knockwall"
 
-// Kind is what a path is for.
+// Kind says how the daemon uses a path.
 type Kind int
 
 const (
-	// File is read, and changed by nobody.
+	// File is a file that the daemon only reads.
 	File Kind = iota
-	// List is a file that the daemon changes, perhaps by its group.
+	// List is a file that the daemon also writes, possibly with the rights of its group.
 	List
-	// Folder is one of which all files are read, so that nobody may add one.
+	// Folder is a folder whose files are all read, so that other users must not add one.
 	Folder
 )
 
-// Check returns an error, with its cure, if others can change what is at path. What is
-// neither a file nor a folder, such as a pipe of the caller's shell, it does not look at.
+// Check returns an error, with its cure, if other users can change the file or folder at
+// path. It does not check anything else, such as a pipe of the caller's shell.
 func Check(path string, kind Kind) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -52,8 +51,8 @@ func Check(path string, kind Kind) error {
 	return check(path, kind)
 }
 
-// Mode returns the permission bits of a file, and none on Windows. Windows has no such
-// bits, and package os makes up the same ones for every file.
+// Mode returns the permission bits of a file. On Windows it returns 0, as Windows has no
+// such bits and package os invents them.
 func Mode(info fs.FileInfo) fs.FileMode {
 	if runtime.GOOS == "windows" {
 		return 0

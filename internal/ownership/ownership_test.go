@@ -61,7 +61,8 @@ func TestModes(t *testing.T) {
 	}
 }
 
-// A folder of which all files are read is not sticky: others could add one.
+// A folder whose files are all read must not be writable, even if it is sticky, as others
+// could add a file.
 func TestAFolderThatAllCanAddTo(t *testing.T) {
 	folder, _ := place(t)
 	if err := Check(folder, Folder); err != nil {
@@ -73,7 +74,7 @@ func TestAFolderThatAllCanAddTo(t *testing.T) {
 	}
 }
 
-// Where a link leads, and where it is, is looked at.
+// Check looks at the folder of a link, and at the target of the link.
 func TestLinks(t *testing.T) {
 	folder, file := place(t)
 	_, other := place(t)
@@ -144,7 +145,7 @@ func TestOwners(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Setenv("SUDO_UID", "")
-		if err := Check(file, File); err == nil || !strings.Contains(err.Error(), path+" is the user 12345's") || !strings.Contains(err.Error(), "chown root "+path) {
+		if err := Check(file, File); err == nil || !strings.Contains(err.Error(), path+" belongs to the user 12345") || !strings.Contains(err.Error(), "chown root "+path) {
 			t.Errorf("%s of somebody: %v", path, err)
 		}
 		t.Setenv("SUDO_UID", "12345")

@@ -1,5 +1,5 @@
-// Package printable prepares text for people to read, whoever has written it: nothing in
-// it gives orders to a terminal or ends a line too early.
+// Package printable makes untrusted text safe to print: the result has no terminal control
+// sequences and no unexpected line ends.
 package printable
 
 import (
@@ -15,9 +15,8 @@ import (
 // tab is what a tab is shown as.
 const tab = "    "
 
-// Columns returns a line in which each character takes one column: U+FFFD stands
-// for what cannot be printed, and four spaces for a tab. Carriage returns are left
-// out.
+// Columns returns a line in which each character is one column. It replaces unprintable
+// characters by U+FFFD and a tab by four spaces, and removes carriage returns.
 func Columns(s string) string {
 	var b strings.Builder
 	for _, r := range s {
@@ -34,10 +33,10 @@ func Columns(s string) string {
 	return b.String()
 }
 
-// Lines returns what a program has written, with its lines and tabs. U+FFFD stands
-// for other control characters and for what is not UTF-8.
+// Lines returns the output of a program with its newlines and tabs. It replaces other
+// control characters and invalid UTF-8 by U+FFFD.
 func Lines(b []byte) string {
-	return strings.Map(func(r rune) rune { // it takes U+FFFD for what is not UTF-8
+	return strings.Map(func(r rune) rune { // strings.Map replaces invalid UTF-8 by U+FFFD
 		if unicode.IsControl(r) && r != '\n' && r != '\t' {
 			return unicode.ReplacementChar
 		}
@@ -45,8 +44,8 @@ func Lines(b []byte) string {
 	}, string(b))
 }
 
-// Escape returns a line in which all that cannot be printed is written as Go writes
-// it, such as \n for a newline, so that nothing is lost. A tab becomes a space.
+// Escape returns a line with Go's escapes for unprintable characters, such as \n for a
+// newline. A tab becomes a space. Nothing else is lost.
 func Escape(s string) string {
 	var b strings.Builder
 	for len(s) > 0 {
@@ -66,8 +65,7 @@ func Escape(s string) string {
 	return b.String()
 }
 
-// Quote returns a name as it is if all of it can be printed, and else in quotes as Go
-// writes it.
+// Quote returns a name unchanged if it is printable, and otherwise as a quoted Go string.
 func Quote(s string) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
 		return strconv.Quote(s)
@@ -75,8 +73,8 @@ func Quote(s string) string {
 	return s
 }
 
-// Wrap breaks each line of s between words, where it would be wider than so many
-// columns. A word that is wider has a line of its own.
+// Wrap breaks the lines of s between words, so that they fit into the columns. A longer
+// word gets its own line.
 func Wrap(s string, columns int) []string {
 	return strings.Split(wordwrap.WrapString(s, uint(columns)), "\n")
 }

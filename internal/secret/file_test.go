@@ -16,14 +16,14 @@ import (
 	"github.com/knockwall/knockwall/internal/secret"
 )
 
-// write makes a file of this mode.
+// write makes a file with this mode.
 func write(t *testing.T, text string, mode fs.FileMode) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "opening.key")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, mode); err != nil { // which no umask changes
+	if err := os.Chmod(path, mode); err != nil { // the umask does not apply to chmod
 		t.Fatal(err)
 	}
 	return path
@@ -59,7 +59,7 @@ func TestReadFileTakesModesThatKeepTheSecret(t *testing.T) {
 
 func TestReadFileSaysHowToMendModes(t *testing.T) {
 	open := "reading a secret: %s is open to everybody on this host: run chmod o= %[1]s, and change the secret if somebody may have read it"
-	group := "reading a secret: the group of %s may change it: run chmod g-w %[1]s"
+	group := "reading a secret: the group of %s can write it: run chmod g-w %[1]s"
 	for mode, want := range map[fs.FileMode]string{
 		0o644: open, 0o604: open, 0o602: open, 0o601: open, 0o666: open, 0o777: open,
 		0o660: group, 0o620: group,
@@ -73,13 +73,13 @@ func TestReadFileSaysHowToMendModes(t *testing.T) {
 
 func TestReadFileRefusesWhatIsNoSecretAndShowsNothingOfIt(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                               "reading a secret: %s is empty: write the secret there, on one line",
-		"\n":                             "reading a secret: %s is empty: write the secret there, on one line",
-		"\r\n":                           "reading a secret: %s is empty: write the secret there, on one line",
-		"qzqz\x00":                       "reading a secret: %s has a NUL byte, which no secret may have: write another one there, on one line",
-		"\x00":                           "reading a secret: %s has a NUL byte, which no secret may have: write another one there, on one line",
-		strings.Repeat("qzqz", 1025):     "reading a secret: %s has more than 4096 bytes, and is no secret's: name another file",
-		strings.Repeat("q", 4096) + "\n": "reading a secret: %s has more than 4096 bytes, and is no secret's: name another file",
+		"":                               "reading a secret: %s is empty: write the secret to it, on one line",
+		"\n":                             "reading a secret: %s is empty: write the secret to it, on one line",
+		"\r\n":                           "reading a secret: %s is empty: write the secret to it, on one line",
+		"qzqz\x00":                       "reading a secret: %s has a NUL byte, which a secret cannot have: write another secret to it, on one line",
+		"\x00":                           "reading a secret: %s has a NUL byte, which a secret cannot have: write another secret to it, on one line",
+		strings.Repeat("qzqz", 1025):     "reading a secret: %s has more than 4096 bytes, too many for a secret: name another file",
+		strings.Repeat("q", 4096) + "\n": "reading a secret: %s has more than 4096 bytes, too many for a secret: name another file",
 	} {
 		path := write(t, text, 0o600)
 		s, err := secret.ReadFile(path)
@@ -103,7 +103,7 @@ func TestReadFileReadsNothingButFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{folder, fifo, link, "/dev/zero"} {
-		want := fmt.Sprintf("reading a secret: %s is not a file: copy the secret into one", path)
+		want := fmt.Sprintf("reading a secret: %s is not a regular file: copy the secret into one", path)
 		if _, err := secret.ReadFile(path); err == nil || err.Error() != want {
 			t.Errorf("%s: %v", path, err)
 		}

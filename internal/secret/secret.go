@@ -1,5 +1,4 @@
-// Package secret keeps keys out of sight: out of logs, of messages, and of what
-// is written for machines.
+// Package secret keeps keys out of logs, messages and machine-readable output.
 package secret
 
 import (
@@ -9,22 +8,21 @@ import (
 	"io"
 )
 
-// shown is what a secret looks like.
+// shown is the text of every secret.
 const shown = "(secret)"
 
-// Secret is a key that is never shown: however it is printed or marshalled, it is
-// "(secret)". Its zero value is no key.
+// Secret is a key that is never shown. Printed or marshalled in any way, it is "(secret)".
+// The zero value has no key and is unset.
 //
-// Two secrets are compared by Equal alone: == does not compile, and
-// reflect.DeepEqual holds for none but unset ones.
+// Compare secrets with Equal. == does not compile, and reflect.DeepEqual is true for unset
+// secrets only.
 type Secret struct {
-	// In a function, as no printer looks into one. Package fmt asks no method of what
-	// is in an unexported field, or is printed by %p, but shows the bytes of a slice
-	// there, too.
+	// The key is in a function, which no printer looks into. For values in unexported fields
+	// and for %p, package fmt calls no methods, but would show the bytes of a slice.
 	key func() []byte
 }
 
-// New returns the secret of a key, which is copied. An empty key is none.
+// New returns a secret with a copy of a key. With an empty key the secret is unset.
 func New(key []byte) Secret {
 	if len(key) == 0 {
 		return Secret{}
@@ -33,7 +31,7 @@ func New(key []byte) Secret {
 	return Secret{key: func() []byte { return key }}
 }
 
-// Key returns the key, which must not be changed, and nil where there is none.
+// Key returns the key, or nil if the secret is unset. The caller must not change it.
 func (s Secret) Key() []byte {
 	if s.key == nil {
 		return nil
@@ -44,14 +42,14 @@ func (s Secret) Key() []byte {
 // IsSet reports whether there is a key.
 func (s Secret) IsSet() bool { return s.key != nil }
 
-// Equal reports whether both keys are the same. The time that takes tells nothing
-// of them but whether they have one length.
+// Equal reports whether both keys are the same. Its timing reveals only whether their
+// lengths are equal.
 func (s Secret) Equal(o Secret) bool {
 	return subtle.ConstantTimeCompare(s.Key(), o.Key()) == 1
 }
 
-// Format writes "(secret)", whatever the verb and its flags.
+// Format writes "(secret)" for every verb and flag.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, shown) }
 
-// MarshalText returns "(secret)". So do encoding/json and log/slog, which ask it.
+// MarshalText returns "(secret)". encoding/json and log/slog call it.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(shown), nil }

@@ -19,7 +19,7 @@ import (
 
 const key = "hipjazz"
 
-// leaks reports whether a text has the key, however it may have been written.
+// leaks reports whether a text has the key, in any usual encoding.
 func leaks(text string) bool {
 	text = strings.Join(strings.Fields(strings.ToLower(strings.ReplaceAll(text, "[", "[ "))), " ")
 	numbers := func(format string) string {
@@ -55,7 +55,7 @@ func TestLeaksAreSeen(t *testing.T) {
 	}
 }
 
-// verbs are all letters as verbs, with flags that change what they print.
+// verbs are all letters as verbs, with the flags that change the output.
 func verbs() []string {
 	var all []string
 	for _, flags := range []string{"", "+", "#", "-", " ", "0", "20", ".3", "+#"} {
@@ -66,7 +66,7 @@ func verbs() []string {
 	return all
 }
 
-// holder has secrets wherever a struct can have them.
+// holder has secrets in all kinds of fields.
 type holder struct {
 	Shown    secret.Secret
 	unshown  secret.Secret
@@ -90,8 +90,8 @@ func TestASecretIsPrintedAsOneByEachVerb(t *testing.T) {
 	s := secret.New([]byte(key))
 	for _, verb := range verbs() {
 		text := fmt.Sprintf(verb, s)
-		// Package fmt asks nobody how to print by these: T is for the type, and p and
-		// w are for pointers and errors.
+		// For these verbs package fmt does not call Format: T prints the type, and p and w
+		// are for pointers and errors.
 		if text != "(secret)" && !strings.ContainsAny(verb, "Tpw") {
 			t.Errorf("%s prints %q", verb, text)
 		}

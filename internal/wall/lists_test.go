@@ -148,7 +148,7 @@ func TestALineThatWasChangedMeanwhileOpensNothing(t *testing.T) {
 		l.write("7005,8005,9005", "7002,8002,9002")
 		a := h.client(alice)
 		a.became("the line that was there", ports(7001, 8001, 9001), "refused ssh 192.0.2.1 3/3: "+l.path+
-			" line 1: it was changed meanwhile, and is read again")
+			" line 1: the line was changed meanwhile, so the list is read again")
 		l.expect("7005,8005,9005", "7002,8002,9002")
 		a.became("the line that is there", ports(7005, 8005, 9005), "opened ssh 192.0.2.1 3/3")
 	})

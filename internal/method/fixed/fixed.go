@@ -1,5 +1,4 @@
-// Package fixed is the method of sequences that are written down:
-// sequence = [4113, "27911/udp", 1840].
+// Package fixed is the method of fixed sequences: sequence = [4113, "27911/udp", 1840].
 package fixed
 
 import (
@@ -16,7 +15,7 @@ import (
 // Kind reads the attribute.
 var Kind = method.Kind{Name: "sequence", Knocks: true, Attribute: read}
 
-// Sequence is the method. Rule files have one sequence; more of them open the door, too.
+// Sequence is the method. Each of its Sequences opens the door. Rule files have only one.
 type Sequence struct {
 	Sequences [][]packet.Port
 
@@ -50,7 +49,7 @@ func (s *Sequence) Resolve(time.Time) (method.State, error) {
 	return method.State{Sequences: s.Sequences}, nil
 }
 
-// Use remembers nothing: the sequence is good again and again.
+// Use remembers nothing, as the sequence can be used any number of times.
 func (*Sequence) Use(method.State, int, time.Time, method.Remember) (replay bool, err error) {
 	return false, nil
 }
@@ -66,13 +65,13 @@ func (s *Sequence) Advise(r method.Reader, doors []method.Door, own int) {
 		for _, m := range other.Methods {
 			if theirs, ok := m.(*Sequence); ok && slices.EqualFunc(s.Sequences, theirs.Sequences, slices.Equal) {
 				r.Warn(s.at, "Two doors with the same sequence",
-					fmt.Sprintf("It opens the door %q, too. One door with the ports of both would do the same.", other.Name))
+					fmt.Sprintf("This sequence also opens the door %q. One door with the ports of both would do the same.", other.Name))
 			}
 		}
 	}
 }
 
-// lowPorts are those where people begin to guess.
+// lowPorts is the end of the range where guessing usually begins.
 const lowPorts = 9999
 
 func adviseSteps(steps []packet.Port) (advice []string) {
@@ -82,18 +81,18 @@ func adviseSteps(steps []packet.Port) (advice []string) {
 	}
 	switch {
 	case slices.Equal(numbers, []int{7000, 8000, 9000}):
-		return []string{"7000, 8000, 9000 stands in every manual, and is what people try first."}
+		return []string{"7000, 8000, 9000 is the example of many manuals, and the first guess. Choose other ports."}
 	case len(steps) < method.FewKnocks:
 		return []string{method.TooFewKnocks}
 	case slices.IsSorted(numbers):
-		advice = append(advice, "The knocks rise in order, so that a port scan goes through them on its way up. Mix them.")
+		advice = append(advice, "The ports rise, so an ascending port scan makes all knocks in order. Choose another order.")
 	case slices.IsSortedFunc(numbers, func(a, b int) int { return b - a }):
-		advice = append(advice, "The knocks fall in order, so that a port scan goes through them on its way down. Mix them.")
+		advice = append(advice, "The ports fall, so a descending port scan makes all knocks in order. Choose another order.")
 	}
-	// Of all ports three knocks take 18 years.
+	// Three knocks from all ports take 18 years.
 	if takes, soon := method.GuessedIn(lowPorts, len(steps), 1); soon && slices.Max(numbers) <= lowPorts {
-		advice = append(advice, fmt.Sprintf("The knocks are of the %d ports where people begin to guess: at %s, %d of them are guessed in %s. "+
-			"Use one knock more, or choose them from all ports up to 65535.", lowPorts, method.GuessRate, len(steps), takes))
+		advice = append(advice, fmt.Sprintf("All knocks are among the first %d ports, where guessing begins. At %s, %d such knocks are guessed in %s. "+
+			"Use one knock more, or choose from all ports up to 65535.", lowPorts, method.GuessRate, len(steps), takes))
 	}
 	return advice
 }

@@ -1,5 +1,5 @@
-// Package lists is the method of sequences of which each opens the door once:
-// one_time_sequences = "/path". Package onetime reads the list.
+// Package lists is the method of one-time sequences: one_time_sequences = "/path". Each
+// sequence of the list opens the door once. Package onetime reads the list.
 package lists
 
 import (
@@ -29,7 +29,7 @@ func read(r method.Reader, _ *method.Door, e hcl.Expression) method.Method {
 		return nil
 	}
 	if !filepath.IsAbs(name) && !path.IsAbs(name) { // on this system or on Linux
-		r.Fail(e, "Not an absolute path", "Write the whole path of the list, from / on.")
+		r.Fail(e, "Not an absolute path", "Write the absolute path of the list, which begins with /.")
 		return nil
 	}
 	m := &List{onetime.List{Path: name}}
@@ -42,13 +42,13 @@ func read(r method.Reader, _ *method.Door, e hcl.Expression) method.Method {
 	case errors.Is(err, fs.ErrNotExist) && r.Reviewing():
 		r.Warn(e, "No list of sequences", "The daemon does not start without it. "+r.Explain(err, ""))
 	case errors.Is(err, fs.ErrNotExist):
-		r.Lack(e, "No list of sequences", "Make it: a sequence a line, such as 4113,27911:udp,1840. "+r.Explain(err, ""))
+		r.Lack(e, "No list of sequences", "Create the file with one sequence a line, such as 4113,27911:udp,1840. "+r.Explain(err, ""))
 	case err != nil:
-		r.Lack(e, "List of sequences that cannot be used", "The daemon has to read the list, and to cross out what is used. "+r.Explain(err, "rw"))
+		r.Lack(e, "List of sequences that cannot be used", "The daemon has to read the list and to mark used sequences in it. "+r.Explain(err, "rw"))
 	case left == 0:
-		r.Warn(e, "All sequences are used", "The door does not open for anybody. Add lines to the list, and reload.")
+		r.Warn(e, "All sequences are used", "Nobody can open the door by this list. Add lines to it, and reload.")
 	case stock.IsLow():
-		r.Warn(e, "Few sequences are left", fmt.Sprintf("Those that were not used: %d. Add lines to the list before the door is shut for good.", left))
+		r.Warn(e, "Few sequences are left", fmt.Sprintf("Unused sequences: %d. Add lines to the list. When none is left, nobody can open the door by it.", left))
 	}
 	return m
 }
@@ -56,14 +56,14 @@ func read(r method.Reader, _ *method.Door, e hcl.Expression) method.Method {
 func (*List) Name() string          { return Kind.Name }
 func (*List) Traits() method.Traits { return method.Traits{Consumes: true} }
 
-// Ports returns none, as a list is changed while the daemon runs.
+// Ports returns none, as the list may change while the daemon runs.
 func (*List) Ports() (fixed, chosen []packet.PortRange) { return nil, nil }
 
 func (*List) Describe(within time.Duration) string {
 	return "the next of its sequences within " + within.String()
 }
 
-// Resolve returns the first sequence that was not used yet. If all were, its place has none.
+// Resolve returns the first unused sequence. If there is none, its place is nil.
 func (m *List) Resolve(time.Time) (method.State, error) {
 	line, left, err := m.File.Next()
 	if err != nil {
@@ -75,7 +75,7 @@ func (m *List) Resolve(time.Time) (method.State, error) {
 	}.With(line), nil
 }
 
-// Use crosses the sequence out.
+// Use marks the sequence as used.
 func (m *List) Use(s method.State, _ int, _ time.Time, _ method.Remember) (replay bool, err error) {
 	line, _ := s.Own().(onetime.Line)
 	err = m.File.Use(line)
@@ -85,5 +85,5 @@ func (m *List) Use(s method.State, _ int, _ time.Time, _ method.Remember) (repla
 	return false, err
 }
 
-// Advise has nothing to say: what is in a list is its owner's to choose.
+// Advise gives no warnings, as the owner of the list chooses its sequences.
 func (*List) Advise(method.Reader, []method.Door, int) {}

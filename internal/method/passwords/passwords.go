@@ -23,14 +23,14 @@ var Kind = method.Kind{Name: "otp", Block: read, Fields: raw{}, Shown: []string{
 // OTP is the method.
 type OTP struct {
 	Port        packet.Port
-	Open, Close secret.Secret // Close may be missing
+	Open, Close secret.Secret // Close may be unset
 	Skew        time.Duration
 
 	at    raw
 	block hcl.Range
 }
 
-// raw is the block as HCL has it.
+// raw is the block as HCL decodes it.
 type raw struct {
 	Port        hcl.Expression `hcl:"port"`
 	OpenSecret  hcl.Expression `hcl:"open_secret"`
@@ -42,7 +42,7 @@ func read(r method.Reader, d *method.Door, b *hcl.Block) method.Method {
 	o := &OTP{block: b.DefRange}
 	at := &o.at
 	r.Decode(b, at)
-	if !r.Lacks(at.Port, b.DefRange, "No port", `It needs one that passwords are sent to: port = "2000/udp".`) {
+	if !r.Lacks(at.Port, b.DefRange, "No port", `Clients send the passwords to a port: port = "2000/udp".`) {
 		o.readPort(r, d)
 	}
 	o.Open = r.Secret(at.OpenSecret, b.DefRange)
@@ -56,18 +56,18 @@ func read(r method.Reader, d *method.Door, b *hcl.Block) method.Method {
 		of *secret.Secret
 	}{{at.OpenSecret, &o.Open}, {at.CloseSecret, &o.Close}} {
 		if n := len(s.of.Key()); n > otp.MaxSecret {
-			r.Lack(s.at, "Secret too long", fmt.Sprintf("The secret of a one-time password has %d bytes at most, as xt_pknock's has; this one has %d.", otp.MaxSecret, n))
+			r.Lack(s.at, "Secret too long", fmt.Sprintf("The secret of a one-time password has at most %d bytes, as in xt_pknock. This one has %d.", otp.MaxSecret, n))
 			*s.of = secret.Secret{}
 		}
 	}
 	if same {
-		r.Lack(at.CloseSecret, "Opened and closed by the same secret", "The two secrets of a door differ.")
+		r.Lack(at.CloseSecret, "Same secret for opening and closing", "Use another secret for close_secret than for open_secret.")
 		o.Close = secret.Secret{}
 	}
 	return o
 }
 
-// readPort reads the port, at which nothing else of the door is heard.
+// readPort reads the port. Nothing else of the door may use it.
 func (o *OTP) readPort(r method.Reader, d *method.Door) {
 	e := o.at.Port
 	s, ok := r.Value(e)
@@ -83,7 +83,7 @@ func (o *OTP) readPort(r method.Reader, d *method.Door) {
 	case isKnock:
 		r.Fail(e, "One-time password at a knock", fmt.Sprintf("%s is one of the door's knocks. Choose another port for one of the two.", p))
 	case mayBe:
-		r.Fail(e, "One-time password at a knock", fmt.Sprintf("%s is one of the ports that the door's knocks are chosen from. Choose another one.", p))
+		r.Fail(e, "One-time password at a knock", fmt.Sprintf("The door's knocks are chosen from a range that contains %s. Choose another port.", p))
 	case d.Guards(p):
 		r.Fail(e, "One-time password at a guarded port", fmt.Sprintf("The door guards %s. Choose another port.", p))
 	}
@@ -98,8 +98,8 @@ func (o *OTP) Ports() (fixed, chosen []packet.PortRange) {
 	return packet.Ranges([]packet.Port{o.Port}), nil
 }
 
-// Resolve counts the hashes that a datagram costs: one with each secret for each minute
-// that it can be for its sender.
+// Resolve returns the port, with the number of hashes per datagram: one for each secret and
+// each minute that Skew allows.
 func (o *OTP) Resolve(time.Time) (method.State, error) {
 	hashes := 1 + 2*int((o.Skew+time.Minute-1)/time.Minute)
 	if o.Close.IsSet() {
@@ -108,8 +108,8 @@ func (o *OTP) Resolve(time.Time) (method.State, error) {
 	return method.State{Datagrams: []method.Datagram{{Port: o.Port, Size: otp.Size, Cost: hashes}}}, nil
 }
 
-// Verifier returns none if the secret could not be read: anybody can make the passwords of
-// no secret.
+// Verifier returns nil if the secret could not be read, as anybody can compute passwords
+// with an empty secret.
 func (o *OTP) Verifier() method.Verifier {
 	if !o.Open.IsSet() {
 		return nil
@@ -138,7 +138,8 @@ func (v *verifier) Verify(datagram []byte, source netip.Addr, now time.Time) met
 	return method.Meaning{Code: audit.CodeNotAPassword, Reason: "no one-time password of this minute for this address"}
 }
 
-// use is of the minute, as a door can have another skew after a reload.
+// use returns the use of a password. Its time is the minute and not the end of validity, as
+// the skew may change with a reload.
 func (v *verifier) use(code otp.Code, minute int64) method.Use {
 	return method.Use{
 		Begins: time.Unix(60*minute, 0), Early: v.method.Skew,
@@ -146,16 +147,16 @@ func (v *verifier) use(code otp.Code, minute int64) method.Use {
 	}
 }
 
-// Advise warns of secrets that another door has, too: a password is good once at each of
-// them, and so can be overheard at the one and used at the other.
+// Advise warns of short secrets, and of secrets that another door also has. A password is
+// valid once at each door, so somebody who overhears it at one can use it at the other.
 func (o *OTP) Advise(r method.Reader, doors []method.Door, own int) {
 	method.AdviseSecret(r, o.at.OpenSecret, o.Open)
 	method.AdviseSecret(r, o.at.CloseSecret, o.Close)
 	for _, other := range doors[:own] {
 		for _, m := range other.Methods {
 			if theirs, ok := m.(*OTP); ok && o.shares(theirs) {
-				r.WarnBlock(o.block, "Two doors with one secret", fmt.Sprintf("The door %q has it, too, so that a password which is overheard at the one is still good at the other. "+
-					"Give each door secrets of its own, or make one door of them.", other.Name))
+				r.WarnBlock(o.block, "Two doors with one secret", fmt.Sprintf("The door %q has the same secret. Somebody who overhears a password at one door can use it at the other. "+
+					"Give each door its own secrets, or make one door of both.", other.Name))
 				return
 			}
 		}

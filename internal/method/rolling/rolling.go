@@ -1,5 +1,5 @@
-// Package rolling is the method of sequences that follow from a secret and the time:
-// rolling { secret = … }. Package sequence computes them.
+// Package rolling is the method of rolling sequences: rolling { secret = … }. Package
+// sequence computes them from a secret and the time.
 package rolling
 
 import (
@@ -29,7 +29,7 @@ type Rolling struct {
 	at raw
 }
 
-// raw is the block as HCL has it.
+// raw is the block as HCL decodes it.
 type raw struct {
 	Secret hcl.Expression `hcl:"secret"`
 	Length hcl.Expression `hcl:"length,optional"`
@@ -37,14 +37,14 @@ type raw struct {
 	Step   hcl.Expression `hcl:"step,optional"`
 }
 
-// The bounds of a step.
+// The range of a step.
 const (
 	minStep = 5 * time.Second
 	maxStep = time.Hour
 )
 
-// stepsAtOnce is how many steps are good at a time: the present one, and for clients whose
-// clocks are off the one before and the one after.
+// stepsAtOnce is the number of valid steps: the present one, and for clients with
+// inaccurate clocks the one before and the one after.
 const stepsAtOnce = 3
 
 func read(r method.Reader, _ *method.Door, b *hcl.Block) method.Method {
@@ -52,19 +52,19 @@ func read(r method.Reader, _ *method.Door, b *hcl.Block) method.Method {
 	at := &roll.at
 	r.Decode(b, at)
 	roll.Secret = r.Secret(at.Secret, b.DefRange)
-	r.Number(at.Length, &roll.Length, 1, sequence.MaxSteps, "How many knocks there are is a whole number from %d to %d.")
+	r.Number(at.Length, &roll.Length, 1, sequence.MaxSteps, "The number of knocks is a whole number from %d to %d.")
 	r.Duration(at.Step, &roll.Step, minStep, maxStep)
 	if roll.Step%time.Second != 0 {
-		r.Fail(at.Step, "Not whole seconds", "Every client has to count the same steps: write whole seconds.")
+		r.Fail(at.Step, "Not whole seconds", "Write whole seconds, so that all clients count the same steps.")
 	}
 	text := packet.PortRange{First: 20000, Last: 29999, Protocol: packet.TCP}.String()
 	r.Text(at.Ports, &text)
 	ports, err := packet.ParsePortRange(text)
 	switch {
 	case err != nil:
-		r.Fail(at.Ports, "Not a range of ports", `Write the first and the last, from 1 to 65535, such as "20000-29999".`)
+		r.Fail(at.Ports, "Not a range of ports", `Write the first and the last port, from 1 to 65535, such as "20000-29999".`)
 	case int(ports.Last-ports.First) < 2*roll.Length:
-		r.Fail(at.Ports, "Too few ports", `Knocks are chosen from the range at random: write a wide one, such as "20000-29999".`)
+		r.Fail(at.Ports, "Too few ports", `The knocks are chosen from this range at random. Write a wider range, such as "20000-29999".`)
 	}
 	roll.Range = ports
 	return roll
@@ -81,15 +81,15 @@ func (r *Rolling) Describe(within time.Duration) string {
 	return fmt.Sprintf("%d knocks within %s, others every %s", r.Length, within, r.Step)
 }
 
-// Sequence returns the knocks that the secret stands for.
+// Sequence returns the generator of the knocks.
 func (r *Rolling) Sequence() *sequence.Rolling {
 	return &sequence.Rolling{Key: r.Secret.Key(), Length: r.Length, Ports: r.Range, Step: r.Step}
 }
 
-// errNoSecret is why there are no knocks for whoever reviews rule files.
+// errNoSecret says that the knocks cannot be computed without the secret.
 var errNoSecret = errors.New("its secret cannot be read")
 
-// Resolve returns the knocks of the present step and of those beside it.
+// Resolve returns the knocks of the present step, the one before and the one after.
 func (r *Rolling) Resolve(now time.Time) (method.State, error) {
 	if !r.Secret.IsSet() {
 		return method.State{}, errNoSecret
@@ -103,13 +103,14 @@ func (r *Rolling) Resolve(now time.Time) (method.State, error) {
 	return method.State{Sequences: all, Present: place(step), From: s.Begins(step), Until: s.Begins(step + 1)}.With(step), nil
 }
 
-// place is where the knocks of a step stay as long as they are good.
+// place returns the place of a step in State.Sequences. It stays the same while the step is
+// valid.
 func place(step int64) int { return int((step%stepsAtOnce + stepsAtOnce) % stepsAtOnce) }
 
-// Use remembers that a step's knocks were used. Those of the present step are good for
-// everybody, whatever can be remembered. The step before it, or after it, is for clients
-// whose clocks are off: only the first to use it can be one, as it may have been
-// overheard then.
+// Use remembers that the knocks of a step were used. The knocks of the present step are
+// valid any number of times, even if the use cannot be remembered. The steps before and
+// after are for clients with inaccurate clocks. Their knocks are valid once, as somebody
+// may have overheard the first use.
 func (r *Rolling) Use(s method.State, at int, now time.Time, remember method.Remember) (replay bool, err error) {
 	present := s.Own().(int64)
 	step := present - 1
@@ -129,13 +130,13 @@ func (r *Rolling) Advise(to method.Reader, doors []method.Door, _ int) {
 	if r.Length < method.FewKnocks {
 		to.Warn(r.at.Length, method.EasyToFind, method.TooFewKnocks)
 	} else if takes, soon := method.GuessedIn(size, r.Length, stepsAtOnce); soon {
-		to.Warn(r.at.Ports, method.EasyToFind, fmt.Sprintf("%d knocks of %d ports, with those of the step before and after, are guessed in %s at %s. "+
+		to.Warn(r.at.Ports, method.EasyToFind, fmt.Sprintf("Three steps are valid at a time, so %d knocks from %d ports are guessed in %s at %s. "+
 			"Use one knock more, or a wider range.", r.Length, size, takes, method.GuessRate))
 	}
 	for _, other := range doors {
 		if slices.ContainsFunc(other.Ports, r.Range.Overlaps) {
 			to.Warn(r.at.Ports, "Knocks on guarded ports",
-				fmt.Sprintf("The door %q guards some of these ports. Knocks there count, but whoever finds the port may have found a knock.", other.Name))
+				fmt.Sprintf("The door %q guards some of these ports. Knocks there work, but anybody who finds a guarded port may have found a knock.", other.Name))
 		}
 	}
 }

@@ -1,28 +1,29 @@
 # From atomicorp-simple.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 2. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 3. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 8080/tcp. So far your firewall accepts these ports
-#    from who has knocked, by -m pknock, and drops them for everybody else.
-#    knockwall puts nothing into your firewall. It stands before it, and only
-#    holds back who has not knocked; what it lets pass, your firewall still
-#    judges. As long as that DROP is there, nobody gets in, knock or no knock.
-#    If it goes before the wall is up, everybody does. So, with the wall up,
-#    put an ACCEPT in its place, and save it. Other rules may stay as they
-#    are. Depending on what your firewall is made with (ip6tables for IPv6):
+#    from sources that have knocked (-m pknock), and drops them from all
+#    others. knockwall adds no rules to your firewall. Its table comes before
+#    the firewall, and only refuses sources that have not knocked. Your
+#    firewall still decides about what the table lets pass. As long as that
+#    DROP is there, nobody gets in, with or without a knock. If you remove it
+#    before the wall is up, everybody gets in. So replace it by an ACCEPT
+#    while the wall is up, and save the rules. Other rules can stay. The
+#    command depends on your firewall (ip6tables for IPv6):
 #        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 
-# The list does not say how long a door stays open: here it is 30s each time.
-# What is connected by then stays.
+# The list does not say how long a door stays open. Here it is 30s.
+# Connections stay when the window ends.
 
 door "port-22" {
   ports    = [22]

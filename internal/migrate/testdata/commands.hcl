@@ -1,38 +1,40 @@
 # From commands.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. knockd ran its commands as root. Here they are run in the sandbox of
-#    knockwall.service: as its user, whom no sudo makes root, without a
-#    network, and with no folder that lasts to write to but
-#    /var/lib/knockwall. What needs more is for another unit to do:
-#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+# 2. knockd ran its commands as root. The daemon runs them in the sandbox of
+#    knockwall.service: as the service's user, who cannot become root by sudo,
+#    without a network, and with /var/lib/knockwall as the only permanent
+#    folder that they can write to. If a command needs more, let another
+#    systemd unit run it: /usr/share/doc/knockwall/examples/commands.hcl shows
+#    how.
 #
-# 3. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 3. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 4. Then, and not before, let your firewall accept these ports, from
-#    everybody: 22/tcp. Under knockd your firewall drops these ports for
-#    everybody, and knockd put an ACCEPT for the one source before that DROP.
-#    knockwall puts nothing into your firewall. It stands before it, and only
-#    holds back who has not knocked; what it lets pass, your firewall still
-#    judges. As long as that DROP is there, nobody gets in, knock or no knock.
-#    If it goes before the wall is up, everybody does. So, with the wall up,
-#    put an ACCEPT in its place, and save it. Other rules may stay as they
-#    are. Depending on what your firewall is made with (ip6tables for IPv6):
+#    everybody: 22/tcp. Under knockd your firewall drops these ports, and
+#    knockd inserts an ACCEPT for one source before that DROP. knockwall adds
+#    no rules to your firewall. Its table comes before the firewall, and only
+#    refuses sources that have not knocked. Your firewall still decides about
+#    what the table lets pass. As long as that DROP is there, nobody gets in,
+#    with or without a knock. If you remove it before the wall is up,
+#    everybody gets in. So replace it by an ACCEPT while the wall is up, and
+#    save the rules. Other rules can stay. The command depends on your
+#    firewall (ip6tables for IPv6):
 #        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 5. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 5. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# It runs a command, and guards no port. If the command opens ports to who has
-# knocked, write ports = [...] instead of it.
+# This door runs a command and guards no port. If the command opens ports to
+# the source, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "wake" {
   sequence    = [5001, "27001/udp", 1801]
@@ -43,9 +45,9 @@ door "wake" {
   }
 }
 
-# It runs a command, and guards no port. If the command opens ports to who has
-# knocked, write ports = [...] instead of it.
-# A shell runs this command, as it did under knockd; the source is in
+# This door runs a command and guards no port. If the command opens ports to
+# the source, write ports = [...] instead of it.
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "mail" {
@@ -57,8 +59,8 @@ door "mail" {
   }
 }
 
-# It runs a command, and guards no port. If the command opens ports to who has
-# knocked, write ports = [...] instead of it.
+# This door runs a command and guards no port. If the command opens ports to
+# the source, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "quoted" {
   sequence    = [5003, "27003/udp", 1803]
@@ -69,9 +71,9 @@ door "quoted" {
   }
 }
 
-# It runs a command, and guards no port. If the command opens ports to who has
-# knocked, write ports = [...] instead of it.
-# A shell runs this command, as it did under knockd; the source is in
+# This door runs a command and guards no port. If the command opens ports to
+# the source, write ports = [...] instead of it.
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "pipe" {
@@ -83,7 +85,7 @@ door "pipe" {
   }
 }
 
-# A shell runs this command, as it did under knockd; the source is in
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "logged" {
@@ -101,7 +103,7 @@ door "logged" {
   }
 }
 
-# A shell runs this command, as it did under knockd; the source is in
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "ended" {
@@ -115,9 +117,9 @@ door "ended" {
   }
 }
 
-# Its Stop_Command changes the firewall and is left out, as nothing is put
-# into it any more: for n in 1 2; do iptables -D INPUT -s %IP% -p tcp --dport
-# 22 -j ACCEPT; done
+# This Stop_Command is left out, as it changes the firewall, and knockwall
+# adds nothing there: for n in 1 2; do iptables -D INPUT -s %IP% -p tcp
+# --dport 22 -j ACCEPT; done
 door "removed" {
   ports       = [22]
   sequence    = [5007, "27007/udp", 1807]
@@ -125,9 +127,9 @@ door "removed" {
   window      = "10s"
 }
 
-# It runs a command, and guards no port. If the command opens ports to who has
-# knocked, write ports = [...] instead of it.
-# A shell runs this command, as it did under knockd; the source is in
+# This door runs a command and guards no port. If the command opens ports to
+# the source, write ports = [...] instead of it.
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "builtin" {
@@ -139,9 +141,9 @@ door "builtin" {
   }
 }
 
-# It runs a command, and guards no port. If the command opens ports to who has
-# knocked, write ports = [...] instead of it.
-# A shell runs this command, as it did under knockd; the source is in
+# This door runs a command and guards no port. If the command opens ports to
+# the source, write ports = [...] instead of it.
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "relative" {
@@ -154,7 +156,7 @@ door "relative" {
 }
 
 # [nothing], line 41
-# It runs no command, so that it opened nothing, and it is left out.
+# This door is left out: it runs no command, so it opened nothing.
 
 # [comment], line 44
-# It runs no command, so that it opened nothing, and it is left out.
+# This door is left out: it runs no command, so it opened nothing.

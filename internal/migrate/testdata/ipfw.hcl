@@ -1,34 +1,35 @@
 # From ipfw.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 2. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 3. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 80/tcp, 443/tcp, 1000-1010/tcp, 80/udp, 443/udp,
-#    1000-1010/udp. Under knockd your firewall drops these ports for
-#    everybody, and knockd put an ACCEPT for the one source before that DROP.
-#    knockwall puts nothing into your firewall. It stands before it, and only
-#    holds back who has not knocked; what it lets pass, your firewall still
-#    judges. As long as that DROP is there, nobody gets in, knock or no knock.
-#    If it goes before the wall is up, everybody does. So, with the wall up,
-#    put an ACCEPT in its place, and save it. Other rules may stay as they
-#    are. Depending on what your firewall is made with (ip6tables for IPv6):
+#    1000-1010/udp. Under knockd your firewall drops these ports, and knockd
+#    inserts an ACCEPT for one source before that DROP. knockwall adds no
+#    rules to your firewall. Its table comes before the firewall, and only
+#    refuses sources that have not knocked. Your firewall still decides about
+#    what the table lets pass. As long as that DROP is there, nobody gets in,
+#    with or without a knock. If you remove it before the wall is up,
+#    everybody gets in. So replace it by an ACCEPT while the wall is up, and
+#    save the rules. Other rules can stay. The command depends on your
+#    firewall (ip6tables for IPv6):
 #        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# The command named the interface em0, so the door stands there only. On
-# others your firewall decides alone: what it accepts there, anybody can
-# reach.
+# The command named the interface em0, so the door guards only this one. On
+# other interfaces your firewall decides alone: everybody can reach what it
+# accepts there.
 door "open" {
   ports       = [22]
   sequence    = [5001, "27001/udp", 1801]

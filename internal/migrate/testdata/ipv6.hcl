@@ -1,34 +1,35 @@
 # From ipv6.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. knockd ran its commands as root. Here they are run in the sandbox of
-#    knockwall.service: as its user, whom no sudo makes root, without a
-#    network, and with no folder that lasts to write to but
-#    /var/lib/knockwall. What needs more is for another unit to do:
-#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+# 2. knockd ran its commands as root. The daemon runs them in the sandbox of
+#    knockwall.service: as the service's user, who cannot become root by sudo,
+#    without a network, and with /var/lib/knockwall as the only permanent
+#    folder that they can write to. If a command needs more, let another
+#    systemd unit run it: /usr/share/doc/knockwall/examples/commands.hcl shows
+#    how.
 #
-# 3. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 3. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 4. Then, and not before, let your firewall accept these ports, from
-#    everybody: 22/tcp, 2222/tcp. Under knockd your firewall drops these ports
-#    for everybody, and knockd put an ACCEPT for the one source before that
-#    DROP. knockwall puts nothing into your firewall. It stands before it, and
-#    only holds back who has not knocked; what it lets pass, your firewall
-#    still judges. As long as that DROP is there, nobody gets in, knock or no
-#    knock. If it goes before the wall is up, everybody does. So, with the
-#    wall up, put an ACCEPT in its place, and save it. Other rules may stay as
-#    they are. Depending on what your firewall is made with (ip6tables for
-#    IPv6):
+#    everybody: 22/tcp, 2222/tcp. Under knockd your firewall drops these
+#    ports, and knockd inserts an ACCEPT for one source before that DROP.
+#    knockwall adds no rules to your firewall. Its table comes before the
+#    firewall, and only refuses sources that have not knocked. Your firewall
+#    still decides about what the table lets pass. As long as that DROP is
+#    there, nobody gets in, with or without a knock. If you remove it before
+#    the wall is up, everybody gets in. So replace it by an ACCEPT while the
+#    wall is up, and save the rules. Other rules can stay. The command depends
+#    on your firewall (ip6tables for IPv6):
 #        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 5. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 5. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -46,8 +47,8 @@ door "same" {
   window      = "10s"
 }
 
-# knockd opened other ports to sources of IPv4 than to those of IPv6; here,
-# all of them open to both.
+# knockd opened different ports to IPv4 and IPv6 sources. Here all of them
+# open to both.
 door "different" {
   ports       = [22, 2222]
   sequence    = [5003, "27003/udp", 1803]
@@ -55,11 +56,10 @@ door "different" {
   window      = "10s"
 }
 
-# knockd did nothing for a source of IPv6; here, one that knocks is let in,
-# too. To keep IPv6 out, list this host's IPv4 addresses in "to".
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# knockd did nothing for IPv6 sources. Here IPv6 sources that knock are
+# admitted, too. To exclude IPv6, list this host's IPv4 addresses in "to".
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "only4" {
   ports       = [22]
   sequence    = [5004, "27004/udp", 1804]
@@ -67,11 +67,10 @@ door "only4" {
   window      = "30s"
 }
 
-# knockd did nothing for a source of IPv4; here, one that knocks is let in,
-# too.
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# knockd did nothing for IPv4 sources. Here IPv4 sources that knock are
+# admitted, too.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "only6" {
   ports       = [22]
   sequence    = [5005, "27005/udp", 1805]
@@ -79,10 +78,10 @@ door "only6" {
   window      = "30s"
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
-# A shell runs this command, as it did under knockd; the source is in
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "unknown6" {

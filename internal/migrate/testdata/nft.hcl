@@ -1,37 +1,37 @@
 # From nft.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 2. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 3. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 80/tcp, 8000-8010/tcp, 51820/udp. Under knockd your
-#    firewall drops these ports for everybody, and knockd put an ACCEPT for
-#    the one source before that DROP. knockwall puts nothing into your
-#    firewall. It stands before it, and only holds back who has not knocked;
-#    what it lets pass, your firewall still judges. As long as that DROP is
-#    there, nobody gets in, knock or no knock. If it goes before the wall is
-#    up, everybody does. So, with the wall up, put an ACCEPT in its place, and
-#    save it. Other rules may stay as they are. Depending on what your
-#    firewall is made with (ip6tables for IPv6):
+#    firewall drops these ports, and knockd inserts an ACCEPT for one source
+#    before that DROP. knockwall adds no rules to your firewall. Its table
+#    comes before the firewall, and only refuses sources that have not
+#    knocked. Your firewall still decides about what the table lets pass. As
+#    long as that DROP is there, nobody gets in, with or without a knock. If
+#    you remove it before the wall is up, everybody gets in. So replace it by
+#    an ACCEPT while the wall is up, and save the rules. Other rules can stay.
+#    The command depends on your firewall (ip6tables for IPv6):
 #        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# Its close_sequence was the door [closePlain].
-# Its command is not run any more: nft delete rule inet filter input handle
+# The close_sequence was the door [closePlain].
+# Its command does not run any more: nft delete rule inet filter input handle
 # $(nft -a list chain inet filter input | grep %IP% | cut -d' ' -f2)
-# knockd left it open until it was closed by a knock; here it closes after
-# 30s, and what is connected by then stays. For connections that begin later,
-# make the window longer.
+# knockd left this door open until it was closed by a knock. Here it closes
+# after 30s. Connections stay when it closes. For later connections, make the
+# window longer.
 door "plain" {
   ports          = [22]
   sequence       = [5001, "27001/udp", 1801]
@@ -54,9 +54,8 @@ door "set" {
   window      = "20s"
 }
 
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "one-word" {
   ports       = ["51820/udp"]
   sequence    = [5004, "27004/udp", 1804]
@@ -64,11 +63,11 @@ door "one-word" {
   window      = "30s"
 }
 
-# The command named the interface eth0, so the door stands there only. On
-# others your firewall decides alone: what it accepts there, anybody can
-# reach.
-# Its Stop_Command changes the firewall and is left out, as nothing is put
-# into it any more: nft flush chain filter input
+# The command named the interface eth0, so the door guards only this one. On
+# other interfaces your firewall decides alone: everybody can reach what it
+# accepts there.
+# This Stop_Command is left out, as it changes the firewall, and knockwall
+# adds nothing there: nft flush chain filter input
 door "interface" {
   ports       = [22]
   sequence    = [5005, "27005/udp", 1805]

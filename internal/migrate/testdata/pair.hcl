@@ -1,44 +1,46 @@
 # From pair.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 2. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 3. Then, and not before, let your firewall accept these ports, from
-#    everybody: 2222/tcp. Under knockd your firewall drops these ports for
-#    everybody, and knockd put an ACCEPT for the one source before that DROP.
-#    knockwall puts nothing into your firewall. It stands before it, and only
-#    holds back who has not knocked; what it lets pass, your firewall still
-#    judges. As long as that DROP is there, nobody gets in, knock or no knock.
-#    If it goes before the wall is up, everybody does. So, with the wall up,
-#    put an ACCEPT in its place, and save it. Other rules may stay as they
-#    are. Depending on what your firewall is made with (ip6tables for IPv6):
+#    everybody: 2222/tcp. Under knockd your firewall drops these ports, and
+#    knockd inserts an ACCEPT for one source before that DROP. knockwall adds
+#    no rules to your firewall. Its table comes before the firewall, and only
+#    refuses sources that have not knocked. Your firewall still decides about
+#    what the table lets pass. As long as that DROP is there, nobody gets in,
+#    with or without a knock. If you remove it before the wall is up,
+#    everybody gets in. So replace it by an ACCEPT while the wall is up, and
+#    save the rules. Other rules can stay. The command depends on your
+#    firewall (ip6tables for IPv6):
 #        iptables -I INPUT -i ens3 -p tcp --dport 2222 -j ACCEPT
 #        ufw allow in on ens3 to any port 2222 proto tcp
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# UseSyslog: knockwall writes to the journal, and to no file of its own. Read
-# it with: journalctl -u knockwall
+# UseSyslog: knockwall logs to the journal and not to a file. Read it with:
+# journalctl -u knockwall
 
-# knockd listened on this interface only, and here all doors stand before it
-# only. On others your firewall decides alone: what it accepts there, anybody
-# can reach. Without this block they stand before all interfaces but lo. There
-# is one wall: if another file has it, write the line there.
+# knockd listened on this interface only, and here all doors guard only this
+# one. On other interfaces your firewall decides alone: everybody can reach
+# what it accepts there. Without this block the doors guard all interfaces but
+# lo. Only one wall block is allowed: if another file has one, write this line
+# there.
 wall {
   interfaces = ["ens3"]
 }
 
-# Its close_sequence was the door [closeSSH].
-# knockd left it open until it was closed by a knock; here it closes after
-# 30s, and what is connected by then stays. For connections that begin later,
-# make the window longer.
+# The close_sequence was the door [closeSSH].
+# knockd left this door open until it was closed by a knock. Here it closes
+# after 30s. Connections stay when it closes. For later connections, make the
+# window longer.
 door "openSSH" {
   ports          = [2222]
   sequence       = [4113, 27911, 1840]

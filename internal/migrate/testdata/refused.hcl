@@ -1,26 +1,27 @@
 # From refused.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. knockd ran its commands as root. Here they are run in the sandbox of
-#    knockwall.service: as its user, whom no sudo makes root, without a
-#    network, and with no folder that lasts to write to but
-#    /var/lib/knockwall. What needs more is for another unit to do:
-#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+# 2. knockd ran its commands as root. The daemon runs them in the sandbox of
+#    knockwall.service: as the service's user, who cannot become root by sudo,
+#    without a network, and with /var/lib/knockwall as the only permanent
+#    folder that they can write to. If a command needs more, let another
+#    systemd unit run it: /usr/share/doc/knockwall/examples/commands.hcl shows
+#    how.
 #
-# 3. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 3. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "everybody" {
   sequence    = [5001, "27001/udp", 1801]
@@ -36,9 +37,9 @@ door "everybody" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "all-ports" {
   sequence    = [5002, "27002/udp", 1802]
@@ -49,9 +50,9 @@ door "all-ports" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "network" {
   sequence    = [5003, "27003/udp", 1803]
@@ -62,9 +63,9 @@ door "network" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "others" {
   sequence    = [5004, "27004/udp", 1804]
@@ -75,9 +76,9 @@ door "others" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "drop" {
   sequence    = [5005, "27005/udp", 1805]
@@ -88,9 +89,9 @@ door "drop" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "forward" {
   sequence    = [5006, "27006/udp", 1806]
@@ -101,9 +102,9 @@ door "forward" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "nat" {
   sequence    = [5007, "27007/udp", 1807]
@@ -114,9 +115,9 @@ door "nat" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "destination" {
   sequence    = [5008, "27008/udp", 1808]
@@ -127,9 +128,9 @@ door "destination" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "hashlimit" {
   sequence    = [5009, "27009/udp", 1809]
@@ -140,9 +141,9 @@ door "hashlimit" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "source-port" {
   sequence    = [5010, "27010/udp", 1810]
@@ -153,9 +154,9 @@ door "source-port" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "bad-port" {
   sequence    = [5011, "27011/udp", 1811]
@@ -166,9 +167,9 @@ door "bad-port" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "set" {
   sequence    = [5012, "27012/udp", 1812]
@@ -179,9 +180,9 @@ door "set" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "nft-drop" {
   sequence    = [5013, "27013/udp", 1813]
@@ -192,9 +193,9 @@ door "nft-drop" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "nft-other" {
   sequence    = [5014, "27014/udp", 1814]
@@ -205,9 +206,9 @@ door "nft-other" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-all" {
   sequence    = [5015, "27015/udp", 1815]
@@ -223,9 +224,9 @@ door "ufw-all" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-from" {
   sequence    = [5016, "27016/udp", 1816]
@@ -236,9 +237,9 @@ door "ufw-from" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-source-port" {
   sequence    = [5017, "27017/udp", 1817]
@@ -249,9 +250,9 @@ door "ufw-source-port" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-source-port2" {
   sequence    = [5018, "27018/udp", 1818]
@@ -262,9 +263,9 @@ door "ufw-source-port2" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "ufw-deny" {
   sequence    = [5019, "27019/udp", 1819]
@@ -275,9 +276,9 @@ door "ufw-deny" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "service" {
   sequence    = [5020, "27020/udp", 1820]
@@ -293,10 +294,10 @@ door "service" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
-# A shell runs this command, as it did under knockd; the source is in
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "zone" {
@@ -308,9 +309,9 @@ door "zone" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "rich-drop" {
   sequence    = [5022, "27022/udp", 1822]
@@ -321,9 +322,9 @@ door "rich-drop" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "rich-not" {
   sequence    = [5023, "27023/udp", 1823]
@@ -334,9 +335,9 @@ door "rich-not" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "ipfw-all" {
   sequence    = [5024, "27024/udp", 1824]
@@ -347,9 +348,9 @@ door "ipfw-all" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "ipset" {
   sequence    = [5025, "27025/udp", 1825]
@@ -360,10 +361,10 @@ door "ipset" {
   }
 }
 
-# It is not clear that this command opens some ports to the one source, and
-# does nothing else. So it is run as before, and no port is guarded here. If
-# that is what it does, write ports = [...] instead of it.
-# A shell runs this command, as it did under knockd; the source is in
+# It is not certain that this command opens ports to the source and does
+# nothing else. So the daemon runs it as before, and the door guards no port.
+# If the command does just this, write ports = [...] instead of it.
+# A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
 door "mixed" {
@@ -375,8 +376,8 @@ door "mixed" {
   }
 }
 
-# It runs a command, and guards no port. If the command opens ports to who has
-# knocked, write ports = [...] instead of it.
+# This door runs a command and guards no port. If the command opens ports to
+# the source, write ports = [...] instead of it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "script" {
   sequence    = [5027, "27027/udp", 1827]

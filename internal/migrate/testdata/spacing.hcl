@@ -1,47 +1,47 @@
 # From spacing.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Sequences that are good once are crossed out by the daemon, which can do
-#    so in /var/lib/knockwall alone. Bring the lists there, as its own, and
-#    write below where they are then:
+# 2. The daemon marks used one-time sequences in their lists. It can write to
+#    /var/lib/knockwall only. Copy the lists there with the daemon as owner,
+#    and write their new paths below:
 #        sudo install -o knockwall -g knockwall -m 0600 /etc/knockd/22 /var/lib/knockwall/
 #
-# 3. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 3. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 23/tcp, 24/tcp, 25/tcp. Under knockd your firewall
-#    drops these ports for everybody, and knockd put an ACCEPT for the one
-#    source before that DROP. knockwall puts nothing into your firewall. It
-#    stands before it, and only holds back who has not knocked; what it lets
-#    pass, your firewall still judges. As long as that DROP is there, nobody
-#    gets in, knock or no knock. If it goes before the wall is up, everybody
-#    does. So, with the wall up, put an ACCEPT in its place, and save it.
-#    Other rules may stay as they are. Depending on what your firewall is made
-#    with (ip6tables for IPv6):
+#    drops these ports, and knockd inserts an ACCEPT for one source before
+#    that DROP. knockwall adds no rules to your firewall. Its table comes
+#    before the firewall, and only refuses sources that have not knocked. Your
+#    firewall still decides about what the table lets pass. As long as that
+#    DROP is there, nobody gets in, with or without a knock. If you remove it
+#    before the wall is up, everybody gets in. So replace it by an ACCEPT
+#    while the wall is up, and save the rules. Other rules can stay. The
+#    command depends on your firewall (ip6tables for IPv6):
 #        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 5. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 5. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# UseSyslog: knockwall writes to the journal, and to no file of its own. Read
-# it with: journalctl -u knockwall
+# UseSyslog: knockwall logs to the journal and not to a file. Read it with:
+# journalctl -u knockwall
 
-# knockd listened on any interface. The doors stand before all of them but lo.
+# knockd listened on any interface. The doors guard all interfaces but lo.
 
 # [open ssh!], line 7
-# Target: knocks and connections to 203.0.113.7. If this is an address of this
-# host, and its others are to be guarded as well, take out "to".
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# Target: this door is for knocks and connections to 203.0.113.7. If this is
+# an address of this host, remove "to" to guard the host's other addresses as
+# well.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "open-ssh" {
   ports       = [23]
   sequence    = [7000, "8000/udp", 9000]
@@ -52,12 +52,11 @@ door "open-ssh" {
 }
 
 # [open ssh?], line 14
-# Target = router.example.org is not an address. Write to = ["192.0.2.1"],
-# with the address that it stands for; without it, this host's own addresses
-# are guarded.
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# Target = router.example.org is not an address. Write to = ["192.0.2.1"] with
+# the address that it stands for. Without "to", the door guards this host's
+# own addresses.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "open-ssh-2" {
   ports       = [22]
   sequence    = [1, 2, 3]
@@ -66,14 +65,12 @@ door "open-ssh-2" {
 }
 
 # [22], line 18
-# The daemon crosses out what is used in the list /etc/knockd/22, so it has to
-# be the daemon's own, in its folder /var/lib/knockwall: see above. Then write
-# here where it is.
-# knockd had a Sequence here, too, 4,5,6; the one-time sequences have taken
-# its place.
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# The daemon marks used sequences in the list /etc/knockd/22. So the daemon
+# must own the list, and the list must be in /var/lib/knockwall: see above.
+# Then write its new path here.
+# This door also had the Sequence 4,5,6. The one-time sequences replace it.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "door-22" {
   ports              = [24]
   one_time_sequences = "/etc/knockd/22"
@@ -81,9 +78,8 @@ door "door-22" {
   window             = "30s"
 }
 
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "Options" {
   ports       = [25]
   sequence    = [7, 8, 9]

@@ -1,40 +1,40 @@
 # From twins.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. knockd ran its commands as root. Here they are run in the sandbox of
-#    knockwall.service: as its user, whom no sudo makes root, without a
-#    network, and with no folder that lasts to write to but
-#    /var/lib/knockwall. What needs more is for another unit to do:
-#    /usr/share/doc/knockwall/examples/commands.hcl shows how.
+# 2. knockd ran its commands as root. The daemon runs them in the sandbox of
+#    knockwall.service: as the service's user, who cannot become root by sudo,
+#    without a network, and with /var/lib/knockwall as the only permanent
+#    folder that they can write to. If a command needs more, let another
+#    systemd unit run it: /usr/share/doc/knockwall/examples/commands.hcl shows
+#    how.
 #
-# 3. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 3. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 25/tcp, 26/tcp, 80/tcp, 443/tcp. Under knockd your
-#    firewall drops these ports for everybody, and knockd put an ACCEPT for
-#    the one source before that DROP. knockwall puts nothing into your
-#    firewall. It stands before it, and only holds back who has not knocked;
-#    what it lets pass, your firewall still judges. As long as that DROP is
-#    there, nobody gets in, knock or no knock. If it goes before the wall is
-#    up, everybody does. So, with the wall up, put an ACCEPT in its place, and
-#    save it. Other rules may stay as they are. Depending on what your
-#    firewall is made with (ip6tables for IPv6):
+#    firewall drops these ports, and knockd inserts an ACCEPT for one source
+#    before that DROP. knockwall adds no rules to your firewall. Its table
+#    comes before the firewall, and only refuses sources that have not
+#    knocked. Your firewall still decides about what the table lets pass. As
+#    long as that DROP is there, nobody gets in, with or without a knock. If
+#    you remove it before the wall is up, everybody gets in. So replace it by
+#    an ACCEPT while the wall is up, and save the rules. Other rules can stay.
+#    The command depends on your firewall (ip6tables for IPv6):
 #        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 5. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 5. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "openA" {
   ports       = [22]
   sequence    = [5001, "27001/udp", 1801]
@@ -42,14 +42,14 @@ door "openA" {
   window      = "30s"
 }
 
-# Its close_sequence was the door [closeB].
-# That one had a Seq_Timeout or TCPFlags of its own; here they are the same
-# for both sequences.
-# Its command is not run any more: ufw delete allow from %IP% to any port 22
+# The close_sequence was the door [closeB].
+# That door had its own Seq_Timeout or TCPFlags. Here both sequences have the
+# same.
+# Its command does not run any more: ufw delete allow from %IP% to any port 22
 # proto tcp; logger closed
-# knockd left it open until it was closed by a knock; here it closes after
-# 30s, and what is connected by then stays. For connections that begin later,
-# make the window longer.
+# knockd left this door open until it was closed by a knock. Here it closes
+# after 30s. Connections stay when it closes. For later connections, make the
+# window longer.
 door "openB" {
   ports          = [22]
   sequence       = [5002, "27002/udp", 1802]
@@ -59,15 +59,16 @@ door "openB" {
 }
 
 # [closeAorB], line 14
-# It closed what each of [openA] (line 1), [openB] (line 5) opens. Choose the
-# one that is meant, and write there: close_sequence = [1, 2, 3]
+# This door closed the ports of each of [openA] (line 1), [openB] (line 5).
+# Choose the door that it should close, and write there: close_sequence = [1,
+# 2, 3]
 
-# Its close_sequence was the door [closeC].
-# Its command is not run any more: iptables -D INPUT -s %IP% -p tcp --dport 80
-# -j ACCEPT
-# knockd left it open until it was closed by a knock; here it closes after
-# 30s, and what is connected by then stays. For connections that begin later,
-# make the window longer.
+# The close_sequence was the door [closeC].
+# Its command does not run any more: iptables -D INPUT -s %IP% -p tcp --dport
+# 80 -j ACCEPT
+# knockd left this door open until it was closed by a knock. Here it closes
+# after 30s. Connections stay when it closes. For later connections, make the
+# window longer.
 door "openC" {
   ports          = [80, 443]
   sequence       = [5003, "27003/udp", 1803]
@@ -77,10 +78,11 @@ door "openC" {
 }
 
 # [closeCagain], line 26
-# It closed [openC] (line 18), which another door closes already, by the
-# knocks [6004, "28004/udp", 2804]. A door has one close_sequence.
+# This door closed [openC] (line 18) by the knocks [6004, "28004/udp", 2804].
+# Another door closes that one already, and a door has one close_sequence.
 
-# It closes what no other door here opens, so it goes on to run its command.
+# This door closes ports that no other door here opens, so it still runs its
+# command.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "closeNothing" {
   sequence    = [6005, "28005/udp", 2805]
@@ -91,9 +93,8 @@ door "closeNothing" {
   }
 }
 
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "openD" {
   ports       = [25]
   sequence    = [5006, "27006/udp", 1806]
@@ -102,12 +103,11 @@ door "openD" {
 }
 
 # [closeD], line 38
-# It closed [openD] (line 34) by the same knocks that open that one. Choose
-# other knocks for its close_sequence.
+# This door closed [openD] (line 34) by the same knocks that open that one.
+# Choose other knocks for its close_sequence.
 
-# knockd left it open for ever; here it closes after 30s, and what is
-# connected by then stays. For connections that begin later, make the window
-# longer.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "openE" {
   ports       = [26]
   sequence    = [5007, "27007/udp", 1807]
@@ -116,5 +116,5 @@ door "openE" {
 }
 
 # [closeE], line 46
-# It closed [openE] (line 42) by one-time sequences, and no door is closed by
-# these. Give that one a close_sequence, or let its window end.
+# This door closed [openE] (line 42) by one-time sequences, which cannot close
+# a door. Write a close_sequence for that door, or let its window end.

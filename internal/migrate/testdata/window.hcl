@@ -1,34 +1,33 @@
 # From window.conf, by `knockwall import`. What remains to be done:
 #
-# 1. Read it: what is not as it was is said above each door. Then let it be
-#    read:
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put it in force, in a session that stays open: move it into
-#    /etc/knockwall.d, and
+# 2. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
 # 3. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 80/tcp, 81/tcp, 82/tcp. Under knockd your firewall
-#    drops these ports for everybody, and knockd put an ACCEPT for the one
-#    source before that DROP. knockwall puts nothing into your firewall. It
-#    stands before it, and only holds back who has not knocked; what it lets
-#    pass, your firewall still judges. As long as that DROP is there, nobody
-#    gets in, knock or no knock. If it goes before the wall is up, everybody
-#    does. So, with the wall up, put an ACCEPT in its place, and save it.
-#    Other rules may stay as they are. Depending on what your firewall is made
-#    with (ip6tables for IPv6):
+#    drops these ports, and knockd inserts an ACCEPT for one source before
+#    that DROP. knockwall adds no rules to your firewall. Its table comes
+#    before the firewall, and only refuses sources that have not knocked. Your
+#    firewall still decides about what the table lets pass. As long as that
+#    DROP is there, nobody gets in, with or without a knock. If you remove it
+#    before the wall is up, everybody gets in. So replace it by an ACCEPT
+#    while the wall is up, and save the rules. Other rules can stay. The
+#    command depends on your firewall (ip6tables for IPv6):
 #        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd: both hear the knocks, and knockd goes on
+# 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# LogFile = /var/log/knockd.log, PidFile = /run/knockd.pid: knockwall writes
-# to the journal, and to no file of its own. Read it with: journalctl -u
-# knockwall
+# LogFile = /var/log/knockd.log, PidFile = /run/knockd.pid: knockwall logs to
+# the journal and not to a file. Read it with: journalctl -u knockwall
 
 door "openCloseSSH" {
   ports       = [22]
@@ -45,8 +44,8 @@ door "defaults" {
   window      = "10s"
 }
 
-# Seq_Timeout was 7200 s; here it is 1h, the most there is.
-# Cmd_Timeout was 604800 s; here it is 24h, the most there is.
+# Seq_Timeout was 7200 s. Here it is 1h, the maximum.
+# Cmd_Timeout was 604800 s. Here it is 24h, the maximum.
 door "tooLong" {
   ports       = [81]
   sequence    = [4115, 27913, 1842]
@@ -54,7 +53,7 @@ door "tooLong" {
   window      = "24h"
 }
 
-# Cmd_Timeout was 0 s; here it is one second, the least that is of use.
+# Cmd_Timeout was 0 s. Here it is one second, the minimum.
 door "tooShort" {
   ports       = [82]
   sequence    = [4116, 27914, 1843]

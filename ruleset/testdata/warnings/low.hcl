@@ -1,4 +1,4 @@
-# Three knocks of the ports that are guessed first; one of others, or one more, is enough.
+# Three knocks from the ports that are guessed first. One knock more, or one from other ports, is enough.
 door "ssh" {
   ports    = [22]
   sequence = [4113, "9999/udp", 1840]

@@ -101,7 +101,7 @@ func TestADoorAtTheWrongInterface(t *testing.T) {
 				func(netlink.Link) error { return netlink.AddrAdd(macvlan, address) },
 			)
 			return l.serverLink, "mv7"
-		}, `hands all that it takes in to the macvlan "mv7"`},
+		}, `passes all its packets to the macvlan "mv7"`},
 		{"a pattern that fits none", func(l *lab) (string, string) { return "ppp*", l.serverLink[:1] + "*" }, `begins with "ppp"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {

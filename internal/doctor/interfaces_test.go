@@ -62,7 +62,7 @@ func TestInterfacesThatPacketsDoNotComeInBy(t *testing.T) {
 		{"what a macvlan lies on", "eth0", []device{plain, {name: "mv0", kind: "macvlan", index: 3, parent: 2}},
 			[]string{`warning | not before the macvlan "mv0" | write "eth0", "mv0"`}},
 		{"what a macvlan takes all from", "eth0", []device{plain, {name: "mv0", kind: "macvlan", index: 3, parent: 2, passthru: true}},
-			[]string{`error bare | hands all that it takes in to the macvlan "mv0" | Write "mv0"`}},
+			[]string{`error bare | passes all its packets to the macvlan "mv0" | Write "mv0"`}},
 		{"the other end of a cable", "eth0", []device{plain, {name: "v1", kind: "veth", index: 3, parent: 2}}, nil},
 
 		{"an interface in a VRF", "eth0", vrf, nil},

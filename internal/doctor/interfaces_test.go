@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// What the kernel says of devices, and which findings follow. That it says so, and that
-// packets come in as is told, is for the tests on a kernel to show.
+// The test feeds descriptions of devices to the checks. The integration tests show on a
+// real kernel that the descriptions are right and that packets come in as the findings
+// say.
 func TestInterfacesThatPacketsDoNotComeInBy(t *testing.T) {
 	plain := device{name: "eth0", kind: "device", index: 2, addressed: true}
 	bridge := []device{
@@ -25,7 +26,7 @@ func TestInterfacesThatPacketsDoNotComeInBy(t *testing.T) {
 		name  string
 		named string
 		has   []device
-		want  []string // severity, whether it is bare, and words of the problem and the cure
+		want  []string // severity, whether the door is bare, and words of the problem and of the cure
 	}{
 		{"one that is there", "eth0", []device{plain}, nil},
 		{"a pattern that fits", "eth*", []device{plain}, nil},

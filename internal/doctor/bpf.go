@@ -18,7 +18,7 @@ import (
 func findBPF(h *Host) (findings []Finding, err error) {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("asking the kernel for the interfaces: %w", err)
+		return nil, fmt.Errorf("listing the interfaces: %w", err)
 	}
 	for _, l := range links {
 		if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached && l.Attrs().Name != "lo" {

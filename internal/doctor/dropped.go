@@ -38,7 +38,7 @@ func findDropped(h *Host) (findings []Finding, err error) {
 				severity, by := c.versions()
 				findings = append(findings, Finding{Severity: severity, Door: d.Name,
 					Problem: fmt.Sprintf("Another table (%s) drops what comes to %s%s, even from sources with an open window.", c.where(), ports, by),
-					Cure:    fmt.Sprintf("Let that table accept %s. The wall drops packets without a window before they reach that table.", ports)})
+					Cure:    fmt.Sprintf("Let that table accept %s. The wall drops packets from sources without a window before that table sees them.", ports)})
 			}
 		}
 		for _, c := range before {

@@ -10,7 +10,7 @@
 // next packet that this host sends. So a connection that must end gets a label, and the
 // wall drops its packets until the connection is gone or pardoned. It is a label and not
 // a mark, because marks belong to the administrator: a rule that sets a mark on every
-// packet would revoke it.
+// packet would overwrite it.
 package sessions
 
 import (

@@ -206,7 +206,7 @@ func TestTheDoctorFindsNATThatLeadsAroundADoor(t *testing.T) {
 		l := newLab(t)
 		l.serve(22)
 		l.shell(nft("dnat ip to ip saddr . tcp dport map { 192.0.2.2 . 2222 : 198.51.100.2 . 22 }"))
-		if r := l.examine(inside); len(r.Unmade) == 0 || !strings.Contains(fmt.Sprint(r.Unmade), "were not understood") {
+		if r := l.examine(inside); len(r.Unmade) == 0 || !strings.Contains(fmt.Sprint(r.Unmade), "does not know where it leads") {
 			t.Errorf("the doctor does not say what it has not understood: %+v", r)
 		}
 	})

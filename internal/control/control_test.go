@@ -133,7 +133,7 @@ func TestNoOtherFileIsReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = Listen(path)
-			wantError(t, err, path, "is no socket", "--control")
+			wantError(t, err, path, "is not a socket", "--control")
 			after, err := os.Lstat(path)
 			if err != nil {
 				t.Fatal(err)

@@ -210,12 +210,12 @@ var wrong = []struct {
 	{"a path that changes nothing", "POST", "/v1", "", 404, "there is nothing at /v1"},
 	{"a window that is posted", "POST", "/v1/windows/ssh/192.0.2.7", `{}`, 405, "takes DELETE, not POST"},
 	{"a status that is posted", "POST", "/v1/status", "", 405, "/v1/status takes GET, HEAD, not POST"},
-	{"a status that is deleted", "DELETE", "/v1/status", "", 405, "and not DELETE"},
+	{"a status that is deleted", "DELETE", "/v1/status", "", 405, ", not DELETE"},
 	{"all windows deleted", "DELETE", "/v1/windows", "", 405, "/v1/windows takes GET, HEAD, POST, not DELETE"},
 	{"a reload that is only looked at", "GET", "/v1/reload", "", 405, "/v1/reload takes POST, not GET"},
 	{"down that is only looked at", "GET", "/v1/down", "", 405, "/v1/down takes POST, not GET"},
 	{"metrics that are posted", "POST", "/metrics", "", 405, "takes GET, HEAD, not POST"},
-	{"a method of its own", "OPEN", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}`, 405, "and not OPEN"},
+	{"a method of its own", "OPEN", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}`, 405, ", not OPEN"},
 }
 
 // pad extends a body with spaces to a length.

@@ -89,7 +89,7 @@ func findAround(h *Host) (findings []Finding, err error) {
 			for i, other := range ways {
 				if from := unguarded[i]; from != "" && sameTarget(w, other) {
 					tell(Finding{Severity: Error, Door: d.Name,
-						Problem: fmt.Sprintf("Also reached by %s, without a knock: a NAT rule (%s) leads from there to %s, and so does a port that the door guards.", from, other.where, other.to.at(other.from)),
+						Problem: fmt.Sprintf("Also reached by %s, without a knock: a NAT rule (%s) leads from there to %s, where a port that the door guards leads as well.", from, other.where, other.to.at(other.from)),
 						Cure:    fmt.Sprintf("Add %s to the ports of the door, or delete that rule.", from)})
 				}
 			}

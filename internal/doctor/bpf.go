@@ -23,7 +23,7 @@ func findBPF(h *Host) (findings []Finding, err error) {
 	for _, l := range links {
 		if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached && l.Attrs().Name != "lo" {
 			findings = append(findings, Finding{Severity: Warning,
-				Problem: fmt.Sprintf("A BPF program (XDP, id %d) at %s sees packets before the wall. The wall does not see packets that it drops or forwards itself.", xdp.ProgId, printable.Quote(l.Attrs().Name)),
+				Problem: fmt.Sprintf("A BPF program (XDP, id %d) at %s sees packets before the wall. The wall does not see packets that this program drops or forwards.", xdp.ProgId, printable.Quote(l.Attrs().Name)),
 				Cure:    fmt.Sprintf("Make sure that it passes knocks and packets to guarded ports. `bpftool prog show id %d` names it.", xdp.ProgId)})
 		}
 	}

@@ -29,7 +29,7 @@ func findSaved(h *Host) (findings []Finding, err error) {
 	}
 	for _, path := range r.found {
 		findings = append(findings, Finding{Severity: Warning,
-			Problem: fmt.Sprintf("%s has a copy of the wall's table inet %s. On Linux 6.9 and later, loading the file while knockwall runs fails, and with it your own firewall. "+
+			Problem: fmt.Sprintf("%s has a copy of the wall's table inet %s. On Linux 6.9 and later, the whole file fails to load while knockwall runs, your own firewall included. "+
 				"Loading it before knockwall starts installs outdated rules.", printable.Quote(path), r.table),
 			Cure: fmt.Sprintf("Delete table inet %s from the file. To save a ruleset without it, run `knockwall down` and `nft list ruleset`, then start knockwall again.", r.table)})
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// BenchmarkLastKnockToWindow measures from just before the last knock is sent
-// until the kernel has the window, as nftables' own events tell; the median and
-// the 95th percentile are reported in microseconds.
+// BenchmarkLastKnockToWindow measures the time from just before the last knock is sent
+// until the kernel has the window, according to nftables events. It reports the median
+// and the 95th percentile in microseconds.
 func BenchmarkLastKnockToWindow(b *testing.B) {
 	l := newLab(b)
 	l.run(clientRules)
@@ -44,11 +44,11 @@ func BenchmarkLastKnockToWindow(b *testing.B) {
 	for name, q := range map[string]int{"p50": 50, "p95": 95} {
 		b.ReportMetric(float64(took[len(took)*q/100].Microseconds()), name+"-µs")
 	}
-	b.ReportMetric(0, "ns/op") // it would count the first knocks, too
+	b.ReportMetric(0, "ns/op") // it would include the first knocks
 }
 
-// BenchmarkConnect compares connect() to an open door with connect() to a port
-// that no door names, in turns, and reports both medians and their ratio.
+// BenchmarkConnect compares connect() to an open door with connect() to an unguarded
+// port, in turns. It reports both medians and their ratio.
 func BenchmarkConnect(b *testing.B) {
 	l := newLab(b)
 	l.serve(22)
@@ -92,7 +92,7 @@ func BenchmarkConnect(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkInstall measures the table's replacement, with 10,000 windows open.
+// BenchmarkInstall measures the replacement of the table with 10,000 open windows.
 func BenchmarkInstall(b *testing.B) {
 	l := newLab(b)
 	loaded := ruleset.Load(l.rules(clientRules))

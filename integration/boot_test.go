@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// At boot the wall stands before any network is configured.
+// At boot the wall is in force before any network is configured.
 func TestBootOrderUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -22,7 +22,8 @@ func TestBootOrderUnderSystemd(t *testing.T) {
 			t.Errorf("what is enabled: %v", err)
 		}
 	}
-	// What stands for the programs that configure networks: see systemd.special(7).
+	// The probe stands in for the programs that configure networks: see
+	// systemd.special(7).
 	writeFile(t, files+machineUnits+"probe.service", `[Unit]
 DefaultDependencies=no
 After=local-fs.target network-pre.target
@@ -49,14 +50,14 @@ ExecStart=/bin/sh -c 'nft list tables >/run/probe'
 			t.Errorf("boot %d: %s", n, failed)
 		}
 		l.checkGuards("after the boot", 10*n+1)
-		m.does("knockwall", "down") // for the next one, on the same network
+		m.does("knockwall", "down") // for the next machine on the same network
 		m.end()
 	}
 }
 
-// boot starts a machine, and another one where systemd could not make the service's mount
-// namespace: version 252, on an overlay and on a busy machine, now and then finds no /dev
-// in it, and gives up what it has just begun. That is not what is tested here.
+// boot starts a machine. If systemd could not make the service's mount namespace, it
+// starts another one: systemd 252, on an overlay and a busy machine, sometimes finds no
+// /dev in it and gives up. That is not what this tests.
 func (l *lab) boot(files string) *machine {
 	l.t.Helper()
 	for range 9 {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// To root, check says what the daemon's user may not read, and how to mend that; and
-// what it says is enough.
+// As root, check reports what the daemon's user cannot read and how to fix that. The fix
+// is sufficient.
 func TestCheckReadsAsTheDaemonUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -32,7 +32,7 @@ func TestCheckReadsAsTheDaemonUnderSystemd(t *testing.T) {
 	m.does("sh", "-c", "chgrp knockwall "+ruleFile+" && chmod g+r "+ruleFile)
 	check(false, "1 door, no errors")
 
-	// The folder, and what the rules name.
+	// Make the folder and the files that the rules name unreadable.
 	m.does("chmod", "700", "/etc/knockwall.d")
 	m.does("chgrp", "root", "/etc/knockwall.d")
 	check(true, "chgrp knockwall /etc/knockwall.d && chmod g+rx /etc/knockwall.d")
@@ -45,9 +45,9 @@ func TestCheckReadsAsTheDaemonUnderSystemd(t *testing.T) {
 	m.does("sh", "-c", "chgrp knockwall /etc/knockwall.secrets && chmod g+rx /etc/knockwall.secrets")
 	check(true, "chgrp knockwall /etc/knockwall.secrets/list && chmod g+rw /etc/knockwall.secrets/list")
 	m.does("rm", "/etc/knockwall.secrets/list")
-	check(true, "Error: No list of sequences") // as the daemon does not start without it
+	check(true, "Error: No list of sequences") // the daemon does not start without it
 
-	// What no service reads may be where only root can.
+	// A file that no service reads may be readable by root only.
 	m.write("/root/draft.hcl", survivalRules("", "10m"), 0o600)
 	check(false, "1 door, no errors", "--config", "/root/draft.hcl")
 }

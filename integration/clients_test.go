@@ -18,7 +18,7 @@ const clientRules = `door "ssh" {
   sequence = [4113, "27911/udp", 1840]
 }`
 
-// runOn runs a command on a host and returns its output.
+// runOnClient runs a command on the client and returns its output.
 func (l *lab) runOnClient(name string, arguments ...string) (string, error) {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
@@ -31,8 +31,7 @@ func (l *lab) runOnClient(name string, arguments ...string) (string, error) {
 	return out.String(), err
 }
 
-// knockd's own client, ours, and nmap, which people use where they have nothing
-// else: what each of them sends opens the door.
+// The knocks of knockd's client, of knockwall and of nmap each open the door.
 func TestClientsThatKnock(t *testing.T) {
 	t.Parallel()
 	knock, nmap := needs(t, "knock"), needs(t, "nmap")
@@ -80,8 +79,8 @@ func TestClientsThatKnock(t *testing.T) {
 	}
 }
 
-// ssh gets in with connect as its ProxyCommand, in one command, and the session
-// outlives its window.
+// ssh connects with connect as its ProxyCommand, in one command. The session outlives its
+// window.
 func TestSSHThroughConnect(t *testing.T) {
 	t.Parallel()
 	needsRoot(t, "sshd switches users, and a user namespace of one's own has one")
@@ -99,7 +98,7 @@ func TestSSHThroughConnect(t *testing.T) {
 	must(t, os.WriteFile(file("sshd_config"), fmt.Appendf(nil,
 		"Port 22\nHostKey %s\nAuthorizedKeysFile %s\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n",
 		file("host"), file("authorized")), 0o600))
-	_ = os.MkdirAll("/run/sshd", 0o755) // where Debian's sshd wants it
+	_ = os.MkdirAll("/run/sshd", 0o755) // Debian's sshd needs it
 	server := exec.Command(sshd, "-D", "-e", "-f", file("sshd_config"))
 	serverLog := &output{}
 	server.Stderr = serverLog
@@ -128,7 +127,7 @@ func TestSSHThroughConnect(t *testing.T) {
 	d.waitFor("expired")
 }
 
-// connect to a door that stays shut ends, with an error that says so.
+// connect to a door that stays shut ends with an error that says so.
 func TestConnectThatFails(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -144,11 +143,11 @@ func TestConnectThatFails(t *testing.T) {
 	}
 }
 
-// The demo is what a newcomer sees first: it must come out right.
+// The demo is the first thing that a new user sees, so it must work.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	cmd := knockwall("demo")
-	cmd.Env = append(os.Environ(), "KNOCKWALL_NETLAB=") // it makes its own
+	cmd.Env = append(os.Environ(), "KNOCKWALL_NETLAB=") // the demo makes its own network
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)

@@ -9,8 +9,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Who has come in closes the door behind it, by knocks that are those that open it,
-// turned round, or by others.
+// A client with an open window closes it by knocks: the opening knocks in reverse, or
+// others.
 func TestClosingKnocks(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -18,7 +18,7 @@ func TestClosingKnocks(t *testing.T) {
 		name  string
 		port  int
 		opens []packet.Port
-		shuts []packet.Port // none: those that open, turned round
+		shuts []packet.Port // nil: the opening knocks in reverse
 		rules string
 	}{
 		{name: "turned", port: 22, opens: survivalKnocks, rules: `sequence = [4113, "27911/udp", 1840]
@@ -48,8 +48,8 @@ func TestClosingKnocks(t *testing.T) {
 			must(t, err)
 			defer session.Close()
 			must(t, talks(session))
-			// Again and again, as what they have in common must not confuse the two; back
-			// to back, as clients send them.
+			// Repeat this, because common knocks must not confuse the two sequences. Send
+			// them back to back, as clients do.
 			const rounds = 10
 			for n := range rounds {
 				l.knock(leaves, server, door.shuts...)
@@ -68,7 +68,8 @@ func TestClosingKnocks(t *testing.T) {
 			if !l.letsIn(stays, server, door.port) {
 				t.Errorf("%s, %s: another source is refused", door.name, server)
 			}
-			// Who has no window closes none, and is not let in by that either.
+			// A client without a window closes none, and the closing knocks do not admit
+			// it.
 			l.knock(leaves, server, door.shuts...)
 			if l.admits(leaves, server, door.port) {
 				t.Errorf("%s, %s: admitted by the knocks that close", door.name, server)

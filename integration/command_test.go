@@ -20,8 +20,8 @@ import (
 	"github.com/knockwall/knockwall/internal/command"
 )
 
-// recorder writes, of each time that it is run, the arguments and the environment to
-// a file of its own in FOLDER, with a NUL after each.
+// recorder writes the arguments and the environment of each run to its own file in
+// FOLDER, with a NUL after each.
 const recorder = `#!/bin/sh
 out=$(mktemp FOLDER/running.XXXXXX)
 printf '%s\0' "$#" "$@" >"$out"
@@ -29,8 +29,8 @@ cat "/proc/$$/environ" >>"$out"
 mv "$out" "FOLDER/run.${out##*.}"
 `
 
-// recorded makes a recorder, and returns its path and what reads the records, each
-// of a run.
+// recorded makes a recorder. It returns its path and a function that reads the records of
+// all runs.
 func (l *lab) recorded() (program string, runs func() []record) {
 	l.t.Helper()
 	folder, err := os.MkdirTemp(l.folder, "records-")
@@ -55,10 +55,10 @@ func (l *lab) recorded() (program string, runs func() []record) {
 	}
 }
 
-// record is a run of a recorder.
+// record is one run of a recorder.
 type record struct{ arguments, environment []string }
 
-// said are the events that events --json tells, of a kind.
+// said returns the events of a kind from events --json.
 func (d *daemon) said(kind audit.Kind) (all []audit.Event) {
 	d.lab.t.Helper()
 	out, err := knockwall("events", "--json", "--control", d.control).Output()
@@ -76,8 +76,8 @@ func (d *daemon) said(kind audit.Kind) (all []audit.Event) {
 	}
 }
 
-// A command gets its arguments as they are written, and values where they are asked
-// for; and of the daemon's environment nothing. A door need not guard anything.
+// A command gets its arguments as written, with values in place of variables, and nothing
+// of the daemon's environment. A door need not guard any port.
 func TestCommandsGetWhatIsWritten(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -119,8 +119,8 @@ func TestCommandsGetWhatIsWritten(t *testing.T) {
 	}
 }
 
-// The trail tells how commands have ended, and those that do not end are ended, with
-// all that they have started.
+// Events report how commands ended. A command that does not end is killed, with all its
+// children.
 func TestCommandsThatFail(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -166,14 +166,14 @@ door "missing" {
 	must(t, err)
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	must(t, err)
-	// Until somebody has waited for it, who is dead has a number and no command line.
+	// A zombie has a process id and no command line.
 	eventually(t, "what the command has started is ended", func() bool {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		return err != nil || len(line) == 0
 	})
 }
 
-// An on_close is run once for each window, however the window and the daemon end.
+// on_close runs once for each window, however the window and the daemon end.
 func TestOnCloseIsRunOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -215,7 +215,7 @@ func TestOnCloseIsRunOnce(t *testing.T) {
 		}
 	}
 
-	d := l.run(rules("4s")) // which a slow machine may need to open both
+	d := l.run(rules("4s")) // a slow machine may need that long to open both
 	open(d)
 	d.end(syscall.SIGKILL)
 	eventually(t, "the windows end while no daemon runs", func() bool { return len(l.kernelWindows()) == 0 })
@@ -226,7 +226,7 @@ func TestOnCloseIsRunOnce(t *testing.T) {
 	once("at the next start", "expired")
 	d.waitForCount(len(sources), "command ", "on_close: exit code 0")
 
-	// A window that is open then, stays open, and its command due.
+	// A window that is open now stays open, and its command stays due.
 	open(d)
 	d.end(syscall.SIGKILL)
 	d = l.run(rules("10m"))
@@ -246,14 +246,14 @@ func TestOnCloseIsRunOnce(t *testing.T) {
 	}
 }
 
-// However many windows open at once, so many commands run at once and no more, and
-// all are run.
+// However many windows open at once, at most MaxRunning commands run at once, and all
+// run.
 func TestFiftyWindowsAtOnce(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	folder := filepath.Join(l.folder, "running")
 	must(t, os.Mkdir(folder, 0o700))
-	// Each writes down how many there are while it runs itself.
+	// Each command writes how many run while it runs.
 	script := "cd " + folder + "; : >run.$$; ls | grep -c run >>../counts; sleep 0.1; rm run.$$"
 	d := l.launch(`door "wake" {
   sequence = [4113, "27911/udp", 1840]
@@ -283,8 +283,7 @@ func TestFiftyWindowsAtOnce(t *testing.T) {
 	}
 }
 
-// The wall is down when down says so, however long what the rule files want to be done
-// then takes.
+// down reports the end of the wall before the commands of the rule files have ended.
 func TestDownDoesNotWaitForCommands(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

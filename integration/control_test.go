@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Who is at the control socket and does nothing, or talks nonsense, is noticed
-// by nobody outside, nor by the next one at the socket.
+// A client at the control socket that is silent or sends garbage disturbs neither the
+// network nor the next client at the socket.
 func TestNonsenseAtTheControlSocketDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -35,11 +35,11 @@ func TestNonsenseAtTheControlSocketDisturbsNobody(t *testing.T) {
 		must(t, err)
 		defer conn.Close()
 		conn.SetDeadline(time.Now().Add(deadline))
-		switch n % 4 { // one in four does nothing
+		switch n % 4 { // one in four sends nothing
 		case 1:
 			conn.Write([]byte("GET /v1/status HTTP/1.1\r\nHost:"))
 		case 2:
-			conn.Write(garbage) // which is answered and hung up on
+			conn.Write(garbage) // the daemon answers and closes the connection
 		case 3:
 			conn.Write([]byte("POST /v1/windows HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{"))
 		}
@@ -58,7 +58,7 @@ func TestNonsenseAtTheControlSocketDisturbsNobody(t *testing.T) {
 	}
 }
 
-// curl does what the page on the control socket says.
+// curl can use the API as its page describes.
 func TestCurlAtTheControlSocket(t *testing.T) {
 	t.Parallel()
 	curl := needs(t, "curl")
@@ -97,8 +97,8 @@ func TestCurlAtTheControlSocket(t *testing.T) {
 	}
 }
 
-// Who starts the daemon on a terminal, over an ssh session whose port is about to
-// close, is told before the wall stands.
+// Somebody who starts the daemon on a terminal, over an ssh session whose port will
+// close, is warned before the wall is in force.
 func TestWarnedOfLockingOneselfOut(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -137,7 +137,7 @@ func TestWarnedOfLockingOneselfOut(t *testing.T) {
 	}
 }
 
-// openTerminal makes a terminal, and what one sees on its screen.
+// openTerminal makes a terminal. screen is its output.
 func openTerminal(t *testing.T) (terminal *os.File, screen *output) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)

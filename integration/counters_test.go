@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// watchStrangers counts what reaches the programs of a flood's sources, after all other
-// tables have had their say.
+// watchStrangers counts packets of a flood's sources that reach programs, after all other
+// tables.
 func (l *lab) watchStrangers() {
 	l.t.Helper()
 	var rules strings.Builder
@@ -23,7 +23,7 @@ func (l *lab) watchStrangers() {
 	l.nftScript("table inet seen {\n\tchain input {\n\t\ttype filter hook input priority 300;\n" + rules.String() + "\t}\n}\n")
 }
 
-// strangersThrough says which packets have.
+// strangersThrough returns which packets reached programs.
 func (l *lab) strangersThrough() (through []string) {
 	l.t.Helper()
 	for _, m := range l.counters("seen", "input") {
@@ -41,7 +41,7 @@ type counted struct {
 	packets int
 }
 
-// counters are those of a chain's rules.
+// counters returns the counters of a chain's rules.
 func (l *lab) counters(table, chain string) (all []counted) {
 	l.t.Helper()
 	for _, m := range counterLine.FindAllStringSubmatch(l.nft("list", "chain", "inet", table, chain), -1) {

@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// The secret of the machine below. It is like nothing else there, so that it can be
-// looked for.
+// credentialSecret is the secret of the machine below. It is unique, so that the test can
+// search for it.
 const credentialSecret = "wide-hatch-otter-plume"
 
-// credentialUnit adds to the unit what a secret needs.
+// credentialUnit adds the credential to the unit.
 const credentialUnit = "LoadCredential=vpn-open:/etc/knockwall.secrets/vpn-open"
 
-// tells is a command that tells of the sandbox that it is in.
+// tells is a command that describes its sandbox.
 const tells = `#!/bin/sh
 echo "$*: $(id --user --name)"
 grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status
@@ -22,8 +22,8 @@ touch /etc/written /home/written 2>&1
 test -z "$CREDENTIALS_DIRECTORY" && echo "no credentials"
 `
 
-// Under systemd a secret is a credential that nobody else sees; what was used once is
-// remembered by the next daemon; and commands are in the daemon's sandbox.
+// Under systemd a secret is a credential that no other process sees. The next daemon
+// remembers what was used. Commands run in the daemon's sandbox.
 func TestCredentialsUnderSystemd(t *testing.T) {
 	t.Parallel()
 	needs(t, "openssl")
@@ -99,7 +99,7 @@ func TestCredentialsUnderSystemd(t *testing.T) {
 	m.checkHidden(credentialSecret)
 }
 
-// checkSandbox fails the test if a command was not run in the service's sandbox.
+// checkSandbox fails the test if a command did not run in the service's sandbox.
 func (m *machine) checkSandbox(what string, source netip.Addr) {
 	m.t.Helper()
 	var said string
@@ -121,7 +121,7 @@ func (m *machine) checkSandbox(what string, source netip.Addr) {
 	}
 }
 
-// checkHidden fails the test if a secret shows anywhere where somebody may look.
+// checkHidden fails the test if a secret is visible anywhere.
 func (m *machine) checkHidden(secret string) {
 	m.t.Helper()
 	pid := m.property("MainPID")

@@ -18,19 +18,19 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Addresses that the client reaches by the server, and that no interface there has.
+// Addresses that the client reaches through the server, and that no interface there has.
 var (
 	elsewhere4 = netip.MustParseAddr("203.0.113.9")
 	elsewhere6 = netip.MustParseAddr("2001:db8:9::9")
 )
 
-// way leads to port 22 of the server by an address or port that is not its own.
+// way is an address or port other than the server's own that leads to its port 22.
 type way struct {
 	name    string
 	prepare func(l *lab)
 	to      netip.Addr
 	port    uint16
-	door    netip.Addr // where it comes out
+	door    netip.Addr // the address at which the door guards it
 }
 
 var ways = []way{
@@ -44,7 +44,7 @@ var ways = []way{
 	{"an address with DNAT to this host, IPv6", nat("ip6 daddr 2001:db8:9::9 %s dport 22 dnat ip6 to [2001:db8::1]:22"), elsewhere6, 22, server6},
 }
 
-// nat is a rule for TCP and UDP before routing.
+// nat adds a NAT rule for TCP and UDP in prerouting.
 func nat(rule string) func(l *lab) {
 	return func(l *lab) {
 		l.reachElsewhere()
@@ -66,8 +66,8 @@ func (l *lab) reachElsewhere() {
 	}))
 }
 
-// addLocalElsewhere makes the addresses the server's own by a rule that leads to a table
-// which is not the kernel's for such.
+// addLocalElsewhere makes the addresses local on the server by a routing rule and a table
+// of its own, instead of the kernel's local table.
 func (l *lab) addLocalElsewhere() {
 	l.t.Helper()
 	l.reachElsewhere()
@@ -92,8 +92,8 @@ func (l *lab) addLocalElsewhere() {
 	}))
 }
 
-// serveAnywhere answers on a TCP port, as a transparent proxy does: at addresses, too, of
-// which only a rule says that they are this host's.
+// serveAnywhere answers on a TCP port like a transparent proxy, also at addresses that
+// only a rule makes local.
 func (l *lab) serveAnywhere(port int) {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
@@ -120,14 +120,14 @@ func (l *lab) serveAnywhere(port int) {
 	}))
 }
 
-// Who is who in these tests, by their number among the client's addresses.
+// Numbers of clients among the client's addresses.
 const (
 	aStranger = 1
-	aGuest    = 2 // who knocks
-	aFriend   = 9 // who is trusted
+	aGuest    = 2 // knocks
+	aFriend   = 9 // is trusted
 )
 
-// deliveredRules guard port 22 of TCP and UDP, or another port of UDP.
+// deliveredRules guard port 22 of TCP and UDP, or another UDP port.
 func deliveredRules(ports, to string) string {
 	return fmt.Sprintf(`door "ssh" {
   ports    = [%s]
@@ -138,8 +138,8 @@ func deliveredRules(ports, to string) string {
 }`, ports, to)
 }
 
-// Whatever reaches a guarded port of this host has been judged, by whichever address,
-// route or NAT rule it comes.
+// Every packet for a guarded port of this host is judged, whatever address, route or NAT
+// rule leads it there.
 func TestNoWayLeadsAroundTheDoor(t *testing.T) {
 	needs(t, "nft")
 	for _, w := range ways {
@@ -153,7 +153,7 @@ func TestNoWayLeadsAroundTheDoor(t *testing.T) {
 				l := newLab(t)
 				l.serveAnywhere(22)
 				l.serveUDP(22, netip.IPv6Unspecified())
-				l.addUplink(t) // or an IPv6 address that has no route is not taken for another host's
+				l.addUplink(t) // otherwise an IPv6 address without a route would not count as another host's
 				w.prepare(l)
 				reaches := func(n int, p packet.Protocol, wait time.Duration) bool {
 					if p == packet.UDP {
@@ -196,8 +196,8 @@ func TestNoWayLeadsAroundTheDoor(t *testing.T) {
 	}
 }
 
-// A service on UDP hears what is sent to all, too: a door that names the addresses of this
-// host guards that as well.
+// A UDP service also receives broadcast and multicast. A door that names this host's
+// addresses guards that as well.
 func TestADoorThatNamesAddressesGuardsWhatIsSentToAll(t *testing.T) {
 	t.Parallel()
 	for _, named := range []string{`"192.0.2.1", "2001:db8::1"`, `"192.0.2.0/24", "2001:db8::/64"`} {
@@ -244,8 +244,7 @@ func TestADoorThatNamesAddressesGuardsWhatIsSentToAll(t *testing.T) {
 	}
 }
 
-// A door is behind the wall in a VRF as elsewhere: strangers are kept out, and who knocks
-// gets in.
+// A door in a VRF works as elsewhere: it drops strangers and admits clients that knock.
 func TestADoorInAVRF(t *testing.T) {
 	for family, server := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {
 		for _, uplink := range []bool{false, true} {
@@ -304,8 +303,8 @@ func TestADoorInAVRF(t *testing.T) {
 
 const vrfName = "vrf-lab"
 
-// echoInVRF answers on a UDP port. Where it answers to is looked up in the VRF only if the
-// program says that it is there.
+// echoInVRF answers on a UDP port. The socket is bound to the VRF, because otherwise the
+// kernel would not look up the route of the answer in the VRF.
 func (l *lab) echoInVRF(t *testing.T, port int) {
 	t.Helper()
 	must(t, l.server.Do(func() error {
@@ -334,8 +333,8 @@ func (l *lab) echoInVRF(t *testing.T, port int) {
 	}))
 }
 
-// enslaveToVRF puts the server's end of the cable into a VRF, in which all TCP programs of
-// the server listen. It skips the test where the kernel has none.
+// enslaveToVRF puts the server's end of the cable into a VRF, in which all TCP programs
+// of the server listen. It skips the test if the kernel has no VRFs.
 func (l *lab) enslaveToVRF(t *testing.T) {
 	t.Helper()
 	const table = 1000
@@ -350,7 +349,8 @@ func (l *lab) enslaveToVRF(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		// What is up would be taken down and up again, which the kernel does not always manage.
+		// Set the cable down first: the kernel would restart it, which does not always
+		// work.
 		for _, step := range []func() error{
 			func() error { return netlink.LinkSetUp(vrf) },
 			func() error { return netlink.LinkSetDown(cable) },
@@ -375,8 +375,8 @@ func (l *lab) enslaveToVRF(t *testing.T) {
 	}))
 }
 
-// addUplink gives the server another cable, by which everything is reached for which no
-// VRF has a route.
+// addUplink gives the server another cable with the default route, for what no VRF has a
+// route for.
 func (l *lab) addUplink(t *testing.T) {
 	t.Helper()
 	host, err := netlab.NewHost()

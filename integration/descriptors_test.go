@@ -10,7 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
-// A program with more open files than select(2) has room for asks nftables like any other.
+// A program with more open files than select(2) supports can use nftables.
 func TestTheKernelIsAskedWithManyFilesOpen(t *testing.T) {
 	l := newLab(t)
 	const many = 1100

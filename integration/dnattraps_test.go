@@ -10,8 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The ports beside the knocks 4113 and 27911/udp, which are traps unless something
-// else is there.
+// Ports beside the knocks 4113 and 27911/udp. They are traps unless a service is there.
 var (
 	publishedTraps = []packet.Port{tcp(4114), udp(27912)}
 	otherTraps     = []packet.Port{tcp(4112), udp(27910)}
@@ -41,7 +40,7 @@ var publishings = []publishing{
 				cmd := exec.Command(needs(l.t, program), "-t", "nat", "-A", "PREROUTING", "-p", p.Protocol.String(),
 					"-m", "addrtype", "--dst-type", "LOCAL", "-m", p.Protocol.String(), "--dport", fmt.Sprint(p.Number),
 					"-j", "DNAT", "--to-destination", to+":80")
-				cmd.Env = append(cmd.Environ(), "XTABLES_LOCKFILE="+filepath.Join(l.folder, "xtables.lock")) // else one of root's
+				cmd.Env = append(cmd.Environ(), "XTABLES_LOCKFILE="+filepath.Join(l.folder, "xtables.lock")) // the default lock file belongs to root
 				said := &output{}
 				cmd.Stderr = said
 				must(l.t, on(l.server, cmd))
@@ -53,8 +52,8 @@ var publishings = []publishing{
 	}},
 }
 
-// No trap is where a NAT rule leads on, as Docker publishes ports without its proxy:
-// who visits what is published looks for no knocks. Whoever tries other ports does.
+// A port that a NAT rule leads elsewhere, as Docker publishes ports without its proxy, is
+// no trap: its visitors do not search for knocks. Sources that try other ports do.
 func TestVisitorsOfWhatNATPublishesAreNotTrapped(t *testing.T) {
 	needs(t, "nft")
 	needs(t, "iptables-legacy")
@@ -65,7 +64,7 @@ func TestVisitorsOfWhatNATPublishesAreNotTrapped(t *testing.T) {
 	for _, p := range publishings {
 		for _, c := range []struct {
 			name  string
-			first bool                         // it is published before the daemon starts
+			first bool                         // the port is published before the daemon starts
 			then  func(l *lab, control string) // what makes the daemon look, if it does not by itself
 		}{
 			{"before the start", true, nil},
@@ -82,7 +81,7 @@ func TestVisitorsOfWhatNATPublishesAreNotTrapped(t *testing.T) {
 				}
 				d := l.run(rules)
 				sources := 0
-				// tries has one who is new here send to a port, and then knock.
+				// tries lets a new source send to a port and then knock.
 				tries := func(to netip.Addr, port packet.Port) (getsIn bool) {
 					sources++
 					source := nth(sources, to)

@@ -23,7 +23,8 @@ const sshDoor = `door "ssh" {
 }
 `
 
-// examine asks the doctor on the server about rules. Its exit code has to tell errors.
+// examine runs doctor on the server with rules, and checks that its exit code reports
+// errors.
 func (l *lab) examine(rules string) doctor.Report {
 	l.t.Helper()
 	path := filepath.Join(l.folder, "examined.hcl")
@@ -37,15 +38,15 @@ func (l *lab) examine(rules string) doctor.Report {
 	if jsonErr := json.Unmarshal(stdout.Bytes(), &r); jsonErr != nil {
 		l.t.Fatalf("doctor: %v, %v: %s%s", err, jsonErr, &stdout, &stderr)
 	}
-	// Programs that choose sockets only root of the whole machine can ask for.
-	r.Unmade = slices.DeleteFunc(r.Unmade, func(u doctor.Unmade) bool { return strings.Contains(u.Why, "it takes root to ask for BPF") })
+	// Only root of the initial user namespace may list programs that choose sockets.
+	r.Unmade = slices.DeleteFunc(r.Unmade, func(u doctor.Unmade) bool { return strings.Contains(u.Why, "listing BPF programs") })
 	if failed := err != nil; failed != r.HasErrors() {
 		l.t.Errorf("doctor ends with %v, and finds %+v", err, r.Findings)
 	}
 	return r
 }
 
-// finds waits until the doctor finds something with all of the words, and returns it.
+// finds waits until doctor has a finding with all of the words, and returns it.
 func (l *lab) finds(rules string, severity doctor.Severity, words ...string) (found doctor.Finding) {
 	l.t.Helper()
 	var last doctor.Report
@@ -91,14 +92,13 @@ func (l *lab) shell(script string) {
 	}
 }
 
-// On a host where all is as it should be, the doctor finds nothing, and takes no time that
-// anybody notices.
+// On a host without problems doctor finds nothing, and takes little time.
 func TestTheDoctorFindsNothingOnAPlainHost(t *testing.T) {
 	t.Parallel()
 	needs(t, "nft")
 	l := newLab(t)
 	l.serve(22)
-	// What others have there, as is usual.
+	// A usual firewall.
 	l.shell(`nft -f - <<'END'
 table inet filter {
   chain input {
@@ -124,12 +124,12 @@ END`)
 		t.Helper()
 		var r doctor.Report
 		fastest := deadline
-		for range 5 { // as the machine may be busy
+		for range 5 { // the machine may be busy
 			began := time.Now()
 			r = l.examine(sshDoor)
 			fastest = min(fastest, time.Since(began))
 		}
-		if fastest > time.Second { // of half a second, and a program has to be started
+		if fastest > time.Second { // doctor may take half a second, and the program has to start
 			t.Errorf("%s: the doctor takes %s", when, fastest)
 		}
 		if len(r.Findings) > 0 {
@@ -144,8 +144,8 @@ END`)
 	}
 }
 
-// Rules of NAT by which a door's service is reached from elsewhere are found, whoever has
-// written them, and however.
+// doctor finds NAT rules that lead from elsewhere to a guarded service, whatever program
+// added them.
 func TestTheDoctorFindsNATThatLeadsAroundADoor(t *testing.T) {
 	t.Parallel()
 	needs(t, "nft")
@@ -206,13 +206,13 @@ func TestTheDoctorFindsNATThatLeadsAroundADoor(t *testing.T) {
 		l := newLab(t)
 		l.serve(22)
 		l.shell(nft("dnat ip to ip saddr . tcp dport map { 192.0.2.2 . 2222 : 198.51.100.2 . 22 }"))
-		if r := l.examine(inside); len(r.Unmade) == 0 || !strings.Contains(fmt.Sprint(r.Unmade), "were not understood") {
+		if r := l.examine(inside); len(r.Unmade) == 0 || !strings.Contains(fmt.Sprint(r.Unmade), "does not know where it leads") {
 			t.Errorf("the doctor does not say what it has not understood: %+v", r)
 		}
 	})
 }
 
-// What is around a door that stands is in the daemon's status.
+// The daemon's status contains ways around its doors.
 func TestWaysAroundADoorAreInItsStatus(t *testing.T) {
 	t.Parallel()
 	needs(t, "nft")
@@ -230,7 +230,7 @@ func TestWaysAroundADoorAreInItsStatus(t *testing.T) {
 	})
 }
 
-// What listens at more ports than the door guards may be the same service, and so may a
+// A service that listens on more ports than the door guards may be the same, and so may a
 // relay.
 func TestTheDoctorFindsSecondPorts(t *testing.T) {
 	t.Parallel()
@@ -269,7 +269,7 @@ func TestTheDoctorFindsSecondPorts(t *testing.T) {
 	})
 }
 
-// A door with nothing behind it, or with what only this host reaches, is told of.
+// doctor finds a door with no service behind it, or with one that only this host reaches.
 func TestTheDoctorFindsWhoseDoorLeadsNowhere(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -296,7 +296,7 @@ func TestTheDoctorFindsWhoseDoorLeadsNowhere(t *testing.T) {
 	}
 }
 
-// fill makes conntrack know at least so many connections of the server.
+// fill adds at least that many connections to the server's conntrack.
 func (l *lab) fill(connections int) {
 	l.t.Helper()
 	must(l.t, l.client.Do(func() error {
@@ -314,8 +314,8 @@ func (l *lab) fill(connections int) {
 	}))
 }
 
-// The daemon knows how full conntrack's table is, which is as large as root of the whole
-// machine says.
+// The daemon knows how full conntrack's table is. Root of the initial user namespace sets
+// its size.
 func TestTheDaemonKnowsHowFullConntrackIs(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -339,8 +339,8 @@ func TestTheDoctorFindsThatConntrackForgetsSoon(t *testing.T) {
 	l.finds(sshDoor, doctor.Warning, "idle for 300 seconds")
 }
 
-// Rules that exempt a door's connections from conntrack are found, and those of other ports
-// are not.
+// doctor finds rules that exempt a door's connections from conntrack, and ignores those
+// for other ports.
 func TestTheDoctorFindsWhatIsNotTracked(t *testing.T) {
 	t.Parallel()
 	needs(t, "nft")

@@ -21,10 +21,10 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// What lies in the way of those who knock right: other tables, one direction only, BPF.
+// Obstacles for clients that knock correctly: other tables, one direction only, BPF.
 
-// A table that drops a door's port, or its knocks, whoever sends them, is found, and
-// nothing is said of one that may let some in.
+// doctor finds a table that drops a door's port or knocks for every source. It does not
+// report one that may accept some.
 func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 	t.Parallel()
 	needs(t, "nft")
@@ -35,7 +35,7 @@ func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 	for _, test := range []struct {
 		name, script string
 		severity     doctor.Severity
-		words        string // empty: nothing is found
+		words        string // empty: no finding
 	}{
 		{"a policy", input("drop", ""), doctor.Error, door},
 		{"a policy, and the port accepted", input("drop", "tcp dport 22 accept"), "", ""},
@@ -78,7 +78,7 @@ func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 	}
 }
 
-// serverDevice names the server's interface.
+// serverDevice returns the name of the server's interface.
 func (l *lab) serverDevice() (name string) {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
@@ -93,8 +93,8 @@ func (l *lab) serverDevice() (name string) {
 	return name
 }
 
-// A gateway that does not see the answers is told of: what it accepts is never answered.
-// And so is one that sees nothing but answers.
+// doctor and explain report a gateway that does not see the answers, and one that sees
+// only answers.
 func TestOneDirectionIsToldOf(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -125,7 +125,7 @@ func TestOneDirectionIsToldOf(t *testing.T) {
 		t.Errorf("while both directions pass, the doctor finds %+v", r.Findings)
 	}
 
-	// From now on the host behind answers by a way of its own.
+	// From now on the answers of the host behind the server take another route.
 	shortcut, back := netip.MustParseAddr("203.0.113.129"), netip.MustParseAddr("203.0.113.130")
 	_, _, err := netlab.Link(l.client, host, []netip.Prefix{netip.PrefixFrom(shortcut, 30)}, []netip.Prefix{netip.PrefixFrom(back, 30)})
 	must(t, err)
@@ -139,7 +139,7 @@ func TestOneDirectionIsToldOf(t *testing.T) {
 	explained(client4, wall.NotAnswered, "was accepted here, and never answered", "22/tcp")
 	l.finds(rules, doctor.Warning, "accepted here and never answered")
 
-	// And now the client sends by that way, too, and the host answers through the gateway.
+	// Now the client uses the other route, and the host answers through the gateway.
 	must(t, l.client.Do(func() error {
 		return netlink.RouteAdd(&netlink.Route{Dst: ipNet(netip.PrefixFrom(inside, 32)), Gw: back.AsSlice()})
 	}))
@@ -153,13 +153,13 @@ func TestOneDirectionIsToldOf(t *testing.T) {
 	l.finds(rules, doctor.Error, "sees only what the service sends")
 }
 
-// forget makes conntrack forget all connections of the server.
+// forget clears conntrack on the server.
 func (l *lab) forget() {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
 }
 
-// dialFromAddress connects, and says something, that is answered.
+// dialFromAddress connects, sends data and waits for the answer.
 func (l *lab) dialFromAddress(from, to netip.Addr, port int) (conn net.Conn, err error) {
 	err = l.client.Do(func() (err error) {
 		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from.AsSlice()}, Timeout: deadline}
@@ -174,7 +174,7 @@ func (l *lab) dialFromAddress(from, to netip.Addr, port int) (conn net.Conn, err
 	return conn, err
 }
 
-// dialInVain begins to connect, and goes on until the test ends.
+// dialInVain begins to connect. The attempt continues until the test ends.
 func dialInVain(t *testing.T, from, to netip.Addr, port int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -190,7 +190,7 @@ func dialInVain(t *testing.T, from, to netip.Addr, port int) error {
 	return nil
 }
 
-// BPF programs that see packets before the wall, or choose their sockets, are found.
+// doctor finds BPF programs that see packets before the wall or that choose sockets.
 func TestTheDoctorFindsBPFPrograms(t *testing.T) {
 	t.Parallel()
 	needsRoot(t, "loading BPF programs")
@@ -224,7 +224,7 @@ func TestTheDoctorFindsBPFPrograms(t *testing.T) {
 	l.finds(sshDoor, doctor.Warning, "sk_lookup", "chooses sockets")
 }
 
-// loadBPF loads a program that returns a number: BPF_PROG_LOAD of linux/bpf.h.
+// loadBPF loads a program that returns a number (BPF_PROG_LOAD of linux/bpf.h).
 func loadBPF(t *testing.T, kind, attach uint32, result int32) int {
 	t.Helper()
 	license := []byte("GPL\x00")

@@ -20,8 +20,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Sessions that are ended with their window, though others write what they like on
-// them, and connections that are to pass for another.
+// Tests of sessions that end with their window while other programs set marks, and of
+// connections that imitate another one.
 
 const endRules = `
 door "ssh" {
@@ -31,8 +31,9 @@ door "ssh" {
 }
 `
 
-// marking are the tables of others who set marks of connections: on every packet, as
-// scripts for several uplinks do, or once, so that it shows if anybody overwrites it.
+// marking are tables of other programs that set connection marks: on every packet, as
+// scripts for several uplinks do, or once, so that the test sees if the mark is
+// overwritten.
 var marking = map[string]string{
 	"every packet": markTable("ct mark set " + fmt.Sprint(othersMark)),
 	"the first":    markTable("ct state new ct mark set " + fmt.Sprint(othersMark)),
@@ -67,7 +68,7 @@ func (l *lab) dialUDP(from, to netip.Addr, port uint16) (conn net.Conn) {
 	return conn
 }
 
-// isDead reports whether nothing of a session comes back, however often it is tried.
+// isDead reports whether a session returns nothing in several tries.
 func isDead(conn net.Conn) bool {
 	for range 3 {
 		conn.SetDeadline(time.Now().Add(short))
@@ -78,7 +79,7 @@ func isDead(conn net.Conn) bool {
 	return true
 }
 
-// flows returns what conntrack knows of a source on the server.
+// flows returns the flows of a source in the server's conntrack.
 func (l *lab) flows(source netip.Addr) (flows []conntrack.Flow) {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
@@ -98,7 +99,8 @@ func (l *lab) flows(source netip.Addr) (flows []conntrack.Flow) {
 	return flows
 }
 
-// unmarked reports whether a flow of the source to a port has lost the others' mark.
+// unmarked reports whether a flow of the source to a port has lost the other program's
+// mark.
 func (l *lab) unmarked(source netip.Addr, ports ...uint16) bool {
 	l.t.Helper()
 	seen := 0
@@ -119,7 +121,8 @@ func (l *lab) unmarked(source netip.Addr, ports ...uint16) bool {
 	return false
 }
 
-// endSessions closes a door for a source, with at least so many sessions.
+// endSessions closes a door for a source, and checks that at least that many sessions
+// ended.
 func (d *daemon) endSessions(door string, source netip.Addr, atLeast int) {
 	d.lab.t.Helper()
 	c, err := control.NewClient(d.control).Close(context.Background(), door, source.String(), true)
@@ -129,14 +132,16 @@ func (d *daemon) endSessions(door string, source netip.Addr, atLeast int) {
 	}
 }
 
-// admittedPackets is how many first packets the kernel has handed on for guests.
+// admittedPackets returns the kernel's counter of first packets that it accepted for
+// sources with a window.
 func (l *lab) admittedPackets() string {
 	l.t.Helper()
 	return l.nft("list", "counter", "inet", "knockwall", "ssh_admitted")
 }
 
-// What was ended stays so, whatever marks others set, and theirs stay as they are. It
-// goes on when its source has knocked again, by the kernel's own hand.
+// An ended session stays ended, whatever marks other programs set, and their marks stay.
+// It continues after its source has knocked again, without the daemon handling its
+// packets.
 func TestEndedSessionsStayEndedWhateverMarksOthersSet(t *testing.T) {
 	for name, script := range marking {
 		for _, server := range []netip.Addr{server4, server6} {
@@ -151,7 +156,7 @@ func TestEndedSessionsStayEndedWhateverMarksOthersSet(t *testing.T) {
 				session, kept := l.enter(guest, server), l.enter(other, server)
 				flow, keptFlow := l.dialUDP(guest, server, 53), l.dialUDP(other, server, 53)
 				must(t, errors.Join(talks(flow), talks(flow), talks(keptFlow)))
-				for range 2 { // what was pardoned can be ended again
+				for range 2 { // a pardoned session can be ended again
 					d.endSessions("ssh", guest, 1)
 					if !isDead(flow) {
 						t.Error("the datagrams go on")
@@ -179,7 +184,7 @@ func TestEndedSessionsStayEndedWhateverMarksOthersSet(t *testing.T) {
 	}
 }
 
-// Conntrack has no room for labels in what it knew before there was a wall.
+// Conntrack entries from before the wall have no room for labels.
 func TestSessionsThatAreOlderThanTheWallAreEnded(t *testing.T) {
 	for _, server := range []netip.Addr{server4, server6} {
 		for _, known := range []bool{true, false} {
@@ -218,7 +223,7 @@ func TestSessionsThatAreOlderThanTheWallAreEnded(t *testing.T) {
 	}
 }
 
-// How a flow is translated is lost when it is made anew, and must be found again.
+// A flow that is created again loses its NAT. The kernel must translate it anew.
 func TestAPublishedFlowThatIsOlderThanTheWallIsEndedAndGoesOn(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -243,8 +248,8 @@ func TestAPublishedFlowThatIsOlderThanTheWallIsEndedAndGoesOn(t *testing.T) {
 	must(t, talks(flow))
 }
 
-// Whichever daemon has ended it, it stays so, and is found again when its source has
-// knocked.
+// A session stays ended after another daemon starts, which finds it when its source
+// knocks again.
 func TestEndedSessionsStayEndedWhenTheDaemonStartsAgain(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -270,7 +275,7 @@ func TestEndedSessionsStayEndedWhenTheDaemonStartsAgain(t *testing.T) {
 	must(t, talks(flow))
 }
 
-// Neither another door, nor who is trusted, lets anything of it pass.
+// Neither another door nor a trusted source lets packets of an ended session pass.
 func TestWhatWasEndedPassesByNoOtherDoor(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -301,8 +306,8 @@ door "other" {
 	must(t, talks(flow))
 }
 
-// dialAs connects from a port, with a sequence number, both as if they were chosen by
-// chance. The connection ends with a reset.
+// dialAs connects from a port and with a sequence number that normally are random. The
+// connection ends with an RST.
 func (l *lab) dialAs(from, to netip.Addr, sourcePort uint16, sequence uint32, timeout time.Duration) error {
 	return l.client.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -340,8 +345,8 @@ door "ssh" {
 `, connections)
 }
 
-// A connection after the end of another, from the same port and with the same sequence
-// number, is another one.
+// After the end of a connection, one from the same port with the same sequence number
+// counts as a new one.
 func TestMaxConnectionsAreNotEvadedByLookingTheSame(t *testing.T) {
 	for _, connections := range []int{1, 2} {
 		t.Run(fmt.Sprint(connections), func(t *testing.T) {
@@ -357,7 +362,7 @@ func TestMaxConnectionsAreNotEvadedByLookingTheSame(t *testing.T) {
 					t.Errorf("what looks the same is let in, or: %v", err)
 				}
 			}
-			// And it was not counted.
+			// It was not counted.
 			for n := 1; n < connections; n++ {
 				must(t, l.dialAs(guest, server4, 40001, 7, deadline))
 			}
@@ -373,7 +378,7 @@ func TestMaxConnectionsAreNotEvadedByLookingTheSame(t *testing.T) {
 	}
 }
 
-// A SYN that is lost behind the wall, or whose answer is, is sent again, gets in and is
+// If a SYN or its answer is lost behind the wall, the retransmitted SYN is admitted and
 // counted once.
 func TestASYNThatIsSentAgainIsCountedOnce(t *testing.T) {
 	for name, lossy := range map[string]string{
@@ -405,8 +410,8 @@ func TestASYNThatIsSentAgainIsCountedOnce(t *testing.T) {
 	}
 }
 
-// As long as a connection that was let in is not made, its SYN passes without waiting
-// for the daemon, which may be gone.
+// Until an admitted connection is established, its SYN passes without the daemon, which
+// may have ended.
 func TestASYNThatIsSentAgainPassesByTheKernelsHand(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -451,7 +456,7 @@ func TestASYNThatIsSentAgainPassesByTheKernelsHand(t *testing.T) {
 	}
 }
 
-// The label that the wall goes by is the one that everybody else sees.
+// The label that the wall uses is the one that other programs see.
 func TestTheKernelAndOthersSeeTheSameLabels(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

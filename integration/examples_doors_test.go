@@ -20,7 +20,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// examples has what is tried with each example, by its name.
+// examples are the tests of the examples, by name.
 var examples = map[string]func(*example){
 	"ssh":       (*example).ssh,
 	"vpn":       (*example).vpn,
@@ -35,8 +35,8 @@ var examples = map[string]func(*example){
 	"commands":  (*example).commands,
 }
 
-// Addresses of the client's network that are no one's but a test's: two that share
-// the prefixes of phone.hcl, and one that does not.
+// neighbours returns addresses of the client's network that no host has: two within one
+// prefix of phone.hcl, and one outside.
 func (e *example) neighbours() (one, two, outside netip.Addr) {
 	return nth(1, e.to), nth(2, e.to), e.self
 }
@@ -49,7 +49,7 @@ func (e *example) ssh() {
 	e.open(e.self, tcp(22), "it has knocked")
 	e.shut(nth(1, e.to), tcp(22), "another one has knocked")
 
-	// A scan that goes up meets a trap before it has met the knocks, and its sequence
+	// A scan in ascending order reaches a trap before the knocks. The correct sequence
 	// right after it opens nothing.
 	steps := sequenceOf(e.door("ssh"))
 	scanner := nth(2, e.to)
@@ -59,7 +59,7 @@ func (e *example) ssh() {
 	e.shut(scanner, tcp(22), "it was trapped")
 }
 
-// sequenceOf returns the knocks of a door that has a sequence.
+// sequenceOf returns the sequence of a door.
 func sequenceOf(d *ruleset.Door) []packet.Port {
 	return d.Methods[0].(*fixed.Sequence).Sequences[0]
 }
@@ -85,7 +85,7 @@ func (e *example) webAdmin() {
 	e.d.waitFor("closed", "door=admin")
 	e.shut(e.self, tcp(8443), "it has knocked to close the door")
 
-	// A computer that has changed its IPv6 address within its network.
+	// A computer whose IPv6 address has changed within its network.
 	one, two, _ := e.neighbours()
 	e.knock(one, e.to, sequenceOf(e.door("admin"))...)
 	eventually(e.t, "the door is open for it", func() bool { return e.d.logged("opened", "door=admin") == 2 })
@@ -97,8 +97,8 @@ func (e *example) webAdmin() {
 	}
 }
 
-// What Docker makes of --publish 8080:80, for the container in place of a real one:
-// Docker itself runs in no test.
+// dockersRules are the rules of Docker for --publish 8080:80. The test has no Docker; a
+// plain host takes the place of the container.
 const dockersRules = `
 table %[1]s nat {
 	chain PREROUTING { type nat hook prerouting priority dstnat; policy accept; fib daddr type local counter jump DOCKER; }
@@ -126,8 +126,8 @@ func (e *example) docker() {
 	must(e.t, talks(session))
 }
 
-// ufwsRules are of the shape of ufw's: what is not allowed is dropped where packets
-// come in, long after the wall.
+// ufwsRules have the structure of ufw's rules: they drop in the input hook, long after
+// the wall.
 const ufwsRules = `table inet ufw {
 	chain input {
 		type filter hook input priority filter; policy drop;
@@ -143,7 +143,7 @@ func (e *example) ufw() {
 	e.serve(22)
 	e.nftScript(ufwsRules)
 	e.run()
-	e.opens("ssh", e.knocks()[0]) // no rule of ufw's lets the knocks in
+	e.opens("ssh", e.knocks()[0]) // no rule of ufw accepts the knocks
 	e.shut(e.self, tcp(22), "ufw does not allow it, whoever has knocked")
 	e.nftScript(`add rule inet ufw user-input tcp dport 22 accept`)
 	e.open(e.self, tcp(22), "it has knocked, and ufw allows it")
@@ -174,7 +174,7 @@ func (e *example) phone() {
 	one, two, outside := e.neighbours()
 	steps := sequenceOf(e.door("phone"))
 	if e.to.Is4() {
-		// The pool of a carrier: each knock comes from another address.
+		// A carrier's address pool: each knock comes from another address.
 		for i, step := range steps {
 			e.knock(nth(10+i, e.to), e.to, step)
 		}
@@ -186,12 +186,12 @@ func (e *example) phone() {
 	}
 	e.open(two, tcp(22), "somebody of its prefix has knocked")
 	e.shut(outside, tcp(22), "nobody of its prefix has knocked")
-	for _, command := range e.knocks() { // by IPv6
+	for _, command := range e.knocks() { // for IPv6
 		e.opens("phone", command)
 		e.open(e.self, tcp(22), "it has knocked")
 	}
 
-	// The penalty is that of all of them.
+	// The penalty applies to the whole prefix.
 	e.closes("phone", one)
 	e.knock(one, e.to, tcp(steps[0].Number-1))
 	e.d.waitFor("trapped", "door=phone")
@@ -220,7 +220,7 @@ func (e *example) passwords() {
 	e.opens("vpn", vpn)
 	e.open(e.self, udp(51820), "it has sent a password")
 
-	// A clock that is a minute late.
+	// The client's clock is a minute late.
 	late := nth(3, e.to)
 	secret, err := os.ReadFile(e.file("secrets/ssh-open"))
 	must(e.t, err)
@@ -235,8 +235,8 @@ func (e *example) passwords() {
 	}
 }
 
-// behindNAT puts the client behind NAT, with the public address that the example
-// has, and opens the door by a password for this one, but not by one without.
+// behindNAT puts the client behind NAT with the example's public address. A password for
+// that address opens the door; one for another does not.
 func (e *example) behindNAT(without, with string) {
 	public := netip.MustParseAddr("203.0.113.7")
 	must(e.t, e.server.Do(func() error {
@@ -256,7 +256,8 @@ func (e *example) behindNAT(without, with string) {
 
 func (e *example) rolling() {
 	e.serve(22)
-	// The client's copies, in which file() names the client's own copy of the secret.
+	// The client's copies of the files. file() leads to the client's own copy of the
+	// secret.
 	e.copy(e.file("secrets/ssh-rolling"), e.file("home/secret"))
 	text := strings.ReplaceAll(e.text, e.file("secrets/ssh-rolling"), e.file("home/secret"))
 	must(e.t, os.WriteFile(e.file("home/server.hcl"), []byte(text), 0o600))
@@ -265,8 +266,7 @@ func (e *example) rolling() {
 	e.opens("ssh", e.knocks()[0])
 	e.open(e.self, tcp(22), "it has knocked")
 
-	// The step after this one, which nobody has used: that before may be the one that
-	// the client has just knocked.
+	// Use the next step, which nobody has used. The client may have used the step before.
 	door := e.door("ssh")
 	step := door.Methods[0].(*rolling.Rolling).Step
 	waitForRoom(e.t, step)
@@ -283,9 +283,9 @@ func (e *example) rolling() {
 	e.shut(old, tcp(22), "its knocks are of two minutes ago")
 }
 
-// waitForRoom waits, if a step of the clock has just begun or is over soon, until one
-// of them is under way: what is good for a step is sent and has come within this time,
-// and what is good for the next one is known to the daemon.
+// waitForRoom waits until a step of the clock has begun a moment ago and does not end
+// soon. Then a knock for this step arrives within it, and the daemon already knows the
+// next step.
 func waitForRoom(t testing.TB, step time.Duration) {
 	t.Helper()
 	const before, after = time.Second, 4 * time.Second
@@ -308,7 +308,7 @@ func (e *example) oneTime() {
 	e.knock(nth(1, e.to), e.to, used...)
 	e.shut(nth(1, e.to), tcp(22), "the sequence was used before")
 
-	// The client crosses the line out as the daemon has, and goes on with the next.
+	// The client crosses out the line as the daemon did, and uses the next one.
 	crossOut := e.typed()[slices.IndexFunc(e.typed(), func(s string) bool { return strings.HasPrefix(s, "sed") })]
 	e.types(crossOut)
 	ours, err := os.ReadFile(e.file("home/ssh-sequences"))
@@ -346,7 +346,7 @@ func (e *example) commands() {
 	})
 }
 
-// datagram sends one from an address of the client to a port of the server.
+// datagram sends a datagram from an address of the client to a port of the server.
 func (e *example) datagram(from netip.Addr, port uint16, data []byte) {
 	e.t.Helper()
 	must(e.t, e.client.Do(func() error {
@@ -359,7 +359,7 @@ func (e *example) datagram(from netip.Addr, port uint16, data []byte) {
 	}))
 }
 
-// copy brings a file to the client, whose alone it is.
+// copy copies a file to the client. Only its owner can read it.
 func (e *example) copy(from, to string) {
 	e.t.Helper()
 	text, err := os.ReadFile(from)

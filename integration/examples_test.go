@@ -18,10 +18,9 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Every example is made to work as its comments tell: what they have typed on the
-// host is typed, the rule file is read without a warning, and what they have typed
-// at the client lets it in, over IPv4 and over IPv6. What each is for besides is
-// tried in examples_doors_test.go.
+// Each example works as its comments say. The test runs the commands of the comments on
+// the host, reads the rule file without a warning, and runs the client's commands, over
+// IPv4 and IPv6. examples_doors_test.go tests the special features of each example.
 func TestExamples(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../examples/*.hcl")
@@ -49,22 +48,22 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-// example is one of the published rule files, on a lab of its own.
+// example is a published rule file in its own lab.
 type example struct {
 	*lab
 	t    *testing.T
-	to   netip.Addr // the server's address that is knocked at
-	self netip.Addr // what the client comes from towards it
-	text string     // the rule file, as it is installed here
+	to   netip.Addr // the server's address for the knocks
+	self netip.Addr // the client's source address towards it
+	text string     // the rule file as installed here
 	path string
 	d    *daemon
 }
 
-// newExample installs an example: it writes the rule file, and does what its
-// comments say is to be done on the host.
+// newExample installs an example. It writes the rule file, and runs the commands of its
+// comments on the host.
 //
-// This is the one place where an example is changed for the test: what it names and
-// what is not there is in the lab's folder.
+// Only newExample changes an example for the test: paths that do not exist here lead to
+// the lab's folder.
 func newExample(t *testing.T, file string, to netip.Addr) *example {
 	e := &example{lab: newLab(t), t: t, to: to, self: client4}
 	if to.Is6() {
@@ -81,13 +80,13 @@ func newExample(t *testing.T, file string, to netip.Addr) *example {
 		"/var/lib/knockwall", e.file("state"),
 		"/run/knockwall", e.file("run"),
 		`"logger"`, fmt.Sprintf("%q", e.file("bin/logger")),
-		// There is one user here.
+		// This machine has only one user.
 		"sudo install -d -o root -g knockwall", "install -d",
 		"sudo install -o root -g knockwall", "install",
 		"sudo install -o knockwall -g knockwall", "install",
 	).Replace(string(text))
 	e.path = e.file(filepath.Base(file))
-	// As everybody can read it, there must be no secret in it.
+	// The rule file is readable by all, so it must contain no secret.
 	must(t, os.WriteFile(e.path, []byte(e.text), 0o644))
 	for _, command := range e.typed() {
 		if strings.Contains(command, "install ") {
@@ -109,14 +108,13 @@ func (e *example) file(name string) string { return filepath.Join(e.folder, name
 
 var (
 	loadedCredential = regexp.MustCompile(`LoadCredential=([a-z-]+):`)
-	// typedLine is a line of a comment that is to be typed, and those that go on with
-	// it.
+	// typedLine is a command in a comment, with its continuation lines.
 	typedLine = regexp.MustCompile(`(?m)^#   ((?:knockwall knock|sed|sudo|install|openssl|for) .*(?:\n#     .*)*)$`)
 	someHost  = regexp.MustCompile(`\b[a-z]+\.example\.org\b`)
 )
 
-// typed returns what the comments say is to be typed, in order, up to where the
-// service is used.
+// typed returns the commands in the comments, in order, each up to the use of the
+// service.
 func (e *example) typed() (commands []string) {
 	for _, m := range typedLine.FindAllStringSubmatch(e.text, -1) {
 		command, _, _ := strings.Cut(strings.ReplaceAll(m[1], "\n#", "\n"), " && ")
@@ -125,8 +123,7 @@ func (e *example) typed() (commands []string) {
 	return commands
 }
 
-// knocks returns what is to be typed at a client towards the example's address, in
-// order.
+// knocks returns the commands for a client, with the example's address, in order.
 func (e *example) knocks() (commands []string) {
 	for _, command := range e.typed() {
 		otherFamily := " -6 "
@@ -140,7 +137,7 @@ func (e *example) knocks() (commands []string) {
 	return commands
 }
 
-// run starts the daemon as the service does, with the credentials that it is given.
+// run starts the daemon as the service does, with its credentials.
 func (e *example) run() {
 	e.t.Helper()
 	environment := append(quickEnd(), "CREDENTIALS_DIRECTORY="+e.file("credentials"), "STATE_DIRECTORY="+e.file("state"))
@@ -156,13 +153,13 @@ func (e *example) run() {
 	eventually(e.t, "the daemon guards", func() bool { return e.d.logged("started") > 0 })
 }
 
-// endAtOnce is for the environment of programs that are run and waited for: the race
-// detector would have each wait for a second at its end.
+// endAtOnce is for the environment of short programs: the race detector would delay the
+// end of each by a second.
 const endAtOnce = "GORACE=atexit_sleep_ms=0"
 
 func quickEnd() []string { return append(os.Environ(), endAtOnce) }
 
-// door returns a door as the rule file has it.
+// door returns a door of the rule file.
 func (e *example) door(name string) *ruleset.Door {
 	e.t.Helper()
 	loaded := ruleset.Review(e.path)
@@ -172,7 +169,7 @@ func (e *example) door(name string) *ruleset.Door {
 	return loaded.Config.Door(name)
 }
 
-// types types something at the client, who has a home and knockwall.
+// types runs a command on the client, which has a home folder and knockwall.
 func (e *example) types(command string) {
 	e.t.Helper()
 	setting := fmt.Sprintf("export HOME=%s PATH=%s:$PATH %s; ", e.file("home"), e.file("bin"), endAtOnce)
@@ -181,7 +178,7 @@ func (e *example) types(command string) {
 	}
 }
 
-// opens types something at the client that opens a door for it.
+// opens runs a command on the client and checks that it opens a door.
 func (e *example) opens(door, command string) {
 	e.t.Helper()
 	before := e.d.logged("opened", "door="+door)
@@ -189,8 +186,8 @@ func (e *example) opens(door, command string) {
 	eventually(e.t, command+" opens the door "+door, func() bool { return e.d.logged("opened", "door="+door) > before })
 }
 
-// shut and open say that a port of the server is out of reach from an address, or
-// is not.
+// shut and open check that a port of the server is unreachable from an address, or
+// reachable.
 func (e *example) shut(from netip.Addr, port packet.Port, why string) {
 	e.t.Helper()
 	if e.reaches(false, from, port) {
@@ -213,14 +210,14 @@ func (e *example) reaches(want bool, from netip.Addr, port packet.Port) bool {
 	return e.admitted(want, from, e.to, int(port.Number))
 }
 
-// closes closes a door by hand.
+// closes closes a door by command.
 func (e *example) closes(door string, source netip.Addr) {
 	e.t.Helper()
 	_, err := control.NewClient(e.d.control).Close(context.Background(), door, source.String(), false)
 	must(e.t, err)
 }
 
-// answered reports whether a datagram is answered, where want says so.
+// answered reports whether a datagram is answered. It waits long only if want is true.
 func (l *lab) answered(want bool, from, to netip.Addr, port uint16) bool {
 	l.t.Helper()
 	err := l.client.Do(func() error {

@@ -22,10 +22,9 @@ door "ssh" {
 
 var firstKnocks = []packet.Port{tcp(4113), udp(27911), tcp(1840)}
 
-// The last knock and the first packet to the door are sent back to back, and
-// the first packet must be let in: NFLOG and NFQUEUE are two sockets, and the
-// packet is mostly heard of before the knock. Every try is another source's, as
-// a window that is open proves nothing.
+// The last knock and the first packet are sent back to back, and the first packet must be
+// admitted. NFLOG and NFQUEUE are two sockets, and the packet mostly arrives before the
+// knock. Each try uses another source, because an open window would hide a failure.
 func TestLetInOnTheFirstPacket(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -76,12 +75,11 @@ func TestLetInOnTheFirstPacket(t *testing.T) {
 	}
 }
 
-// firstSYN knocks and connects without a pause. It fails if the SYN had to be
-// sent again.
+// firstSYN knocks and connects without a pause. It fails if the SYN was retransmitted.
 func firstSYN(l *lab, from, to netip.Addr) error { return l.onFirstSYN(from, to, firstKnocks...) }
 
-// onFirstSYN knocks, if there are knocks, and connects to port 22 without a
-// pause. It fails if the SYN had to be sent again.
+// onFirstSYN knocks, if there are knocks, and connects to port 22 without a pause. It
+// fails if the SYN was retransmitted.
 func (l *lab) onFirstSYN(from, to netip.Addr, knocks ...packet.Port) error {
 	return l.onFirstSYNAfter(from, to, 22, func() error {
 		for _, p := range knocks {
@@ -93,8 +91,8 @@ func (l *lab) onFirstSYN(from, to netip.Addr, knocks ...packet.Port) error {
 	})
 }
 
-// onFirstSYNAfter connects to a port right after something was done on the client.
-// It fails if the SYN had to be sent again.
+// onFirstSYNAfter connects to a port right after calling first. It fails if the SYN was
+// retransmitted.
 func (l *lab) onFirstSYNAfter(from, to netip.Addr, port uint16, first func() error) error {
 	return l.client.Do(func() error {
 		fd, err := boundSocket(from, to, unix.SOCK_STREAM)
@@ -102,7 +100,7 @@ func (l *lab) onFirstSYNAfter(from, to netip.Addr, port uint16, first func() err
 			return err
 		}
 		defer unix.Close(fd)
-		// The end of the connection is not what is tested.
+		// The end of the connection is not tested.
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 		if err := first(); err != nil {
 			return err
@@ -145,8 +143,8 @@ func firstDatagram(l *lab, from, to netip.Addr) error {
 	})
 }
 
-// connect and receive go on after a signal, which a socket with a time limit
-// does not: Go's scheduler sends them.
+// connect and receive continue after a signal: Go's scheduler sends signals, and a socket
+// with a time limit returns EINTR.
 func connect(fd int, to unix.Sockaddr) error {
 	err := unix.Connect(fd, to)
 	for errors.Is(err, unix.EINTR) {
@@ -167,7 +165,7 @@ func receive(fd int, b []byte) (n int, err error) {
 	}
 }
 
-// boundSocket makes a blocking socket that waits for deadline at most.
+// boundSocket makes a blocking socket with deadline as its time limit.
 func boundSocket(from, to netip.Addr, kind int) (int, error) {
 	family := unix.AF_INET
 	if to.Is6() {

@@ -11,15 +11,15 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Knocks may be segments that no client of TCP sends. What is sent is raw, so that
-// it is exactly what the door asks for.
+// Knocks can be segments that no TCP client sends. The test sends raw packets, exactly as
+// the door wants them.
 func TestKnocksWithOtherFlags(t *testing.T) {
 	t.Parallel()
 	doors := []struct {
 		flags []string
 		sends packet.Flags
-		like  []packet.Flags // what is let through just as well
-		not   []packet.Flags // but the SYN
+		like  []packet.Flags // other flags that match as well
+		not   []packet.Flags // flags that do not match, besides SYN
 	}{
 		{flags: []string{"fin", "psh", "urg"}, sends: packet.FIN | packet.PSH | packet.URG, not: []packet.Flags{packet.FIN, packet.FIN | packet.PSH, packet.ACK}},
 		{flags: []string{"ack"}, sends: packet.ACK, like: []packet.Flags{packet.ACK | packet.PSH, packet.SYN | packet.ACK}, not: []packet.Flags{packet.FIN, packet.RST}},
@@ -33,7 +33,7 @@ func TestKnocksWithOtherFlags(t *testing.T) {
 	knocks := []packet.Port{tcp(7001), tcp(4113), tcp(9001)}
 	for i, door := range doors {
 		l.serve(22 + i)
-		// The same knocks at each of them: it is the flags that tell.
+		// The doors have the same knocks and differ only in flags.
 		fmt.Fprintf(&rules, "door \"d%d\" {\n ports = [%d]\n sequence = [7001, 4113, 9001]\n window = \"10m\"\n tcp_flags = [\"%s\"]\n}\n",
 			i, 22+i, strings.Join(door.flags, `", "`))
 	}
@@ -56,13 +56,13 @@ func TestKnocksWithOtherFlags(t *testing.T) {
 				strangers = append(strangers, send(flags))
 			}
 			for _, flags := range append(slices.Clone(door.like), door.sends) {
-				// From another source each, and back to back with a connection.
+				// Each from another source, back to back with a connection.
 				source := nth(n+1, server)
 				if err := l.onFirstSYNAfter(source, server, uint16(22+i), func() error { send(flags); return nil }); err != nil {
 					t.Errorf("%s, %v: after segments with the flags %#x: %v", server, door.flags, flags, err)
 				}
 			}
-			// All that came before has been heard by now.
+			// All earlier packets have been handled by now.
 			for j, source := range strangers {
 				if opened(source) {
 					t.Errorf("%s, %v: the %d. kind of segment that is no knock has opened the door", server, door.flags, j+1)
@@ -75,9 +75,9 @@ func TestKnocksWithOtherFlags(t *testing.T) {
 	}
 }
 
-// A segment without a connection may leave a trace in conntrack, which takes it for
-// one of a connection that it has missed the beginning of. The next one of the same
-// ports is a knock all the same, whether the first was answered by an RST or not.
+// A segment without a connection may leave an entry in conntrack, which takes it for a
+// part of a connection whose beginning it missed. The next segment with the same ports is
+// still a knock, whether an RST answered the first one or not.
 func TestKnocksThatConntrackKnows(t *testing.T) {
 	t.Parallel()
 	kinds := []struct {
@@ -96,7 +96,7 @@ func TestKnocksThatConntrackKnows(t *testing.T) {
 	for _, answered := range []bool{true, false} {
 		l := newLab(t)
 		if !answered {
-			// Before conntrack sees it, which forgets what an RST is the only answer to.
+			// Drop the RST before conntrack sees it, because it would delete the entry.
 			l.nftScript("table inet mute {\n chain out {\n type filter hook output priority -301\n tcp flags & rst == rst drop\n }\n}\n")
 		}
 		d := l.run(rules.String())
@@ -105,7 +105,8 @@ func TestKnocksThatConntrackKnows(t *testing.T) {
 				source := nth(i+1, server)
 				for round := range 3 {
 					for j, k := range []packet.Port{tcp(7001), tcp(4113), tcp(9001)} {
-						// Another number of sequence, or it is the same knock sent again.
+						// Another sequence number; otherwise it would be a
+						// retransmission.
 						l.send(forge.Segment{From: source, To: server, SourcePort: uint16(40000 + j), Port: k, Sequence: uint32(round * 1000), Flags: kind.flags})
 					}
 					event := map[bool]string{true: "opened ", false: "refreshed "}[round == 0]

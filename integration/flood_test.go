@@ -22,12 +22,12 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Floods are for the ordinary build, and its speed: the race detector's is tested with
-// what TestAGentleFloodKeepsNobodyOut sends.
+// Floods need the speed of the ordinary build. TestAGentleFloodKeepsNobodyOut tests the
+// build with the race detector.
 
-// Whatever is flooded, whoever has a window gets in on the first SYN, and so does who
-// knocks, sessions go on, windows end when they would have, and nobody else gets in;
-// and the daemon stays small.
+// Whatever is flooded, clients with a window connect on the first SYN, and so do clients
+// that knock. Sessions continue, windows end on time, nobody else is admitted, and the
+// daemon stays small.
 func TestAFloodKeepsNobodyOut(t *testing.T) {
 	door, knocks, both := []uint16{22}, []uint16{4113, 1840}, []uint16{22, 4113, 1840}
 	for _, c := range []struct {
@@ -107,7 +107,8 @@ func TestAFloodKeepsNobodyOut(t *testing.T) {
 				during.cpu-before.cpu, f.Took(), 100*(during.cpu-before.cpu).Seconds()/f.Took().Seconds(), 100*f.CPU().Seconds()/f.Took().Seconds(),
 				during, counters.Knocks, counters.Held, counters.Refused, counters.KernelRefused, after.Counters.Lost)
 
-			// It was a flood: at a door far more came than the kernel hands on.
+			// It was a flood: far more packets reached the door than the kernel passes
+			// on.
 			if received < uint64(f.Sent())/2 {
 				t.Errorf("of %d SYNs only %d have arrived", f.Sent(), received)
 			}
@@ -116,13 +117,13 @@ func TestAFloodKeepsNobodyOut(t *testing.T) {
 			}
 			least := uint64(20)
 			if len(c.ports) > 1 {
-				least = 5 // knocks cost the kernel more, as it answers them
+				least = 5 // knocks cost the kernel more, because it answers them
 			}
 			if slices.Contains(c.ports, 22) && counters.KernelRefused < least*max(counters.Held, 1) {
 				t.Errorf("no flood: %d SYNs were refused, and of them %d held", counters.KernelRefused, counters.Held)
 			}
 
-			// And the daemon was handed no more than that.
+			// The daemon received no more than that.
 			heard, queued := counters.Knocks, counters.Held
 			if bound := limits.log.in(lasted); heard > bound || heard < 50*3 {
 				t.Errorf("%d knocks were heard in %s; the rules hand on up to %d", heard, lasted, bound)
@@ -138,7 +139,7 @@ func TestAFloodKeepsNobodyOut(t *testing.T) {
 				t.Errorf("%d attempts are remembered, more than max_sources", after.Counters.Attempts)
 			}
 			d.checkSmall(before, 3)
-			// The accepted are not strangers, and each is told of.
+			// Accepted connections are not strangers, and each has an event.
 			accepted := int(counters.Accepted - status.Doors[0].Counters.Accepted)
 			written := strings.Count(lines, "\n") - before.lines
 			bound := floodLines(time.Since(began)) + accepted + 8*len(guests.newcomers)
@@ -153,10 +154,9 @@ func TestAFloodKeepsNobodyOut(t *testing.T) {
 	}
 }
 
-// A daemon that cannot read for a while loses packets for sure. They are
-// counted, and told of once and not every 10 s; nothing else comes of it. Those
-// with a window are let in by the kernel alone as soon as their queue is full;
-// until then they wait.
+// A daemon that cannot read for a while loses packets. They are counted and reported
+// once, not every 10 s, with no other effect. As soon as their queue is full, the kernel
+// alone admits clients with a window; until then they wait.
 func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 	l := newLab(t)
 	l.serve(22)
@@ -169,8 +169,8 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 	before := d.vitals()
 	const admitted, strangers = 7100, 7101
 
-	// One who has more than begun to knock has the highest rate of all. In a second, and of
-	// so many SYNs, the rules log more than any socket takes.
+	// Sources within a sequence have the highest log rate of all. In a second, and with
+	// that many SYNs, the rules log more than any socket can hold.
 	began := nth(1000, server4)
 	overload := func() {
 		t.Helper()
@@ -184,7 +184,7 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 		t.Logf("%.0f SYNs a second were sent for %s until queue and log overflowed: %+v", f.Rate(), f.Took(), l.queue(strangers))
 	}
 	resume := func() { must(t, d.cmd.Process.Signal(syscall.SIGCONT)) }
-	// What was lost of the log shows in the number of the next knock that is heard.
+	// The number of the next logged knock shows how many were lost.
 	countedMoreThan := func(n uint64) func() bool {
 		return func() bool {
 			l.knock(nth(1003, server4), server4, tcp(4113))
@@ -200,7 +200,7 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 	if l.admits(nth(1001, server4), server4, 22) {
 		t.Error("with the daemon stopped a stranger gets in")
 	}
-	// The first who come have to wait for it.
+	// The first clients must wait for it.
 	early := make(chan error, 1)
 	at := time.Now()
 	go func() {
@@ -254,7 +254,7 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 	overload()
 	resume()
 	eventually(t, "what was lost since is counted", countedMoreThan(lost))
-	time.Sleep(audit.SumInterval + time.Second) // when it would be told again
+	time.Sleep(audit.SumInterval + time.Second) // when it would be reported again
 	if n := d.logged(" overloaded ", "read"); n != 1 {
 		t.Errorf("the overload is told of %d times, want once", n)
 	}
@@ -283,8 +283,7 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 
 var floodKnocks = []packet.Port{tcp(4113), udp(27911), tcp(1840)}
 
-// floodRules have a knock that no flood of SYNs can take, so that no random
-// source ever gets in by chance.
+// floodRules have a UDP knock, so a flood of SYNs never completes the sequence by chance.
 func floodRules(closed string) string {
 	return `door "ssh" {
   ports    = [22]
@@ -296,12 +295,12 @@ func floodRules(closed string) string {
 
 const floodWindow = 10 * time.Minute // longer than any test
 
-// floodGuests are sources that have a window.
+// floodGuests are sources with a window.
 type floodGuests struct {
 	lab       *lab
 	server    netip.Addr
 	addresses []netip.Addr
-	began     time.Time // none has knocked before
+	began     time.Time // no source knocked before
 	seen      time.Time // all windows were open by then
 	newcomers []netip.Addr
 }
@@ -318,8 +317,8 @@ func (l *lab) letGuestsKnock(d *daemon, server netip.Addr, n int) *floodGuests {
 	return g
 }
 
-// newcomer knocks, and connects without a pause. Where the door rejects nobody waits for
-// his knock to be heard, so that it may take him another SYN.
+// newcomer knocks, and connects without a pause. If the door drops instead of rejecting,
+// nothing waits for the knock, so the client may need another SYN.
 func (l *lab) newcomer(from, to netip.Addr, closed string) {
 	l.t.Helper()
 	if closed == "reject" {
@@ -332,8 +331,8 @@ func (l *lab) newcomer(from, to netip.Addr, closed string) {
 	}
 }
 
-// check compares the windows that the daemon and the kernel know with those that
-// there should be, and the time that they have left.
+// check compares the windows of the daemon and of the kernel, and their remaining time,
+// with what is expected.
 func (g *floodGuests) check(t *testing.T, d *daemon) {
 	t.Helper()
 	check := func(who string, left map[netip.Addr]time.Duration, asked, answered time.Time) {
@@ -341,7 +340,7 @@ func (g *floodGuests) check(t *testing.T, d *daemon) {
 		if n := len(g.addresses) + len(g.newcomers); len(left) != n {
 			t.Errorf("%s has %d windows, want %d", who, len(left), n)
 		}
-		// The kernel counts in its ticks.
+		// The kernel counts in ticks.
 		const tick = 100 * time.Millisecond
 		least, most := floodWindow-answered.Sub(g.began)-tick, floodWindow-asked.Sub(g.seen)+tick
 		for _, a := range g.addresses {
@@ -369,7 +368,7 @@ func (g *floodGuests) check(t *testing.T, d *daemon) {
 	check("the kernel", left, asked, time.Now())
 }
 
-// logUnflooded tells how long connecting takes when nothing else happens.
+// logUnflooded logs how long connecting takes without a flood.
 func (l *lab) logUnflooded(g *floodGuests) {
 	l.t.Helper()
 	var took []time.Duration
@@ -382,18 +381,18 @@ func (l *lab) logUnflooded(g *floodGuests) {
 	l.t.Logf("without a flood connects take %s at the median, %s at most", took[len(took)/2], took[len(took)-1])
 }
 
-// rate is what limits of the rules let through.
+// rate is what the limits of the rules let through.
 type rate struct{ perSecond, burst uint64 }
 
 func (r rate) in(d time.Duration) uint64 { return uint64(float64(r.perSecond)*d.Seconds()) + r.burst }
 
-// floodLimits are what all rules together hand to the daemon at most, of what
-// strangers send.
+// floodLimits are the most packets of strangers that all rules together pass to the
+// daemon.
 type floodLimits struct{ log, queue rate }
 
 var limited = regexp.MustCompile(`limit rate (\d+)/second burst (\d+) packets (?:ct label set \d+ )?(log|queue)`)
 
-// limits reads them from the table that belongs to rules.
+// limits reads the limits from the table of rules.
 func (l *lab) limits(rules string) (limits floodLimits) {
 	l.t.Helper()
 	out, err := knockwall("ruleset", "--config", l.rules(rules)).Output()
@@ -416,7 +415,7 @@ func (l *lab) limits(rules string) (limits floodLimits) {
 	return limits
 }
 
-// received is how many packets have come in at the server's end of the cable.
+// received returns how many packets have arrived at the server's end of the cable.
 func (l *lab) received() (n uint64) {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
@@ -429,10 +428,10 @@ func (l *lab) received() (n uint64) {
 	return n
 }
 
-// queueState is what the kernel says of a queue.
+// queueState is the kernel's state of a queue.
 type queueState struct {
 	waiting      int
-	full, unread uint64 // dropped: no room in the queue, or in the socket
+	full, unread uint64 // dropped: the queue was full, or the socket was
 }
 
 func (q queueState) lost() uint64 { return q.full + q.unread }
@@ -456,13 +455,13 @@ func (l *lab) queue(number int) (q queueState) {
 	return q
 }
 
-// vitals are what a process takes up.
+// vitals are the resources of a process.
 type vitals struct {
 	rss, peak   int // KiB
 	threads     int
 	descriptors int
 	cpu         time.Duration
-	lines       int // logged
+	lines       int // of the log
 }
 
 func (v vitals) String() string {
@@ -488,7 +487,8 @@ func (d *daemon) vitals() (v vitals) {
 	}
 	b, err = os.ReadFile(filepath.Join(folder, "stat"))
 	must(t, err)
-	// Fields 14 and 15, in hundredths of a second; the name before may have blanks.
+	// Fields 14 and 15, in hundredths of a second. The name before them may contain
+	// spaces.
 	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
 	for _, field := range fields[11:13] {
 		n, err := strconv.Atoi(field)
@@ -502,8 +502,8 @@ func (d *daemon) vitals() (v vitals) {
 	return v
 }
 
-// checkSmall fails the test if the daemon has grown: beyond 64 MiB, or by file
-// descriptors, except for those of connections on which it was asked.
+// checkSmall fails the test if the daemon has grown beyond 64 MiB, or in file descriptors.
+// It allows one descriptor for each connection on which the test has asked the daemon.
 func (d *daemon) checkSmall(before vitals, asked int) {
 	t := d.lab.t
 	t.Helper()

@@ -11,9 +11,9 @@ import (
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
-// Floods that any daemon hears, one with the race detector, too, make few attempts give
-// way, open doors and try in vain, while rules are reloaded and everything is asked for.
-// Whoever knocks gets in all the same.
+// Floods that every daemon can handle, even with the race detector: they displace a few
+// attempts, open doors, and try in vain, while rules are reloaded and every request is
+// sent. Clients that knock are still admitted.
 func TestAGentleFloodKeepsNobodyOut(t *testing.T) {
 	t.Parallel()
 	const rate, newcomers = 1500, 40
@@ -21,7 +21,7 @@ func TestAGentleFloodKeepsNobodyOut(t *testing.T) {
 		name    string
 		sources int
 		ports   []uint16
-		shows   func(d *daemon) uint64 // that it does what it is for
+		shows   func(d *daemon) uint64 // shows that the flood has its effect
 		least   uint64
 	}{
 		{"first knocks", 5000, []uint16{4113}, func(d *daemon) uint64 { return d.status().Counters.Evicted }, 500},

@@ -11,8 +11,8 @@ import (
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
-// Who knows all the knocks and forges 32,000 addresses opens the door for these, again
-// and again. That keeps nobody else from knocking, and does not become a flood of log.
+// A source that knows all knocks and forges 32,000 addresses opens the door for them
+// again and again. Others can still knock, and the log stays small.
 func TestAFloodOfWholeSequencesKeepsNobodyOut(t *testing.T) {
 	l := newLab(t)
 	l.serve(22)
@@ -37,7 +37,7 @@ func TestAFloodOfWholeSequencesKeepsNobodyOut(t *testing.T) {
 	if n := len(s.Windows); n > 32_000+50 {
 		t.Errorf("%d windows are open, of 32,000 forged sources and 50 clients", n)
 	}
-	// By the bounds of [audit.Summer] 256 of each kind are told in an interval, and of the
+	// The limits of [audit.Summer]: in each interval 256 events of each kind, and of the
 	// rest 32 sources in up to five parts, and all others.
 	intervals := int(time.Since(began)/audit.SumInterval) + 2
 	told, bound := d.logged(" opened ")+d.logged(" refreshed "), intervals*2*(256+32*5+1)
@@ -47,8 +47,8 @@ func TestAFloodOfWholeSequencesKeepsNobodyOut(t *testing.T) {
 	}
 }
 
-// A flood of first knocks from a million addresses makes attempts give way. Whoever takes
-// his time between his knocks gets in all the same.
+// A flood of first knocks from a million addresses displaces attempts. A client with
+// pauses between its knocks is still admitted.
 func TestAFloodFromAMillionSourcesKeepsNobodyOut(t *testing.T) {
 	const (
 		pause    = 1500 * time.Millisecond

@@ -18,27 +18,27 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// floodLines is how many lines a flood of one door can write in a time, by the
-// bounds of [audit.Summer]: in each interval 32 leading events of the three
-// kinds that are summed up; before each of them what was counted of its source's
-// other two kinds; in the end a sum for each, and one for all others of a kind.
-// One line more tells of an overload.
+// floodLines returns how many lines a flood of one door can write in a time, by the
+// limits of [audit.Summer]. In each interval there are 32 leading events of the three
+// kinds that are summed up, before each of them the sums of its source's other two kinds,
+// at the end a sum for each source, and one for all others of a kind. One more line
+// reports an overload.
 func floodLines(d time.Duration) int {
 	intervals := int(d/audit.SumInterval) + 2
 	return intervals*(3*32*4+3) + 1
 }
 
-// Knocks that are all SYNs, so that a flood knocks itself.
+// All knocks are SYNs, so that a flood knocks as well.
 var synKnocks = []packet.Port{tcp(4113), tcp(27911), tcp(1840)}
 
-// A slow machine's flood takes its time from one knock of a source to the next.
+// On a slow machine a flood needs time between two knocks of a source.
 const synRules = `door "ssh" {
   ports       = [22]
   sequence    = [4113, 27911, 1840]
   seq_timeout = "2m"
 }`
 
-// conntrack tells how full the server's table of connections is.
+// conntrack describes how full the server's connection table is.
 func (l *lab) conntrack() string {
 	l.t.Helper()
 	var words []string
@@ -75,21 +75,21 @@ func (l *lab) conntrack() string {
 	return strings.Join(words, ", ")
 }
 
-// Where the sources of a flood are: behind the client, who does not answer for
-// them, so that what the server sends back is dropped there.
+// The sources of floods. They are behind the client, which drops the server's answers to
+// them.
 var (
 	flood4 = netip.MustParsePrefix("10.128.0.0/9")
 	flood6 = netip.MustParsePrefix("2001:db8:2::/64")
 )
 
-// flood is a stream of SYNs as fast as this machine makes them.
+// flood is a stream of SYNs at full speed.
 type flood struct {
 	*forge.Flood
 	t testing.TB
 }
 
-// flood sends SYNs to the ports, from random sources if from is the zero
-// address, else from that one.
+// flood sends SYNs to the ports, from random sources if from is the zero address, else
+// from that one.
 func (l *lab) flood(from, to netip.Addr, ports ...uint16) *flood {
 	l.t.Helper()
 	return l.stream(forge.Stream{To: to, From: from, Packets: 20 << 20}, ports...)
@@ -111,7 +111,7 @@ func (l *lab) stream(s forge.Stream, ports ...uint16) *flood {
 			return err
 		}
 		s.Hardware = link.Attrs().HardwareAddr
-		// The server would not take for true what comes from where it has no way to.
+		// The server ignores knocks from sources to which it has no route.
 		for p, via := range map[netip.Prefix]netip.Addr{flood4: client4, flood6: client6} {
 			if err := netlink.RouteReplace(&netlink.Route{Dst: ipNet(p), Gw: via.AsSlice()}); err != nil {
 				return fmt.Errorf("route %s: %w", p, err)
@@ -126,22 +126,21 @@ func (l *lab) stream(s forge.Stream, ports ...uint16) *flood {
 	return f
 }
 
-// follow sends SYNs as fast as this machine makes them and the daemon reads them. What
-// is faster than that is lost, on a slow machine as on any other, and whoever knocks in
-// the midst of it has to knock again.
+// follow sends SYNs as fast as this machine makes them and the daemon reads them. Faster
+// packets are lost, on every machine, and a client that knocks at that time must knock
+// again.
 func (d *daemon) follow(s forge.Stream, ports ...uint16) *flood {
 	d.lab.t.Helper()
 	s.Behind = d.behind
 	return d.lab.stream(s, ports...)
 }
 
-// fallenBehind is how many bytes may wait in a socket of the daemon's: in batches some
-// thousand knocks, and less than what any user's sockets take.
+// fallenBehind is how many bytes may wait in a socket of the daemon. In batches that is
+// some thousand knocks, and less than the limit of any user's sockets.
 const fallenBehind = 256 << 10
 
-// behind reports whether the daemon has fallen behind with reading. It is asked by the
-// flood, in which nothing can end the test: if it is not known, it is not so, and the
-// flood goes on.
+// behind reports whether the daemon has fallen behind. The flood calls it from a thread
+// that cannot end the test, so on an error it returns false and the flood goes on.
 func (d *daemon) behind() bool {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/net/netlink", d.cmd.Process.Pid))
 	for line := range strings.Lines(string(b)) {
@@ -156,8 +155,8 @@ func (d *daemon) behind() bool {
 	return false
 }
 
-// checkKeptUp fails the test if the flood was waiting for the daemon nearly all the
-// time: to read a knock costs less than to send it, on whatever machine.
+// checkKeptUp fails the test if the flood waited for the daemon nearly all the time.
+// Reading a knock costs less than sending it, on every machine.
 func (f *flood) checkKeptUp() {
 	f.t.Helper()
 	if f.Rested() > f.Took()*3/4 {

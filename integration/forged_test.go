@@ -14,7 +14,7 @@ import (
 )
 
 // The networks of a server with a LAN and two uplinks. The lab's own cable is the first
-// uplink; both lead to the same client, who is the internet.
+// uplink. Both lead to the same client, which stands for the internet.
 var (
 	lanServer4    = netip.MustParseAddr("198.51.100.1")
 	lanServer6    = netip.MustParseAddr("2001:db8:7::1")
@@ -28,7 +28,7 @@ var (
 
 // crossroads is such a server.
 type crossroads struct {
-	internet, lan *lab // the same server, seen from either
+	internet, lan *lab // the same server, seen from either side
 }
 
 func newCrossroads(t *testing.T) crossroads {
@@ -52,7 +52,7 @@ func newCrossroads(t *testing.T) crossroads {
 				return fmt.Errorf("route %s: %w", p, err)
 			}
 		}
-		// The second uplink is the spare one.
+		// The second uplink is the backup.
 		for _, r := range []struct {
 			via    netip.Addr
 			metric int
@@ -67,7 +67,7 @@ func newCrossroads(t *testing.T) crossroads {
 		}
 		return nil
 	}))
-	// What is not heard must not be so by the kernel's own doing, which is off by default.
+	// Switch off the kernel's own check, which is off by default.
 	for _, h := range []*netlab.Host{l.server, l.client, host} {
 		must(t, h.Do(func() error { return writeSysctl("ipv4/conf/all/rp_filter", "0") }))
 	}
@@ -82,14 +82,14 @@ const forgedRules = `door "ssh" {
   penalty_prefix = { ipv6 = 128 }
 }`
 
-// What comes by an interface to which no route leads back is not from whom it says:
-// nobody traps somebody else by that, spends his attempt, or knocks in his name.
+// A packet from an interface without a route back to its source is forged. It traps no
+// other source, ends no attempt of it, and does not count as its knock.
 func TestForgedSourcesAreNotHeard(t *testing.T) {
 	for _, c := range []struct {
 		name           string
 		lan            bool       // the forger is on the LAN; else on the internet
-		to             netip.Addr // of the server, by which the interface is chosen
-		owner, ownerTo netip.Addr // who is impersonated, and where he knocks
+		to             netip.Addr // the server's address, which selects the interface
+		owner, ownerTo netip.Addr // the impersonated source, and the address at which it knocks
 	}{
 		{"of the LAN, by the first uplink", false, server4, lanClient4, lanServer4},
 		{"of the LAN, by the first uplink, IPv6", false, server6, lanClient6, lanServer6},
@@ -101,9 +101,9 @@ func TestForgedSourcesAreNotHeard(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			for _, harm := range []struct {
 				name   string
-				knocks []packet.Port // what the true one has knocked before
+				knocks []packet.Port // knocks that the true source sent before
 				forged []packet.Port
-				opens  bool // what he knocks after that is to open the door
+				opens  bool // its next knocks must open the door
 			}{
 				{"a trap", nil, []packet.Port{tcp(5000)}, true},
 				{"a datagram to a trap, within an attempt", survivalKnocks[:2], []packet.Port{udp(6000)}, true},
@@ -133,7 +133,8 @@ func TestForgedSourcesAreNotHeard(t *testing.T) {
 							Port: p, Sequence: uint32(i), Flags: packet.SYN})
 					}
 					forger.send(segments...)
-					// When he is heard who knocks there under his own name, they were, too.
+					// After the honest client's knocks are handled, the forged ones are
+					// as well.
 					honest := nth(1000, c.to)
 					if c.lan {
 						honest = lanClient4
@@ -164,8 +165,8 @@ func TestForgedSourcesAreNotHeard(t *testing.T) {
 	}
 }
 
-// Whose packets come by the second uplink is heard, though the best route back is by
-// the first one: many hosts have two, and answer by one.
+// Packets from the second uplink count, although the best route back is the first one:
+// many hosts have two uplinks and answer by one.
 func TestWhoComesByTheSpareUplinkIsHeard(t *testing.T) {
 	t.Parallel()
 	x := newCrossroads(t)

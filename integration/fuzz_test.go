@@ -11,8 +11,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// FuzzInstall checks that what `check` accepts, `run` installs: every rule file
-// that is read without an error makes a table that the kernel takes.
+// FuzzInstall checks that the kernel takes the table of every rule file that check
+// accepts.
 func FuzzInstall(f *testing.F) {
 	for _, name := range tables {
 		text, err := os.ReadFile(filepath.Join(tableFolder, name+".hcl"))
@@ -34,7 +34,7 @@ func FuzzInstall(f *testing.F) {
 	f.Add(`door "e" { ports = ["1-65535/tcp", "1-65535/udp"]
  sequence = [65535, "65535/udp", 1] }`)
 
-	// The fuzzer's workers share a network: each has a table of its own.
+	// The fuzzer's workers share a network, so each has its own table.
 	name := fmt.Sprintf("fuzz%d", os.Getpid())
 	kernel, err := nft.OpenKernel()
 	if err != nil {
@@ -55,7 +55,7 @@ func FuzzInstall(f *testing.F) {
 		}
 		loaded.Config.Wall.Table = name
 		for turn := range 2 {
-			// The error says which lists cannot be read; there is a table all the same.
+			// The error says which lists cannot be read. The table exists nevertheless.
 			now, _ := effective.Resolve(loaded.Config, goldenTime, effective.Host{})
 			table := nft.NewTable(now, nft.NumbersOf(now.Wall, turn))
 			if err := kernel.Install(table, nil, ""); err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// gapRules are rule files that differ in every part of the table, and guard the same
-// ports: one door for each kind of set that a verdict can hang on.
+// gapRules returns rule files that guard the same ports and differ in every part of the
+// table. There is one door for each kind of set that a verdict can depend on.
 func gapRules(variant int) string {
 	return fmt.Sprintf(`wall {
   trusted = ["10.1.4.0/24", "198.51.100.0/%[1]d", "2001:db8:1::400/120", "2001:db8:5::/%[2]d"]
@@ -60,8 +60,8 @@ door "datagrams" {
 `, 24+variant, 48+variant, 64+variant, 9010+variant, server4, server6, 5310+variant)
 }
 
-// apartRules are such files, too, with no two ports beside each other and no trap: what
-// makes the kernel look for a door is a list, and only sources and addresses are ranges.
+// apartRules returns such rule files without adjacent ports and traps. The kernel then
+// finds a door by a list; only sources and addresses are ranges.
 func apartRules(variant int) string {
 	return fmt.Sprintf(`wall {
   trusted = ["10.1.4.0/24", "198.51.100.0/%[1]d", "2001:db8:1::400/120", "2001:db8:5::/%[2]d"]
@@ -87,13 +87,13 @@ door "datagrams" {
 `, 24+variant, 48+variant)
 }
 
-// Who is trusted: by the wall, or by the door "friends" alone.
+// Trusted sources: of the wall, and of the door "friends" only.
 const (
 	wallsFriend = 0x401
 	doorsFriend = 0x501
 )
 
-// siegeOf is a kind of rule files, and which ports they guard.
+// siegeOf is a kind of rule files with their guarded ports.
 type siegeOf struct {
 	rules    func(variant int) string
 	tcp, udp []packet.Port
@@ -105,9 +105,8 @@ var (
 	rollingToo = siegeOf{func(variant int) string { return gapRules(variant) + gapRolling() }, everyKind.tcp, everyKind.udp}
 )
 
-// The wall has no gap, whenever its table is replaced: packets of strangers, as fast
-// as this machine makes them, do not reach the programs behind it, and no connect of
-// who is trusted is refused.
+// The wall has no gap while its table is replaced: packets of strangers at full speed do
+// not reach programs, and no connection of a trusted source is refused.
 func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 	needs(t, "nft")
 	for _, c := range []struct {
@@ -194,10 +193,10 @@ type siege struct {
 	*lab
 	of     siegeOf
 	daemon *daemon
-	files  int // that were written
+	files  int // rule files written so far
 }
 
-// nextRules are another rule file than the last one.
+// nextRules writes another rule file than the last one.
 func (g *siege) nextRules() string {
 	g.files++
 	return g.of.rules(g.files % 2)
@@ -215,7 +214,7 @@ func (g *siege) reloads(times int) {
 	}
 }
 
-// restarts are on a standing wall.
+// restarts starts daemons on a wall that is in force.
 func (g *siege) restarts(times int) {
 	for n := range times {
 		g.daemon.end([]syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[n%2])
@@ -223,7 +222,7 @@ func (g *siege) restarts(times int) {
 	}
 }
 
-// gapSteps are in seconds. Doors that roll at different times make for many turns.
+// gapSteps are in seconds. Doors with different steps turn often.
 var gapSteps = []int64{5, 6, 7, 8, 9, 11, 13}
 
 func gapRolling() (doors string) {
@@ -242,7 +241,7 @@ func gapRolling() (doors string) {
 	return doors
 }
 
-// turns waits until a rolling door has turned, so many times.
+// turns waits until a rolling door has turned that many times.
 func (g *siege) turns(times int) {
 	before := g.listing()
 	turned := 0
@@ -256,8 +255,8 @@ func (g *siege) turns(times int) {
 	eventually(g.t, "the table has turned", func() bool { return g.listing() != before })
 }
 
-// friendsMeanwhile lets the trusted connect until it is stopped, and says how often
-// they did and how often that took more than one SYN.
+// friendsMeanwhile lets trusted clients connect until stop is called. stop returns how
+// often they connected, and how often that took more than one SYN.
 func (g *siege) friendsMeanwhile() (stop func() (connects, refused int)) {
 	var all sync.WaitGroup
 	var stopped atomic.Bool
@@ -271,7 +270,7 @@ func (g *siege) friendsMeanwhile() (stop func() (connects, refused int)) {
 					if err != nil {
 						failures.Add(1)
 					}
-					time.Sleep(2 * time.Millisecond) // or the server's side piles up
+					time.Sleep(2 * time.Millisecond) // otherwise sockets pile up on the server
 				}
 			})
 		}
@@ -287,8 +286,8 @@ func (g *siege) friendsMeanwhile() (stop func() (connects, refused int)) {
 	}
 }
 
-// watchFriends counts the datagrams of the trusted just before the wall, where conntrack
-// has had its say, and after all other tables.
+// watchFriends counts datagrams of trusted sources just before the wall, after connection
+// tracking, and again after all other tables.
 func (l *lab) watchFriends() {
 	l.t.Helper()
 	const rules = "\t\tip saddr 10.1.4.0/23 meta l4proto udp counter\n\t\tip6 saddr 2001:db8:1::400/119 meta l4proto udp counter\n"

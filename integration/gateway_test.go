@@ -11,13 +11,13 @@ import (
 	"github.com/knockwall/knockwall/internal/netlab"
 )
 
-// inside and inside6 are a host behind the server, which forwards to it.
+// inside and inside6 are the addresses of a host behind the server, which forwards to it.
 var (
 	inside  = netip.MustParseAddr("198.51.100.2")
 	inside6 = netip.MustParseAddr("2001:db8:2::2")
 )
 
-// addInside puts the host there, with services that answer on a port, TCP and UDP.
+// addInside adds the host, with services that answer on a TCP and UDP port.
 func (l *lab) addInside(port int) *netlab.Host {
 	l.t.Helper()
 	host, err := netlab.NewHost()
@@ -42,7 +42,7 @@ func (l *lab) addInside(port int) *netlab.Host {
 	return host
 }
 
-// everything routes the addresses of a family that have no other route.
+// everything adds a default route.
 func everything(via netip.Addr) error {
 	all := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	if via.Is6() {
@@ -51,8 +51,8 @@ func everything(via netip.Addr) error {
 	return netlink.RouteAdd(&netlink.Route{Dst: ipNet(all), Gw: via.AsSlice()})
 }
 
-// A gateway guards a host behind it, by the address that `to` names, and the
-// same port of others and of itself is not its business.
+// A gateway guards a host behind it by the address in `to`. It does not guard the same
+// port of other hosts and of itself.
 func TestAGatewayGuardsAHostBehindIt(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -82,8 +82,8 @@ func TestAGatewayGuardsAHostBehindIt(t *testing.T) {
 	}
 }
 
-// The wall stands before DNAT: a port that is forwarded elsewhere, as Docker
-// publishes a container's, is guarded where it is published.
+// The wall runs before DNAT: a forwarded port, as Docker publishes one for a container,
+// is guarded as the port that clients connect to.
 func TestAPublishedPortIsGuarded(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

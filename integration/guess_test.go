@@ -12,12 +12,12 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// Whoever sprays ports from as many addresses as he likes opens a door no sooner than
-// [sequence.Guesses] says. The ports are few here, so that he does open it.
+// Guessing from any number of addresses opens a door no sooner than [sequence.Guesses]
+// says. The ports are few here, so that it does open.
 func TestGuessingTakesAsLongAsIsSaid(t *testing.T) {
 	const (
-		first  = 40001 // port,
-		ports  = 20    // of so many
+		first  = 40001 // first port
+		ports  = 20    // number of ports
 		knocks = 3
 		each   = 8 // ports that a source tries: as many as it may in a second
 	)
@@ -62,8 +62,8 @@ func TestGuessingTakesAsLongAsIsSaid(t *testing.T) {
 			honest := nth(sources+1, to)
 			l.knock(honest, to, tcp(uint16(first+all[0])), tcp(uint16(first+all[1])), tcp(uint16(first+all[2])))
 			d.waitFor("opened", honest.String())
-			// No port is tried twice by a source, and its last try begins with the third from
-			// last: nearly what the sum takes for granted.
+			// A source tries no port twice, and its last attempt begins with its third
+			// port from the end. The formula assumes nearly that.
 			space := float64(ports*(ports-1)*(ports-2)) / float64(sequence.Orders(knocks))
 			want := float64(sources*(each-knocks+1)) / space
 			opened := d.status().Doors[0].Counters.Opened - 1
@@ -78,8 +78,8 @@ func TestGuessingTakesAsLongAsIsSaid(t *testing.T) {
 	}
 }
 
-// Whoever tries many ports that nothing serves cannot knock for the penalty, be it that
-// he has knocked before or not. Whoever tries one again and again is no such one.
+// A source that tries many unserved ports cannot knock during the penalty, whether it has
+// knocked before or not. A source that repeats one port can.
 func TestWhoSpraysCannotKnockForAWhile(t *testing.T) {
 	needs(t, "nft")
 	for name, to := range map[string]netip.Addr{"IPv4": server4, "IPv6": server6} {
@@ -130,7 +130,7 @@ func TestWhoSpraysCannotKnockForAWhile(t *testing.T) {
 	}
 }
 
-// sprays reports whether the kernel keeps a source from knocking for a spray.
+// sprays reports whether the kernel blocks a source's knocks because of a spray.
 func (l *lab) sprays(source netip.Addr) bool {
 	l.t.Helper()
 	set := "spraying4"

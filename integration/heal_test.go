@@ -29,12 +29,12 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// unownedVariable makes this program a daemon that does without tables that
-// have an owner, so that the kernel lets others change its wall, as those before
-// Linux 6.9 do. Its arguments are the rule files and the control socket.
+// unownedVariable makes this program a daemon that does not use table ownership. The
+// kernel then lets others change its wall, as kernels before Linux 6.9 do. The arguments
+// are the rule files and the control socket.
 const unownedVariable = "KNOCKWALL_UNOWNED"
 
-// unownedDaemon is `knockwall run`, with as little around it as the tests need.
+// unownedDaemon is a minimal `knockwall run`.
 func unownedDaemon(rules, path string) error {
 	kernel, err := nft.OpenKernel()
 	if err != nil {
@@ -74,17 +74,17 @@ func unownedDaemon(rules, path string) error {
 	return <-served
 }
 
-// runUnowned starts a daemon whose table others can change, and waits until the
-// wall stands.
+// runUnowned starts a daemon whose table others can change, and waits until the wall is
+// in force.
 func (l *lab) runUnowned(rules string) *daemon {
 	l.t.Helper()
 	if !l.owned() {
-		return l.run(rules) // there is no other
+		return l.run(rules) // this kernel has no other tables
 	}
 	return l.runOfTests(rules)
 }
 
-// runOfTests starts the daemon that this program is, and waits until the wall stands.
+// runOfTests starts this program as a daemon, and waits until the wall is in force.
 func (l *lab) runOfTests(rules string) *daemon {
 	l.t.Helper()
 	self, err := os.Executable()
@@ -95,20 +95,20 @@ func (l *lab) runOfTests(rules string) *daemon {
 	return l.launchCommand(control, cmd).guards()
 }
 
-// attack is what somebody else does to the tables of the server.
+// attack is a change of another program to the server's tables.
 type attack struct {
 	name     string
 	script   func(l *lab) string // for nft
-	spares   bool                // the kernel does it, and leaves out a table that is another's
-	harmless bool                // it is none of the wall's business
-	unhooks  bool                // it takes a chain of others away that packets pass
+	spares   bool                // the kernel accepts it and leaves out tables with another owner
+	harmless bool                // it does not affect the wall
+	unhooks  bool                // it removes a chain of others that packets pass
 }
 
 func said(script string) func(*lab) string { return func(*lab) string { return script } }
 
 const (
 	foreignTable = "table inet foreign {\n\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\t\ttcp dport 1 drop\n\t}\n}\n"
-	// What is called ours, and is not.
+	// A table with the wall's name that is not the wall's.
 	falseTable = "table inet knockwall {\n\tchain wall {\n\t\taccept\n\t}\n}\n"
 )
 
@@ -135,7 +135,7 @@ func (l *lab) commit(a attack) error {
 	return l.tryNft("-f", path)
 }
 
-// tryNft runs nft on the server. Its error has what nft said.
+// tryNft runs nft on the server. Its error contains nft's message.
 func (l *lab) tryNft(arguments ...string) error {
 	l.t.Helper()
 	cmd := exec.Command(needs(l.t, "nft"), arguments...)
@@ -157,8 +157,8 @@ func (l *lab) lastHandle(chain string) string {
 	return all[len(all)-1][1]
 }
 
-// meanwhile tries something again and again until it fails, which is an error of
-// the test, or until it is stopped; then it says how often it was tried.
+// meanwhile repeats try until stop is called. If try fails, the test fails. stop returns
+// the number of tries.
 func (l *lab) meanwhile(try func() error) (stop func() int) {
 	l.t.Helper()
 	var all sync.WaitGroup
@@ -182,7 +182,7 @@ func (l *lab) meanwhile(try func() error) (stop func() int) {
 	return stop
 }
 
-// strangersMeanwhile has one stranger after the other try to get in.
+// strangersMeanwhile lets strangers try to connect, one after the other.
 func (l *lab) strangersMeanwhile(server netip.Addr) (stop func() int) {
 	l.t.Helper()
 	strangers := 0
@@ -194,23 +194,25 @@ func (l *lab) strangersMeanwhile(server netip.Addr) (stop func() int) {
 	})
 }
 
-// talksOn lets a session carry data, and then a little time for others.
+// talksOn sends data over a session and checks the answer, then leaves some time to
+// others.
 func talksOn(session net.Conn) error {
 	time.Sleep(time.Millisecond)
 	return talks(session)
 }
 
-// listing is the wall's table as nft lists it, without what changes by itself.
+// listing returns the wall's table as nft lists it, without values that change by
+// themselves.
 func (l *lab) listing() string {
 	l.t.Helper()
 	return changing.ReplaceAllString(l.nft("list", "table", "inet", "knockwall"), "")
 }
 
-// span is a time between two moments.
+// span is the time between two moments.
 type span struct{ from, to time.Time }
 
-// ends tells when windows are over, by their door and source, as far as can be
-// told of windows that were read at some moment between two.
+// ends returns when windows expire, by door and source. The windows were read at some
+// moment between before and after, so each result is a span.
 func ends(windows []nft.Window, before, after time.Time) map[string]span {
 	m := map[string]span{}
 	for _, w := range windows {
@@ -219,7 +221,7 @@ func ends(windows []nft.Window, before, after time.Time) map[string]span {
 	return m
 }
 
-// windowEnds tells when the windows are over that the kernel has.
+// windowEnds returns when the kernel's windows expire.
 func (l *lab) windowEnds() map[string]span {
 	l.t.Helper()
 	before := time.Now()
@@ -227,8 +229,8 @@ func (l *lab) windowEnds() map[string]span {
 	return ends(windows, before, time.Now())
 }
 
-// sameWindows returns what is wrong with windows: which are too many, are
-// missing, or end at another time than they should.
+// sameWindows returns an error if windows are missing, are too many, or expire at another
+// time than they should.
 func sameWindows(want, got map[string]span, tolerance time.Duration) error {
 	for w := range got {
 		if _, ok := want[w]; !ok {
@@ -249,12 +251,11 @@ func sameWindows(want, got map[string]span, tolerance time.Duration) error {
 	return nil
 }
 
-// ticks is by how much a window's end may differ that nobody has changed: the
-// kernel counts in ticks.
+// ticks is the tolerance for the end of an unchanged window: the kernel counts in ticks.
 const ticks = 50 * time.Millisecond
 
-// strikes returns how many attacks there are; an emulated machine does as many as
-// it can in two minutes.
+// strikes returns the number of attacks. An emulated machine makes as many as it can in
+// two minutes.
 func strikes() int {
 	if testing.Short() {
 		return 20
@@ -264,7 +265,7 @@ func strikes() int {
 
 const strikesPatience = 2 * time.Minute
 
-// tired reports whether the attacks have to end here.
+// tired reports whether the attacks must end now.
 func tired(t *testing.T, began time.Time, n int) bool {
 	t.Helper()
 	tired := time.Since(began) > strikesPatience
@@ -274,18 +275,17 @@ func tired(t *testing.T, began time.Time, n int) bool {
 	return tired
 }
 
-// Where the kernel knows tables with an owner, nobody takes the wall down or
-// changes it, and nobody at the doors notices that somebody tries.
+// If the kernel supports table ownership, nobody else removes or changes the wall, and
+// clients do not notice attempts.
 func TestNobodyElseChangesAnOwnedWall(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.needsOwnership(t)
 	l.serve(22)
 	d := l.run(survivalRules("", "10m"))
-	// When any chain is taken away that packets pass, be it nobody's business but
-	// its owner's, the kernel drops all that waits in queues: nf_queue_nf_hook_drop.
-	// What was in there that very moment is sent again.
-	var unhooking, again atomic.Int64 // the former is odd during such an attack
+	// When another program removes any chain that packets pass, the kernel drops all
+	// packets in queues (nf_queue_nf_hook_drop). Clients retransmit those packets.
+	var unhooking, again atomic.Int64 // unhooking is odd during such an attack
 	var stops []func() int
 	for _, server := range []netip.Addr{server4, server6} {
 		guest := nth(1, server)
@@ -346,13 +346,13 @@ func TestNobodyElseChangesAnOwnedWall(t *testing.T) {
 	}
 }
 
-// healLimit is how soon the wall stands again, on a machine that can do as much
-// in a quarter of the time without any daemon.
+// healLimit is how soon the wall must be back, on a machine that can do as much in a
+// quarter of the time without a daemon.
 const healLimit = 100 * time.Millisecond
 
-// Where the kernel lets others change the wall, it is put back at once, with all
-// windows, as long as they were; the client who has one gets in at every moment,
-// and strangers do not, once the wall is back.
+// If the kernel lets others change the wall, the daemon puts it back at once, with all
+// windows and their time. A client with a window connects at every moment. Strangers do
+// not connect once the wall is back.
 func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 	l := newLab(t)
 	l.serve(22)
@@ -372,7 +372,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 		session := l.enter(guest, server)
 		stops = append(stops,
 			l.meanwhile(func() error {
-				// A SYN that the attack costs is sent again after a second.
+				// The client retransmits a SYN that the attack costs, after a second.
 				conn, err := l.dial(guest, server, 22, deadline)
 				if err != nil {
 					return fmt.Errorf("the guest is refused: %w", err)
@@ -410,7 +410,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 		}
 		returned := time.Now()
 		eventually(t, "the wall stands again after "+a.name, func() bool {
-			// An error is that of a table which is replaced while it is read.
+			// A table that is replaced during the read gives an error.
 			intact, err := k.Intact(table)
 			return err == nil && intact
 		})
@@ -420,10 +420,11 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 		if !a.harmless {
 			lay = gap(t, changes)
 		}
-		// What putting it back takes may be added to a window, but not each time; it stays
-		// until it is put back again.
+		// The time until the wall is back may be added to a window, but only once: it
+		// stays until the wall is put back again.
 		if !a.harmless {
-			// On a busy machine a transaction waits, and so long it took there meanwhile.
+			// On a busy machine a transaction takes as long as other transactions take at
+			// that time.
 			late = max(lay, took) + beside
 		}
 		if err := sameWindows(windows, l.windowEnds(), ticks+late); err != nil {
@@ -486,14 +487,14 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 	}
 }
 
-// change is somebody's transaction, as the kernel tells of it.
+// change is another program's transaction, as the kernel reports it.
 type change struct {
 	nft.Change
 	at time.Time
 }
 
-// follow returns the table that a daemon without ownership has installed for the
-// rules, and a way to look after it, and tells of all changes.
+// follow returns the table that a daemon without ownership has installed for the rules, a
+// kernel connection to examine it, and the changes to it.
 func (l *lab) follow(rules string) (*nft.Table, *nft.Kernel, <-chan change) {
 	l.t.Helper()
 	loaded := ruleset.Load(l.rules(rules))
@@ -515,7 +516,7 @@ func (l *lab) follow(rules string) (*nft.Table, *nft.Kernel, <-chan change) {
 	return table, k, changes
 }
 
-// gap returns how long it was from nft's change of the wall to the daemon's.
+// gap returns the time from nft's change of the wall to the daemon's.
 func gap(t *testing.T, changes <-chan change) time.Duration {
 	t.Helper()
 	var began time.Time
@@ -536,8 +537,8 @@ func gap(t *testing.T, changes <-chan change) time.Duration {
 	}
 }
 
-// newYardstick returns what measures how long it takes on this machine, at this
-// moment, to hear of a table's end and to put it back, where nobody guards it.
+// newYardstick returns a function that measures how long this machine takes now to notice
+// the removal of a table and to put it back, on a host without a daemon.
 func newYardstick(t *testing.T, table *nft.Table) func() time.Duration {
 	t.Helper()
 	host, err := netlab.NewHost()
@@ -575,8 +576,8 @@ func newYardstick(t *testing.T, table *nft.Table) func() time.Duration {
 	}
 }
 
-// again measures again and again, until the function that it returns is called,
-// which returns the longest.
+// again repeats measure until the returned function is called, which returns the longest
+// result.
 func again(measure func() time.Duration) func() time.Duration {
 	stop, longest := make(chan struct{}), make(chan time.Duration)
 	go func() {
@@ -597,8 +598,8 @@ func again(measure func() time.Duration) func() time.Duration {
 	}
 }
 
-// A ruleset that somebody has saved while a window was open has the window in
-// it. Loaded again after the window was closed, it opens nothing.
+// A ruleset that was saved with an open window contains the window. Loading it after the
+// window was closed opens nothing.
 func TestASavedRulesetReopensNothing(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -661,9 +662,9 @@ func TestASavedRulesetReopensNothing(t *testing.T) {
 	}
 }
 
-// loadable makes a saved ruleset one that nft loads. The flags of a table that
-// has an owner, and queueing by x_tables, it lists and cannot load; neither
-// matters to what is in the sets.
+// loadable changes a saved ruleset so that nft can load it. nft lists the flags of an
+// owned table and the NFQUEUE target of x_tables, but cannot load them. Neither affects
+// the sets.
 func loadable(t *testing.T, saved string) string {
 	t.Helper()
 	saved = regexp.MustCompile(`(?m)^\tflags owner(,persist)?$`).ReplaceAllString(saved, "")
@@ -674,9 +675,8 @@ func loadable(t *testing.T, saved string) string {
 	return saved
 }
 
-// A window with so little time left that it has none in the kernel's unit is
-// over, and is not put into a new table for ever, which is what the kernel takes
-// no time for.
+// A window whose remaining time is less than the kernel's unit has expired. It must not
+// get into a new table: the kernel would take a time-out of 0 for none.
 func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -704,7 +704,8 @@ func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 				if err := put(); err != nil {
 					return err
 				}
-				// No daemon reads the queues: who has a window gets in, and nobody else.
+				// No daemon reads the queues: sources with a window are admitted, and no
+				// others.
 				for end := time.Now().Add(short); l.connects(guest, server4, 22, short/4); {
 					if time.Now().After(end) {
 						t.Errorf("%s with %s left, the window is still open:\n%s", name, left, l.nft("list", "set", "inet", "knockwall", "ssh_open4"))

@@ -23,10 +23,10 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Ways around a wall that is not built with care, each of them tried.
+// Ways around a carelessly built wall. Each test tries one.
 
-// A service on UDP hears what is sent to broadcast, multicast and anycast
-// addresses, too, so a door guards all of them.
+// A UDP service also receives packets to broadcast, multicast and anycast addresses, so a
+// door guards them all.
 func TestADoorGuardsWhatIsNoAddressOfTheHost(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -80,8 +80,8 @@ func TestADoorGuardsWhatIsNoAddressOfTheHost(t *testing.T) {
 	}
 }
 
-// conntrack takes a SYN for a known connection's for a while after the server
-// has reset that one. It is a new connection all the same.
+// For a while after an RST from the server, conntrack takes a SYN for a packet of the old
+// connection. It is a new connection nevertheless.
 func TestASynAfterAResetIsANewConnection(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -98,7 +98,7 @@ func TestASynAfterAResetIsANewConnection(t *testing.T) {
 					return
 				}
 				conn.Read(make([]byte, 1))
-				conn.(*net.TCPConn).SetLinger(0) // an RST
+				conn.(*net.TCPConn).SetLinger(0) // sends an RST
 				conn.Close()
 			}
 		}()
@@ -132,8 +132,7 @@ func TestASynAfterAResetIsANewConnection(t *testing.T) {
 	}
 }
 
-// A connection tracking helper lets no stranger in as related to another
-// connection.
+// A connection tracking helper admits no stranger as related to another connection.
 func TestNobodyIsAdmittedAsRelated(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -151,8 +150,8 @@ func TestNobodyIsAdmittedAsRelated(t *testing.T) {
 				if err != nil {
 					return
 				}
-				// The helper reads from the second line on. Passive mode then, with the
-				// door's port or its neighbour's.
+				// The helper reads from the second line on. Then comes passive mode with
+				// the door's port or its neighbour's.
 				fmt.Fprintf(conn, "220 ready\r\n")
 				b := make([]byte, 64)
 				if n, err := conn.Read(b); err == nil && n > 0 {
@@ -205,8 +204,8 @@ func TestNobodyIsAdmittedAsRelated(t *testing.T) {
 	}
 }
 
-// A door that rejects tells by nothing which ports are its knocks: who has
-// touched one is answered as fast as who has not.
+// A door that rejects does not reveal its knocks: a source that touched one gets its
+// answer as fast as others.
 func TestARejectingDoorTellsNoKnocks(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -225,7 +224,7 @@ door "ssh" {
 		if err == nil || !strings.Contains(err.Error(), "refused") {
 			t.Fatalf("after %v: %v", knocks, err)
 		}
-		// The hold is a second; whatever is near it is no accident.
+		// The hold is a second. An answer after half of it or more shows a difference.
 		if took := time.Since(start); took > 500*time.Millisecond {
 			t.Errorf("after %v the answer takes %s", knocks, took)
 		}
@@ -234,8 +233,8 @@ door "ssh" {
 	eventually(t, "who has knocked gets in", func() bool { return l.admits(client4, server4, 22) })
 }
 
-// A window is that of the prefix it was opened for: when the rule file's prefix
-// has become another one, nobody inherits it.
+// A window belongs to the prefix for which it was opened. After the rule file's prefix
+// has changed, no other source inherits it.
 func TestAnotherPrefixInheritsNoWindow(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -262,8 +261,8 @@ func TestAnotherPrefixInheritsNoWindow(t *testing.T) {
 	}
 }
 
-// Another wall's table, be it this wall's under its former name, is not built
-// over: both would queue to the same numbers.
+// The daemon does not start beside another wall's table, even its own under a former
+// name: both would queue to the same numbers.
 func TestAWallOfAnotherNameIsNotBuiltOver(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -277,8 +276,8 @@ func TestAWallOfAnotherNameIsNotBuiltOver(t *testing.T) {
 	}
 }
 
-// When the terminal goes, or whoever reads its messages, the daemon stops in
-// good order, or goes on.
+// When the terminal or the reader of its messages disappears, the daemon stops cleanly or
+// goes on.
 func TestTheTerminalGoes(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -306,9 +305,9 @@ func TestTheTerminalGoes(t *testing.T) {
 	}
 }
 
-// What goes past a trap in pieces, behind extension headers, twice, or from
-// neighbours that are one source to the door, has tried it all the same; and a
-// daemon that starts again, or reads its rules again, lets nobody go.
+// A packet to a trap counts even if it comes in fragments, behind extension headers,
+// twice, or from neighbours in the same source prefix. A restart or a reload ends no
+// penalty.
 func TestWaysAroundTraps(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -353,7 +352,7 @@ func TestWaysAroundTraps(t *testing.T) {
 		send(slices.Insert(b, 40, header[1:]...))
 		tried = append(tried, from)
 	}
-	honest := 9 << 8 // each in a prefix of its own
+	honest := 9 << 8 // each in its own prefix
 	knockAll := func(when string) {
 		t.Helper()
 		for _, source := range tried {
@@ -364,7 +363,7 @@ func TestWaysAroundTraps(t *testing.T) {
 			l.knock(source, to, knocks...)
 		}
 		honest += 1 << 8
-		must(t, l.onFirstSYN(nth(honest, server4), server4, knocks...)) // whose knocks are handled after theirs
+		must(t, l.onFirstSYN(nth(honest, server4), server4, knocks...)) // its knocks are handled after theirs
 		for _, w := range l.kernelWindows() {
 			if slices.Contains(tried, w.Source.Addr()) {
 				t.Errorf("%s: %s has tried the trap, and opens the door", when, w.Source)
@@ -379,7 +378,7 @@ func TestWaysAroundTraps(t *testing.T) {
 	knockAll("after a restart")
 }
 
-// fragments cuts an IPv4 packet into the smallest pieces that there are.
+// fragments cuts an IPv4 packet into the smallest possible fragments.
 func fragments(b []byte) (pieces [][]byte) {
 	const header, size = 20, 8
 	for at := header; at < len(b); at += size {

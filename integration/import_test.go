@@ -18,11 +18,11 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// What people have for knockd and of Atomicorp goes through `knockwall import` and
-// `knockwall check`, guards on the real kernel, and is knocked at with knockd's own
-// client: what worked with the old still works with the new.
+// Configurations of knockd and Atomicorp are imported with `knockwall import`, checked
+// with `knockwall check`, and guard ports on the real kernel. knockd's own client knocks.
+// What worked with the old program works with knockwall.
 
-// migrated is a configuration that was imported, and runs.
+// migrated is an imported configuration with its daemon.
 type migrated struct {
 	*lab
 	t      *testing.T
@@ -30,8 +30,8 @@ type migrated struct {
 	d      *daemon
 }
 
-// foreign returns one of the configurations that package migrate is tested with,
-// where each of the names old, new, old, new … is what this lab has instead.
+// foreign returns a configuration from the tests of package migrate. oldNew are pairs of
+// a name in it and its replacement in this lab.
 func (l *lab) foreign(name string, oldNew ...string) string {
 	l.t.Helper()
 	text, err := os.ReadFile(filepath.Join("../internal/migrate/testdata", name))
@@ -44,7 +44,7 @@ func (l *lab) foreign(name string, oldNew ...string) string {
 	return strings.NewReplacer(oldNew...).Replace(string(text))
 }
 
-// migrate imports a configuration, has it checked, and runs it.
+// migrate imports a configuration, checks it and runs it.
 func (l *lab) migrate(t *testing.T, foreign string) *migrated {
 	t.Helper()
 	imported := knockwall("import", "-")
@@ -68,7 +68,7 @@ func (l *lab) migrate(t *testing.T, foreign string) *migrated {
 	return m
 }
 
-// door returns a door that was imported.
+// door returns an imported door.
 func (m *migrated) door(name string) *ruleset.Door {
 	m.t.Helper()
 	d := m.config.Door(name)
@@ -78,7 +78,7 @@ func (m *migrated) door(name string) *ruleset.Door {
 	return d
 }
 
-// knocks knocks with knockd's client, as its users do: port:protocol.
+// knocks knocks with knockd's client (port:protocol).
 func (m *migrated) knocks(to netip.Addr, steps []packet.Port) {
 	m.t.Helper()
 	arguments := []string{"-4", to.String()}
@@ -93,7 +93,7 @@ func (m *migrated) knocks(to netip.Addr, steps []packet.Port) {
 	}
 }
 
-// opens knocks at a door, and waits until it is open.
+// opens knocks at a door and waits until it is open.
 func (m *migrated) opens(to netip.Addr, door string) {
 	m.t.Helper()
 	m.knocks(to, sequenceOf(m.door(door)))
@@ -114,7 +114,7 @@ func (m *migrated) open(to netip.Addr, port int, why string) {
 	}
 }
 
-// selfTowards is what the client comes from, if nothing else is chosen.
+// selfTowards returns the client's default source address.
 func selfTowards(to netip.Addr) netip.Addr {
 	if to.Is6() {
 		return client6
@@ -122,7 +122,7 @@ func selfTowards(to netip.Addr) netip.Addr {
 	return client4
 }
 
-// Two doors of knockd's, one that opens and one that closes, are one door.
+// Two doors of knockd, one to open and one to close, become one door.
 func TestKnockdsPairOfDoors(t *testing.T) {
 	t.Parallel()
 	needs(t, "knock")
@@ -139,8 +139,8 @@ func TestKnockdsPairOfDoors(t *testing.T) {
 	}
 }
 
-// The window of a door with a Stop_Command lasts for Cmd_Timeout, and the session
-// that it has let in for longer. Its knocks are TCP and UDP in turn.
+// The window of a door with a Stop_Command lasts for Cmd_Timeout, and the admitted
+// session lasts longer. Its knocks alternate between TCP and UDP.
 func TestKnockdsTimeouts(t *testing.T) {
 	t.Parallel()
 	needs(t, "knock")
@@ -154,7 +154,7 @@ func TestKnockdsTimeouts(t *testing.T) {
 	m.shut(server4, 80, "another door was knocked at")
 	m.opens(server4, "defaults")
 	m.open(server4, 80, "it was knocked at")
-	m.opens(server4, "tooShort") // has one second
+	m.opens(server4, "tooShort") // its window lasts one second
 	session, err := l.dial(client4, server4, 82, deadline)
 	must(t, err)
 	defer session.Close()
@@ -165,8 +165,8 @@ func TestKnockdsTimeouts(t *testing.T) {
 	m.open(server4, 22, "its time is not up yet")
 }
 
-// Whatever firewall the commands were for, each door opens its ports after its
-// knocks, among many that have ports in common.
+// Whatever firewall the commands were for, each door opens its ports after its knocks,
+// among many doors that share ports.
 func TestKnockdsDoorsOfEveryFirewall(t *testing.T) {
 	t.Parallel()
 	for file, link := range map[string]string{
@@ -218,8 +218,8 @@ func TestKnockdsDoorsOfEveryFirewall(t *testing.T) {
 	}
 }
 
-// The doors of knockd's own manual: TCP flags, a closing door, and sequences that
-// are good once each, from a list that is crossed out as knockd did.
+// The doors of knockd's manual: TCP flags, a closing door, and one-time sequences from a
+// list, whose lines are crossed out as knockd did.
 func TestKnockdsManual(t *testing.T) {
 	t.Parallel()
 	needs(t, "knock")
@@ -236,7 +236,7 @@ func TestKnockdsManual(t *testing.T) {
 	m.d.waitFor("closed", "door=openSSH")
 	m.shut(server4, 22, "it was knocked shut")
 
-	// A knock at SMTP is a FIN without an ACK: no client but hping has that, nor knock.
+	// A knock at SMTP is a FIN without an ACK. Only hping can send that.
 	m.knocks(server4, []packet.Port{tcp(6217), udp(4312), tcp(9911)})
 	m.shut(server4, 25, "its knocks are no SYNs")
 	fins := []forge.Segment{
@@ -254,7 +254,7 @@ func TestKnockdsManual(t *testing.T) {
 	}
 }
 
-// Lines of a list are good once, in their order.
+// Lines of a list work once each, in their order.
 func TestKnockdsOneTimeSequences(t *testing.T) {
 	t.Parallel()
 	needs(t, "knock")
@@ -270,7 +270,7 @@ func TestKnockdsOneTimeSequences(t *testing.T) {
 	m.shut(server4, 24, "it is the second one's turn after the first")
 	m.knocks(server4, first)
 	eventually(t, "the first opens the door", func() bool { return opened() == 1 })
-	m.d.waitFor("low", "door=door-22", "left in "+list+": 1") // it is the second's turn
+	m.d.waitFor("low", "door=door-22", "left in "+list+": 1") // the second line is next
 	m.knocks(server6, first)
 	m.shut(server6, 24, "that one was used")
 	m.knocks(server6, second)
@@ -278,16 +278,16 @@ func TestKnockdsOneTimeSequences(t *testing.T) {
 	m.open(server6, 24, "it was knocked at")
 }
 
-// What knockd had run by a shell is run with the same arguments and by the same
-// rules: compared with what a shell makes of the command when knockd has put the
-// source in.
+// Commands that knockd ran in a shell run with the same arguments and by the same rules.
+// The test compares them with what a shell does with the command after knockd has
+// inserted the source.
 func TestKnockdsCommandsRun(t *testing.T) {
 	t.Parallel()
 	needs(t, "knock")
 	for _, to := range []netip.Addr{server4, server6} {
 		l := newLab(t)
 		l.serve(22)
-		// A program that writes what it was called with, and where its output went.
+		// The program writes its arguments, and where its output goes.
 		script, output := filepath.Join(l.folder, "notify"), filepath.Join(l.folder, "output")
 		must(t, os.WriteFile(script, fmt.Appendf(nil, "#!/bin/sh\nprintf '<%%s>' \"$@\" >>%[1]s; echo >>%[1]s\n", output), 0o755))
 		conf := l.foreign("commands.conf",
@@ -313,7 +313,7 @@ func TestKnockdsCommandsRun(t *testing.T) {
 	}
 }
 
-// byShell runs the command of a door as knockd did, and returns what it wrote.
+// byShell runs a door's command as knockd did, and returns its output.
 func byShell(t *testing.T, conf, door, source string, taken func() string) string {
 	t.Helper()
 	m := regexp.MustCompile(`(?m)^\[` + door + `\]\n(?:\t.*\n)*?\tcommand = (.*)$`).FindStringSubmatch(conf)
@@ -345,8 +345,8 @@ func TestAtomicorpsSimpleList(t *testing.T) {
 	m.open(server6, 22, "it was knocked at, by another line of the list")
 }
 
-// otpScript sends a one-time password as the documentation of xt_pknock has it, and
-// shares nothing with this program: source, host, port, secret.
+// otpScript sends a one-time password as the documentation of xt_pknock describes it. It
+// shares no code with this program. Arguments: source, host, port, secret.
 const otpScript = `
 import hashlib, hmac, socket, struct, sys, time
 source, host, port, secret = sys.argv[1:]
@@ -358,8 +358,8 @@ sock.bind((source, 0))
 sock.sendto(digits.encode() + b"\n", (host, int(port)))
 `
 
-// Atomicorp's advanced list: a one-time password opens a port, and another closes
-// it. The second line's secrets have what means something to HCL.
+// Atomicorp's advanced list: a one-time password opens a port, and another closes it. The
+// secrets in the second line contain characters with a meaning in HCL.
 func TestAtomicorpsAdvancedList(t *testing.T) {
 	t.Parallel()
 	python := needs(t, "python3")
@@ -372,7 +372,7 @@ func TestAtomicorpsAdvancedList(t *testing.T) {
 			m := l.migrate(t, l.foreign("atomicorp-advanced.conf"))
 			send := func(port, secret string) {
 				t.Helper()
-				waitForRoom(t, time.Minute) // as the list says no skew
+				waitForRoom(t, time.Minute) // the list allows no skew
 				if out, err := m.runOnClient(python, "-c", otpScript, selfTowards(to).String(), to.String(), port, secret); err != nil {
 					t.Fatalf("the client of one-time passwords: %v\n%s", err, out)
 				}

@@ -14,7 +14,7 @@ import (
 	"github.com/knockwall/knockwall/internal/netlab"
 )
 
-// sshAt is a rule file with one door, at some interfaces.
+// sshAt returns a rule file with one door at some interfaces.
 func sshAt(interfaces string) string {
 	return `door "ssh" {
 		ports      = [22]
@@ -38,8 +38,8 @@ func (l *lab) configure(changes ...func(link netlink.Link) error) {
 	}))
 }
 
-// intoBridge makes the server's end of the cable a port of a bridge, which has its
-// address from then on.
+// intoBridge makes the server's end of the cable a port of a bridge. The bridge takes its
+// address.
 func (l *lab) intoBridge(name string) {
 	l.t.Helper()
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}
@@ -47,7 +47,7 @@ func (l *lab) intoBridge(name string) {
 	l.configure(
 		func(netlink.Link) error { return netlink.LinkAdd(bridge) },
 		func(link netlink.Link) error {
-			return netlink.LinkSetHardwareAddr(bridge, link.Attrs().HardwareAddr) // which the client knows
+			return netlink.LinkSetHardwareAddr(bridge, link.Attrs().HardwareAddr) // the client knows this address
 		},
 		func(link netlink.Link) error { return netlink.LinkSetMaster(link, bridge) },
 		func(netlink.Link) error { return netlink.LinkSetUp(bridge) },
@@ -56,7 +56,7 @@ func (l *lab) intoBridge(name string) {
 	)
 }
 
-// checked returns what `knockwall check` says on the server.
+// checked returns the output of `knockwall check` on the server.
 func (l *lab) checked(rules string) string {
 	l.t.Helper()
 	var said bytes.Buffer
@@ -67,8 +67,8 @@ func (l *lab) checked(rules string) string {
 	return strings.Join(strings.Fields(said.String()), " ")
 }
 
-// A door that stands before nothing lets everybody in; and the wall says so, everywhere,
-// with the name that is right. With that name the door is shut.
+// A door that guards nothing admits everybody. All commands report it with the correct
+// name. With that name the door is shut.
 func TestADoorAtTheWrongInterface(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -101,7 +101,7 @@ func TestADoorAtTheWrongInterface(t *testing.T) {
 				func(netlink.Link) error { return netlink.AddrAdd(macvlan, address) },
 			)
 			return l.serverLink, "mv7"
-		}, `hands all that it takes in to the macvlan "mv7"`},
+		}, `passes all its packets to the macvlan "mv7"`},
 		{"a pattern that fits none", func(l *lab) (string, string) { return "ppp*", l.serverLink[:1] + "*" }, `begins with "ppp"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -153,15 +153,15 @@ func TestADoorAtTheWrongInterface(t *testing.T) {
 	}
 }
 
-// An interface that is renamed leaves its door; one that gets a name which fits a pattern
-// is guarded from its first packet, and so is one that comes later.
+// A renamed interface leaves its door. An interface whose new name matches a pattern is
+// guarded from its first packet, and so is one that is added later.
 func TestInterfacesThatComeAndGo(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.serve(22)
 	rename := func(to string) {
 		l.configure(
-			netlink.LinkSetDown, // as older kernels want it
+			netlink.LinkSetDown, // older kernels require it
 			func(link netlink.Link) error { return netlink.LinkSetName(link, to) },
 			netlink.LinkSetUp,
 		)
@@ -191,7 +191,7 @@ func TestInterfacesThatComeAndGo(t *testing.T) {
 	eventually(t, "the door is said to stand", func() bool { return !d.status().Doors[0].Bare })
 	d.waitFor("guarding ssh: 22/tcp again")
 
-	// One that is made while the wall stands: the server's end is b.
+	// An interface that is added while the wall is in force. The server's end is b.
 	var err error
 	l.client, err = netlab.NewHost()
 	must(t, err)

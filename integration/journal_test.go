@@ -18,10 +18,10 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// entry is an entry of the journal, by the names of its fields.
+// entry is an entry of the journal, by field name.
 type entry map[string]string
 
-// entries are those of the service that match, in the order that they came.
+// entries returns the matching entries of the service, in order.
 func (m *machine) entries(matches ...string) []entry {
 	m.t.Helper()
 	m.does("journalctl", "--sync")
@@ -42,8 +42,8 @@ func (m *machine) entries(matches ...string) []entry {
 	}
 }
 
-// story tells the kinds of events, those of a kind that follow each other as one:
-// it depends on the time of day which knocks are summed up.
+// story returns the kinds of events, with repeated kinds as one, because the time of day
+// decides which knocks are summed up.
 func story(entries []entry) string {
 	var kinds []string
 	for _, e := range entries {
@@ -52,8 +52,8 @@ func story(entries []entry) string {
 	return strings.Join(slices.Compact(kinds), " ")
 }
 
-// saidFields are the fields of each kind that a client below causes; what scripts look
-// for must stay as it is. The counts of knocks are another matter.
+// saidFields are the fields of each kind that a client below causes. Scripts search for
+// them, so they must not change. The counts of knocks vary.
 var saidFields = map[string]entry{
 	"refused":  {"MESSAGE_ID": "3ea9e666ef234eea80350250807ed352", "PRIORITY": "6", "KNOCKWALL_PORT": "22/tcp", "KNOCKWALL_CODE": "no-window", "KNOCKWALL_COUNT": "1"},
 	"knock":    {"MESSAGE_ID": "df796deaca304a11aff218dc7953348f", "PRIORITY": "6", "KNOCKWALL_STEPS": "3", "KNOCKWALL_CODE": "sequence"},
@@ -63,8 +63,8 @@ var saidFields = map[string]entry{
 	"expired":  {"MESSAGE_ID": "a5248bf050cf43fcbe6acd9ddb1a5e18", "PRIORITY": "6", "KNOCKWALL_CODE": "timeout", "KNOCKWALL_COUNT": "1"},
 }
 
-// The journal tells each client's whole story, by fields, and the catalog and
-// explain tell what it means.
+// The journal has each client's whole history in fields. The catalog and explain describe
+// it.
 func TestJournalUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -74,10 +74,10 @@ func TestJournalUnderSystemd(t *testing.T) {
   seq_timeout = "1s"
   window      = "2500ms"
 }`)
-	m.configure("WatchdogSec=5min") // the daemon is stopped below, for as long as this machine takes
+	m.configure("WatchdogSec=5min") // the daemon is stopped below, for as long as this machine needs
 	m.does("systemctl", "start", "knockwall.service")
-	// The first is a guest, who knocks in the wrong order at first. So does the second,
-	// and gives up; and the third is slow.
+	// The first client knocks in the wrong order first, and then correctly. The second
+	// gives up after the wrong order. The third is slow.
 	tells := func(client netip.Addr, want string) {
 		t.Helper()
 		var got string
@@ -193,7 +193,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 	}
 }
 
-// checkEntry fails the test if an entry is not as it should be.
+// checkEntry fails the test if an entry is wrong.
 func checkEntry(t *testing.T, e entry, source netip.Addr) {
 	t.Helper()
 	kind := e["KNOCKWALL_EVENT"]
@@ -208,7 +208,7 @@ func checkEntry(t *testing.T, e entry, source netip.Addr) {
 		}
 	}
 	if kind == "knock" {
-		// The one at 1840 comes out of turn first, and is no step then.
+		// The first knock at 1840 is out of order, and is no step.
 		port, step := got["KNOCKWALL_PORT"], got["KNOCKWALL_STEP"]
 		if !slices.Contains(map[string][]string{"4113/tcp": {"1"}, "27911/udp": {"2"}, "1840/tcp": {"1", "3"}}[port], step) {
 			t.Errorf("%s: the knock at %s is the step %q", source, port, step)
@@ -236,10 +236,10 @@ func (l *lab) overload(m *machine) {
 	}
 	signal(syscall.SIGSTOP)
 	f, began := l.flood(netip.Addr{}, server4, 4113), time.Now()
-	// In a second, and of so many SYNs, the rules log more than any socket takes.
+	// In a second, and with that many SYNs, the rules log more than any socket can hold.
 	eventually(l.t, "the log overflows", func() bool { return f.Sent() > 100_000 && time.Since(began) > time.Second })
 	f.end()
 	signal(syscall.SIGCONT)
-	// What was lost shows in the number of the next knock that is heard.
+	// The number of the next logged knock shows the loss.
 	l.knock(nth(9, server4), server4, tcp(4113))
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
-// kernelWindows are the windows that the kernel of the server has open.
+// kernelWindows returns the open windows in the server's kernel.
 func (l *lab) kernelWindows() []nft.Window {
 	l.t.Helper()
 	var windows []nft.Window
@@ -34,7 +34,7 @@ func (l *lab) kernelWindows() []nft.Window {
 	return windows
 }
 
-// nft runs nft on the server and returns what it prints.
+// nft runs nft on the server and returns its output.
 func (l *lab) nft(arguments ...string) string {
 	l.t.Helper()
 	cmd := exec.Command(needs(l.t, "nft"), arguments...)
@@ -47,10 +47,10 @@ func (l *lab) nft(arguments ...string) string {
 	return out.String()
 }
 
-// windowEvents hears of the windows that open on a host.
+// windowEvents receives events of windows that open on a host.
 type windowEvents struct{ conn *netlink.Conn }
 
-// newWindowEvents listens on the host that the caller is on.
+// newWindowEvents listens on the caller's host.
 func newWindowEvents() (*windowEvents, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -59,7 +59,7 @@ func newWindowEvents() (*windowEvents, error) {
 	return &windowEvents{conn}, conn.JoinGroup(unix.NFNLGRP_NFTABLES)
 }
 
-// wait waits until a set has got an element.
+// wait waits until a set gets an element.
 func (e *windowEvents) wait(timeout time.Duration) error {
 	e.conn.SetReadDeadline(time.Now().Add(timeout))
 	for {
@@ -77,7 +77,7 @@ func (e *windowEvents) wait(timeout time.Duration) error {
 
 func (e *windowEvents) close() { e.conn.Close() }
 
-// owned reports whether this kernel lets a table be one process's own.
+// owned reports whether this kernel supports table ownership.
 func (l *lab) owned() (owned bool) {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
@@ -91,7 +91,7 @@ func (l *lab) owned() (owned bool) {
 	return owned
 }
 
-// needsOwnership skips the test where the kernel has no such tables; CI's has.
+// needsOwnership skips the test if the kernel has no table ownership. CI's kernel has it.
 func (l *lab) needsOwnership(t *testing.T) {
 	t.Helper()
 	if l.owned() {
@@ -104,6 +104,6 @@ func (l *lab) needsOwnership(t *testing.T) {
 	t.Skip(why)
 }
 
-// changing is what changes in a listing by itself: what counters count, and what
-// is in sets.
+// changing matches the parts of a listing that change by themselves: counters and set
+// elements.
 var changing = regexp.MustCompile(`(?s)packets \d+ bytes \d+|\n\s*elements = \{.*?\}`)

@@ -9,9 +9,9 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The rows of DESIGN.md's table of what knocks mean, each with raw segments, so
-// that what is sent is exactly what the row says. Each row is another client at
-// the same two doors; "long" has the sequence of "ssh" and one knock more.
+// The tests of what knocks mean, with raw segments, so that what is sent is exact. Each
+// row is another client at the same two doors. The door "long" has the sequence of "ssh"
+// and one more knock.
 const knockRules = `
 wall { reorder = "50ms" }
 door "ssh" {
@@ -30,13 +30,13 @@ door "long" {
 }
 `
 
-// stroke is one knock of a row: a port, and what is unusual about it.
+// stroke is one knock of a row: a port, and what is unusual about the packet.
 type stroke struct {
 	port packet.Port
 	same bool // the same segment as the last one to this port: a retransmission
-	// flags of a TCP segment; 0: SYN
+	// flags are TCP flags; 0: SYN
 	flags packet.Flags
-	// after is how long to wait before it
+	// after is the pause before it
 	after time.Duration
 }
 
@@ -124,14 +124,14 @@ func TestWhatKnocksMean(t *testing.T) {
 	}
 }
 
-// strike sends the strokes of a row, each from a source port of its own unless
-// it is a retransmission.
+// strike sends the strokes of a row, each from a new source port unless it is a
+// retransmission.
 func (l *lab) strike(t *testing.T, from, to netip.Addr, strokes []stroke) {
 	t.Helper()
 	last := map[packet.Port]forge.Segment{}
 	for i, s := range strokes {
 		if s.after > 0 {
-			time.Sleep(s.after) // the time that the row is about
+			time.Sleep(s.after) // the pause that the row tests
 		}
 		seg, known := last[s.port]
 		if !s.same || !known {
@@ -146,8 +146,8 @@ func (l *lab) strike(t *testing.T, from, to netip.Addr, strokes []stroke) {
 	}
 }
 
-// Knocking at an open door refreshes its window to its full length; there is
-// never a second one.
+// Knocking at an open door refreshes its window to the full length. There is never a
+// second window.
 func TestKnockingAgainRefreshesTheWindow(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -169,7 +169,7 @@ func TestKnockingAgainRefreshesTheWindow(t *testing.T) {
 	if left := l.kernelWindows(); len(left) != 1 || left[0].Left < 2*time.Second {
 		t.Errorf("after the refresh the kernel has %+v, want one window of nearly 3 s", left)
 	}
-	// Beyond the first window's end the second's length counts.
+	// After the first window's end the second one's length counts.
 	eventually(t, "the window is nearly over", func() bool { return d.status().Windows[0].LeftSeconds < 1 })
 	if !l.letsIn(client4, server4, 22) {
 		t.Error("refused within the refreshed window")
@@ -183,8 +183,8 @@ func TestKnockingAgainRefreshesTheWindow(t *testing.T) {
 	}
 }
 
-// One source's end, and one source's traffic, are nothing to another's: knockd
-// loses every attempt when one ends.
+// One source's end or traffic does not affect another source. In knockd, all attempts end
+// when one ends.
 func TestSourcesAreIndependent(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -195,7 +195,7 @@ func TestSourcesAreIndependent(t *testing.T) {
 }`)
 	a, b := nth(1, server4), nth(2, server4)
 	l.knock(a, server4, tcp(7001), tcp(8001))
-	l.knock(b, server4, tcp(7001), tcp(8001), tcp(7001), tcp(8001), tcp(9001)) // one over, one complete
+	l.knock(b, server4, tcp(7001), tcp(8001), tcp(7001), tcp(8001), tcp(9001)) // one attempt fails, one succeeds
 	if !l.letsIn(b, server4, 22) {
 		t.Error("b is refused")
 	}
@@ -208,7 +208,7 @@ func TestSourcesAreIndependent(t *testing.T) {
 	}
 }
 
-// All addresses of one prefix are one source where the door says so.
+// All addresses in one prefix are one source if the door says so.
 func TestSourcePrefix(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -233,8 +233,8 @@ func TestSourcePrefix(t *testing.T) {
 	d.waitFor("opened", "source=2001:db8:1::/64")
 }
 
-// A window admits as many connections as max_connections says, where a SYN sent
-// again is no second one, and is over then.
+// A window admits max_connections connections and then ends. A retransmitted SYN is not a
+// second connection.
 func TestMaxConnections(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -261,7 +261,7 @@ func TestMaxConnections(t *testing.T) {
 	}
 	d.waitFor("closed", "max_connections is reached")
 
-	// A SYN whose answer was lost is sent again, and is the connection that it was.
+	// If the answer is lost, the client retransmits the SYN. It is the same connection.
 	other := nth(1, server4)
 	l.knock(other, server4, knocks...)
 	syn := forge.Segment{From: other, To: server4, SourcePort: 40000, Port: tcp(22), Sequence: 7, Flags: packet.SYN}

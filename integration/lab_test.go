@@ -27,8 +27,8 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// The addresses of a lab: a server and a client on one cable. The client may
-// also use any address of two more prefixes, to be as many clients as it likes.
+// The addresses of a lab: a server and a client on one cable. The client may also use any
+// address of two more prefixes, to act as many clients.
 var (
 	server4 = netip.MustParseAddr("192.0.2.1")
 	server6 = netip.MustParseAddr("2001:db8::1")
@@ -38,9 +38,8 @@ var (
 	many6   = netip.MustParsePrefix("2001:db8:1::/64")
 )
 
-// deadline is how long a test waits for what must happen. It is long, as
-// nothing is measured with it; and short is how long a client waits for an
-// answer that must not come.
+// deadline is how long a test waits for an expected event. It is long, because it
+// measures nothing. short is how long a client waits for an answer that must not come.
 const (
 	deadline = 60 * time.Second
 	short    = 400 * time.Millisecond
@@ -51,7 +50,7 @@ type lab struct {
 	t              testing.TB
 	server, client *netlab.Host
 	serverLink     string // name of the server's interface
-	clientLink     string // and of the client's
+	clientLink     string // name of the client's interface
 	folder         string // for rule files and control sockets
 }
 
@@ -90,7 +89,7 @@ func newLab(t testing.TB) *lab {
 		}
 		return nil
 	}))
-	// Not t.TempDir: a socket's path has to be short.
+	// Not t.TempDir: a socket's path must be short.
 	l.folder, err = os.MkdirTemp("", "kw-")
 	must(t, err)
 	t.Cleanup(func() { os.RemoveAll(l.folder) })
@@ -108,13 +107,13 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// eventually waits until what holds, and fails the test if it does not.
+// eventually waits until a condition holds, and fails the test if it does not.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	within(t, deadline, what, holds)
 }
 
-// within is eventually for what may take longer than most.
+// within is eventually with a time limit of its own.
 func within(t testing.TB, patience time.Duration, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
@@ -125,12 +124,12 @@ func within(t testing.TB, patience time.Duration, what string, holds func() bool
 	t.Fatalf("after %s it is still not so: %s", patience, what)
 }
 
-// needs skips the test where a program is missing; CI has them all.
+// needs skips the test if a program is missing. CI has them all.
 func needs(t testing.TB, program string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
-		// Debian's users have no sbin in their PATH.
+		// On Debian, a user's PATH has no sbin folders.
 		if path, err = exec.LookPath(filepath.Join("/usr/sbin", program)); err == nil {
 			return path
 		}
@@ -142,13 +141,13 @@ func needs(t testing.TB, program string) string {
 	return path
 }
 
-// needsRoot skips the test where the lab is in a user namespace of its own, as
-// it is unless root runs the tests.
+// needsRoot skips the test if the lab is in its own user namespace, as it is unless root
+// runs the tests.
 func needsRoot(t testing.TB, why string) {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/uid_map")
 	must(t, err)
-	// The initial user namespace maps all there is.
+	// The initial user namespace maps all ids.
 	if fields := strings.Fields(string(b)); len(fields) == 3 && fields[2] == "4294967295" {
 		return
 	}
@@ -158,7 +157,7 @@ func needsRoot(t testing.TB, why string) {
 	t.Skipf("run as root to test this: %s", why)
 }
 
-// output is what a program has written so far.
+// output is a program's output so far.
 type output struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -176,7 +175,7 @@ func (o *output) String() string {
 	return o.b.String()
 }
 
-// daemon is a knockwall that runs on the server.
+// daemon is a knockwall daemon on the server.
 type daemon struct {
 	lab     *lab
 	cmd     *exec.Cmd
@@ -185,7 +184,7 @@ type daemon struct {
 	exited  chan error
 }
 
-// knockwall returns a command that runs the program under test on a host.
+// knockwall returns a command that runs the program under test.
 func knockwall(arguments ...string) *exec.Cmd {
 	return exec.Command(os.Getenv(binaryVariable), arguments...)
 }
@@ -213,7 +212,7 @@ func (l *lab) launchFile(path string, arguments ...string) *daemon {
 	return l.launchCommand(control, knockwall(append([]string{"run", "--config", path, "--control", control}, arguments...)...))
 }
 
-// launchCommand starts a daemon that listens at the control socket.
+// launchCommand starts a daemon with its control socket.
 func (l *lab) launchCommand(control string, cmd *exec.Cmd) *daemon {
 	l.t.Helper()
 	d := &daemon{lab: l, cmd: cmd, log: &output{}, control: control, exited: make(chan error, 1)}
@@ -222,7 +221,7 @@ func (l *lab) launchCommand(control string, cmd *exec.Cmd) *daemon {
 	go func() { d.exited <- d.cmd.Wait() }()
 	l.t.Cleanup(func() {
 		d.cmd.Process.Kill()
-		// Of the race detector's, which goes on.
+		// The race detector reports a race, but the program goes on.
 		if _, race, found := strings.Cut(d.log.String(), "WARNING: DATA RACE"); found {
 			l.t.Errorf("the daemon has a data race:%.8000s", race)
 		}
@@ -233,7 +232,7 @@ func (l *lab) launchCommand(control string, cmd *exec.Cmd) *daemon {
 	return d
 }
 
-// run starts the daemon and waits until the wall stands.
+// run starts the daemon and waits until the wall is in force.
 func (l *lab) run(rules string) *daemon {
 	l.t.Helper()
 	return l.runFile(l.rules(rules))
@@ -244,7 +243,7 @@ func (l *lab) runFile(path string) *daemon {
 	return l.launchFile(path).guards()
 }
 
-// guards waits until the wall stands.
+// guards waits until the wall is in force.
 func (d *daemon) guards() *daemon {
 	d.lab.t.Helper()
 	eventually(d.lab.t, "the daemon guards", func() bool {
@@ -265,7 +264,7 @@ func (d *daemon) end(signal syscall.Signal) error {
 	return d.ended()
 }
 
-// ended waits until the daemon has ended, and returns how.
+// ended waits until the daemon has ended, and returns its error.
 func (d *daemon) ended() error {
 	d.lab.t.Helper()
 	select {
@@ -304,15 +303,15 @@ func (d *daemon) waitForCount(n int, words ...string) {
 	eventually(d.lab.t, fmt.Sprintf("the log has %d times %s", n, strings.Join(words, ", ")), func() bool { return d.logged(words...) >= n })
 }
 
-// waitForEnd waits until all windows are over: to the daemon, and to the kernel,
-// whose clock for them has ticks of up to 10 ms.
+// waitForEnd waits until all windows have expired, in the daemon and in the kernel, whose
+// clock has ticks of up to 10 ms.
 func (d *daemon) waitForEnd() {
 	d.lab.t.Helper()
 	d.waitFor("expired")
 	eventually(d.lab.t, "the windows are over in the kernel, too", func() bool { return len(d.lab.kernelWindows()) == 0 })
 }
 
-// logged counts the lines of the log with all of the words.
+// logged counts the log lines with all of the words.
 func (d *daemon) logged(words ...string) (n int) {
 lines:
 	for line := range strings.Lines(d.log.String()) {
@@ -326,8 +325,7 @@ lines:
 	return n
 }
 
-// serve answers on a TCP port of the server, on every address: it sends back
-// what it gets.
+// serve answers on a TCP port of the server, on every address. It echoes.
 func (l *lab) serve(port int) {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
@@ -352,7 +350,7 @@ func (l *lab) serve(port int) {
 	}))
 }
 
-// serveUDP answers on a UDP port of the server: it sends back what it gets.
+// serveUDP answers on a UDP port of the server. It echoes.
 func (l *lab) serveUDP(port int, host netip.Addr) {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
@@ -361,7 +359,7 @@ func (l *lab) serveUDP(port int, host netip.Addr) {
 			return err
 		}
 		l.t.Cleanup(func() { conn.Close() })
-		_ = conn.SetReadBuffer(4 << 20) // as much as can be had of it, for floods
+		_ = conn.SetReadBuffer(4 << 20) // as much as possible, for floods
 		for range 4 {
 			go func() {
 				b := make([]byte, 2048)
@@ -391,7 +389,7 @@ func (l *lab) dial(from, to netip.Addr, port int, timeout time.Duration) (conn *
 		c, err := d.Dial("tcp", netip.AddrPortFrom(to, uint16(port)).String())
 		if err == nil {
 			conn = c.(*net.TCPConn)
-			// Its end must not leave a segment behind for the next test step.
+			// Its end must not leave a segment behind for the next step of the test.
 			conn.SetLinger(0)
 		}
 		return err
@@ -409,20 +407,21 @@ func (l *lab) session(from, to netip.Addr) net.Conn {
 	return conn
 }
 
-// admits reports whether a new connection gets through, where it should not: it
-// is not waited for any longer than short.
+// admits reports whether a new connection succeeds. It waits only for short, so use it if
+// the connection should fail.
 func (l *lab) admits(from, to netip.Addr, port int) bool {
 	l.t.Helper()
 	return l.connects(from, to, port, short)
 }
 
-// letsIn reports whether a new connection gets through, where it should.
+// letsIn reports whether a new connection succeeds. It waits for deadline, so use it if
+// the connection should succeed.
 func (l *lab) letsIn(from, to netip.Addr, port int) bool {
 	l.t.Helper()
 	return l.connects(from, to, port, deadline)
 }
 
-// admitted reports whether a new connection gets through, where want says so.
+// admitted reports whether a new connection succeeds. It waits long only if want is true.
 func (l *lab) admitted(want bool, from, to netip.Addr, port int) bool {
 	l.t.Helper()
 	if want {
@@ -441,13 +440,13 @@ func (l *lab) connects(from, to netip.Addr, port int, timeout time.Duration) boo
 	return true
 }
 
-// talks reports whether a session still carries data both ways.
+// talks returns an error if a session no longer carries data both ways.
 func talks(conn net.Conn) error {
 	conn.SetDeadline(time.Now().Add(deadline))
 	return ping(conn)
 }
 
-// ping sends data and waits for it to come back.
+// ping sends data and waits for the echo.
 func ping(conn net.Conn) error {
 	if _, err := io.WriteString(conn, "ping"); err != nil {
 		return err
@@ -502,11 +501,11 @@ func knockFrom(from, to netip.Addr, p packet.Port) error {
 	return err
 }
 
-// bindAny binds a socket to one of the client's many addresses, which are local
-// by a route, though no interface has them. Its port is one that has not been
-// used for longest. The kernel would choose at random, and soon one again whose
-// connection was reset: if that reset went astray, the server answers the new
-// SYN as one of the old connection, and it has to be sent again.
+// bindAny binds a socket to one of the client's many addresses. A route makes them local,
+// although no interface has them. It takes the port that was unused for longest. The
+// kernel would choose a random port, and so soon the port of a connection that was reset.
+// If that RST was lost, the server treats the new SYN as part of the old connection, and
+// the client must retransmit it.
 func bindAny(fd int, from netip.Addr) error {
 	if err := freebind(fd, from); err != nil {
 		return err
@@ -519,7 +518,7 @@ func bindAny(fd int, from netip.Addr) error {
 	}
 }
 
-const firstPort = 1024 // that clients use
+const firstPort = 1024 // of clients
 
 var lastPort atomic.Uint32
 
@@ -537,7 +536,7 @@ func sockaddr(a netip.Addr, port uint16) unix.Sockaddr {
 	return &unix.SockaddrInet6{Addr: a.As16(), Port: int(port)}
 }
 
-// nth returns the n-th of the client's many addresses, of to's family.
+// nth returns the n-th of the client's many addresses, in the address family of to.
 func nth(n int, to netip.Addr) netip.Addr {
 	if to.Is4() {
 		a := many4.Addr().As4()
@@ -549,16 +548,16 @@ func nth(n int, to netip.Addr) netip.Addr {
 	return netip.AddrFrom16(a)
 }
 
-// tcp and udp make knocks.
+// tcp and udp return ports.
 func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }
 func udp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.UDP} }
 
-// spread lets the server receive packets on all CPUs at once, by RPS, which
-// makes those of one source to different ports overtake each other.
+// spread lets the server receive packets on all CPUs at once (RPS), so that packets of
+// one source to different ports overtake each other.
 func (l *lab) spread() {
 	l.t.Helper()
 	must(l.t, l.server.Do(func() error {
-		// What sysfs shows of the network is that of who mounts it.
+		// sysfs shows the network of the process that mounts it.
 		folder := filepath.Join(l.folder, "sys")
 		if err := os.Mkdir(folder, 0o700); err != nil {
 			return err
@@ -572,8 +571,7 @@ func (l *lab) spread() {
 	}))
 }
 
-// writeSysctl sets one of the kernel's knobs of the network of the host that
-// the caller is on.
+// writeSysctl sets a sysctl below net on the caller's host.
 func writeSysctl(name, value string) error {
 	return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/knockwall/knockwall/internal/doctor"
 )
 
-// boot ends the daemon and takes the wall away, as a machine does that is started again.
+// boot ends the daemon and removes the wall, as a reboot does.
 func (d *daemon) boot() {
 	d.lab.t.Helper()
 	down := knockwall("down", "--control", d.control)
@@ -26,16 +26,16 @@ func (d *daemon) boot() {
 	d.ended()
 }
 
-// passwordOfNothing is the password that no key at all makes.
+// passwordOfNothing returns the password that an empty key makes.
 func passwordOfNothing() string {
 	sum := hmac.New(sha256.New, nil)
 	sum.Write(binary.LittleEndian.AppendUint32(client4.AsSlice(), uint32(thisMinute())))
 	return hex.EncodeToString(sum.Sum(nil)) + "\n"
 }
 
-// With rule files that cannot be used, or whose secrets and lists are gone, a start puts
-// the last rules in force that were: with no way in that nobody should have, and with
-// all of them when what was missing is back.
+// If rule files cannot be used, or their secrets and lists are gone, the daemon starts
+// with the last rules in force. They admit nobody who should not be admitted. When the
+// missing files are back, they admit all who should be.
 func TestTheLastRulesInForceStandWhenTheFilesCannotBeUsed(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
@@ -91,7 +91,7 @@ door "list" {
 	}
 	l.enter(nth(1, server4), server4)
 
-	// What was missing is back, and the files are what they were.
+	// The missing files are back, and the rule files are as before.
 	l.rules(rules)
 	there()
 	d.waitFor("the rule files can be used again")
@@ -111,7 +111,7 @@ door "list" {
 		t.Errorf("the list is %q, %v", b, err)
 	}
 
-	// Without any that were kept, the start fails, and what stands stays.
+	// Without kept rules the start fails, and the wall stays as it is.
 	d.end(syscall.SIGKILL)
 	must(t, os.RemoveAll(d.control+".rules"))
 	d = l.launch(`door "web" {`)
@@ -124,8 +124,8 @@ door "list" {
 	}
 }
 
-// A machine whose rule files cannot be read any more boots with the rules that were in
-// force, and says so.
+// A machine with unreadable rule files boots with the last rules in force, and reports
+// that.
 func TestBootWithUnreadableRulesUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)

@@ -15,8 +15,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Two hosts, each on a link of its own to the server, have the same address there; the
-// server has one on both links.
+// Two hosts on different links to the server have the same link-local address. The server
+// has one address on both links.
 var (
 	twin        = netip.MustParseAddr("fe80::1")
 	serverLocal = netip.MustParseAddr("fe80::a")
@@ -29,7 +29,7 @@ type neighbour struct {
 	index int // of its link
 }
 
-// newTwins returns the two of them.
+// newTwins returns the two hosts.
 func newTwins(l *lab, t *testing.T) (a, b neighbour) {
 	t.Helper()
 	host, err := netlab.NewHost()
@@ -85,14 +85,14 @@ func (n neighbour) knock(ports ...packet.Port) {
 	}))
 }
 
-// admitted reports whether a new connection gets through, where want says so.
+// admitted reports whether a new connection succeeds. It waits long only if want is true.
 func (n neighbour) admitted(want bool) bool {
 	timeout := short
 	if want {
 		timeout = deadline
 	}
 	return n.host.Do(func() error {
-		zone := fmt.Sprint(n.index) // by its name it would be looked up on another host
+		zone := fmt.Sprint(n.index) // the name would be looked up on another host
 		d := net.Dialer{Timeout: timeout, LocalAddr: &net.TCPAddr{IP: twin.AsSlice(), Zone: zone}}
 		conn, err := d.Dial("tcp6", netip.AddrPortFrom(serverLocal.WithZone(zone), 22).String())
 		if err == nil {
@@ -103,8 +103,8 @@ func (n neighbour) admitted(want bool) bool {
 	}) == nil
 }
 
-// A link-local address is somebody else on each link: what one host has knocked, opened
-// and tried is nothing to the host of the same address on another link.
+// A link-local address is a separate source on each link. Knocks, windows and penalties
+// of one host do not affect the host with the same address on another link.
 func TestALinkLocalSourceIsOnePerLink(t *testing.T) {
 	t.Run("windows", func(t *testing.T) {
 		t.Parallel()

@@ -167,7 +167,7 @@ func TestTheControlSocketsPath(t *testing.T) {
 
 	file := filepath.Join(l.folder, "file")
 	must(t, os.WriteFile(file, []byte("mine"), 0o600))
-	l.fails(misuseRules, file, "is no socket", "--control")
+	l.fails(misuseRules, file, "is not a socket", "--control")
 	if b, err := os.ReadFile(file); err != nil || string(b) != "mine" {
 		t.Errorf("the file is now %q, %v", b, err)
 	}

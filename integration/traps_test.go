@@ -270,7 +270,7 @@ func TestAFloodOfTrappedSourcesKeepsNobodyOut(t *testing.T) {
 	if n := d.status().Doors[0].Counters.Trapped; n == 0 || n > sources {
 		t.Errorf("the daemon counts %d packets to traps", n)
 	}
-	d.waitFor("trapped", "door=ssh", "of many other sources")
+	d.waitFor("trapped", "door=ssh", "from many other sources")
 	if n, most := d.logged("trapped"), floodLines(time.Since(began)); n > most {
 		t.Errorf("the log has %d lines of it, want %d at most", n, most)
 	}

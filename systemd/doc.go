@@ -1,8 +1,8 @@
-// Package systemd is how knockwall and systemd talk. The control socket comes
-// from it ([Listener]); it hears when the wall stands, how the daemon is, and
-// that it does not hang ([Service]); and the journal takes the audit trail
-// ([Journal]). Where no systemd is, nothing of that happens.
+// Package systemd connects knockwall with systemd. The daemon gets the control socket
+// from systemd ([Listener]). It tells systemd that the wall is in force, its status, and
+// that it does not hang ([Service]). It writes events to the journal ([Journal]). Without
+// systemd, none of that happens.
 //
-// Beside this are the unit files, the user that they need, and the catalog of what
-// the journal's messages mean.
+// This folder also contains the unit files, the user that they need, and the catalog that
+// explains the messages in the journal.
 package systemd

@@ -13,14 +13,14 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// InJournal reports whether stderr goes to the journal, as that of a service does.
+// InJournal reports whether stderr goes to the journal, as a service's does.
 func InJournal() bool {
 	is, err := journal.StderrIsJournalStream()
 	return is && err == nil
 }
 
-// Journal returns a sink that writes events to the journal, each as an entry with
-// fields; and to another sink what the journal does not take.
+// Journal returns a sink that writes events to the journal, each as an entry with fields.
+// It passes events that the journal does not take to another sink.
 func Journal(otherwise audit.Sink) audit.Sink { return toJournal{journal.Send, otherwise} }
 
 type toJournal struct {
@@ -34,7 +34,7 @@ func (j toJournal) Record(e audit.Event) {
 	}
 }
 
-// fields returns the fields of an entry, those that apply.
+// fields returns the journal fields of an event, those that apply.
 func fields(e audit.Event) map[string]string {
 	f := map[string]string{
 		"SYSLOG_IDENTIFIER": "knockwall",
@@ -59,17 +59,18 @@ func fields(e audit.Event) map[string]string {
 	return f
 }
 
-// Level says how much an admin must know of what is written to stderr.
+// Level is the urgency of text on stderr.
 type Level journal.Priority
 
-// The levels, as syslog has them.
+// The levels, as in syslog.
 const (
 	Error   = Level(journal.PriErr)
 	Warning = Level(journal.PriWarning)
 )
 
-// At returns w, or, if that is a stderr which goes to the journal, what marks
-// every line for it with a level (sd-daemon(3)). A writer before stderr unwraps to it.
+// At returns a writer that marks every line with a level for the journal (sd-daemon(3)),
+// if w is a stderr that goes to the journal. Otherwise it returns w. A writer that wraps
+// stderr needs Unwrap.
 func At(w io.Writer, l Level) io.Writer {
 	last := w
 	if before, ok := w.(interface{ Unwrap() io.Writer }); ok {

@@ -18,8 +18,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The catalog has an entry for each row of the table of events and no other, which
-// explains the codes of the row, and speaks of fields that there are.
+// The catalog has one entry for each row of the table of events. The entry explains the
+// codes of the row, and names only fields that exist.
 func TestCatalogExplainsEachEvent(t *testing.T) {
 	catalog, err := os.ReadFile("knockwall.catalog")
 	if err != nil {
@@ -73,20 +73,20 @@ func TestCatalogExplainsEachEvent(t *testing.T) {
 	}
 }
 
-// entry is what the journal is sent.
+// entry is an entry that was sent to the journal.
 type entry struct {
 	message  string
 	priority journal.Priority
 	fields   map[string]string
 }
 
-// kept is a sink that keeps what it is handed.
+// kept is a sink that keeps its events.
 type kept []audit.Event
 
 func (k *kept) Record(e audit.Event) { *k = append(*k, e) }
 
-// Each event is sent under the MESSAGE_ID of its kind, with its code. What failed is
-// marked, and an error.
+// Each event is sent with the MESSAGE_ID of its kind and its code. A failed event is
+// marked, and has the priority of an error.
 func TestEachEventIsSentToTheJournal(t *testing.T) {
 	var sent []entry
 	var refused kept
@@ -135,7 +135,7 @@ func TestWhatTheJournalDoesNotTakeGoesElsewhere(t *testing.T) {
 	}
 }
 
-// everything is an event to which every field applies.
+// everything returns an event to which every field applies.
 func everything() audit.Event {
 	var source packet.Source
 	if err := source.UnmarshalText([]byte("2001:db8::7")); err != nil {

@@ -13,39 +13,37 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// Supervised reports whether systemd wants to hear how the daemon is, as it does of
-// a service.
+// Supervised reports whether systemd expects messages about the daemon's state, as from a
+// service.
 func Supervised() bool { return os.Getenv("NOTIFY_SOCKET") != "" }
 
-// Service tells systemd how the daemon is (sd_notify(3)). That nobody hears it is
-// no error.
+// Service tells systemd the daemon's state (sd_notify(3)). It is no error if nobody
+// listens.
 type Service struct {
 	status func() string
 	stir   chan struct{} // the status may have changed
 
 	mu       sync.Mutex
-	told     string // the status that systemd knows
-	stopping bool   // and nothing else is told any more
+	told     string // the status that systemd has
+	stopping bool   // nothing is sent any more
 }
 
-// NewService returns a Service that describes the daemon, in a line, by what
-// status returns.
+// NewService returns a Service. status returns the status of the daemon in one line.
 func NewService(status func() string) *Service {
 	return &Service{status: status, stir: make(chan struct{}, 1)}
 }
 
-// Ready tells that the daemon does what it is for, from the start or again after
-// a reload.
+// Ready tells systemd that the daemon works: after the start, or again after a reload.
 func (s *Service) Ready() { s.notify(daemon.SdNotifyReady) }
 
-// Reloading tells that rule files are being read, which Ready ends.
+// Reloading tells systemd that a reload has begun. Ready ends it.
 func (s *Service) Reloading() {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now)
 	s.notify(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/int64(time.Microsecond)))
 }
 
-// Stopping tells that the daemon is on its way out.
+// Stopping tells systemd that the daemon is ending.
 func (s *Service) Stopping() {
 	s.notify(daemon.SdNotifyStopping)
 	s.mu.Lock()
@@ -53,7 +51,7 @@ func (s *Service) Stopping() {
 	s.stopping = true
 }
 
-// notify tells systemd of a change, and of the status, if that has changed.
+// notify tells systemd of a change, and of the status if it has changed.
 func (s *Service) notify(change string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,14 +70,14 @@ func (s *Service) notify(change string) {
 	}
 }
 
-// Record makes the Service a sink of events: those that change the status.
+// Record takes an event. If its kind can change the status, it calls Changed.
 func (s *Service) Record(e audit.Event) {
 	if e.Kind.Row().Recounts {
 		s.Changed()
 	}
 }
 
-// Changed has TellStatus look whether the status has changed.
+// Changed makes TellStatus read the status.
 func (s *Service) Changed() {
 	select {
 	case s.stir <- struct{}{}:
@@ -87,10 +85,10 @@ func (s *Service) Changed() {
 	}
 }
 
-// statusInterval is how often the status is told at most.
+// statusInterval is the shortest time between two messages about the status.
 const statusInterval = 250 * time.Millisecond
 
-// TellStatus tells the status whenever it changes, until ctx ends.
+// TellStatus tells systemd the status whenever it changes, until ctx ends.
 func (s *Service) TellStatus(ctx context.Context) {
 	for {
 		select {
@@ -107,9 +105,9 @@ func (s *Service) TellStatus(ctx context.Context) {
 	}
 }
 
-// Watch feeds systemd's watchdog, if there is one, until ctx ends, and only as long
-// as alive returns no error. What that error is, hang is told, so that it can be
-// read why systemd kills the daemon.
+// Watch notifies systemd's watchdog, if there is one, until ctx ends. It does not while
+// alive returns an error. It then passes the error to hang, so that the log says why
+// systemd kills the daemon.
 func (s *Service) Watch(ctx context.Context, alive func() error, hang func(error)) {
 	patience, err := daemon.SdWatchdogEnabled(false)
 	if err != nil || patience == 0 {

@@ -19,16 +19,16 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// patience is how long a test waits for what is to come, and must.
+// patience is how long a test waits for what it expects.
 const patience = 20 * time.Second
 
-// manager is a service manager that hears what services tell it.
+// manager receives what services tell a service manager.
 type manager struct {
 	t    *testing.T
 	conn *net.UnixConn
 }
 
-// newManager has the Services of the test tell a manager.
+// newManager makes a manager for the Services of the test.
 func newManager(t *testing.T) *manager {
 	t.Helper()
 	// Not in t.TempDir, whose path may be too long for a socket.
@@ -47,7 +47,7 @@ func newManager(t *testing.T) *manager {
 	return &manager{t, conn}
 }
 
-// next waits for what the manager is told.
+// next waits for the next message.
 func (m *manager) next() string {
 	m.t.Helper()
 	if err := m.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
@@ -68,8 +68,8 @@ func (m *manager) expect(want ...string) {
 	}
 }
 
-// nothing checks that the manager was told nothing more. What was told before is
-// there at once, as whoever tells waits until it is.
+// nothing checks that the manager got no more messages. Earlier messages have arrived
+// already, because sending them blocks.
 func (m *manager) nothing(when string) {
 	m.t.Helper()
 	for _, told := range m.heard() {
@@ -77,7 +77,7 @@ func (m *manager) nothing(when string) {
 	}
 }
 
-// heard returns what the manager was told by now.
+// heard returns the messages that have arrived.
 func (m *manager) heard() (all []string) {
 	m.t.Helper()
 	raw, err := m.conn.SyscallConn()
@@ -98,7 +98,7 @@ func (m *manager) heard() (all []string) {
 	return all
 }
 
-// status is one that a test can change.
+// status is a status that a test can change.
 type status struct {
 	mu   sync.Mutex
 	text string
@@ -116,7 +116,7 @@ func (s *status) get() string {
 	return s.text
 }
 
-// running runs f until the test is over, which waits for it.
+// running runs f until the test ends, and waits for f then.
 func running(t *testing.T, f func(ctx context.Context)) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -154,7 +154,7 @@ func TestSystemdIsToldHowTheDaemonIsAndItsStatusWhenThatHasChanged(t *testing.T)
 	text.set("2 doors guarded, 1 window open")
 	s.Stopping()
 	m.expect("STOPPING=1", "STATUS=2 doors guarded, 1 window open")
-	s.Ready() // of a reload that comes too late
+	s.Ready() // of a late reload
 	m.nothing("after it has begun to stop")
 }
 
@@ -177,7 +177,7 @@ func TestSystemdIsToldWhenAReloadBegan(t *testing.T) {
 	m.expect("READY=1")
 }
 
-// monotonic returns the microseconds of the clock that systemd compares with.
+// monotonic returns the microseconds of CLOCK_MONOTONIC, with which systemd compares.
 func monotonic(t *testing.T) int64 {
 	t.Helper()
 	var now unix.Timespec
@@ -203,7 +203,7 @@ func TestTheStatusIsToldWhenAnEventHasChangedIt(t *testing.T) {
 	text.set("5")
 	s.Changed()
 	m.expect("STATUS=5")
-	// Nothing is told that is known. The next that is told is the change after it.
+	// An unchanged status is not sent. The next message is the change after it.
 	s.Record(audit.Event{Kind: audit.Opened})
 	text.set("6")
 	s.Record(audit.Event{Kind: audit.Opened})
@@ -211,21 +211,22 @@ func TestTheStatusIsToldWhenAnEventHasChangedIt(t *testing.T) {
 	m.nothing("once more")
 }
 
-// Kinds that strangers cause as they like do not even make it look.
+// Kinds that strangers can cause in any number do not even make it read the status.
 func TestOtherEventsDoNotMakeTheStatusBeTold(t *testing.T) {
 	changing := map[audit.Kind]bool{audit.Opened: true, audit.Closed: true, audit.Expired: true, audit.Reloaded: true}
 	for _, row := range audit.Table() {
 		kind := row.Kind
 		s := NewService(nil)
 		s.Record(audit.Event{Kind: kind})
-		s.Record(audit.Event{Kind: kind}) // though nobody listens it does not wait
+		s.Record(audit.Event{Kind: kind}) // nobody listens, and it does not wait
 		if got := len(s.stir) > 0; got != changing[kind] {
 			t.Errorf("%s: the status may have changed: %t", kind, got)
 		}
 	}
 }
 
-// However fast windows open, systemd is told a few times a second, and of the last.
+// However fast windows open, systemd gets the status a few times a second, and the last
+// one.
 func TestTheStatusIsToldAFewTimesASecond(t *testing.T) {
 	m := newManager(t)
 	text := &status{text: "0"}
@@ -252,7 +253,7 @@ func TestTheStatusIsToldAFewTimesASecond(t *testing.T) {
 	m.nothing("after the last")
 }
 
-// watch has a watchdog watch the daemon, whose patience is so many microseconds.
+// watch enables a watchdog with a time-out in microseconds.
 func watch(t *testing.T, microseconds int) {
 	t.Helper()
 	t.Setenv("WATCHDOG_USEC", strconv.Itoa(microseconds))
@@ -284,7 +285,7 @@ func TestTheWatchdogIsFedWhileTheDaemonIsAlive(t *testing.T) {
 	}
 	health = dead
 	mu.Unlock()
-	for range 3 { // it is asked on and on
+	for range 3 { // it is asked again and again
 		select {
 		case err := <-told:
 			if !errors.Is(err, dead) {
@@ -294,7 +295,7 @@ func TestTheWatchdogIsFedWhileTheDaemonIsAlive(t *testing.T) {
 			t.Fatal("nobody is told that it hangs")
 		}
 	}
-	m.heard() // what was told before it hung, which is there by now
+	m.heard() // messages before it hung, which have arrived by now
 	for range 3 {
 		<-told
 	}
@@ -315,7 +316,7 @@ func TestTheWatchdogIsFedSeveralTimesWithinItsPatience(t *testing.T) {
 	for range 8 {
 		m.expect("WATCHDOG=1")
 	}
-	// A machine that is busy makes it later, and nothing makes it earlier.
+	// A busy machine delays the messages. Nothing makes them earlier.
 	if took := time.Since(began); took < 2*microseconds*time.Microsecond-microseconds*time.Microsecond/4 {
 		t.Errorf("it is fed 8 times in %s", took)
 	}
@@ -369,14 +370,14 @@ func TestWithoutSystemdNothingHappens(t *testing.T) {
 					return nil
 				}, nil)
 			})
-			for range 3 { // it goes on, though nobody hears it
+			for range 3 { // it goes on, though nobody listens
 				<-asked
 			}
 		})
 	}
 }
 
-// All of it is told from several goroutines.
+// A Service is safe for concurrent use.
 func TestAServiceIsForManyAtOnce(t *testing.T) {
 	m := newManager(t)
 	text := &status{text: "0"}

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestMain lets tests run this binary as a service that systemd has started.
+// TestMain can run this binary as a service that systemd has started.
 func TestMain(m *testing.M) {
 	if os.Getenv("KNOCKWALL_TEST_SERVICE") != "" {
 		os.Exit(serveOnce())
@@ -19,10 +19,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveOnce tells what it was handed over, and greets one client if that is a
-// listener.
+// serveOnce writes what it was passed, and greets one client if that is a listener.
 func serveOnce() int {
-	if os.Getenv("LISTEN_PID") == "self" { // which nobody knows before it runs
+	if os.Getenv("LISTEN_PID") == "self" { // the process id is not known before the start
 		os.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
 	}
 	l, unit, err := Listener()
@@ -47,18 +46,18 @@ func serveOnce() int {
 	}
 	fmt.Fprintln(conn, "welcome")
 	conn.Close()
-	l.Close() // and the socket stays systemd's
+	l.Close() // the socket stays open in systemd
 	return 0
 }
 
-// started runs the service with sockets as systemd would hand them over, and
-// returns what it says.
+// started runs the service with sockets that are passed as systemd does, and returns its
+// output.
 func started(t *testing.T, env []string, files ...*os.File) string {
 	t.Helper()
 	child := exec.CommandContext(t.Context(), os.Args[0])
 	child.Env = append(os.Environ(), "KNOCKWALL_TEST_SERVICE=1", "GORACE=atexit_sleep_ms=0")
 	child.Env = append(child.Env, env...)
-	child.ExtraFiles = files // the first of them is 3
+	child.ExtraFiles = files // the first of them is file descriptor 3
 	said, err := child.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, said)
@@ -66,7 +65,7 @@ func started(t *testing.T, env []string, files ...*os.File) string {
 	return strings.TrimSpace(string(said))
 }
 
-// listening returns a socket of systemd's, and the path of it.
+// listening returns a listening socket, as systemd has it, and its path.
 func listening(t *testing.T, network string) (*os.File, string) {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "kw") // not in t.TempDir, whose path may be too long
@@ -103,14 +102,14 @@ func TestSystemdsSocketIsListenedAt(t *testing.T) {
 	for names, unit := range map[string]string{
 		"LISTEN_FDNAMES=knockwall.socket": "knockwall.socket",
 		"LISTEN_FDNAMES=other.socket":     "other.socket",
-		// Such a name is no unit, which somebody could be told to stop.
+		// This is not the name of a unit that an administrator could stop.
 		"LISTEN_FDNAMES=control": "",
 		"LISTEN_FDNAMES=":        "",
 		"NOTHING=":               "",
 	} {
 		t.Run(names, func(t *testing.T) {
 			f, path := listening(t, "unix")
-			client, err := net.Dial("unix", path) // whom the daemon is started for
+			client, err := net.Dial("unix", path) // the client whose connection starts the daemon
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -161,7 +160,7 @@ func TestWhatIsNotOneStreamSocketIsRefused(t *testing.T) {
 		files []*os.File
 		want  string
 	}{
-		{"two sockets", []*os.File{stream, another}, "error: systemd hands over 2 sockets; knockwall.socket should have one"},
+		{"two sockets", []*os.File{stream, another}, "error: systemd passed 2 sockets; knockwall.socket should have one"},
 		{"datagrams", []*os.File{datagrams}, notOne},
 		{"a file", []*os.File{file}, notOne},
 	} {

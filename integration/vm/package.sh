@@ -71,7 +71,7 @@ said "the journal tells the client's story"
 story() { journalctl --sync; journalctl -u knockwall KNOCKWALL_SOURCE=192.0.2.2 -o cat; }
 told() { story | grep -q "$1"; }
 eventually "it was refused" told '192.0.2.2 is refused at ssh (22/tcp)'
-eventually "it was let in" told '192.0.2.2 is let in at ssh (22/tcp)'
+eventually "it was let in" told '192.0.2.2 is admitted at ssh (22/tcp)'
 story
 journalctl -u knockwall -x KNOCKWALL_EVENT=refused | grep 'this says why it is not' || failed "the catalog does not explain a refusal"
 knockwall explain 192.0.2.2
@@ -115,7 +115,7 @@ eventually "the daemon is back" up
 knockwall close vpn 192.0.2.2
 ! stranger || failed "who has no window any more gets in"
 client knockwall knock --otp-file /root/vpn-open 192.0.2.1 2000
-replayed() { told 'tries at vpn what has been used'; }
+replayed() { told 'repeats a used sequence or password at vpn'; }
 [ "$(minute)" != "$used" ] || eventually "it is good once" replayed
 ! journalctl -u knockwall -o export | grep -a qzqz || failed "the secret is in the journal"
 ! knockwall status --json | grep qzqz || failed "the secret is in the status"

@@ -8,12 +8,11 @@ import (
 // bufferSize is how many events wait for a slow sink, at about 200 bytes each.
 const bufferSize = 4096
 
-// closePatience is how long Close waits for a sink that is stuck.
+// closePatience is how long Close waits for a sink that hangs.
 const closePatience = 2 * time.Second
 
-// Buffer passes events on to a sink from a goroutine of its own, so that no
-// packet ever waits for a terminal or a log that is slow. When it is full,
-// events are dropped and counted.
+// Buffer passes events on to a sink from its own goroutine, so that no packet waits for a
+// slow terminal or log. When the buffer is full, it drops events and counts them.
 type Buffer struct {
 	events  chan Event
 	dropped atomic.Int64
@@ -41,7 +40,7 @@ func (b *Buffer) Record(e Event) {
 	}
 }
 
-// Close passes on what is waiting, unless the sink is stuck.
+// Close passes on the waiting events, unless the sink hangs.
 func (b *Buffer) Close() {
 	close(b.closing)
 	select {

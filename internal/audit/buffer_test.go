@@ -12,7 +12,7 @@ import (
 // gate is a sink that takes events only while it is open.
 type gate struct {
 	trail
-	open chan struct{} // closed when it is
+	open chan struct{} // closed when the gate is open
 }
 
 func newGate() *gate { return &gate{open: make(chan struct{})} }
@@ -22,7 +22,7 @@ func (g *gate) Record(e audit.Event) {
 	g.trail.Record(e)
 }
 
-// numbered is the n-th event.
+// numbered returns the n-th event.
 func numbered(n int) audit.Event { return audit.Event{Kind: audit.Accepted, Door: strconv.Itoa(n)} }
 
 // expectNumbered checks that the events are those from 0 to n-1.
@@ -46,7 +46,7 @@ func TestBufferPassesEventsOnInOrder(t *testing.T) {
 			b.Record(numbered(n))
 		}
 		synctest.Wait()
-		expectNumbered(t, got, 10) // without anybody closing it
+		expectNumbered(t, got, 10) // although nobody has closed the buffer
 		b.Close()
 	})
 }
@@ -57,7 +57,7 @@ func TestBufferNeverWaitsForItsSinkAndCountsWhatItDrops(t *testing.T) {
 		sink := newGate()
 		b := audit.NewBuffer(sink)
 		b.Record(numbered(0))
-		synctest.Wait() // until the sink is stuck with the first
+		synctest.Wait() // until the sink hangs at the first event
 		start := time.Now()
 		for n := range audit.BufferSize + dropped {
 			b.Record(numbered(1 + n))
@@ -69,7 +69,7 @@ func TestBufferNeverWaitsForItsSinkAndCountsWhatItDrops(t *testing.T) {
 			t.Errorf("waited %v", waited)
 		}
 
-		// The loss is told as soon as the sink takes anything, and once.
+		// The loss is recorded once, after the first event that the sink takes again.
 		var kept []audit.Event
 		for i, e := range sink.trail {
 			if e.Kind != audit.Overloaded {
@@ -124,7 +124,7 @@ func TestBufferCloseDoesNotWaitForEverForAStuckSink(t *testing.T) {
 		if took := time.Since(start); took != audit.ClosePatience {
 			t.Errorf("Close took %v, want %v", took, audit.ClosePatience)
 		}
-		// When it comes free after all, nothing is lost.
+		// When the sink continues after all, nothing is lost.
 		close(sink.open)
 		synctest.Wait()
 		expectNumbered(t, sink.trail, 3)

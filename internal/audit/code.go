@@ -1,11 +1,11 @@
 package audit
 
-// Code says in a fixed word which of the things that a [Kind] stands for has happened.
-// Programs compare codes. The prose in [Event.Reason] is for people, and may change.
-// The table says which codes an event of a kind can have.
+// Code is a fixed word that says what an event of a [Kind] was. Programs compare codes.
+// The text in [Event.Reason] is for people and may change. The table says which codes a
+// kind can have.
 type Code string
 
-// The codes of knocks and passwords, and of what they open and close.
+// Codes of knocks and passwords, and of what they open and close.
 const (
 	CodeSequence      Code = "sequence"       // a knock of a sequence that opens the door
 	CodeCloseSequence Code = "close-sequence" // a knock of the sequence that closes it
@@ -14,63 +14,63 @@ const (
 	CodeManual        Code = "manual"         // an administrator's command
 )
 
-// The codes of knocks and connections that lead to nothing.
+// Codes of knocks and connections without success.
 const (
-	CodeWrongOrder     Code = "wrong-order"     // a knock was not the one that was due
+	CodeWrongOrder     Code = "wrong-order"     // the source sent another knock than the next one
 	CodeTooLate        Code = "too-late"        // the sequence was not complete within seq_timeout
 	CodeNotAPassword   Code = "not-a-password"  // a datagram was no valid one-time password
-	CodeTrap           Code = "trap"            // the source has sent a packet to a trap port
-	CodeSpray          Code = "spray"           // the source has tried many ports that nothing serves
+	CodeTrap           Code = "trap"            // the source sent a packet to a trap port
+	CodeSpray          Code = "spray"           // the source tried many ports that nothing serves
 	CodeNoWindow       Code = "no-window"       // no window is open for the source
-	CodeMaxConnections Code = "max-connections" // the window has admitted max_connections
-	CodeDuplicate      Code = "duplicate"       // the window has admitted a connection that looks the same
+	CodeMaxConnections Code = "max-connections" // the window has admitted max_connections connections
+	CodeDuplicate      Code = "duplicate"       // the window has admitted an identical connection
 )
 
-// The codes of windows.
+// Codes of windows.
 const (
 	CodeWindow      Code = "window"       // a window is open for the source
-	CodeTimeout     Code = "timeout"      // the time of the window is up
-	CodeNewRules    Code = "new-rules"    // the new rules have no place for the window
+	CodeTimeout     Code = "timeout"      // the window's time is up
+	CodeNewRules    Code = "new-rules"    // the new rules do not allow the window
 	CodeNotOpened   Code = "not-opened"   // the kernel did not open the window
 	CodeNotClosed   Code = "not-closed"   // the window could not be closed
-	CodeMaxWindows  Code = "max-windows"  // the door has as many windows as it can
-	CodeMaybeUsed   Code = "maybe-used"   // it is not known whether this was used before
-	CodeStillBarred Code = "still-barred" // sessions that were ended could not be released
+	CodeMaxWindows  Code = "max-windows"  // the door has its maximum of windows
+	CodeMaybeUsed   Code = "maybe-used"   // it is unknown whether the sequence or password was used before
+	CodeStillBarred Code = "still-barred" // ended sessions could not be released
 )
 
-// The codes of commands, and of what has to be remembered.
+// Codes of commands, and of data that must survive the daemon.
 const (
-	CodeSucceeded     Code = "succeeded"      // the command has returned 0
-	CodeExitCode      Code = "exit-code"      // the command has returned something else
+	CodeSucceeded     Code = "succeeded"      // the command exited with 0
+	CodeExitCode      Code = "exit-code"      // the command exited with another code
 	CodeNoExitCode    Code = "no-exit-code"   // the command did not start, or was killed
-	CodeInterrupted   Code = "interrupted"    // the daemon has stopped before the command ended
-	CodeNotRun        Code = "not-run"        // too many commands wait, or the daemon stops
-	CodeNotRemembered Code = "not-remembered" // what must outlast the daemon could not be written
-	CodeMayRunAgain   Code = "may-run-again"  // it could not be written that the command has run
+	CodeInterrupted   Code = "interrupted"    // the daemon stopped before the command ended
+	CodeNotRun        Code = "not-run"        // too many commands wait, or the daemon is stopping
+	CodeNotRemembered Code = "not-remembered" // data that must survive the daemon could not be written
+	CodeMayRunAgain   Code = "may-run-again"  // the daemon could not write that the command has run
 	CodeFewLeft       Code = "few-left"       // few one-time sequences are left
-	CodeNoSequence    Code = "no-sequence"    // the door has no sequence that could open it
+	CodeNoSequence    Code = "no-sequence"    // the door has no sequence that opens it
 )
 
-// The codes of the rules, the table and the daemon.
+// Codes of the rules, the table and the daemon.
 const (
 	CodeRules          Code = "rules"            // rules are in force
-	CodeTrial          Code = "trial"            // rules are in force until they are confirmed or the trial is over
-	CodeConfirmed      Code = "confirmed"        // the rules on trial stay
-	CodeNotConfirmed   Code = "not-confirmed"    // the trial is over, and the former rules are back
-	CodeNextSequences  Code = "next-sequences"   // the sequences that are due could not be put in force
-	CodePutBack        Code = "put-back"         // the table, or the former rules, are in force again
-	CodeNotPutBack     Code = "not-put-back"     // they are not
-	CodeWallStands     Code = "wall-stands"      // the table stays when the daemon stops
-	CodeWallRemoved    Code = "wall-removed"     // the table is removed
+	CodeTrial          Code = "trial"            // rules are in force until they are confirmed or the trial ends
+	CodeConfirmed      Code = "confirmed"        // the rules on trial stay in force
+	CodeNotConfirmed   Code = "not-confirmed"    // the trial has ended, and the former rules are back
+	CodeNextSequences  Code = "next-sequences"   // the next sequences could not be put in force
+	CodePutBack        Code = "put-back"         // the table or the former rules are in force again
+	CodeNotPutBack     Code = "not-put-back"     // the table or the former rules could not be put back
+	CodeWallStands     Code = "wall-stands"      // the daemon stops and the table stays
+	CodeWallRemoved    Code = "wall-removed"     // the table was removed
 	CodeWallNotRemoved Code = "wall-not-removed" // the table could not be removed
 )
 
-// The codes of overload, and of sums.
+// Codes of overload and of sums.
 const (
 	CodePacketsLost   Code = "packets-lost"          // packets are being lost
-	CodeLossOver      Code = "loss-over"             // packets were lost, and no more are
-	CodeEventsLost    Code = "events-lost"           // events of this trail were lost
+	CodeLossOver      Code = "loss-over"             // packets were lost, but no longer are
+	CodeEventsLost    Code = "events-lost"           // events were lost
 	CodeConntrackFull Code = "conntrack-nearly-full" // conntrack's table is nearly full
 	CodeConntrackRoom Code = "conntrack-has-room"    // conntrack's table has room again
-	CodeManySources   Code = "many-sources"          // the event sums up sources that are not told apart
+	CodeManySources   Code = "many-sources"          // the event sums up many sources
 )

@@ -1,5 +1,5 @@
-// Package audit is the trail of what happened at the doors: who knocked, who
-// was let in, who was turned away and why.
+// Package audit records the events at the doors: knocks, admitted connections, refused
+// connections, and the reasons.
 package audit
 
 import (
@@ -13,20 +13,20 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Event is one thing that happened. Fields that do not apply are zero.
+// Event is one event. Fields that do not apply are zero.
 type Event struct {
 	Time   time.Time
 	Kind   Kind
 	Door   string
 	Source packet.Source
-	Port   packet.Port   // that was knocked at, or connected to
-	Step   int           // knocks taken by then
-	Steps  int           // knocks in all
-	Code   Code          // which of the things that the kind stands for it was
-	Reason string        // the same in prose, or more of it
-	Window time.Duration // how long the window is open from then on
-	Count  int           // how many of the kind were summed up in this event
-	Failed bool          // what was to be done could not be, and somebody should see to it
+	Port   packet.Port   // the port of the knock or connection
+	Step   int           // correct knocks so far
+	Steps  int           // knocks of the whole sequence
+	Code   Code          // what an event of the kind was
+	Reason string        // the same as text, or details
+	Window time.Duration // how long the window is open from now on
+	Count  int           // how many events of the kind this one sums up
+	Failed bool          // what the event names could not be done; an administrator must look at it
 }
 
 // Sink takes events. It is safe for concurrent use.
@@ -47,7 +47,7 @@ func (t *text) Record(e Event) {
 	fmt.Fprintln(t.w, e)
 }
 
-// String writes the event as one line: when, what, and what is known of it.
+// String writes the event as one line: the time, the kind, and the fields that apply.
 func (e Event) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %-10s", e.Time.Format("2006-01-02T15:04:05.000Z07:00"), e.Kind)

@@ -87,7 +87,7 @@ func TestEventAsText(t *testing.T) {
 			audit.Event{Kind: audit.Low, Door: "ssh", Reason: "sequences left in /etc/list: 2"},
 			`2026-03-01T12:00:00.123Z low        door=ssh reason="sequences left in /etc/list: 2"`,
 		},
-		{ // which must not be taken for a reload that was done
+		{ // must be distinct from a successful reload
 			audit.Event{Kind: audit.Reloaded, Code: audit.CodeNotPutBack, Reason: "the former rules cannot be put back yet: no", Failed: true},
 			`2026-03-01T12:00:00.123Z reloaded   code=not-put-back failed=true reason="the former rules cannot be put back yet: no"`,
 		},
@@ -120,8 +120,8 @@ func TestEventSaysTheTimeOfItsZone(t *testing.T) {
 	}
 }
 
-// lines is a writer that must not be written to from two places at once, and
-// takes each write as one line.
+// lines takes each write as one line. It is not safe for concurrent use, so the race
+// detector sees concurrent writes.
 type lines []string
 
 func (l *lines) Write(b []byte) (int, error) {

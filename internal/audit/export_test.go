@@ -1,6 +1,6 @@
 package audit
 
-// The bounds that the tests are about.
+// Limits that the tests check.
 const (
 	SumLeading    = sumLeading
 	SumGuests     = sumGuests

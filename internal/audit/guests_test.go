@@ -10,13 +10,13 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// What guests cause, of which there can be very much only if somebody forges addresses
-// who knows the knocks.
+// Events of sources that know the knocks. There can be very many of them only if such a
+// source forges addresses.
 
 var guestKinds = []audit.Kind{audit.Opened, audit.Refreshed, audit.Accepted, audit.Closed, audit.Expired}
 
-// crowded runs f in a bubble with a Summer that has passed on as many events of a kind at
-// the door "ssh" as it passes on each time, of a source each.
+// crowded runs f in a bubble with a Summer that has reached its limit: it has passed on
+// SumGuests events of a kind at the door "ssh", each of another source.
 func crowded(t *testing.T, kind audit.Kind, f func(t *testing.T, s *audit.Summer, got *trail)) {
 	synctest.Test(t, func(t *testing.T) {
 		got := new(trail)
@@ -57,7 +57,7 @@ func TestSummerSumsUpWhatVeryManyGuestsDo(t *testing.T) {
 				if total != 3*more || len(*got) != 2*audit.SumLeading+1 {
 					t.Errorf("%d are counted in %d lines, of %d", total, len(*got), 3*more)
 				}
-				want := fmt.Sprintf("%s ssh of many other sources ×%d", kind, 3*(more-audit.SumLeading))
+				want := fmt.Sprintf("%s ssh from many other sources ×%d", kind, 3*(more-audit.SumLeading))
 				if all := got.take(); !slices.Contains(all, want) {
 					t.Errorf("%q is not among %q", want, all)
 				}
@@ -96,7 +96,7 @@ func TestSummerKeepsAGuestsStoryInOrderAmongVeryMany(t *testing.T) {
 	})
 }
 
-// One packet opens a window and is let in by it, at one moment.
+// One packet opens a window and is admitted by it, at the same time.
 func TestSummerPassesOnWhatOneGuestHasCausedInItsOrder(t *testing.T) {
 	crowded(t, audit.Opened, func(t *testing.T, s *audit.Summer, got *trail) {
 		for n := range audit.SumGuests {
@@ -115,7 +115,7 @@ func TestSummerPassesOnWhatOneGuestHasCausedInItsOrder(t *testing.T) {
 	})
 }
 
-// That a window could not be closed is told, however many could.
+// A window that could not be closed is reported, however many were closed.
 func TestSummerDoesNotLoseWhatFailedAmongVeryMany(t *testing.T) {
 	crowded(t, audit.Closed, func(t *testing.T, s *audit.Summer, got *trail) {
 		for n := range 10 * audit.SumLeading {
@@ -128,7 +128,7 @@ func TestSummerDoesNotLoseWhatFailedAmongVeryMany(t *testing.T) {
 		s.Record(failed)
 		want := "closed ssh 10.0.0.7 the kernel says no ×1"
 		got.expect(t, "at once, each time", want, want)
-		for range audit.SumGuests - 2 + 1 { // and the first of a source beyond them
+		for range audit.SumGuests - 2 + 1 { // and the first event of a source beyond the limit
 			s.Record(failed)
 		}
 		if n := len(got.take()); n != audit.SumGuests-1 {

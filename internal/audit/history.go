@@ -11,17 +11,16 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The bounds of what is kept: of each sort of events for who asks what has
-// happened, and for each who follows and is slow. An event takes about 200 bytes.
+// The limits of memory: for each of the three rings, and for each slow follower. An event
+// takes about 200 bytes.
 const (
 	HistorySize  = 1000
 	followerSize = 1000
 )
 
-// History is a sink that keeps the last events, and passes on to followers what
-// happens from then on. It keeps three sorts apart, so that those of which
-// strangers cause as many as they like do not drive out the others: who was
-// refused, who has knocked, and all the rest.
+// History is a sink that keeps the last events and passes new ones on to followers. It
+// has three rings: refusals, knocks, and the rest. So the events that strangers can cause
+// in any number do not displace the others.
 type History struct {
 	mu        sync.Mutex
 	recorded  uint64 // events so far
@@ -29,10 +28,10 @@ type History struct {
 	followers []*Follower
 }
 
-// ring keeps the last events of a sort, and the number of each.
+// ring keeps the last events of a group, with their numbers.
 type ring struct {
 	events []numbered
-	oldest int // once it is full
+	oldest int // index of the oldest event, once the ring is full
 }
 
 type numbered struct {
@@ -49,8 +48,8 @@ func (r *ring) keep(e numbered) {
 	r.oldest = (r.oldest + 1) % HistorySize
 }
 
-// sort returns which ring keeps an event. That something failed is not what
-// strangers cause as they like.
+// sort returns the index of an event's ring. Failed events are in the last one, because
+// strangers cannot cause them in any number.
 func sort(e Event) int {
 	if e.Failed {
 		return 2
@@ -64,11 +63,11 @@ func sort(e Event) int {
 	return 2
 }
 
-// Follower hears of all events, from when it began to follow until it is closed.
+// Follower receives all events from Follow to Close.
 type Follower struct {
 	history *History
 	events  chan Event
-	missed  int // as it was too slow, since it was told so last
+	missed  int // events that it was too slow for, since the last report
 }
 
 // NewHistory returns an empty History.
@@ -85,8 +84,8 @@ func (h *History) Record(e Event) {
 	}
 }
 
-// take passes an event on, or counts it; before the next one that is passed on it
-// says how many it has counted.
+// take passes an event on, or counts it as missed. Before the next event that it passes
+// on, it reports the number of missed ones.
 func (f *Follower) take(e Event) {
 	f.tell(e.Time)
 	select {
@@ -96,27 +95,26 @@ func (f *Follower) take(e Event) {
 	}
 }
 
-// tell says how many events were missed, if any were and there is room.
+// tell reports the missed events, if there are any and there is room.
 func (f *Follower) tell(now time.Time) {
 	if f.missed == 0 {
 		return
 	}
 	select {
-	case f.events <- Event{Time: now, Kind: Overloaded, Code: CodeEventsLost, Count: f.missed, Reason: "events came faster than they were read here"}:
+	case f.events <- Event{Time: now, Kind: Overloaded, Code: CodeEventsLost, Count: f.missed, Reason: "events came faster than this client read them"}:
 		f.missed = 0
 	default:
 	}
 }
 
-// CaughtUp is called by who has read all events there were: if some were missed,
-// there is one more, which says so.
+// CaughtUp reports missed events. Call it after reading all events that were there.
 func (f *Follower) CaughtUp() {
 	f.history.mu.Lock()
 	defer f.history.mu.Unlock()
 	f.tell(time.Now())
 }
 
-// Past returns the events that are kept, the oldest first.
+// Past returns the events in memory, oldest first.
 func (h *History) Past() []Event {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -133,8 +131,7 @@ func (h *History) past() []Event {
 	return past
 }
 
-// Follow returns the events that are kept, and a Follower of all that come after
-// them.
+// Follow returns the events in memory, and a Follower that receives all later ones.
 func (h *History) Follow() ([]Event, *Follower) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -143,11 +140,11 @@ func (h *History) Follow() ([]Event, *Follower) {
 	return h.past(), f
 }
 
-// Events is where events come from. Who is too slow misses some, and is told how
-// many.
+// Events returns the channel of events. A reader that is too slow misses events, and gets
+// an event with their number.
 func (f *Follower) Events() <-chan Event { return f.events }
 
-// Close ends the following.
+// Close removes the follower.
 func (f *Follower) Close() {
 	h := f.history
 	h.mu.Lock()
@@ -155,7 +152,7 @@ func (f *Follower) Close() {
 	h.followers = slices.DeleteFunc(h.followers, func(other *Follower) bool { return other == f })
 }
 
-// Sinks is a sink that passes events on to several.
+// Sinks is a sink that passes events on to several sinks.
 type Sinks []Sink
 
 // Record takes an event.
@@ -165,7 +162,7 @@ func (s Sinks) Record(e Event) {
 	}
 }
 
-// form is an event in JSON. Fields that do not apply are left out.
+// form is the JSON form of an event. Fields that do not apply are left out.
 type form struct {
 	Time          time.Time     `json:"time"`
 	Kind          Kind          `json:"event"`
@@ -181,12 +178,12 @@ type form struct {
 	Failed        bool          `json:"failed,omitempty"`
 }
 
-// MarshalJSON writes the event with the fields of the audit trail.
+// MarshalJSON writes the event in its JSON form.
 func (e Event) MarshalJSON() ([]byte, error) {
 	return json.Marshal(form{e.Time, e.Kind, e.Door, e.Source, e.Port, e.Step, e.Steps, e.Window.Seconds(), e.Count, e.Code, e.Reason, e.Failed})
 }
 
-// UnmarshalJSON reads what MarshalJSON has written.
+// UnmarshalJSON parses the form that MarshalJSON writes.
 func (e *Event) UnmarshalJSON(b []byte) error {
 	var f form
 	if err := json.Unmarshal(b, &f); err != nil {

@@ -15,7 +15,7 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// accepted is an event that is told from others by its number.
+// accepted returns an event with a number.
 func accepted(n int) audit.Event { return audit.Event{Time: noon, Kind: audit.Accepted, Step: n} }
 
 // steps returns the numbers of events.
@@ -72,17 +72,17 @@ func TestHistoryKeepsTheLastEventsInOrder(t *testing.T) {
 	}
 }
 
-// What strangers cause as they like drives out only what is of its own sort.
+// Events that strangers cause in any number displace only events in their own ring.
 func TestAFloodOfOneSortLeavesTheOthers(t *testing.T) {
 	every := append(kinds(t), "something new")
-	sorts := map[audit.Kind]int{audit.Refused: 1, audit.Knock: 2, audit.Reset: 2, audit.Trapped: 2, audit.Replayed: 2} // and all others
+	sorts := map[audit.Kind]int{audit.Refused: 1, audit.Knock: 2, audit.Reset: 2, audit.Trapped: 2, audit.Replayed: 2} // the ring of each kind; 0 for the rest
 	for _, flood := range every {
 		t.Run(string(flood), func(t *testing.T) {
 			h := audit.NewHistory()
 			n := 0
 			put := func(e audit.Event) audit.Event {
 				n++
-				e.Time, e.Step = noon, n // the same time, so that the order is not by that
+				e.Time, e.Step = noon, n // the same time, so that it does not decide the order
 				h.Record(e)
 				return e
 			}
@@ -95,7 +95,8 @@ func TestAFloodOfOneSortLeavesTheOthers(t *testing.T) {
 					want = append(want, e)
 				}
 			}
-			// A thousand, and then as many again with something else among them.
+			// A thousand events, and then a thousand again with other events between
+			// them.
 			for range audit.HistorySize {
 				put(audit.Event{Kind: flood})
 			}
@@ -140,8 +141,8 @@ func TestAThousandOfEachSortAreKept(t *testing.T) {
 	}
 }
 
-// Among all those who are refused as they have not knocked, one who has, and whose
-// window could not be opened, is not lost.
+// Among many refusals of sources that have not knocked, the failed event of a source
+// whose window could not be opened is kept.
 func TestWhatFailedIsNotDrivenOutByStrangers(t *testing.T) {
 	h := audit.NewHistory()
 	h.Record(audit.Event{Time: noon, Kind: audit.Refused, Failed: true})
@@ -197,7 +198,7 @@ func TestAFollowerThatIsClosedHearsNothingMore(t *testing.T) {
 	_, third := h.Follow()
 	record(h, 1, 1)
 	second.Close()
-	second.Close() // once more is no matter
+	second.Close() // a second call changes nothing
 	record(h, 2, 2)
 	for f, want := range map[*audit.Follower][]int{first: {1, 2}, second: {1}, third: {1, 2}} {
 		if got := steps(waiting(f)); !slices.Equal(got, want) {
@@ -230,11 +231,11 @@ func TestAFollowerThatIsSlowIsToldHowManyItMissed(t *testing.T) {
 	if slices.ContainsFunc(heard, func(e audit.Event) bool { return e.Kind == audit.Overloaded }) {
 		t.Error("it is told that it missed some before it has")
 	}
-	// It is told before the next event, once, and misses no more.
+	// The loss is reported once, before the next event. Nothing more is lost.
 	record(h, flood+1, flood+3)
 	rest := waiting(slow)
 	want := []audit.Event{
-		{Time: noon, Kind: audit.Overloaded, Count: flood - len(heard), Code: audit.CodeEventsLost, Reason: "events came faster than they were read here"},
+		{Time: noon, Kind: audit.Overloaded, Count: flood - len(heard), Code: audit.CodeEventsLost, Reason: "events came faster than this client read them"},
 		accepted(flood + 1), accepted(flood + 2), accepted(flood + 3),
 	}
 	if diff := cmp.Diff(want, rest, sameSource); diff != "" {
@@ -242,8 +243,8 @@ func TestAFollowerThatIsSlowIsToldHowManyItMissed(t *testing.T) {
 	}
 }
 
-// A follower reads now and then, never enough; what it hears and what it is told
-// it missed make up the whole, whenever it reads.
+// A follower reads from time to time, and too slowly. The events that it receives and the
+// number of missed ones add up to all events.
 func TestWhatIsHeardAndWhatIsMissedMakeUpTheWhole(t *testing.T) {
 	h := audit.NewHistory()
 	_, f := h.Follow()
@@ -378,10 +379,10 @@ func TestSinksPassEventsOnToAll(t *testing.T) {
 			t.Errorf("a sink has %v", got)
 		}
 	}
-	audit.Sinks{}.Record(accepted(1)) // there need be none
+	audit.Sinks{}.Record(accepted(1)) // no sinks
 }
 
-// sameSource compares sources, which have fields of their own.
+// sameSource compares sources, which have unexported fields.
 var sameSource = cmp.Comparer(func(a, b packet.Source) bool { return a == b })
 
 func TestEventAsJSON(t *testing.T) {
@@ -431,7 +432,7 @@ func TestEventAsJSON(t *testing.T) {
 	}
 }
 
-// Each field alone is not lost.
+// Each field survives JSON.
 func TestEachFieldOfAnEventGoesThereAndBack(t *testing.T) {
 	full := audit.Event{
 		Time: noon, Kind: audit.Opened, Door: "ssh", Source: source(7), Port: tcp(22), Step: 1, Steps: 2,
@@ -458,7 +459,7 @@ func TestEachFieldOfAnEventGoesThereAndBack(t *testing.T) {
 	}
 }
 
-// What is said in seconds is not a nanosecond less when it is read.
+// A time in seconds loses no nanosecond.
 func TestHowLongAWindowIsOpenGoesThereAndBackToTheMillisecond(t *testing.T) {
 	for window := time.Millisecond; window < 10*time.Second; window += time.Millisecond {
 		b, err := json.Marshal(audit.Event{Window: window})

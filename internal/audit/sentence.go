@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// Sentence tells the event to somebody who does not know the fields, without its
-// time.
+// Sentence describes the event in a sentence for people, without its time.
 func (e Event) Sentence() string {
 	source := "somebody"
 	if e.Source.IsValid() {
@@ -17,7 +16,7 @@ func (e Event) Sentence() string {
 	if e.Port.Number != 0 {
 		fmt.Fprintf(&b, " (%s)", e.Port)
 	}
-	if e.Count > 1 && e.Kind != Overloaded { // which tells it in its own words
+	if e.Count > 1 && e.Kind != Overloaded { // the sentence of Overloaded contains the count
 		fmt.Fprintf(&b, ", %d times", e.Count)
 	}
 	if e.Reason != "" {

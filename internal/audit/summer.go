@@ -10,42 +10,42 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The bounds of what a flood of packets can write: in each interval, for each
-// door and kind, so many events as they happen, and then a sum for each of
-// their sources, in as many parts as there are kinds that are summed up, and
-// one for all others together.
+// The limits of what a flood of packets can write, for each interval, door and kind.
+// sumLeading sources get their first event passed on at once, and then a sum, in as many
+// parts as there are kinds that are summed up. All other sources share one sum. sumGuests
+// events of sources that know the knocks are passed on at once.
 const (
 	SumInterval = 10 * time.Second
 	sumLeading  = 32
 	sumGuests   = 256
 )
 
-// Summer passes events on to a sink, and sums up those of which strangers can
-// cause as many as they like. What only guests cause is passed on each time; but as
-// addresses can be forged by who knows the knocks, no more than so many of a kind in an
-// interval, and the rest is summed up, too. The [Class] of a kind says which it is. The
-// first of a source is passed on at once; what follows it is counted, and passed on as
-// one event when the interval is over, or before the source's next event of another kind
-// that is passed on at once, so that its story stays in order. Such a sum has the fields
-// of the last event in it, its code too.
+// Summer passes events on to a sink, and sums up those that strangers can cause in any
+// number. The [Class] of a kind says how. It passes on the first event of a source at
+// once. It counts the later ones and passes them on as one event: when the interval ends,
+// or before the source's next event of another kind that is passed on at once, so that
+// the source's events stay in order. Such a sum has the fields of its last event, the
+// code included.
+//
+// It passes on each event that only sources that know the knocks can cause, up to a limit
+// in each interval, because such a source can forge addresses. It sums up the rest.
 type Summer struct {
 	sink Sink
 
 	mu      sync.Mutex
-	sums    map[sumKey]*Event // the last event, with its count
-	leading map[sumKey]int    // by kind and door: how many sources were passed on
-	guests  map[sumKey]int    // by kind and door: how many events of guests were
+	sums    map[sumKey]*Event // the last event, with the count
+	leading map[sumKey]int    // by kind and door: sources whose first event was passed on
+	guests  map[sumKey]int    // by kind and door: events that were passed on
 }
 
 type sumKey struct {
 	kind   Kind
 	door   string
-	source packet.Source // zero: all that are not summed up by themselves
-	failed bool          // which is not to be lost among what did not fail
+	source packet.Source // zero: all sources without a sum of their own
+	failed bool          // separate, so that no success hides a failure
 }
 
-// NewSummer returns a Summer before a sink. Flush is to be called after every
-// SumInterval.
+// NewSummer returns a Summer that writes to a sink. Call Flush after every SumInterval.
 func NewSummer(sink Sink) *Summer {
 	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, guests: map[sumKey]int{}}
 }
@@ -83,32 +83,30 @@ func (s *Summer) sum(e Event) {
 		s.leading[group]++
 		s.settle(e.Door, e.Source)
 		s.sink.Record(e)
-		last := e // which would escape on every way, were it e itself
+		last := e // a copy, because e itself would escape to the heap on every call
 		last.Count = 0
 		s.sums[key] = &last
 		return
 	}
 	others := s.sums[group]
 	if others == nil {
-		others = &Event{Kind: e.Kind, Door: e.Door, Code: CodeManySources, Reason: "of many other sources", Failed: e.Failed}
+		others = &Event{Kind: e.Kind, Door: e.Door, Code: CodeManySources, Reason: "from many other sources", Failed: e.Failed}
 		s.sums[group] = others
 	}
 	others.Time = e.Time
 	others.Count += e.Count
 }
 
-// Settle passes on what was counted of a source at a door, for who wants to know
-// now.
+// Settle passes on the sums of a source at a door now.
 func (s *Summer) Settle(door string, source packet.Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.settle(door, source)
 }
 
-// settle passes on what was counted of a source at a door, in the order it
-// happened.
+// settle passes on the sums of a source at a door, in the order of their last events.
 func (s *Summer) settle(door string, source packet.Source) {
-	var room [16]*Event // so that nothing is allocated for the few that there are
+	var room [16]*Event // on the stack, to allocate nothing
 	sums := room[:0]
 	for _, kind := range summedUp {
 		for _, failed := range []bool{false, true} {
@@ -123,7 +121,8 @@ func (s *Summer) settle(door string, source packet.Source) {
 	}
 }
 
-// byTime orders what happened at once as one packet causes it.
+// byTime orders events by time. Events of the same time are in the order in which one
+// packet causes them.
 func byTime(a, b *Event) int {
 	return cmp.Or(a.Time.Compare(b.Time), places[a.Kind]-places[b.Kind])
 }
@@ -136,8 +135,7 @@ func (s *Summer) pass(e *Event) {
 	}
 }
 
-// Flush passes on all that was counted, in the order it happened, and begins a
-// new interval.
+// Flush passes on all sums, in the order of their last events, and begins a new interval.
 func (s *Summer) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

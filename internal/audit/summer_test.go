@@ -12,12 +12,12 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 )
 
-// trail keeps the events that it is handed.
+// trail keeps the events that it receives.
 type trail []audit.Event
 
 func (t *trail) Record(e audit.Event) { *t = append(*t, e) }
 
-// take returns in short what was handed over since it was last asked.
+// take returns the events since the last call in short form.
 func (t *trail) take() (events []string) {
 	for _, e := range *t {
 		s := fmt.Sprintf("%s %s", e.Kind, e.Door)
@@ -43,8 +43,8 @@ func (t *trail) expect(tb testing.TB, what string, want ...string) {
 	}
 }
 
-// summer runs f in a bubble with a Summer before a trail. Every event that f
-// records happens a second after the one before.
+// summer runs f in a bubble with a Summer that writes to a trail. Events that f records
+// are one second apart.
 func summer(t *testing.T, f func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event))) {
 	synctest.Test(t, func(t *testing.T) {
 		got := new(trail)
@@ -83,7 +83,7 @@ func TestSummerPassesTheFirstOnAndSumsUpTheRest(t *testing.T) {
 	}
 }
 
-// What strangers cannot cause is passed on each time, unless there is very much of it.
+// Events that strangers cannot cause are passed on at once, up to a limit.
 func TestSummerPassesOtherKindsOn(t *testing.T) {
 	for _, kind := range []audit.Kind{
 		audit.Opened, audit.Refreshed, audit.Accepted, audit.Closed, audit.Expired,
@@ -107,7 +107,7 @@ func TestSummerAddsUpCounts(t *testing.T) {
 	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
 		for n := range 4 {
 			e := refused(1)
-			e.Count = 10 * n // 0 is one event
+			e.Count = 10 * n // 0 means one event
 			record(e)
 		}
 		s.Flush()
@@ -115,8 +115,8 @@ func TestSummerAddsUpCounts(t *testing.T) {
 	})
 }
 
-// That a window could not be opened is told at once, and not as one of the refusals
-// that come before and after it.
+// The event of a window that could not be opened is passed on at once. It does not become
+// part of the refusals before and after it.
 func TestSummerDoesNotLoseWhatFailedAmongWhatDidNot(t *testing.T) {
 	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
 		failed := refused(1)
@@ -163,8 +163,8 @@ func TestSummerTellsSourcesDoorsAndKindsApart(t *testing.T) {
 	})
 }
 
-// A sum is passed on with what is known of the last event in it, and in the
-// order of these.
+// A sum has the fields of its last event. Sums are passed on in the order of their last
+// events.
 func TestSummerPassesSumsOnAsTheyHappened(t *testing.T) {
 	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
 		knock := func(n, step int) {
@@ -185,8 +185,8 @@ func TestSummerPassesSumsOnAsTheyHappened(t *testing.T) {
 	})
 }
 
-// A packet ends one attempt and begins another; or it is the last knock of a sequence,
-// and that was used.
+// One packet can end an attempt and begin another, or be the last knock of a used
+// sequence.
 func TestSummerPassesOnWhatOnePacketHasCausedInItsOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		got := new(trail)
@@ -213,8 +213,7 @@ func TestSummerPassesOnWhatOnePacketHasCausedInItsOrder(t *testing.T) {
 	})
 }
 
-// What was counted of a source comes before its next event of another kind, in
-// the order it happened.
+// The sums of a source come before its next event of another kind, in order.
 func TestSummerKeepsASourcesStoryInOrder(t *testing.T) {
 	knock := func(step int) audit.Event {
 		return audit.Event{Kind: audit.Knock, Door: "ssh", Source: source(1), Step: step, Steps: 3}
@@ -279,7 +278,7 @@ func TestSummerKeepsASourcesStoryInOrder(t *testing.T) {
 	}
 }
 
-// What is passed on early is not passed on again.
+// Counts that were passed on early are not passed on again.
 func TestSummerCountsNothingTwice(t *testing.T) {
 	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
 		for range 3 {
@@ -303,7 +302,7 @@ func TestSummerCountsNothingTwice(t *testing.T) {
 
 func TestSummerBoundsWhatAFloodWrites(t *testing.T) {
 	const sources, rounds = 100_000, 3
-	// So many as they happen, as many sums of theirs, and one of all others.
+	// The leading sources each have a first event and a sum; all others share a sum.
 	const most = audit.SumLeading + audit.SumLeading + 1
 	var got trail
 	s := audit.NewSummer(&got)
@@ -329,13 +328,13 @@ func TestSummerBoundsWhatAFloodWrites(t *testing.T) {
 	}
 }
 
-// Whatever sources do in turn, they cannot write more than a few lines each,
-// and those of which nothing is kept but the sum say so.
+// Whatever a flood's sources do in turn, each gets a few lines. The shared sum says that
+// it is of many sources.
 func TestSummerBoundsWhatAFloodOfSeveralKindsWrites(t *testing.T) {
 	const sources, rounds = 1000, 30
 	kinds := []audit.Kind{audit.Knock, audit.Reset, audit.Trapped, audit.Replayed, audit.Refused}
-	// Of each kind and source: the first, a sum before each of the other kinds,
-	// and one at the end; and one of all others.
+	// For each kind and leading source: the first event, a sum before each other kind,
+	// and a sum at the end. For each kind: the shared sum.
 	most := len(kinds) * (audit.SumLeading*(1+len(kinds)) + 1)
 	var got trail
 	s := audit.NewSummer(&got)
@@ -368,7 +367,7 @@ func TestSummerBoundsWhatAFloodOfSeveralKindsWrites(t *testing.T) {
 	}
 }
 
-// A flood at one door hides nothing of what happens at another.
+// A flood at one door hides no event of another door.
 func TestSummerBoundsEachDoorByItself(t *testing.T) {
 	var got trail
 	s := audit.NewSummer(&got)

@@ -6,74 +6,74 @@ import (
 	"time"
 )
 
-// Kind says what happened.
+// Kind is the kind of an event.
 type Kind string
 
-// The kinds of events. What else is known of a kind is in its row of the table below.
+// The kinds of events. The table below has a row for each.
 const (
 	Knock      Kind = "knock"      // a knock of a door was heard
-	Reset      Kind = "reset"      // an attempt is over before it was complete
-	Trapped    Kind = "trapped"    // somebody has tried a trap, and cannot knock for a while
-	Replayed   Kind = "replayed"   // what opens a door once came once more
+	Reset      Kind = "reset"      // an attempt ended before it was complete
+	Trapped    Kind = "trapped"    // a source sent a packet to a trap, and cannot knock for a while
+	Replayed   Kind = "replayed"   // a used sequence or password was sent again
 	Opened     Kind = "opened"     // a window opened
 	Refreshed  Kind = "refreshed"  // an open window got its full length again
-	Accepted   Kind = "accepted"   // a new connection was let in
-	Refused    Kind = "refused"    // a new connection was turned away
-	Closed     Kind = "closed"     // a window was closed before its time was up
-	Expired    Kind = "expired"    // a window's time was up
-	Command    Kind = "command"    // a command of the rule files was run
+	Accepted   Kind = "accepted"   // a new connection was admitted
+	Refused    Kind = "refused"    // a new connection was refused
+	Closed     Kind = "closed"     // a window was closed before it expired
+	Expired    Kind = "expired"    // a window expired
+	Command    Kind = "command"    // a command of the rule files ran
 	Low        Kind = "low"        // few one-time sequences are left
-	Overloaded Kind = "overloaded" // packets were lost before they were heard, or are about to be
-	Reloaded   Kind = "reloaded"   // other rules are in force
-	Healed     Kind = "healed"     // somebody else has changed the wall, which is put back
-	Started    Kind = "started"    // the wall stands, and a daemon is behind it
+	Overloaded Kind = "overloaded" // packets or events were lost, or conntrack's table is nearly full
+	Reloaded   Kind = "reloaded"   // new rules are in force
+	Healed     Kind = "healed"     // another program changed the table, and the daemon put it back
+	Started    Kind = "started"    // the wall is in force and the daemon runs
 	Stopped    Kind = "stopped"    // the daemon stops
 )
 
-// Priority is how urgent an event is, as syslog has it: the lower, the more urgent.
+// Priority is the urgency of an event as in syslog: lower numbers are more urgent.
 type Priority int
 
-// The priorities that events have.
+// The priorities of events.
 const (
-	Error   Priority = 3 // something could not be done; every failed event has this one
+	Error   Priority = 3 // something failed; every failed event has this priority
 	Warning Priority = 4 // an administrator must know of it
 	Notice  Priority = 5
 	Info    Priority = 6
 )
 
-// Class says who causes events of a kind, which decides how they are summed up and how
-// many of them are remembered.
+// Class is who can cause events of a kind. It decides how events are summed up and how
+// many are kept.
 type Class uint8
 
 // The classes.
 const (
 	ByHost     Class = iota // the host and its administrators: each event is passed on
-	ByGuests                // sources that know the knocks: each is passed on, up to a bound
+	ByGuests                // sources that know the knocks: each event is passed on, up to a limit
 	ByKnocks                // anybody who sends packets to knock ports: summed up by source
-	ByRefusals              // anybody who sends packets to the door: likewise
+	ByRefusals              // anybody who sends packets to guarded ports: summed up by source
 )
 
-// Metric is the counter that counts events of a kind. Several kinds can share one that
-// has labels.
+// Metric is the counter for a kind of events. Several kinds can share a counter with
+// labels.
 type Metric struct {
-	Name   string // without the prefix that all metrics of the program have
+	Name   string // without the prefix of this program's metrics
 	Help   string
-	ByDoor bool // it has the label "door"; otherwise the host has one counter
+	ByDoor bool // it has the label "door"; otherwise it counts for the host
 	Labels []string
-	Values []string // of the labels, for this kind
+	Values []string // the labels' values for this kind
 }
 
-// Row is what is known of a kind of events. The journal, the metrics, and all that sums
-// up, remembers and describes events read it from the table.
+// Row describes a kind of events. The journal, the metrics, and everything that sums up,
+// keeps or describes events read it from the table.
 type Row struct {
 	Kind      Kind
-	MessageID string   // of the journal, under which the message catalog explains the kind
+	MessageID string   // in the journal; the message catalog explains it
 	Priority  Priority // of an event that did not fail
 	Class     Class
 	Metric    *Metric // nil if events of the kind are not counted
-	Recounts  bool    // there may be more or fewer doors or open windows after it
-	Codes     []Code  // that an event can have
-	Failures  []Code  // that a failed event can have; none if events of the kind never fail
+	Recounts  bool    // the number of doors or open windows may change
+	Codes     []Code  // codes of events that did not fail
+	Failures  []Code  // codes of failed events; nil if events of the kind never fail
 	sentence  func(e Event, source string) string
 }
 
@@ -85,10 +85,10 @@ func (r *Row) Can(c Code, failed bool) bool {
 	return slices.Contains(r.Codes, c)
 }
 
-// MayFail reports whether an event of the kind can be a failed one.
+// MayFail reports whether an event of the kind can fail.
 func (r *Row) MayFail() bool { return len(r.Failures) > 0 }
 
-// Table returns the rows of all kinds. They are shared, and not to be changed.
+// Table returns the rows of all kinds. They are shared; do not change them.
 func Table() []*Row {
 	rows := make([]*Row, len(table))
 	for i := range table {
@@ -97,7 +97,7 @@ func Table() []*Row {
 	return rows
 }
 
-// Row returns the row of a kind, which is empty if there is none.
+// Row returns the row of a kind. It is empty if the kind is unknown.
 func (k Kind) Row() *Row {
 	if i, ok := places[k]; ok {
 		return &table[i]
@@ -107,7 +107,7 @@ func (k Kind) Row() *Row {
 
 var unknown = Row{Priority: Notice, sentence: func(e Event, _ string) string { return string(e.Kind) }}
 
-// Priority returns how urgent the event is.
+// Priority returns the event's priority.
 func (e Event) Priority() Priority {
 	if e.Failed {
 		return Error
@@ -115,17 +115,17 @@ func (e Event) Priority() Priority {
 	return e.Kind.Row().Priority
 }
 
-// Counts are how many events of each kind were counted.
+// Counts counts events by kind.
 type Counts [len(table)]uint64
 
-// Add counts an event of a kind that is in the table.
+// Add counts an event. It ignores kinds that are not in the table.
 func (c *Counts) Add(k Kind) {
 	if i, ok := places[k]; ok {
 		c[i]++
 	}
 }
 
-// Of returns how many events of a kind were counted.
+// Of returns the number of events of a kind.
 func (c *Counts) Of(k Kind) uint64 {
 	if i, ok := places[k]; ok {
 		return c[i]
@@ -133,7 +133,7 @@ func (c *Counts) Of(k Kind) uint64 {
 	return 0
 }
 
-// places are the places of the kinds in the table.
+// places are the indexes of the kinds in the table.
 var places = func() map[Kind]int {
 	m := make(map[Kind]int, len(table))
 	for i := range table {
@@ -162,17 +162,17 @@ func verdictsMetric(lane, verdict string) *Metric {
 		[]string{"lane", "verdict"}, []string{lane, verdict}}
 }
 
-// windowsMetric counts what becomes of windows.
+// windowsMetric counts an event of windows.
 func windowsMetric(event Kind) *Metric {
-	return &Metric{"windows_total", "What became of windows: opened, refreshed, expired, closed.", true, []string{"event"}, []string{string(event)}}
+	return &Metric{"windows_total", "Windows that were opened, refreshed, expired or closed.", true, []string{"event"}, []string{string(event)}}
 }
 
-// table has a row for each kind. Kinds that one packet can cause stand in the order in
-// which it causes them, as events of the same time are passed on in this order.
+// table has a row for each kind. Kinds that one packet can cause are in the order in
+// which it causes them, because events of the same time are passed on in this order.
 var table = [...]Row{
 	{
 		Kind: Reset, MessageID: "21470380bb6b4eb4be9f03221d30ffc5", Priority: Info, Class: ByKnocks,
-		Metric: &Metric{Name: "resets_total", Help: "Attempts that were over before they were complete.", ByDoor: true},
+		Metric: &Metric{Name: "resets_total", Help: "Attempts that ended before they were complete.", ByDoor: true},
 		Codes:  []Code{CodeWrongOrder, CodeTooLate, CodeNotAPassword, CodeManySources},
 		sentence: func(e Event, source string) string {
 			return fmt.Sprintf("%s fails to knock at %s", source, e.Door) + after(e)
@@ -180,7 +180,7 @@ var table = [...]Row{
 	},
 	{
 		Kind: Knock, MessageID: "df796deaca304a11aff218dc7953348f", Priority: Info, Class: ByKnocks,
-		Metric: &Metric{Name: "knocks_total", Help: "Knocks that were heard and counted for something.", ByDoor: true},
+		Metric: &Metric{Name: "knocks_total", Help: "Knocks that belonged to an attempt, and one-time passwords.", ByDoor: true},
 		Codes:  []Code{CodeSequence, CodeCloseSequence, CodePassword, CodeClosePassword, CodeManySources},
 		sentence: func(e Event, source string) string {
 			s := fmt.Sprintf("%s knocks at %s", source, e.Door)
@@ -192,7 +192,7 @@ var table = [...]Row{
 	},
 	{
 		Kind: Trapped, MessageID: "745a594ef60d451ea518687b45cdfb1a", Priority: Info, Class: ByKnocks,
-		Metric: &Metric{Name: "trapped_total", Help: "Packets to traps, as far as they were logged.", ByDoor: true},
+		Metric: &Metric{Name: "trapped_total", Help: "Packets to traps that were logged.", ByDoor: true},
 		Codes:  []Code{CodeTrap, CodeSpray, CodeManySources},
 		sentence: func(e Event, source string) string {
 			return fmt.Sprintf("%s is trapped at %s", source, e.Door) + after(e)
@@ -200,10 +200,10 @@ var table = [...]Row{
 	},
 	{
 		Kind: Replayed, MessageID: "e1c9ea981de84206b639949dfc93f11e", Priority: Warning, Class: ByKnocks,
-		Metric: &Metric{Name: "replayed_total", Help: "Times that what opens a door once came once more.", ByDoor: true},
+		Metric: &Metric{Name: "replayed_total", Help: "Used sequences and passwords that were sent again.", ByDoor: true},
 		Codes:  []Code{CodeSequence, CodePassword, CodeClosePassword, CodeManySources},
 		sentence: func(e Event, source string) string {
-			return fmt.Sprintf("%s tries at %s what has been used", source, e.Door)
+			return fmt.Sprintf("%s repeats a used sequence or password at %s", source, e.Door)
 		},
 	},
 	{
@@ -239,7 +239,7 @@ var table = [...]Row{
 		Metric: verdictsMetric("admitted", "accept"),
 		Codes:  []Code{CodeWindow, CodeManySources},
 		sentence: func(e Event, source string) string {
-			return fmt.Sprintf("%s is let in at %s", source, e.Door)
+			return fmt.Sprintf("%s is admitted at %s", source, e.Door)
 		},
 	},
 	{
@@ -251,7 +251,7 @@ var table = [...]Row{
 			if e.Failed {
 				return fmt.Sprintf("%s could not be closed for %s", e.Door, source)
 			}
-			return fmt.Sprintf("%s is closed for %s before its time", e.Door, source)
+			return fmt.Sprintf("%s is closed early for %s", e.Door, source)
 		},
 	},
 	{
@@ -259,7 +259,7 @@ var table = [...]Row{
 		Metric: windowsMetric(Expired), Recounts: true,
 		Codes: []Code{CodeTimeout, CodeManySources},
 		sentence: func(e Event, source string) string {
-			return fmt.Sprintf("%s is closed for %s, whose time is up", e.Door, source)
+			return fmt.Sprintf("%s is closed for %s, because the window expired", e.Door, source)
 		},
 	},
 	{
@@ -291,7 +291,7 @@ var table = [...]Row{
 			if e.Count > 0 {
 				return fmt.Sprintf("%d lost", e.Count)
 			}
-			return "More comes than this host has room for"
+			return "The room in conntrack's table has changed"
 		},
 	},
 	{
@@ -300,32 +300,32 @@ var table = [...]Row{
 		Failures: []Code{CodeNotConfirmed, CodeNotPutBack, CodeNextSequences},
 		sentence: func(e Event, _ string) string {
 			if e.Failed {
-				return "The rules in force are not those that were wanted"
+				return "The wanted rules are not in force"
 			}
-			return "Other rules are in force"
+			return "New rules are in force"
 		},
 	},
 	{
 		Kind: Healed, MessageID: "307d692b68f54fadaf5aee75e7bef64d", Priority: Warning,
-		Metric:   &Metric{Name: "healed_total", Help: "Times that somebody else's change to the wall was undone."},
+		Metric:   &Metric{Name: "healed_total", Help: "Changes of other programs to the wall that were undone."},
 		Codes:    []Code{CodePutBack},
 		Failures: []Code{CodeNotPutBack},
-		sentence: func(Event, string) string { return "Somebody else has changed the wall" },
+		sentence: func(Event, string) string { return "Another program has changed the wall" },
 	},
 	{
 		Kind: Started, MessageID: "70b8e97b8ea641a1b674fed186bd005c", Priority: Notice,
 		Codes:    []Code{CodeRules, CodeTrial},
-		sentence: func(Event, string) string { return "The wall stands, and a daemon is behind it" },
+		sentence: func(Event, string) string { return "The wall is in force and the daemon runs" },
 	},
 	{
 		Kind: Stopped, MessageID: "45ed0597cc0d44f8b48a09dabab82e1a", Priority: Notice,
 		Codes:    []Code{CodeWallStands, CodeWallRemoved},
-		Failures: []Code{CodeWallStands, CodeWallRemoved, CodeWallNotRemoved}, // the daemon may have failed, too
+		Failures: []Code{CodeWallStands, CodeWallRemoved, CodeWallNotRemoved}, // the daemon itself may have failed
 		sentence: func(Event, string) string { return "The daemon stops" },
 	},
 }
 
-// after says how far an attempt had come.
+// after says how many knocks of an attempt were correct.
 func after(e Event) string {
 	if e.Steps == 0 {
 		return ""

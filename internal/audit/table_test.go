@@ -49,7 +49,7 @@ func declared(t *testing.T, file, typeName string) (values []string) {
 	return values
 }
 
-// kinds returns the kinds that are declared.
+// kinds returns the declared kinds.
 func kinds(t *testing.T) (all []audit.Kind) {
 	t.Helper()
 	for _, text := range declared(t, "table.go", "Kind") {
@@ -58,7 +58,7 @@ func kinds(t *testing.T) (all []audit.Kind) {
 	return all
 }
 
-// rowsOf calls f for each event that there can be: each kind with each of its codes.
+// rowsOf calls f for each possible event: each kind with each of its codes.
 func rowsOf(f func(row *audit.Row, e audit.Event)) {
 	for _, row := range audit.Table() {
 		for _, code := range row.Codes {
@@ -92,7 +92,7 @@ func TestEveryKindHasOneRow(t *testing.T) {
 			t.Errorf("%s has no code", row.Kind)
 		}
 		for _, codes := range [][]audit.Code{row.Codes, row.Failures} {
-			// What can be summed up can be of many sources.
+			// A kind that can be summed up has the code many-sources.
 			if many := slices.Contains(codes, audit.CodeManySources); many != (row.Class != audit.ByHost) && len(codes) > 0 {
 				t.Errorf("%s can be of many sources: %t", row.Kind, many)
 			}
@@ -120,7 +120,7 @@ func TestEveryCodeIsInTheTable(t *testing.T) {
 	}
 }
 
-// Each event says in text and in JSON what it is, and whether it failed.
+// Each event has its code in text and JSON, and says whether it failed.
 func TestEveryEventHasItsCodeAndWhetherItFailed(t *testing.T) {
 	rowsOf(func(row *audit.Row, e audit.Event) {
 		want := fmt.Sprintf("2026-03-01T12:00:00.123Z %-10s code=%s", e.Kind, e.Code)
@@ -175,7 +175,7 @@ func TestCountsAreOfEachKind(t *testing.T) {
 	}
 }
 
-// Kinds that share a metric differ by its labels, and agree on all else of it.
+// Kinds that share a metric have different labels, and the same name and help.
 func TestKindsThatShareAMetricDifferByItsLabels(t *testing.T) {
 	first := map[string]*audit.Metric{}
 	seen := map[string]audit.Kind{}
@@ -210,7 +210,7 @@ func TestThePageListsTheCodesOfEachKind(t *testing.T) {
 	cell := func(codes []audit.Code) string {
 		var quoted []string
 		for _, c := range codes {
-			if c != audit.CodeManySources { // of which the page says once what it is
+			if c != audit.CodeManySources { // the page explains this code separately
 				quoted = append(quoted, "`"+string(c)+"`")
 			}
 		}
@@ -231,7 +231,7 @@ func TestThePageListsTheCodesOfEachKind(t *testing.T) {
 	}
 }
 
-// Whoever reads the first page knows all kinds and fields.
+// The README names all kinds and fields.
 func TestTheFirstPageNamesEveryKindAndField(t *testing.T) {
 	page, err := os.ReadFile("../../README.md")
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package client knocks at doors.
+// Package client sends knocks and one-time passwords, and connects.
 package client
 
 import (
@@ -14,12 +14,11 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Resolve returns the addresses of a host, those that are wanted: network is
-// "ip", "ip4" or "ip6".
+// Resolve returns the addresses of a host. network is "ip", "ip4" or "ip6".
 func Resolve(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return nil, fmt.Errorf("looking up %s: %s", host, dns.Err) // which says no more of the name
+		return nil, fmt.Errorf("looking up %s: %s", host, dns.Err) // dns.Err repeats no name, unlike err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up %s: %w", host, err)
@@ -30,11 +29,10 @@ func Resolve(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	return addrs, nil
 }
 
-// Knock knocks at the ports of a host in order, with a pause between two of
-// them, and tells said of each before it knocks. A TCP knock is a SYN, and a UDP
-// knock a datagram with one NUL byte. Nothing is waited for: what the host
-// answers, if it does, is not looked at. The error says that a knock could not
-// be sent.
+// Knock sends knocks to the ports of a host in order, with a pause between them, and
+// calls said before each. A TCP knock is a SYN, and a UDP knock is a datagram with one
+// NUL byte. Knock does not wait for answers and ignores them. It returns an error if it
+// cannot send a knock.
 func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pause time.Duration, said func(packet.Port)) error {
 	for i, p := range ports {
 		if i > 0 && pause > 0 {
@@ -55,7 +53,7 @@ func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pause time
 	return nil
 }
 
-// knock sends one knock, by hand: net.Dial would wait for the answer.
+// knock sends one knock with system calls: net.Dial would wait for the answer.
 func knock(host netip.Addr, p packet.Port) error {
 	kind := syscall.SOCK_STREAM
 	if p.Protocol == packet.UDP {
@@ -73,8 +71,9 @@ func knock(host netip.Addr, p packet.Port) error {
 	if p.Protocol == packet.UDP {
 		return syscall.Sendto(fd, []byte{0}, 0, to)
 	}
-	// The SYN is sent before connect returns, and closing the socket keeps it from
-	// being sent again. A refusal is what a closed port answers: the knock was heard.
+	// connect returns after it has sent the SYN. Closing the socket prevents
+	// retransmissions. A refusal means that the port is closed; the host has received the
+	// knock.
 	if err := syscall.Connect(fd, to); !errors.Is(err, errInProgress) && !errors.Is(err, errRefused) {
 		return err
 	}
@@ -96,14 +95,14 @@ func socketAddress(host netip.Addr, port uint16) (int, syscall.Sockaddr, error) 
 	return syscall.AF_INET6, to, nil
 }
 
-// settle is how long a host may take to act on the knocks after it has rejected
-// a connection.
+// settle is how long Connect gives a host that refused the connection to act on the
+// knocks.
 const settle = 100 * time.Millisecond
 
-// Connect knocks at each of a host's addresses in turn, as knock does, and connects
-// to its TCP port, until that works within timeout. A door that rejects strangers
-// may reject a SYN that has overtaken its knocks on the way, so a connection that
-// is refused is tried once more.
+// Connect calls knock with each of a host's addresses in turn and then connects to the
+// TCP port, until a connection succeeds. Each connection may take the timeout. A SYN can
+// overtake its knocks on the way, and a door that rejects strangers then rejects it. So
+// Connect tries a refused connection once more.
 func Connect(ctx context.Context, host []netip.Addr, port uint16, knock func(netip.Addr) error, timeout time.Duration) (*net.TCPConn, error) {
 	var failures []error
 	for _, addr := range host {
@@ -133,12 +132,11 @@ func dial(ctx context.Context, to netip.AddrPort, timeout time.Duration) (*net.T
 	return dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
 }
 
-// Join copies what is read from in to the connection, and what comes from the
-// connection to out, until the other side has ended the connection. The end of
-// in is passed on.
+// Join copies in to the connection, and the connection to out, until the other side
+// closes the connection. At the end of in, it closes the connection for writing.
 func Join(conn *net.TCPConn, in io.Reader, out io.Writer) error {
 	go func() {
-		// What cannot be sent shows as the end of what comes back.
+		// If sending fails, reading from the connection ends.
 		_, _ = io.Copy(conn, in)
 		_ = conn.CloseWrite()
 	}()

@@ -17,11 +17,11 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// patience is how long a test waits for what must come.
+// patience is how long a test waits for what it expects.
 const patience = 10 * time.Second
 
-// loopbacks are the addresses at which the tests listen; hosts without IPv6 have
-// only the first.
+// loopbacks are the addresses on which the tests listen. Hosts without IPv6 have only the
+// first.
 func loopbacks(t *testing.T) []netip.Addr {
 	t.Helper()
 	all := []netip.Addr{netip.MustParseAddr("127.0.0.1")}
@@ -60,7 +60,7 @@ func listenUDP(t *testing.T, addr netip.Addr) (*net.UDPConn, packet.Port) {
 	return l, packet.Port{Number: uint16(l.LocalAddr().(*net.UDPAddr).Port), Protocol: packet.UDP}
 }
 
-// closedPort returns a TCP port that nobody listens at.
+// closedPort returns a TCP port on which nothing listens.
 func closedPort(t *testing.T, addr netip.Addr) packet.Port {
 	t.Helper()
 	l, port := listenTCP(t, addr)
@@ -70,7 +70,7 @@ func closedPort(t *testing.T, addr netip.Addr) packet.Port {
 
 func silent(packet.Port) {}
 
-// knockingAt knocks at one port, for Connect.
+// knockingAt returns a function for Connect that knocks at one port.
 func knockingAt(t *testing.T, port packet.Port) func(netip.Addr) error {
 	return func(addr netip.Addr) error {
 		return Knock(t.Context(), addr, []packet.Port{port}, 0, silent)
@@ -144,7 +144,7 @@ func TestKnocksAreSentInOrderAndToldBefore(t *testing.T) {
 	var told []packet.Port
 	err := Knock(t.Context(), addr, want, 0, func(p packet.Port) {
 		if p == firstPort {
-			// Nothing can have been sent yet.
+			// Nothing is sent before this.
 			if err := first.SetReadDeadline(time.Now()); err != nil {
 				t.Error(err)
 			}
@@ -156,7 +156,8 @@ func TestKnocksAreSentInOrderAndToldBefore(t *testing.T) {
 			}
 		}
 		if p == thirdPort {
-			// Loopback delivers before sendto returns, so the first is there.
+			// Loopback delivers a datagram before sendto returns, so the first knock is
+			// here.
 			if _, err := first.Read(make([]byte, 1)); err != nil {
 				t.Errorf("the first knock has not come before the third: %v", err)
 			}
@@ -190,7 +191,7 @@ func TestThePauseIsBetweenKnocksAndNotBeforeOrAfter(t *testing.T) {
 		}
 	}
 
-	// A pause that would outlast the test shows that one knock has none.
+	// The pause would outlast the test, so this shows that one knock has none.
 	if err := Knock(t.Context(), addr, []packet.Port{port}, time.Hour, silent); err != nil {
 		t.Error(err)
 	}
@@ -228,8 +229,8 @@ func TestACancelledContextEndsKnocksWithoutPause(t *testing.T) {
 }
 
 func TestAKnockThatCannotBeSentIsAnErrorWithItsPort(t *testing.T) {
-	// 255.255.255.255 is a broadcast address, which a socket may not send to
-	// without being told that it may.
+	// 255.255.255.255 is a broadcast address. The socket lacks SO_BROADCAST, so sending
+	// fails.
 	err := Knock(t.Context(), netip.MustParseAddr("255.255.255.255"), []packet.Port{{Number: 7, Protocol: packet.UDP}}, 0, silent)
 	if err == nil || !strings.Contains(err.Error(), "knocking at 7/udp of 255.255.255.255") {
 		t.Errorf("the error is %v", err)
@@ -269,7 +270,7 @@ func TestConnectTriesOneAddressAfterTheOther(t *testing.T) {
 	addr := netip.MustParseAddr("127.0.0.1")
 	_, port := listenTCP(t, addr)
 	_, knockPort := listenUDP(t, addr)
-	// Nobody listens at the port on the first one: it is bound on 127.0.0.1 alone.
+	// The port is open on 127.0.0.1 only, so the first address refuses.
 	hosts := []netip.Addr{netip.MustParseAddr("127.0.0.2"), addr}
 	conn, err := Connect(t.Context(), hosts, port.Number, knockingAt(t, knockPort), patience)
 	if err != nil {
@@ -320,7 +321,7 @@ func TestTheEndOfInputIsPassedOnAndTheAnswerIsStillRead(t *testing.T) {
 	near, far := connected(t)
 	answered := make(chan error, 1)
 	go func() {
-		// The server speaks only when the client has said all.
+		// The server answers after the client has closed its side.
 		said, err := io.ReadAll(far)
 		if err == nil {
 			_, err = far.Write(bytes.ToUpper(said))
@@ -360,7 +361,7 @@ func TestJoinReportsAConnectionThatBreaks(t *testing.T) {
 	near, far := connected(t)
 	in, keepOpen := io.Pipe()
 	defer keepOpen.Close()
-	if err := far.SetLinger(0); err != nil { // so that closing resets the connection
+	if err := far.SetLinger(0); err != nil { // closing now resets the connection
 		t.Fatal(err)
 	}
 	far.Close()
@@ -372,7 +373,7 @@ func TestJoinReportsAConnectionThatBreaks(t *testing.T) {
 func TestResolveGivesAddressesOfTheFamilyThatIsWanted(t *testing.T) {
 	for _, test := range []struct {
 		network, host string
-		want          []netip.Addr // none: an error
+		want          []netip.Addr // nil: an error
 	}{
 		{"ip", "192.0.2.1", []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
 		{"ip4", "192.0.2.1", []netip.Addr{netip.MustParseAddr("192.0.2.1")}},

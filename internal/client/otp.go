@@ -11,11 +11,11 @@ import (
 	"github.com/knockwall/knockwall/internal/otp"
 )
 
-// SendOTP sends a one-time password (package otp), made of key for the minute of
-// now, to a UDP port of a host. Source is the address that the host sees: behind
-// NAT not one of this machine's, else the one that the datagram is sent from. If it
-// is not valid, it is what [SourceTowards] returns. Nothing is waited for. The error
-// says that the password could not be sent.
+// SendOTP sends a one-time password (package otp) to a UDP port of a host. It makes the
+// password from key for the minute of now. source is the address that the host sees:
+// behind NAT an address outside this machine, else the one that sends the datagram. If
+// source is not valid, SendOTP uses the result of [SourceTowards]. It does not wait for
+// an answer. It returns an error if it cannot send the password.
 func SendOTP(ctx context.Context, host netip.Addr, port uint16, key []byte, source netip.Addr, now time.Time) error {
 	if !source.IsValid() {
 		var err error
@@ -29,9 +29,9 @@ func SendOTP(ctx context.Context, host netip.Addr, port uint16, key []byte, sour
 	return nil
 }
 
-// SourceTowards returns the address that this machine uses towards a host.
+// SourceTowards returns the address from which this machine sends to a host.
 func SourceTowards(ctx context.Context, host netip.Addr) (netip.Addr, error) {
-	// To connect a UDP socket is to ask for the route: nothing is sent.
+	// Connecting a UDP socket looks up the route and sends nothing.
 	const anyPort = 9
 	conn, err := dialUDP(ctx, netip.AddrPort{}, netip.AddrPortFrom(host, anyPort))
 	if err != nil {
@@ -41,12 +41,12 @@ func SourceTowards(ctx context.Context, host netip.Addr) (netip.Addr, error) {
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
 }
 
-// sendFrom sends one datagram from an address, if that is one of this machine's, and
-// from where routing says if not.
+// sendFrom sends one datagram from an address. If this machine does not have the address,
+// it uses the one that routing chooses.
 func sendFrom(ctx context.Context, source netip.Addr, to netip.AddrPort, datagram []byte) error {
 	var from netip.AddrPort
-	if source.Is4() == to.Addr().Is4() { // behind NAT64, a host with an IPv6 address sees an IPv4 one
-		// Link-local addresses are of a link, which is the one that the host is on.
+	if source.Is4() == to.Addr().Is4() { // behind NAT64, a host with an IPv6 address sees an IPv4 source
+		// A link-local source is on the link of the host.
 		from = netip.AddrPortFrom(source.WithZone(to.Addr().Zone()), 0)
 	}
 	conn, err := dialUDP(ctx, from, to)

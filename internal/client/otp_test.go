@@ -18,7 +18,7 @@ var (
 	otpTime = time.Unix(1740000000, 0)
 )
 
-// wantOTP receives a datagram, which must be the password for source.
+// wantOTP receives a datagram and checks that it is the password for source.
 func wantOTP(t *testing.T, l *net.UDPConn, source netip.Addr) (from netip.Addr) {
 	t.Helper()
 	b := make([]byte, 2*otp.Size)
@@ -32,7 +32,8 @@ func wantOTP(t *testing.T, l *net.UDPConn, source netip.Addr) (from netip.Addr) 
 	return sender.Addr().Unmap()
 }
 
-// wantNoMore checks that nothing else was sent: what is sent now comes first.
+// wantNoMore checks that nothing else was sent: the next datagram that arrives is its
+// own.
 func wantNoMore(t *testing.T, l *net.UDPConn) {
 	t.Helper()
 	conn, err := net.Dial("udp", l.LocalAddr().String())
@@ -73,7 +74,7 @@ func TestAnOTPIsSentFromTheSourceThatIsNamed(t *testing.T) {
 	server := netip.MustParseAddr("127.0.0.1")
 	client := netip.MustParseAddr("127.0.0.5")
 	l, port := listenUDP(t, server)
-	for _, source := range []netip.Addr{client, netip.AddrFrom16(client.As16())} { // mapped
+	for _, source := range []netip.Addr{client, netip.AddrFrom16(client.As16())} { // IPv4 within IPv6
 		if err := SendOTP(t.Context(), server, port.Number, otpKey, source, otpTime); err != nil {
 			t.Fatal(err)
 		}
@@ -84,8 +85,8 @@ func TestAnOTPIsSentFromTheSourceThatIsNamed(t *testing.T) {
 	wantNoMore(t, l)
 }
 
-// Behind NAT, the source is no address of this machine's, and behind NAT64 not even
-// one of the host's family.
+// Behind NAT, the source is no address of this machine. Behind NAT64, it is not even of
+// the host's address family.
 func TestAnOTPForAnAddressElsewhereIsSentFromHere(t *testing.T) {
 	for _, addr := range loopbacks(t) {
 		for _, public := range []string{"192.0.2.7", "2001:db8::7"} {
@@ -147,7 +148,7 @@ func TestAnOTPToAClosedPortIsSent(t *testing.T) {
 }
 
 func TestAnOTPThatCannotBeSentIsAnErrorWithItsPort(t *testing.T) {
-	// From loopback nothing can be sent elsewhere.
+	// Loopback cannot send to other hosts.
 	host, source := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("127.0.0.1")
 	err := SendOTP(t.Context(), host, 2000, otpKey, source, otpTime)
 	if err == nil || !strings.Contains(err.Error(), "sending a one-time password to 2000/udp of 192.0.2.1: ") {
@@ -203,7 +204,7 @@ func TestConnectDoesNotConnectWhereItCannotKnock(t *testing.T) {
 	if _, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, func(netip.Addr) error { return syscall.ENETUNREACH }, patience); !errors.Is(err, syscall.ENETUNREACH) {
 		t.Errorf("the error is %v", err)
 	}
-	// The first connection is the one that is made now.
+	// No connection was made before this one.
 	conn, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

@@ -4,15 +4,15 @@ package client
 
 import "syscall"
 
-// The errors of sockets that have a meaning here.
+// The errors of connect that Knock handles.
 const (
 	errInProgress    = syscall.EINPROGRESS
 	errRefused       = syscall.ECONNREFUSED
 	errNoSuchAddress = syscall.EADDRNOTAVAIL
 )
 
-// openSocket opens a socket that does not block. Not every system can do this in one
-// call, so that the lock keeps a child process from inheriting it.
+// openSocket opens a non-blocking socket. Not every system can do this in one call, so
+// the lock prevents a child process from inheriting it.
 func openSocket(family, kind int) (int, error) {
 	syscall.ForkLock.RLock()
 	fd, err := syscall.Socket(family, kind, 0)

@@ -7,20 +7,20 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// The errors of sockets that have a meaning here. Winsock has numbers of its own, and
-// says of a connection under way that it would block.
+// The errors of connect that Knock handles. Winsock has its own numbers, and reports
+// WSAEWOULDBLOCK for a connection in progress.
 const (
 	errInProgress    = windows.WSAEWOULDBLOCK
 	errRefused       = windows.WSAECONNREFUSED
 	errNoSuchAddress = windows.WSAEADDRNOTAVAIL
 )
 
-// fionbio is the FIONBIO of winsock2.h: whether calls on a socket return at once.
+// fionbio is FIONBIO of winsock2.h. It makes a socket non-blocking.
 const fionbio = 0x8004667e
 
-// openSocket opens a socket that does not block.
+// openSocket opens a non-blocking socket.
 func openSocket(family, kind int) (syscall.Handle, error) {
-	// Winsock counts who has started it, and closeSocket ends it once.
+	// Winsock counts WSAStartup calls, and closeSocket reverses one.
 	const version = 0x0202
 	if err := windows.WSAStartup(version, &windows.WSAData{}); err != nil {
 		return syscall.InvalidHandle, err

@@ -1,5 +1,5 @@
-// Package command runs the commands of rule files: without a shell, and each for
-// so long, so many at once, and with so much output as can be borne.
+// Package command runs the commands of rule files. It uses no shell, and limits their
+// time, their number and their output.
 package command
 
 import (
@@ -13,60 +13,58 @@ import (
 	"time"
 )
 
-// MaxRunning is how many commands run at once. More would have a knock, which
-// strangers can repeat, take the machine from whoever it is for.
+// MaxRunning is how many commands run at once. Strangers can repeat a knock that they
+// have seen, so without a limit its commands could use up the machine.
 const MaxRunning = 8
 
-// MaxWaiting is how many commands wait for others to end. More of them come faster
-// than they are run, and what waited longer would hardly be of use.
+// MaxWaiting is how many commands wait for others to end. If there are more, they come
+// faster than they run, and a command that waited even longer would hardly be of use.
 const MaxWaiting = 256
 
-// MaxOutput is how many bytes are kept of what a command writes: enough for an
-// error message, and not too much for a log.
+// MaxOutput is how many bytes of a command's output are kept: enough for an error
+// message, and not too much for a log.
 const MaxOutput = 4096
 
-// Path is where a program is looked for, and the PATH that it is given. The
-// daemon's own depends on who has started it.
+// Path is where programs are searched, and the PATH of commands. The daemon's own PATH
+// depends on what started it.
 const Path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// KillDelay is how long a command that has to end may tidy up, between SIGTERM and
-// SIGKILL.
+// KillDelay is the time between SIGTERM and SIGKILL, in which a command can clean up.
 const KillDelay = 2 * time.Second
 
-// WaitDelay is how long output is waited for that may still come when a command has
-// ended, but something it has started has not. What writes later gets SIGPIPE.
+// WaitDelay is how long a Runner waits for output after a command has ended, if a process
+// that the command started still holds the pipe. A later write gets SIGPIPE.
 const WaitDelay = 500 * time.Millisecond
 
-// ErrClosed is the error of a command that was not run, or not to its end, because
-// the runner was closed.
+// ErrClosed means that a command was not run, or was killed, because the runner was
+// closed.
 var ErrClosed = errors.New("knockwall stops")
 
-// Job is one command to run. Nothing of it may be changed once it is handed over.
+// Job is one command to run. Do not change it after passing it to a Runner.
 type Job struct {
-	Key         string        // jobs of one key run one after the other, in the order they were given
-	Arguments   []string      // program first: an absolute path, or a name that is looked for in Path
-	Environment []string      // KEY=value, beside PATH; nothing else is inherited
-	Timeout     time.Duration // above 0, from its start
-	Vital       bool          // is queued however many wait
-	For         any           // for who has given it, and hears how it ended
+	Key         string        // jobs with the same key run one after the other, in order
+	Arguments   []string      // program first: an absolute path, or a name to search in Path
+	Environment []string      // KEY=value; the command gets only these and PATH
+	Timeout     time.Duration // time limit from the start; must be above 0
+	Vital       bool          // waits even if MaxWaiting others do
+	For         any           // the caller's data, for the report
 }
 
-// Result is what became of a job.
+// Result is the result of a job.
 type Result struct {
 	Job      Job
-	ExitCode int // -1 if it did not exit by itself
+	ExitCode int // -1 if the command did not exit by itself
 
-	// Output is what it wrote to stdout and stderr together: the first MaxOutput
-	// bytes, without newlines at the end, and with U+FFFD for each control character
-	// but newline and tab and for each byte that is not of UTF-8. If there was more,
-	// a line at the end says so.
+	// Output is stdout and stderr together: the first MaxOutput bytes, without newlines
+	// at the end. U+FFFD replaces each control character except newline and tab, and each
+	// byte that is not UTF-8. If bytes were left out, the last line says how many.
 	Output string
 
 	Err  error         // why there is no exit code
-	Took time.Duration // from its start; 0 if it was not started
+	Took time.Duration // time from the start; 0 if the command was not started
 }
 
-// find returns the path of a program.
+// find returns the path of a program, or an error if it cannot be run.
 func find(name string) (string, error) {
 	if filepath.IsAbs(name) {
 		return name, nil
@@ -82,8 +80,8 @@ func find(name string) (string, error) {
 	return "", fmt.Errorf("%s: %w in %s: install it, or give its absolute path", name, exec.ErrNotFound, Path)
 }
 
-// Exists reports whether there is such a program, which can be run. Commands are run on
-// Linux, and another system cannot tell which programs a host has: there it is always true.
+// Exists reports whether a program exists and can be run. Commands run only on Linux. On
+// other systems Exists cannot know the host's programs and returns true.
 func Exists(name string) bool {
 	if runtime.GOOS != "linux" {
 		return true
@@ -92,7 +90,7 @@ func Exists(name string) bool {
 	return err == nil && canRun(path)
 }
 
-// canRun reports whether a path is a file that somebody may run.
+// canRun reports whether a path is an executable file.
 func canRun(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0

@@ -10,7 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/command"
 )
 
-// A program is a file that can be run, by its path or by its name.
+// Exists finds a program by its path or by its name.
 func TestExistsIsForProgramsThatCanBeRun(t *testing.T) {
 	folder := t.TempDir()
 	text := filepath.Join(folder, "text")

@@ -19,11 +19,11 @@ import (
 	"github.com/knockwall/knockwall/internal/command"
 )
 
-// mark is in the environment of all that the tests start, so that what is left of
-// it is found in the end.
+// mark is in the environment of every process that the tests start, so that the tests can
+// find what is left at the end.
 var mark = fmt.Sprintf("KNOCKWALL_COMMAND_TEST=%d", os.Getpid())
 
-// roleVariable says what a test binary is to do instead of the tests.
+// roleVariable selects what the test binary does instead of running tests.
 const roleVariable = "KNOCKWALL_COMMAND_ROLE"
 
 func TestMain(m *testing.M) {
@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	case "stubborn":
 		signal.Ignore(unix.SIGTERM)
 		fmt.Println(os.Getpid())
-		time.Sleep(time.Hour) // To wait for nothing is a deadlock, to a Go without cgo.
+		time.Sleep(time.Hour) // Go without cgo would report a deadlock if nothing could wake it
 	}
 	code := m.Run()
 	if left := leftOver(); len(left) > 0 {
@@ -44,8 +44,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// visit connects to a socket, and ends when the other end does, but not so soon that
-// one too many, which runs meanwhile, would not have come.
+// visit connects to a socket and ends when the other end closes. It gives a surplus
+// process time to connect.
 func visit(path string) {
 	conn, err := net.Dial("unix", path)
 	if err != nil {
@@ -56,8 +56,7 @@ func visit(path string) {
 	time.Sleep(30 * time.Millisecond)
 }
 
-// leftOver returns the processes that the tests have started, and that do not end
-// though they have had time for it.
+// leftOver returns the processes that the tests started and that do not end in time.
 func leftOver() []string {
 	var left []string
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -77,7 +76,7 @@ func leftOver() []string {
 	return left
 }
 
-// job returns a job that runs for as long as a test may take.
+// job returns a job whose time limit is that of a test.
 func job(arguments ...string) command.Job {
 	return command.Job{Arguments: arguments, Environment: []string{mark}, Timeout: time.Minute}
 }
@@ -87,7 +86,7 @@ func script(text string, arguments ...string) command.Job {
 	return job(append([]string{"/bin/sh", "-c", text, "sh"}, arguments...)...)
 }
 
-// runner returns a runner, and what it reports. It is closed when the test ends.
+// runner returns a runner and its results. The runner is closed when the test ends.
 func runner(t *testing.T) (*command.Runner, <-chan command.Result) {
 	t.Helper()
 	results := make(chan command.Result, 10_000)
@@ -118,8 +117,8 @@ func run(t *testing.T, j command.Job) command.Result {
 	return next(t, results)
 }
 
-// gone waits until a process has ended. It may not have been waited for by whoever
-// took it over.
+// gone waits until a process has ended. It may be a zombie whose new parent has not
+// reaped it.
 func gone(t *testing.T, pid int) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
@@ -140,7 +139,7 @@ func alive(t *testing.T, pid int) bool {
 	return err == nil && !strings.Contains(string(stat), ") Z ")
 }
 
-// number reads a process number from what was written.
+// number parses a process id from a command's output.
 func number(t *testing.T, s string) int {
 	t.Helper()
 	n, err := strconv.Atoi(strings.TrimSpace(s))
@@ -150,7 +149,7 @@ func number(t *testing.T, s string) int {
 	return n
 }
 
-// gate holds up a command that reads it, until it is opened.
+// gate blocks commands that read it until it is opened.
 type gate struct {
 	t    *testing.T
 	path string
@@ -171,11 +170,11 @@ func (g gate) job(key string) command.Job {
 	return j
 }
 
-// reached returns once a command is held up, and open lets it go.
+// reached returns when a command is blocked. open unblocks it.
 func (g gate) reached() (open func()) {
 	g.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		file, err := os.OpenFile(g.path, os.O_WRONLY|unix.O_NONBLOCK, 0) // not without a reader
+		file, err := os.OpenFile(g.path, os.O_WRONLY|unix.O_NONBLOCK, 0) // this fails without a reader
 		if err == nil {
 			return func() { file.Close() }
 		}

@@ -12,16 +12,16 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// output takes what a command writes: it keeps the beginning, and counts the rest,
-// so that no command ever waits for its output to be taken.
+// output reads what a command writes. It keeps the beginning and counts the rest, so that
+// the command never blocks on its output.
 type output struct {
 	pipe *os.File
-	over chan struct{} // closed when nobody holds the other end any more
+	over chan struct{} // closed when no process holds the other end of the pipe
 	kept []byte
 	left int64 // how many bytes were not kept
 }
 
-// newOutput returns an output, and the end of it that is written to.
+// newOutput returns an output and the writable end of its pipe.
 func newOutput() (o *output, written *os.File, err error) {
 	pipe, written, err := os.Pipe()
 	if err != nil {
@@ -44,8 +44,8 @@ func (o *output) read() {
 	}
 }
 
-// text returns what was written, for somebody to read. The command has ended; what
-// it has left behind is listened to for WaitDelay at most.
+// text returns the output as text for people. It is called when the command has ended. It
+// waits for output of processes that the command started for WaitDelay at most.
 func (o *output) text() string {
 	_ = o.pipe.SetReadDeadline(time.Now().Add(WaitDelay))
 	<-o.over
@@ -53,10 +53,10 @@ func (o *output) text() string {
 	if o.left == 0 {
 		return strings.TrimRight(printable.Lines(o.kept), "\n")
 	}
-	return fmt.Sprintf("%s\n… and more, which is left out here: %d bytes", strings.TrimRight(printable.Lines(wholeRunes(o.kept)), "\n"), o.left)
+	return fmt.Sprintf("%s\n… and %d more bytes", strings.TrimRight(printable.Lines(wholeRunes(o.kept)), "\n"), o.left)
 }
 
-// wholeRunes cuts off a character that goes on in what was not kept.
+// wholeRunes removes a character at the end that is incomplete.
 func wholeRunes(b []byte) []byte {
 	for i := 1; i < utf8.UTFMax && i <= len(b); i++ {
 		if last := b[len(b)-i:]; utf8.RuneStart(last[0]) {

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a command that runs, the first of a process group of its own.
+// process is a running command, the leader of its own process group.
 type process struct {
 	cmd    *exec.Cmd
 	output *output
-	exited chan struct{} // closed when it has; until it is waited for its number is not another's
+	exited chan struct{} // closed when it has exited. It is reaped later, so that its id is not reused
 }
 
-// execute runs a job until it ends, or has to: at its time limit, or when closing is
-// closed.
+// execute runs a job until it ends. It kills the job at its time limit, or when closing
+// is closed.
 func execute(j Job, closing <-chan struct{}) Result {
 	result := Result{Job: j, ExitCode: -1}
 	select {
@@ -56,7 +56,7 @@ func execute(j Job, closing <-chan struct{}) Result {
 	return result
 }
 
-// start starts a command, in the root folder, with nothing to read.
+// start starts a command in the root folder with an empty stdin.
 func start(j Job) (*process, error) {
 	if len(j.Arguments) == 0 {
 		return nil, errors.New("there is no command to run")
@@ -77,7 +77,7 @@ func start(j Job) (*process, error) {
 		cmd: &exec.Cmd{
 			Path:        program,
 			Args:        j.Arguments,
-			Env:         append(append([]string{}, j.Environment...), "PATH="+Path), // the last one counts
+			Env:         append(append([]string{}, j.Environment...), "PATH="+Path), // the last PATH counts
 			Dir:         "/",
 			Stdout:      written,
 			Stderr:      written,
@@ -95,7 +95,7 @@ func start(j Job) (*process, error) {
 	return p, nil
 }
 
-// watch tells when the command has exited, and leaves it to be waited for.
+// watch closes exited when the command has exited. It does not reap the command.
 func (p *process) watch() {
 	defer close(p.exited)
 	for {
@@ -106,9 +106,9 @@ func (p *process) watch() {
 	}
 }
 
-// kill ends all of the process group: what asks for time to tidy up, by holding on
-// to the output, has KillDelay for that. The command was not waited for yet, so that
-// the group is its own.
+// kill ends the whole process group. Processes that need time to clean up keep the output
+// open, and have KillDelay for that. The command was not reaped yet, so the group id is
+// still its own.
 func (p *process) kill() {
 	p.signal(unix.SIGTERM)
 	patience, cancel := context.WithTimeout(context.Background(), KillDelay)
@@ -123,20 +123,20 @@ func (p *process) kill() {
 	<-p.exited
 }
 
-// signal sends a signal to the process group. It is there, as its first process
-// was not waited for.
+// signal sends a signal to the process group. The group exists, because its leader was
+// not reaped.
 func (p *process) signal(s unix.Signal) {
 	_ = unix.Kill(-p.cmd.Process.Pid, s)
 }
 
-// end returns the exit code of a command that has exited, or why there is none.
+// end returns the exit code of a command that has exited, or an error if there is none.
 func (p *process) end() (code int, err error) {
 	err = p.cmd.Wait()
 	if _, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
 		return -1, fmt.Errorf("waiting for %s: %w", p.cmd.Path, err)
 	}
 	if status := p.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
-		return -1, fmt.Errorf("%s was ended by %s, which it has sent itself, or somebody else", p.cmd.Path, unix.SignalName(status.Signal()))
+		return -1, fmt.Errorf("%s was ended by %s, which another process or the program itself sent", p.cmd.Path, unix.SignalName(status.Signal()))
 	}
 	return p.cmd.ProcessState.ExitCode(), nil
 }

@@ -68,7 +68,7 @@ func TestTheProcessHasNothingElseOfTheDaemon(t *testing.T) {
 		grep flags: /proc/self/fdinfo/1
 		readlink /proc/$$/fd/* | grep /secret
 		true`))
-	expect(t, got, "/\n0\nflags:\t01") // O_WRONLY, and it waits for whoever reads
+	expect(t, got, "/\n0\nflags:\t01") // O_WRONLY, and writes block
 }
 
 func TestArgumentsArriveAsGiven(t *testing.T) {
@@ -133,7 +133,7 @@ func TestASignalOfItsOwn(t *testing.T) {
 }
 
 func TestOutputIsBounded(t *testing.T) {
-	more := func(n int) string { return fmt.Sprintf("\n… and more, which is left out here: %d bytes", n) }
+	more := func(n int) string { return fmt.Sprintf("\n… and %d more bytes", n) }
 	for text, want := range map[string]string{
 		"printf %4096s":             strings.Repeat(" ", 4096),
 		"printf %4097s":             strings.Repeat(" ", 4096) + more(1),
@@ -175,13 +175,13 @@ func TestAWriterThatNeverEnds(t *testing.T) {
 	}
 }
 
-// killed wants a command to have been ended by its limit, and in time.
+// killed checks that the time limit ended a command, and in time.
 func killed(t *testing.T, got command.Result, limit time.Duration) {
 	t.Helper()
 	if got.ExitCode != -1 || got.Err == nil || !strings.Contains(got.Err.Error(), "longer than "+limit.String()) {
 		t.Errorf("exit code %d, %v", got.ExitCode, got.Err)
 	}
-	// A machine with much to do is given some time.
+	// A busy machine gets some more time.
 	if most := limit + command.KillDelay + command.WaitDelay + 5*time.Second; got.Took < limit || got.Took > most {
 		t.Errorf("it took %v, want %v to %v", got.Took, limit, most)
 	}
@@ -190,7 +190,7 @@ func killed(t *testing.T, got command.Result, limit time.Duration) {
 func TestTheLimitAsksFirst(t *testing.T) {
 	t.Parallel()
 	j := script(`exec 2>/dev/null; trap 'echo tidied; exit 0' TERM; while :; do sleep 0.01; done`)
-	j.Timeout = 2 * time.Second // by then it is prepared
+	j.Timeout = 2 * time.Second // the program has set its trap by then
 	got := run(t, j)
 	killed(t, got, j.Timeout)
 	if got.Output != "tidied" || got.Took > j.Timeout+command.KillDelay {
@@ -198,12 +198,12 @@ func TestTheLimitAsksFirst(t *testing.T) {
 	}
 }
 
-// What the command leaves behind when it ends at SIGTERM is asked as well, and has
-// its time.
+// Children that remain when the command ends at SIGTERM get the signal too, and have
+// KillDelay to clean up.
 func TestTheLimitAsksGrandchildren(t *testing.T) {
 	t.Parallel()
 	j := script(`exec 2>/dev/null; sh -c 'trap "sleep 0.3; echo tidied; exit" TERM; while :; do sleep 0.01; done'; echo never`)
-	j.Timeout = 2 * time.Second // by then it is prepared
+	j.Timeout = 2 * time.Second // the programs have set their traps by then
 	got := run(t, j)
 	killed(t, got, j.Timeout)
 	if got.Output != "tidied" {
@@ -211,8 +211,8 @@ func TestTheLimitAsksGrandchildren(t *testing.T) {
 	}
 }
 
-// stubborn returns a job that starts a grandchild and waits for it, which writes its
-// number and then takes no notice of SIGTERM.
+// stubborn returns a job that starts a child, which writes its process id and ignores
+// SIGTERM, and waits for it.
 func stubborn(redirection string) command.Job {
 	j := script(`KNOCKWALL_COMMAND_ROLE=stubborn "$0" ` + redirection + ` & wait`)
 	j.Arguments[3] = os.Args[0]
@@ -221,7 +221,7 @@ func stubborn(redirection string) command.Job {
 
 func TestTheLimitEndsGrandchildren(t *testing.T) {
 	t.Parallel()
-	aside := filepath.Join(t.TempDir(), "pid") // which stays until all parts have ended
+	aside := filepath.Join(t.TempDir(), "pid") // the file stays until the whole group has ended
 	for name, test := range map[string]struct {
 		job command.Job
 		pid func(command.Result) string
@@ -237,7 +237,7 @@ func TestTheLimitEndsGrandchildren(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			test.job.Timeout = 3 * time.Second // by then it takes no notice
+			test.job.Timeout = 3 * time.Second // it ignores SIGTERM by then
 			got := run(t, test.job)
 			killed(t, got, test.job.Timeout)
 			gone(t, number(t, test.pid(got)))
@@ -254,7 +254,7 @@ func TestTheLimitEndsWhatIgnoresItOrIsStopped(t *testing.T) {
 		t.Run(text, func(t *testing.T) {
 			t.Parallel()
 			j := script(text)
-			j.Timeout = 2 * time.Second // by then it does
+			j.Timeout = 2 * time.Second // it ignores SIGTERM or is stopped by then
 			got := run(t, j)
 			killed(t, got, j.Timeout)
 			gone(t, number(t, got.Output))
@@ -262,12 +262,12 @@ func TestTheLimitEndsWhatIgnoresItOrIsStopped(t *testing.T) {
 	}
 }
 
-// What has left the process group is not the command any more: it lives on, and the
-// result does not wait for it.
+// A process that has left the process group lives on, and the result does not wait for
+// it.
 func TestTheLimitDoesNotWaitForOthers(t *testing.T) {
 	t.Parallel()
 	j := script("setsid sh -c 'echo $$; exec sleep 100' & wait")
-	j.Timeout = 2 * time.Second // by then it has left
+	j.Timeout = 2 * time.Second // it has left by then
 	got := run(t, j)
 	killed(t, got, j.Timeout)
 	pid := number(t, got.Output)
@@ -278,7 +278,7 @@ func TestTheLimitDoesNotWaitForOthers(t *testing.T) {
 	gone(t, pid)
 }
 
-// A command that has ended has a result, whatever it has started, and that is left
+// A command that has ended has a result, even if its children live on. They are left
 // alone.
 func TestABackgroundChild(t *testing.T) {
 	began := time.Now()
@@ -297,7 +297,7 @@ func TestABackgroundChild(t *testing.T) {
 	}
 }
 
-// What is written soon after the command has ended belongs to its output.
+// Output that is written soon after the command has ended is kept.
 func TestOutputThatComesLate(t *testing.T) {
 	expect(t, run(t, script("(until grep -q ') Z ' /proc/$$/stat; do :; done; echo late) & echo early")), "early\nlate")
 }
@@ -319,7 +319,7 @@ func TestNoDescriptorIsLeft(t *testing.T) {
 		}
 		r.Run(j)
 		next(t, results)
-		if i == 4 { // the first opens some that stay, such as that of the poller
+		if i == 4 { // the first runs open files that stay, such as that of the poller
 			before = count()
 		}
 	}

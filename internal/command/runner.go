@@ -8,26 +8,26 @@ import (
 	"time"
 )
 
-// Runner runs jobs: of one key one after the other, and of all keys MaxRunning at
-// once.
+// Runner runs jobs. Jobs with the same key run one after the other. MaxRunning jobs run
+// at once.
 type Runner struct {
 	ended     func(Result)
-	reporting sync.Mutex    // while ended is called
-	closing   chan struct{} // closed when commands are to end
-	idle      chan struct{} // closed when all jobs have been reported, and no more come
+	reporting sync.Mutex    // held while ended is called
+	closing   chan struct{} // closed when commands must end
+	idle      chan struct{} // closed when all jobs are reported and no more can come
 
 	mu      sync.Mutex
-	waiting []Job           // none of which can be started
-	busy    map[string]bool // the keys of those that run
+	waiting []Job           // jobs that cannot start yet
+	busy    map[string]bool // the keys of running jobs
 	closed  bool
 
 	kill sync.Once // closes closing
 }
 
-// NewRunner returns a Runner that reports each job it has taken, once, when it has
-// ended. ended is called from the runner's goroutines, one call at a time, and for
-// the jobs of one key in their order; the next of a key is not started before. It
-// may call Run, but not Close.
+// NewRunner returns a Runner that calls ended once for each job that has ended. It calls
+// ended from its goroutines, one call at a time, and for jobs with the same key in their
+// order. The next job with a key does not start before. ended may call Run, but not
+// Close.
 func NewRunner(ended func(Result)) *Runner {
 	return &Runner{
 		ended:   ended,
@@ -37,9 +37,9 @@ func NewRunner(ended func(Result)) *Runner {
 	}
 }
 
-// Run takes a job, to be run as soon as it can be. It reports whether it has: not
-// if the job had to wait and MaxWaiting others do, unless it is vital, and not once
-// the runner is closed. It never blocks.
+// Run takes a job and runs it as soon as possible. It returns false if the runner is
+// closed, or if the job must wait, MaxWaiting others wait, and it is not vital. It never
+// blocks.
 func (r *Runner) Run(j Job) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,12 +51,12 @@ func (r *Runner) Run(j Job) bool {
 	return true
 }
 
-// startable reports whether a job has nothing to wait for.
+// startable reports whether a job can start now.
 func (r *Runner) startable(j Job) bool {
 	return len(r.busy) < MaxRunning && !r.busy[j.Key]
 }
 
-// start starts what is startable, the oldest first.
+// start starts the jobs that can start, the oldest first.
 func (r *Runner) start() {
 	for len(r.busy) < MaxRunning {
 		i := slices.IndexFunc(r.waiting, r.startable)
@@ -70,7 +70,7 @@ func (r *Runner) start() {
 	}
 }
 
-// run runs a job, and starts what has waited for it.
+// run runs a job, and then starts jobs that have waited for it.
 func (r *Runner) run(j Job) {
 	r.report(execute(j, r.closing))
 	r.mu.Lock()
@@ -86,16 +86,16 @@ func (r *Runner) report(result Result) {
 	r.ended(result)
 }
 
-// endIfIdle is called where the last job may have been reported.
+// endIfIdle ends the runner if it is closed and no job runs. The lock must be held.
 func (r *Runner) endIfIdle() {
 	if r.closed && len(r.busy) == 0 {
 		close(r.idle)
 	}
 }
 
-// Close takes no more jobs, and returns when all have been reported. Those that run
-// or wait have so long to be run as ever; then those that run are killed, which
-// takes KillDelay and WaitDelay at most, and those that still wait are not run.
+// Close takes no more jobs, and returns when all are reported. Jobs that run or wait have
+// that much time. Then it kills those that run, which takes KillDelay and WaitDelay at
+// most, and does not run those that wait.
 func (r *Runner) Close(patience time.Duration) {
 	r.mu.Lock()
 	if !r.closed {

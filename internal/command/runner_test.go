@@ -22,7 +22,7 @@ func TestJobsOfAKeyKeepTheirOrder(t *testing.T) {
 	const keys, each = 5, 12
 	for i := range each {
 		for key := range keys {
-			// A folder can be made once, until it is removed.
+			// mkdir fails if two jobs with the same key run at once.
 			j := script(`mkdir "$1" && echo "$2" && rmdir "$1"`, filepath.Join(folder, fmt.Sprint(key)), fmt.Sprint(i))
 			j.Key = fmt.Sprint(key)
 			if !r.Run(j) {
@@ -54,7 +54,7 @@ func TestOtherKeysOvertake(t *testing.T) {
 	expect(t, next(t, results), "second")
 }
 
-// Never do more than MaxRunning run, and never fewer while more could.
+// Never do more than MaxRunning jobs run, and never fewer while more could.
 func TestSoManyAtOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "socket")
 	listener, err := net.Listen("unix", path)
@@ -63,7 +63,7 @@ func TestSoManyAtOnce(t *testing.T) {
 	}
 	defer listener.Close()
 	const jobs = 3 * command.MaxRunning
-	var here atomic.Int64 // until their end is reported
+	var here atomic.Int64 // jobs that have started and are not reported
 	results := make(chan command.Result, jobs)
 	r := command.NewRunner(func(got command.Result) {
 		here.Add(-1)
@@ -107,7 +107,7 @@ func TestSoManyAtOnce(t *testing.T) {
 	}
 }
 
-// crowd fills a runner: MaxRunning commands run, held up at a gate, and MaxWaiting
+// crowd fills a runner: MaxRunning commands run and are blocked at a gate, and MaxWaiting
 // wait.
 func crowd(t *testing.T, r *command.Runner) {
 	t.Helper()
@@ -157,7 +157,7 @@ func TestSoManyWait(t *testing.T) {
 	}
 }
 
-// One key that hangs does not keep others from being run.
+// A command that hangs blocks only its own key.
 func TestWhatNeedNotWaitIsTaken(t *testing.T) {
 	r, results := runner(t)
 	g := newGate(t)
@@ -184,17 +184,18 @@ func TestWhatNeedNotWaitIsTaken(t *testing.T) {
 	expect(t, next(t, results), "waited")
 }
 
-// What reports is not disturbed by another that ends, nor by what is to be run next.
+// While ended runs, no other job is reported; neither the end of a job nor a start
+// disturbs it.
 func TestOneIsReportedAtATime(t *testing.T) {
 	const jobs = 40
 	var r *command.Runner
 	var reporting atomic.Bool
-	reported, done := 0, make(chan struct{}) // the count is not protected by anything else
+	reported, done := 0, make(chan struct{}) // nothing else protects the counter
 	r = command.NewRunner(func(got command.Result) {
 		if !reporting.CompareAndSwap(false, true) {
 			t.Error("two are reported at once")
 		}
-		time.Sleep(time.Millisecond) // so that others end meanwhile
+		time.Sleep(time.Millisecond) // lets other jobs end meanwhile
 		if reported++; reported <= jobs/2 {
 			again := job("/bin/true")
 			again.Key = got.Job.Key + " again"
@@ -279,7 +280,7 @@ func TestAfterCloseNothingIsRun(t *testing.T) {
 	r.Run(job("/bin/true"))
 	expect(t, next(t, results), "")
 	for range 3 {
-		r.Close(time.Minute) // there is nothing to wait for
+		r.Close(time.Minute) // no job runs, so it returns at once
 		vital := job("/bin/true")
 		vital.Vital = true
 		if r.Run(job("/bin/true")) || r.Run(vital) {
@@ -291,7 +292,7 @@ func TestAfterCloseNothingIsRun(t *testing.T) {
 	}
 }
 
-// Whoever closes it, once or at the same time as others, finds all reported.
+// Each of several Close calls returns after all jobs were reported.
 func TestSeveralClose(t *testing.T) {
 	r, results := runner(t)
 	crowd(t, r)

@@ -14,24 +14,23 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// inJSON answers in JSON, too, where there is nothing to be had, and sends nobody
-// elsewhere.
+// inJSON makes ServeMux answer errors in JSON, and turns its redirects into errors.
 func inJSON(mux *http.ServeMux) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		refusal := &refusal{ResponseWriter: rw, request: r}
 		mux.ServeHTTP(refusal, r)
-		if refusal.code != 0 { // and no more was said of it
+		if refusal.code != 0 { // the mux wrote no text
 			fail(rw, refusal.code, errors.New(http.StatusText(refusal.code)))
 		}
 	})
 }
 
-// refusal says in JSON what ServeMux would say otherwise.
+// refusal writes the mux's errors in JSON.
 type refusal struct {
 	http.ResponseWriter
 	request *http.Request
-	refused bool // and what the body would have been is left out
-	code    int  // of a failure whose text is to come
+	refused bool // the mux's own body is dropped
+	code    int  // status of an error whose text follows
 }
 
 func (r *refusal) WriteHeader(code int) {
@@ -41,10 +40,10 @@ func (r *refusal) WriteHeader(code int) {
 	case code >= 300 && code < 400, code == http.StatusNotFound && !ours:
 		r.refused = true
 		header.Del("Location")
-		fail(r.ResponseWriter, http.StatusNotFound, fmt.Errorf("there is nothing at %s: GET / says what there is", path))
+		fail(r.ResponseWriter, http.StatusNotFound, fmt.Errorf("there is nothing at %s: GET / lists what there is", path))
 	case code == http.StatusMethodNotAllowed && !ours:
 		r.refused = true
-		fail(r.ResponseWriter, code, fmt.Errorf("%s takes %s, and not %s", path, header.Get("Allow"), r.request.Method))
+		fail(r.ResponseWriter, code, fmt.Errorf("%s takes %s, not %s", path, header.Get("Allow"), r.request.Method))
 	case code >= 400 && !ours:
 		r.code = code
 	default:
@@ -63,20 +62,20 @@ func (r *refusal) Write(b []byte) (int, error) {
 	return r.ResponseWriter.Write(b)
 }
 
-// Unwrap is for [http.ResponseController].
+// Unwrap lets [http.ResponseController] find the connection.
 func (r *refusal) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// badRequest is an error in how something was asked for.
+// badRequest is an error in a request.
 type badRequest struct{ error }
 
-// answer makes a handler that writes what f returns.
+// answer returns a handler that writes the result of f in JSON.
 func answer(f func(*http.Request) (any, error)) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
 			_ = http.NewResponseController(rw).SetReadDeadline(time.Now().Add(patience))
 		}
 		result, err := f(r)
-		// What was asked for may have taken its time.
+		// The request may have taken longer than the deadline for answers.
 		_ = http.NewResponseController(rw).SetWriteDeadline(time.Now().Add(clientTimeout))
 		if err != nil {
 			fail(rw, codeOf(err), err)
@@ -107,7 +106,7 @@ func codeOf(err error) int {
 	return http.StatusInternalServerError
 }
 
-// problem is the body of every answer that is not the one that was asked for.
+// problem is the body of an error.
 type problem struct {
 	Error       string `json:"error"`
 	Diagnostics string `json:"diagnostics,omitempty"`
@@ -124,8 +123,8 @@ func fail(rw http.ResponseWriter, code int, err error) {
 	_ = json.NewEncoder(rw).Encode(p)
 }
 
-// readBody reads one JSON object into to, and nothing that it has no place for. An
-// empty body is an empty object.
+// readBody reads one JSON object into to, and refuses unknown fields. An empty body
+// counts as an empty object.
 func readBody(r *http.Request, to any) error {
 	b, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
 	if err != nil {
@@ -138,9 +137,9 @@ func readBody(r *http.Request, to any) error {
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(to); err != nil || bytes.TrimSpace(b)[0] != '{' {
 		if err == nil {
-			err = errors.New("it is no object")
+			err = errors.New("it is not an object")
 		}
-		return badRequest{fmt.Errorf("the body is not the JSON that is wanted: %w", err)}
+		return badRequest{fmt.Errorf("the body is not the JSON that this path takes: %w", err)}
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return badRequest{errors.New("the body has more than one JSON value")}
@@ -148,16 +147,16 @@ func readBody(r *http.Request, to any) error {
 	return nil
 }
 
-// duration reads a time as rule files have it.
+// duration parses a time as rule files write it.
 func duration(what, text string) (time.Duration, error) {
 	d, err := time.ParseDuration(text)
 	if err != nil || d <= 0 {
-		return 0, badRequest{fmt.Errorf(`%s is a time such as "30s" or "2m", and not %q`, what, text)}
+		return 0, badRequest{fmt.Errorf(`%s is a time such as "30s" or "2m", not %q`, what, text)}
 	}
 	return d, nil
 }
 
-// flag reads a parameter that is false if it is left out.
+// flag parses a query parameter. It is false if it is missing.
 func flag(r *http.Request, name string) (bool, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
@@ -165,7 +164,7 @@ func flag(r *http.Request, name string) (bool, error) {
 	}
 	value, err := strconv.ParseBool(text)
 	if err != nil {
-		return false, badRequest{fmt.Errorf("%s is true or false, and not %q", name, text)}
+		return false, badRequest{fmt.Errorf("%s is true or false, not %q", name, text)}
 	}
 	return value, nil
 }

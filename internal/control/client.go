@@ -20,15 +20,15 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// changeTimeout is how long a client waits for the answer to a change: on a busy machine
-// a reload of many doors takes its time.
+// changeTimeout is how long a client waits for the answer to a change. A reload of many
+// doors takes time on a busy machine.
 const changeTimeout = 2 * time.Minute
 
-// maxAnswer is how many bytes of an answer are read: that of a wall with a
-// hundred thousand windows has about 10 MB.
+// maxAnswer is the greatest length of an answer, in bytes. With a hundred thousand open
+// windows, an answer has about 10 MB.
 const maxAnswer = 32 << 20
 
-// Client asks the daemon that listens at a path.
+// Client sends requests to the daemon.
 type Client struct {
 	path string
 	http http.Client
@@ -46,53 +46,55 @@ func NewClient(path string) *Client {
 	}}
 }
 
-// ErrNoDaemon is in the error where nobody listens at the path.
+// ErrNoDaemon means that no daemon listens on the socket.
 var ErrNoDaemon = errors.New("no knockwall listens")
 
-// RequestError says that what was asked for is not what it should be.
+// RequestError is an error in a request.
 type RequestError struct{ err error }
 
 func (e *RequestError) Error() string { return e.err.Error() }
 
-// Status asks for the state of the wall.
+// Status returns the state of the wall.
 func (c *Client) Status(ctx context.Context) (s wall.Status, err error) {
 	return s, c.ask(ctx, http.MethodGet, "/v1/status", nil, &s)
 }
 
-// Open opens a window for a source, as long as window says, if it is not empty.
+// Open opens a window for a source, for the time in window. If window is empty, it uses
+// the door's own time.
 func (c *Client) Open(ctx context.Context, door, source, window string) (w wall.WindowStatus, err error) {
 	return w, c.ask(ctx, http.MethodPost, "/v1/windows", openRequest{door, source, window}, &w)
 }
 
-// Close closes a source's window, and ends its connections if sessions says so.
+// Close closes a source's window. With sessions, it also ends the source's connections
+// through the door.
 func (c *Client) Close(ctx context.Context, door, source string, sessions bool) (w wall.Closing, err error) {
 	path := "/v1/windows/" + url.PathEscape(door) + "/" + url.PathEscape(source) + "?sessions=" + strconv.FormatBool(sessions)
 	return w, c.ask(ctx, http.MethodDelete, path, nil, &w)
 }
 
-// Explain asks why an address is let in at each door, or is not.
+// Explain returns for each door whether it admits an address, and why.
 func (c *Client) Explain(ctx context.Context, address string) (all []wall.Explanation, err error) {
 	return all, c.ask(ctx, http.MethodGet, "/v1/explain/"+url.PathEscape(address), nil, &all)
 }
 
-// Reload has the rule files read again, and put on trial if confirm is not empty.
-// It returns a [*RulesError] if they are wrong.
+// Reload makes the daemon read the rule files again. If confirm is not empty, the new
+// rules are on trial for that time. It returns a [*RulesError] if the files have errors.
 func (c *Client) Reload(ctx context.Context, confirm string) (r Reloaded, err error) {
 	return r, c.ask(ctx, http.MethodPost, "/v1/reload", reloadRequest{confirm}, &r)
 }
 
-// Confirm ends a trial.
+// Confirm ends a trial and keeps the rules.
 func (c *Client) Confirm(ctx context.Context) error {
 	return c.ask(ctx, http.MethodPost, "/v1/confirm", nil, &struct{}{})
 }
 
-// Down takes the wall down and ends the daemon.
+// Down removes the wall and ends the daemon.
 func (c *Client) Down(ctx context.Context) (l Lowered, err error) {
 	return l, c.ask(ctx, http.MethodPost, "/v1/down", nil, &l)
 }
 
-// Events hands on what the daemon remembers, and then, if follow says so, what
-// happens, until ctx or the daemon ends.
+// Events calls each with every event that the daemon remembers. With follow, it goes on
+// with new events until ctx or the daemon ends.
 func (c *Client) Events(ctx context.Context, follow bool, each func(audit.Event) error) error {
 	response, err := c.send(ctx, http.MethodGet, "/v1/events?follow="+strconv.FormatBool(follow), nil)
 	if err != nil {
@@ -118,7 +120,7 @@ func (c *Client) Events(ctx context.Context, follow bool, each func(audit.Event)
 	}
 }
 
-// ask asks for something that is answered as soon as it is done.
+// ask sends a request and reads an answer that comes at once.
 func (c *Client) ask(ctx context.Context, method, path string, body, to any) error {
 	timeout := clientTimeout
 	if method != http.MethodGet {
@@ -137,8 +139,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body, to any) err
 	return nil
 }
 
-// send sends a request, and turns every answer that is not the one that was
-// asked for into an error.
+// send sends a request. It returns an error for every status but 200.
 func (c *Client) send(ctx context.Context, method, path string, body any) (*http.Response, error) {
 	var b io.Reader
 	if body != nil {
@@ -161,14 +162,14 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	case errors.Is(err, syscall.EINVAL):
 		return nil, tooLong(c.path)
 	case c.path == "":
-		return nil, errors.New("--control names no path")
+		return nil, errors.New("--control has no path")
 	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return nil, fmt.Errorf("who listens at %s hung up: too many ask at once, or the daemon has just ended; try again", c.path)
+		return nil, fmt.Errorf("the daemon at %s hung up: there are too many requests at once, or the daemon has just ended; try again", c.path)
 	case os.IsTimeout(err):
-		return nil, fmt.Errorf("who listens at %s does not answer: see what became of the daemon, "+
-			"by `systemctl status knockwall` where systemd starts it", c.path)
+		return nil, fmt.Errorf("the daemon at %s does not answer: check its state "+
+			"with `systemctl status knockwall` if systemd starts it", c.path)
 	case err != nil:
-		return nil, fmt.Errorf("asking the daemon: %w", err)
+		return nil, fmt.Errorf("sending a request to the daemon: %w", err)
 	}
 	if response.StatusCode == http.StatusOK {
 		return response, nil

@@ -7,22 +7,22 @@ import (
 	"time"
 )
 
-// complaintsEvery is how often the HTTP server's complaints are told: it has one a
-// second while the process has no file descriptor left, and one for each client that it
-// does not understand.
+// complaintsEvery is how often a message of the HTTP server is passed on. The server logs
+// one message a second while the process has no file descriptor left, and one for each
+// client that it does not understand.
 const complaintsEvery = time.Minute
 
-// maxComplaint is how many bytes are told of one.
+// maxComplaint is the greatest length of a message, in bytes.
 const maxComplaint = 300
 
-// complaints is where an [http.Server] logs to: one is told, and how many there were
-// since the last.
+// complaints is the log of an [http.Server]. It passes on one message at a time, with the
+// number of messages since the last one.
 type complaints struct {
 	tell func(string)
 	now  func() time.Time
 
 	mu     sync.Mutex
-	next   time.Time // when one is told
+	next   time.Time // when the next message is passed on
 	untold int
 }
 
@@ -39,7 +39,7 @@ func (c *complaints) Write(p []byte) (int, error) {
 	c.untold, c.next = 0, now.Add(complaintsEvery)
 	c.mu.Unlock()
 	if untold > 0 {
-		text = fmt.Sprintf("%s (and %d more since the last that was told)", text, untold)
+		text = fmt.Sprintf("%s (and %d more since the last message)", text, untold)
 	}
 	if c.tell != nil {
 		c.tell(text)

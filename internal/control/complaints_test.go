@@ -12,8 +12,8 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// failing is a listener that has nothing but errors, as one has whose process has no file
-// descriptor left, until it is closed.
+// failing is a listener that only returns errors until it is closed, as in a process that
+// has no file descriptor left.
 type failing struct{ closed chan struct{} }
 
 type temporary struct{ error }
@@ -65,7 +65,7 @@ func TestComplaintsAreSummed(t *testing.T) {
 	}
 	now = now.Add(complaintsEvery)
 	_, _ = c.Write([]byte(strings.Repeat("x", 10000)))
-	if len(told) != 2 || told[0] != "no" || told[1] != strings.Repeat("x", maxComplaint)+" (and 999 more since the last that was told)" {
+	if len(told) != 2 || told[0] != "no" || told[1] != strings.Repeat("x", maxComplaint)+" (and 999 more since the last message)" {
 		t.Errorf("told: %.1000q", told)
 	}
 }

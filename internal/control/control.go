@@ -1,5 +1,5 @@
-// Package control lets commands ask the daemon: HTTP with JSON on a unix
-// socket, so that curl can, too.
+// Package control is the daemon's API: HTTP with JSON on a unix socket, so that curl can
+// use it as well.
 //
 //	curl --unix-socket /run/knockwall/control.sock http://knockwall/v1/status
 //
@@ -16,16 +16,16 @@ import (
 	"syscall"
 )
 
-// DefaultPath is where the daemon listens unless it is told otherwise.
+// DefaultPath is the default path of the control socket.
 const DefaultPath = "/run/knockwall/control.sock"
 
-// Listen makes the control socket, which its owner and group may use. It takes
-// the place of a socket that a killed daemon has left, but not of one that is
-// answered, and of no other file.
+// Listen makes the control socket. Its owner and its group can use it. Listen replaces a
+// socket that a killed daemon has left. It does not replace one on which a daemon
+// answers, nor another kind of file.
 func Listen(path string) (net.Listener, error) {
-	// To the kernel, either of these is a socket that everybody may use.
+	// The kernel would make an abstract socket, which everybody can use.
 	if path == "" || path[0] == '@' {
-		return nil, fmt.Errorf("%q is not the path of a file: name another with --control", path)
+		return nil, fmt.Errorf("%q is not the path of a file: set another path with --control", path)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("making the folder of the control socket: %w", err)
@@ -36,21 +36,21 @@ func Listen(path string) (net.Listener, error) {
 	case err != nil:
 		return nil, fmt.Errorf("looking for the control socket: %w", err)
 	case info.Mode().Type() != fs.ModeSocket:
-		return nil, fmt.Errorf("%s is there and is no socket: remove it, or name another path with --control", path)
+		return nil, fmt.Errorf("%s exists and is not a socket: remove it, or set another path with --control", path)
 	default:
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			conn.Close()
-			return nil, fmt.Errorf("a knockwall is running already, and listens at %s", path)
+			return nil, fmt.Errorf("a knockwall daemon is running already and listens at %s", path)
 		}
 		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return nil, fmt.Errorf("looking who listens at the control socket: %w", err)
+			return nil, fmt.Errorf("connecting to the control socket: %w", err)
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("removing a dead control socket: %w", err)
 		}
 	}
-	// The socket is made with these rights, not given them a moment later.
+	// The umask gives the socket these permissions from the start, not a moment later.
 	mask := syscall.Umask(0o117)
 	defer syscall.Umask(mask)
 	l, err := net.Listen("unix", path)
@@ -63,7 +63,7 @@ func Listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// tooLong is what the kernel means by EINVAL: unix(7), "Pathname sockets".
+// tooLong explains the kernel's EINVAL: unix(7), "Pathname sockets".
 func tooLong(path string) error {
-	return fmt.Errorf("the path of a socket may have 107 bytes, and %s has %d: name a shorter one with --control", path, len(path))
+	return fmt.Errorf("the path of a socket may have 107 bytes, and %s has %d: set a shorter one with --control", path, len(path))
 }

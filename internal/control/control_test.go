@@ -22,7 +22,7 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// socket returns a path for a socket, short enough for one.
+// socket returns a path that is short enough for a socket.
 func socket(t *testing.T) string {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "kw")
@@ -43,7 +43,7 @@ func listen(t *testing.T, path string) net.Listener {
 	return l
 }
 
-// dead leaves a socket behind that nobody listens at, as a killed daemon does.
+// dead leaves a socket on which nobody listens, as a killed daemon does.
 func dead(t *testing.T, path string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -70,7 +70,7 @@ func wantError(t *testing.T, err error, parts ...string) {
 }
 
 func TestTheSocketIsForItsOwnerAndGroupAlone(t *testing.T) {
-	// Not even a umask that forbids nothing opens it to others.
+	// Even a umask of 0 does not open the socket to others.
 	defer syscall.Umask(syscall.Umask(0))
 	path := socket(t)
 	listen(t, path)
@@ -106,7 +106,7 @@ func TestASocketThatIsAnsweredIsLeftAlone(t *testing.T) {
 	path := socket(t)
 	listen(t, path)
 	_, err := Listen(path)
-	wantError(t, err, "a knockwall is running already", path)
+	wantError(t, err, "a knockwall daemon is running already", path)
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		t.Fatalf("the first one no longer listens: %v", err)
@@ -133,7 +133,7 @@ func TestNoOtherFileIsReplaced(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, err = Listen(path)
-			wantError(t, err, path, "is no socket", "--control")
+			wantError(t, err, path, "is not a socket", "--control")
 			after, err := os.Lstat(path)
 			if err != nil {
 				t.Fatal(err)
@@ -149,7 +149,7 @@ func TestPathsThatNoSocketCanHaveAreRefused(t *testing.T) {
 	long := filepath.Join(filepath.Dir(socket(t)), strings.Repeat("x", 108))
 	for path, want := range map[string]string{
 		"":           "is not the path of a file",
-		"@knockwall": "is not the path of a file", // an abstract socket: it has no mode
+		"@knockwall": "is not the path of a file", // an abstract socket has no permissions
 		long:         "may have 107 bytes",
 	} {
 		l, err := Listen(path)
@@ -176,7 +176,7 @@ func TestTheClientSaysWhyThereIsNoAnswer(t *testing.T) {
 	})
 	t.Run("somebody who is silent", func(t *testing.T) {
 		path := socket(t)
-		listen(t, path) // the kernel connects, and nobody reads
+		listen(t, path) // the kernel accepts connections, but nobody reads
 		c := NewClient(path)
 		c.http.Timeout = 50 * time.Millisecond
 		_, err := c.Status(context.Background())
@@ -216,7 +216,7 @@ func TestTheClientSaysWhyThereIsNoAnswer(t *testing.T) {
 	})
 }
 
-// answering serves what handler answers, and returns a client for it.
+// answering serves requests with handler, and returns a client.
 func answering(t *testing.T, handler http.HandlerFunc) *Client {
 	t.Helper()
 	path := socket(t)
@@ -280,7 +280,7 @@ func TestTheClientPassesOnWhatIsWrong(t *testing.T) {
 	}
 }
 
-// notYet is a daemon whose wall does not stand yet.
+// notYet returns a daemon whose wall is not in force yet.
 func notYet() Daemon {
 	w := wall.New(wall.Edges{}, audit.Sinks{})
 	return Daemon{Wall: w, History: audit.NewHistory(), Confirm: w.Confirm}

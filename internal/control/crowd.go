@@ -7,17 +7,16 @@ import (
 	"sync"
 )
 
-// crowd closes the connection on which nothing has happened for longest when
-// there are too many.
+// crowd closes the connection that has been inactive for longest when there are too many.
 type crowd struct {
 	mu     sync.Mutex
-	all    *list.List // of net.Conn
+	all    *list.List // of net.Conn, longest inactive first
 	places map[net.Conn]*list.Element
 }
 
 func newCrowd() *crowd { return &crowd{all: list.New(), places: map[net.Conn]*list.Element{}} }
 
-// changed is called by [http.Server] whenever the state of a connection changes.
+// changed is the ConnState of [http.Server].
 func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -29,7 +28,7 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 			longest.Close()
 		}
 		c.places[conn] = c.all.PushBack(conn)
-	case place == nil: // it has left
+	case place == nil: // it has left already
 	case state == http.StateClosed, state == http.StateHijacked:
 		c.leave(conn)
 	default:
@@ -37,7 +36,7 @@ func (c *crowd) changed(conn net.Conn, state http.ConnState) {
 	}
 }
 
-// exempt lets a connection stay on which nothing need happen.
+// exempt lets a connection stay however long it is inactive.
 func (c *crowd) exempt(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

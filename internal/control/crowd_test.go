@@ -18,10 +18,10 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 )
 
-// prompt is how soon a client is answered that nobody is to hold up.
+// prompt is how long a request may take that nothing should delay.
 const prompt = 5 * time.Second
 
-// wantPrompt asks for something, and for it to be done soon.
+// wantPrompt checks that a request is answered promptly.
 func wantPrompt(t *testing.T, s *served) {
 	t.Helper()
 	for _, request := range []struct{ method, path, body string }{
@@ -37,7 +37,7 @@ func wantPrompt(t *testing.T, s *served) {
 	}
 }
 
-// serving waits until no more goroutines than most are there for connections.
+// serving waits until at most that many goroutines serve connections.
 func serving(t *testing.T, most int) {
 	t.Helper()
 	for end := time.Now().Add(prompt); ; time.Sleep(5 * time.Millisecond) {
@@ -67,13 +67,13 @@ func TestConnectionsThatWaitHoldNobodyUp(t *testing.T) {
 				var all []net.Conn
 				for range count {
 					conn := s.dial(t)
-					_, _ = io.WriteString(conn, sent) // those that are too many are closed already
+					_, _ = io.WriteString(conn, sent) // surplus connections are closed already
 					all = append(all, conn)
 				}
 				wantPrompt(t, s)
 				serving(t, control.MaxConnections)
 				if count <= control.MaxConnections {
-					// None of them has to go.
+					// No connection is closed.
 					for _, conn := range []net.Conn{all[0], all[len(all)-1]} {
 						if sent == "" {
 							fmt.Fprint(conn, "GET /v1/windows HTTP/1.1\r\nHost: knockwall\r\n\r\n")
@@ -94,7 +94,7 @@ func TestConnectionsThatWaitHoldNobodyUp(t *testing.T) {
 	}
 }
 
-// closing is a connection that only takes down that it was closed.
+// closing is a connection that only records that it was closed.
 type closing struct {
 	net.Conn
 	closed bool
@@ -105,7 +105,7 @@ func (c *closing) Close() error {
 	return nil
 }
 
-// The goroutine of a connection that is closed may notice so a while later.
+// The goroutine of a closed connection may notice that later.
 func TestOfTooManyEachThatComesTakesThePlaceOfAnother(t *testing.T) {
 	changed, _ := control.Crowd()
 	var all []*closing
@@ -123,7 +123,7 @@ func TestOfTooManyEachThatComesTakesThePlaceOfAnother(t *testing.T) {
 	for _, c := range all[:more] {
 		changed(c, http.StateClosed)
 	}
-	// Where something happens, and where somebody has left, is room for others.
+	// An active connection stays, and a closed one makes room.
 	changed(all[more], http.StateActive)
 	changed(all[more+1], http.StateIdle)
 	changed(all[more+2], http.StateClosed)
@@ -153,7 +153,7 @@ func TestConnectionsThatAreExemptStay(t *testing.T) {
 	changed(following, http.StateNew)
 	changed(following, http.StateActive)
 	exempt(following)
-	exempt(following) // once more is no matter
+	exempt(following) // a second call changes nothing
 	for range 3 * control.MaxConnections {
 		changed(&closing{}, http.StateNew)
 	}
@@ -204,8 +204,8 @@ func TestGarbageIsAnsweredOrHungUpOnAndChangesNothing(t *testing.T) {
 			if ne := net.Error(nil); errors.As(err, &ne) && ne.Timeout() {
 				t.Errorf("nobody hangs up: %v", err)
 			}
-			// After a request that was read to its end, however it is meant, there may
-			// be nothing more than a refusal.
+			// After a request with a complete body the server may send nothing more than
+			// an error.
 			if strings.HasPrefix(string(answer), "HTTP/1.1 2") && name != "a star" {
 				t.Errorf("answered with\n%s", answer)
 			}

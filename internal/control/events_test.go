@@ -22,22 +22,22 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 )
 
-// deadline is how long a test waits for what must happen.
+// deadline is how long a test waits for an expected event.
 const deadline = 20 * time.Second
 
-// numbered is an event that is told from others by its number, as long as wanted.
+// numbered returns an event with a number and a length.
 func numbered(n, length int) audit.Event {
 	return audit.Event{Time: time.Unix(int64(n), 0), Kind: audit.Accepted, Door: "ssh", Step: n, Steps: 1, Reason: strings.Repeat("x", length)}
 }
 
-// follower reads events as they come.
+// follower reads events as they happen.
 type follower struct {
 	conn    net.Conn
 	decoder *json.Decoder
 }
 
-// follow asks for events as they come, and waits until the answer begins: from
-// then on nothing is missed.
+// follow requests events as they happen, and waits for the beginning of the answer. After
+// that, no event is missed.
 func (s *served) follow(t *testing.T) *follower {
 	t.Helper()
 	conn := s.dial(t)
@@ -69,7 +69,7 @@ func (f *follower) next(t *testing.T) audit.Event {
 	return e
 }
 
-// skip reads what has happened when serve has returned.
+// skip reads the events that happened before serve returned.
 func (f *follower) skip(t *testing.T) {
 	t.Helper()
 	for _, want := range []audit.Kind{audit.Started, audit.Knock} {
@@ -81,7 +81,7 @@ func (f *follower) skip(t *testing.T) {
 
 func TestFollowersMissNothingBetweenPastAndFuture(t *testing.T) {
 	s := serve(t)
-	// It goes on while they come: not all is over before the first of them is there.
+	// Events are recorded until the last follower has read its first one.
 	const events, followers = 900, 8
 	var all sync.WaitGroup
 	all.Go(func() {
@@ -113,7 +113,7 @@ func TestEventsThatAreNotFollowedEnd(t *testing.T) {
 	for _, path := range []string{"/v1/events", "/v1/events?follow=false", "/v1/events?follow="} {
 		_, body := s.ask(t, http.MethodGet, path, "")
 		decoder := json.NewDecoder(strings.NewReader(body))
-		// The knock of before is of another sort, and is not driven out.
+		// The earlier knock is of another class, so it stays.
 		var knock audit.Event
 		if err := decoder.Decode(&knock); err != nil || knock.Kind != audit.Knock {
 			t.Fatalf("%s: the first event is %s: %v", path, knock, err)
@@ -137,7 +137,7 @@ func TestTheClientFollowsEvents(t *testing.T) {
 	err := control.NewClient(s.path).Events(t.Context(), true, func(e audit.Event) error {
 		kinds = append(kinds, e.Kind)
 		switch len(kinds) {
-		case 2: // all that was, so it follows
+		case 2: // the last remembered event: begin to follow
 			if _, err := s.Wall.Open("ssh", "192.0.2.7", 0); err != nil {
 				return err
 			}
@@ -174,8 +174,8 @@ func TestAFollowerThatDoesNotReadIsToldWhatItMissedAndBlocksNobody(t *testing.T)
 	s := serve(t)
 	slow, fast := s.follow(t), s.follow(t)
 	fast.skip(t)
-	// More than its socket and what is kept for it take: 1,000 events, and the
-	// kernel's buffers. The other one keeps pace, so that it misses none.
+	// More than fits into the socket and the follower's buffer: 1,000 events and the
+	// kernel's buffers. The fast follower keeps up and misses none.
 	const flood = 4000
 	for n := range flood {
 		s.History.Record(numbered(n, 500))
@@ -183,7 +183,7 @@ func TestAFollowerThatDoesNotReadIsToldWhatItMissedAndBlocksNobody(t *testing.T)
 			t.Fatalf("event %d is %s for who reads", n, e)
 		}
 	}
-	// It is told with the next event that it has room for.
+	// The slow follower learns of the loss with the next event for which it has room.
 	stop := make(chan struct{})
 	var more sync.WaitGroup
 	more.Go(func() {
@@ -224,14 +224,14 @@ func TestNoMoreThan32Follow(t *testing.T) {
 		all = append(all, s.follow(t))
 	}
 	response, body := s.ask(t, http.MethodGet, "/v1/events?follow=true", "")
-	wantRefusal(t, response, body, http.StatusServiceUnavailable, "32 follow the events already")
-	// Others are answered, those too who ask for the past alone.
+	wantRefusal(t, response, body, http.StatusServiceUnavailable, "32 clients follow the events already")
+	// Other requests are still answered, and requests for past events as well.
 	for _, path := range []string{"/v1/events", "/v1/status"} {
 		if response, body := s.ask(t, http.MethodGet, path, ""); response.StatusCode != http.StatusOK {
 			t.Errorf("GET %s: %s %s", path, response.Status, body)
 		}
 	}
-	// All hear what happens, and when one goes there is room for another.
+	// All followers get new events, and one that leaves makes room for another.
 	s.History.Record(numbered(1, 0))
 	for _, f := range all {
 		f.skip(t)
@@ -252,7 +252,7 @@ func TestNoMoreThan32Follow(t *testing.T) {
 	})
 }
 
-// What is kept for a follower goes with it: room for 1,000 events.
+// A follower's buffer of 1,000 events is freed when the follower leaves.
 func TestFollowersThatHaveGoneTakeNoMemory(t *testing.T) {
 	s := serve(t)
 	inUse := func() uint64 {
@@ -277,7 +277,7 @@ func TestFollowersThatHaveGoneTakeNoMemory(t *testing.T) {
 	eventually(t, "less than 10 MB are in use for them", func() bool { return inUse() < first+10<<20 })
 }
 
-// eventually waits until something is so.
+// eventually waits until a condition holds.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	for end := time.Now().Add(deadline); !is(); time.Sleep(5 * time.Millisecond) {
@@ -312,14 +312,14 @@ func TestFollowersEndWithTheDaemon(t *testing.T) {
 	}
 }
 
-// The last thing that happens is that the wall is down.
+// The last event says that the wall is down.
 func TestFollowersHearHowItEnds(t *testing.T) {
 	for range 20 {
 		s := serve(t)
 		f := s.follow(t)
 		f.skip(t)
 		go func() {
-			<-s.ended // as run does
+			<-s.ended // as the command run does
 			_ = s.stop()
 		}()
 		if _, err := control.NewClient(s.path).Down(t.Context()); err != nil {
@@ -332,8 +332,8 @@ func TestFollowersHearHowItEnds(t *testing.T) {
 	}
 }
 
-// pipes is a listener whose connections need no kernel, so that their deadlines
-// go by the bubble's clock.
+// pipes is a listener whose connections do not use the kernel, so that their deadlines
+// follow the bubble's clock.
 type pipes struct {
 	conns chan net.Conn
 	done  chan struct{}
@@ -362,7 +362,7 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// inBubble runs a test with a daemon whose time is the bubble's.
+// inBubble runs a test with a daemon that uses the bubble's clock.
 func inBubble(t *testing.T, test func(t *testing.T, d *daemon, dial func() net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDaemon(t, &stillKernel{})
@@ -399,7 +399,7 @@ func TestAFollowerMayHearNothingForHours(t *testing.T) {
 	})
 }
 
-// What takes longer than a client may take to read the answer is answered, too.
+// A reload may take longer than a client may take to read the answer.
 func TestAReloadMayTakeItsTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {
 		d.reload = func(time.Duration) (int, string, error) {
@@ -439,7 +439,7 @@ func TestAFollowerThatReadsNothingForTooLongIsCutOff(t *testing.T) {
 		if err == nil {
 			t.Error("it is served still")
 		}
-		// And its place is free: all of them can be taken.
+		// The slow follower's place is free: all places can be taken.
 		for range control.MaxFollowers {
 			conn := dial()
 			defer conn.Close()
@@ -468,7 +468,7 @@ func TestConnectionsThatAskForNothingAreClosed(t *testing.T) {
 				began := time.Now()
 				go func() { _, _ = io.WriteString(conn, test.sent) }()
 				_, err := io.ReadAll(conn) // until it is closed
-				// It is given a moment to read what it is told.
+				// The client has a moment to read the answer.
 				if took := time.Since(began); took < test.after || took > test.after+time.Second {
 					t.Errorf("closed after %s: %v", took, err)
 				}

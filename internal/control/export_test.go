@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// The bounds that the tests are about.
+// Limits that the tests check.
 const (
 	ClientTimeout   = clientTimeout
 	MaxBody         = maxBody
@@ -15,11 +15,10 @@ const (
 	MaxRefusalDelay = patience
 )
 
-// Handler is what Serve answers with.
+// Handler returns the handler of Serve.
 func Handler(d Daemon) http.Handler { return newService(d).handler() }
 
-// Crowd returns what is told of connections and their states, and what lets one
-// of them stay.
+// Crowd returns the functions that record the state of connections and exempt one.
 func Crowd() (changed func(net.Conn, http.ConnState), exempt func(net.Conn)) {
 	c := newCrowd()
 	return c.changed, c.exempt

@@ -20,7 +20,7 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// FuzzControl reads bytes as a request, and has it answered.
+// FuzzControl parses bytes as a request and answers it.
 func FuzzControl(f *testing.F) {
 	for _, test := range wrong {
 		f.Add(raw(test.method, test.path, test.body))
@@ -53,11 +53,11 @@ func FuzzControl(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		request, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(b)))
 		if err != nil {
-			return // Serve's own, too, would not ask the handler
+			return // Serve would not call the handler either
 		}
 		body, err := io.ReadAll(request.Body)
 		request.Body = io.NopCloser(io.MultiReader(bytes.NewReader(body), failing{err}))
-		// Who follows has gone already.
+		// The client has gone already, so following ends.
 		gone, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		if request.URL.Query().Has("follow") {
@@ -80,7 +80,7 @@ func FuzzControl(f *testing.F) {
 			t.Errorf("%s %s, %q reloads", request.Method, request.URL, body)
 		}
 		if is(request, "POST", "/v1/down") && answer.Code == http.StatusOK {
-			<-d.ended // which is this very moment
+			<-d.ended // ended already
 		}
 		select {
 		case <-d.ended:
@@ -101,8 +101,8 @@ func FuzzControl(f *testing.F) {
 	})
 }
 
-// newFuzzed returns a daemon with one window, its handler, and how often rules
-// were reloaded. Run ends with the process, or when it is asked to.
+// newFuzzed returns a daemon with one window, its handler, and the number of reloads. Run
+// ends with the process, or when it is asked to.
 func newFuzzed(t testing.TB) (*daemon, http.Handler, *int) {
 	t.Helper()
 	d := &daemon{kernel: &stillKernel{}, ended: make(chan struct{})}
@@ -130,7 +130,7 @@ func newFuzzed(t testing.TB) (*daemon, http.Handler, *int) {
 	return d, control.Handler(d.Daemon), reloads
 }
 
-// failing ends a body as it has ended.
+// failing is the end of a body with an error.
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) {
@@ -140,7 +140,7 @@ func (f failing) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// raw writes a request as it is sent.
+// raw returns a request as it is sent.
 func raw(method, path, body string) []byte {
 	return fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: knockwall\r\nContent-Length: %d\r\n\r\n%s", method, path, len(body), body)
 }
@@ -193,18 +193,18 @@ func checkAnswer(t *testing.T, request *http.Request, answer *httptest.ResponseR
 
 func is(r *http.Request, method, path string) bool { return r.Method == method && r.URL.Path == path }
 
-// opening reports whether a request is one to open a window.
+// opening reports whether a request opens a window.
 func opening(r *http.Request, body []byte) bool {
 	return is(r, "POST", "/v1/windows") && len(bytes.TrimSpace(body)) > 0 && isObject(body, "door", "source", "window")
 }
 
-// closes reports whether a request is one to close a window, whatever its body.
+// closes reports whether a request closes a window, whatever its body.
 func closes(r *http.Request) bool {
 	return r.Method == "DELETE" && strings.HasPrefix(r.URL.Path, "/v1/windows/ssh/")
 }
 
-// isObject reports whether a body is one JSON object of texts with no fields but
-// these. A body that is empty or null is an object without any.
+// isObject reports whether a body is one JSON object of strings with no fields but these.
+// An empty body or null counts as an object without fields.
 func isObject(body []byte, fields ...string) bool {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return true

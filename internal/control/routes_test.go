@@ -30,7 +30,7 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// opens returns who has a window, and at which door.
+// opens returns the sources with an open window, each with its door.
 func opens(d *daemon) []string {
 	var all []string
 	for _, w := range d.Wall.Windows() {
@@ -39,7 +39,7 @@ func opens(d *daemon) []string {
 	return all
 }
 
-// before is who has a window at first.
+// before is the windows at the beginning.
 var before = []string{"ssh 192.0.2.1"}
 
 func wantWindows(t *testing.T, s *served, want ...string) {
@@ -49,7 +49,7 @@ func wantWindows(t *testing.T, s *served, want ...string) {
 	}
 }
 
-// wantAnswer checks that an answer is the one that was asked for, and reads it.
+// wantAnswer checks that an answer is a success, and parses it.
 func wantAnswer(t *testing.T, response *http.Response, body string, to any) {
 	t.Helper()
 	if response.StatusCode != http.StatusOK || response.Header.Get("Content-Type") != "application/json" {
@@ -90,7 +90,7 @@ func TestAWindowIsOpenedByHand(t *testing.T) {
 		{`{"door": "ssh", "source": "::ffff:192.0.2.7"}`, "192.0.2.7", 3600},
 		{`{"door": "ssh", "source": "2001:db8::7"}`, "2001:db8::/64", 3600},
 		{`{"door": "ssh", "source": "2001:db8::/64"}`, "2001:db8::/64", 3600},
-		{`{"door": "ssh", "source": "192.0.2.1", "window": "2h"}`, "192.0.2.1", 7200}, // which is open
+		{`{"door": "ssh", "source": "192.0.2.1", "window": "2h"}`, "192.0.2.1", 7200}, // this window is open already
 		{" \n{\"door\": \"ssh\", \"source\": \"192.0.2.7\"}\n\n", "192.0.2.7", 3600},
 	} {
 		t.Run(test.body, func(t *testing.T) {
@@ -137,8 +137,7 @@ func TestAWindowIsClosedByHand(t *testing.T) {
 	wantWindows(t, s)
 }
 
-// Wrong requests, by the code that they are answered with. What is to be changed
-// is not, in any of them.
+// wrong are requests with errors, each with its status. None of them changes anything.
 var wrong = []struct {
 	name, method, path, body string
 	code                     int
@@ -156,7 +155,7 @@ var wrong = []struct {
 	{"every IPv6 address", "POST", "/v1/windows", `{"door": "ssh", "source": "::/0"}`, 400, "::"},
 	{"a long prefix", "POST", "/v1/windows", `{"door": "ssh", "source": "2001:db8::7/64"}`, 400, "2001:db8::/64"},
 	{"loopback", "POST", "/v1/windows", `{"door": "ssh", "source": "127.0.0.1"}`, 400, "cannot be a source"},
-	{"no time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "soon"}`, 400, `window is a time such as "30s" or "2m", and not "soon"`},
+	{"no time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "soon"}`, 400, `window is a time such as "30s" or "2m", not "soon"`},
 	{"a time without unit", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "30"}`, 400, "window is a time"},
 	{"a negative time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "-5s"}`, 400, "window is a time"},
 	{"time zero", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "0s"}`, 400, "window is a time"},
@@ -164,38 +163,38 @@ var wrong = []struct {
 	{"too long a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "1000h"}`, 400, "100ms to 24h"},
 	{"a time beyond all bounds", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "99999999999999h"}`, 400, "window is a time"},
 	{"an unknown field", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "windows": "30s"}`, 400, `unknown field "windows"`},
-	{"a number for a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": 30}`, 400, "not the JSON that is wanted"},
+	{"a number for a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": 30}`, 400, "not the JSON that this path takes"},
 	{"two values", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"} {"door": "ssh", "source": "192.0.2.8"}`, 400, "more than one JSON value"},
 	{"something after the value", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}}`, 400, "more than one JSON value"},
-	{"an array", "POST", "/v1/windows", `[{"door": "ssh", "source": "192.0.2.7"}]`, 400, "not the JSON that is wanted"},
-	{"a string", "POST", "/v1/windows", `"ssh"`, 400, "not the JSON that is wanted"},
-	{"no JSON", "POST", "/v1/windows", `door=ssh&source=192.0.2.7`, 400, "not the JSON that is wanted"},
-	{"half a value", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"`, 400, "not the JSON that is wanted"},
+	{"an array", "POST", "/v1/windows", `[{"door": "ssh", "source": "192.0.2.7"}]`, 400, "not the JSON that this path takes"},
+	{"a string", "POST", "/v1/windows", `"ssh"`, 400, "not the JSON that this path takes"},
+	{"no JSON", "POST", "/v1/windows", `door=ssh&source=192.0.2.7`, 400, "not the JSON that this path takes"},
+	{"half a value", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"`, 400, "not the JSON that this path takes"},
 	{"5 KiB", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"` + strings.Repeat(" ", 5<<10) + `}`, 400, "longer than 4096 bytes"},
 	{"a byte too many", "POST", "/v1/windows", pad(`{"door": "ssh", "source": "192.0.2.7"}`, control.MaxBody+1), 400, "longer than 4096 bytes"},
 	{"invalid UTF-8 in the door", "POST", "/v1/windows", "{\"door\": \"ss\xff\", \"source\": \"192.0.2.7\"}", 404, "there is no door"},
 	{"invalid UTF-8 in the source", "POST", "/v1/windows", "{\"door\": \"ssh\", \"source\": \"192.0.2.7\xff\"}", 400, "is not an IP address"},
-	{"invalid UTF-8 instead of JSON", "POST", "/v1/windows", "\xff\xfe", 400, "not the JSON that is wanted"},
-	{"deep nesting", "POST", "/v1/windows", `{"door": ` + strings.Repeat("[", 4000), 400, "not the JSON that is wanted"},
-	{"deep nesting that ends", "POST", "/v1/windows", `{"door": ` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`, 400, "not the JSON that is wanted"},
+	{"invalid UTF-8 instead of JSON", "POST", "/v1/windows", "\xff\xfe", 400, "not the JSON that this path takes"},
+	{"deep nesting", "POST", "/v1/windows", `{"door": ` + strings.Repeat("[", 4000), 400, "not the JSON that this path takes"},
+	{"deep nesting that ends", "POST", "/v1/windows", `{"door": ` + strings.Repeat("[", 2000) + strings.Repeat("]", 2000) + `}`, 400, "not the JSON that this path takes"},
 
 	{"closing at an unknown door", "DELETE", "/v1/windows/shh/192.0.2.1", "", 404, `there is no door "shh"`},
 	{"closing what is not open", "DELETE", "/v1/windows/ssh/192.0.2.99", "", 404, "the door ssh is not open for 192.0.2.99"},
 	{"closing for nobody", "DELETE", "/v1/windows/ssh/", "", 400, "is not an IP address"},
 	{"closing for a name", "DELETE", "/v1/windows/ssh/example.org", "", 400, "is not an IP address"},
 	{"closing for a network", "DELETE", "/v1/windows/ssh/192.0.2.0/24", "", 400, "192.0.2.0/24"},
-	{"sessions that are neither", "DELETE", "/v1/windows/ssh/192.0.2.1?sessions=maybe", "", 400, `sessions is true or false, and not "maybe"`},
+	{"sessions that are neither", "DELETE", "/v1/windows/ssh/192.0.2.1?sessions=maybe", "", 400, `sessions is true or false, not "maybe"`},
 
-	{"a trial that is no time", "POST", "/v1/reload", `{"confirm": "later"}`, 400, `confirm is a time such as "30s" or "2m", and not "later"`},
+	{"a trial that is no time", "POST", "/v1/reload", `{"confirm": "later"}`, 400, `confirm is a time such as "30s" or "2m", not "later"`},
 	{"too short a trial", "POST", "/v1/reload", `{"confirm": "1ms"}`, 400, "a trial takes 1s to 1h, and not 1ms"},
 	{"too long a trial", "POST", "/v1/reload", `{"confirm": "61m"}`, 400, "a trial takes 1s to 1h, and not 1h1m0s"},
 	{"a reload with a path", "POST", "/v1/reload", `{"config": "/tmp/mine.hcl"}`, 400, `unknown field "config"`},
-	{"an array to reload", "POST", "/v1/reload", `[]`, 400, "not the JSON that is wanted"},
+	{"an array to reload", "POST", "/v1/reload", `[]`, 400, "not the JSON that this path takes"},
 	{"nothing to confirm", "POST", "/v1/confirm", ``, 409, "nothing waits to be confirmed"},
 	{"a body to confirm", "POST", "/v1/confirm", `{"confirm": true}`, 400, "unknown field"},
 	{"down with a body", "POST", "/v1/down", `{"table": "knockwall"}`, 400, "unknown field"},
-	{"down with garbage", "POST", "/v1/down", `down!`, 400, "not the JSON that is wanted"},
-	{"following perhaps", "GET", "/v1/events?follow=perhaps", "", 400, `follow is true or false, and not "perhaps"`},
+	{"down with garbage", "POST", "/v1/down", `down!`, 400, "not the JSON that this path takes"},
+	{"following perhaps", "GET", "/v1/events?follow=perhaps", "", 400, `follow is true or false, not "perhaps"`},
 
 	{"explaining nobody", "GET", "/v1/explain/", "", 400, `"" is not an IP address`},
 	{"explaining a name", "GET", "/v1/explain/example.org", "", 400, `"example.org" is not an IP address`},
@@ -203,23 +202,23 @@ var wrong = []struct {
 	{"explaining nobody who can come", "GET", "/v1/explain/127.0.0.1", "", 400, "127.0.0.1 cannot be a source"},
 	{"explaining a network", "GET", "/v1/explain/192.0.2.0/24", "", 400, "192.0.2.0/24"},
 	{"explaining twice", "GET", "/v1/explain/192.0.2.7/192.0.2.8", "", 400, "is not an IP address"},
-	{"an explanation that is posted", "POST", "/v1/explain/192.0.2.7", "", 405, "/v1/explain/192.0.2.7 takes GET, HEAD, and not POST"},
+	{"an explanation that is posted", "POST", "/v1/explain/192.0.2.7", "", 405, "/v1/explain/192.0.2.7 takes GET, HEAD, not POST"},
 
-	{"an unknown path", "GET", "/v1/statuses", "", 404, "there is nothing at /v1/statuses: GET / says what there is"},
+	{"an unknown path", "GET", "/v1/statuses", "", 404, "there is nothing at /v1/statuses: GET / lists what there is"},
 	{"another version", "GET", "/v2/status", "", 404, "there is nothing at /v2/status"},
 	{"a path below", "GET", "/v1/status/ssh", "", 404, "there is nothing at /v1/status/ssh"},
 	{"a path that changes nothing", "POST", "/v1", "", 404, "there is nothing at /v1"},
-	{"a window that is posted", "POST", "/v1/windows/ssh/192.0.2.7", `{}`, 405, "takes DELETE, and not POST"},
-	{"a status that is posted", "POST", "/v1/status", "", 405, "/v1/status takes GET, HEAD, and not POST"},
-	{"a status that is deleted", "DELETE", "/v1/status", "", 405, "and not DELETE"},
-	{"all windows deleted", "DELETE", "/v1/windows", "", 405, "/v1/windows takes GET, HEAD, POST, and not DELETE"},
-	{"a reload that is only looked at", "GET", "/v1/reload", "", 405, "/v1/reload takes POST, and not GET"},
-	{"down that is only looked at", "GET", "/v1/down", "", 405, "/v1/down takes POST, and not GET"},
-	{"metrics that are posted", "POST", "/metrics", "", 405, "takes GET, HEAD, and not POST"},
-	{"a method of its own", "OPEN", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}`, 405, "and not OPEN"},
+	{"a window that is posted", "POST", "/v1/windows/ssh/192.0.2.7", `{}`, 405, "takes DELETE, not POST"},
+	{"a status that is posted", "POST", "/v1/status", "", 405, "/v1/status takes GET, HEAD, not POST"},
+	{"a status that is deleted", "DELETE", "/v1/status", "", 405, ", not DELETE"},
+	{"all windows deleted", "DELETE", "/v1/windows", "", 405, "/v1/windows takes GET, HEAD, POST, not DELETE"},
+	{"a reload that is only looked at", "GET", "/v1/reload", "", 405, "/v1/reload takes POST, not GET"},
+	{"down that is only looked at", "GET", "/v1/down", "", 405, "/v1/down takes POST, not GET"},
+	{"metrics that are posted", "POST", "/metrics", "", 405, "takes GET, HEAD, not POST"},
+	{"a method of its own", "OPEN", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}`, 405, ", not OPEN"},
 }
 
-// pad makes a body as long as said, with blanks.
+// pad extends a body with spaces to a length.
 func pad(body string, length int) string { return body + strings.Repeat(" ", length-len(body)) }
 
 func TestWrongRequestsAreRefusedInJSONAndChangeNothing(t *testing.T) {
@@ -241,8 +240,8 @@ func TestWrongRequestsAreRefusedInJSONAndChangeNothing(t *testing.T) {
 }
 
 func TestPathsThatAreNotWrittenOutAreUnknown(t *testing.T) {
-	// A client that is sent elsewhere would do there what was not meant: close the
-	// window of another door.
+	// A client that follows a redirect could do something else: close the window of
+	// another door.
 	s := serve(t)
 	for _, test := range []struct{ method, path string }{
 		{"GET", "//v1/status"},
@@ -303,7 +302,7 @@ func TestMetricsThatCannotBeHadAreAnErrorLikeAnyOther(t *testing.T) {
 
 func TestTooManyWhoAskForMetricsAreRefusedLikeAnybody(t *testing.T) {
 	s := serve(t)
-	s.kernel.mu.Lock() // so that those who are let in wait
+	s.kernel.mu.Lock() // makes the requests in progress wait
 	release := sync.OnceFunc(s.kernel.mu.Unlock)
 	defer release()
 	type answer struct {
@@ -331,7 +330,7 @@ func TestTooManyWhoAskForMetricsAreRefusedLikeAnybody(t *testing.T) {
 
 func TestTooManyWhoReadLongAnswersSlowlyAreRefused(t *testing.T) {
 	s := serve(t)
-	s.kernel.mu.Lock() // so that those who are let in are not answered
+	s.kernel.mu.Lock() // keeps the requests in progress unanswered
 	release := sync.OnceFunc(s.kernel.mu.Unlock)
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -343,10 +342,10 @@ func TestTooManyWhoReadLongAnswersSlowlyAreRefused(t *testing.T) {
 			codes <- response.StatusCode
 		})
 	}
-	if code := <-codes; code != http.StatusServiceUnavailable { // the others are in by now
+	if code := <-codes; code != http.StatusServiceUnavailable { // the others are in progress by now
 		t.Fatalf("the first to be answered has %d", code)
 	}
-	var refused sync.WaitGroup // at once, as each is kept waiting for a while
+	var refused sync.WaitGroup // in parallel, because each waits for a while
 	for _, path := range []string{"/v1/status", "/v1/windows", "/v1/events", "/v1/events?follow=false"} {
 		refused.Go(func() {
 			response, body := s.ask(t, http.MethodGet, path, "")
@@ -354,7 +353,7 @@ func TestTooManyWhoReadLongAnswersSlowlyAreRefused(t *testing.T) {
 		})
 	}
 	refused.Wait()
-	// Who follows is counted by itself.
+	// Followers are counted separately.
 	s.follow(t).skip(t)
 	release()
 	for range control.MaxAnswering {
@@ -449,7 +448,7 @@ func TestATrialIsConfirmedOnce(t *testing.T) {
 		status.Trial.LeftSeconds > 3600 || status.Trial.LeftSeconds < 3000 {
 		t.Errorf("status of a trial: %v, %s", err, body)
 	}
-	// There is one trial at a time, and nothing is reloaded meanwhile.
+	// A second trial or reload during a trial is refused.
 	for _, request := range []string{``, `{"confirm": "2m"}`} {
 		response, body := s.ask(t, http.MethodPost, "/v1/reload", request)
 		wantRefusal(t, response, body, http.StatusConflict, "on trial", "knockwall confirm")
@@ -496,7 +495,7 @@ func TestWhyAnAddressIsLetInOrIsNotIsExplained(t *testing.T) {
 	}
 }
 
-// What has happened is remembered where the events are, too.
+// The daemon takes past events from the same history as the events path.
 func TestAnExplanationKnowsThePast(t *testing.T) {
 	s := serve(t)
 	if _, err := s.Wall.Close("ssh", "192.0.2.1", false); err != nil {
@@ -553,13 +552,13 @@ func TestDownSaysWhichUnitWouldStartTheDaemonAgain(t *testing.T) {
 	}
 }
 
-// Down ends Run, and the daemon then ends Serve, while the answer is on its way.
+// Down ends Run, and the daemon then ends Serve while it sends the answer.
 func TestDownIsAnsweredAlthoughTheDaemonEnds(t *testing.T) {
 	for range 20 {
 		s := serve(t)
 		served := make(chan error, 1)
 		go func() {
-			<-s.ended // as run does
+			<-s.ended // as the command run does
 			served <- s.stop()
 		}()
 		response, body := s.ask(t, http.MethodPost, "/v1/down", "")
@@ -579,7 +578,7 @@ func TestDownIsAnsweredAlthoughTheDaemonEnds(t *testing.T) {
 	}
 }
 
-// Requests may come in while the daemon is stopping.
+// Requests can arrive while the daemon ends.
 func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 	s := serve(t)
 	if _, err := control.NewClient(s.path).Down(t.Context()); err != nil {
@@ -600,7 +599,7 @@ func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 			}
 		})
 	}
-	// Whoever asks for it once more has it.
+	// A second request for the same thing succeeds.
 	if _, err := control.NewClient(s.path).Down(t.Context()); err != nil {
 		t.Errorf("down again: %v", err)
 	}
@@ -637,7 +636,7 @@ func TestTheClientAsksForWhatItsMethodsSay(t *testing.T) {
 	<-s.ended
 }
 
-// Names may have in them what means something in a path.
+// Names may contain characters with a meaning in paths.
 func TestTheClientNamesDoorsAndSourcesAsTheyAre(t *testing.T) {
 	s := serve(t)
 	c := control.NewClient(s.path)
@@ -655,7 +654,7 @@ func TestTheClientNamesDoorsAndSourcesAsTheyAre(t *testing.T) {
 			t.Errorf("explaining %q: %v", name, err)
 		}
 	}
-	// No path can have these as they are, so that there is nothing at it.
+	// A path cannot contain these names, so there is nothing at it.
 	for _, name := range []string{"", ".", ".."} {
 		_, err := c.Close(t.Context(), name, "192.0.2.1", false)
 		if want := "there is nothing at /v1/windows/" + name + "/192.0.2.1"; err == nil || !strings.Contains(err.Error(), want) {
@@ -665,7 +664,7 @@ func TestTheClientNamesDoorsAndSourcesAsTheyAre(t *testing.T) {
 	wantWindows(t, s, before...)
 }
 
-// page returns what the daemon says of itself.
+// page returns the daemon's own description.
 func page(t *testing.T, s *served) string {
 	t.Helper()
 	response, body := s.ask(t, http.MethodGet, "/", "")
@@ -677,7 +676,7 @@ func page(t *testing.T, s *served) string {
 
 func TestThePageNamesEveryRoute(t *testing.T) {
 	s := serve(t)
-	// An example of a path stands for all of its kind.
+	// The example of a path stands for all paths of that kind.
 	kind := func(path string) string {
 		return strings.NewReplacer("/ssh/192.0.2.7", "/{door}/{source...}", "/explain/192.0.2.7", "/explain/{address...}", "{$}", "").Replace(path)
 	}
@@ -706,7 +705,7 @@ func TestThePageNamesEveryRoute(t *testing.T) {
 	if diff := cmp.Diff(served, named); diff != "" {
 		t.Errorf("routes (-served +on the page):\n%s", diff)
 	}
-	// And it is answered just as the page has it.
+	// The daemon takes the methods that the page lists.
 	for path, want := range methods {
 		response, body := s.ask(t, "ANY", path, "")
 		wantRefusal(t, response, body, http.StatusMethodNotAllowed)
@@ -756,7 +755,7 @@ func TestThePageNamesEveryStatus(t *testing.T) {
 
 func TestThePageNamesEveryMetricAndItsLabels(t *testing.T) {
 	s := serve(t)
-	if err := s.Wall.Apply(inEveryWay(t)); err != nil { // as only a door with a list has all of them
+	if err := s.Wall.Apply(inEveryWay(t)); err != nil { // only a door with a list has all metrics
 		t.Fatal(err)
 	}
 	text := page(t, s)
@@ -799,7 +798,7 @@ func TestThePageNamesEveryMetricAndItsLabels(t *testing.T) {
 			}
 		}
 		slices.Sort(labels)
-		// What every program in Go tells of itself is named as a whole.
+		// The page names the metrics of the Go runtime by their prefix.
 		if prefix, _, _ := strings.Cut(name, "_"); prefix == "go" || prefix == "process" {
 			if !strings.Contains(text, "`"+prefix+"_") {
 				t.Errorf("the page does not say that there is %s", name)

@@ -38,13 +38,13 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// stillKernel is a kernel where nothing happens but what a test sends.
+// stillKernel is a kernel that does nothing by itself; a test sends everything.
 type stillKernel struct {
-	windows []nft.Window // that another daemon has left open
+	windows []nft.Window // left open by another daemon
 	knock   func(prefix []byte, p packet.Packet, data []byte)
 
 	mu      sync.Mutex
-	failure error // of Counts, and of windows
+	failure error // error of Counts and Windows
 	stands  bool
 }
 
@@ -118,10 +118,10 @@ func (k *stillKernel) wallStands() bool {
 	return k.stands
 }
 
-// never is a source that the kernel has no window of.
+// never is a source without a window.
 var never = packet.Source{Prefix: netip.MustParsePrefix("192.0.2.99/32")}
 
-// edges are those of a wall behind which nobody listens but it.
+// edges returns the edges of a wall on a host on which only the wall listens.
 func (k *stillKernel) edges() wall.Edges {
 	free := func(uint16) (bool, error) { return false, nil }
 	three := func(func(sessions.Session) bool) (int, error) { return 3, nil }
@@ -158,7 +158,7 @@ func (stillSocket) RefuseUpTo(uint32) error       { return nil }
 func (stillSocket) Stats() (nfqueue.Stats, error) { return nfqueue.Stats{}, nil }
 func (stillSocket) Close() error                  { return nil }
 
-// rules are a configuration with one door.
+// rules returns a configuration with one door.
 func rules() *ruleset.Config {
 	return &ruleset.Config{
 		Wall: ruleset.Wall{Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep, Hold: time.Second, MaxSources: 16},
@@ -176,8 +176,8 @@ func rules() *ruleset.Config {
 	}
 }
 
-// inEveryWay are rules with two doors more, of which one opens by a list with two
-// lines left, and one by one-time passwords alone.
+// inEveryWay adds two doors to the rules: one opens by a list with two sequences left,
+// the other by one-time passwords only.
 func inEveryWay(t testing.TB) *ruleset.Config {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "list")
@@ -193,17 +193,17 @@ func inEveryWay(t testing.TB) *ruleset.Config {
 	return c
 }
 
-// daemon is what Serve serves, and what is behind it.
+// daemon is what Serve serves, with what is behind it.
 type daemon struct {
 	control.Daemon
 	kernel *stillKernel
-	// reload is what Reload does: put rules in force, unless a test changes it.
+	// reload implements Reload: it puts the rules in force, unless a test replaces it.
 	reload func(confirm time.Duration) (int, string, error)
-	end    func() error // Run, and wait until it has ended
+	end    func() error // ends Run and waits
 	ended  chan struct{}
 }
 
-// newDaemon raises a wall over a kernel, and runs it.
+// newDaemon starts a wall on a kernel.
 func newDaemon(t testing.TB, k *stillKernel) *daemon {
 	t.Helper()
 	d := &daemon{kernel: k, ended: make(chan struct{})}
@@ -243,7 +243,7 @@ func newDaemon(t testing.TB, k *stillKernel) *daemon {
 type served struct {
 	*daemon
 	path string
-	stop func() error // Serve, and wait
+	stop func() error // ends Serve and waits
 }
 
 func serve(t testing.TB) *served {
@@ -251,7 +251,7 @@ func serve(t testing.TB) *served {
 	return serveAs(t, "")
 }
 
-// serveAs serves a daemon for which systemd listens by a unit.
+// serveAs serves a daemon whose socket belongs to a systemd unit.
 func serveAs(t testing.TB, unit string) *served {
 	t.Helper()
 	source := packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}
@@ -298,7 +298,7 @@ func (s *served) dial(t testing.TB) net.Conn {
 	return conn
 }
 
-// ask sends a request as curl would, and returns the answer and its body.
+// ask sends a request as curl would, and returns the answer with its body.
 func (s *served) ask(t testing.TB, method, path, body string) (*http.Response, string) {
 	t.Helper()
 	return s.askWith(t, method, path, body, nil)
@@ -329,8 +329,7 @@ func (s *served) askWith(t testing.TB, method, path, body string, header http.He
 	return response, string(answer)
 }
 
-// wantRefusal checks an answer that is not the one that was asked for: its code,
-// that it says why in JSON, and that this says each of parts.
+// wantRefusal checks an error: its status, that it is JSON, and that it contains parts.
 func wantRefusal(t testing.TB, response *http.Response, body string, code int, parts ...string) {
 	t.Helper()
 	if response.StatusCode != code {
@@ -375,7 +374,7 @@ func TestServeAnswersWithTheStatusOfTheWall(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// Time goes on between the four, and nothing else does.
+	// Only the time differs between the four.
 	all := []*wall.Status{&before, &got, &asJSON, &after}
 	for i, status := range all {
 		if len(status.Windows) != 1 || len(status.Attempts) != 1 {
@@ -432,7 +431,7 @@ func TestServePassesOnWhatTheWallCannotTell(t *testing.T) {
 
 func TestServeEndsAndTheClientSaysSo(t *testing.T) {
 	s := serve(t)
-	// A client that is connected and silent does not hold it up.
+	// A connected client that sends nothing does not delay the end.
 	idle := s.dial(t)
 	if err := s.stop(); err != nil {
 		t.Errorf("Serve: %v", err)
@@ -441,7 +440,7 @@ func TestServeEndsAndTheClientSaysSo(t *testing.T) {
 	if err == nil || !strings.HasPrefix(err.Error(), "no knockwall listens at "+s.path) {
 		t.Errorf("Status: %v", err)
 	}
-	// Or it is cut off, if it has not even been accepted yet.
+	// The client may also be reset, if it was not accepted yet.
 	if _, err := idle.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("the silent client reads %v", err)
 	}

@@ -19,58 +19,58 @@ import (
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
-// The bounds of what clients can make the daemon keep. Who is at the socket may
-// change the wall, but is not to stop it by mistake.
+// The limits of the resources that clients can use. Whoever can use the socket may change
+// the wall, but must not stop the daemon by mistake.
 const (
 	clientTimeout  = 10 * time.Second // to send a request, and to read its answer
 	maxHeader      = 8 << 10
 	maxBody        = 4 << 10
 	maxConnections = 512
 	maxFollowers   = 32
-	maxAnswering   = 8 // at once, with what may be long
+	maxAnswering   = 8 // long answers at once
 	patience       = 2 * time.Second
 )
 
-// The bounds of how long a trial takes.
+// The limits of a trial's length.
 const (
 	minTrial = time.Second
 	maxTrial = time.Hour
 )
 
-// Daemon is what is controlled.
+// Daemon is what the API controls.
 type Daemon struct {
 	Wall    *wall.Wall
 	History *audit.History
-	// Reload reads the rule files and puts them in force; on trial, unless confirm
-	// is 0. It says how many doors there are, and what is unwise in the files. What
-	// is wrong with them it says as a [*RulesError].
+	// Reload reads the rule files and puts them in force, on trial if confirm is not 0.
+	// It returns the number of doors, and warnings about the files as text. If the files
+	// have errors, it returns a [*RulesError].
 	Reload func(confirm time.Duration) (doors int, warnings string, err error)
-	// Confirm ends a trial.
+	// Confirm ends a trial and keeps the rules.
 	Confirm func() error
-	// SocketUnit is the unit by which systemd listens for the daemon, and starts it
-	// when it does not run; empty where the daemon listens by itself.
+	// SocketUnit is the systemd unit that listens for the daemon and starts it on a
+	// connection. It is empty if the daemon listens itself.
 	SocketUnit string
-	// Complain is told now and then what the HTTP server has to say.
+	// Complain gets messages of the HTTP server, one a minute at most.
 	Complain func(string)
 }
 
-// RulesError says that rule files are wrong, and how, as text of several lines.
+// RulesError is errors in the rule files, described in several lines of text.
 type RulesError struct{ Diagnostics string }
 
 func (e *RulesError) Error() string { return "the rule files are wrong; the rules in force stay" }
 
-// Reloaded is what a reload came to.
+// Reloaded is the result of a reload.
 type Reloaded struct {
 	Doors        int     `json:"doors"`
 	Warnings     string  `json:"warnings,omitempty"`
 	TrialSeconds float64 `json:"trial_seconds,omitempty"`
 }
 
-// Lowered is what taking the wall down came to.
+// Lowered is the result of removing the wall.
 type Lowered struct {
 	Table      string `json:"table"`
 	SocketUnit string `json:"socket_unit,omitempty"`
-	Ending     bool   `json:"ending,omitempty"` // the daemon waits for commands
+	Ending     bool   `json:"ending,omitempty"` // the daemon still waits for commands
 }
 
 // openRequest is the body of POST /v1/windows.
@@ -80,7 +80,7 @@ type openRequest struct {
 	Window string `json:"window,omitempty"`
 }
 
-// reloadRequest is the body of POST /v1/reload, which may be empty.
+// reloadRequest is the body of POST /v1/reload. It may be empty.
 type reloadRequest struct {
 	Confirm string `json:"confirm,omitempty"`
 }
@@ -88,7 +88,7 @@ type reloadRequest struct {
 //go:embed API.md
 var page []byte
 
-// Serve answers on l until ctx ends.
+// Serve answers requests on l until ctx ends.
 func Serve(ctx context.Context, l net.Listener, d Daemon) error {
 	s := newService(d)
 	server := &http.Server{
@@ -108,7 +108,7 @@ func Serve(ctx context.Context, l net.Listener, d Daemon) error {
 		defer close(closed)
 		wait, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		_ = server.Shutdown(wait) // an answer may be on its way
+		_ = server.Shutdown(wait) // an answer may be in progress
 		server.Close()
 	})
 	err := server.Serve(l)
@@ -124,8 +124,8 @@ func Serve(ctx context.Context, l net.Listener, d Daemon) error {
 type service struct {
 	Daemon
 	crowd     *crowd
-	following chan struct{} // one for each who follows
-	answering chan struct{} // one for each long answer that is on its way
+	following chan struct{} // one for each follower
+	answering chan struct{} // one for each long answer in progress
 }
 
 func newService(d Daemon) *service {
@@ -166,8 +166,8 @@ func (s *service) handler() http.Handler {
 	return inJSON(mux)
 }
 
-// long bounds how many answers are on their way at once that may have many
-// megabytes, as their readers may be slow.
+// long limits how many long answers are in progress at once. They can have many
+// megabytes, and their readers can be slow.
 func (s *service) long(handler http.HandlerFunc) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		select {
@@ -175,7 +175,7 @@ func (s *service) long(handler http.HandlerFunc) http.HandlerFunc {
 			defer func() { <-s.answering }()
 			handler(rw, r)
 		case <-time.After(patience):
-			fail(rw, http.StatusServiceUnavailable, errors.New("too many ask for this, and read the answer slowly: try again"))
+			fail(rw, http.StatusServiceUnavailable, errors.New("too many clients are reading such answers: try again"))
 		case <-r.Context().Done():
 		}
 	}
@@ -229,7 +229,7 @@ func (s *service) reload(r *http.Request) (any, error) {
 	return Reloaded{Doors: doors, Warnings: warnings, TrialSeconds: confirm.Seconds()}, nil
 }
 
-// CheckTrial says what is wrong with the length of a trial, if anything is.
+// CheckTrial returns an error if a trial cannot take that long.
 func CheckTrial(confirm time.Duration) error {
 	if confirm < minTrial || confirm > maxTrial {
 		return fmt.Errorf("a trial takes %.0fs to %.0fh, and not %s", minTrial.Seconds(), maxTrial.Hours(), confirm)
@@ -237,7 +237,7 @@ func CheckTrial(confirm time.Duration) error {
 	return nil
 }
 
-// events writes a line of JSON for each event.
+// events writes one line of JSON for each event.
 func (s *service) events(rw http.ResponseWriter, r *http.Request) {
 	follow, err := flag(r, "follow")
 	switch {
@@ -265,7 +265,7 @@ func (s *service) follow(rw http.ResponseWriter, r *http.Request) {
 	case s.following <- struct{}{}:
 		defer func() { <-s.following }()
 	default:
-		fail(rw, http.StatusServiceUnavailable, fmt.Errorf("%d follow the events already, and no more can", maxFollowers))
+		fail(rw, http.StatusServiceUnavailable, fmt.Errorf("%d clients follow the events already, which is the limit", maxFollowers))
 		return
 	}
 	if conn, ok := r.Context().Value(connection{}).(net.Conn); ok {
@@ -287,7 +287,7 @@ func (s *service) follow(rw http.ResponseWriter, r *http.Request) {
 	for stream.Flush() == nil {
 		select {
 		case <-r.Context().Done():
-			// The daemon ends, and what it has said last is to be heard.
+			// The daemon is ending. Send its last events.
 			for {
 				select {
 				case e := <-follower.Events():

@@ -9,9 +9,9 @@ import (
 	"github.com/knockwall/knockwall/internal/sessions"
 )
 
-// findAnswers finds doors of which this host sees one direction only: clients whose
-// connections are accepted and never answered here, or connections whose clients send
-// another way, past the wall.
+// findAnswers finds doors for which this host sees only one direction of the connections:
+// the client's packets without answers, or the service's packets without the client's,
+// which then pass the wall by another route. It reads conntrack.
 func findAnswers(h *Host) (findings []Finding, err error) {
 	seen := make([]struct{ both, forth, back int }, len(h.Config.Doors))
 	err = sessions.Directions(func(s sessions.Session, direction sessions.Seen) {
@@ -31,19 +31,19 @@ func findAnswers(h *Host) (findings []Finding, err error) {
 		}
 	})
 	if errors.Is(err, unix.EPERM) {
-		err = errors.New("it takes root to ask conntrack")
+		err = errors.New("reading conntrack takes root")
 	}
 	for i, n := range seen {
 		name := h.Config.Doors[i].Name
 		if n.forth > 0 && n.both == 0 {
 			findings = append(findings, Finding{Severity: Warning, Door: name,
-				Problem: fmt.Sprintf("Connections were accepted here and never answered (%d that conntrack remembers): either nothing answers behind the door, or answers take another way, and behind the wall such connections are dead.", n.forth),
-				Cure:    "Route the answers through this host, too, or put the wall where both directions pass."})
+				Problem: fmt.Sprintf("Connections were accepted here and never answered (%d in conntrack). Either no service answers, or its answers take a route that does not pass this host. The wall then drops such connections after their first packet.", n.forth),
+				Cure:    "Route the answers through this host as well, or run knockwall on a host that both directions pass."})
 		}
 		if n.back > 0 {
 			findings = append(findings, Finding{Severity: Error, Door: name,
-				Problem: fmt.Sprintf("Of %d connections this host sees only what the service sends: what clients send takes another way, on which nobody has to knock.", n.back),
-				Cure:    "Put the wall where both directions pass."})
+				Problem: fmt.Sprintf("For %d connections this host sees only what the service sends. The clients' packets take another route, on which no knock is needed.", n.back),
+				Cure:    "Run knockwall on a host that both directions pass."})
 		}
 	}
 	return findings, err

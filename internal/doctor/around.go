@@ -13,15 +13,15 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// way is a rule by which what comes to one port reaches another, or another host.
+// way is a rule that leads packets for one port to another port or host.
 type way struct {
 	from  traffic
 	to    target
 	where string
 }
 
-// ways returns those that a packet from outside may take, as far as they could be
-// understood; the error says of what it is not known.
+// ways returns the ways that a packet from outside can take, as far as the rules were
+// understood. The error names the rules that were not.
 func (h *Host) ways() (ways []way, err error) {
 	f, err := h.firewall()
 	if err != nil {
@@ -29,7 +29,7 @@ func (h *Host) ways() (ways []way, err error) {
 	}
 	err = f.partly
 	chains := append(f.hooked(nftables.ChainHookPrerouting, nftables.ChainTypeNAT),
-		f.hooked(nftables.ChainHookPrerouting, nftables.ChainTypeFilter)...) // where TPROXY is
+		f.hooked(nftables.ChainHookPrerouting, nftables.ChainTypeFilter)...) // TPROXY rules are here
 	for _, c := range chains {
 		err = errors.Join(err, f.walk(c, func(in *chain, r rule) {
 			if r.leads == nil {
@@ -46,8 +46,8 @@ func (h *Host) ways() (ways []way, err error) {
 	return append(ways, legacy...), errors.Join(err, legacyErr)
 }
 
-// findAround finds rules of NAT and TPROXY by which a door's service is reached without
-// the door having been asked.
+// findAround finds rules of NAT and TPROXY that lead to the service behind a door from a
+// port that the door does not guard.
 func findAround(h *Host) (findings []Finding, err error) {
 	ways, err := h.ways()
 	if len(ways) == 0 {
@@ -64,7 +64,7 @@ func findAround(h *Host) (findings []Finding, err error) {
 			findings = append(findings, f)
 		}
 	}
-	unguarded := make([]string, len(ways)) // what of each is
+	unguarded := make([]string, len(ways)) // the part of each way that no door guards
 	for i, w := range ways {
 		unguarded[i] = withoutDoors(h.Config, w.from, here)
 	}
@@ -76,11 +76,11 @@ func findAround(h *Host) (findings []Finding, err error) {
 			case behind == "" || from == "":
 			case w.isHere(here) && !w.to.silent:
 				tell(Finding{Severity: Warning, Door: d.Name,
-					Problem: fmt.Sprintf("Also reached by %s: a rule of NAT (%s) leads from there to %s. Who has a window, or is trusted, comes in there, too; others are refused.", from, w.where, behind),
-					Cure:    "Delete that rule, unless it is wanted."})
+					Problem: fmt.Sprintf("Also reached by %s: a NAT rule (%s) leads from there to %s. Sources with an open window and trusted sources are admitted there as well. Others are refused.", from, w.where, behind),
+					Cure:    "Delete that rule if you do not want it."})
 			default:
 				tell(Finding{Severity: Error, Door: d.Name,
-					Problem: fmt.Sprintf("Also reached by %s, without a knock: a rule (%s) leads from there to %s, behind the door.", from, w.where, behind),
+					Problem: fmt.Sprintf("Also reached by %s, without a knock: a rule (%s) leads from there to %s, which the door guards.", from, w.where, behind),
 					Cure:    fmt.Sprintf("Add %s to the ports of a door that has no `to`, or delete that rule.", from)})
 			}
 			if w.isHere(here) || !guardsHere(d, w.from, here) {
@@ -89,7 +89,7 @@ func findAround(h *Host) (findings []Finding, err error) {
 			for i, other := range ways {
 				if from := unguarded[i]; from != "" && sameTarget(w, other) {
 					tell(Finding{Severity: Error, Door: d.Name,
-						Problem: fmt.Sprintf("Also reached by %s, without a knock: a rule of NAT (%s) leads from there to where those lead that the door guards, %s.", from, other.where, other.to.at(other.from)),
+						Problem: fmt.Sprintf("Also reached by %s, without a knock: a NAT rule (%s) leads from there to %s, where a port that the door guards leads as well.", from, other.where, other.to.at(other.from)),
 						Cure:    fmt.Sprintf("Add %s to the ports of the door, or delete that rule.", from)})
 				}
 			}
@@ -98,13 +98,13 @@ func findAround(h *Host) (findings []Finding, err error) {
 	return findings, err
 }
 
-// isHere reports whether what takes the way is delivered to this host.
+// isHere reports whether the way ends at this host.
 func (w way) isHere(here map[netip.Addr]bool) bool {
 	address, err := netip.ParseAddr(w.to.address)
 	return w.to.here || err == nil && (address.IsLoopback() || here[address])
 }
 
-// arrives returns the ports that are reached by a way.
+// arrives returns the ports at which packets that take the way arrive.
 func (w way) arrives() traffic {
 	if w.to.ports == (span{}) {
 		return w.from
@@ -112,7 +112,7 @@ func (w way) arrives() traffic {
 	return traffic{protocol: w.from.protocol, ports: []span{w.to.ports}}
 }
 
-// at writes where a way leads.
+// at writes the place that a way leads to.
 func (t target) at(from traffic) string {
 	if t.ports != (span{}) {
 		from.ports = []span{t.ports}
@@ -123,13 +123,13 @@ func (t target) at(from traffic) string {
 	return t.address + ", " + from.String()
 }
 
-// sameTarget reports whether two ways lead to one port of another host.
+// sameTarget reports whether two ways lead to the same port of another host.
 func sameTarget(a, b way) bool {
 	return a.to.address == b.to.address && a.to.address != "" && !a.arrives().and(b.arrives()).none
 }
 
-// leadsBehind says which of the door's ports a way leads to, if any: those of this host, or
-// of an address that it guards.
+// leadsBehind returns the door's ports that a way leads to, or "". They are ports of this
+// host or of an address that the door guards.
 func leadsBehind(d *ruleset.Door, w way, here map[netip.Addr]bool) string {
 	if address, err := netip.ParseAddr(w.to.address); w.isHere(here) && !isHere(d, here) ||
 		!w.isHere(here) && (err != nil || !packet.Among(address, d.To)) {
@@ -159,13 +159,13 @@ func isHere(d *ruleset.Door, here map[netip.Addr]bool) bool {
 	return false
 }
 
-// guardsHere reports whether the door stands before what comes to a port of this host.
+// guardsHere reports whether the door guards a port of the traffic on this host.
 func guardsHere(d *ruleset.Door, t traffic, here map[netip.Addr]bool) bool {
 	return isHere(d, here) && slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return !t.and(of(r)).none })
 }
 
-// withoutDoors says what of the traffic to this host no door guards, and nothing if doors
-// guard all of it.
+// withoutDoors returns the part of the traffic to this host that no door guards. It
+// returns "" if doors guard all of it.
 func withoutDoors(c *ruleset.Config, t traffic, here map[netip.Addr]bool) string {
 	for i := range c.Doors {
 		if d := &c.Doors[i]; isHere(d, here) {

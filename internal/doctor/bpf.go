@@ -12,31 +12,32 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// findBPF finds programs that decide about packets before the wall (XDP), or about which
-// socket gets those that it has let in (sk_lookup). What they do cannot be told.
+// findBPF finds BPF programs that decide about packets before the wall does (XDP), or
+// that choose the socket for packets that the wall admits (sk_lookup). It cannot tell
+// what these programs do.
 func findBPF(h *Host) (findings []Finding, err error) {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("asking the kernel for the interfaces: %w", err)
+		return nil, fmt.Errorf("listing the interfaces: %w", err)
 	}
 	for _, l := range links {
 		if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached && l.Attrs().Name != "lo" {
 			findings = append(findings, Finding{Severity: Warning,
-				Problem: fmt.Sprintf("A BPF program (XDP, id %d) at %s sees packets before the wall: what it drops nobody hears, and what it passes on by itself nobody holds up.", xdp.ProgId, printable.Quote(l.Attrs().Name)),
-				Cure:    fmt.Sprintf("Make sure that it passes knocks and what comes to doors: `bpftool prog show id %d` names it.", xdp.ProgId)})
+				Problem: fmt.Sprintf("A BPF program (XDP, id %d) at %s sees packets before the wall. The wall does not see packets that this program drops or forwards.", xdp.ProgId, printable.Quote(l.Attrs().Name)),
+				Cure:    fmt.Sprintf("Make sure that it passes knocks and packets to guarded ports. `bpftool prog show id %d` names it.", xdp.ProgId)})
 		}
 	}
 	programs, err := socketLookups()
 	for _, id := range programs {
 		findings = append(findings, Finding{Severity: Warning,
-			Problem: fmt.Sprintf("A BPF program (sk_lookup, id %d) chooses sockets for new connections: one to another port may lead to what a door guards.", id),
-			Cure:    fmt.Sprintf("Make sure that it leads to no guarded service: `bpftool prog show id %d` names it.", id)})
+			Problem: fmt.Sprintf("A BPF program (sk_lookup, id %d) chooses sockets for new connections. It may lead connections to other ports to a guarded service.", id),
+			Cure:    fmt.Sprintf("Make sure that it leads to no guarded service. `bpftool prog show id %d` names it.", id)})
 	}
 	return findings, err
 }
 
-// socketLookups returns the ids of the sk_lookup programs of this network namespace:
-// BPF_PROG_QUERY of linux/bpf.h.
+// socketLookups returns the ids of the sk_lookup programs of this network namespace. It
+// uses BPF_PROG_QUERY of linux/bpf.h.
 func socketLookups() ([]uint32, error) {
 	const query, skLookup, most = 16, 36, 64
 	namespace, err := os.Open("/proc/thread-self/ns/net")
@@ -55,10 +56,10 @@ func socketLookups() ([]uint32, error) {
 	switch errno {
 	case 0:
 		return ids[:attributes.count], nil
-	case unix.ENOSYS, unix.EINVAL: // the kernel has no such programs
+	case unix.ENOSYS, unix.EINVAL: // the kernel does not support such programs
 		return nil, nil
 	case unix.EPERM:
-		return nil, errors.New("it takes root to ask for BPF programs that choose sockets (sk_lookup)")
+		return nil, errors.New("listing BPF programs that choose sockets (sk_lookup) takes root")
 	}
-	return nil, fmt.Errorf("asking for BPF programs that choose sockets (sk_lookup): %w", errno)
+	return nil, fmt.Errorf("listing BPF programs that choose sockets (sk_lookup): %w", errno)
 }

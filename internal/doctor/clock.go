@@ -7,7 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readClock asks the kernel about its clock, and changes nothing.
+// readClock reports whether the kernel considers the clock unsynchronised. It changes
+// nothing.
 var readClock = func() (unsynchronised bool, err error) {
 	var t unix.Timex
 	if _, err := unix.Adjtimex(&t); err != nil {
@@ -16,7 +17,8 @@ var readClock = func() (unsynchronised bool, err error) {
 	return t.Status&unix.STA_UNSYNC != 0, nil
 }
 
-// findClock finds that nobody keeps the clock right where what opens a door depends on it.
+// findClock finds an unsynchronised clock, if a door's knocks or passwords depend on the
+// time.
 func findClock(h *Host) (findings []Finding, err error) {
 	var doors []string
 	for _, d := range h.Config.Doors {
@@ -29,12 +31,12 @@ func findClock(h *Host) (findings []Finding, err error) {
 	}
 	unsynchronised, err := readClock()
 	if err != nil {
-		return nil, fmt.Errorf("whether the clock is synchronised is unknown: %w", err)
+		return nil, fmt.Errorf("reading whether the clock is synchronised: %w", err)
 	}
 	if !unsynchronised {
 		return nil, nil
 	}
 	return []Finding{{Severity: Warning,
-		Problem: fmt.Sprintf("The clock is not synchronised, and what opens %s changes with the time: when it is wrong, who knocks right stays out.", strings.Join(doors, ", ")),
+		Problem: fmt.Sprintf("The clock is not synchronised. What opens %s changes with the time, so a wrong clock keeps out clients that knock correctly.", strings.Join(doors, ", ")),
 		Cure:    "Run an NTP client: `timedatectl set-ntp true`, chrony or ntpd."}}, nil
 }

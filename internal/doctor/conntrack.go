@@ -15,36 +15,37 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// shortestIdle is for how long an idle TCP connection is to be remembered, in seconds: a
-// little longer than it takes until keep-alives are sent (RFC 5382, REQ-5).
+// shortestIdle is how long conntrack should remember an idle TCP connection, in seconds:
+// a little longer than the interval after which hosts send keep-alives (RFC 5382, REQ-5).
 const shortestIdle = 7440
 
-// findConntrack finds that conntrack has no room for what is new, or forgets what lives.
+// findConntrack finds a nearly full connection table, and a time-out that ends idle TCP
+// connections too early.
 func findConntrack(h *Host) (findings []Finding, err error) {
 	known, room, err := sessions.Usage()
 	if errors.Is(err, unix.EPERM) {
-		err = errors.New("it takes root to ask conntrack")
+		err = errors.New("reading conntrack takes root")
 	}
 	findings = crowded(known, room)
 	tcp := slices.ContainsFunc(h.Config.Doors, func(d ruleset.Door) bool {
 		return slices.ContainsFunc(d.Ports, func(r packet.PortRange) bool { return r.Protocol == packet.TCP })
 	})
 	const name = "nf_conntrack_tcp_timeout_established"
-	b, readErr := os.ReadFile("/proc/sys/net/netfilter/" + name) // that there is none is so where nothing was tracked yet
+	b, readErr := os.ReadFile("/proc/sys/net/netfilter/" + name) // the file does not exist before the kernel tracks connections
 	if seconds, numberErr := strconv.Atoi(strings.TrimSpace(string(b))); tcp && readErr == nil && numberErr == nil && seconds < shortestIdle {
 		findings = append(findings, Finding{Severity: Warning,
-			Problem: fmt.Sprintf("conntrack forgets TCP connections that are idle for %d seconds: behind a door they are dead from then on.", seconds),
-			Cure:    fmt.Sprintf("`sysctl -w net.netfilter.%s=432000`, which is the kernel's default, and in /etc/sysctl.d for good.", name)})
+			Problem: fmt.Sprintf("conntrack forgets TCP connections that are idle for %d seconds. After that, the wall drops the packets of such connections to a door.", seconds),
+			Cure:    fmt.Sprintf("Run `sysctl -w net.netfilter.%s=432000`, the kernel's default. Set it in /etc/sysctl.d to keep it.", name)})
 	}
 	return findings, err
 }
 
-// crowded finds that of all connections that conntrack has room for many are known.
+// crowded finds a connection table that is nearly full.
 func crowded(known, room int) []Finding {
 	if !sessions.NearlyFull(known, room) {
 		return nil
 	}
 	return []Finding{{Severity: Warning,
-		Problem: fmt.Sprintf("conntrack's table is nearly full, %d of %d connections: when it is full, the kernel drops new connections of this host, and knocks.", known, room),
-		Cure:    fmt.Sprintf("Make room: `sysctl -w net.netfilter.nf_conntrack_max=%d`, and in /etc/sysctl.d for good.", 4*room)}}
+		Problem: fmt.Sprintf("conntrack's table is nearly full, %d of %d connections. When it is full, the kernel drops this host's new connections, knocks included.", known, room),
+		Cure:    fmt.Sprintf("Make room with `sysctl -w net.netfilter.nf_conntrack_max=%d`. Set it in /etc/sysctl.d to keep it.", 4*room)}}
 }

@@ -1,11 +1,12 @@
-// Package doctor looks at the host for what defeats, weakens or breaks a wall: a door
-// that stands before nothing, a way around it, somebody who may delete it.
-// It asks the kernel, by netlink and /proc, and no other program, and changes nothing.
+// Package doctor examines the host for conditions that defeat, weaken or break the wall:
+// a door that guards nothing, a way around a door, a service that may delete the table.
+// It reads netlink and /proc. It runs no other program and changes nothing.
 //
-// Each check is one function, findX, and one row of the table below. What the checks have
-// in common: firewall.go reads the tables of nftables (dump.go, as the kernel sends them;
-// rule.go, what a rule means; traffic.go, what it is about), legacy.go and xtables.go those
-// of iptables, programs.go whose sockets are.
+// Each check is one function, findX, and one row of the table below. The checks share
+// these files: firewall.go reads the nftables rules. dump.go receives them from the
+// kernel, rule.go interprets a rule, and traffic.go describes the packets that it
+// matches. legacy.go and xtables.go do the same for iptables. programs.go finds the
+// programs that own sockets.
 package doctor
 
 import (
@@ -19,58 +20,58 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Severity says what a finding means for the doors.
+// Severity is the severity of a finding.
 type Severity string
 
 // The severities.
 const (
-	Error   Severity = "error"   // a door is not what it seems: bare, or shut to those who knock right
-	Warning Severity = "warning" // it is, and something weakens it, or will break it
+	Error   Severity = "error"   // a door does not do what it should: it guards nothing, or keeps out clients that knock correctly
+	Warning Severity = "warning" // the door works, but something weakens it or will break it
 )
 
-// Finding is one thing that is wrong on this host, and how to cure it.
+// Finding is a problem on this host and its cure.
 type Finding struct {
 	Check    string   `json:"check"`
 	Severity Severity `json:"severity"`
-	Door     string   `json:"door,omitempty"` // empty: it concerns all of them, or the host
-	Bare     bool     `json:"bare,omitempty"` // that door stands before nothing now
+	Door     string   `json:"door,omitempty"` // empty if it concerns all doors or the host
+	Bare     bool     `json:"bare,omitempty"` // the door guards nothing now
 	Problem  string   `json:"problem"`        // a sentence
 	Cure     string   `json:"cure"`           // a sentence
 }
 
-// Unmade is a check that could not be made, such as without root.
+// Unmade is a check that could not be made, for example without root.
 type Unmade struct {
 	Check string `json:"check"`
 	Why   string `json:"why"`
 }
 
-// Report is what an examination found.
+// Report is the result of an examination.
 type Report struct {
 	Findings []Finding `json:"findings"`    // errors first
-	Unmade   []Unmade  `json:"not_checked"` // what they would have found is unknown
+	Unmade   []Unmade  `json:"not_checked"` // checks whose result is unknown
 }
 
-// Moment is when an examination is made. Some checks are worth a look only then.
+// Moment is the occasion of an examination. Some checks are made only on some occasions.
 type Moment uint8
 
 // The moments.
 const (
-	Reading  Moment = 1 << iota // the rule files are read: check, reload, run
-	Standing                    // the wall stands: status, and what degrades it
+	Reading  Moment = 1 << iota // when the rule files are read: check, reload, run
+	Standing                    // while the table is in force: status, and its field degraded
 	Asked                       // by the command doctor, which makes all checks
 )
 
-// Host is what is examined.
+// Host is the host to examine.
 type Host struct {
-	Config  *ruleset.Config   // the doors; never nil
-	InForce *effective.Config // what they come to, if they are in force
+	Config  *ruleset.Config   // the rule files; never nil
+	InForce *effective.Config // what is in force now; nil if nothing is
 
-	look     sync.Once // at the firewall, which several checks want to know of
+	look     sync.Once // several checks read the firewall; it is read once
 	rules    *firewall
 	rulesErr error
 }
 
-// firewall returns the rules of nftables, but for the wall's.
+// firewall returns the nftables rules, except those of the wall's own table.
 func (h *Host) firewall() (*firewall, error) {
 	h.look.Do(func() { h.rules, h.rulesErr = readFirewall(h.Config.Wall.Table) })
 	return h.rules, h.rulesErr
@@ -79,18 +80,18 @@ func (h *Host) firewall() (*firewall, error) {
 // check is one row of the table of checks.
 type check struct {
 	name string
-	when Moment // besides Asked
+	when Moment // the occasions besides Asked
 	find func(h *Host) ([]Finding, error)
 }
 
-// checks are all of them, in the order in which they are told.
+// checks are all checks, in the order of the report.
 var checks = []check{
 	{"interfaces", Reading | Standing, findInterfaces},
 	{"ways around", Reading | Standing, findAround},
 	{"second ports", Standing, findSecondPorts},
 	{"listening", Standing, findListening},
 	{"other tables", Standing, findDropped},
-	{"both directions", 0, findAnswers}, // which lists all connections
+	{"both directions", 0, findAnswers}, // it lists all connections, so only doctor makes it
 	{"BPF programs", Standing, findBPF},
 	{"saved ruleset", Reading | Standing, findSaved},
 	{"conntrack", Standing, findConntrack},
@@ -100,7 +101,7 @@ var checks = []check{
 	{"your session", 0, findLockout},
 }
 
-// Examine makes all checks of that moment, side by side. It takes well under a second.
+// Examine makes all checks of an occasion, in parallel. It takes well under a second.
 func Examine(h *Host, at Moment) Report {
 	var all sync.WaitGroup
 	findings := make([][]Finding, len(checks))
@@ -109,7 +110,7 @@ func Examine(h *Host, at Moment) Report {
 		if at == Asked || c.when&at != 0 {
 			all.Go(func() {
 				defer func() {
-					if p := recover(); p != nil { // what the host has must not end a daemon
+					if p := recover(); p != nil { // nothing on the host may end the daemon
 						failures[i] = fmt.Errorf("the check failed: %v", p)
 					}
 				}()
@@ -132,7 +133,7 @@ func Examine(h *Host, at Moment) Report {
 	return r
 }
 
-// BareDoors returns the doors that stand before nothing now, and why.
+// BareDoors returns the doors that guard nothing now, each with its problems.
 func BareDoors(findings []Finding) map[string]string {
 	why := map[string]string{}
 	for _, f := range findings {
@@ -143,7 +144,7 @@ func BareDoors(findings []Finding) map[string]string {
 	return why
 }
 
-// HasErrors reports whether a door is not what it seems.
+// HasErrors reports whether any finding is an error.
 func (r Report) HasErrors() bool {
 	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity == Error })
 }

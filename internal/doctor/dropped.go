@@ -12,9 +12,9 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// findDropped finds tables that drop what the wall lets in, or knocks before the wall
-// hears them. A rule that may depend on more than the port, such as the source, is no
-// finding. The filter tables of iptables-legacy are not read.
+// findDropped finds tables that drop packets that the wall accepts, or that drop knocks
+// before the wall hears them. A rule that may depend on more than the port, such as the
+// source, is no finding. It does not read the filter tables of iptables-legacy.
 func findDropped(h *Host) (findings []Finding, err error) {
 	f, err := h.firewall()
 	if err != nil {
@@ -37,25 +37,25 @@ func findDropped(h *Host) (findings []Finding, err error) {
 			if ports := f.drops(c, d.Ports, ways); ports != "" && waysErr == nil {
 				severity, by := c.versions()
 				findings = append(findings, Finding{Severity: severity, Door: d.Name,
-					Problem: fmt.Sprintf("Another table (%s) drops what comes to %s%s: whoever knocks right is not let in either.", c.where(), ports, by),
-					Cure:    fmt.Sprintf("Let that table accept %s: the wall drops strangers there before.", ports)})
+					Problem: fmt.Sprintf("Another table (%s) drops what comes to %s%s, even from sources with an open window.", c.where(), ports, by),
+					Cure:    fmt.Sprintf("Let that table accept %s. The wall drops packets from sources without a window before that table sees them.", ports)})
 			}
 		}
 		for _, c := range before {
-			// Which ports are dropped is a secret.
+			// The finding does not name the ports, because they are a secret.
 			if f.drops(c, h.knocksOf(i), nil) != "" {
 				severity, by := c.versions()
 				findings = append(findings, Finding{Severity: severity, Door: d.Name,
 					Problem: fmt.Sprintf("Another table (%s) drops knocks%s before the wall hears them.", c.where(), by),
-					Cure:    fmt.Sprintf("Let that table pass the door's knocks, or give its chain a priority above %d.", *nftables.ChainPriorityMangle)})
+					Cure:    fmt.Sprintf("Let that table accept the door's knocks, or give its chain a priority above %d.", *nftables.ChainPriorityMangle)})
 			}
 		}
 	}
 	return findings, f.partly
 }
 
-// versions says by which version of IP a chain shuts a door. One of them may be shut on
-// purpose.
+// versions returns the severity for a chain that drops a door's packets, and the version
+// of IP if it drops only one. That may be intended, so it is a warning.
 func (c *chain) versions() (severity Severity, by string) {
 	switch c.Table.Family {
 	case nftables.TableFamilyIPv4:
@@ -66,7 +66,7 @@ func (c *chain) versions() (severity Severity, by string) {
 	return Error, ""
 }
 
-// knocksOf are the ports at which the wall has to hear a door's clients.
+// knocksOf returns the ports at which the wall must hear a door's clients.
 func (h *Host) knocksOf(door int) []packet.PortRange {
 	d := &h.Config.Doors[door]
 	ports := packet.Ranges(d.CloseSequence)
@@ -74,13 +74,13 @@ func (h *Host) knocksOf(door int) []packet.PortRange {
 		fixed, _ := m.Ports()
 		ports = append(ports, fixed...)
 	}
-	if h.InForce != nil { // and so it is known which ports are chosen
+	if h.InForce != nil { // the ports that are chosen by method are known
 		ports = append(ports, packet.Ranges(h.InForce.Doors[door].AllKnocks())...)
 	}
 	return packet.MergeRanges(ports)
 }
 
-// ingress returns the chains that see packets as soon as they come in by an interface.
+// ingress returns the chains of the ingress hooks.
 func (f *firewall) ingress() (all []*chain) {
 	const inetIngress, netdevIngress = 5, 0 // NF_INET_INGRESS, NF_NETDEV_INGRESS of linux/netfilter.h
 	for _, c := range f.chains {
@@ -92,15 +92,16 @@ func (f *firewall) ingress() (all []*chain) {
 	return all
 }
 
-// earlier returns the chains of prerouting that see packets before a priority.
+// earlier returns the prerouting chains that run before a priority.
 func (f *firewall) earlier(than nftables.ChainPriority) []*chain {
 	return slices.DeleteFunc(f.hooked(nftables.ChainHookPrerouting, nftables.ChainTypeFilter), func(c *chain) bool {
 		return c.Priority == nil || *c.Priority >= than
 	})
 }
 
-// drops says to which of these ports a chain lets no new connection, whoever makes it. A
-// port that NAT leads on from is another one by then, or comes to another host.
+// drops returns those of the ports to which a chain drops every new connection, whatever
+// its source. It leaves out ports that NAT leads elsewhere: the packet then has another
+// port or host.
 func (f *firewall) drops(c *chain, ports []packet.PortRange, ways []way) string {
 	var dropped []string
 	for _, r := range ports {
@@ -114,17 +115,17 @@ func (f *firewall) drops(c *chain, ports []packet.PortRange, ways []way) string 
 	return strings.Join(dropped, ", ")
 }
 
-// fate is what becomes of traffic in a chain.
+// fate is what happens to traffic in a chain.
 type fate uint8
 
 const (
 	fateUnknown fate = iota // it depends on more than the port
 	fateDropped
 	fateAccepted
-	fateReturned // to the rule behind the one that led there
+	fateReturned // to the rule after the jump
 )
 
-// fate follows new connections through a chain.
+// fate follows new connections through a chain. It adds the rules that it reads to steps.
 func (f *firewall) fate(c *chain, t traffic, depth int, steps *int) fate {
 	for _, r := range c.rules {
 		if *steps++; *steps > maxSteps || depth > maxDepth {
@@ -134,7 +135,7 @@ func (f *firewall) fate(c *chain, t traffic, depth int, steps *int) fate {
 		if both.none || r.old {
 			continue
 		}
-		then := fateReturned // to the next rule
+		then := fateReturned // continue with the next rule
 		switch r.verdict {
 		case expr.VerdictAccept, expr.VerdictStop:
 			then = fateAccepted
@@ -153,7 +154,7 @@ func (f *firewall) fate(c *chain, t traffic, depth int, steps *int) fate {
 			}
 		case noVerdict:
 			if r.leads != nil && r.leads.silent {
-				then = fateAccepted // by TPROXY
+				then = fateAccepted // TPROXY accepts
 			}
 		default:
 			then = fateUnknown
@@ -163,13 +164,13 @@ func (f *firewall) fate(c *chain, t traffic, depth int, steps *int) fate {
 		case certain:
 			return then
 		case then != fateDropped:
-			return fateUnknown // what it does not accept may be dropped later
+			return fateUnknown // a later rule may drop what this one does not accept
 		}
 	}
 	return c.end()
 }
 
-// fateIf is a fate that is known, or not.
+// fateIf returns then if it is certain, else fateUnknown.
 func fateIf(known bool, then fate) fate {
 	if known {
 		return then
@@ -177,7 +178,7 @@ func fateIf(known bool, then fate) fate {
 	return fateUnknown
 }
 
-// end is the fate of what no rule of a chain decides about.
+// end returns the fate of traffic that no rule of the chain decides about.
 func (c *chain) end() fate {
 	switch {
 	case c.Hooknum == nil:
@@ -188,8 +189,8 @@ func (c *chain) end() fate {
 	return fateAccepted
 }
 
-// covers reports whether all of other is in the traffic, as far as that can be told of one
-// run of ports.
+// covers reports whether the traffic includes all of other. It may report false when
+// several port ranges together include it.
 func (t traffic) covers(other traffic) bool {
 	if t.protocol != 0 && t.protocol != other.protocol {
 		return false

@@ -16,8 +16,8 @@ type rawRule struct {
 	exprs []expr.Any
 }
 
-// dump reads the rules of all chains, as far as they are not too many. The library would
-// read however many there are, and leave out without a word what it does not know.
+// dump reads the rules of all chains, up to a limit. The nftables library has no limit,
+// and silently omits expressions that it does not know.
 func (f *firewall) dump() (all []rawRule, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -30,7 +30,7 @@ func (f *firewall) dump() (all []rawRule, err error) {
 	const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
 	if _, err := conn.Send(netlink.Message{
 		Header: netlink.Header{Type: subsystem | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
-		Data:   make([]byte, 4), // struct nfgenmsg: of every family
+		Data:   make([]byte, 4), // struct nfgenmsg: all families
 	}); err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func (f *firewall) dump() (all []rawRule, err error) {
 		}
 		if seen++; seen > maxRules {
 			f.partly = errTooLarge
-			// What is left is not to be waited for.
+			// Do not wait for the rest of the dump.
 			return all, conn.SetReadDeadline(time.Unix(1, 0))
 		}
 		r, err := f.rawRule(m.Data)
@@ -90,13 +90,14 @@ func (f *firewall) rawRule(message []byte) (r rawRule, err error) {
 	return r, nil
 }
 
-// attributeType is what of an attribute's type is no flag: NLA_TYPE_MASK of linux/netlink.h.
+// attributeType is the mask of an attribute's type without its flags: NLA_TYPE_MASK of
+// linux/netlink.h.
 const attributeType = 1<<14 - 1
 
-// text returns what netlink ends with a zero.
+// text returns a string of netlink without its terminating zero.
 func text(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
 
-// parseExpression returns nil for one that nothing is known of.
+// parseExpression parses an expression. It returns nil for a kind that it does not know.
 func parseExpression(family byte, b []byte) (e expr.Any, err error) {
 	attributes, err := netlink.UnmarshalAttributes(b)
 	if err != nil {
@@ -121,7 +122,7 @@ func parseExpression(family byte, b []byte) (e expr.Any, err error) {
 		return e, nil
 	}
 	if proxy, ok := e.(*expr.TProxy); ok {
-		proxy.RegPort, err = number(data, expr.NFTA_TPROXY_REG_PORT) // the library cannot
+		proxy.RegPort, err = number(data, expr.NFTA_TPROXY_REG_PORT) // the library does not parse it
 		return e, err
 	}
 	if err := expr.Unmarshal(family, data, e); err != nil {
@@ -134,7 +135,7 @@ func parseExpression(family byte, b []byte) (e expr.Any, err error) {
 	return e, err
 }
 
-// number returns a number among attributes, and 0 if there is none.
+// number returns an attribute's value of 32 bits, or 0 if there is no such attribute.
 func number(data []byte, attribute uint16) (uint32, error) {
 	attributes, err := netlink.UnmarshalAttributes(data)
 	for _, a := range attributes {
@@ -145,7 +146,7 @@ func number(data []byte, attribute uint16) (uint32, error) {
 	return 0, err
 }
 
-// expressions are those that [parseRule] takes.
+// expressions are the expressions that [parseRule] understands.
 var expressions = map[string]func() expr.Any{
 	"bitwise":   func() expr.Any { return &expr.Bitwise{} },
 	"cmp":       func() expr.Any { return &expr.Cmp{} },

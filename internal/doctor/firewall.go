@@ -12,26 +12,26 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// The limits of what is read of the firewall. A cluster's may be of any size.
+// The limits for reading the firewall. A cluster's rules can be of any number.
 const (
-	maxRules = 4096 // read
-	maxSteps = 4096 // taken from chain to chain
-	maxDepth = 16   // which is nftables' own limit of jumps
+	maxRules = 4096 // rules to read
+	maxSteps = 4096 // rules to visit while following chains
+	maxDepth = 16   // jumps; the limit of nftables itself
 )
 
 var (
-	errRoot      = errors.New("it takes root to look at the firewall")
-	errTooLarge  = fmt.Errorf("the firewall has more than %d rules, and not all of them were looked at", maxRules)
-	errNotPlain  = errors.New("rules of NAT whose target depends on more than the port were not understood, so that it is unknown where they lead")
-	errTooManyIn = errors.New("the firewall's chains lead to each other in too many ways for all of them to be followed")
+	errRoot      = errors.New("reading the firewall takes root")
+	errTooLarge  = fmt.Errorf("the firewall has more than %d rules, and doctor did not read the rest", maxRules)
+	errNotPlain  = errors.New("the target of a NAT rule depends on more than the port, so doctor does not know where it leads")
+	errTooManyIn = errors.New("the firewall's chains have too many jumps to follow all of them")
 )
 
-// firewall are the rules of nftables on this host, those of iptables-nft among them,
-// but for the wall's own.
+// firewall is the nftables rules of this host, including those of iptables-nft, without
+// the wall's own table.
 type firewall struct {
 	chains     []*chain
 	flowtables []*nftables.Flowtable
-	partly     error // why it is not all
+	partly     error // why the rules are incomplete, or nil
 }
 
 type chain struct {
@@ -39,7 +39,7 @@ type chain struct {
 	rules []rule
 }
 
-// where names the chain as its owner does.
+// where names the chain as `nft list ruleset` does.
 func (c *chain) where() string {
 	return fmt.Sprintf("table %s %s, chain %s", familyName(c.Table.Family), printable.Quote(c.Table.Name), printable.Quote(c.Name))
 }
@@ -58,9 +58,9 @@ func familyName(f nftables.TableFamily) string {
 	return fmt.Sprint(f)
 }
 
-// readFirewall reads the tables but one.
+// readFirewall reads all tables except one of the family inet.
 func readFirewall(but string) (f *firewall, err error) {
-	const tries = 3 // somebody may change it meanwhile
+	const tries = 3 // the rules may change during a read
 	for range tries {
 		if f, err = readTables(but); err == nil {
 			return f, nil
@@ -90,7 +90,7 @@ func readTables(but string) (*firewall, error) {
 		}
 		f.chains = append(f.chains, &chain{Chain: c})
 		if last != nil && last.Name == c.Table.Name && last.Family == c.Table.Family {
-			continue // they come table by table
+			continue // the kernel lists chains by table
 		}
 		last = c.Table
 		offloads, err := conn.ListFlowtables(last)
@@ -103,7 +103,7 @@ func readTables(but string) (*firewall, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range raw { // when no dump is under way any more
+	for _, r := range raw { // after the dump has ended
 		rules, err := parseRule(r.exprs, func(set string) ([]nftables.SetElement, error) {
 			return conn.GetSetElements(&nftables.Set{Table: r.chain.Table, Name: set})
 		})
@@ -115,8 +115,8 @@ func readTables(but string) (*firewall, error) {
 	return f, nil
 }
 
-// walk goes through the rules that a chain leads to, each with all that was asked for on
-// the way. It stops when visit says so.
+// walk visits the rules that a chain leads to. Each has the conditions of the jumps that
+// lead to it. An error says that not all rules were visited.
 func (f *firewall) walk(from *chain, visit func(c *chain, r rule)) error {
 	steps := 0
 	var follow func(c *chain, in rule, depth int)
@@ -156,7 +156,7 @@ func (f *firewall) chain(t *nftables.Table, name string) *chain {
 	return f.chains[i]
 }
 
-// hooked returns the chains of IP that see packets at a hook.
+// hooked returns the chains of ip, ip6 and inet tables at a hook.
 func (f *firewall) hooked(at *nftables.ChainHook, kinds ...nftables.ChainType) (all []*chain) {
 	for _, c := range f.chains {
 		ip := c.Table.Family == nftables.TableFamilyINet || c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyIPv6

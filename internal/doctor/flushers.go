@@ -9,21 +9,21 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
-// flushers are units that may delete tables which are not theirs.
+// flushers are units that may delete tables of others.
 var flushers = []string{"nftables.service", "ufw.service", "firewalld.service"}
 
-// systemdFolder is where enabled units are linked to.
+// systemdFolder contains the links of enabled units.
 var systemdFolder = "/etc/systemd/system"
 
-// findFlushers finds what the kernel lacks, and where it cannot keep others from deleting
-// the wall, who may do that.
+// findFlushers finds kernel features that the wall needs and the kernel lacks. If the
+// kernel has no table ownership, it finds the units that may delete the table.
 func findFlushers(*Host) (findings []Finding, err error) {
 	kernel, err := nft.OpenKernel()
 	if errors.Is(err, nft.ErrPrivilege) {
 		return nil, errRoot
 	}
 	if missing := (*nft.MissingFeatureError)(nil); errors.As(err, &missing) {
-		return []Finding{{Severity: Error, Problem: "No wall can stand: " + missing.Error() + ".", Cure: "Install a kernel, or its modules, that can."}}, nil
+		return []Finding{{Severity: Error, Problem: "This kernel cannot run the wall: " + missing.Error() + ".", Cure: "Install a kernel, or kernel modules, with this feature."}}, nil
 	}
 	if err != nil {
 		return nil, err
@@ -42,11 +42,11 @@ func enabledFlushers() (findings []Finding) {
 			continue
 		}
 		if _, err := os.Stat(links[0]); err != nil {
-			continue // what was removed is enabled still
+			continue // the link of a removed unit remains
 		}
 		findings = append(findings, Finding{Severity: Warning,
-			Problem: fmt.Sprintf("%s is enabled, and may delete the wall's table when it is reloaded, which kernels from Linux 6.9 on refuse. The daemon puts the wall back; until then its doors are bare.", unit),
-			Cure:    "Take `flush ruleset` out of what it loads, or run a newer kernel."})
+			Problem: fmt.Sprintf("%s is enabled. When it reloads, it may delete the wall's table; Linux 6.9 and later refuse that. The daemon restores the table, but until then the doors guard nothing.", unit),
+			Cure:    "Remove `flush ruleset` from the rules that it loads, or run Linux 6.9 or later."})
 	}
 	return findings
 }

@@ -21,7 +21,7 @@ func TestUnitsThatMayDeleteTheWallAreFoundWhereTheyAreEnabled(t *testing.T) {
 	if err := os.Mkdir(wants, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	link("ufw.service", "/nowhere/ufw.service") // which was removed
+	link("ufw.service", "/nowhere/ufw.service") // the unit was removed
 	if found := enabledFlushers(); len(found) > 0 {
 		t.Errorf("found %+v", found)
 	}

@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// What the kernel says of devices, and which findings follow. That it says so, and that
-// packets come in as is told, is for the tests on a kernel to show.
+// The test feeds descriptions of devices to the checks. The integration tests show on a
+// real kernel that the descriptions are right and that packets come in as the findings
+// say.
 func TestInterfacesThatPacketsDoNotComeInBy(t *testing.T) {
 	plain := device{name: "eth0", kind: "device", index: 2, addressed: true}
 	bridge := []device{
@@ -25,7 +26,7 @@ func TestInterfacesThatPacketsDoNotComeInBy(t *testing.T) {
 		name  string
 		named string
 		has   []device
-		want  []string // severity, whether it is bare, and words of the problem and the cure
+		want  []string // severity, whether the door is bare, and words of the problem and of the cure
 	}{
 		{"one that is there", "eth0", []device{plain}, nil},
 		{"a pattern that fits", "eth*", []device{plain}, nil},
@@ -34,8 +35,8 @@ func TestInterfacesThatPacketsDoNotComeInBy(t *testing.T) {
 		{"one of two", "eth0 eth9", []device{plain}, []string{`error | no interface "eth9" | "eth0"`}},
 		{"a pattern that fits none", "ppp*", []device{plain}, []string{`warning bare | begins with "ppp" | from its first packet`}},
 		{"a pattern that fits none beside one that is there", "eth0 ppp*", []device{plain}, []string{`warning | begins with "ppp" | from its first packet`}},
-		{"in capitals", "ETH0", []device{plain}, []string{`error bare | but one "eth0" | Write "eth0"`}},
-		{"as ip link shows it", "eth0.5@eth0", vlan, []string{`error bare | but one "eth0.5" | Write "eth0.5"`}},
+		{"in capitals", "ETH0", []device{plain}, []string{`error bare | but there is one "eth0" | Write "eth0"`}},
+		{"as ip link shows it", "eth0.5@eth0", vlan, []string{`error bare | but there is one "eth0.5" | Write "eth0.5"`}},
 		{"an altname", "wan", []device{{name: "eth0", kind: "device", index: 2, others: []string{"wan"}}},
 			[]string{`error bare | "wan" is an altname of "eth0" | Write "eth0"`}},
 		{"a pattern that fits an altname", "enp*", []device{{name: "eth0", kind: "device", index: 2, others: []string{"enp0s3"}}},
@@ -55,14 +56,14 @@ func TestInterfacesThatPacketsDoNotComeInBy(t *testing.T) {
 			[]string{`error bare | "eth0" is a port of the Open vSwitch "ovs-system" | internal ports`}},
 
 		{"a VLAN", "eth0.5", vlan, nil},
-		{"what a VLAN lies on", "eth0", vlan, []string{`warning | not before the VLAN "eth0.5" | write "eth0", "eth0.5"`}},
+		{"what a VLAN lies on", "eth0", vlan, []string{`warning | not the VLAN "eth0.5" | write "eth0", "eth0.5"`}},
 		{"both", "eth0 eth0.5", vlan, nil},
 		{"a pattern for both", "eth*", vlan, nil},
 		{"what a VLAN lies on that has all addresses", "eth0", trunk, []string{`error bare | "eth0" has no address | Write "eth0.5"`}},
 		{"what a macvlan lies on", "eth0", []device{plain, {name: "mv0", kind: "macvlan", index: 3, parent: 2}},
-			[]string{`warning | not before the macvlan "mv0" | write "eth0", "mv0"`}},
+			[]string{`warning | not the macvlan "mv0" | write "eth0", "mv0"`}},
 		{"what a macvlan takes all from", "eth0", []device{plain, {name: "mv0", kind: "macvlan", index: 3, parent: 2, passthru: true}},
-			[]string{`error bare | hands all that it takes in to the macvlan "mv0" | Write "mv0"`}},
+			[]string{`error bare | passes all its packets to the macvlan "mv0" | Write "mv0"`}},
 		{"the other end of a cable", "eth0", []device{plain, {name: "v1", kind: "veth", index: 3, parent: 2}}, nil},
 
 		{"an interface in a VRF", "eth0", vrf, nil},

@@ -18,22 +18,22 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The tables of x_tables, of linux/netfilter_ipv4/ip_tables.h and its twin for IPv6: where
-// the kernel lists them, how they are asked for, and how struct ipt_entry and struct
-// ip6t_entry are laid out.
+// xtables describes the tables of x_tables: where the kernel lists them, how to read
+// them, and the layout of struct ipt_entry and struct ip6t_entry
+// (linux/netfilter_ipv4/ip_tables.h and linux/netfilter_ipv6/ip6_tables.h).
 var xtables = []struct {
 	family, socket, level int
 	list, name            string
-	protocol              int // where it is in an entry
-	offsets               int // where target_offset and next_offset are in an entry
-	entry                 int // how long one is, without matches and target
+	protocol              int // offset of the protocol in an entry
+	offsets               int // offset of target_offset and next_offset in an entry
+	entry                 int // length of an entry without matches and target
 }{
 	{unix.NFPROTO_IPV4, unix.AF_INET, unix.SOL_IP, "/proc/thread-self/net/ip_tables_names", "iptables", 80, 88, 112},
 	{unix.NFPROTO_IPV6, unix.AF_INET6, unix.SOL_IPV6, "/proc/thread-self/net/ip6_tables_names", "ip6tables", 128, 140, wide(148) + 16},
 }
 
-// wide returns where a number of 64 bits is in a struct, behind so many bytes. C aligns it
-// to eight bytes, and to four on 386.
+// wide returns the offset of a 64-bit field after that many bytes of a struct. C aligns
+// the field to eight bytes, and to four on 386.
 func wide(behind int) int {
 	if runtime.GOARCH == "386" {
 		return behind
@@ -42,7 +42,7 @@ func wide(behind int) int {
 }
 
 const (
-	getInfo    = 64 // IPT_SO_GET_INFO, and that of IPv6
+	getInfo    = 64 // IPT_SO_GET_INFO and IP6T_SO_GET_INFO
 	getEntries = 65
 	tableName  = 32 // XT_TABLE_MAXNAMELEN
 	prerouting = 0  // NF_INET_PRE_ROUTING
@@ -50,19 +50,19 @@ const (
 	maxLegacy  = 4 << 20
 )
 
-// legacyWays returns the ways of iptables' own tables, which are not nftables'.
+// legacyWays returns the ways in tables of iptables-legacy.
 func legacyWays() (ways []way, err error) {
 	for _, x := range xtables {
 		names, readErr := os.ReadFile(x.list)
 		if errors.Is(readErr, os.ErrNotExist) {
-			continue // the kernel has none
+			continue // the kernel has no such tables
 		}
 		if readErr != nil {
-			err = errors.Join(err, fmt.Errorf("whether %s-legacy has rules is only for root to see", x.name))
+			err = errors.Join(err, fmt.Errorf("seeing whether %s-legacy has rules takes root", x.name))
 			continue
 		}
 		for _, table := range []string{"nat", "mangle"} {
-			// Who asks for a table that there is not makes one.
+			// Reading a table that does not exist would create it.
 			if !slices.Contains(strings.Fields(string(names)), table) {
 				continue
 			}
@@ -86,14 +86,14 @@ func legacyWays() (ways []way, err error) {
 	return ways, err
 }
 
-// bounds are from where to where in a table the chain of each hook goes, which are there
-// as of valid.
+// bounds are the offsets of the first and last entry of each hook's chain. valid has one
+// bit for each hook that the table has.
 type bounds struct {
 	valid       uint32
 	first, last [hookCount]uint32
 }
 
-// readLegacy reads a table's entries: struct ipt_getinfo and struct ipt_get_entries.
+// readLegacy reads a table's entries (struct ipt_getinfo, struct ipt_get_entries).
 func readLegacy(family, level int, table string) (entries []byte, hooks bounds, err error) {
 	socket, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -113,9 +113,9 @@ func readLegacy(family, level int, table string) (entries []byte, hooks bounds, 
 	}
 	size := number(len(info) - 4)
 	if size > maxLegacy {
-		return nil, hooks, fmt.Errorf("it has %d bytes, which is too much to look at", size)
+		return nil, hooks, fmt.Errorf("it has %d bytes, which is too much to read", size)
 	}
-	head := wide(tableName + 4) // behind the size
+	head := wide(tableName + 4) // after the size
 	answer := make([]byte, head+int(size))
 	copy(answer, table)
 	binary.NativeEndian.PutUint32(answer[tableName:], size)
@@ -135,8 +135,8 @@ func getsockopt(socket, level, option int, buffer []byte) error {
 	return nil
 }
 
-// legacyRules reads entries, but for those of the chains of other hooks. Whether a chain of
-// the administrator's own is called from the first hook is not looked at.
+// legacyRules parses entries, except those in the chains of hooks other than prerouting.
+// It includes the administrator's own chains, whichever hook calls them.
 func legacyRules(blob []byte, hooks bounds, family, protocolAt, offsetsAt, entry int) (rules []rule) {
 	for at := 0; at+entry <= len(blob) && len(rules) < maxRules; {
 		e := blob[at:]
@@ -162,8 +162,9 @@ func (b bounds) elsewhere(at uint32) bool {
 	return false
 }
 
-// legacyRule reads an entry: matches and a target, each struct xt_entry_match and
-// struct xt_entry_target, a length, a name and a revision before what is its own.
+// legacyRule parses an entry. After its head come the matches and the target: each is a
+// struct xt_entry_match or xt_entry_target with a length, a name, a revision, and its own
+// data.
 func legacyRule(e []byte, family, protocol, targetAt, entry int) rule {
 	p := &parser{}
 	p.verdict = noVerdict

@@ -10,7 +10,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// findListening finds doors with nothing behind them, or only what nobody else reaches.
+// findListening finds guarded ports on which nothing listens, or only a service on
+// loopback.
 func findListening(h *Host) (findings []Finding, err error) {
 	all, err := host.Listeners()
 	if err != nil {
@@ -24,10 +25,10 @@ func findListening(h *Host) (findings []Finding, err error) {
 	for i := range h.Config.Doors {
 		d := &h.Config.Doors[i]
 		if !isHere(d, here) {
-			continue // it guards other hosts
+			continue // the door guards other hosts
 		}
 		for _, r := range d.Ports {
-			// A rule of NAT leads on to what answers there.
+			// A NAT rule leads this port to another one.
 			if slices.ContainsFunc(ways, func(w way) bool { return !w.from.and(of(r)).none }) {
 				continue
 			}
@@ -42,24 +43,25 @@ func findListening(h *Host) (findings []Finding, err error) {
 			case elsewhere:
 			case loopback:
 				findings = append(findings, Finding{Severity: Warning, Door: d.Name,
-					Problem: fmt.Sprintf("What listens on %s does so on loopback only: whoever knocks does not reach it.", r),
-					Cure:    "Let it listen on the address that is knocked at, or take the port from the door."})
-			case waysErr == nil: // else a rule may lead on
+					Problem: fmt.Sprintf("The service on %s listens on loopback only. Clients that knock do not reach it.", r),
+					Cure:    "Let it listen on the address that clients connect to, or remove the port from the door."})
+			case waysErr == nil: // otherwise an unread NAT rule may lead to another port
 				findings = append(findings, Finding{Severity: Warning, Door: d.Name,
-					Problem: fmt.Sprintf("Nothing listens on %s: whoever knocks reaches nobody.", r),
+					Problem: fmt.Sprintf("Nothing listens on %s. Clients that knock reach no service.", r),
 					Cure:    "Start the service, or correct the port."})
 			}
 		}
 	}
 	if waysErr != nil {
-		waysErr = fmt.Errorf("whether rules of NAT lead on from where nothing listens is unknown: %w", waysErr)
+		waysErr = fmt.Errorf("reading whether NAT rules lead from a port without a listener to a service: %w", waysErr)
 	}
 	return findings, waysErr
 }
 
-// findSecondPorts finds programs that serve a guarded port, and listen on another one that
-// no door guards, or have connections to a guarded port over loopback, where nobody has to
-// knock, and listen for others. Whether it is the same service there cannot be told.
+// findSecondPorts finds programs that serve a guarded port and listen on a port that no
+// door guards. It also finds programs that listen on such a port and have a connection to
+// a guarded port over loopback, where no knock is needed. It cannot tell whether the
+// second port leads to the same service.
 func findSecondPorts(h *Host) (findings []Finding, err error) {
 	listening, err := sockets(tcpListen, nil)
 	if err != nil {
@@ -69,7 +71,7 @@ func findSecondPorts(h *Host) (findings []Finding, err error) {
 	if err != nil {
 		return nil, err
 	}
-	var open []socket // to everybody
+	var open []socket // reachable from outside
 	for _, s := range listening {
 		if !s.local.Addr().IsLoopback() && !h.guards(portOf(s.local.Port()), here) {
 			open = append(open, s)
@@ -126,17 +128,17 @@ func findSecondPorts(h *Host) (findings []Finding, err error) {
 			}
 		}
 		tell(served[d.Name], false, func(s socket) packet.Port { return portOf(s.local.Port()) },
-			"%s listens there, and on %s.", "If it is the same service there, add %s to the ports of the door, or let it listen on one port only.")
+			"%s listens there, and on %s.", "If that is the same service, add %s to the ports of the door, or let the service listen on one port only.")
 		tell(connected[d.Name], true, func(s socket) packet.Port { return portOf(s.remote.Port()) },
-			"%s listens there, and has a connection to %s over loopback, where nobody has to knock.",
-			"If it passes on what it gets, add %s to the ports of a door.")
+			"%s listens there, and has a connection to %s over loopback, where no knock is needed.",
+			"If it forwards to that port, add %s to the ports of a door.")
 	}
 	return findings, err
 }
 
 func portOf(tcp uint16) packet.Port { return packet.Port{Number: tcp, Protocol: packet.TCP} }
 
-// guards reports whether any door guards a port of this host.
+// guards reports whether a door guards a port of this host.
 func (h *Host) guards(p packet.Port, here map[netip.Addr]bool) bool {
 	return slices.ContainsFunc(h.Config.Doors, func(d ruleset.Door) bool { return d.Guards(p) && isHere(&d, here) })
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// ShutTo returns the doors that hide the port of an ssh connection from its client, who
-// is not trusted there: the next one has to knock.
+// ShutTo returns the doors that hide the port of an ssh connection from its client. The
+// client must then knock before its next connection. ShutTo returns nil if the client is
+// trusted.
 func ShutTo(c *ruleset.Config, s host.SSH) (doors []string) {
 	from := s.Client.Addr()
-	if from.IsLoopback() { // which is never judged
+	if from.IsLoopback() { // the wall never drops packets from loopback
 		return nil
 	}
 	for _, d := range c.Doors {
@@ -27,7 +28,8 @@ func ShutTo(c *ruleset.Config, s host.SSH) (doors []string) {
 	return doors
 }
 
-// findLockout finds that whoever asks will have to knock to come back.
+// findLockout finds doors that the user's own ssh session will need to knock at next
+// time.
 func findLockout(h *Host) (findings []Finding, err error) {
 	s, ok := host.Session()
 	if !ok {
@@ -38,7 +40,7 @@ func findLockout(h *Host) (findings []Finding, err error) {
 		return nil, nil
 	}
 	return []Finding{{Severity: Warning, Door: doors[0],
-		Problem: fmt.Sprintf("You are here by ssh, from %s to port %d, which %s hides: this session goes on, and the next one has to knock.",
+		Problem: fmt.Sprintf("You are here by ssh, from %s to port %d, which %s hides. This session continues, but the next one needs a knock.",
 			s.Client.Addr(), s.Server.Port(), strings.Join(doors, " and ")),
-		Cure: fmt.Sprintf("Try to knock from another terminal before you leave, or add %s to `trusted`.", s.Client.Addr())}}, nil
+		Cure: fmt.Sprintf("Test a knock from another terminal before you leave, or add %s to `trusted`.", s.Client.Addr())}}, nil
 }

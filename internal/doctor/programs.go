@@ -22,7 +22,7 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// socket is a TCP socket, as inet_diag has it.
+// socket is a TCP socket as inet_diag describes it.
 type socket struct {
 	local, remote netip.AddrPort
 	inode         uint64
@@ -34,13 +34,13 @@ const (
 	tcpListen      = 10
 )
 
-// sockets returns those TCP sockets that are in a state; with a remote port in a range, if
-// that is not nil. See struct inet_diag_req_v2, inet_diag_msg and inet_diag_bc_op of
-// linux/inet_diag.h.
+// sockets returns the TCP sockets in a state. If to is not nil, it returns only those
+// with a remote port in that range. See struct inet_diag_req_v2, inet_diag_msg and
+// inet_diag_bc_op of linux/inet_diag.h.
 func sockets(state int, to *packet.PortRange) (all []socket, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
-		return nil, fmt.Errorf("asking the kernel for its sockets: %w", err)
+		return nil, fmt.Errorf("listing the kernel's sockets: %w", err)
 	}
 	defer conn.Close()
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
@@ -53,10 +53,10 @@ func sockets(state int, to *packet.PortRange) (all []socket, err error) {
 		messages, err := conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump}, Data: request})
 		if errors.Is(err, unix.ENOENT) {
-			continue // there is no IPv6, or no CONFIG_INET_TCP_DIAG: then nothing is known
+			continue // no IPv6, or no CONFIG_INET_TCP_DIAG, and then nothing is known
 		}
 		if err != nil {
-			return nil, fmt.Errorf("asking the kernel for its sockets: %w", err)
+			return nil, fmt.Errorf("listing the kernel's sockets: %w", err)
 		}
 		for _, m := range messages {
 			const size, attribute = 72, 21 // INET_DIAG_CGROUP_ID
@@ -87,8 +87,9 @@ func addressIn(family byte, b []byte) netip.Addr {
 	return netip.AddrFrom16([16]byte(b)).Unmap()
 }
 
-// toPorts is a filter by the remote port: two comparisons, each with the port in an operation
-// of its own, and how far it is to what comes next, and to beyond the end.
+// toPorts returns a filter by remote port. It has two comparisons, each followed by an
+// operation that carries the port. A comparison has the offset of the next one, and an
+// offset beyond the end, which rejects.
 func toPorts(r packet.PortRange) []byte {
 	const attribute, atLeast, atMost = 1, 4, 5 // INET_DIAG_REQ_BYTECODE, INET_DIAG_BC_D_GE and _LE
 	operation := func(code, yes byte, no uint16) []byte {
@@ -101,23 +102,23 @@ func toPorts(r packet.PortRange) []byte {
 	return b
 }
 
-// programs tell whose a socket is: a process where they can be seen, or a unit of systemd.
+// programs finds the owner of a socket: a process if it is visible, else a systemd unit.
 type programs struct {
-	holders map[uint64][]int  // of a socket, by its inode
-	units   map[uint64]string // by cgroup
+	holders map[uint64][]int  // process ids by the inode of their socket
+	units   map[uint64]string // service names by cgroup
 }
 
-// The limits of what is looked at to find them out.
+// The limits of the search for owners.
 const (
 	maxCgroups    = 10000
 	lookForAtMost = 250 * time.Millisecond
 )
 
-var errManyProcesses = errors.New("this host has so many processes that not all of them were looked at")
+var errManyProcesses = errors.New("this host has so many processes that doctor did not read all of them")
 
-var errHidden = errors.New("whose some of the sockets are is only for root to see")
+var errHidden = errors.New("seeing which programs own some of the sockets takes root")
 
-// programsOf looks whose some sockets are.
+// programsOf finds the owners of sockets.
 func programsOf(all []socket) (*programs, error) {
 	p := &programs{holders: map[uint64][]int{}, units: map[uint64]string{}}
 	end := time.Now().Add(lookForAtMost)
@@ -127,18 +128,18 @@ func programsOf(all []socket) (*programs, error) {
 	}
 	processes, err := os.ReadDir("/proc")
 	if err != nil {
-		return nil, fmt.Errorf("looking who runs here: %w", err)
+		return nil, fmt.Errorf("listing the processes: %w", err)
 	}
 	for _, process := range processes {
 		id, err := strconv.Atoi(process.Name())
-		if err != nil || id == 1 && commandOf(id) == "systemd" { // which holds the sockets of everybody's units
+		if err != nil || id == 1 && commandOf(id) == "systemd" { // systemd holds the sockets of all units
 			continue
 		}
 		if time.Now().After(end) {
 			return p, errManyProcesses
 		}
 		folder := filepath.Join("/proc", process.Name(), "fd")
-		open, _ := os.ReadDir(folder) // or it is another user's, or has ended
+		open, _ := os.ReadDir(folder) // it fails for other users' processes and for processes that have ended
 		for _, fd := range open {
 			target, _ := os.Readlink(filepath.Join(folder, fd.Name()))
 			number, _ := strings.CutPrefix(target, "socket:[")
@@ -184,8 +185,9 @@ func (p *programs) findUnits(cgroups map[uint64]bool, end time.Time) {
 	})
 }
 
-// shared names the program that has both sockets, if one has. A program may leave its
-// connections to children, which have the first, then.
+// shared names the program that owns both sockets, or returns "". With byChild, a child
+// of the program may own the first one: some programs leave their connections to
+// children.
 func (p *programs) shared(a, b socket, byChild bool) string {
 	for _, id := range p.holders[a.inode] {
 		for _, holder := range p.holders[b.inode] {

@@ -2,7 +2,7 @@ package doctor
 
 import "testing"
 
-// Where processes are hidden from who asks, as they are from the daemon, services are told
+// Where other users' processes are hidden, as they are from the daemon, services are told
 // apart by their cgroups.
 func TestServicesAreToldApartByCgroup(t *testing.T) {
 	p := &programs{units: map[uint64]string{7: "ssh.service"}}

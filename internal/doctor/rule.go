@@ -13,31 +13,31 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// rule is a rule of the firewall, as far as it is understood. One of nftables that looks
-// up a map is several.
+// rule is a firewall rule, as far as it is understood. An nftables rule that looks up a
+// map becomes several.
 type rule struct {
 	match   traffic
-	narrow  bool // it asks for more than the match says
-	old     bool // it is for connections that are known already, and no new ones
+	narrow  bool // it has conditions that match does not contain
+	old     bool // it matches known connections only, no new ones
 	verdict expr.VerdictKind
-	chain   string  // where a jump leads
-	leads   *target // where NAT leads
+	chain   string  // the target of a jump
+	leads   *target // the target of NAT
 	untrack bool
 }
 
-// noVerdict is that of a rule after which the next one is asked.
+// noVerdict means that evaluation continues with the next rule.
 const noVerdict = expr.VerdictContinue
 
-// target is where NAT leads to.
+// target is the target of NAT or TPROXY.
 type target struct {
-	here    bool // this host, whatever its address
-	silent  bool // and the packet keeps its addresses, so that nobody sees it later (TPROXY)
+	here    bool // this host, at any of its addresses
+	silent  bool // TPROXY: the packet keeps its addresses, so no later rule sees the change
 	address string
-	ports   span // 0: that which it came to
+	ports   span // zero: the original port
 	unknown bool
 }
 
-// loaded is what a register holds.
+// loaded is the kind of value that a register holds.
 type loaded uint8
 
 const (
@@ -49,21 +49,21 @@ const (
 	theInterfaceName
 )
 
-// parser follows a rule's expressions.
+// parser interprets a rule's expressions.
 type parser struct {
 	rule
 	holds    map[uint32]loaded
-	values   map[uint32][]byte // immediate ones
-	mask     []byte            // of the state
-	base     uint32            // where the map's values are loaded
+	values   map[uint32][]byte // immediate values
+	mask     []byte            // mask of the connection state
+	base     uint32            // first register of the map's value
 	elements []nftables.SetElement
-	verdicts bool   // these are what they lead to
-	spans    []span // of the elements
+	verdicts bool   // the elements' values are verdicts
+	spans    []span // ports of the elements
 	lookUp   func(set string) ([]nftables.SetElement, error)
 }
 
-// word numbers registers by their 32 bits: NFT_REG32_00 of linux/netfilter/nf_tables.h is 8,
-// and four of them are one of those that are numbered from 1.
+// word returns the index of a register in units of 32 bits. NFT_REG32_00 of
+// linux/netfilter/nf_tables.h is 8. A register that is numbered from 1 has four of them.
 func word(register uint32) uint32 {
 	if register >= 8 {
 		return register - 8
@@ -89,7 +89,7 @@ func parseRule(exprs []expr.Any, lookUp func(set string) ([]nftables.SetElement,
 					p.holds[word(e.Register)] = theState
 				}
 			}
-		case *expr.Fib: // "is it to this host" is what is asked, nearly always
+		case *expr.Fib: // it nearly always asks whether the destination is this host
 			p.holds[word(e.Register)] = somethingElse
 		case *expr.Immediate:
 			p.values[word(e.Register)] = e.Data
@@ -147,8 +147,8 @@ func parseRule(exprs []expr.Any, lookUp func(set string) ([]nftables.SetElement,
 	return []rule{p.rule}, nil
 }
 
-// verdictOf reads what a map leads to: NFTA_VERDICT_CODE and NFTA_VERDICT_CHAIN, which the
-// library leaves as they are.
+// verdictOf parses the verdict of a map's element: NFTA_VERDICT_CODE and
+// NFTA_VERDICT_CHAIN. The library leaves them unparsed.
 func verdictOf(data []byte) (kind expr.VerdictKind, chain string) {
 	kind = noVerdict
 	attributes, _ := netlink.UnmarshalAttributes(data)
@@ -165,7 +165,7 @@ func verdictOf(data []byte) (kind expr.VerdictKind, chain string) {
 	return kind, chain
 }
 
-// spansOf returns the ports of an element; nil if its key is something else.
+// spansOf returns the ports of an element, or nil if its key is not a port.
 func (p *parser) spansOf(element int) []span {
 	if p.spans == nil {
 		return nil
@@ -216,7 +216,7 @@ func (p *parser) compare(e *expr.Cmp) {
 			p.ports(portsBy(e.Op, uint16(e.Data[0])<<8|uint16(e.Data[1])))
 			return
 		}
-	case theState: // & states != 0
+	case theState: // the rule says state & mask != 0
 		if e.Op == expr.CmpOpNeq && len(p.mask) > 0 {
 			p.ofStates(uint32(p.mask[0]))
 			return
@@ -235,7 +235,7 @@ func (p *parser) compare(e *expr.Cmp) {
 	p.narrow = true
 }
 
-// loopback is the index of every host's lo (LOOPBACK_IFINDEX of net/flow.h).
+// loopback is the index of lo on every host (LOOPBACK_IFINDEX of net/flow.h).
 const loopback = 1
 
 // stateNew is NF_CT_STATE_BIT(IP_CT_NEW) of linux/netfilter/nf_conntrack_common.h.
@@ -262,7 +262,7 @@ func (p *parser) inRange(e *expr.Range) {
 	p.ports(between(int(first), int(last)))
 }
 
-// look looks a port up in a set, or a map.
+// look interprets the lookup of a port in a set or map.
 func (p *parser) look(e *expr.Lookup) error {
 	what := p.holds[word(e.SourceRegister)]
 	if what != thePort && !e.IsDestRegSet {
@@ -295,8 +295,8 @@ func (p *parser) look(e *expr.Lookup) error {
 	return nil
 }
 
-// runs returns the elements of a set of ports that are no ends of others, and the ports
-// that each is for.
+// runs returns the elements of a set of ports without the ends of intervals, and the
+// ports of each element.
 func runs(elements []nftables.SetElement) (starts []nftables.SetElement, spans []span) {
 	elements = slices.DeleteFunc(slices.Clone(elements), func(e nftables.SetElement) bool { return len(e.Key) < 2 })
 	slices.SortStableFunc(elements, func(a, b nftables.SetElement) int { return bytes.Compare(a.Key[:2], b.Key[:2]) })
@@ -319,8 +319,8 @@ func runs(elements []nftables.SetElement) (starts []nftables.SetElement, spans [
 	return starts, spans
 }
 
-// redirected returns the rule once for each place that it leads to: registers that are 0
-// change nothing.
+// redirected returns one rule for each target that the rule leads to. A register of 0 is
+// not used: the rule does not change that part.
 func (p *parser) redirected(port, address, lastPort uint32, to target) []rule {
 	if p.elements == nil {
 		return []rule{p.leadsTo(to, p.value(port, nil), p.value(address, nil), p.value(lastPort, nil), port, address)}
@@ -364,7 +364,8 @@ func (p *parser) leadsTo(to target, port, address, lastPort []byte, portFrom, ad
 	return r
 }
 
-// value returns what a register holds: an immediate value, or a part of the map's.
+// value returns the content of a register: an immediate value, or a part of the map's
+// value.
 func (p *parser) value(register uint32, mapped []byte) []byte {
 	if register == 0 {
 		return nil

@@ -12,16 +12,16 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// savedRulesets are the files that are loaded when the host starts.
+// savedRulesets are the files that nftables.service loads at boot.
 var savedRulesets = []string{"/etc/nftables.conf", "/etc/sysconfig/nftables.conf"}
 
-// The limits of what is read of them and of what they include.
+// The limits for reading these files and their includes.
 const (
 	maxSavedFiles = 64
 	maxSavedSize  = 4 << 20
 )
 
-// findSaved finds the wall's table in a saved ruleset.
+// findSaved finds a copy of the wall's table in a saved ruleset.
 func findSaved(h *Host) (findings []Finding, err error) {
 	r := savedReader{table: h.Config.Wall.Table}
 	for _, path := range savedRulesets {
@@ -29,9 +29,9 @@ func findSaved(h *Host) (findings []Finding, err error) {
 	}
 	for _, path := range r.found {
 		findings = append(findings, Finding{Severity: Warning,
-			Problem: fmt.Sprintf("%s has a copy of the wall's table inet %s. Loaded while the wall stands, the file fails as a whole from Linux 6.9 on, your own firewall with it; "+
-				"loaded before, it puts up rules of the past.", printable.Quote(path), r.table),
-			Cure: fmt.Sprintf("Delete table inet %s from the file. To save a ruleset without it: `knockwall down`, `nft list ruleset`, and start knockwall again.", r.table)})
+			Problem: fmt.Sprintf("%s has a copy of the wall's table inet %s. On Linux 6.9 and later, the whole file fails to load while knockwall runs, your own firewall included. "+
+				"Loading it before knockwall starts installs outdated rules.", printable.Quote(path), r.table),
+			Cure: fmt.Sprintf("Delete table inet %s from the file. To save a ruleset without it, run `knockwall down` and `nft list ruleset`, then start knockwall again.", r.table)})
 	}
 	return findings, errors.Join(r.failed...)
 }
@@ -48,11 +48,11 @@ func (r *savedReader) read(path string) {
 		return
 	}
 	if len(r.seen) == maxSavedFiles {
-		r.failed = append(r.failed, fmt.Errorf("the saved ruleset includes more than %d files: %s was not looked at", maxSavedFiles, printable.Quote(path)))
+		r.failed = append(r.failed, fmt.Errorf("the saved ruleset includes more than %d files: doctor did not read %s", maxSavedFiles, printable.Quote(path)))
 		return
 	}
 	r.seen = append(r.seen, path)
-	// A pipe would have nobody at its other end.
+	// Opening a named pipe would block.
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && !info.Mode().IsRegular() {
 		return
@@ -62,7 +62,7 @@ func (r *savedReader) read(path string) {
 		b, err = readUpTo(path, maxSavedSize)
 	}
 	if err != nil {
-		r.failed = append(r.failed, fmt.Errorf("whether a saved ruleset has the wall's table is unknown: %w", err))
+		r.failed = append(r.failed, fmt.Errorf("searching a saved ruleset for the wall's table: %w", err))
 		return
 	}
 	words := wordsOf(string(b))
@@ -86,7 +86,7 @@ func (r *savedReader) read(path string) {
 	}
 }
 
-// wordsOf splits a script of nft into words, without its comments.
+// wordsOf splits an nft script into words, without comments.
 func wordsOf(script string) (words []string) {
 	for line := range strings.Lines(script) {
 		line, _, _ = strings.Cut(line, "#")
@@ -95,7 +95,7 @@ func wordsOf(script string) (words []string) {
 	return words
 }
 
-// readUpTo reads a file that is no longer than that.
+// readUpTo reads a file. It returns an error if the file has more than that many bytes.
 func readUpTo(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

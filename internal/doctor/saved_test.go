@@ -11,7 +11,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// saved looks at a saved ruleset of files by name, of which the first is the main one.
+// saved examines a saved ruleset. files are names and contents; the first is the main
+// file.
 func saved(t *testing.T, files ...string) ([]Finding, error) {
 	t.Helper()
 	folder := t.TempDir()
@@ -57,7 +58,7 @@ func TestASavedRulesetOfOthersIsLeftAlone(t *testing.T) {
 	}
 }
 
-// However much there is to read, it ends, and what was not read is told.
+// Reading ends at a limit, and an error names what was not read.
 func TestASavedRulesetIsReadUpToALimit(t *testing.T) {
 	files := []string{"nftables.conf", "include \"./*.nft\"\n"}
 	for i := range maxSavedFiles + 1 {

@@ -10,8 +10,9 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// findUntracked finds rules by which connections to a door are not followed, so that all
-// their packets are strangers'; and flowtables, which the wall does not see into.
+// findUntracked finds rules that exempt connections to a door from conntrack, so that the
+// wall treats all their packets as strangers'. It also finds flowtables, whose packets
+// bypass the wall.
 func findUntracked(h *Host) (findings []Finding, err error) {
 	f, err := h.firewall()
 	if err != nil {
@@ -28,8 +29,8 @@ func findUntracked(h *Host) (findings []Finding, err error) {
 				if key := d.Name + in.where(); ports != "" && !said[key] {
 					said[key] = true
 					findings = append(findings, Finding{Severity: Warning, Door: d.Name,
-						Problem: fmt.Sprintf("A rule (%s) may exempt connections to %s from conntrack: behind the door these are dead after their first packet.", in.where(), ports),
-						Cure:    "Take these ports out of that rule (notrack, or CT --notrack)."})
+						Problem: fmt.Sprintf("A rule (%s) may exempt connections to %s from conntrack. The wall drops such connections after their first packet.", in.where(), ports),
+						Cure:    "Remove these ports from that rule (notrack, or CT --notrack)."})
 				}
 			}
 		})
@@ -43,9 +44,9 @@ func findUntracked(h *Host) (findings []Finding, err error) {
 			devices = append(devices, printable.Quote(d))
 		}
 		findings = append(findings, Finding{Severity: Warning,
-			Problem: fmt.Sprintf("The flowtable %s (table %s, devices %s) forwards established connections past the wall: `close --sessions` does not end those.",
+			Problem: fmt.Sprintf("The flowtable %s (table %s, devices %s) forwards established connections past the wall. `close --sessions` does not end them.",
 				printable.Quote(t.Name), printable.Quote(t.Table.Name), strings.Join(devices, " ")),
-			Cure: "Leave connections through doors out of `flow add`, if they are to be ended."})
+			Cure: "Exclude connections to guarded ports from `flow add` if you want `close --sessions` to end them."})
 	}
 	if err == nil {
 		err = f.partly
@@ -53,7 +54,7 @@ func findUntracked(h *Host) (findings []Finding, err error) {
 	return findings, err
 }
 
-// portsIn says which of a door's ports are in the traffic, if any are.
+// portsIn returns the door's ports that are in the traffic, or "".
 func portsIn(d ruleset.Door, t traffic) string {
 	var ports []string
 	for _, r := range d.Ports {

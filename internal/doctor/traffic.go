@@ -8,17 +8,17 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// traffic is what a rule is about, as far as the protocol and the port tell.
+// traffic is the packets that a rule matches, by protocol and port only.
 type traffic struct {
 	protocol packet.Protocol // 0: any
 	ports    []span          // nil: all
-	none     bool            // nothing that could come to a door
+	none     bool            // nothing that can reach a door
 }
 
-// span is a run of ports.
+// span is a range of ports.
 type span struct{ first, last uint16 }
 
-// and returns what is in both.
+// and returns the traffic that is in both.
 func (t traffic) and(other traffic) traffic {
 	both := traffic{protocol: t.protocol, ports: t.ports, none: t.none || other.none}
 	if both.protocol == 0 {
@@ -42,12 +42,12 @@ func (t traffic) and(other traffic) traffic {
 	return both
 }
 
-// of is the traffic to ports.
+// of returns the traffic to ports.
 func of(r packet.PortRange) traffic {
 	return traffic{protocol: r.Protocol, ports: []span{{r.First, r.Last}}}
 }
 
-// without takes ports out. Of traffic of any protocol none can be taken out.
+// without removes ports. It removes nothing from traffic of any protocol.
 func (t traffic) without(r packet.PortRange) traffic {
 	if t.protocol != r.Protocol {
 		return t
@@ -67,7 +67,7 @@ func (t traffic) without(r packet.PortRange) traffic {
 	return t
 }
 
-// String writes ports as rule files do.
+// String writes the ports as in rule files.
 func (t traffic) String() string {
 	protocol := "of any protocol"
 	if t.protocol != 0 {

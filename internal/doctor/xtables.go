@@ -10,7 +10,7 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// matchXT takes a match of x_tables, as iptables has them.
+// matchXT interprets a match of iptables.
 func (p *parser) matchXT(e *expr.Match) {
 	switch info := e.Info.(type) {
 	case *xt.Comment:
@@ -46,7 +46,7 @@ func (p *parser) matchPorts(ports [2]uint16, invert bool) {
 	}
 }
 
-// matchState takes states of linux/netfilter/xt_conntrack.h, whose bits are those of
+// matchState interprets states of linux/netfilter/xt_conntrack.h. Their bits are those of
 // nftables.
 func (p *parser) matchState(mask, match, invert uint16) {
 	const byState = 1 << 0 // XT_CONNTRACK_STATE
@@ -58,8 +58,9 @@ func (p *parser) matchState(mask, match, invert uint16) {
 	}
 }
 
-// matchMultiport takes struct xt_multiport_v1 of linux/netfilter/xt_multiport.h: which
-// ports, how many, fifteen of them, and for each whether it is the begin of a range.
+// matchMultiport interprets struct xt_multiport_v1 of linux/netfilter/xt_multiport.h: the
+// direction, the number of ports, up to fifteen ports, and a flag for each that begins a
+// range.
 func (p *parser) matchMultiport(info []byte) bool {
 	const destination, most, flags, invert = 1, 15, 32, 47
 	if len(info) <= invert || info[0] != destination || info[1] > most || info[invert] != 0 {
@@ -79,7 +80,7 @@ func (p *parser) matchMultiport(info []byte) bool {
 	return true
 }
 
-// targetXT takes a target of x_tables.
+// targetXT interprets a target of iptables.
 func (p *parser) targetXT(e *expr.Target) {
 	to := target{here: e.Name == "REDIRECT"}
 	switch {
@@ -109,7 +110,7 @@ func (p *parser) targetXT(e *expr.Target) {
 	p.leads = &to
 }
 
-// take takes what linux/netfilter/nf_nat.h calls a range.
+// take interprets a range of linux/netfilter/nf_nat.h.
 func (t *target) take(info xt.InfoAny) {
 	var r xt.NatRange
 	switch info := info.(type) {
@@ -137,8 +138,8 @@ func (t *target) take(info xt.InfoAny) {
 	}
 }
 
-// takeTPROXY takes struct xt_tproxy_target_info_v1 of linux/netfilter/xt_TPROXY.h: mark,
-// mask, address and port; before it, there was room for IPv4 only.
+// takeTPROXY interprets struct xt_tproxy_target_info_v1 of linux/netfilter/xt_TPROXY.h:
+// mark, mask, address and port. Revision 0 has room for an IPv4 address only.
 func (t *target) takeTPROXY(e *expr.Target) {
 	info, ok := e.Info.(*xt.Unknown)
 	at := 24
@@ -154,7 +155,7 @@ func (t *target) takeTPROXY(e *expr.Target) {
 	}
 }
 
-// addressOf writes an address as others do, and without the form that IPv4 has within IPv6.
+// addressOf writes an address. It writes IPv4 addresses within IPv6 as IPv4.
 func addressOf(b []byte) string {
 	address, _ := netip.AddrFromSlice(b)
 	return address.Unmap().String()

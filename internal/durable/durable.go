@@ -1,4 +1,4 @@
-// Package durable makes what was written outlast the loss of power.
+// Package durable makes written data survive a power failure.
 package durable
 
 import (
@@ -6,11 +6,11 @@ import (
 	"os"
 )
 
-// observer is told of each file that was synced, in tests.
+// observer is called with each file that was synced, in tests.
 var observer func(f *os.File)
 
-// Observe has f called after each sync, until it is called with nil. It is for tests that
-// show what is synced, and when; see durabletest.
+// Observe makes Sync call f after each sync. With nil, it stops that. It is for tests of
+// what is synced, and when; see durabletest.
 func Observe(f func(f *os.File)) { observer = f }
 
 // Sync returns when all that was written to a file, or changed in a folder, is on stable
@@ -25,7 +25,7 @@ func Sync(f *os.File) error {
 	return nil
 }
 
-// SyncFolder syncs the folder at a path: the names of files in it.
+// SyncFolder syncs a folder, so that the names of its files survive.
 func SyncFolder(path string) error {
 	f, err := os.Open(path)
 	if err != nil {

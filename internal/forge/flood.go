@@ -17,22 +17,22 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Stream says what a flood is made of.
+// Stream describes a flood.
 type Stream struct {
 	To       netip.Addr
 	Hardware net.HardwareAddr // of To's end of the cable
-	Ports    []packet.Port    // of one protocol; each packet goes to one of them, at random. TCP ones get SYNs
-	From     netip.Addr       // the source of all packets. If it is the zero address, there are many:
-	Among    netip.Prefix     // they are scattered here, where To has to have a way to
-	Sources  int              // and so many that send in turn; 0: as many as there is room for
-	Payload  int              // bytes in a datagram, random ones of base64's alphabet
-	Rate     int              // packets a second; 0: as many as this machine makes
-	Packets  int64            // that are sent at most; 0: without end
-	Time     time.Duration    // that the flood lasts at most; 0: without end
-	Behind   func() bool      // asked before each batch: whether To cannot read any more, so that the flood rests
+	Ports    []packet.Port    // of one protocol; each packet goes to a random one of them. TCP packets are SYNs
+	From     netip.Addr       // the source of all packets. If it is the zero address:
+	Among    netip.Prefix     // the sources are in here; To needs a route to them
+	Sources  int              // this many sources send in turn; 0: the whole prefix
+	Payload  int              // bytes in a datagram: random characters of base64
+	Rate     int              // packets per second; 0: as many as possible
+	Packets  int64            // limit; 0: none
+	Time     time.Duration    // limit; 0: none
+	Behind   func() bool      // called before each batch: if it returns true, To cannot keep up and the flood pauses
 }
 
-// Flood is a stream that is being sent. All of it is sent by one thread.
+// Flood is a stream that is being sent, all of it by one thread.
 type Flood struct {
 	stream  Stream
 	sent    atomic.Int64
@@ -40,16 +40,15 @@ type Flood struct {
 	stop    atomic.Bool
 	ended   chan struct{}
 
-	// What is known when it has ended.
+	// Valid when it has ended.
 	err    error
 	took   time.Duration
 	rested time.Duration
 	cpu    time.Duration
 }
 
-// StartFlood begins to send by a host's interface. The host's own stack has no
-// part in that, so the sources need not be its addresses. The flood ends by one
-// of its limits, or by End.
+// StartFlood begins to send by a host's interface. It bypasses the host's network stack,
+// so the sources need not be addresses of the host. The flood ends at a limit or by End.
 func StartFlood(h *netlab.Host, link string, s Stream) (*Flood, error) {
 	f := &Flood{stream: s, ended: make(chan struct{})}
 	fd := -1
@@ -75,13 +74,13 @@ func StartFlood(h *netlab.Host, link string, s Stream) (*Flood, error) {
 	return f, nil
 }
 
-// pace is how long the sender rests if it is ahead of its rate, or the other end is
+// pace is how long the sender pauses if it is ahead of its rate, or if the receiver is
 // behind.
 const pace = 500 * time.Microsecond
 
-// send is the flood itself.
+// send sends the flood.
 func (f *Flood) send(fd int, packets *packets) {
-	runtime.LockOSThread() // whose CPU time is the flood's
+	runtime.LockOSThread() // so that the thread's CPU time is the flood's
 	defer runtime.UnlockOSThread()
 	began := time.Now()
 	defer func() {
@@ -121,7 +120,7 @@ func (f *Flood) send(fd int, packets *packets) {
 			n, _, e := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&headers[0])), uintptr(len(headers)), 0, 0, 0)
 			switch {
 			case e == unix.EINTR:
-			case e == unix.ENOBUFS: // the other end is full: on a cable it would be lost
+			case e == unix.ENOBUFS: // the receiver is full; a real cable would lose the packet
 				f.dropped.Add(1)
 				headers = headers[1:]
 			case e != 0:
@@ -135,40 +134,40 @@ func (f *Flood) send(fd int, packets *packets) {
 	}
 }
 
-// End stops the flood. The error says why it has ended before.
+// End stops the flood. It returns an error if the flood failed before.
 func (f *Flood) End() error {
 	f.stop.Store(true)
 	return f.Wait()
 }
 
-// Wait waits until the flood has ended by itself.
+// Wait waits until the flood reaches a limit.
 func (f *Flood) Wait() error {
 	<-f.ended
 	return f.err
 }
 
-// Sent is how many packets have been sent.
+// Sent returns how many packets were sent.
 func (f *Flood) Sent() int64 { return f.sent.Load() }
 
-// Dropped is how many the cable had no room for.
+// Dropped returns how many packets the cable dropped because it was full.
 func (f *Flood) Dropped() int64 { return f.dropped.Load() }
 
-// Took is how long the flood has lasted, once it has ended.
+// Took returns how long the flood lasted. It is valid after the end.
 func (f *Flood) Took() time.Duration { return f.took }
 
-// Rested is how much of that it has waited for an end that was behind.
+// Rested returns how long the flood paused because the receiver was behind.
 func (f *Flood) Rested() time.Duration { return f.rested }
 
-// CPU is what the sender has used, once it has ended. The other end of a veth
-// receives on the same thread, so that is in it, too.
+// CPU returns the CPU time of the sender, after the end. The other end of a veth pair
+// receives on the same thread, so that is included.
 func (f *Flood) CPU() time.Duration { return f.cpu }
 
-// Rate is how many packets a second were sent, once the flood has ended.
+// Rate returns how many packets per second were sent, after the end.
 func (f *Flood) Rate() float64 { return float64(f.sent.Load()) / f.took.Seconds() }
 
 const (
-	slots = 1 << 16 // packets that are built; from round to round they get other sources
-	batch = 256     // packets that one call sends
+	slots = 1 << 16 // prepared packets; each round changes their sources
+	batch = 256     // packets per system call
 )
 
 // mmsghdr is struct mmsghdr of sys/socket.h.
@@ -178,16 +177,15 @@ type mmsghdr struct {
 	_      [4]byte
 }
 
-// packets are packets with their Ethernet headers, in the form in which one call
-// sends many.
+// packets are packets with Ethernet headers, in the form that sendmmsg takes.
 type packets struct {
 	stream  Stream
 	bytes   []byte
-	size    int // of each
+	size    int // bytes of a packet
 	iovecs  []unix.Iovec
 	headers []mmsghdr
 	at      int    // the next slot
-	turn    uint64 // how many packets were sent
+	turn    uint64 // number of packets sent
 }
 
 // linkHeader is the length of an Ethernet header.
@@ -243,12 +241,12 @@ func (p *packets) next(n int) []mmsghdr {
 	return p.headers[first : first+n]
 }
 
-// scatter is odd, so that its multiples, cut off at any bit, are all different:
-// addresses that are in no order.
+// scatter is odd, so the low n bits of its first 2^n multiples all differ. They give
+// addresses without visible order.
 const scatter = 0x9e3779b97f4a7c15
 
-// change gives a packet the source whose turn it is, or another source port if
-// there is but one source.
+// change sets the next source of a packet, or the next source port if there is only one
+// source.
 func (p *packets) change(b []byte) {
 	v4 := p.stream.To.Is4()
 	source, length, transport := linkHeader+8, 16, linkHeader+40
@@ -262,7 +260,7 @@ func (p *packets) change(b []byte) {
 		return
 	}
 	if !v4 {
-		sums = sums[:1] // IPv6 headers have none
+		sums = sums[:1] // IPv6 headers have no checksum
 	}
 	n := p.turn
 	if p.stream.Sources > 0 {
@@ -273,7 +271,7 @@ func (p *packets) change(b []byte) {
 	if host < 64 {
 		n &= 1<<host - 1
 	}
-	address := p.stream.Among.Addr().As16() // an IPv4 address is at its end
+	address := p.stream.Among.Addr().As16() // an IPv4 address is in the last four bytes
 	for i := len(address) - 1; n > 0; i-- {
 		address[i] |= byte(n)
 		n >>= 8
@@ -281,8 +279,8 @@ func (p *packets) change(b []byte) {
 	replace(b, source, address[len(address)-length:], sums)
 }
 
-// replace puts other words into a packet, and corrects the checksums that cover
-// them, as RFC 1624 says.
+// replace changes words of a packet and corrects the checksums that cover them (RFC
+// 1624).
 func replace(b []byte, at int, words []byte, sums []int) {
 	for i := 0; i < len(words); i += 2 {
 		change := uint32(^(uint16(b[at+i])<<8 | uint16(b[at+i+1]))) + uint32(words[i])<<8 + uint32(words[i+1])

@@ -8,8 +8,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Whatever source a flood's packet gets, its checksums stay right, and there are
-// as many sources as were asked for.
+// Every packet of a flood has correct checksums, and the flood has the requested number
+// of sources.
 func TestAFloodsPacketsAreValid(t *testing.T) {
 	tcp := packet.Port{Number: 22, Protocol: packet.TCP}
 	udp := packet.Port{Number: 62201, Protocol: packet.UDP}

@@ -1,5 +1,5 @@
-// Package forge makes packets by hand, for tests and measurements on networks of
-// package netlab: single ones, and floods of them.
+// Package forge makes single packets and floods, for tests and measurements on networks
+// of package netlab.
 package forge
 
 import (
@@ -12,18 +12,17 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Segment is a TCP segment without data, or a datagram.
+// Segment is a TCP segment without data, or a UDP datagram.
 type Segment struct {
 	From, To   netip.Addr
 	SourcePort uint16
 	Port       packet.Port
 	Sequence   uint32       // of TCP
 	Flags      packet.Flags // of TCP
-	Payload    []byte       // of UDP; one NUL byte if there is none, as in a knock
+	Payload    []byte       // of UDP; nil: one NUL byte, as in a knock
 }
 
-// RawSocket opens a socket for packets that bring their IP header, of the family
-// of an address.
+// RawSocket opens a socket for packets with IP header, for the address family of to.
 func RawSocket(to netip.Addr) (fd int, err error) {
 	family := unix.AF_INET
 	if to.Is6() {
@@ -32,8 +31,8 @@ func RawSocket(to netip.Addr) (fd int, err error) {
 	return unix.Socket(family, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 }
 
-// Send sends the segment by such a socket. On a cable, what there is no room for
-// would be lost; here it is sent once there is.
+// Send sends the segment by such a socket. If the cable is full, Send tries again; a real
+// cable would lose the packet.
 func (s Segment) Send(socket int) error {
 	var to unix.Sockaddr = &unix.SockaddrInet6{Addr: s.To.As16()}
 	if s.To.Is4() {
@@ -48,7 +47,7 @@ func (s Segment) Send(socket int) error {
 	}
 }
 
-// Bytes builds the packet from its IP header on.
+// Bytes returns the packet, from its IP header on.
 func (s Segment) Bytes() []byte {
 	var transport []byte
 	transport = binary.BigEndian.AppendUint16(transport, s.SourcePort)
@@ -91,7 +90,7 @@ func (s Segment) Bytes() []byte {
 	return append(header, transport...)
 }
 
-// checksumOffset is where the checksum is in a header of TCP or UDP.
+// checksumOffset returns the offset of the checksum in a TCP or UDP header.
 func checksumOffset(p packet.Protocol) int {
 	if p == packet.UDP {
 		return 6
@@ -99,7 +98,7 @@ func checksumOffset(p packet.Protocol) int {
 	return 16
 }
 
-// Checksum is the Internet checksum of RFC 1071.
+// Checksum returns the Internet checksum of RFC 1071.
 func Checksum(b []byte) uint16 {
 	var sum uint32
 	for i := 0; i+1 < len(b); i += 2 {

@@ -1,6 +1,5 @@
-// Package host tells what a wall has to know of the host that it stands on: on which
-// ports programs listen, which interfaces lead to the rest of the world, and which
-// addresses are its own.
+// Package host describes the host: the ports on which programs listen, the interfaces of
+// default routes, and the host's addresses.
 package host
 
 import (
@@ -22,8 +21,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Look looks at the host, in the network namespace of who asks. What cannot be found
-// out is missing from the answer, and the error says why.
+// Look examines the host in the network namespace of the caller. On an error, the result
+// lacks what could not be read.
 func Look() (effective.Host, error) {
 	ports, portsErr := Ports()
 	uplinks, uplinksErr := Uplinks()
@@ -31,12 +30,11 @@ func Look() (effective.Host, error) {
 	return effective.Host{Served: ports, Uplinks: uplinks, Addresses: addresses}, errors.Join(portsErr, uplinksErr, addressesErr)
 }
 
-// Uplinks returns the names of the interfaces, by their index, that a default route of
-// any table leads out of.
+// Uplinks returns the interfaces of default routes in any routing table, by index.
 func Uplinks() (map[uint32]string, error) {
 	dump, err := syscall.NetlinkRIB(unix.RTM_GETROUTE, unix.AF_UNSPEC)
 	if err != nil {
-		return nil, fmt.Errorf("asking the kernel for its routes: %w", err)
+		return nil, fmt.Errorf("listing the kernel's routes: %w", err)
 	}
 	messages, err := syscall.ParseNetlinkMessage(dump)
 	if err != nil {
@@ -53,10 +51,10 @@ func Uplinks() (map[uint32]string, error) {
 	return uplinks, nil
 }
 
-// defaultRoute returns the interfaces that a route leads out of, if it is to everywhere:
-// struct rtmsg and struct rtnexthop of linux/rtnetlink.h.
+// defaultRoute returns the interfaces of a route if it is a default route: struct rtmsg
+// and struct rtnexthop of linux/rtnetlink.h.
 func defaultRoute(m *syscall.NetlinkMessage) (interfaces []uint32) {
-	const destinationLength, kind = 1, 7 // where they are in struct rtmsg
+	const destinationLength, kind = 1, 7 // offsets in struct rtmsg
 	if m.Header.Type != unix.RTM_NEWROUTE || len(m.Data) < unix.SizeofRtMsg || m.Data[destinationLength] != 0 || m.Data[kind] != unix.RTN_UNICAST {
 		return nil
 	}
@@ -97,9 +95,9 @@ func Addresses() (map[netip.Addr]bool, error) {
 	return here, nil
 }
 
-// The files that list sockets, of the network namespace of who reads them, and
-// what their fourth column says of one that takes what comes: TCP_LISTEN, and for
-// UDP TCP_CLOSE, which is one that is not connected (net/tcp_states.h).
+// tables are the files that list the sockets of the reader's network namespace. state is
+// the fourth column of a socket that receives from anybody: TCP_LISTEN, and for UDP
+// TCP_CLOSE, which means not connected (net/tcp_states.h).
 var tables = []struct {
 	path     string
 	protocol packet.Protocol
@@ -111,15 +109,15 @@ var tables = []struct {
 	{"/proc/thread-self/net/udp6", packet.UDP, "07"},
 }
 
-// Listener is a socket that takes what comes.
+// Listener is a socket that receives from anybody.
 type Listener struct {
 	Port  packet.Port
-	Local netip.Addr // that it listens at; unspecified: at all
+	Local netip.Addr // the address that it listens on; unspecified: all
 }
 
-// Ports returns the ports on which something listens, at whatever address. The
-// error says which of the kernel's lists could not be read; a kernel without IPv6
-// has none of that.
+// Ports returns the ports on which programs listen, at any address. The error names the
+// list of the kernel that could not be read. A kernel without IPv6 has no lists for it,
+// which is no error.
 func Ports() (map[packet.Port]bool, error) {
 	all, err := Listeners()
 	if err != nil {
@@ -132,7 +130,7 @@ func Ports() (map[packet.Port]bool, error) {
 	return ports, nil
 }
 
-// Listeners returns the sockets that [Ports] is about.
+// Listeners returns the sockets behind [Ports].
 func Listeners() (all []Listener, err error) {
 	for _, t := range tables {
 		f, err := os.Open(t.path)
@@ -140,10 +138,10 @@ func Listeners() (all []Listener, err error) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("looking who listens: %w", err)
+			return nil, fmt.Errorf("listing the sockets that listen: %w", err)
 		}
 		lines := bufio.NewScanner(f)
-		lines.Scan() // the head
+		lines.Scan() // skip the header
 		for lines.Scan() {
 			if local, n, ok := port(lines.Text(), t.state); ok {
 				all = append(all, Listener{packet.Port{Number: n, Protocol: t.protocol}, local})
@@ -151,15 +149,15 @@ func Listeners() (all []Listener, err error) {
 		}
 		f.Close()
 		if err := lines.Err(); err != nil {
-			return nil, fmt.Errorf("looking who listens: reading %s: %w", t.path, err)
+			return nil, fmt.Errorf("listing the sockets that listen: reading %s: %w", t.path, err)
 		}
 	}
 	return all, nil
 }
 
-// port returns the local address and port of a line of these files, if its state is the
-// one that is wanted: "0: 00000000:0016 00000000:0000 0A …", where numbers are hex, and
-// an address is written as the kernel's own words.
+// port parses a line of these files and returns its local address and port, if it has the
+// wanted state: "0: 00000000:0016 00000000:0000 0A …". Numbers are hexadecimal. An
+// address is written as 32-bit words in the kernel's byte order.
 func port(line, state string) (local netip.Addr, number uint16, ok bool) {
 	columns := strings.Fields(line)
 	if len(columns) < 4 || columns[3] != state {

@@ -11,7 +11,7 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// listens reports whether something is said to listen on a port.
+// listens reports whether Ports contains a port.
 func listens(t *testing.T, p packet.Port) bool {
 	t.Helper()
 	ports, err := host.Ports()
@@ -30,8 +30,8 @@ func portOf(t *testing.T, a net.Addr, protocol packet.Protocol) packet.Port {
 	return packet.Port{Number: at.Port(), Protocol: protocol}
 }
 
-// free waits until a port that was listened on is not any more: the kernel's lists
-// may have it for a moment.
+// free waits until Ports no longer contains a port. The kernel's lists may have it for a
+// moment after it was closed.
 func free(t *testing.T, p packet.Port) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); listens(t, p); time.Sleep(time.Millisecond) {
@@ -73,8 +73,8 @@ func TestWhoListensIsFound(t *testing.T) {
 	}
 }
 
-// A port of one protocol is none of the other. The other may be in use by somebody
-// else's program, so that one of several must do.
+// A port is open for one protocol only. Another program may use the same number with the
+// other protocol, so the test tries several ports.
 func TestProtocolsAreToldApart(t *testing.T) {
 	const tries = 10
 	for range tries {
@@ -91,8 +91,7 @@ func TestProtocolsAreToldApart(t *testing.T) {
 	t.Errorf("%d TCP ports are all said to be listened on for UDP", tries)
 }
 
-// What is connected takes nothing from strangers: it counts neither at the one end
-// nor at the other.
+// Neither end of a connection counts as a listener.
 func TestConnectionsDoNotListen(t *testing.T) {
 	server, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {

@@ -8,13 +8,14 @@ import (
 	"strings"
 )
 
-// ParentOf returns the process that has started another, and 0 if that cannot be told.
+// ParentOf returns the parent of a process, or 0 if it cannot be read.
 func ParentOf(id int) int {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", id))
 	if err != nil {
 		return 0
 	}
-	// After the name, which is in brackets and may have any in it: state, parent.
+	// The name is in brackets and may contain any. After it come the state and the
+	// parent.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	if len(fields) < 2 {
 		return 0

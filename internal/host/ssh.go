@@ -9,12 +9,12 @@ import (
 	"strings"
 )
 
-// SSH is a connection that somebody has made to sshd on this host.
+// SSH is the two ends of an ssh connection to this host.
 type SSH struct{ Client, Server netip.AddrPort }
 
-// Session returns the ssh connection that this process was started over, if
-// it was. sshd tells its children in the environment, which sudo withholds from
-// its own; so the ancestors' are looked at, too.
+// Session returns the ssh connection over which this process was started, if there is
+// one. sshd sets it in the environment of its children, which sudo does not pass on. So
+// Session also reads the environment of the ancestors.
 func Session() (SSH, bool) {
 	for id := os.Getpid(); id > 1; id = ParentOf(id) {
 		environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", id))
@@ -30,8 +30,8 @@ func Session() (SSH, bool) {
 	return SSH{}, false
 }
 
-// ParseSession reads what sshd writes: the client's address and port, and the
-// server's (SSH_CONNECTION in ssh(1)).
+// ParseSession parses the client's address and port and the server's, as sshd writes them
+// (SSH_CONNECTION in ssh(1)).
 func ParseSession(text string) (s SSH, ok bool) {
 	fields := strings.Fields(text)
 	if len(fields) != 4 {

@@ -25,7 +25,7 @@ func TestSessionAsSSHDTellsIt(t *testing.T) {
 		"client.example 50000 192.0.2.1 22":                   "",
 		"198.51.100.7 50000 server.example 22":                "",
 		"198.51.100.7 192.0.2.1 50000 22":                     "",
-		"UNKNOWN 65535 UNKNOWN 65535":                         "", // what sshd has for a connection that is none
+		"UNKNOWN 65535 UNKNOWN 65535":                         "", // what sshd writes without a connection
 		strings.Repeat("9", 1<<16) + " 50000 192.0.2.1 22":    "",
 		"198.51.100.7 " + strings.Repeat("9", 99) + " 1.1 22": "",
 	} {

@@ -1,11 +1,10 @@
-// Package netlab makes small networks out of the kernel's own parts: network
-// namespaces for hosts, and veth pairs for the cables between them. Everything
-// that is sent there goes through the real kernel, nothing of it leaves the
-// machine, and all of it is gone when the last process in it ends.
+// Package netlab makes small networks from network namespaces (hosts) and veth pairs
+// (cables). All packets go through the real kernel, and none leaves the machine. The
+// network disappears when its last process ends.
 //
-// A program that wants such a network runs itself once more in new user,
-// network, mount and process namespaces ([Command]), in which it is root without
-// being root outside, and with which all that it has started ends.
+// A program that wants such a network runs itself again in new user, network, mount and
+// process namespaces ([Command]). In them it is root, without being root outside. All
+// processes that it starts end with the namespaces.
 package netlab
 
 import (
@@ -23,21 +22,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// environment marks a process that Command has started.
+// environment marks a process that Command started.
 const environment = "KNOCKWALL_NETLAB"
 
-// Inside reports whether this process runs in namespaces of its own.
+// Inside reports whether this process runs in namespaces of Command.
 func Inside() bool { return os.Getenv(environment) != "" }
 
-// ErrForbidden is why this machine gives nobody namespaces of their own.
-var ErrForbidden = errors.New("this machine forbids network namespaces of one's own. Allow them with\n" +
+// ErrForbidden means that this machine allows no new namespaces.
+var ErrForbidden = errors.New("this machine forbids new network namespaces. Allow them with\n" +
 	"    sysctl -w kernel.unprivileged_userns_clone=1               (Debian before 11)\n" +
 	"    sysctl -w kernel.apparmor_restrict_unprivileged_userns=0   (Ubuntu from 23.10)\n" +
 	"    sysctl -w user.max_user_namespaces=10000                   (where it is 0)\n" +
-	"or run this as root; in a container, give that the capability SYS_ADMIN")
+	"or run this as root; in a container, add the capability SYS_ADMIN")
 
-// Command returns a command that runs this program with the given arguments in
-// new namespaces. It ends when the thread that starts it does: lock it.
+// Command returns a command that runs this program with the arguments in new namespaces.
+// The command ends when the thread that starts it does, so lock that thread.
 func Command(arguments ...string) (*exec.Cmd, error) {
 	attributes, err := isolation()
 	if err != nil {
@@ -53,9 +52,9 @@ func Command(arguments ...string) (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// isolation finds out how this process can get namespaces in which it may
-// configure a network: as root, or by a user namespace of its own. Root's are the
-// better ones, as some of the kernel's knobs are the initial user namespace's.
+// isolation returns how this process can get namespaces in which it may configure a
+// network: as root, or with a new user namespace. Root's are preferred, because some
+// sysctls belong to the initial user namespace.
 func isolation() (*syscall.SysProcAttr, error) {
 	const own = unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID
 	withUser := &syscall.SysProcAttr{
@@ -70,8 +69,8 @@ func isolation() (*syscall.SysProcAttr, error) {
 		ways = []*syscall.SysProcAttr{asRoot, withUser}
 	}
 	for _, attributes := range ways {
-		// AppArmor grants the namespace and withholds the capabilities in it, so
-		// this has to be tried out.
+		// AppArmor allows the namespace but withholds its capabilities, so a probe is
+		// needed.
 		probe := exec.Command("/proc/self/exe")
 		probe.Env = []string{environment + "=" + probing}
 		probe.SysProcAttr = attributes
@@ -82,18 +81,18 @@ func isolation() (*syscall.SysProcAttr, error) {
 	return nil, ErrForbidden
 }
 
-// probing is the value of environment in a process that is only to find out
-// whether it can bring up an interface.
+// probing is the value of environment in a process that only probes whether it can bring
+// up an interface.
 const probing = "probe"
 
 func init() {
 	if !Inside() {
 		return
 	}
-	// What is mounted here is not to appear outside.
+	// Mounts in here must not appear outside.
 	err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
-	// A /proc that knows this process namespace. In a container whose own /proc is
-	// masked it cannot be had, and the former one does for most.
+	// Mount a /proc of this process namespace. In a container with a masked /proc this
+	// fails, and the old one is sufficient for most tests.
 	_ = unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 	if os.Getenv(environment) == probing {
 		if errors.Join(err, loopbackUp()) != nil {
@@ -114,7 +113,7 @@ func loopbackUp() error {
 // Host is a network namespace.
 type Host struct{ namespace *os.File }
 
-// Here returns the host that this process is on, with its loopback up.
+// Here returns the host on which this process is, with lo up.
 func Here() (*Host, error) {
 	h := &Host{}
 	return h, onThread(func() (err error) {
@@ -123,8 +122,8 @@ func Here() (*Host, error) {
 	})
 }
 
-// NewHost makes a host, with its loopback up. It is gone when it is closed and
-// nothing runs on it any more.
+// NewHost makes a host with lo up. The host disappears when it is closed and no process
+// runs on it.
 func NewHost() (*Host, error) {
 	h := &Host{}
 	return h, onThread(func() (err error) {
@@ -136,15 +135,15 @@ func NewHost() (*Host, error) {
 	})
 }
 
-// ownNamespace opens the network namespace of the calling thread, by a path that
-// works even if /proc shows another process namespace than the thread's.
+// ownNamespace opens the network namespace of the calling thread. The path works even if
+// /proc shows another process namespace than the thread's.
 func ownNamespace() (*os.File, error) { return os.Open("/proc/thread-self/ns/net") }
 
-// Close lets go of the host.
+// Close releases the host.
 func (h *Host) Close() error { return h.namespace.Close() }
 
-// Do runs f on the host. Sockets that f opens and processes that it starts are
-// on the host and stay there; goroutines that it starts are not.
+// Do runs f on the host. Sockets that f opens and processes that it starts stay on the
+// host. Goroutines that it starts do not run there.
 func (h *Host) Do(f func() error) error {
 	return onThread(func() error {
 		if err := unix.Setns(int(h.namespace.Fd()), unix.CLONE_NEWNET); err != nil {
@@ -154,8 +153,8 @@ func (h *Host) Do(f func() error) error {
 	})
 }
 
-// onThread runs f on a thread that ends with it, so that whatever namespace f
-// has entered, no other goroutine is ever run there.
+// onThread runs f on a thread that ends afterwards, so that no other goroutine runs in
+// the namespace that f entered.
 func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -165,11 +164,11 @@ func onThread(f func() error) error {
 	return <-done
 }
 
-// links numbers the cables, as interface names are unique on a host.
+// links numbers the cables, because interface names must be unique on a host.
 var links atomic.Int32
 
-// Link connects two hosts with a cable. Each end gets the addresses that are
-// given for it, and is up. It returns the names of both ends.
+// Link connects two hosts with a cable. Each end gets its addresses and is up. Link
+// returns the names of both ends.
 func Link(a, b *Host, addressesA, addressesB []netip.Prefix) (nameA, nameB string, err error) {
 	n := links.Add(1)
 	nameA, nameB = fmt.Sprintf("a%d", n), fmt.Sprintf("b%d", n)
@@ -196,8 +195,8 @@ func Link(a, b *Host, addressesA, addressesB []netip.Prefix) (nameA, nameB strin
 	return nameA, nameB, err
 }
 
-// introduce tells a host the other end's addresses, as looking for a neighbour
-// takes a second on a cable that has just come up.
+// introduce adds the other end's addresses to a host's neighbour table, because neighbour
+// discovery takes a second on a new cable.
 func introduce(h *Host, name string, other *Host, otherName string, addresses []netip.Prefix) error {
 	var hardware net.HardwareAddr
 	err := other.Do(func() error {
@@ -238,7 +237,7 @@ func configure(name string, addresses []netip.Prefix) error {
 			IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())},
 		}
 		if p.Addr().Is6() {
-			address.Flags = unix.IFA_F_NODAD // usable at once
+			address.Flags = unix.IFA_F_NODAD // usable at once, without duplicate address detection
 		}
 		if err := netlink.AddrAdd(link, address); err != nil {
 			return fmt.Errorf("giving %s the address %s: %w", name, p, err)

@@ -7,42 +7,41 @@ import (
 	"strings"
 )
 
-// Seen says of which directions of a connection packets came through this host.
+// Seen is the directions of a connection in which packets passed this host.
 type Seen uint8
 
 // The directions.
 const (
 	Both        Seen = iota
-	ToService        // nothing came back, for silentAfter at least
-	FromService      // what the clients send takes another way
+	ToService        // no answer for at least silentAfter
+	FromService      // the client's packets take another route
 )
 
-// silentAfter is for how many seconds a client has heard nothing that is called
-// unanswered. TCP sends its first packet again after one, and then after two more
-// (RFC 6298).
+// silentAfter is after how many seconds a client without an answer counts as unanswered.
+// TCP repeats its SYN after one second, and again two seconds later (RFC 6298).
 const silentAfter = 2
 
-// Of linux/netfilter/nf_conntrack_tcp.h: the state of a connection of which nothing came
-// but its first packet, and that of one whose client has given up.
+// TCP states of linux/netfilter/nf_conntrack_tcp.h: SYN_SENT, a connection of which
+// conntrack saw only the first packet, and the state of one whose client has given up.
 const (
 	conntrackSYNSent = 1
 	conntrackClose   = 8
 )
 
-// maxListed is of how many connections the directions are looked at: listing one takes
-// about a kilobyte for a moment.
+// maxListed is for how many connections the directions are examined. Listing one takes
+// about a kilobyte of memory for a moment.
 const maxListed = 16384
 
-// Directions calls each with the TCP connections that conntrack knows, and of which
-// directions it has seen packets. Where conntrack knows more than 16,384 connections, that
-// is an error.
+// Directions calls each with every TCP connection in conntrack and the directions in
+// which packets passed. If conntrack has more than 16,384 connections, it returns an
+// error.
 func Directions(each func(Session, Seen)) error {
 	known, _, err := Usage()
 	if err != nil {
 		return err
 	}
 	if known > maxListed {
-		return fmt.Errorf("conntrack knows %d connections, and of more than %d it is not looked at which directions pass", known, maxListed)
+		return fmt.Errorf("conntrack has %d connections, and the check of their directions covers %d at most", known, maxListed)
 	}
 	t, err := open()
 	if err != nil {
@@ -64,15 +63,15 @@ func Directions(each func(Session, Seen)) error {
 		case state == conntrackSYNSent && int(f.Timeout)+silentAfter <= patience, state == conntrackClose:
 			each(t.sessionOf(f.TupleOrig), ToService)
 		case state == conntrackEstablished && !f.Status.Assured():
-			// It was taken up in the middle, by what this end sent.
+			// Conntrack picked the connection up in the middle, from a packet of this
+			// end.
 			each(t.sessionOf(f.TupleReply), FromService)
 		}
 	}
 	return nil
 }
 
-// timeoutSYNSent is for how many seconds conntrack remembers a first packet that nothing
-// answers.
+// timeoutSYNSent returns for how many seconds conntrack remembers an unanswered SYN.
 func timeoutSYNSent() int {
 	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_syn_sent")
 	if seconds, numberErr := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && numberErr == nil {

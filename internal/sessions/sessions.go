@@ -1,15 +1,16 @@
-// Package sessions deals with connections that are established: it makes those
-// known to conntrack that were there before the wall, and ends those that are to
-// go with their window.
+// Package sessions adds and ends established connections. It adds connections that are
+// older than the wall to conntrack, and ends those that must end with their window.
 //
-// The wall lets packets of known connections pass. But the kernel follows
-// connections only from when a rule first asks for it, and then takes up an old
-// one only with a packet that this host sends. Without help, whoever puts up a
-// wall over ssh would find that very session dead. And a connection that
-// conntrack is merely made to forget is known again with the next packet that
-// this host sends; so one that is to end is labelled, which takes the wall's leave
-// to pass from it, until it is gone or pardoned. A label, and no mark: those are the
-// administrator's, and whoever sets them on every packet would set it free again.
+// The wall accepts packets of known connections. But the kernel tracks connections only
+// after a rule first needs it, and then adds an old connection only when this host sends
+// a packet. Without this package, an administrator who starts the wall over ssh would
+// lose that session.
+//
+// Deleting a connection from conntrack does not end it: conntrack adds it again with the
+// next packet that this host sends. So a connection that must end gets a label, and the
+// wall drops its packets until the connection is gone or pardoned. It is a label and not
+// a mark, because marks belong to the administrator: a rule that sets a mark on every
+// packet would overwrite it.
 package sessions
 
 import (
@@ -27,8 +28,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The states of enum in net/tcp_states.h in which a connection's data or end is
-// still to come.
+// The TCP states of net/tcp_states.h in which data or the end of a connection may still
+// come.
 const (
 	established = 1
 	synReceived = 3
@@ -41,10 +42,10 @@ const (
 	alive = 1<<established | 1<<synReceived | 1<<finWait1 | 1<<finWait2 | 1<<closeWait | 1<<lastAck | 1<<closing
 )
 
-// Of linux/netfilter/nf_conntrack_tcp.h: the state of an established connection, the
-// first state of one that is over, and flags for one whose window was never seen, so
-// that no segment is found to lie outside of it. And how long conntrack keeps an idle
-// one, in seconds, by default.
+// Constants of linux/netfilter/nf_conntrack_tcp.h: the state of an established
+// connection, the first state of a closed one, and the flags that make conntrack accept
+// every segment of a connection whose window it has not seen. idleTimeout is the kernel's
+// default time-out of an idle connection, in seconds.
 const (
 	conntrackEstablished = 3
 	conntrackTimeWait    = 7
@@ -53,18 +54,18 @@ const (
 	idleTimeout          = 432000
 )
 
-// Session is a connection that somebody has made to a port.
+// Session is a connection to a port.
 type Session struct {
 	Port   packet.Port
-	Local  netip.Addr // that it was made to
-	Here   bool       // which is one of this host's
-	Remote netip.Addr // who has made it
+	Local  netip.Addr // the destination address
+	Here   bool       // Local is an address of this host
+	Remote netip.Addr // the client's address
 }
 
-// Adopt makes those TCP connections of this host known to conntrack that are
-// wanted. It returns how many of them were not known before. With renew, what
-// conntrack knows of the others is made anew, too: where it was not asked for a
-// while, that may be what is left of an earlier connection of the same ports.
+// Adopt adds the wanted TCP connections of this host to conntrack, and returns how many
+// it added. With renew, it also replaces the entries of wanted connections that conntrack
+// already has: if no rule needed conntrack for a while, such an entry may be left from an
+// earlier connection with the same ports.
 func Adopt(wanted func(Session) bool, renew bool) (adopted int, err error) {
 	conn, err := conntrack.Dial(nil)
 	if err != nil {
@@ -86,7 +87,7 @@ func Adopt(wanted func(Session) bool, renew bool) (adopted int, err error) {
 			case errors.Is(err, unix.EEXIST) && renew && c.established:
 				_ = conn.Update(c.flow())
 			case !errors.Is(err, unix.EEXIST):
-				return adopted, fmt.Errorf("making the connection from %s known to conntrack, "+
+				return adopted, fmt.Errorf("adding the connection from %s to conntrack, "+
 					"for which the kernel needs CONFIG_NF_CT_NETLINK: %w", c.remote, err)
 			}
 		}
@@ -94,11 +95,10 @@ func Adopt(wanted func(Session) bool, renew bool) (adopted int, err error) {
 	return adopted, nil
 }
 
-// End ends those established connections that are wanted, connections of this host
-// and those that it forwards. All are labelled for the wall to stop; TCP connections of
-// this host are closed, too, so that both ends learn of it, where the kernel can
-// (CONFIG_INET_DIAG_DESTROY). It returns how many were labelled, of which nothing passes
-// any more.
+// End ends the wanted established connections, both of this host and forwarded ones. It
+// labels them, and the wall drops their packets from then on. It also closes TCP
+// connections of this host, so that both ends notice, if the kernel can
+// (CONFIG_INET_DIAG_DESTROY). It returns how many connections it labelled.
 func End(wanted func(Session) bool) (ended int, err error) {
 	t, err := open()
 	if err != nil {
@@ -129,16 +129,16 @@ func End(wanted func(Session) bool) (ended int, err error) {
 		}
 		for _, c := range connections {
 			if wanted(c.session()) {
-				_ = destroy(c) // what is labelled ends by itself in the end
+				_ = destroy(c) // if it fails, the label still ends the connection
 			}
 		}
 	}
 	return ended, nil
 }
 
-// Ended returns the sessions that were ended, by whatever daemon, and are not gone
-// yet. It is not known of them who has made them: each is returned twice, as if it
-// had been the one end, and the other.
+// Ended returns the ended sessions that conntrack still has, whichever daemon ended them.
+// It is not known which end made the connection, so each session is returned twice, once
+// for each end.
 func Ended() (ended []Session, err error) {
 	t, err := open()
 	if err != nil {
@@ -152,8 +152,7 @@ func Ended() (ended []Session, err error) {
 	return ended, err
 }
 
-// Pardon lets those sessions go on that were ended and are wanted, as far as both
-// ends still have them.
+// Pardon lets the wanted sessions that were ended continue, if both ends still have them.
 func Pardon(wanted func(Session) bool) error {
 	t, err := open()
 	if err != nil {
@@ -170,29 +169,29 @@ func Pardon(wanted func(Session) bool) error {
 		}
 		free := tuples(f)
 		if forgotten(f) {
-			// To be translated again, it must be new once more.
+			// NAT translates it again only if it is new to conntrack.
 			err = t.conn.Delete(free)
 		} else {
 			free.Labels, free.LabelsMask = labels(), labels(nft.EndedLabel)
 			err = t.conn.Update(free)
 		}
-		if err != nil && !errors.Is(err, unix.ENOENT) { // it has ended by itself
-			return fmt.Errorf("letting the connection from %s go on: %w", f.TupleOrig.IP.SourceAddress, err)
+		if err != nil && !errors.Is(err, unix.ENOENT) { // ENOENT: the connection has ended
+			return fmt.Errorf("letting the ended connection from %s continue: %w", f.TupleOrig.IP.SourceAddress, err)
 		}
 	}
 	return nil
 }
 
-// Tracked reports whether conntrack keeps the connection that a packet belongs to:
-// from when its first packet was delivered, and not if that was dropped on its way.
+// Tracked reports whether conntrack has confirmed the connection of a packet. It has if
+// the first packet was delivered, and not if that packet was dropped.
 func Tracked(p packet.Packet) (bool, error) {
 	conn, err := conntrack.Dial(nil)
 	if err != nil {
 		return false, fmt.Errorf("connecting to conntrack: %w", err)
 	}
 	defer conn.Close()
-	// To change nothing of it, as the answer to a plain question says that more is to
-	// come, for which the library would wait for ever.
+	// An update that changes nothing, because the library would wait forever after a
+	// query: the kernel flags its answer as one of several.
 	err = conn.Update(tuples(conntrack.NewFlow(uint8(p.Port.Protocol), 0, p.Source, p.Destination, p.SourcePort, p.Port.Number, 0, 0)))
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
@@ -200,7 +199,7 @@ func Tracked(p packet.Packet) (bool, error) {
 	return err == nil, err
 }
 
-// tracked is conntrack's table.
+// tracked is the connection table of conntrack.
 type tracked struct {
 	conn *conntrack.Conn
 	here map[netip.Addr]bool // this host's addresses
@@ -217,11 +216,11 @@ func open() (t *tracked, err error) {
 	return t, nil
 }
 
-// flows returns those that were ended, or all others.
+// flows returns the flows that were ended, or all others.
 func (t *tracked) flows(ended bool) (flows []conntrack.Flow, err error) {
 	all, err := t.conn.Dump(nil)
 	if err != nil {
-		return nil, fmt.Errorf("listing the connections that conntrack knows: %w", err)
+		return nil, fmt.Errorf("listing the connections in conntrack: %w", err)
 	}
 	label := labels(nft.EndedLabel)
 	for _, f := range all {
@@ -236,13 +235,13 @@ func (t *tracked) flows(ended bool) (flows []conntrack.Flow, err error) {
 	return flows, nil
 }
 
-// means reports whether a flow is wanted. One that this host's side spoke first in, as
-// far as conntrack saw, is known the other way round.
+// means reports whether a flow is wanted. It checks both directions: if conntrack first
+// saw a packet of this host's side, the flow is reversed.
 func (t *tracked) means(f conntrack.Flow, wanted func(Session) bool) bool {
 	return wanted(t.sessionOf(f.TupleOrig)) || wanted(t.sessionOf(f.TupleReply))
 }
 
-// end labels a flow, and reports whether there still is one.
+// end labels a flow, and reports whether the flow still exists.
 func (t *tracked) end(f conntrack.Flow) (known bool, err error) {
 	label := tuples(f)
 	label.Labels = labels(nft.EndedLabel)
@@ -253,9 +252,9 @@ func (t *tracked) end(f conntrack.Flow) (known bool, err error) {
 		if !errors.Is(err, unix.ENOSPC) {
 			break
 		}
-		// Conntrack began to follow it when no rule had asked for labels, and left no
-		// room for any. So it is made anew, by this or by the next packet of this host;
-		// one that comes in is a stranger's meanwhile.
+		// The entry has no room for labels, because no rule needed labels when conntrack
+		// created it. This, or the next packet of this host, creates it again. Until then
+		// the wall treats an incoming packet as a stranger's.
 		if err := t.conn.Delete(tuples(f)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return false, err
 		}
@@ -264,12 +263,12 @@ func (t *tracked) end(f conntrack.Flow) (known bool, err error) {
 		}
 	}
 	if errors.Is(err, unix.ENOENT) {
-		return false, nil // it has ended by itself
+		return false, nil // it has ended
 	}
 	return err == nil, err
 }
 
-// anew returns a flow that ends from the first moment on, in place of another.
+// anew returns a copy of a flow that is labelled as ended from the beginning.
 func anew(f conntrack.Flow) conntrack.Flow {
 	next := tuples(f)
 	next.Timeout = max(f.Timeout, 1)
@@ -282,8 +281,8 @@ func anew(f conntrack.Flow) conntrack.Flow {
 	return next
 }
 
-// forgotten reports whether how a flow is translated was lost when it was made anew,
-// as that cannot be told to the kernel.
+// forgotten reports whether a flow has lost its NAT because it was created again. The
+// kernel interface cannot restore NAT.
 func forgotten(f conntrack.Flow) bool {
 	there, back := f.TupleOrig, f.TupleReply
 	translated := there.IP.SourceAddress != back.IP.DestinationAddress || there.IP.DestinationAddress != back.IP.SourceAddress ||
@@ -291,7 +290,7 @@ func forgotten(f conntrack.Flow) bool {
 	return translated && !f.Status.SrcNAT() && !f.Status.DstNAT()
 }
 
-// tuples returns no more of a flow than names it.
+// tuples returns the part of a flow that identifies it.
 func tuples(f conntrack.Flow) conntrack.Flow {
 	return conntrack.Flow{TupleOrig: f.TupleOrig, TupleReply: f.TupleReply, Zone: f.Zone}
 }
@@ -301,8 +300,8 @@ func labels(labels ...int) []byte {
 	return bits[:]
 }
 
-// sessionOf reads one direction of a flow as if it were who made the connection
-// that sends there.
+// sessionOf returns the session of one direction of a flow, as if the sender of that
+// direction had made the connection.
 func (t *tracked) sessionOf(way conntrack.Tuple) Session {
 	local := way.IP.DestinationAddress.Unmap()
 	return Session{
@@ -313,13 +312,13 @@ func (t *tracked) sessionOf(way conntrack.Tuple) Session {
 	}
 }
 
-// lives reports whether a flow has anything to end: TCP connections are
-// remembered for a while after that.
+// lives reports whether a flow is still open. Conntrack remembers closed TCP connections
+// for a while.
 func lives(f conntrack.Flow) bool {
 	return f.ProtoInfo.TCP == nil || f.ProtoInfo.TCP.State < conntrackTimeWait
 }
 
-// connection is one of this host's, as inet_diag has it.
+// connection is a TCP connection of this host as inet_diag describes it.
 type connection struct {
 	local, remote netip.AddrPort
 	established   bool
@@ -334,7 +333,7 @@ func (c connection) session() Session {
 	}
 }
 
-// destroy closes a connection: SOCK_DESTROY of linux/sock_diag.h.
+// destroy closes a connection (SOCK_DESTROY of linux/sock_diag.h).
 func destroy(c connection) error {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
@@ -360,18 +359,18 @@ func (c connection) flow() conntrack.Flow {
 	return f
 }
 
-// unseen is a TCP connection in a state, of which no segment was seen.
+// unseen returns conntrack's state for a TCP connection of which it saw no segment.
 func unseen(state uint8) *conntrack.ProtoInfoTCP {
-	const flags = (flagSACK|flagLiberal)<<8 | flagSACK | flagLiberal // the flags, and which of them are meant
+	const flags = (flagSACK|flagLiberal)<<8 | flagSACK | flagLiberal // values and mask
 	return &conntrack.ProtoInfoTCP{State: state, OriginalFlags: flags, ReplyFlags: flags}
 }
 
-// list asks the kernel for the TCP connections of an address family: struct
-// inet_diag_req_v2 and struct inet_diag_msg of linux/inet_diag.h.
+// list returns the TCP connections of an address family (struct inet_diag_req_v2 and
+// struct inet_diag_msg of linux/inet_diag.h).
 func list(family uint8) ([]connection, error) {
 	conn, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
-		return nil, fmt.Errorf("asking the kernel for its connections: %w", err)
+		return nil, fmt.Errorf("listing the kernel's connections: %w", err)
 	}
 	defer conn.Close()
 	request := make([]byte, 56)
@@ -383,21 +382,21 @@ func list(family uint8) ([]connection, error) {
 		Data:   request,
 	})
 	if errors.Is(err, unix.ENOENT) && family == unix.AF_INET6 {
-		return nil, nil // there is no IPv6, as what asks for it is the same
+		return nil, nil // no IPv6; the request for IPv4 fails only without inet_diag
 	}
 	if errors.Is(err, unix.ENOENT) {
-		return nil, errors.New("this kernel cannot list its connections, so that those which are open now " +
-			"would be cut: it needs CONFIG_INET_TCP_DIAG, built in or as a module that is installed")
+		return nil, errors.New("this kernel cannot list its connections, so the wall would cut those that are open " +
+			"now: it needs CONFIG_INET_TCP_DIAG, built in or as an installed module")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("asking the kernel for its connections: %w", err)
+		return nil, fmt.Errorf("listing the kernel's connections: %w", err)
 	}
 	var connections []connection
 	for _, m := range messages {
 		if len(m.Data) < 4+48 {
 			continue
 		}
-		// An IPv4 connection of an IPv6 socket is listed under IPv6.
+		// The kernel lists an IPv4 connection of an IPv6 socket under IPv6.
 		address := func(b []byte) netip.Addr {
 			if m.Data[0] == unix.AF_INET {
 				return netip.AddrFrom4([4]byte(b[:4]))

@@ -366,7 +366,7 @@ func TestWhatBecomesOfACommandIsTold(t *testing.T) {
 		{shell("exit 0"), false, "on_open: exit code 0 after 0s"},
 		{shell("echo done; echo again >&2"), false, "on_open: exit code 0 after 0s: done\nagain"},
 		{shell("echo no such table; exit 3"), true, "on_open: exit code 3 after 0s: no such table"},
-		{shell("kill -9 $$"), true, "on_open: /bin/sh was ended by SIGKILL, which it has sent itself, or somebody else"},
+		{shell("kill -9 $$"), true, "on_open: /bin/sh was ended by SIGKILL, which another process or the program itself sent"},
 		{&ruleset.Command{Timeout: time.Minute, Arguments: []ruleset.Argument{{{Text: "/no/such/program"}}}}, true,
 			"on_open: starting /no/such/program: fork/exec /no/such/program: no such file or directory"},
 	} {

@@ -1,4 +1,4 @@
-// Package durabletest shows what a disk would have after the loss of power.
+// Package durabletest shows what a disk would contain after a power failure.
 package durabletest
 
 import (
@@ -11,8 +11,8 @@ import (
 	"github.com/knockwall/knockwall/internal/durable"
 )
 
-// Disk knows what was synced, by inode: the content of each file, and the inodes that the
-// names in each folder stand for.
+// Disk records what was synced, by inode: the content of each file, and for each folder
+// the inodes behind its names.
 type Disk struct {
 	t testing.TB
 
@@ -21,8 +21,7 @@ type Disk struct {
 	names   map[uint64]map[string]uint64
 }
 
-// Watch notes what is synced from now on, until the test ends. Tests that use it do not
-// run in parallel.
+// Watch records syncs until the test ends. Tests that use it must not run in parallel.
 func Watch(t testing.TB) *Disk {
 	d := &Disk{t: t, content: map[uint64]string{}, names: map[uint64]map[string]uint64{}}
 	durable.Observe(d.synced)
@@ -55,7 +54,7 @@ func (d *Disk) synced(f *os.File) {
 	d.names[inode(info)] = names
 }
 
-// read reads a file that may be open for writing only.
+// read returns the content of a file, even if f is open for writing only.
 func (d *Disk) read(name string, f *os.File, size int64) string {
 	b := make([]byte, size)
 	if _, err := io.ReadFull(io.NewSectionReader(f, 0, size), b); err == nil {
@@ -68,7 +67,8 @@ func (d *Disk) read(name string, f *os.File, size int64) string {
 	return string(b)
 }
 
-// Has wants a file, or a folder, to be on the disk under its name, and a file as it is now.
+// Has checks that a file or folder is on the disk under its name, and that a file has its
+// current content there.
 func (d *Disk) Has(path string) {
 	d.t.Helper()
 	d.mu.Lock()
@@ -82,7 +82,7 @@ func (d *Disk) Has(path string) {
 		d.t.Fatal(err)
 	}
 	if d.names[inode(folder)][filepath.Base(path)] != inode(info) {
-		d.t.Errorf("after the loss of power %s is another file, or none: its folder was not synced", path)
+		d.t.Errorf("after a power failure %s is another file, or missing: its folder was not synced", path)
 	}
 	if info.IsDir() {
 		return
@@ -92,6 +92,6 @@ func (d *Disk) Has(path string) {
 		d.t.Fatal(err)
 	}
 	if then, ok := d.content[inode(info)]; !ok || then != string(now) {
-		d.t.Errorf("after the loss of power %s has %.200q, and not %.200q: it was not synced", path, then, now)
+		d.t.Errorf("after a power failure %s has %.200q, not %.200q: it was not synced", path, then, now)
 	}
 }

@@ -1,8 +1,8 @@
 # A VPN that listens on a UDP port, such as WireGuard.
 #
 # Datagrams of a connection that the server has answered pass, so a tunnel that carries
-# traffic stays up. If it is silent for longer than conntrack remembers (two minutes by
-# default), the client must knock again. A PersistentKeepalive of 25 s prevents that.
+# traffic stays up. If it is silent for longer than `udp_timeout` (five minutes by default),
+# the client must knock again. A PersistentKeepalive of 25 s prevents that.
 #
 #   knockwall knock vpn.example.org 30117 2204/udp 15890 && wg-quick up wg0
 #

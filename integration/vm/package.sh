@@ -73,7 +73,7 @@ told() { story | grep -q "$1"; }
 eventually "it was refused" told '192.0.2.2 is refused at ssh (22/tcp)'
 eventually "it was let in" told '192.0.2.2 is let in at ssh (22/tcp)'
 story
-journalctl -u knockwall -x KNOCKWALL_EVENT=refused | grep 'this says why it is not' || failed "the catalog does not explain a refusal"
+journalctl -u knockwall -x KNOCKWALL_EVENT=refused | grep 'this command says why it does not' || failed "the catalog does not explain a refusal"
 knockwall explain 192.0.2.2
 systemctl status knockwall --no-pager | head -8
 

@@ -130,7 +130,7 @@ func TestTheWarningSaysWhatToDo(t *testing.T) {
 		{"on trial", true, "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close: the door ssh\n" +
 			"hides it. This session goes on, but the next one has to knock. Stay connected\n" +
 			"until you have tried that from another terminal.\n" +
-			"The wall is on trial: it goes again unless `knockwall confirm` comes in time.\n"},
+			"The wall is on trial: it goes down again unless you type `knockwall confirm` in time.\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var said strings.Builder

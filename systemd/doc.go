@@ -1,8 +1,8 @@
-// Package systemd connects the daemon to systemd. systemd passes the control socket
-// ([Listener]). The daemon reports to it that the wall stands, its status, and that it does
-// not hang ([Service]). The journal receives the audit trail ([Journal]). Without systemd
-// the package does nothing.
+// Package systemd is how knockwall and systemd talk. The control socket comes
+// from it ([Listener]); it hears when the wall stands, how the daemon is, and
+// that it does not hang ([Service]); and the journal takes the audit trail
+// ([Journal]). Where no systemd is, nothing of that happens.
 //
-// This folder also has the unit files, the user that they need, and the catalog that
-// explains the messages in the journal.
+// Beside this are the unit files, the user that they need, and the catalog of what
+// the journal's messages mean.
 package systemd

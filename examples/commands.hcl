@@ -1,14 +1,14 @@
 # Knocks that run a command.
 #
-# Commands are run as they stand here: a program and its arguments, without a shell.
-# ${door}, ${source} and ${port} are put in; they are in the environment, too, as
-# KNOCKWALL_DOOR and so on. ${port} is that of the last knock, and nothing where the
-# door was opened by hand. What a command prints is in the journal.
+# A command is a program and its arguments. No shell runs. knockwall replaces ${door},
+# ${source} and ${port}, and sets them in the environment as KNOCKWALL_DOOR and so on.
+# ${port} is the port of the last knock. It is empty if an administrator opened the door
+# by hand. The output of a command is in the journal.
 #
-# They run within the service: as its user, who is not root, and in its sandbox, from
-# which no network and few folders can be reached. To log something, or to tell another
-# program over a Unix socket, that is enough. For more, let the command leave a file in
-# /run/knockwall, and another unit do the work when it sees it:
+# Commands run inside the service: as its user, which is not root, and in its sandbox,
+# which has no network and few folders. This is enough to log something, or to tell
+# another program over a Unix socket. If you need more, let the command create a file in
+# /run/knockwall, and let another unit do the work when the file appears:
 #
 #   /etc/systemd/system/backup.path
 #       [Path]
@@ -25,10 +25,10 @@
 #
 # Choose your own sequences.
 #
-# What it costs: who knows the knocks can run the command, as often as they like. Let
-# it be something that may be done twice, and trust none of what it is given.
+# What it costs: anybody who knows the knocks can run the command, as often as they like.
+# Choose a command that may run twice, and do not trust its input.
 
-# A door need not have ports. This one makes a backup:
+# A door need not have ports. This one starts a backup:
 #
 #   knockwall knock server.example.org 21964/udp 6532 28417
 
@@ -41,8 +41,9 @@ door "backup" {
   }
 }
 
-# This one tells the system's log for whom it opens and closes. on_close is run when
-# the window has ended, however it has; if no daemon runs then, by the next one.
+# This one writes to the system log for which source it opens and closes. on_close runs
+# when the window has ended, for whatever reason. If no daemon runs at that time, the next
+# one runs it.
 #
 #   knockwall knock server.example.org 3928 16701/udp 10243 && ssh server.example.org
 

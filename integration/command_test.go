@@ -92,7 +92,7 @@ func TestCommandsGetWhatIsWritten(t *testing.T) {
 	control := filepath.Join(l.folder, "control")
 	cmd := knockwall("run", "--config", path, "--control", control)
 	cmd.Env = append(os.Environ(), "AWS_SECRET=of the daemon", "KNOCKWALL_WINDOW=forged")
-	l.launchCommand(control, cmd).waitFor("minding wake: commands")
+	l.launchCommand(control, cmd).waitFor("hearing knocks for wake: commands")
 	for n, server := range []netip.Addr{server4, server6} {
 		source := nth(1, server)
 		l.knock(source, server, survivalKnocks...)
@@ -141,7 +141,7 @@ door "missing" {
   sequence = [6011, 12007, 9341]
   on_open { command = ["` + l.folder + `/nothing"] }
 }`)
-	d.waitFor("minding missing")
+	d.waitFor("hearing knocks for missing")
 	for door, knocks := range map[string][]string{"fails": {"4113", "27911:udp", "1840"}, "hangs": {"5227", "911", "30411"}, "missing": {"6011", "12007", "9341"}} {
 		l.knock(nth(1, server4), server4, toKnocks(t, knocks)...)
 		d.waitFor("command ", "door="+door)
@@ -260,7 +260,7 @@ func TestFiftyWindowsAtOnce(t *testing.T) {
   window   = "10m"
   on_open { command = ["/bin/sh", "-c", "` + script + `"] }
 }`)
-	d.waitFor("minding wake")
+	d.waitFor("hearing knocks for wake")
 	const windows = 50
 	began := time.Now()
 	for n := range windows {

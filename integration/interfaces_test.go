@@ -111,7 +111,7 @@ func TestADoorAtTheWrongInterface(t *testing.T) {
 			wrong, right := test.prepare(l)
 			rules := l.rules(sshAt(`"` + wrong + `"`))
 			if said := l.checked(rules); !strings.Contains(said, "1 door, no errors, 1 warning") || !strings.Contains(said, test.problem) ||
-				!strings.Contains(said, `The door "ssh" stands before nothing on this host`) {
+				!strings.Contains(said, `The door "ssh" guards nothing on this host`) {
 				t.Errorf("check says: %s", said)
 			}
 			d := l.runFile(rules)

@@ -156,8 +156,8 @@ func TestJournalUnderSystemd(t *testing.T) {
 		}
 		out := m.does("journalctl", "--unit=knockwall", "--catalog", "KNOCKWALL_EVENT=refused", "KNOCKWALL_SOURCE="+guest.String())
 		for _, want := range []string{
-			"-- Subject: Somebody is refused at the door ssh",
-			"-- A new connection was turned away, as the door is not open for this source",
+			"-- Subject: A source is refused at the door ssh",
+			"-- A new connection was refused, as the door is not open for this source",
 			"--   knockwall explain " + guest.String(),
 		} {
 			if !strings.Contains(strings.ReplaceAll(out, "░░", "--"), want) {

@@ -180,7 +180,7 @@ func TestDownUnderSystemd(t *testing.T) {
 	}
 
 	start()
-	down("with a daemon", "The wall is down, and the daemon has ended", "knockwall.socket is stopped, too")
+	down("with a daemon", "The wall is down, and the daemon has ended", "knockwall.socket is stopped too")
 
 	start()
 	m.does("systemctl", "stop", "knockwall.service")
@@ -188,7 +188,7 @@ func TestDownUnderSystemd(t *testing.T) {
 		t.Error("the service is stopped, and strangers get in")
 	}
 	cursor := m.cursor()
-	down("with no daemon", "is removed; no daemon minded it", "knockwall.socket is stopped, too")
+	down("with no daemon", "is removed. No daemon used it", "knockwall.socket is stopped too")
 	if entries := m.does("journalctl", "--after-cursor="+cursor, "--quiet", "--unit=knockwall.service"); entries != "" {
 		t.Errorf("down has started a daemon where there was none: %s", entries)
 	}
@@ -221,7 +221,7 @@ func TestDownUnderSystemd(t *testing.T) {
 	if tables := l.nft("list", "tables"); tables != "table inet second\n" {
 		t.Errorf("after down the tables are %q, and there was another wall", tables)
 	}
-	down("with another wall that is left", "The table inet second is removed; no daemon minded it")
+	down("with another wall that is left", "The table inet second is removed. No daemon used it")
 
 	// A wall without doors names no queues by which a daemon is known.
 	m.rules("")

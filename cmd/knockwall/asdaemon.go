@@ -20,16 +20,16 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// review reads rule files for who asks. To root and to the daemon's user all is wrong
-// that the daemon would refuse, but for credentials outside of a unit of systemd, as only
-// in one they are at hand.
+// review reads rule files as strictly as the user requires. For root and the daemon's user
+// everything is an error that the daemon would refuse. Credentials are an exception
+// outside of a systemd unit, as they exist only there.
 func review(path string) *ruleset.Loaded {
 	isDaemon := false
 	if daemon, err := user.Lookup(ownership.DaemonUser); err == nil {
 		isDaemon = daemon.Uid == strconv.Itoa(os.Geteuid())
 	}
 	switch {
-	case isDaemon && os.Getenv("INVOCATION_ID") != "": // of systemd.exec(5)
+	case isDaemon && os.Getenv("INVOCATION_ID") != "": // systemd.exec(5): this is a unit
 		return ruleset.Load(path)
 	case isDaemon || os.Geteuid() == 0:
 		return ruleset.Rehearse(path)
@@ -37,11 +37,10 @@ func review(path string) *ruleset.Loaded {
 	return ruleset.Review(path)
 }
 
-// refusesDaemon reports whether the daemon's user could not use the rule files, if root
-// asks about those of the service, and says why, as check does with these flags: what root
-// can read, the daemon may not.
-// Rule files elsewhere are no service's, and their drafts may lie where only root can read
-// them.
+// refusesDaemon reports whether the daemon's user could not use the rule files, and prints
+// why, as check does with these flags. Root can read files that the daemon cannot. It
+// checks only when root asks about the rule files of the service. Rule files elsewhere
+// belong to no service, and may be drafts that only root can read.
 func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error) {
 	inDefault := path == defaultConfig || strings.HasPrefix(filepath.Clean(path), defaultConfig+"/")
 	daemon, lookup := user.Lookup(ownership.DaemonUser)
@@ -55,7 +54,7 @@ func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error)
 	asDaemon := func(stdout, stderr io.Writer) error {
 		child := exec.CommandContext(c.Context(), "/proc/self/exe", append([]string{"check", "--config", path}, flags...)...)
 		child.Stdout, child.Stderr = stdout, stderr
-		child.Env = append(os.Environ(), "INVOCATION_ID=") // of whatever unit root is in
+		child.Env = append(os.Environ(), "INVOCATION_ID=") // root may be in some unit
 		child.SysProcAttr = &syscall.SysProcAttr{Credential: credential}
 		return child.Run()
 	}
@@ -65,19 +64,19 @@ func refusesDaemon(c *cobra.Command, path string, flags ...string) (bool, error)
 	case err == nil:
 		return false, nil
 	case errors.As(err, &failed) && failed.ExitCode() == exitUsage:
-		_ = asDaemon(c.OutOrStdout(), c.ErrOrStderr()) // fails again, and is heard
+		_ = asDaemon(c.OutOrStdout(), c.ErrOrStderr()) // fails again, now with output
 		return true, nil
 	}
-	fmt.Fprintf(c.ErrOrStderr(), "knockwall: whether the daemon's user %s can read the files is not known: %v\n", ownership.DaemonUser, err)
+	fmt.Fprintf(c.ErrOrStderr(), "knockwall: cannot find out whether the daemon's user %s can read the files: %v\n", ownership.DaemonUser, err)
 	return false, nil
 }
 
-// credentialOf returns a user's numbers.
+// credentialOf returns the user and group IDs of a user.
 func credentialOf(u *user.User) (*syscall.Credential, error) {
 	var numbers []uint32
 	groups, err := u.GroupIds()
 	if err != nil {
-		return nil, fmt.Errorf("asking for the groups of the user %s: %w", u.Username, err)
+		return nil, fmt.Errorf("looking up the groups of the user %s: %w", u.Username, err)
 	}
 	for _, text := range append([]string{u.Uid, u.Gid}, groups...) {
 		n, err := strconv.ParseUint(text, 10, 32)

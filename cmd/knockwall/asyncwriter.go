@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// asyncWriter writes from a goroutine of its own, so that no wall, trial or signal waits
-// for a terminal or a pipe that takes nothing. When too much waits, the rest is lost.
+// asyncWriter writes from its own goroutine, so that no wall, trial or signal waits for a
+// terminal or a pipe that blocks. If too much waits, it drops the rest.
 type asyncWriter struct {
 	to    io.Writer
 	tasks chan func()
@@ -17,7 +17,7 @@ type asyncWriter struct {
 }
 
 const (
-	asyncTasks    = 8 << 10 // more than there are doors, of each of which a line is told
+	asyncTasks    = 8 << 10 // more than there can be doors; each door needs a line
 	asyncPatience = 2 * time.Second
 )
 
@@ -36,7 +36,7 @@ func newAsyncWriter(to io.Writer) *asyncWriter {
 	return w
 }
 
-// Write never waits, and never fails.
+// Write never blocks and never fails.
 func (w *asyncWriter) Write(p []byte) (int, error) {
 	text := bytes.Clone(p)
 	select {
@@ -46,8 +46,7 @@ func (w *asyncWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// then does something when all is written that was to be until now, or at once if too
-// much waits for that.
+// then runs task after everything that waits now is written, or at once if too much waits.
 func (w *asyncWriter) then(task func()) {
 	select {
 	case w.tasks <- task:
@@ -56,10 +55,10 @@ func (w *asyncWriter) then(task func()) {
 	}
 }
 
-// Unwrap returns where it is written to in the end.
+// Unwrap returns the writer behind w.
 func (w *asyncWriter) Unwrap() io.Writer { return w.to }
 
-// Close writes what waits, unless nobody takes it.
+// Close writes what waits, for at most asyncPatience.
 func (w *asyncWriter) Close() {
 	written := make(chan struct{})
 	patience := time.After(asyncPatience)

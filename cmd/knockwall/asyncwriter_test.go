@@ -24,7 +24,7 @@ func TestWhatIsWrittenAsynchronouslyIsWrittenInOrder(t *testing.T) {
 	}
 }
 
-// stuck takes nothing until it is closed.
+// stuck is a writer that blocks until it is closed.
 type stuck chan struct{}
 
 func (s stuck) Write(p []byte) (int, error) {
@@ -32,8 +32,8 @@ func (s stuck) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// What is to be done after a text must not wait for ever for somebody who reads nothing,
-// however much there is to write: the audit trail begins with it.
+// A task after a text must not wait forever for a reader that reads nothing, however much
+// there is to write: the audit trail starts with such a task.
 func TestNothingWaitsForAWriterThatIsStuck(t *testing.T) {
 	to := make(stuck)
 	t.Cleanup(func() { close(to) })
@@ -44,7 +44,7 @@ func TestNothingWaitsForAWriterThatIsStuck(t *testing.T) {
 	done := false
 	w.then(func() { done = true })
 	if !done {
-		t.Error("it waits for who reads nothing")
+		t.Error("the task waits for a reader that reads nothing")
 	}
 	w.Close()
 }

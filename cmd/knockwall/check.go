@@ -15,18 +15,19 @@ import (
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
-		Short: "Read the rule files and say all that is wrong with them",
-		Long: `check reads the rule files as run would, and says all that is wrong or unwise in
-them, with file and line. Then it looks at this host, and warns of what makes a
-door here something else than the files say, such as an interface that is not
-there; where they are for another host, pass over that. It changes nothing and
-needs no privilege. Its exit code is 2 if there is an error in the files, and 0
-if there are only warnings.
+		Short: "Check the rule files and report all errors",
+		Long: `check reads the rule files as run would, and reports everything that is wrong or
+unwise in them, with file and line. Then it examines this host, and warns if a
+door here is not what the files say, for example if its interface does not
+exist. If the files are for another host, ignore these warnings. check changes
+nothing and needs no privilege. Its exit code is 2 if the files have an error,
+and 0 if they only have warnings.
 
-Where root asks about the rule files of the service, in /etc/knockwall.d, they
-are read as the daemon's user knockwall first: what it may not read is an error.
-To root and to that user a list that is not there is one, too, as the daemon
-would refuse it; to others it is a warning. Credentials are the service's alone.`,
+If root checks the rule files of the service, in /etc/knockwall.d, check first
+reads them as the daemon's user knockwall. A file that this user cannot read is
+an error. For root and for that user a missing list is an error too, as the
+daemon would refuse it. For others it is a warning. Only the service can read
+its credentials.`,
 		Example: `  knockwall check
   knockwall check --config ssh.hcl
   knockwall check --json | jq '.diagnostics[].summary'`,
@@ -80,10 +81,10 @@ func writeDiagnostics(w io.Writer, loaded *ruleset.Loaded) error {
 	return loaded.WriteText(w, width, terminal && os.Getenv("NO_COLOR") == "")
 }
 
-// otherwiseWide is how many columns to fill where there is no terminal.
+// otherwiseWide is the number of columns to fill without a terminal.
 const otherwiseWide = 78
 
-// terminalWidth returns how many columns to fill, and whether w is a terminal.
+// terminalWidth returns the number of columns to fill, and whether w is a terminal.
 func terminalWidth(w io.Writer) (columns uint, terminal bool) {
 	if u, ok := w.(interface{ Unwrap() io.Writer }); ok {
 		w = u.Unwrap()
@@ -109,7 +110,7 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// result is what check --json writes.
+// result is the output of check --json.
 type result struct {
 	Valid       bool         `json:"valid"`
 	Diagnostics []diagnostic `json:"diagnostics"`

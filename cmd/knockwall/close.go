@@ -14,15 +14,15 @@ func closeCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "close DOOR ADDRESS",
 		Short: "Close a door for an address before its time is up",
-		Long: `close closes the window that an address has at a door: it admits no new
-connections then. Those that are established go on, unless --sessions is given,
-which ends them, too, whether a window is open or not.`,
+		Long: `close closes the window of an address at a door. The door then admits no new
+connections from this address. Established connections go on. With --sessions
+they end too, whether a window is open or not.`,
 		Example: `  sudo knockwall close ssh 198.51.100.7
   sudo knockwall close ssh 198.51.100.7 --sessions`,
 		Args: takes("the name of a door and an address", 2, 2),
 	}
 	path := controlFlag(c)
-	sessions := c.Flags().Bool("sessions", false, "end the connections that the address has through the door, too")
+	sessions := c.Flags().Bool("sessions", false, "also end the connections of the address through the door")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		closed, err := control.NewClient(*path).Close(c.Context(), arguments[0], arguments[1], *sessions)
 		if err != nil {

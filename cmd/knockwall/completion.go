@@ -7,9 +7,9 @@ import (
 func completionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "completion bash|zsh|fish",
-		Short: "Print what makes a shell complete knockwall's commands",
-		Long: `completion prints a script that makes a shell complete knockwall's commands and
-flags. That of bash needs the package bash-completion.`,
+		Short: "Print a completion script for a shell",
+		Long: `completion prints a script with which a shell completes knockwall's commands and
+flags. The script for bash needs the package bash-completion.`,
 		Example: `  source <(knockwall completion bash)     # this shell only
   knockwall completion bash | sudo tee /etc/bash_completion.d/knockwall
   knockwall completion zsh > "${fpath[1]}/_knockwall"

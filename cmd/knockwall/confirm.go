@@ -14,9 +14,9 @@ func confirmCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "confirm",
 		Short: "Keep the rules that are on trial",
-		Long: `confirm ends the trial that run --confirm or reload --confirm has begun: what is
-in force stays. Type it from a connection that you made after the trial began,
-as then you know that you can get in.`,
+		Long: `confirm ends the trial that run --confirm or reload --confirm has begun. The
+rules in force stay. Type it in a connection that you made after the trial
+began: then you know that you can get in.`,
 		Example: `  sudo knockwall confirm`,
 		Args:    noArguments,
 	}

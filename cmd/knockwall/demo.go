@@ -30,10 +30,10 @@ import (
 func demoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
-		Short: "See it at work: two hosts and a wall, in a network of their own",
-		Long: `demo makes two hosts out of network namespaces, puts up a wall on one of them,
-and knocks at it from the other, on this machine's real kernel. It needs no
-root, and touches nothing outside of the network that it makes and removes.`,
+		Short: "Show knockwall at work with two hosts in a private network",
+		Long: `demo creates two hosts as network namespaces, puts up a wall on one of them, and
+knocks at it from the other, on this machine's real kernel. It needs no root. It
+changes nothing outside of the network that it creates and removes.`,
 		Example: "  knockwall demo",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,7 +42,7 @@ root, and touches nothing outside of the network that it makes and removes.`,
 			}
 			d := demo{out: c.OutOrStdout(), start: time.Now()}
 			if err := d.run(c.Context()); err != nil {
-				return fmt.Errorf("the demo went wrong: %w", err)
+				return fmt.Errorf("the demo failed: %w", err)
 			}
 			return nil
 		},
@@ -50,7 +50,7 @@ root, and touches nothing outside of the network that it makes and removes.`,
 }
 
 func demoInNamespaces(c *cobra.Command) error {
-	runtime.LockOSThread() // the child ends with the thread
+	runtime.LockOSThread() // the child dies with the thread that started it
 	child, err := netlab.Command("demo")
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ var (
 	demoKnocks = []packet.Port{{Number: 4113, Protocol: packet.TCP}, {Number: 27911, Protocol: packet.UDP}, {Number: 1840, Protocol: packet.TCP}}
 )
 
-// silence is how long the demo waits for an answer that is not to come.
+// silence is how long the demo waits for an answer that must not come.
 const silence = 500 * time.Millisecond
 
 // demo is one run of the demo.
@@ -86,14 +86,14 @@ type demo struct {
 	client *netlab.Host
 }
 
-// tell writes one step with its time.
+// tell writes one step, with the time since the start.
 func (d *demo) tell(format string, a ...any) {
 	fmt.Fprintf(d.out, "%6.3fs  %s\n", time.Since(d.start).Seconds(), fmt.Sprintf(format, a...))
 }
 
 func (d *demo) run(ctx context.Context) error {
 	fmt.Fprintf(d.out, "Two hosts in a network of their own: a server at %s, a client at %s.\n"+
-		"On the server something listens on port 22, and this is the rule file:\n\n    %s\n",
+		"On the server a program listens on port 22. This is the rule file:\n\n    %s\n",
 		demoServer.Addr(), demoClient.Addr(), strings.ReplaceAll(strings.TrimSpace(demoRules), "\n", "\n    "))
 	fmt.Fprintln(d.out)
 
@@ -122,7 +122,7 @@ func (d *demo) run(ctx context.Context) error {
 	return errors.Join(d.visit(ctx), stop())
 }
 
-// raise puts the wall up, and returns what stops it.
+// raise puts the wall up and returns a function that stops it.
 func (d *demo) raise(ctx context.Context) (stop func() error, err error) {
 	folder, err := os.MkdirTemp("", "knockwall-demo-")
 	if err != nil {
@@ -157,18 +157,18 @@ func (d *demo) raise(ctx context.Context) (stop func() error, err error) {
 	}, nil
 }
 
-// demoTrail shows the daemon's audit trail beside what the client sees.
+// demoTrail prints the daemon's audit trail between the steps of the client.
 type demoTrail struct{ d *demo }
 
 func (t demoTrail) Record(e audit.Event) {
 	if e.Kind == audit.Stopped {
-		return // it tells what becomes of the wall, which is gone with its network
+		return // it is about a wall that disappears with its network
 	}
 	_, line, _ := strings.Cut(e.String(), " ")
 	t.d.tell("  the daemon: %s", strings.Join(strings.Fields(line), " "))
 }
 
-// visit is what the client does, and what must come of it.
+// visit does the client's steps and checks the results.
 func (d *demo) visit(ctx context.Context) error {
 	if err := d.expectSilence("A stranger connects to port 22."); err != nil {
 		return err
@@ -200,7 +200,7 @@ func (d *demo) visit(ctx context.Context) error {
 		return err
 	}
 
-	d.tell("The client waits until its window is over: 1s.")
+	d.tell("The client waits 1s, until its window is over.")
 	select {
 	case <-time.After(time.Until(connected.Add(time.Second + 100*time.Millisecond))):
 	case <-ctx.Done():
@@ -212,20 +212,20 @@ func (d *demo) visit(ctx context.Context) error {
 	return d.talk(session, "still here")
 }
 
-// expectSilence connects to the door, which must look as if it were not there.
+// expectSilence connects to the door, which must not answer.
 func (d *demo) expectSilence(what string) error {
 	d.tell("%s", what)
 	return d.client.Do(func() error {
 		conn, err := net.DialTimeout("tcp", demoDoor.String(), silence)
 		if err == nil {
 			conn.Close()
-			return errors.New("it was let in")
+			return errors.New("the connection was let in")
 		}
 		var timeout net.Error
 		if !errors.As(err, &timeout) || !timeout.Timeout() {
-			return fmt.Errorf("it was answered: %w", err)
+			return fmt.Errorf("the connection was answered: %w", err)
 		}
-		d.tell("No answer: as if there were no such port.")
+		d.tell("No answer, as if the port did not exist.")
 		return nil
 	})
 }
@@ -237,9 +237,9 @@ func (d *demo) talk(session net.Conn, words string) error {
 	}
 	answer, err := bufio.NewReader(session).ReadString('\n')
 	if err != nil {
-		return fmt.Errorf("the session does not talk: %w", err)
+		return fmt.Errorf("the session does not work: %w", err)
 	}
-	d.tell("The session talks: %q is answered with %q.", words, strings.TrimSpace(answer))
+	d.tell("The session works: the server answers %q with %q.", words, strings.TrimSpace(answer))
 	return nil
 }
 

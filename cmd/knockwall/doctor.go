@@ -17,14 +17,14 @@ import (
 func doctorCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what on this host defeats, weakens or breaks the wall",
-		Long: `doctor reads the rule files and looks at this host: its interfaces, firewall,
-programs that listen, files and clock. It says what makes a door something else
-than it seems, and how to cure it. It changes nothing. Where it is not root, it
-says which checks it could not make.
+		Short: "Find what defeats, weakens or breaks the wall on this host",
+		Long: `doctor reads the rule files and examines this host: its interfaces, firewall,
+listening programs, files and clock. It reports each problem that makes a door
+not what it seems, and the cure. It changes nothing. Without root it reports
+which checks it could not make.
 
-Its exit code is 1 if a door is not what it seems: bare, or shut to those who
-knock right.`,
+Its exit code is 1 if a door is not what it seems: it guards nothing, or stays
+shut to clients that knock right.`,
 		Example: `  sudo knockwall doctor
   sudo knockwall doctor --json | jq -r '.findings[].cure'`,
 		Args: noArguments,
@@ -64,7 +64,7 @@ knock right.`,
 	return c
 }
 
-// writeReport writes what was found, the cure beneath each.
+// writeReport writes the findings, each with its cure below.
 func writeReport(w io.Writer, r doctor.Report) {
 	for _, f := range r.Findings {
 		writeFinding(w, string(f.Severity), f)
@@ -77,7 +77,7 @@ func writeReport(w io.Writer, r doctor.Report) {
 	}
 }
 
-// writeFinding writes a finding after a word that says how bad it is.
+// writeFinding writes a finding after word, which is its severity.
 func writeFinding(w io.Writer, word string, f doctor.Finding) {
 	if f.Door != "" {
 		word += ": door " + f.Door

@@ -23,16 +23,16 @@ import (
 func downCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "down",
-		Short: "Take the wall down, daemon or no daemon",
+		Short: "Take the wall down, whether a daemon runs or not",
 		Long: `down takes the wall down: every port answers again as it would without
-knockwall. A daemon that listens at --control does it itself, and ends. Where
-none minds the wall, down removes the tables that daemons have left standing,
-for which it needs root, or the capability CAP_NET_ADMIN. It needs no rule
-files.
+knockwall. A daemon that listens at --control removes its wall itself, and ends.
+If no daemon runs, down removes the tables that daemons have left. This needs
+root, or the capability CAP_NET_ADMIN. down needs no rule files.
 
-Where systemd listens for the daemon, it would put the wall up again as soon as
-somebody asks for its status; so down stops that, too, if it is root. The wall
-is put up again by systemctl start knockwall, and when the machine starts.`,
+If systemd listens at the control socket, it would start the daemon, and so put
+the wall up again, when the next client connects there. So down, as root, also
+stops the socket unit. The wall returns with systemctl start knockwall, and at
+the next boot.`,
 		Example: `  sudo knockwall down`,
 		Args:    noArguments,
 	}
@@ -44,9 +44,9 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 			defer kernel.Close()
 			d.kernel = kernel
 		}
-		// To ask at a socket that is systemd's is to start the daemon. So the kernel is
-		// asked first whether one runs, by who may; unless another socket is named,
-		// whose daemon may guard another network than this one.
+		// A connection to systemd's socket would start the daemon. So down first asks the
+		// kernel whether a daemon runs, if it has the privilege. It does not if --control
+		// names another socket: that daemon may be in another network namespace.
 		if d.kernel != nil && d.ours() {
 			if done, err := d.removeUnminded(); done || err != nil {
 				return err
@@ -62,7 +62,7 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 			return err
 		}
 		if lowered.Ending {
-			fmt.Fprintln(d.out, "The wall is down. The daemon ends when its on_close commands have ended, in some seconds.")
+			fmt.Fprintln(d.out, "The wall is down. The daemon ends within seconds, when its on_close commands have ended.")
 		} else {
 			fmt.Fprintln(d.out, "The wall is down, and the daemon has ended.")
 		}
@@ -79,15 +79,15 @@ is put up again by systemctl start knockwall, and when the machine starts.`,
 type lowering struct {
 	out    io.Writer
 	path   string      // of the control socket
-	kernel *nft.Kernel // nil: it may not be asked
-	others []string    // tables of walls that are not to be touched
+	kernel *nft.Kernel // nil without the privilege
+	others []string    // tables of walls that must stay
 }
 
-// ours reports whether the control socket is that of this system's own daemon.
+// ours reports whether the control socket is the one of this system's service.
 func (d *lowering) ours() bool { return d.path == control.DefaultPath }
 
-// minded reports whether a daemon minds a wall: whether it listens to any of its
-// queues. Of a wall without doors, which has none, that is not known.
+// minded reports whether a daemon serves a wall, that is, listens on one of its queues. A
+// wall without doors has no queues: then known is false.
 func minded(w *nft.Standing) (minded, known bool, err error) {
 	for _, queue := range w.Queues {
 		if minded, err := nfqueue.InUse(queue); minded || err != nil {
@@ -97,8 +97,8 @@ func minded(w *nft.Standing) (minded, known bool, err error) {
 	return false, len(w.Queues) > 0, nil
 }
 
-// removeUnminded removes the tables of walls if no daemon minds any of them, and
-// has systemd start none. It reports whether there is nothing more to do.
+// removeUnminded removes the tables of all walls if no daemon serves any of them, and
+// prevents systemd from starting a daemon. It reports whether nothing more is to be done.
 func (d *lowering) removeUnminded() (done bool, err error) {
 	walls, err := d.kernel.Others("")
 	if err != nil {
@@ -122,8 +122,8 @@ func (d *lowering) removeUnminded() (done bool, err error) {
 	return true, nil
 }
 
-// removeAll removes the tables of walls that no daemon minds, and says of those that
-// one does.
+// removeAll removes the tables of walls that no daemon serves. The other walls are an
+// error, which names them.
 func (d *lowering) removeAll() error {
 	walls, err := d.kernel.Others("")
 	if err != nil {
@@ -135,14 +135,14 @@ func (d *lowering) removeAll() error {
 		case asking != nil:
 			return asking
 		case minded:
-			err = errors.Join(err, fmt.Errorf("a daemon minds the table inet %s, and does not listen at %s: "+
+			err = errors.Join(err, fmt.Errorf("a daemon uses the table inet %s, but does not listen at %s: "+
 				"name its socket with --control, or end it", w.Table, d.path))
 			continue
 		}
 		if _, err := d.kernel.Remove(w.Table); err != nil {
 			return err
 		}
-		fmt.Fprintf(d.out, "The table inet %s is removed; no daemon minded it.\n", w.Table)
+		fmt.Fprintf(d.out, "The table inet %s is removed. No daemon used it.\n", w.Table)
 	}
 	if len(walls) == 0 {
 		fmt.Fprintln(d.out, "No wall stands.")
@@ -150,8 +150,7 @@ func (d *lowering) removeAll() error {
 	return err
 }
 
-// What the units are called by which systemd listens for a daemon that does not
-// run, and starts it.
+// The units with which systemd listens for clients and starts the daemon.
 const (
 	socketUnit  = "knockwall.socket"
 	serviceUnit = "knockwall.service"
@@ -159,12 +158,12 @@ const (
 
 // restarts reports whether systemd is about to start the daemon again.
 func restarts() bool {
-	state, _ := exec.Command("systemctl", "is-active", serviceUnit).Output() // its error is that it is not active
+	state, _ := exec.Command("systemctl", "is-active", serviceUnit).Output() // fails if the unit is not active
 	return string(bytes.TrimSpace(state)) == "activating"
 }
 
-// listenedAt reports whether somebody listens at a unix socket, without asking
-// there (proc_net_unix(5): __SO_ACCEPTCON is among the flags).
+// listenedAt reports whether a program listens at a unix socket. It does not connect: it
+// reads the flag __SO_ACCEPTCON in /proc/net/unix (proc_net_unix(5)).
 func listenedAt(path string) bool {
 	sockets, err := os.ReadFile("/proc/net/unix")
 	if err != nil {
@@ -179,32 +178,32 @@ func listenedAt(path string) bool {
 	return false
 }
 
-// stopUnits has systemd listen no more, as it would put the wall up again for the
-// next who asks for its status. What the unit is called is the daemon's to say, but
-// not which units root stops.
+// stopUnits stops systemd from listening at the control socket, as the next client there
+// would put the wall up again. The name of the unit comes from the daemon, so root stops
+// only the units that it knows, and prints any other name as a hint.
 func (d *lowering) stopUnits(unit string) error {
 	if os.Geteuid() != 0 || !d.ours() || unit != socketUnit {
 		if unit != socketUnit {
 			unit = strconv.Quote(unit)
 		}
-		fmt.Fprintf(d.out, "systemd puts it up again as soon as somebody asks for its status. To prevent that:\n"+
+		fmt.Fprintf(d.out, "systemd puts it up again when the next client asks for its status. To prevent that:\n"+
 			"  sudo systemctl stop %s\n", unit)
 		return nil
 	}
 	if said, err := exec.Command("systemctl", "stop", socketUnit, serviceUnit).CombinedOutput(); err != nil {
-		return fmt.Errorf("systemd listens for who asks for the wall, and puts it up again then; "+
+		return fmt.Errorf("systemd puts the wall up again when the next client asks for its status; "+
 			"`systemctl stop %s`, which would prevent that, failed: %w: %s", socketUnit, err, bytes.TrimSpace(said))
 	}
 	if err := d.removeLate(); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "So that nobody puts it up again by asking for its status, %s is stopped, too.\n"+
+	fmt.Fprintf(d.out, "%s is stopped too, as the next client there would put the wall up again.\n"+
 		"To put it up: systemctl start knockwall\n", socketUnit)
 	return nil
 }
 
-// removeLate removes a wall that a daemon has put up because somebody asked for its
-// status before systemd listened no more. The daemon has been stopped with the units.
+// removeLate removes a wall that a daemon put up because a client asked for its status
+// before the socket unit stopped. That daemon has stopped with the units.
 func (d *lowering) removeLate() error {
 	if d.kernel == nil {
 		return nil

@@ -16,21 +16,21 @@ func eventsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "events",
 		Short: "Show what happens at the doors",
-		Long: `events shows the audit trail, a line for each event: the last 1,000 refusals
-since the daemon started, as many knocks, and as many others; with --follow
-those that come, too, until Ctrl-C. Knocks and refusals are summed up by source
-and door. "code" says in a fixed word which of the things that an event stands
-for has happened, and "failed=true" that it could not be done. Scripts compare
-the code: "reason" is prose, and may change.
+		Long: `events shows the audit trail, one line for each event: the last 1,000 refusals
+since the daemon started, the last 1,000 knocks, and the last 1,000 other
+events. With --follow it also shows new events, until Ctrl-C. One event sums up
+several knocks or refusals of a source at a door. "code" is a fixed word that
+says what exactly happened. "failed=true" means that something could not be
+done. Scripts should compare the code: "reason" is prose, and may change.
 
-With --json each line is what GET /v1/events on the control socket answers.`,
+With --json each line is a line of GET /v1/events on the control socket.`,
 		Example: `  sudo knockwall events
   sudo knockwall events --follow
   sudo knockwall events --json | jq -r 'select(.event == "refused") | .source'`,
 		Args: noArguments,
 	}
 	path := controlFlag(c)
-	follow := c.Flags().Bool("follow", false, "go on with what happens from now on")
+	follow := c.Flags().Bool("follow", false, "also show new events, until Ctrl-C")
 	asJSON := c.Flags().Bool("json", false, "write each event as a line of JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		out := c.OutOrStdout()

@@ -16,21 +16,21 @@ func explainCommand() *cobra.Command {
 		Use:   "explain ADDRESS",
 		Short: "Say why a client is let in, or is not",
 		Long: `explain says in a sentence for each door why a client is let in there, or is
-not: it has never knocked, or in the wrong order, or too slowly; its window is
-over; and when that was. Of a door that stands before nothing on this host it
-says that, and why. The daemon remembers the last 1,000 knocks of all sources
-since it started; of what was before, the journal knows:
+not. For example, the client has never knocked, or it knocked in the wrong order
+or too slowly, or its window is over. The sentence says when that was. If a door
+guards nothing on this host, explain says why. The daemon remembers the last
+1,000 knocks of all sources since it started. Older events are in the journal:
 
   journalctl -u knockwall KNOCKWALL_SOURCE=192.0.2.7
 
-With --json it writes what GET /v1/explain/192.0.2.7 on the control socket
-answers.`,
+With --json it prints the answer of GET /v1/explain/192.0.2.7 on the control
+socket.`,
 		Example: `  sudo knockwall explain 192.0.2.7
   sudo knockwall explain 2001:db8::7 --json`,
 		Args: takes("one argument, the client's address", 1, 1),
 	}
 	path := controlFlag(c)
-	asJSON := c.Flags().Bool("json", false, "write it as JSON")
+	asJSON := c.Flags().Bool("json", false, "write the answer as JSON")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		doors, err := control.NewClient(*path).Explain(c.Context(), arguments[0])
 		if err != nil {

@@ -15,21 +15,21 @@ import (
 	"github.com/knockwall/knockwall/systemd"
 )
 
-// onReading examines the host for what makes the rule files mean something else here than
-// they say, and tells it as warnings: they may be for another host.
+// onReading examines whether doors on this host are what the rule files say, and returns
+// the findings as warnings. They are no errors, as the files may be for another host.
 func onReading(config *ruleset.Config) (doctor.Report, *ruleset.Loaded) {
 	r := doctor.Examine(&doctor.Host{Config: config}, doctor.Reading)
 	return r, warnings(r.Findings)
 }
 
-// warnings makes findings what rule files are warned of.
+// warnings turns findings into warnings as for rule files.
 func warnings(findings []doctor.Finding) *ruleset.Loaded {
 	l := &ruleset.Loaded{}
 	for _, f := range findings {
-		what := "Of this host"
+		what := "This host"
 		switch {
 		case f.Bare:
-			what = fmt.Sprintf("The door %q stands before nothing on this host", f.Door)
+			what = fmt.Sprintf("The door %q guards nothing on this host", f.Door)
 		case f.Door != "":
 			what = fmt.Sprintf("The door %q, on this host", f.Door)
 		}
@@ -38,7 +38,7 @@ func warnings(findings []doctor.Finding) *ruleset.Loaded {
 	return l
 }
 
-// notLookedAt says which checks of the host could not be made, if any.
+// notLookedAt names the checks of the host that could not be made, if any.
 func notLookedAt(unmade []doctor.Unmade) string {
 	var names []string
 	for _, u := range unmade {
@@ -47,11 +47,11 @@ func notLookedAt(unmade []doctor.Unmade) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return "; not looked at: " + strings.Join(names, ", ")
+	return "; not checked: " + strings.Join(names, ", ")
 }
 
-// tellChanged says which doors stand before nothing since the host has changed, and which
-// stand again.
+// tellChanged writes which doors guard nothing since the host changed, and which doors
+// guard their ports again.
 func tellChanged(w io.Writer, config *ruleset.Config, before, now []doctor.Finding) {
 	wereBare, areBare := doctor.BareDoors(before), doctor.BareDoors(now)
 	for i := range config.Doors {
@@ -66,7 +66,7 @@ func tellChanged(w io.Writer, config *ruleset.Config, before, now []doctor.Findi
 	}
 }
 
-// tellBare says which doors stand before nothing, and why, and returns the others.
+// tellBare writes which doors guard nothing, and why, and returns the other doors.
 func tellBare(w io.Writer, doors []ruleset.Door, findings []doctor.Finding) (guarded []ruleset.Door) {
 	bare := doctor.BareDoors(findings)
 	return slices.DeleteFunc(slices.Clone(doors), func(d ruleset.Door) bool {
@@ -82,15 +82,15 @@ func tellBare(w io.Writer, doors []ruleset.Door, findings []doctor.Finding) (gua
 	})
 }
 
-// mindedBy says what a door is for.
+// mindedBy says what a door does: it guards ports, or only hears knocks for commands.
 func mindedBy(d *ruleset.Door) string {
 	if len(d.Ports) == 0 {
-		return "minding " + d.Name + ": commands"
+		return "hearing knocks for " + d.Name + ": commands"
 	}
 	return "guarding " + portsOf(d)
 }
 
-// portsOf names a door, with its ports.
+// portsOf returns the name of a door and its ports.
 func portsOf(d *ruleset.Door) string {
 	var ports []string
 	for _, p := range d.Ports {

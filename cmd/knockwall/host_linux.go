@@ -11,13 +11,13 @@ import (
 	"github.com/knockwall/knockwall/systemd"
 )
 
-// hostExample are the examples of a host with doors.
-const hostExample = `  knockwall demo                              see it at work; no root needed
+// hostExample has the examples that need a host with doors.
+const hostExample = `  knockwall demo                              see it at work; needs no root
   knockwall check --config ssh.hcl            is this rule file right?
   sudo knockwall run --config ssh.hcl         put up the wall
 `
 
-// hostCommands are the commands of a host with doors.
+// hostCommands returns the commands that need a host with doors.
 func hostCommands() []*cobra.Command {
 	return []*cobra.Command{
 		runCommand(),
@@ -35,24 +35,24 @@ func hostCommands() []*cobra.Command {
 	}
 }
 
-// isRefusedRequest reports whether the daemon has found a request wrong.
+// isRefusedRequest reports whether the daemon has rejected a request as wrong.
 func isRefusedRequest(err error) bool {
 	var request *control.RequestError
 	return errors.As(err, &request)
 }
 
-// asError marks what is written to stderr as an error for the journal.
+// asError returns a writer to stderr that marks lines as errors for the journal.
 func asError(stderr io.Writer) io.Writer { return systemd.At(stderr, systemd.Error) }
 
-// hostReport is what check finds out about this host.
+// hostReport is the report of check about this host.
 type hostReport = doctor.Report
 
-// noReport is that of rule files that cannot be read.
+// noReport returns an empty report, for rule files that cannot be read.
 func noReport() hostReport {
 	return hostReport{Findings: []doctor.Finding{}, Unmade: []doctor.Unmade{}}
 }
 
-// controlFlag adds the flag of every command that talks to the daemon.
+// controlFlag adds the flag --control, which every command has that talks to the daemon.
 func controlFlag(c *cobra.Command) *string {
 	return c.Flags().String("control", control.DefaultPath, "`PATH` of the daemon's control socket")
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Doors stand on Linux. On other systems knockwall is a client, and checks and converts
-// rule files for a host elsewhere.
+// Doors need Linux. On other systems knockwall is a client. It also checks and converts
+// rule files for other hosts.
 
 const hostExample = `  knockwall check --config ssh.hcl
 `
@@ -22,7 +22,7 @@ func isRefusedRequest(error) bool { return false }
 
 func asError(stderr io.Writer) io.Writer { return stderr }
 
-// hostReport has the fields that check --json writes of a host.
+// hostReport has the fields that check --json writes about a host.
 type hostReport struct {
 	Findings []struct{} `json:"findings"`
 	Unmade   []unmade   `json:"not_checked"`
@@ -37,11 +37,11 @@ func noReport() hostReport { return hostReport{[]struct{}{}, []unmade{}} }
 
 func onReading(*ruleset.Config) (hostReport, *ruleset.Loaded) {
 	r := noReport()
-	r.Unmade = append(r.Unmade, unmade{"this host", "it is no Linux system, and has no doors"})
+	r.Unmade = append(r.Unmade, unmade{"this host", "it does not run Linux, so it has no doors"})
 	return r, &ruleset.Loaded{}
 }
 
-func notLookedAt([]unmade) string { return "; not looked at: this host, which is no Linux system" }
+func notLookedAt([]unmade) string { return "; not checked: this host, as it does not run Linux" }
 
 func review(path string) *ruleset.Loaded { return ruleset.Review(path) }
 

@@ -15,9 +15,9 @@ func importCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "import FILE",
 		Short: "Turn knockd's configuration or Atomicorp's lists into a rule file",
-		Long: `import reads knockd.conf, or a list of doors as Atomicorp has it, and writes the
+		Long: `import reads knockd.conf or one of Atomicorp's lists of doors, and writes the
 same doors as a rule file to stdout. It changes nothing else. FILE may be -, for
-stdin. What kind of file it is shows by itself:
+stdin. import recognizes the kind of file:
 
   [openSSH]                       knockd.conf
   22:1001,2002,3003               Atomicorp, simple: port and knocks
@@ -25,11 +25,11 @@ stdin. What kind of file it is shows by itself:
 
 A command that lets the source in at some ports, by iptables, nft, ufw,
 firewall-cmd or ipfw, becomes the ports of a door. A door that takes this back
-becomes the close_sequence of the one that it closes. Any other command is run
-as it was. Whatever is not the same as before is said in a comment.
+becomes the close_sequence of the door that it closes. Any other command runs as
+before. Comments say what is different.
 
-Read the first lines of what it writes: as long as your firewall drops a port,
-nobody gets in there, knock or no knock.`,
+Read the first lines of the output: as long as your firewall drops a port,
+nobody gets in there, with or without knocks.`,
 		Example: `  knockwall import /etc/knockd.conf > /etc/knockwall.d/knockd.hcl
   knockwall check
 
@@ -54,8 +54,8 @@ nobody gets in there, knock or no knock.`,
 	}
 }
 
-// readForeign reads a file, or stdin, and one byte more at most than can be
-// imported.
+// readForeign reads a file, or stdin. It reads at most migrate.MaxSize bytes and one more,
+// so that migrate sees a file that is too large.
 func readForeign(stdin io.Reader, path string) (name string, text []byte, err error) {
 	name, from := "stdin", stdin
 	if path != "-" {

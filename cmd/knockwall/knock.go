@@ -15,19 +15,19 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// reach are the flags of every command that knocks.
+// reach has the flags of every command that knocks.
 type reach struct {
 	ipv4, ipv6, udp bool
 	pause           time.Duration
-	password        password // that is sent instead of knocks
+	password        password // sent instead of knocks, if wanted
 }
 
 func reachFlags(c *cobra.Command) *reach {
 	r := &reach{}
 	c.Flags().BoolVarP(&r.ipv4, "ipv4", "4", false, "use the host's IPv4 addresses only")
 	c.Flags().BoolVarP(&r.ipv6, "ipv6", "6", false, "use the host's IPv6 addresses only")
-	c.Flags().BoolVarP(&r.udp, "udp", "u", false, "knock by UDP at ports that do not say which")
-	// Of 32 bits, as more milliseconds than that are not a time.Duration.
+	c.Flags().BoolVarP(&r.udp, "udp", "u", false, "knock by UDP at ports without a protocol")
+	// 32 bits, as more milliseconds could overflow a time.Duration.
 	milliseconds := c.Flags().Uint32P("delay", "d", 0, "`MILLISECONDS` between two knocks")
 	r.password.addFlags(c)
 	c.PreRunE = func(*cobra.Command, []string) error {
@@ -47,8 +47,8 @@ func (r *reach) network() string {
 	case r.ipv6:
 		return "ip6"
 	case r.password.source.IsValid():
-		// It is sent over the protocol that the source is of. Behind NAT64 that is
-		// wrong, and -6 right.
+		// The password goes over the protocol of its source address. Behind NAT64 that is
+		// wrong, and the user needs -6.
 		if r.password.source.Is4() {
 			return "ip4"
 		}
@@ -57,8 +57,8 @@ func (r *reach) network() string {
 	return "ip"
 }
 
-// knocker returns what knocks at an address, by ports as knock takes them, and
-// writes to said what it does.
+// knocker returns a function that knocks at an address. The arguments are ports as knock
+// takes them. It writes each knock to said.
 func (r *reach) knocker(ctx context.Context, arguments []string, said io.Writer) (func(netip.Addr) error, error) {
 	if r.password.isWanted {
 		return r.password.sender(ctx, arguments, said)
@@ -74,8 +74,8 @@ func (r *reach) knocker(ctx context.Context, arguments []string, said io.Writer)
 	}, nil
 }
 
-// ports reads knocks as knock writes them, 7000 or 7000:udp, and as rule files
-// do, 7000/udp.
+// ports parses knocks as knockd's client knock has them, 7000 or 7000:udp, and as rule
+// files have them, 7000/udp.
 func (r *reach) ports(arguments []string) ([]packet.Port, error) {
 	var ports []packet.Port
 	for _, a := range arguments {
@@ -98,18 +98,18 @@ func knockCommand() *cobra.Command {
 		Use:   "knock [flags] HOST PORT[:PROTO|/PROTO]...",
 		Short: "Knock at a host: send its sequence",
 		Long: `knock sends one knock after the other, each a SYN to a TCP port or a datagram to
-a UDP port, and waits for no answer. Its exit code is 0 when all were sent:
-whether a door has opened shows when you connect. If the host's name has several
-addresses, the first one is knocked at.
+a UDP port, and waits for no answer. Its exit code is 0 if all knocks were sent.
+To see whether a door has opened, connect. If the host's name has several
+addresses, knock uses the first one.
 
-A PORT is TCP unless it says otherwise: 27911/udp, or 27911:udp as knockd's
-client has it, whose other flags are the same, too.
+A PORT is TCP unless it says otherwise: 27911/udp, or 27911:udp as in knockd's
+client. The other flags are those of knockd's client too.
 
-With --otp-file, knock sends one datagram instead, to the one PORT, which is UDP
-then: a one-time password as xt_pknock takes it, of the secret in that file, the
-address that it comes from and the time. It is good once, and within its minute
-by the clocks of both hosts. Behind NAT, --otp-source names the public address,
-which is the one that the host sees.`,
+With --otp-file, knock sends one datagram to the one PORT, by UDP: a one-time
+password as xt_pknock takes it. The password is computed from the secret in that
+file, the client's address and the time. It is good once, and within its minute
+by the clocks of both hosts. Behind NAT, give the public address, which the host
+sees, with --otp-source.`,
 		Example: `  knockwall knock example.org 4113 27911:udp 1840 && ssh example.org
   knockwall knock -6 -v -d 50 example.org 4113 27911/udp 1840
   knockwall knock -u 192.0.2.1 4113 27911 1840
@@ -118,7 +118,7 @@ which is the one that the host sees.`,
 		Args: takes("a HOST and at least one PORT", 2, math.MaxInt),
 	}
 	r := reachFlags(c)
-	verbose := c.Flags().BoolP("verbose", "v", false, "name each knock as it is sent")
+	verbose := c.Flags().BoolP("verbose", "v", false, "print each knock when it is sent")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		said := io.Discard
 		if *verbose {

@@ -12,8 +12,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// warnOfLockout says which doors are about to close the port that the user is
-// connected to, if that is so and the user need not be there without knocking.
+// warnOfLockout warns if doors are about to close the port that the user's ssh session is
+// connected to, and names these doors. It does not warn if the user's address is trusted.
 func warnOfLockout(w io.Writer, c *ruleset.Config, s host.SSH, onTrial bool) {
 	doors := doctor.ShutTo(c, s)
 	if len(doors) == 0 {
@@ -28,7 +28,7 @@ func warnOfLockout(w io.Writer, c *ruleset.Config, s host.SSH, onTrial bool) {
 		"it. This session goes on, but the next one has to knock. Stay connected\n"+
 		"until you have tried that from another terminal.\n", from, s.Server.Port(), hides)
 	if onTrial {
-		fmt.Fprintln(w, "The wall is on trial: it goes again unless `knockwall confirm` comes in time.")
+		fmt.Fprintln(w, "The wall is on trial: it goes down again unless you type `knockwall confirm` in time.")
 		return
 	}
 	fmt.Fprintf(w, "Safer: start with --confirm 2m, which takes the wall down again unless you\n"+

@@ -130,7 +130,7 @@ func TestTheWarningSaysWhatToDo(t *testing.T) {
 		{"on trial", true, "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close: the door ssh\n" +
 			"hides it. This session goes on, but the next one has to knock. Stay connected\n" +
 			"until you have tried that from another terminal.\n" +
-			"The wall is on trial: it goes again unless `knockwall confirm` comes in time.\n"},
+			"The wall is on trial: it goes down again unless you type `knockwall confirm` in time.\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var said strings.Builder
@@ -151,7 +151,7 @@ func TestTheWarningSaysWhatToDo(t *testing.T) {
 	})
 }
 
-// tellSession is a program that says over which ssh connection it was started.
+// tellSession is a program that prints over which ssh connection it was started.
 func tellSession() {
 	s, ok := host.Session()
 	fmt.Println(ok, s.Client, s.Server)
@@ -166,7 +166,7 @@ func TestTheSessionIsFoundInTheEnvironmentOfThisProcessOrAnAncestor(t *testing.T
 	if err != nil {
 		lacks(t, "needs a shell")
 	}
-	// Whoever runs this test may be there by ssh.
+	// The user of this test may be connected by ssh.
 	s, ok := host.Session()
 	ours := fmt.Sprintln(ok, s.Client, s.Server)
 	const (
@@ -174,7 +174,7 @@ func TestTheSessionIsFoundInTheEnvironmentOfThisProcessOrAnAncestor(t *testing.T
 		found    = "true 198.51.100.7:50000 192.0.2.1:22\n"
 		invalid  = "false invalid AddrPort invalid AddrPort\n"
 	)
-	// The shell stays, as there is more to do.
+	// The shell does not exec the program, as another command follows.
 	child := []string{shell, "-c", program + "; :"}
 	for _, test := range []struct {
 		name      string
@@ -205,7 +205,7 @@ func TestTheSessionIsFoundInTheEnvironmentOfThisProcessOrAnAncestor(t *testing.T
 	}
 }
 
-// lacks skips the test on a machine that lacks what it needs; CI's does not.
+// lacks skips the test on a machine that lacks a requirement. In CI it fails the test.
 func lacks(t *testing.T, format string, a ...any) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
@@ -214,8 +214,7 @@ func lacks(t *testing.T, format string, a ...any) {
 	t.Skipf(format, a...)
 }
 
-// isolated makes a command one in a network of its own, where it may put up a
-// wall that nobody else meets.
+// isolated runs a command in its own network namespace, where its wall affects nobody else.
 func isolated(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 	if os.Geteuid() != 0 {
@@ -225,7 +224,7 @@ func isolated(cmd *exec.Cmd) {
 	}
 }
 
-// terminal returns both ends of a terminal.
+// terminal returns both ends of a pseudoterminal.
 func terminal(t *testing.T) (user, program *os.File) {
 	t.Helper()
 	user, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -248,8 +247,8 @@ func terminal(t *testing.T) (user, program *os.File) {
 	return user, program
 }
 
-// said runs the daemon in a network of its own, over ssh as far as it can tell,
-// and returns what it has said when it guards its door.
+// said runs the daemon in its own network namespace, with the environment of an ssh session.
+// It returns the daemon's output up to when the door is guarded.
 func said(t *testing.T, from io.Reader, stderr *os.File, flags ...string) string {
 	t.Helper()
 	program, err := exec.LookPath("knockwall")
@@ -286,7 +285,7 @@ func said(t *testing.T, from io.Reader, stderr *os.File, flags ...string) string
 			return text.String()
 		}
 	}
-	if err := lines.Err(); err != nil && !errors.Is(err, unix.EIO) { // as a terminal ends
+	if err := lines.Err(); err != nil && !errors.Is(err, unix.EIO) { // the end of a terminal
 		t.Error(err)
 	}
 	lacks(t, "needs a kernel on which run works: %s", text.String())

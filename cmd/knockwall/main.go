@@ -1,12 +1,14 @@
 // Knockwall hides a host's ports behind knocks.
 //
-// A rule file (package ruleset) names doors: ports that nobody can tell from
-// ports with nothing behind them, until a source has knocked at others in the
-// right order. The daemon (package wall, internal) puts up one nftables table
-// for them (package nft, internal). The kernel logs the knocks to it (package nflog)
-// and asks it about new connections (package nfqueue); what they mean is decided in
-// package sequence. Each command is a file here. Those that need a host with doors are
-// built on Linux only (host_linux.go); the others, which clients need, on every system.
+// A rule file (package ruleset) defines doors. The ports of a door look like ports with
+// nothing behind them, until a source has knocked at other ports in the right order. The
+// daemon (package internal/wall) installs one nftables table for all doors (package
+// internal/nft). The kernel logs the knocks to the daemon (package nflog) and asks it about
+// new connections (package nfqueue). Package sequence decides what they mean.
+//
+// Each command has a file in this folder. Commands that need a host with doors build on
+// Linux only (host_linux.go). The other commands, which clients need, build on every
+// system.
 package main
 
 import (
@@ -32,7 +34,7 @@ const (
 	exitUsage  = 2 // wrong usage or configuration
 )
 
-// run is the whole program as a function of its arguments and streams.
+// run runs the program with these arguments and streams, and returns its exit code.
 func run(ctx context.Context, arguments []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := rootCommand()
 	root.SetArgs(arguments)
@@ -62,14 +64,14 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usage(format string, a ...any) error { return &usageError{fmt.Errorf(format, a...)} }
 
-// errSaid stands for what has been told to the user in full already.
+// errSaid means that the user has already seen the full error.
 var errSaid = errors.New("said already")
 
 func rootCommand() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "knockwall",
 		Short: "Hide a host's ports behind knocks",
-		Long: `knockwall makes ports look as if they did not exist, until somebody knocks:
+		Long: `knockwall makes ports look as if they did not exist, until a client knocks: it
 sends SYNs or datagrams to secret ports in the right order. Then the ports are
 open for that one source, for new connections, for a short time.`,
 		Example: hostExample + `  knockwall knock example.org 4113 27911/udp 1840
@@ -79,9 +81,9 @@ open for that one source, for new connections, for a short time.`,
 		Args:          isCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.CompletionOptions.DisableDefaultCmd = true // completionCommand has the shells that Linux has
+	root.CompletionOptions.DisableDefaultCmd = true // completionCommand replaces it: only shells of Linux
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
-	root.SuggestionsMinimumDistance = 2 // letters, for a name that is mistyped
+	root.SuggestionsMinimumDistance = 2 // wrong letters in a mistyped name, at most
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
 			kind, _ := pflag.UnquoteUsage(wrong.GetFlag())
@@ -111,7 +113,7 @@ open for that one source, for new connections, for a short time.`,
 	return root
 }
 
-// helpCommand takes the place of cobra's, which is content with any topic.
+// helpCommand replaces cobra's help command, which accepts any topic.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "help [COMMAND]",
@@ -128,7 +130,7 @@ func helpCommand() *cobra.Command {
 	}
 }
 
-// isCommand takes the name of a command, or nothing.
+// isCommand accepts no arguments or the name of a command.
 func isCommand(c *cobra.Command, arguments []string) error {
 	if len(arguments) == 0 {
 		return nil
@@ -143,8 +145,7 @@ func isCommand(c *cobra.Command, arguments []string) error {
 	return fmt.Errorf("there is no command %q", arguments[0])
 }
 
-// takes checks how many arguments there are, from least to most of them; what
-// says what they are.
+// takes accepts from least to most arguments. In the error, what describes them.
 func takes(what string, least, most int) cobra.PositionalArgs {
 	return func(c *cobra.Command, arguments []string) error {
 		if n := len(arguments); n < least || n > most {
@@ -154,10 +155,10 @@ func takes(what string, least, most int) cobra.PositionalArgs {
 	}
 }
 
-// noArguments is what a command takes that takes none.
+// noArguments accepts no arguments.
 var noArguments = takes("no arguments, only flags", 0, 0)
 
-// asUsage makes wrong arguments an error of usage.
+// asUsage turns the errors of check into usage errors.
 func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, arguments []string) error {
 		if err := check(c, arguments); err != nil {

@@ -24,16 +24,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// TestMain lets the scripts and tests run this binary as knockwall, and as another
-// program.
+// TestMain lets the scripts and tests run this binary as knockwall and as other programs.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"knockwall": main, "session": tellSession, "nobody": asNobody, "systemctl": fakeSystemctl,
 	})
 }
 
-// asNobody is knockwall, run by somebody who is not root even if root runs the tests.
-// Unlike with setpriv, the program itself may be where only root can read it.
+// asNobody runs knockwall as user nobody, even if root runs the tests. Unlike with setpriv,
+// the program may be in a folder that only root can read.
 func asNobody() {
 	if os.Geteuid() == 0 {
 		const nobody = 65534
@@ -51,8 +50,7 @@ func asNobody() {
 	main()
 }
 
-// fakeSystemctl writes down what systemctl is told, so that no script tells it
-// anything.
+// fakeSystemctl records its arguments. It keeps scripts from running the real systemctl.
 func fakeSystemctl() {
 	told := fmt.Sprintln(strings.Join(os.Args[1:], " "))
 	if err := os.WriteFile("systemctl.txt", []byte(told), 0o644); err != nil {
@@ -61,8 +59,8 @@ func fakeSystemctl() {
 	}
 }
 
-// TestScripts pins what a user sees of the commands that need no privilege.
-// What their output is compared with is in the scripts; -update is not for them.
+// TestScripts tests the output of the commands that need no privilege. The expected output is
+// in the scripts. There is no -update for it.
 func TestScripts(t *testing.T) { runScripts(t, "testdata/script") }
 
 func runScripts(t *testing.T, folder string) {
@@ -85,25 +83,25 @@ func runScripts(t *testing.T, folder string) {
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
 		Setup: func(e *testscript.Env) error {
-			// A socket's path may have 107 bytes, and that of the work folder, which is
-			// named after the script, has most of them.
+			// The path of a socket can have 107 bytes. The work folder, named after the
+			// script, would take most of them.
 			folder, err := os.MkdirTemp("", "kw")
 			if err != nil {
 				return err
 			}
 			e.Defer(func() { os.RemoveAll(folder) })
 			e.Setenv("RUN", folder)
-			e.Setenv("GORACE", "atexit_sleep_ms=0") // else each program ends a second late
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // otherwise each program ends a second late
 			return nil
 		},
 	})
 }
 
-// exits runs a program, which must end with exactly this code:
+// exits runs a program, which must end with exactly this exit code:
 //
 //	exits 2 knockwall check
 //
-// Its output is there for stdout and stderr, as after exec.
+// The commands stdout and stderr then match its output, as after exec.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE PROGRAM [ARGUMENT...]")
@@ -124,21 +122,21 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// unprivileged does what exits does, with a program that may not change the
-// firewall even if root runs the tests.
+// unprivileged is exits for a program without the capability CAP_NET_ADMIN, even if root
+// runs the tests.
 func unprivileged(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: unprivileged CODE PROGRAM [ARGUMENT...]")
 	}
 	if os.Geteuid() == 0 {
-		// Of util-linux. It ends with code 127 or 1 and its own name in stderr where it
-		// cannot take the capability away, and runs nothing then.
+		// setpriv of util-linux. If it cannot drop the capability, it runs nothing and ends
+		// with code 127 or 1 and its own name on stderr.
 		args = slices.Concat(args[:1], []string{"setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"}, args[1:])
 	}
 	exits(ts, false, args)
 }
 
-// deadSocket leaves a socket behind that nobody listens at.
+// deadSocket creates a socket at which nobody listens.
 func deadSocket(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: deadsocket PATH")
@@ -149,8 +147,8 @@ func deadSocket(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(l.Close())
 }
 
-// service listens at a TCP port of 127.0.0.1, whose number it puts into $PORT,
-// and answers each connection with a line and what it was sent, in capitals.
+// service listens at a TCP port of 127.0.0.1 and sets $PORT to its number. It answers each
+// connection with a line and the received text in capitals.
 func service(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 0 {
 		ts.Fatalf("usage: service")
@@ -175,13 +173,12 @@ func service(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
-// fakeDaemon listens at a control socket, and answers as files say whose names
-// follow, each with a line of a method, a path and a status code, and then the
-// body:
+// fakeDaemon listens at a control socket and answers as the named files say. Each file has a
+// line with a method, a path and a status code, then the body:
 //
 //	daemon $RUN/control.sock status.http
 //
-// Requests are written down in requests.txt.
+// It records requests in requests.txt.
 func fakeDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: daemon PATH FILE...")
@@ -225,7 +222,7 @@ func fakeDaemon(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
-// asked waits until the daemon has been asked so many times.
+// asked waits until the daemon has received a number of requests.
 func asked(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: asked TIMES")
@@ -243,7 +240,7 @@ func asked(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// commands returns all commands that a user can name.
+// commands returns all commands that a user can type.
 func commands() []*cobra.Command {
 	root := rootCommand()
 	root.InitDefaultHelpCmd()

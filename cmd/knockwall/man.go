@@ -13,16 +13,16 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// packagerCommands are for those who make packages. Cobra writes manual pages by way of
-// Markdown: its parsers need not be in the daemon, so that these are built on demand.
+// packagerCommands returns the commands for package builds. Cobra makes manual pages from
+// Markdown. A build tag keeps the Markdown parsers out of the daemon.
 func packagerCommands() []*cobra.Command { return []*cobra.Command{manCommand()} }
 
 func manCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "man FOLDER",
 		Short: "Write the manual pages",
-		Long: `man writes the manual pages, one for each command, to a folder. Their date is
-that of SOURCE_DATE_EPOCH, if it is set, and else today.`,
+		Long: `man writes the manual pages, one for each command, to a folder. Their date comes
+from SOURCE_DATE_EPOCH. If it is not set, the date is today.`,
 		Example: `  knockwall man . && man -l knockwall.8`,
 		Args:    takes("one argument: a folder", 1, 1),
 		Hidden:  true,
@@ -50,7 +50,7 @@ that of SOURCE_DATE_EPOCH, if it is set, and else today.`,
 func manPage(c *cobra.Command) ([]byte, error) {
 	c.Long = asMarkdown.Replace(c.Long)
 	c.InitDefaultHelpFlag()
-	c.Flags().Lookup("help").Hidden = true // who reads this knows where help is
+	c.Flags().Lookup("help").Hidden = true // readers of a manual page do not need it
 	var page bytes.Buffer
 	header := &doc.GenManHeader{Section: "8", Source: "knockwall " + version(), Manual: "knockwall"}
 	if err := doc.GenMan(c, header, &page); err != nil {
@@ -59,9 +59,9 @@ func manPage(c *cobra.Command) ([]byte, error) {
 	return manFlag.ReplaceAll(page.Bytes(), []byte(".TP\n$1\n")), nil
 }
 
-// asMarkdown has plain text mean itself in Markdown, which cobra takes it for.
+// asMarkdown escapes plain text for cobra, which reads it as Markdown.
 var asMarkdown = strings.NewReplacer(`\`, `\\`, "`", "\\`", "*", `\*`, "_", `\_`, "<", `\<`, "[", `\[`)
 
-// manFlag is a flag as cobra writes it: in a paragraph with what it is for, and
-// with a default even where that is no.
+// manFlag matches a flag as cobra writes it: in one paragraph with its description, and
+// with a default even if that is false.
 var manFlag = regexp.MustCompile(`(?:\.PP\n)?(\\fB-.*?)(?:\[=false\])?\n\t`)

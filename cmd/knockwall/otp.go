@@ -15,19 +15,19 @@ import (
 	"github.com/knockwall/knockwall/internal/secret"
 )
 
-// password are the flags of a one-time password.
+// password has the flags for a one-time password.
 type password struct {
 	isWanted bool
-	file     string     // with its secret
-	source   netip.Addr // whose password it is; not valid where it is that of this machine
+	file     string     // with the secret
+	source   netip.Addr // the address that it is for; not valid: this machine's own
 }
 
 func (p *password) addFlags(c *cobra.Command) {
-	c.Flags().StringVar(&p.file, "otp-file", "", "send one one-time password, made of the secret in this `FILE`")
-	c.Flags().TextVar(&p.source, "otp-source", netip.Addr{}, "the `ADDRESS` that it is for: the one that the host sees")
+	c.Flags().StringVar(&p.file, "otp-file", "", "send a one-time password, computed from the secret in `FILE`")
+	c.Flags().TextVar(&p.source, "otp-source", netip.Addr{}, "the client's `ADDRESS` as the host sees it")
 }
 
-// check completes the flags, once they are set, and says what is wrong with them.
+// check completes the flags after they are parsed, and returns an error if they are wrong.
 func (p *password) check(c *cobra.Command) error {
 	p.isWanted = c.Flags().Changed("otp-file")
 	p.source = p.source.Unmap()
@@ -35,18 +35,18 @@ func (p *password) check(c *cobra.Command) error {
 	switch {
 	case !source.Changed:
 	case !p.isWanted:
-		return usage("--otp-source is for a one-time password: name the file with its secret by --otp-file, too")
+		return usage("--otp-source is for one-time passwords: name the file with the secret by --otp-file")
 	case !p.source.IsValid() || p.source.IsUnspecified() || p.source.IsMulticast():
 		return usage("--otp-source takes the ADDRESS that the host sees, and not %q", source.Value)
 	}
 	return nil
 }
 
-// sender returns what sends a password to an address, at the one port of arguments,
-// and writes to said that it does.
+// sender returns a function that sends a password to an address, to the one port in
+// arguments, and writes this to said.
 func (p *password) sender(ctx context.Context, arguments []string, said io.Writer) (func(netip.Addr) error, error) {
 	if len(arguments) != 1 {
-		return nil, usage("a one-time password is sent to one port, and there are %d", len(arguments))
+		return nil, usage("a one-time password is sent to one port, not to %d", len(arguments))
 	}
 	port, err := packet.ParsePort(arguments[0])
 	if err != nil {
@@ -63,7 +63,7 @@ func (p *password) sender(ctx context.Context, arguments []string, said io.Write
 		return nil, usage("%w", err)
 	}
 	if len(key.Key()) > otp.MaxSecret {
-		return nil, usage("the secret in %s has more than %d bytes, the most that one-time passwords are made of: choose a shorter one, there and at the host",
+		return nil, usage("the secret in %s has more than %d bytes, the maximum for one-time passwords: choose a shorter one here and on the host",
 			p.file, otp.MaxSecret)
 	}
 	return func(addr netip.Addr) error {

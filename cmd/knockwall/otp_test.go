@@ -14,8 +14,8 @@ import (
 	"github.com/knockwall/knockwall/internal/otp"
 )
 
-// Each command sends the password for the source that is wanted, from it if it is
-// this machine's, and over the protocol that fits.
+// Each command sends the password for the wanted source: from that address if this machine
+// has it, and over the protocol that fits.
 func TestPasswordsThatCommandsSend(t *testing.T) {
 	const key = "hipjazz"
 	file := filepath.Join(t.TempDir(), "otp.key")

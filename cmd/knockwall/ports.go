@@ -17,10 +17,10 @@ func portsCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "ports DOOR",
 		Short: "Print the knocks that open a door now",
-		Long: `ports prints the knocks that open a door now, as knock takes them. It is for
-clients of a rolling sequence, whose knocks are others every half minute: it
+		Long: `ports prints the knocks that open a door now, in the form that knock takes. It
+is for clients of a rolling sequence, whose knocks change every half minute. It
 needs a rule file with the same rolling block, the same secret, and a clock that
-is right. It asks nobody.`,
+is right. It does not contact the host.`,
 		Example: `  knock example.org $(knockwall ports --config example.hcl ssh)
   knockwall connect example.org 22 $(knockwall ports ssh)`,
 		Args: takes("the name of one DOOR", 1, 1),
@@ -52,8 +52,8 @@ is right. It asks nobody.`,
 	return c
 }
 
-// knockWord writes a knock as knockd's client takes it, which is not how rule files
-// have it.
+// knockWord returns a knock in the form that knockd's client takes. Rule files have another
+// form.
 func knockWord(p packet.Port) string {
 	if p.Protocol == packet.TCP {
 		return strconv.Itoa(int(p.Number))

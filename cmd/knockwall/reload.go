@@ -17,16 +17,16 @@ func reloadCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "reload",
 		Short: "Put new rule files in force",
-		Long: `reload has the daemon read its rule files again, those that run was started
-with, and puts them in force at once: no packet is lost, windows stay open,
-attempts under way go on. If anything is wrong with the files, it says what,
-changes nothing, and ends with exit code 2. It warns of what check warns of.
+		Long: `reload makes the daemon read its rule files again, those that run was started
+with, and puts them in force at once. No packet is lost, windows stay open, and
+attempts go on. If there is an error in the files, reload reports it, changes
+nothing, and ends with exit code 2. It gives the same warnings as check.
 
-With --confirm the new rules are on trial: unless you type knockwall confirm
-within the time, from a connection that you made under them, the former ones
-return; a daemon that is started again meanwhile, or later, begins with these.
-The files stay as they are: the next reload puts them in force, and so does the
-next start of the machine.`,
+With --confirm the new rules are on trial. Type knockwall confirm within the
+time, in a connection that you made under the new rules. Otherwise the former
+rules return, and a daemon that restarts during the trial or later uses the
+former rules. The files do not change: the next reload or boot puts them in
+force.`,
 		Example: `  sudo knockwall reload
   sudo knockwall reload --confirm 2m    # and then, from a new connection:
   sudo knockwall confirm`,
@@ -54,9 +54,8 @@ next start of the machine.`,
 		fmt.Fprint(systemd.At(c.ErrOrStderr(), systemd.Warning), reloaded.Warnings)
 		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", count(reloaded.Doors, "door"))
 		if trial != "" {
-			_, err = fmt.Fprintf(c.OutOrStdout(), "The former ones return at %s, unless `knockwall confirm` comes first. The files\n"+
-				"stay as they are: the next reload puts them in force, and so does the next start of\n"+
-				"the machine.\n",
+			_, err = fmt.Fprintf(c.OutOrStdout(), "The former rules return at %s, unless you type `knockwall confirm` first.\n"+
+				"The files do not change: the next reload or boot puts them in force.\n",
 				time.Now().Add(*confirm).Format(time.TimeOnly))
 		}
 		return err
@@ -64,7 +63,7 @@ next start of the machine.`,
 	return c
 }
 
-// confirmFlag adds the flag of commands whose effect can be tried.
+// confirmFlag adds the flag --confirm, which every command has that can start a trial.
 func confirmFlag(c *cobra.Command) *time.Duration {
-	return c.Flags().Duration("confirm", 0, "go back after `TIME`, such as 2m, unless knockwall confirm comes")
+	return c.Flags().Duration("confirm", 0, "go back after `TIME`, such as 2m, unless you type knockwall confirm")
 }

@@ -19,14 +19,13 @@ func rulesetCommand() *cobra.Command {
 		Use:   "ruleset",
 		Short: "Print the nftables table that run would install, as an nft script",
 		Long: `ruleset prints, as an nft script, the table that run would install. It changes
-nothing and needs no privilege. It is for reading, and for reviewing a change:
-nft -f would put the table in place of the one there is, in one transaction, and
-close all windows. Sequences and traps are those of this moment: rolling
-sequences change, and no trap is where a program listens.
+nothing and needs no privilege. Use it to read the table and to review a change.
+nft -f would replace the existing table in one transaction, and close all
+windows. Sequences and traps are those of this moment: rolling sequences change,
+and a port on which a program listens is no trap.
 
-On a kernel whose nftables cannot queue by themselves, run uses x_tables'
-NFQUEUE in place of "queue". The script says "queue" all the same, which nft -f
-does not take there.`,
+On a kernel whose nftables have no queue expression, run uses x_tables' NFQUEUE
+instead of "queue". The script still says "queue", which nft -f rejects there.`,
 		Example: `  knockwall ruleset --config ssh.hcl
   knockwall ruleset | less`,
 		Args: noArguments,
@@ -51,8 +50,8 @@ does not take there.`,
 	return c
 }
 
-// loadConfig reads rule files, tells of what is wrong or unwise, and returns
-// nothing if anything is wrong.
+// loadConfig reads rule files and prints errors and warnings. With an error in the files it
+// returns a usage error.
 func loadConfig(c *cobra.Command, path string) (*ruleset.Config, error) {
 	loaded := ruleset.Review(path)
 	if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {

@@ -16,18 +16,18 @@ import (
 	"github.com/knockwall/knockwall/systemd"
 )
 
-// untilSignal returns a context that ends with the first signal that asks the
-// daemon to stop; the second one ends the process. SIGHUP is a terminal's end, or
-// asks a service to read its files again: then it is among the hangups.
+// untilSignal returns a context that ends with the first signal to stop the daemon. The
+// second such signal kills the process. SIGHUP means that the terminal is gone, and stops
+// the daemon. In a service it asks for a reload, and is sent to hangups.
 func untilSignal(ctx context.Context) (_ context.Context, hangups <-chan os.Signal, _ context.CancelFunc) {
-	// Whoever reads the messages may go; the doors are minded all the same.
+	// The daemon goes on if the reader of its messages ends.
 	signal.Ignore(unix.SIGPIPE)
 	heard := make(chan os.Signal, 1)
 	stops := []os.Signal{unix.SIGTERM, unix.SIGINT}
 	switch {
 	case systemd.Supervised():
 		signal.Notify(heard, unix.SIGHUP)
-	case !signal.Ignored(unix.SIGHUP): // by nohup
+	case !signal.Ignored(unix.SIGHUP): // nohup ignores it
 		stops = append(stops, unix.SIGHUP)
 	}
 	ctx, stop := signal.NotifyContext(ctx, stops...)
@@ -35,7 +35,7 @@ func untilSignal(ctx context.Context) (_ context.Context, hangups <-chan os.Sign
 	return ctx, heard, stop
 }
 
-// reloadAt reads the rule files again at each hangup.
+// reloadAt reloads the rule files at each hangup.
 func (r *rules) reloadAt(ctx context.Context, hangups <-chan os.Signal, said io.Writer) {
 	for {
 		select {

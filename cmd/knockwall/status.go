@@ -20,15 +20,14 @@ import (
 func statusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
-		Short: "Show doors, open windows, attempts under way and counters",
-		Long: `status asks the daemon which doors it minds, which windows are open and for how
-much longer, who is knocking, and what it has counted since it started. What is
-wrong on this host, such as a door that stands before nothing, it says first. It
-needs the right to use the control socket: that of root, or of the socket's
-group.
+		Short: "Show doors, open windows, attempts and counters",
+		Long: `status shows the doors of the daemon, the open windows and how long they stay
+open, the sources that are knocking, and the counters since the daemon started.
+Problems of this host come first, such as a door that guards nothing. status
+needs access to the control socket, which root and the socket's group have.
 
-With --json it prints what GET /v1/status on the control socket answers, times
-in seconds. With --watch it does so anew every second, until Ctrl-C.`,
+With --json it prints the answer of GET /v1/status on the control socket, with
+times in seconds. With --watch it prints the status every second, until Ctrl-C.`,
 		Example: `  sudo knockwall status
   sudo knockwall status --watch
   sudo knockwall status --json | jq -r '.windows[].source'
@@ -37,7 +36,7 @@ in seconds. With --watch it does so anew every second, until Ctrl-C.`,
 	}
 	path := controlFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the status as JSON")
-	watch := c.Flags().Bool("watch", false, "show it anew every second")
+	watch := c.Flags().Bool("watch", false, "show the status every second")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		client := control.NewClient(*path)
 		if !*watch {
@@ -45,7 +44,7 @@ in seconds. With --watch it does so anew every second, until Ctrl-C.`,
 		}
 		clear := ""
 		if _, terminal := terminalWidth(c.OutOrStdout()); terminal && !*asJSON {
-			clear = "\x1b[H\x1b[J" // go home, and erase from there
+			clear = "\x1b[H\x1b[J" // cursor home, then erase to the end of the screen
 		}
 		for {
 			if err := showStatus(c, client, *asJSON, clear); err != nil {
@@ -61,10 +60,10 @@ in seconds. With --watch it does so anew every second, until Ctrl-C.`,
 	return c
 }
 
-// watchInterval is how often status --watch looks.
+// watchInterval is the time between two outputs of status --watch.
 const watchInterval = time.Second
 
-// showStatus asks for the status and writes it, after what clears the screen.
+// showStatus gets the status from the daemon, then writes clear and the status.
 func showStatus(c *cobra.Command, client *control.Client, asJSON bool, clear string) error {
 	s, err := client.Status(c.Context())
 	if err != nil {
@@ -87,7 +86,7 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 		fmt.Fprintf(out, "It is on trial: without `knockwall confirm` the former state returns in %s.\n", inSeconds(s.Trial.LeftSeconds))
 	}
 	if s.FilesDiffer {
-		fmt.Fprintln(out, "The rule files differ from what is in force. `knockwall check` says if they are\nright, `knockwall reload` puts them in force.")
+		fmt.Fprintln(out, "The rule files differ from the rules in force. `knockwall check` checks the files,\n`knockwall reload` puts them in force.")
 	}
 	for _, f := range s.Findings {
 		word := string(f.Severity)
@@ -97,7 +96,7 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 		writeFinding(out, word, f)
 	}
 	if n := s.Counters.Healed; n > 0 {
-		fmt.Fprintf(out, "Others have changed it, and it was put back: %s.\n", count(int(n), "time"))
+		fmt.Fprintf(out, "Other programs have changed the wall, and the daemon put it back: %s.\n", count(int(n), "time"))
 	}
 	if n := s.Counters.Lost; n > 0 {
 		fmt.Fprintf(out, "%s came faster than they could be read.\n", count(int(n), "packet"))

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// columnsOf returns how wide a terminal is, and whether the file is one.
+// columnsOf returns the width of a terminal in columns, and whether f is a terminal.
 func columnsOf(f *os.File) (columns uint, terminal bool) {
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {

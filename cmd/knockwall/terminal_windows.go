@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// columnsOf returns how wide a console is, and whether the file is one that understands
-// the escape sequences of a terminal. Older consoles have to be asked to.
+// columnsOf returns the width of a console in columns, and whether f is a console that
+// understands terminal escape sequences. Older consoles need a mode for that, which it sets.
 func columnsOf(f *os.File) (columns uint, terminal bool) {
 	console := windows.Handle(f.Fd())
 	var mode uint32

@@ -11,7 +11,7 @@ import (
 func versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:     "version",
-		Short:   "Say which knockwall this is",
+		Short:   "Print the version",
 		Example: "  knockwall version",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -22,8 +22,8 @@ func versionCommand() *cobra.Command {
 	}
 }
 
-// version is the module's version where it was installed by it, or else the
-// commit that it was built from.
+// version returns the module's version if the build has one, else the commit that the
+// program was built from.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -36,7 +36,7 @@ func TestCountsHaveCommas(t *testing.T) {
 func TestRowsAreChosen(t *testing.T) {
 	for _, c := range []struct {
 		arguments []string
-		want      []string // none: refused
+		want      []string // nil: an error
 	}{
 		{nil, allRows},
 		{[]string{"--quick"}, quickRows},

@@ -10,8 +10,7 @@ import (
 	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
-// connect measures connect() to a door that is open, as a client's own stack does
-// it.
+// connect measures connect() to an open door with the client's own TCP stack.
 func (b *bench) connect() error {
 	systems := []system{noWall{}}
 	for _, k := range b.knockers() {
@@ -56,14 +55,14 @@ func (b *bench) connect() error {
 	return nil
 }
 
-// noWall is a door that nothing hides.
+// noWall is an unguarded door.
 type noWall struct{}
 
 func (noWall) name() string     { return "no wall" }
 func (noWall) start(*lab) error { return nil }
 func (noWall) stop()            {}
 
-// letClientIn has the client itself knock, where there is somebody to hear it.
+// letClientIn lets the client itself knock, if the system hears knocks.
 func (g *guarded) letClientIn() error {
 	k, ok := g.system.(knocker)
 	if !ok {
@@ -83,9 +82,9 @@ func (g *guarded) letClientIn() error {
 	return nil
 }
 
-// connects takes some samples from the lab's client.
+// connects takes samples from the lab's client.
 func (g *guarded) connects(n int) (took samples, err error) {
-	return took, g.lab.client.Do(func() error { // on a thread that ends with it
+	return took, g.lab.client.Do(func() error { // on a thread of its own
 		if err := onClientsCore(); err != nil {
 			return err
 		}
@@ -106,7 +105,7 @@ func (g *guarded) connectOnce() (time.Duration, error) {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	// It is reset in the end, so that its port is free again at once.
+	// Close resets the connection, so that its port is free at once.
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return 0, err
 	}

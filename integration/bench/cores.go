@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A client is another machine. Where times are measured, it has the first core for
-// itself, if there are others, and the server's daemons have these: otherwise what is
-// measured is also how a daemon's work is put off, on the client's core, until the
-// client has its answer, or the other way round.
+// A real client is another machine. So when times are measured, the client has the first
+// core for itself and the server's daemons have the other cores, if there are any.
+// Otherwise the times would depend on whether the scheduler runs the client or the daemon
+// first on the same core.
 
-// onServersCores has this thread, and what it starts, run on the server's cores.
+// onServersCores binds this thread, and the processes that it starts, to the server's cores.
 func onServersCores() error {
 	var set unix.CPUSet
 	for core := 1; core < runtime.NumCPU(); core++ {
@@ -21,14 +21,14 @@ func onServersCores() error {
 	return runOn(set)
 }
 
-// onClientsCore has this thread run on the client's core.
+// onClientsCore binds this thread to the client's core.
 func onClientsCore() error {
 	var set unix.CPUSet
 	set.Set(0)
 	return runOn(set)
 }
 
-// onAnyCore has this thread run wherever it likes again.
+// onAnyCore lets this thread run on all cores again.
 func onAnyCore() error {
 	var set unix.CPUSet
 	for core := range runtime.NumCPU() {

@@ -11,15 +11,15 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// deluge is a kind of flood, during which clients come.
+// deluge is a kind of flood. Clients knock and connect during it.
 type deluge struct {
 	row     string
 	title   string
-	systems []string      // that it is for; none: all
-	ports   []packet.Port // that it goes to; none: where each system's first knock goes
+	systems []string      // the systems to flood; empty: all
+	ports   []packet.Port // the ports to flood; empty: the port of each system's first knock
 	sources int
-	rate    int   // a second; 0: as many packets as there can be
-	packets int64 // in all; 0: for as long as floods last
+	rate    int   // packets a second; 0: as many as possible
+	packets int64 // in total; 0: until the time of the flood is over
 	must    bool  // knockwall must let in all clients
 }
 
@@ -33,14 +33,14 @@ var deluges = []deluge{
 	{row: "flood-door", title: "SYNs to the door at full speed from 32,000 sources: clients let in", systems: []string{"nftables", "knockwall"}, ports: []packet.Port{door}, sources: 32 * thousand, must: true},
 }
 
-// toll is what a flood has cost a system, beside the clients that it kept out.
+// toll is the cost of a flood for a system, apart from the clients that it kept out.
 type toll struct {
 	system string
-	note   string // on what it was flooded with
+	note   string // about the packets of the flood
 	cpu    time.Duration
 	sent   int64
 	memory float64 // MiB
-	daemon bool    // else cpu is nothing, and memory the kernel's
+	daemon bool    // if false, cpu is 0 and memory is the kernel's
 }
 
 // floods measures one kind of flood, for one system after the other.
@@ -65,12 +65,12 @@ func (b *bench) floods(d deluge) error {
 	return nil
 }
 
-// guests is how the clients of a flood knock: as `knock -d 1`, and they connect
-// when a system has had time to open the door. What becomes of a SYN at once is
-// another row's matter, and it would keep all out that act by a command.
+// guests is the tempo of clients in a flood: they knock as `knock -d 1` does, and connect
+// when the system has had time to open the door. Another row measures a SYN without a
+// pause. Here it would keep out the clients of all systems that open the door by a command.
 var guests = tempo{between: time.Millisecond, connect: unhurried.connect}
 
-// flood is one flood, at one system.
+// flood measures one flood at one system.
 func (b *bench) flood(d deluge, k knocker) (c report.Cell, t toll, err error) {
 	fail := func(err error) (report.Cell, toll, error) {
 		return c, t, fmt.Errorf("%s: %w", k.name(), err)
@@ -104,7 +104,7 @@ func (b *bench) flood(d deluge, k knocker) (c report.Cell, t toll, err error) {
 		return fail(err)
 	}
 	for _, c := range clients {
-		c.at += lasts / 20 // when the flood is on for sure
+		c.at += lasts / 20 // by then the flood has begun
 	}
 	strangers := make([]*visit, 5)
 	for i := range strangers {
@@ -167,13 +167,13 @@ func (b *bench) flood(d deluge, k knocker) (c report.Cell, t toll, err error) {
 	return report.Cell{System: k.name(), Done: letIn(clients), Of: n, Note: strings.Join(notes, ", ")}, t, nil
 }
 
-// settledSlab waits until the kernel has cleared away what the flood before has
-// left in a lab that is gone, for 10 s at most, and returns what it has then.
+// settledSlab waits until the kernel has freed the memory of the previous flood, whose lab
+// is closed, for at most 10 s. It returns the slab memory in MiB.
 func settledSlab() (float64, error) {
 	const rest, much = 500 * time.Millisecond, 2 // MiB
 	before, err := slab()
 	for end := time.Now().Add(10 * time.Second); err == nil && time.Now().Before(end); {
-		time.Sleep(rest) // in which it frees far more than that
+		time.Sleep(rest) // a kernel that still frees memory frees far more in this time
 		var now float64
 		if now, err = slab(); before-now < much {
 			return now, err
@@ -183,13 +183,13 @@ func settledSlab() (float64, error) {
 	return before, err
 }
 
-// settle waits until a daemon is through with what it was sent, for 5 s at most,
-// and returns the CPU that it has used.
+// settle waits until a daemon has handled everything that it received, for at most 5 s, and
+// returns the CPU time that it has used.
 func settle(pid int) (time.Duration, error) {
 	const rest = 300 * time.Millisecond
 	before, err := cpu(pid)
 	for end := time.Now().Add(5 * time.Second); err == nil && time.Now().Before(end); {
-		time.Sleep(rest) // in which a daemon that is busy uses a hundredth of a second
+		time.Sleep(rest) // a busy daemon uses at least a hundredth of a second in this time
 		var now time.Duration
 		if now, err = cpu(pid); now == before {
 			break
@@ -208,7 +208,7 @@ func count(f float64) string {
 	return s
 }
 
-// cpuRow is what the flood of 20,000 a second has cost.
+// cpuRow adds the row with the CPU time for the flood of 20,000 packets a second.
 func (b *bench) cpuRow() {
 	row := report.Row{ID: "cpu", Title: "the daemon's CPU for 100,000 first knocks", Unit: "s"}
 	for _, t := range b.tolls["flood-20k"] {
@@ -216,7 +216,7 @@ func (b *bench) cpuRow() {
 		if t.daemon {
 			c.Median = t.cpu.Seconds() / float64(t.sent) * 100 * thousand
 			if t.system == "fwknopd" {
-				// It takes up to 100 packets ten times a second, and loses all others.
+				// fwknopd reads up to 100 packets ten times a second and loses all others.
 				c.Note += ", most of it unread"
 			}
 		} else {
@@ -227,7 +227,7 @@ func (b *bench) cpuRow() {
 	b.add(row)
 }
 
-// memoryRow is what the flood from 1,000,000 sources has left.
+// memoryRow adds the row with the memory after the flood from 1,000,000 sources.
 func (b *bench) memoryRow() {
 	row := report.Row{
 		ID: "memory", Title: "memory after 1,000,000 sources have knocked once", Unit: "MiB",

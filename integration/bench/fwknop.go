@@ -14,8 +14,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// fwknop is Debian's fwknopd as it is configured there, which means iptables, but that
-// it reads its packets by a UDP socket, which is its fastest way; and its client, which
+// fwknop is Debian's fwknopd with Debian's configuration, which uses iptables. The only
+// change: it reads its packets from a UDP socket, which is its fastest mode. fwknop's client
 // makes every packet.
 type fwknop struct {
 	binary, clientBinary, iptables string
@@ -61,14 +61,14 @@ func newKey(size int) string {
 
 func (f *fwknop) stop() { f.kill() }
 
-// knocks has the client write its packet to a file instead of sending it, so that
-// its start is not part of what is measured.
+// knocks makes the client write its packet to a file instead of sending it, so that the
+// measurement does not include the start of the client.
 func (f *fwknop) knocks(from netip.Addr) ([]forge.Segment, error) {
 	path := filepath.Join(f.folder, "packet")
 	cmd := exec.Command(f.clientBinary, "--test", "--save-packet", path, "--no-rc-file",
 		"--access", door.Protocol.String()+"/"+fmt.Sprint(door.Number), "--allow-ip", from.String(), "--destination", server.String(),
 		"--use-hmac", "--key-base64-rijndael", f.key, "--key-base64-hmac", f.hmac)
-	cmd.Env = append(os.Environ(), "HOME="+f.folder) // where it remembers what it was told
+	cmd.Env = append(os.Environ(), "HOME="+f.folder) // the client saves its last arguments there
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%s: %w: %s", f.clientBinary, err, out)
 	}
@@ -81,5 +81,5 @@ func (f *fwknop) knocks(from netip.Addr) ([]forge.Segment, error) {
 
 var spa = packet.Port{Number: 62201, Protocol: packet.UDP}
 
-// noise is as long as a packet of the client's.
+// noise has the length of one of the client's packets.
 func (f *fwknop) noise() noise { return noise{port: spa, payload: 204} }

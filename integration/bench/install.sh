@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs on Debian what the benchmark compares knockwall with, as far as it is
-# not there yet. Daemons that come with it do not stay: the benchmark runs its own.
+# Installs on Debian the missing programs that the benchmark compares knockwall with. It
+# disables the services of these packages: the benchmark starts its own daemons.
 set -euo pipefail
 
 missing=()

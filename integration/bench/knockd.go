@@ -10,9 +10,9 @@ import (
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
-// knockd is Debian's knockd. It opens the door by a command for each source, here
-// by nft, which is quicker than iptables. It writes no log, which costs it less
-// than what most have it do.
+// knockd is Debian's knockd. It runs a command for each source to open the door, here nft,
+// which is faster than iptables. It writes no log, so it has less work than in most
+// installations.
 type knockd struct {
 	binary, nft string
 	*daemon

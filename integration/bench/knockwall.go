@@ -10,8 +10,8 @@ import (
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
-// knockwall is this project's daemon, with the rules that the README begins with,
-// but for the knocks, which all are SYNs as the others' are.
+// knockwall is this project's daemon with the first rules of the README. The only
+// difference: all knocks are SYNs, as for the other systems.
 type knockwall struct {
 	binary string
 	*daemon

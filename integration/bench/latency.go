@@ -9,8 +9,8 @@ import (
 	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
-// lastKnock measures from just before the last knock is sent until the door
-// answers a SYN, of which one is sent every 250 µs from then on.
+// lastKnock measures the time from just before the last knock until the door answers a
+// SYN. After the knock it sends a SYN every 250 µs.
 func (b *bench) lastKnock() error {
 	stands, err := b.stand(b.knockers(), defaultWindow)
 	defer closeAll(stands)
@@ -43,8 +43,7 @@ func (b *bench) lastKnock() error {
 	return nil
 }
 
-// lastKnock takes one sample. Where that is asked for, it makes sure before that
-// the door is closed.
+// lastKnock takes one sample. On request it first checks that the door is closed.
 func (g *guarded) lastKnock(shut bool) (took time.Duration, err error) {
 	const every = 250 * time.Microsecond
 	v, from := g.visitor, g.lab.fresh()
@@ -62,7 +61,7 @@ func (g *guarded) lastKnock(shut bool) (took time.Duration, err error) {
 		if err := k.Send(v.out); err != nil {
 			return 0, err
 		}
-		// What is measured is the last one: the system is to be done with this one.
+		// Only the last knock is measured, so the system must have handled this one.
 		time.Sleep(unhurried.between)
 	}
 	return took, g.lab.precisely(func() error {
@@ -95,7 +94,7 @@ func (g *guarded) lastKnock(shut bool) (took time.Duration, err error) {
 	})
 }
 
-// shut makes sure that the door is closed to a source.
+// shut returns an error if the door is open to a source.
 func (g *guarded) shut(from netip.Addr) error {
 	syn, err := g.visitor.connect(from)
 	if err != nil {
@@ -106,14 +105,14 @@ func (g *guarded) shut(from netip.Addr) error {
 		if err != nil || !ok {
 			return err
 		}
-		if to == syn { // and not one of another source, that comes late
+		if to == syn { // not a late answer to another source
 			return errors.New("the door was open before the knocks")
 		}
 	}
 }
 
-// backToBack counts who is let in that sends all knocks and one SYN without a
-// pause.
+// backToBack counts the clients that are let in when they send all knocks and one SYN
+// without a pause.
 func (b *bench) backToBack() error {
 	stands, err := b.stand(b.knockers(), defaultWindow)
 	defer closeAll(stands)
@@ -146,7 +145,7 @@ func (b *bench) backToBack() error {
 	return nil
 }
 
-// clients are visits by clients that have not been here before.
+// clients returns visits by clients with new addresses.
 func (g *guarded) clients(n int, every time.Duration) (clients []*visit, err error) {
 	for i := range n {
 		c := &visit{from: g.lab.fresh(), at: time.Duration(i) * every}

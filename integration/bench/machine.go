@@ -13,8 +13,7 @@ import (
 	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
-// describe says on what the measurements are made. What cannot be found out is
-// left empty.
+// describe describes the machine of the measurements. Unknown fields stay empty.
 func describe(programs programs, folder string) report.Machine {
 	m := report.Machine{
 		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Go: runtime.Version(),
@@ -39,7 +38,7 @@ func describe(programs programs, folder string) report.Machine {
 	return m
 }
 
-// line returns the first line of a file that begins so.
+// line returns the first line of a file that has this beginning.
 func line(path, prefix string) string {
 	b, _ := os.ReadFile(path)
 	for l := range strings.Lines(string(b)) {
@@ -50,7 +49,7 @@ func line(path, prefix string) string {
 	return ""
 }
 
-// field returns what is after the colon.
+// field returns the text after the colon in a line of a file.
 func field(path, name string) string {
 	_, value, _ := strings.Cut(line(path, name), ":")
 	return strings.TrimSpace(value)
@@ -58,15 +57,15 @@ func field(path, name string) string {
 
 var versionNumber = regexp.MustCompile(`\d+(\.\d+)+`)
 
-// version asks a program for its version, and keeps the number.
+// version returns the version number of a program.
 func version(path, home string) string {
 	cmd := exec.Command(path, "--version")
-	cmd.Env = append(os.Environ(), "HOME="+home) // where fwknop begins a file
+	cmd.Env = append(os.Environ(), "HOME="+home) // fwknop creates a file there
 	out, _ := cmd.CombinedOutput()
 	return versionNumber.FindString(string(out))
 }
 
-// commit names the state of the sources.
+// commit returns the commit of the sources as git describe has it, or "unknown".
 func commit() string {
 	out, err := exec.Command("git", "describe", "--always", "--dirty").Output()
 	if err != nil {

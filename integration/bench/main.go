@@ -1,14 +1,14 @@
-// The program bench compares knockwall with what else hides a port: knockd,
-// fwknopd, nftables alone, and with bare NFQUEUE loops, which are what its own way
-// costs at the least. All do the same work in the same run and in turns, so that
-// whatever else the machine does falls on all alike, and the ratios hold where the
-// figures do not.
+// Command bench compares knockwall with other programs that hide a port: knockd, fwknopd and
+// nftables alone. It also compares it with bare NFQUEUE loops, which have the least
+// possible cost of knockwall's method. All systems do the same work in the same run, in
+// turns. So other load on the machine affects all of them, and the ratios hold on other
+// machines where the figures do not.
 //
 //	go run ./integration/bench [--quick] [--only ROW,...] [--json FILE] [--svg FILE] [--knockwall BINARY]
 //
-// It runs itself again in namespaces of its own, in which it needs no root and
-// with which everything ends that it has started. What is not installed is left
-// out; integration/bench/install.sh installs it on Debian.
+// It runs itself again in its own namespaces. There it needs no root, and all processes
+// that it started end with the namespaces. It skips programs that are not installed;
+// integration/bench/install.sh installs them on Debian.
 package main
 
 import (
@@ -40,11 +40,11 @@ func main() {
 	}
 }
 
-// folderVariable names the folder for what the benchmark writes, to the process
-// that is in the namespaces.
+// folderVariable is the environment variable that names the folder for the benchmark's
+// files to the process in the namespaces.
 const folderVariable = "KNOCKWALL_BENCH_FOLDER"
 
-// loopArgument makes this program one of the queue loops.
+// loopArgument is the argument with which this program runs one of the queue loops.
 const loopArgument = "queue-loop"
 
 func start() error {
@@ -74,15 +74,15 @@ type options struct {
 func parse(arguments []string) (o options, err error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.BoolVar(&o.quick, "quick", false, "a few rows with few samples, in less than a minute")
-	only := flags.String("only", "", "measure these `ROWS` only, separated by commas: "+strings.Join(allRows, ", "))
-	flags.StringVar(&o.json, "json", "", "write the report to a `FILE` as JSON, too")
-	flags.StringVar(&o.svg, "svg", "", "write a plot to a `FILE`, too")
+	only := flags.String("only", "", "measure only these `ROWS`, separated by commas: "+strings.Join(allRows, ", "))
+	flags.StringVar(&o.json, "json", "", "also write the report to `FILE` as JSON")
+	flags.StringVar(&o.svg, "svg", "", "also write a plot to `FILE`")
 	flags.StringVar(&o.knockwall, "knockwall", "", "measure this `BINARY` instead of building ./cmd/knockwall")
 	if err := flags.Parse(arguments); err != nil {
 		return o, err
 	}
 	if flags.NArg() > 0 {
-		return o, fmt.Errorf("what is %q to mean?", flags.Arg(0))
+		return o, fmt.Errorf("unknown argument %q", flags.Arg(0))
 	}
 	o.only = allRows
 	if o.quick {
@@ -99,9 +99,9 @@ func parse(arguments []string) (o options, err error) {
 	return o, nil
 }
 
-// inNamespaces runs this program again. Everything that it writes on the way is in
-// a folder that exists in memory and in its namespaces only, so that no disk has a
-// part in what is measured.
+// inNamespaces runs this program again in namespaces. All files that it writes meanwhile are
+// in a folder in memory that only its namespaces have, so that the disk does not affect the
+// measurements.
 func inNamespaces() error {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
@@ -110,7 +110,7 @@ func inNamespaces() error {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	runtime.LockOSThread() // the child ends with the thread
+	runtime.LockOSThread() // the child dies with the thread that started it
 	child, err := netlab.Command(os.Args[1:]...)
 	if err != nil {
 		return err
@@ -128,18 +128,18 @@ func inNamespaces() error {
 	case ctx.Err() != nil:
 		return errors.New("interrupted")
 	case errors.As(err, &exit):
-		return errors.New("it went wrong; see above")
+		return errors.New("the benchmark failed; see above")
 	}
 	return err
 }
 
-// The rows in their order, and those of a quick run.
+// All rows in their order, and the rows of a quick run.
 var (
 	allRows   = []string{"last-knock", "back-to-back", "connect", "flood-20k", "flood-full", "flood-million", "flood-knocks", "flood-door", "cpu", "memory"}
 	quickRows = []string{"last-knock", "back-to-back", "connect", "flood-full"}
 )
 
-// defaultWindow is for how long the door is opened, as by default in knockwall.
+// defaultWindow is how long the door is open, as by default in knockwall.
 const defaultWindow = 30 * time.Second
 
 // bench is one run.
@@ -149,7 +149,7 @@ type bench struct {
 	programs programs
 	progress *progress
 	report   *report.Report
-	tolls    map[string][]toll // of floods, by their rows
+	tolls    map[string][]toll // costs of floods, by row
 }
 
 func measure(o options) error {
@@ -175,8 +175,7 @@ func measure(o options) error {
 	return errors.Join(write(o.json, b.report.WriteJSON), write(o.svg, b.report.WriteSVG))
 }
 
-// run measures the rows that are wanted. Two of them come of floods that are rows
-// themselves.
+// run measures the wanted rows. Two of them come from the floods of other rows.
 func (b *bench) run() error {
 	wanted := func(row string) bool { return slices.Contains(b.only, row) }
 	timed := []struct {
@@ -210,7 +209,7 @@ func (b *bench) run() error {
 
 func (b *bench) add(row report.Row) { b.report.Rows = append(b.report.Rows, row) }
 
-// pick returns the first number in a full run, and the second in a quick one.
+// pick returns the first number in a full run and the second in a quick run.
 func (b *bench) pick(full, quick int) int {
 	if b.quick {
 		return quick
@@ -218,7 +217,7 @@ func (b *bench) pick(full, quick int) int {
 	return full
 }
 
-// stand puts each system into a lab of its own.
+// stand starts each system in its own lab.
 func (b *bench) stand(systems []system, window time.Duration) (stands []*guarded, err error) {
 	for _, s := range systems {
 		b.progress.say("starting %s", s.name())
@@ -237,7 +236,7 @@ func closeAll(stands []*guarded) {
 	}
 }
 
-// write writes a file, if there is to be one.
+// write writes a file, unless the path is empty.
 func write(path string, content func(io.Writer) error) error {
 	if path == "" {
 		return nil

@@ -7,9 +7,9 @@ import (
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
-// recipe is port knocking without a daemon, as the wiki of nftables has it: a set
-// of who may knock where next, for a second. It drops what the wiki's rejects, as
-// the other systems do.
+// recipe is port knocking without a daemon, as in the wiki of nftables: a set of sources
+// and their next knocks, with a timeout of a second. It drops where the wiki's recipe
+// rejects, as the other systems drop too.
 type recipe struct{ nft string }
 
 func (r *recipe) name() string { return "nftables" }

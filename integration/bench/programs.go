@@ -8,11 +8,11 @@ import (
 	"path/filepath"
 )
 
-// programs are the paths of what is measured and used, by name. What is missing
-// has none.
+// programs maps the names of the programs that are measured and used to their paths.
+// Missing programs have no entry.
 type programs map[string]string
 
-// peers are the programs that a machine may lack, and Debian's packages of them.
+// peers lists the programs that a machine may lack, with their Debian packages.
 var peers = []struct{ program, pack, without string }{
 	{"knockd", "knockd", "knockd is left out"},
 	{"fwknopd", "fwknop-server", "fwknopd is left out"},
@@ -22,17 +22,17 @@ var peers = []struct{ program, pack, without string }{
 	{"gcc", "gcc", "the queue loop in C is left out"},
 }
 
-// gather finds the programs, says what is missing, and builds the others.
+// gather finds the installed programs, reports missing ones, and builds the others.
 func gather(knockwall, folder string, missing io.Writer) (programs, error) {
 	found := programs{"knockwall": knockwall}
 	for _, p := range peers {
 		path, err := exec.LookPath(p.program)
 		if err != nil {
-			// Debian's users have no sbin in their PATH.
+			// On Debian users do not have sbin in their PATH.
 			path, err = exec.LookPath(filepath.Join("/usr/sbin", p.program))
 		}
 		if err != nil {
-			fmt.Fprintf(missing, "bench: %s: there is no %s. It is in Debian's package %s; integration/bench/install.sh installs it.\n", p.without, p.program, p.pack)
+			fmt.Fprintf(missing, "bench: %s: %s is not installed. It is in Debian's package %s; integration/bench/install.sh installs it.\n", p.without, p.program, p.pack)
 			continue
 		}
 		found[p.program] = path
@@ -41,7 +41,7 @@ func gather(knockwall, folder string, missing io.Writer) (programs, error) {
 		found["knockwall"] = filepath.Join(folder, "knockwall")
 		build := exec.Command("go", "build", "-o", found["knockwall"], "github.com/knockwall/knockwall/cmd/knockwall")
 		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building knockwall, which has to be done in its sources: %w\n%s", err, out)
+			return nil, fmt.Errorf("building knockwall; run this in its source folder: %w\n%s", err, out)
 		}
 	}
 	if gcc := found["gcc"]; gcc != "" {
@@ -64,7 +64,7 @@ func (p programs) has(names ...string) bool {
 	return true
 }
 
-// knockers are the systems that hide the door, new ones.
+// knockers returns new instances of the systems that hide the door.
 func (b *bench) knockers() []system {
 	p := b.programs
 	systems := []system{&knockwall{binary: p["knockwall"]}}
@@ -80,7 +80,7 @@ func (b *bench) knockers() []system {
 	return systems
 }
 
-// queues are the loops that do no more than accept.
+// queues returns the loops that only accept packets.
 func (b *bench) queues() []system {
 	var systems []system
 	if b.programs.has("queue C") {

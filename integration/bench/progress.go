@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// progress tells what is being measured: on a terminal in one line that is
-// written again and again, elsewhere in a line for each row.
+// progress shows what is being measured. On a terminal it updates one line. Elsewhere it
+// writes a line for each row.
 type progress struct {
 	out      io.Writer
 	terminal bool
@@ -23,7 +23,7 @@ func newProgress(out *os.File) *progress {
 	return &progress{out: out, terminal: err == nil, began: time.Now()}
 }
 
-// begin names the row.
+// begin shows the name of the next row.
 func (p *progress) begin(row string) {
 	p.row = row
 	if p.terminal {
@@ -33,14 +33,14 @@ func (p *progress) begin(row string) {
 	}
 }
 
-// say tells how far it is.
+// say shows the state of the row.
 func (p *progress) say(format string, a ...any) {
 	if p.terminal {
 		fmt.Fprintf(p.out, "\r\033[K%4.0fs  %s: %s", time.Since(p.began).Seconds(), p.row, fmt.Sprintf(format, a...))
 	}
 }
 
-// end leaves the terminal as it was.
+// end clears the line on the terminal.
 func (p *progress) end() {
 	if p.terminal {
 		fmt.Fprint(p.out, "\r\033[K")

@@ -1,7 +1,7 @@
 //go:build ignore
 
-/* Accepts every packet of NFQUEUE 1: nothing but a blocking recv and a send for
-   each, with no library. It writes a line when it listens. */
+/* Accepts every packet of NFQUEUE 1, with one blocking recv and one send for each packet
+   and without a library. Writes a line when it listens. */
 
 #include <arpa/inet.h>
 #include <linux/netfilter.h>

@@ -24,11 +24,11 @@ import (
 // queueNumber is the NFQUEUE that the loops read.
 const queueNumber = 1
 
-// queue is a program that accepts every SYN that an NFQUEUE brings it, and does
-// nothing else: what knockwall's way costs at the least, by what it is written in.
+// queue is a program that accepts every SYN from an NFQUEUE and does nothing else. It shows
+// the least possible cost of knockwall's method in a language or library.
 type queue struct {
 	title   string
-	command []string // writes a line when it listens
+	command []string // the program, which writes a line when it listens
 	*daemon
 }
 
@@ -43,7 +43,7 @@ func (q *queue) start(l *lab) (err error) {
 
 func (q *queue) stop() { q.kill() }
 
-// queueSYNs has the kernel queue the SYNs to the door.
+// queueSYNs installs a rule that queues the SYNs to the door.
 func queueSYNs() error {
 	kernel, err := nft.OpenKernel()
 	if err != nil {
@@ -53,8 +53,8 @@ func queueSYNs() error {
 	if err := kernel.Close(); err != nil {
 		return err
 	}
-	// struct xt_NFQ_info_v3 of linux/netfilter/xt_NFQUEUE.h, padded as x_tables wants
-	// it: the first queue, and how many there are.
+	// struct xt_NFQ_info_v3 of linux/netfilter/xt_NFQUEUE.h, with the padding that
+	// x_tables requires: the first queue and the number of queues.
 	info := make(xt.Unknown, 8)
 	binary.NativeEndian.PutUint16(info[0:], queueNumber)
 	binary.NativeEndian.PutUint16(info[2:], 1)
@@ -90,7 +90,7 @@ func queueSYNs() error {
 //go:embed queue.c
 var queueSource string
 
-// compileQueue builds the loop in C.
+// compileQueue compiles the loop in C.
 func compileQueue(gcc, folder string) (binary string, err error) {
 	source, binary := filepath.Join(folder, "queue.c"), filepath.Join(folder, "queue")
 	if err := os.WriteFile(source, []byte(queueSource), 0o600); err != nil {
@@ -102,7 +102,7 @@ func compileQueue(gcc, folder string) (binary string, err error) {
 	return binary, nil
 }
 
-// runLoop is this program as one of the loops in Go.
+// runLoop runs one of the loops in Go.
 func runLoop(kind string) error {
 	switch kind {
 	case "go":
@@ -113,15 +113,15 @@ func runLoop(kind string) error {
 	return fmt.Errorf("there is no loop %q", kind)
 }
 
-// What a queue's socket speaks, of linux/netfilter/nfnetlink_queue.h.
+// Constants of linux/netfilter/nfnetlink_queue.h.
 const (
 	messageVerdict, messageConfig  = 1, 2
 	attributeVerdict               = 2 // NFQA_VERDICT_HDR
 	attributeCommand, commandBind  = 1, 1
-	attributeParameters, copyWhole = 2, 2 // of a packet, not its data's length alone
+	attributeParameters, copyWhole = 2, 2 // NFQA_CFG_PARAMS; NFQNL_COPY_PACKET
 )
 
-// plainLoop is what queue.c is: blocking system calls, and no library.
+// plainLoop does the same as queue.c: blocking system calls and no library.
 func plainLoop() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -146,7 +146,7 @@ func plainLoop() error {
 			return err
 		}
 		if n < 20 || binary.NativeEndian.Uint32(b[16:]) != 0 {
-			return fmt.Errorf("the kernel does not take the queue's configuration: %x", b[:n])
+			return fmt.Errorf("the kernel rejects the queue's configuration: %x", b[:n])
 		}
 	}
 	fmt.Println("ready")
@@ -161,9 +161,9 @@ func plainLoop() error {
 		if err != nil {
 			return err
 		}
-		// A packet's header is its message's first attribute, and the id its first field.
+		// The packet header is the first attribute of the message, and the ID its first field.
 		if n < 28 {
-			return fmt.Errorf("a message of %d bytes", n)
+			return fmt.Errorf("the kernel sent a message of only %d bytes", n)
 		}
 		copy(verdict[28:], b[24:28])
 		if _, err := unix.Write(fd, verdict); err != nil {
@@ -172,7 +172,7 @@ func plainLoop() error {
 	}
 }
 
-// queueMessage is a message to nfnetlink_queue with one attribute.
+// queueMessage returns a message to nfnetlink_queue with one attribute.
 func queueMessage(kind, flags, attribute uint16, value []byte) []byte {
 	b := make([]byte, 24, 24+len(value)+3)
 	binary.NativeEndian.PutUint16(b[4:], unix.NFNL_SUBSYS_QUEUE<<8|kind)
@@ -188,7 +188,7 @@ func queueMessage(kind, flags, attribute uint16, value []byte) []byte {
 	return b
 }
 
-// libraryLoop uses go-nfqueue as its example does.
+// libraryLoop uses go-nfqueue in the way of its example.
 func libraryLoop() error {
 	loop, err := nfqueue.Open(&nfqueue.Config{
 		NfQueue: queueNumber, MaxPacketLen: 0xFFFF, MaxQueueLen: 0xFF, Copymode: nfqueue.NfQnlCopyPacket,

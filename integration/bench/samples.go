@@ -7,10 +7,10 @@ import (
 	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
-// samples are what one system took, once for each try.
+// samples has the times that one system took, one for each try.
 type samples []time.Duration
 
-// cell sums them up in a unit of time.
+// cell summarizes the samples in a unit of time.
 func (s samples) cell(system string, unit time.Duration) report.Cell {
 	slices.Sort(s)
 	at := func(percent int) float64 { return float64(s[len(s)*percent/100]) / float64(unit) }

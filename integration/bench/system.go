@@ -16,38 +16,38 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// system is what stands before a lab's door.
+// system is a program or rule set in front of a lab's door.
 type system interface {
 	name() string
-	// start has the system stand. What it starts ends with stop, what it writes is
-	// in the lab's folder, and what it tells the kernel goes with the lab.
+	// start starts the system. Its processes end with stop, its files are in the lab's
+	// folder, and its kernel rules disappear with the lab.
 	start(l *lab) error
 	stop()
 }
 
-// knocker is a system that hides the door, and opens it for who knocks.
+// knocker is a system that hides the door and opens it for clients that knock.
 type knocker interface {
 	system
-	// knocks are what opens the door for a source. They are good once: for some
-	// systems every knock is another one.
+	// knocks returns the packets that open the door for a source. They are good once, as
+	// for some systems every knock is different.
 	knocks(from netip.Addr) ([]forge.Segment, error)
-	// noise is what strangers flood the system with: its first knock, or what looks
-	// like one.
+	// noise describes the packets of a flood: the system's first knock, or packets that
+	// look like one.
 	noise() noise
-	// pid is the daemon's; 0 if the kernel does it all.
+	// pid returns the process ID of the daemon, or 0 if there is none.
 	pid() int
-	// output is the end of what the daemon has written.
+	// output returns the last output of the daemon.
 	output() string
 }
 
-// noise is packets to a port, datagrams with a payload of some bytes.
+// noise describes packets to a port. Datagrams have a payload of that many bytes.
 type noise struct {
 	port    packet.Port
 	payload int
 }
 
-// sequence is what opens the door where knocks are ports, and portKnocks is
-// how a client knocks at them.
+// sequence opens the door of systems whose knocks are ports. portKnocks returns the packets
+// for it.
 var sequence = []packet.Port{{Number: 4113, Protocol: packet.TCP}, {Number: 27911, Protocol: packet.TCP}, {Number: 1840, Protocol: packet.TCP}}
 
 func portKnocks(from netip.Addr) []forge.Segment {
@@ -58,15 +58,14 @@ func portKnocks(from netip.Addr) []forge.Segment {
 	return segments
 }
 
-// guarded is a lab where a system stands.
+// guarded is a lab with a running system.
 type guarded struct {
 	system  system
 	lab     *lab
 	visitor *visitor
 }
 
-// put has a system stand in a lab of its own, and waits until it does what it is
-// there for.
+// put starts a system in its own lab, and waits until it works.
 func (b *bench) put(s system, window time.Duration, apart bool) (g *guarded, err error) {
 	g = &guarded{system: s}
 	defer func() {
@@ -106,9 +105,9 @@ func (g *guarded) close() {
 	}
 }
 
-// firewall is what most servers have: what is not asked for is dropped, and costs no
-// answer, so that a flood is as fast as it can be. What is let through here, a system
-// still has its say about.
+// firewall is a rule set as on most servers: it drops unwanted packets without an answer, so
+// a flood is as fast as possible. The measured system still decides about packets that this
+// rule set accepts.
 var firewall = fmt.Sprintf(`table inet host {
 	chain input {
 		type filter hook input priority 10; policy drop;
@@ -120,10 +119,10 @@ var firewall = fmt.Sprintf(`table inet host {
 }
 `, door.Number, spa.Number)
 
-// unhurried is how a client knocks who gives every system the time that it needs.
+// unhurried is the tempo of a client that gives every system enough time.
 var unhurried = tempo{between: 10 * time.Millisecond, connect: 400 * time.Millisecond}
 
-// ready waits until a stranger is refused, and who knocks is let in.
+// ready waits until a stranger is refused and a client that knocks is let in.
 func (g *guarded) ready(k knocker) error {
 	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); {
 		stranger := &visit{from: g.lab.fresh()}
@@ -139,7 +138,7 @@ func (g *guarded) ready(k knocker) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("for 15 seconds it has not let in who knocks, and only them; it said:\n%s", k.output())
+	return fmt.Errorf("after 15 seconds it still does not let in clients that knock and no others; its output:\n%s", k.output())
 }
 
 // daemon is a process that runs on a lab's server.
@@ -192,12 +191,12 @@ func launchReady(l *lab, cmd *exec.Cmd) (*daemon, error) {
 	}
 	if _, err := bufio.NewReader(read).ReadString('\n'); err != nil {
 		d.kill()
-		return nil, fmt.Errorf("%s is not ready: %w; it said:\n%s", cmd.Path, err, d.output())
+		return nil, fmt.Errorf("%s is not ready: %w; its output:\n%s", cmd.Path, err, d.output())
 	}
 	return d, nil
 }
 
-// kill ends the daemon, and waits until it has ended.
+// kill kills the daemon and waits until it has ended.
 func (d *daemon) kill() {
 	if d != nil {
 		d.cmd.Process.Kill()
@@ -209,7 +208,7 @@ func (d *daemon) pid() int { return d.cmd.Process.Pid }
 
 func (d *daemon) output() string { return d.said.String() }
 
-// tail is the end of what a program has written.
+// tail keeps the last output of a program.
 type tail struct {
 	mu sync.Mutex
 	b  []byte
@@ -232,7 +231,7 @@ func (t *tail) String() string {
 	return string(t.b)
 }
 
-// run runs a command on the server to its end.
+// run runs a command on the server and waits until it ends.
 func run(l *lab, input string, name string, arguments ...string) error {
 	cmd := exec.Command(name, arguments...)
 	cmd.Stdin = strings.NewReader(input)
@@ -244,15 +243,14 @@ func run(l *lab, input string, name string, arguments ...string) error {
 	return nil
 }
 
-// cpu is what a process has used of the CPU, with those of its children that have
-// ended.
+// cpu returns the CPU time of a process and of its ended children.
 func cpu(pid int) (used time.Duration, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, fmt.Errorf("what CPU a daemon has used: %w", err)
+		return 0, fmt.Errorf("reading the CPU time of a daemon: %w", err)
 	}
-	// utime, stime, cutime and cstime, in hundredths of a second, are fields 14 to
-	// 17; the name before may have blanks.
+	// proc_pid_stat(5): utime, stime, cutime and cstime, in hundredths of a second, are
+	// fields 14 to 17. The name before them may contain blanks.
 	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
 	for _, field := range fields[11:15] {
 		n, err := strconv.Atoi(field)
@@ -264,15 +262,15 @@ func cpu(pid int) (used time.Duration, err error) {
 	return used, nil
 }
 
-// resident is how much memory a process has, in MiB.
+// resident returns the resident memory of a process in MiB.
 func resident(pid int) (float64, error) {
 	return kibibytes(fmt.Sprintf("/proc/%d/status", pid), "VmRSS")
 }
 
-// slab is how much memory the kernel has for its own objects, in MiB.
+// slab returns the kernel's slab memory in MiB.
 func slab() (float64, error) { return kibibytes("/proc/meminfo", "Slab") }
 
-// kibibytes reads a line such as "VmRSS:    1024 kB", and returns it in MiB.
+// kibibytes reads a line such as "VmRSS:    1024 kB" and returns the value in MiB.
 func kibibytes(path, name string) (float64, error) {
 	b, err := os.ReadFile(path)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// The addresses of a lab. The client is as many clients as it likes, and the
-// sources of floods are behind it: it does not answer for them.
+// The addresses of a lab. The client host has the addresses of many clients (visitors). The
+// sources of floods (everywhere) are routed to it, and it does not answer for them.
 var (
 	server     = netip.MustParseAddr("192.0.2.1")
 	client     = netip.MustParseAddr("192.0.2.2")
@@ -27,18 +27,18 @@ var (
 // door is the port that every system hides.
 var door = packet.Port{Number: 22, Protocol: packet.TCP}
 
-// lab is a server and a client on one cable, and something that listens at the
-// door. Each system has one of its own in each row, so that none is in another's
-// way, and none finds what another has left.
+// lab is a server and a client on one cable, with a program that listens at the door. Each
+// system has its own lab in each row, so that systems do not disturb each other and leave
+// nothing behind for the next.
 type lab struct {
 	server, client         *netlab.Host
 	serverLink, clientLink string
-	hardware               net.HardwareAddr // of the server's end
+	hardware               net.HardwareAddr // MAC address of the server's interface
 	listener               net.Listener
 	folder                 string
-	window                 time.Duration // for which a system opens the door
+	window                 time.Duration // how long a system opens the door
 	apart                  bool          // the client has a core of its own
-	visits                 int           // addresses that were used
+	visits                 int           // number of used addresses
 }
 
 func newLab(folder string, window time.Duration) (_ *lab, err error) {
@@ -102,7 +102,7 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// serve takes every connection, and ends it.
+// serve accepts every connection and closes it.
 func serve(l net.Listener) {
 	for {
 		conn, err := l.Accept()
@@ -125,7 +125,7 @@ func (l *lab) close() {
 	os.RemoveAll(l.folder)
 }
 
-// fresh returns an address from which nobody has come before.
+// fresh returns an address that no client has used yet.
 func (l *lab) fresh() netip.Addr {
 	l.visits++
 	a := visitors.Addr().As4()
@@ -133,7 +133,7 @@ func (l *lab) fresh() netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// syn is a first knock, or the first segment of a connection.
+// syn returns a SYN: a knock, or the first segment of a connection.
 func syn(from netip.Addr, port packet.Port) forge.Segment {
 	return forge.Segment{From: from, To: server, SourcePort: 40000, Port: port, Sequence: 1, Flags: packet.SYN}
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// visitor knocks and connects from a lab's client, by packets made by hand: so
-// each SYN is sent once, and at the moment that is meant. The client's own stack,
-// which knows of no connection, resets those that the server agrees to.
+// visitor knocks and connects from a lab's client with raw packets, so that each SYN is sent
+// once, at the intended time. The client's own TCP stack does not know these connections,
+// and resets those that the server accepts.
 type visitor struct {
 	lab    *lab
 	out    int // raw socket
-	in     int // gets what TCP segments come to the client
+	in     int // raw socket that receives the client's TCP segments
 	port   uint16
 	buffer [256]byte
 }
@@ -47,7 +47,7 @@ func (v *visitor) close() {
 	unix.Close(v.in)
 }
 
-// connect sends a SYN to the door, from a port that is a new one for a long time.
+// connect sends a SYN to the door, from a port that was not used for a long time.
 func (v *visitor) connect(from netip.Addr) (netip.AddrPort, error) {
 	const first = 1024
 	v.port = max(first, v.port+1)
@@ -56,8 +56,8 @@ func (v *visitor) connect(from netip.Addr) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(from, v.port), s.Send(v.out)
 }
 
-// answer returns to whom the door has answered by a SYN-ACK. It waits until a
-// time for that; ok is false when that has come.
+// answer returns the address that the door has sent a SYN-ACK to. If none comes until the
+// given time, ok is false.
 func (v *visitor) answer(until time.Time) (to netip.AddrPort, ok bool, err error) {
 	for {
 		n, _, err := unix.Recvfrom(v.in, v.buffer[:], 0)
@@ -71,7 +71,7 @@ func (v *visitor) answer(until time.Time) (to netip.AddrPort, ok bool, err error
 		case errors.Is(err, unix.EINTR):
 			continue
 		case !errors.Is(err, unix.EAGAIN):
-			return netip.AddrPort{}, false, fmt.Errorf("reading what the door answers: %w", err)
+			return netip.AddrPort{}, false, fmt.Errorf("reading an answer of the door: %w", err)
 		}
 		left := time.Until(until)
 		if left <= 0 {
@@ -79,13 +79,13 @@ func (v *visitor) answer(until time.Time) (to netip.AddrPort, ok bool, err error
 		}
 		wait := unix.NsecToTimespec(int64(left))
 		if _, err := unix.Ppoll([]unix.PollFd{{Fd: int32(v.in), Events: unix.POLLIN}}, &wait, nil); err != nil && !errors.Is(err, unix.EINTR) {
-			return netip.AddrPort{}, false, fmt.Errorf("waiting for what the door answers: %w", err)
+			return netip.AddrPort{}, false, fmt.Errorf("waiting for an answer of the door: %w", err)
 		}
 	}
 }
 
-// precisely runs f on a thread whose waits the kernel does not stretch, and on the
-// client's core if it has one of its own.
+// precisely runs f on a thread with precise timers, and on the client's core if the client
+// has its own core.
 func (l *lab) precisely(f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -96,37 +96,37 @@ func (l *lab) precisely(f func() error) error {
 		defer onAnyCore()
 	}
 	if err := unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("asking for precise timers: %w", err)
+		return fmt.Errorf("setting precise timers: %w", err)
 	}
-	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // the default again
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0) // 0 restores the default
 	return f()
 }
 
-// patience is how long a visitor waits for an answer to its SYN: less than the
-// second after which a real client would send the next one.
+// patience is how long a visitor waits for an answer to its SYN. It is less than a second,
+// after which a real client sends the next SYN.
 const patience = 900 * time.Millisecond
 
-// visit is one client's way in: knocks, and one SYN. Strangers have no knocks.
+// visit is one attempt of a client: knocks, then one SYN. Strangers have no knocks.
 type visit struct {
 	from   netip.Addr
 	knocks []forge.Segment
-	at     time.Duration // when it begins
+	at     time.Duration // when the visit begins
 	letIn  bool          // the SYN was answered in time
 }
 
-// tempo says how a client knocks.
+// tempo has the pauses of a client.
 type tempo struct {
-	between time.Duration // two knocks
+	between time.Duration // between two knocks
 	connect time.Duration // from the last knock to the SYN
 }
 
-// visits lets the clients come, each at its time, and waits for what the door
-// answers the last of them; for strangers it does not wait.
+// visits runs the visits, each at its time. Then it waits for the door's answers to the last
+// clients, but not to strangers.
 func (v *visitor) visits(all []*visit, t tempo) error {
 	type step struct {
 		at    time.Duration
 		visit *visit
-		knock int // beyond the last one: connect
+		knock int // index of the knock; after the last one: connect
 	}
 	var steps []step
 	for _, c := range all {
@@ -148,11 +148,11 @@ func (v *visitor) visits(all []*visit, t tempo) error {
 		sent  time.Time
 	}
 	waiting := map[netip.AddrPort]try{}
-	guests := 0 // of those who wait, all but the strangers
+	guests := 0 // waiting clients that are no strangers
 	hear := func(until time.Time) (more bool, err error) {
 		to, ok, err := v.answer(until)
 		if try, known := waiting[to]; ok && known {
-			// A stranger is not to be answered at any time.
+			// Any answer to a stranger counts, however late.
 			try.visit.letIn = time.Since(try.sent) < patience || len(try.visit.knocks) == 0
 			delete(waiting, to)
 			if len(try.visit.knocks) > 0 {

@@ -1,7 +1,6 @@
 #!/bin/bash
-# package.sh PACKAGE: what the README promises to who installs the package, on a
-# machine to throw away that has not used its firewall since it was started: none of
-# the kernel's modules for it is loaded.
+# package.sh PACKAGE: tests the README's promises about the package, on a disposable machine
+# that has not used its firewall since boot: no firewall module of the kernel is loaded.
 set -euo pipefail
 package=$1
 export DEBIAN_FRONTEND=noninteractive
@@ -18,8 +17,8 @@ eventually() { # WHAT COMMAND…
   failed "not in time: $what"
 }
 client() { ip netns exec client "$@"; }
-# Whoever gets in hears back what it says.
-# shellcheck disable=SC2016 # it is the inner shell's line
+# A client that gets in receives its own text back.
+# shellcheck disable=SC2016 # $line belongs to the inner shell
 stranger() { client timeout 3 bash -c 'exec 3<>/dev/tcp/192.0.2.1/22 && echo hello >&3 && read -r line <&3 && [ "$line" = hello ]' 2>/dev/null; }
 guest() { [ "$(echo hello | client timeout 60 knockwall connect "$1" 22 4113 27911/udp 1840 2>/dev/null)" = hello ]; }
 
@@ -47,7 +46,7 @@ systemctl start echo.socket
 eventually "the service answers" stranger
 
 said "install, and the first door"
-! lsmod | grep -q '^nf_tables' || failed "nf_tables is loaded: nobody would learn whether the daemon can load it"
+! lsmod | grep -q '^nf_tables' || failed "nf_tables is loaded, so this cannot test whether the daemon loads it"
 dpkg -i "$package"
 cat >/etc/knockwall.d/ssh.hcl <<'RULES'
 door "ssh" {
@@ -65,15 +64,15 @@ nft list table inet knockwall | grep -E 'queue (flags bypass )?(num|to) ' || fai
 guest 192.0.2.1 || failed "a guest does not get in"
 guest 2001:db8::1 || failed "a guest does not get in by IPv6"
 knockwall confirm
-[ "$(ps -o user= -p "$(systemctl show -p MainPID --value knockwall)")" = knockwall ] || failed "the daemon is not knockwall's"
+[ "$(ps -o user= -p "$(systemctl show -p MainPID --value knockwall)")" = knockwall ] || failed "the daemon does not run as user knockwall"
 
-said "the journal tells the client's story"
+said "the journal has all events of the client"
 story() { journalctl --sync; journalctl -u knockwall KNOCKWALL_SOURCE=192.0.2.2 -o cat; }
 told() { story | grep -q "$1"; }
 eventually "it was refused" told '192.0.2.2 is refused at ssh (22/tcp)'
 eventually "it was let in" told '192.0.2.2 is admitted at ssh (22/tcp)'
 story
-journalctl -u knockwall -x KNOCKWALL_EVENT=refused | grep 'this says why it is not' || failed "the catalog does not explain a refusal"
+journalctl -u knockwall -x KNOCKWALL_EVENT=refused | grep 'this command says why it does not' || failed "the catalog does not explain a refusal"
 knockwall explain 192.0.2.2
 systemctl status knockwall --no-pager | head -8
 
@@ -82,9 +81,9 @@ before=$(systemctl show -p MainPID --value knockwall)
 kill -9 "$before"
 again() { local pid; pid=$(systemctl show -p MainPID --value knockwall) && [ "$pid" != 0 ] && [ "$pid" != "$before" ] && knockwall status | grep -q '192.0.2.2'; }
 eventually "the daemon is back" again
-eventually "who has a window gets in" stranger
+eventually "a client with an open window gets in" stranger
 
-said "a one-time password, whose secret systemd hands to the service"
+said "a one-time password with a secret that systemd passes to the service"
 printf %s-%s qzqz "$RANDOM$RANDOM$RANDOM" >/root/vpn-open
 chmod 600 /root/vpn-open
 mkdir -p /etc/systemd/system/knockwall.service.d
@@ -100,20 +99,20 @@ door "vpn" {
   }
 }
 RULES
-knockwall check # by who is no service
+knockwall check # root is not the service
 systemctl daemon-reload
 systemctl restart knockwall
 ! stranger || failed "a stranger gets in"
 client knockwall knock --otp-file /root/vpn-open 192.0.2.1 2000
 eventually "the password opens the door" stranger
-# Sent again in the same minute, it is the same one; a minute later it is another.
+# Within the same minute the client sends the same password; later it sends another.
 minute() { echo $(($(date +%s) / 60)); }
 used=$(minute)
 kill -9 "$(systemctl show -p MainPID --value knockwall)"
 up() { knockwall status >/dev/null 2>&1; }
 eventually "the daemon is back" up
 knockwall close vpn 192.0.2.2
-! stranger || failed "who has no window any more gets in"
+! stranger || failed "a client without a window gets in"
 client knockwall knock --otp-file /root/vpn-open 192.0.2.1 2000
 replayed() { told 'repeats a used sequence or password at vpn'; }
 [ "$(minute)" != "$used" ] || eventually "it is good once" replayed

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Runs the package, the demo and the kernel tests on a stock Debian, its kernel and
-# its systemd, in a virtual machine without hardware help. The kernel there has
-# nftables' own queue expression, which the machine that runs this may lack.
+# Tests the package, the demo and the kernel tests on a stock Debian with its kernel and
+# systemd, in a virtual machine without KVM. That kernel has nftables' queue expression,
+# which the kernel of this machine may lack.
 #
-#   test.sh [SUITE [TESTS]]   as root; SUITE is a Debian release, by default bookworm,
-#                             TESTS a pattern as that of go test -run, by default all
+#   test.sh [SUITE [TESTS]]   as root. SUITE is a Debian release, by default bookworm.
+#                             TESTS is a pattern as for go test -run, by default all.
 #
-# Needs qemu-system-x86, mmdebstrap, e2fsprogs, make and Go. Takes about four minutes
-# of both CPUs, the first time one more for the image, which stays in $CACHE. Exits
-# with the tests' code.
+# Needs qemu-system-x86, mmdebstrap, e2fsprogs, make and Go. Takes about four minutes of
+# two CPUs. The first run takes one minute more and keeps the image in $CACHE. Exits with
+# the exit code of the tests.
 set -euo pipefail
 
 suite=${1:-bookworm}
@@ -32,13 +32,13 @@ if [ ! -s "$cache/root.ext4" ] || [ ! -s "$cache/vmlinuz" ]; then
   cp -L "$work"/root/boot/vmlinuz-* "$cache/vmlinuz"
   rm -rf "$work"/root/boot/* "$work"/root/usr/lib/modules/*/kernel/{sound,drivers/{gpu,infiniband,scsi,md,media,hid}}
   chroot "$work/root" depmod "$(basename "$work"/root/usr/lib/modules/*)"
-  # Modules and files change with each release; half of it is room.
+  # Sizes change with each release, so leave half as much as free space.
   size=$(($(du -sm "$work/root" | cut -f1) * 3 / 2 + 64))
   mke2fs -q -t ext4 -O ^has_journal -d "$work/root" "$work/root.ext4" "${size}M" >/dev/null
   mv "$work/root.ext4" "$cache/root.ext4"
 fi
 
-# What the guest runs.
+# The files that the guest runs.
 mkdir -p "$work/payload/integration" "$work/payload/internal/nft"
 (cd "$top" && make -s deb && CGO_ENABLED=0 go test -c -o "$work/payload/integration.test" ./integration)
 cp "$top"/build/amd64/knockwall "$top"/integration/vm/package.sh "$work/payload/"
@@ -53,15 +53,14 @@ systemctl --version | head -1
 ./knockwall demo || exit
 export KNOCKWALL_BINARY=$PWD/knockwall
 cd integration
-# Left out: what needs clients that are not in the image, what compares times of
-# a few milliseconds, which an emulated machine does not keep, floods, and what was
-# run before.
+# Skipped: tests that need clients that are not in the image, tests of times of a few
+# milliseconds, which an emulated machine does not keep, floods, and tests that ran above.
 ../integration.test -test.v -test.short -test.run "$(cat ../tests)" -test.skip 'Systemd|Demo|Soak|Clients|Curl|SSH|Scan|Flood|Examples|Knockds|Atomicorps|NoReplacement|Guessing|ForgedSources|Multicast|HundredReloads|Nonsense|FiftyWindows|NotAnswered|CommandsThatFail|OnCloseIsRun|TransactionThatFails|OthersChange|FuzzInstall|LetIn.*/(.*several|among)|WhatKnocksMean/.*/overtaken'
 RUN
 tar -cf "$work/payload.tar" -C "$work/payload" .
 truncate -s %1M "$work/payload.tar" # a disk has whole sectors
 
-# It is a service there, and the machine goes off when it has ended.
+# The tests run as a service of the guest. The guest powers off when the service ends.
 cat >"$work/unit" <<'UNIT'
 [Unit]
 Requires=basic.target
@@ -92,7 +91,7 @@ if [ -z "$code" ]; then
   exit 1
 fi
 if [ "$code" = 0 ] && ! grep -q 'can queue by themselves: true' "$work/out"; then
-  echo "the guest's nftables cannot queue by themselves, so that this tested nothing new"
+  echo "the guest's nftables have no queue expression, so this tested nothing new"
   exit 1
 fi
 exit "$code"

@@ -1,29 +1,29 @@
-# Rules of knockwall. As it comes this file guards nothing: every port answers as
-# it did. Other *.hcl files in this folder count, too.
+# Rule file of knockwall. As installed it guards nothing: every port answers as before.
+# knockwall also reads all other *.hcl files in this folder.
 #
-# To hide ssh, in a session that stays open, as what is established stays:
+# To hide ssh, use a session that stays open: established connections stay.
 #
-# 1. Choose three to five ports in no order, for everybody can read those below,
-#    and an address from which you need not knock. Then take the # away.
+# 1. Choose three to five ports in no order: everybody knows the ports below. Choose an
+#    address from which you need not knock. Then remove the # from the lines below.
 #
-# 2. Is that right? This changes nothing:
+# 2. Check the file. This changes nothing:
 #
 #      knockwall check
 #
-# 3. Put it in force for two minutes. Unless you confirm, all ports are as before
-#    when they are over:
+# 3. Put the rules in force for two minutes. If you do not confirm them in that time, all
+#    ports are as before:
 #
 #      knockwall reload --confirm 2m
 #
-# 4. From another machine than the trusted one, knock and get in:
+# 4. On a machine that is not trusted, knock and get in:
 #
 #      ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' server.example.org
 #
-#    and type there:
+#    In that session type:
 #
 #      knockwall confirm
 #
-# More of these are in /usr/share/doc/knockwall/examples.
+# More examples are in /usr/share/doc/knockwall/examples.
 
 # wall {
 #   trusted = ["198.51.100.7", "2001:db8:1::/64"]   # need not knock

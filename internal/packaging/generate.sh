@@ -1,17 +1,17 @@
 #!/bin/sh
-# generate.sh HOST BINARY: what packages have besides the program and files of
-# this repository goes to build/. HOST is the program for this machine, BINARY
-# that which is packed. Times and modes are told by whoever packs it.
+# generate.sh HOST BINARY: writes to build/ the files of the packages that are not in this
+# repository: manual pages, completions, changelog and licenses. HOST is the program for
+# this machine, BINARY the program in the package. nfpm sets times and modes.
 set -eu
 umask 022
 host=$1 binary=$2
 
-# Go takes the version from git. Here, what comes before a release sorts before
-# it, and what comes later sorts later: v1.2.4-0.DATE-COMMIT is 1.2.4~0.DATE.COMMIT.
+# Go takes the version from git. Convert it so that pre-releases sort before their release
+# and later commits sort after it: v1.2.4-0.DATE-COMMIT becomes 1.2.4~0.DATE.COMMIT.
 version=$(go version -m "$binary" | awk '$1 == "mod" { print substr($3, 2) }')
 case $version in
 [0-9]*) ;;
-*) echo "$binary has no version of git's: build it in a clone" >&2; exit 1 ;;
+*) echo "$binary has no version from git: build it in a clone" >&2; exit 1 ;;
 esac
 echo "$version" | sed 's/-/~/; s/-/./g' >build/version
 
@@ -31,7 +31,7 @@ done
   printf ' -- knockwall authors <knockwall@example.org>  %s\n' "$(date -Rd "@$SOURCE_DATE_EPOCH")"
 } | gzip -9n >build/changelog.gz
 
-# The licences of all that is linked.
+# The licences of all linked modules.
 copy() { # MODULE FOLDER
   mkdir -p "build/licenses/$1"
   find "$2" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'patents*' \) \
@@ -40,7 +40,7 @@ copy() { # MODULE FOLDER
 }
 copy go "$(go env GOROOT)"
 modules=$(go version -m "$binary" | awk '$1 == "dep" { print $2 }')
-# shellcheck disable=SC2086 # one argument a module
+# shellcheck disable=SC2086 # one argument for each module
 go list -m -f '{{.Path}} {{.Dir}}' $modules | while read -r module folder; do
   copy "$module" "$folder"
 done

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# test-install.sh OLD.deb NEW.deb: the life of a package, with dpkg, systemd and the
-# kernel. As root on a Debian machine to throw away, with nftables and no policy-rc.d: it
-# installs, changes the firewall, and purges.
+# test-install.sh OLD.deb NEW.deb: tests the package with dpkg, systemd and the kernel, from
+# installation to purge. Run it as root on a disposable Debian machine, with nftables and
+# without policy-rc.d: it installs and purges packages and changes the firewall.
 set -euo pipefail
 old=$1 new=$2
 export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
-# What takes most of the time otherwise: the index of all manual pages, and a disk's word.
+# These take most of the time otherwise: the index of manual pages, and syncs to the disk.
 rm -f /var/lib/man-db/auto-update
 echo force-unsafe-io >/etc/dpkg/dpkg.cfg.d/unsafe-io
 
@@ -16,13 +16,13 @@ daemon() { systemctl show -p MainPID --value knockwall.service; }
 bare() { [ -z "$(nft list tables)" ] || failed "a table is left: $(nft list tables)"; }
 window() { nft list set inet knockwall ssh_open4 2>/dev/null | grep '192\.0\.2\.7 timeout 10h expires 9h' >/dev/null; }
 
-said "install: it runs, guards nothing, and its secrets are its own"
+said "install: the daemon runs, guards nothing, and only it can read its secrets"
 dpkg -i "$old"
 active "active active"
 knockwall check
 [ "$(stat -c '%U:%G %a' /etc/knockwall.d /etc/knockwall.d/example.hcl | xargs)" = "root:knockwall 2750 root:knockwall 640" ] || failed "owners or modes"
 (umask 027; : >/etc/knockwall.d/new.hcl)
-knockwall check || failed "a rule file that root makes is not the daemon's to read"
+knockwall check || failed "the daemon cannot read a rule file that root creates"
 rm /etc/knockwall.d/new.hcl
 [ "$(stat -c '%U:%G %a' /var/lib/knockwall)" = "knockwall:knockwall 750" ] || failed "the state's owner or mode"
 systemctl is-enabled knockwall.socket knockwall.service
@@ -33,7 +33,7 @@ active "inactive inactive"
 bare
 systemctl start knockwall
 
-said "upgrade: another daemon, the same window; what an administrator changed stays"
+said "upgrade: a new daemon, the same window; an administrator's changes stay"
 cat >/etc/knockwall.d/ssh.hcl <<'RULES'
 door "ssh" {
   ports    = [22]
@@ -42,7 +42,7 @@ door "ssh" {
 RULES
 chgrp knockwall /etc/knockwall.d/ssh.hcl
 chmod 640 /etc/knockwall.d/ssh.hcl
-chmod 00755 /etc/knockwall.d # the zeros take the group's bit away
+chmod 00755 /etc/knockwall.d # five digits: this clears the setgid bit
 knockwall reload
 knockwall open ssh 192.0.2.7 --window 10h
 before=$(daemon)
@@ -52,7 +52,7 @@ active "active active"
 window || failed "the window is gone"
 [ "$(stat -c %a /etc/knockwall.d)" = 755 ] || failed "the folder's mode is not the administrator's"
 
-said "upgrade with rule files that are wrong: the daemon that runs goes on"
+said "upgrade with wrong rule files: the running daemon goes on"
 before=$(daemon)
 echo 'door "web" {' >/etc/knockwall.d/web.hcl
 dpkg -i "$old"
@@ -60,7 +60,7 @@ dpkg -i "$old"
 window || failed "the window is gone"
 rm /etc/knockwall.d/web.hcl
 
-said "upgrade without what the rule files need, which only the service can have"
+said "upgrade while a list or a credential is missing that only the service can read"
 printf '# nothing yet\n7001,7002\n' >/etc/knockwall.list
 chown knockwall: /etc/knockwall.list
 chmod 600 /etc/knockwall.list
@@ -89,9 +89,9 @@ dpkg -i "$old" >/tmp/dpkg 2>&1 || failed "dpkg: $(cat /tmp/dpkg)"
 grep -F /etc/knockwall.list /tmp/dpkg >/dev/null || failed "dpkg does not say why: $(cat /tmp/dpkg)"
 grep -F 'the old one goes on' /tmp/dpkg >/dev/null || failed "dpkg does not say that the old one goes on"
 mv /etc/away /etc/knockwall.list
-refused() { # WHY: of what dpkg asks before it restarts the daemon
+refused() { # WHY: the test before a restart must fail with this text
   ! /usr/libexec/knockwall/try-start >/tmp/try 2>&1 || failed "it would start: $1"
-  grep -F "$1" /tmp/try >/dev/null || failed "it is not said why: $(cat /tmp/try)"
+  grep -F "$1" /tmp/try >/dev/null || failed "it does not say why: $(cat /tmp/try)"
 }
 mv /root/otp /root/away
 refused credential
@@ -99,7 +99,7 @@ mv /root/away /root/otp
 mv /etc/systemd/system/knockwall.service.d/otp.conf /root/otp.conf
 refused 'more.hcl line 9'
 mv /root/otp.conf /etc/systemd/system/knockwall.service.d/otp.conf
-/usr/libexec/knockwall/try-start || failed "it would not start, when nothing is missing"
+/usr/libexec/knockwall/try-start || failed "it would not start, though nothing is missing"
 [ "$(daemon)" = "$before" ] || failed "a trial has ended the daemon"
 [ ! -e /run/systemd/system/knockwall-try.service ] || failed "the trial's unit is left"
 ! journalctl -o export | grep -a qzqz >/dev/null || failed "the secret is in the journal"
@@ -108,7 +108,7 @@ systemctl daemon-reload
 systemctl restart knockwall
 window || failed "the window is gone"
 
-said "upgrade of one that cannot start again: it says so"
+said "upgrade of a daemon that cannot start again: dpkg says so"
 echo 'door "web" {' >/etc/knockwall.d/web.hcl
 systemctl restart knockwall.service || true
 dpkg -i "$old" 2>&1 | tee /dev/stderr | grep 'the daemon could not start' >/dev/null || failed "it does not say so"
@@ -116,7 +116,7 @@ window || failed "the window is gone"
 rm /etc/knockwall.d/web.hcl
 systemctl restart knockwall.service
 
-said "upgrade of one that is stopped: it stays so, and so does the wall"
+said "upgrade of a stopped daemon: it stays stopped, and the wall stays"
 systemctl stop knockwall.service
 dpkg -i "$new"
 active "active inactive"
@@ -143,14 +143,14 @@ dpkg -i "$new"
 active "active active"
 nft list table inet knockwall >/dev/null 2>&1 || failed "no wall"
 
-said "purge, with a daemon: nothing is left but the user"
+said "purge, with a daemon: only the user is left"
 dpkg -P knockwall
 bare
 active "inactive inactive"
 left=$(find /etc /run /usr/bin /usr/lib /usr/share /var/lib -name '*knockwall*')
 [ -z "$left" ] || failed "left: $left"
 
-said "install over rule files that are wrong: dpkg succeeds, and right ones are taken"
+said "install over wrong rule files: dpkg succeeds, and the daemon takes corrected files"
 mkdir /etc/knockwall.d
 echo 'door "web" {' >/etc/knockwall.d/web.hcl
 chmod 600 /etc/knockwall.d/web.hcl

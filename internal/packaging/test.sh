@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Packages of the last commit are built twice, in places and habits that differ, and
-# must be the same bytes, with all that belongs in them and nothing that betrays
-# where they were built. Needs dpkg; takes twenty seconds.
+# Builds the packages of the last commit twice, in different folders, umasks, time zones
+# and locales. Both builds must have the same bytes, contain all files, and contain no path
+# of the build machine. Needs dpkg. Takes twenty seconds.
 set -euo pipefail
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 work=$(mktemp -d)
@@ -12,24 +12,24 @@ built() { # FOLDER UMASK TZ LOCALE
   (umask "$2" && cd "$work/$1" && TZ=$3 LC_ALL=$4 make -s deb rpm) >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 }
 built one 022 UTC C
-sleep 1 # so that no time of the clock is the same by chance
+sleep 1 # so that no timestamp is the same by chance
 built another/place 077 Pacific/Auckland C.UTF-8
 for package in "$work"/one/build/*.{deb,rpm}; do
   cmp "$package" "$work/another/place/build/${package##*/}"
-  echo "twice the same: $(sha256sum "$package" | cut -c -16) $(stat -c %s "$package") bytes, ${package##*/}"
+  echo "both builds are the same: $(sha256sum "$package" | cut -c -16) $(stat -c %s "$package") bytes, ${package##*/}"
 done
 
 cd "$work/one"
 version=$(build/"$(go env GOHOSTARCH)"/knockwall version | cut -d ' ' -f 2)
-! grep -rqF "$work" build/"$(go env GOHOSTARCH)"/knockwall build/man build/completions || { echo "a path of this machine is in it"; exit 1; }
+! grep -rqF "$work" build/"$(go env GOHOSTARCH)"/knockwall build/man build/completions || { echo "the package contains a path of this machine"; exit 1; }
 diff <(grep -v '^#' systemd/sysusers.conf) <(grep '^u ' internal/packaging/rpm/pre)
 for page in build/man/*; do
   zcat "$page" | grep '^\.SH NAME' >/dev/null || { echo "$page is no manual page"; exit 1; }
 done
 build/"$(go env GOHOSTARCH)"/knockwall check --config internal/packaging/example.hcl
 
-# Mode, owner and path of what must be there; what is not named has the mode of any
-# file or folder, and is root's.
+# Mode, owner and path of the files that must be in the package. All others must belong to
+# root, with mode 644 (files) or 755 (folders).
 deb=$(echo build/*.deb)
 dpkg-deb -c "$deb" | awk '{ print $1, $2, substr($6, 2) }' | sort >"$work/list"
 cat >"$work/expected" <<'LIST'
@@ -57,10 +57,10 @@ sort -o "$work/expected" "$work/expected"
 missing=$(comm -13 "$work/list" "$work/expected")
 [ -z "$missing" ] || { echo "not in the package: $missing"; exit 1; }
 odd=$(comm -23 "$work/list" "$work/expected" | grep -vE '^(-rw-r--r--|drwxr-xr-x) root/root /' || true)
-[ -z "$odd" ] || { echo "of an odd mode or owner: $odd"; exit 1; }
-echo "of the right modes and owners: $(wc -l <"$work/list") files and folders"
+[ -z "$odd" ] || { echo "wrong mode or owner: $odd"; exit 1; }
+echo "right modes and owners: $(wc -l <"$work/list") files and folders"
 
-# Later commits and releases are later packages.
+# Packages of later commits and releases must sort later.
 package=$(dpkg-deb -f "$deb" Version)
 [ "v${package//[~.]/}" = "${version//[-.]/}" ] || { echo "the package is $package, and the program $version"; exit 1; }
 previous=0

@@ -9,11 +9,11 @@ import (
 	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
-// modulePath is what the names of benchmarks do without.
+// modulePath is the prefix that is removed from the names of benchmarks.
 const modulePath = "github.com/knockwall/knockwall/"
 
-// fromBenchmarks returns the allocations of what `go test -bench` has printed. Its
-// -cpu 1 keeps the number of processors out of the names.
+// fromBenchmarks returns the allocations in the output of `go test -bench`. The flag -cpu 1
+// keeps the number of processors out of the names.
 func fromBenchmarks(text string) ([]figure, error) {
 	var figures []figure
 	of := ""
@@ -26,7 +26,7 @@ func fromBenchmarks(text string) ([]figure, error) {
 			continue
 		}
 		if _, err := strconv.Atoi(fields[1]); err != nil {
-			continue // what a benchmark has logged
+			continue // a log line of a benchmark
 		}
 		f, err := parseFigure(of+" "+fields[0], allocations, before(fields, allocations))
 		if err != nil {
@@ -40,7 +40,7 @@ func fromBenchmarks(text string) ([]figure, error) {
 	return figures, nil
 }
 
-// before returns the field before that one, or "".
+// before returns the field before the unit, or "".
 func before(fields []string, unit string) string {
 	for i, field := range fields[1:] {
 		if field == unit {
@@ -50,8 +50,9 @@ func before(fields []string, unit string) string {
 	return ""
 }
 
-// fromReport returns what of a report can be compared: for each row how knockwall's
-// median is to each other system's, how many knockwall has let in, and its memory.
+// fromReport returns the figures of a report that can be compared. For each row these are
+// the ratios of knockwall's median to those of the other systems, how many clients knockwall
+// has let in, and its memory.
 func fromReport(r *report.Report) []figure {
 	var figures []figure
 	for _, row := range r.Rows {

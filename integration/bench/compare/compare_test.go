@@ -26,7 +26,7 @@ func textOf(lines ...string) string {
 }
 
 func TestComparison(t *testing.T) {
-	const other = "| other | allocs/op | 0 |" // so that there is something to compare
+	const other = "| other | allocs/op | 0 |" // so that one figure can be compared
 	for _, tt := range []struct {
 		name      string
 		then, now string
@@ -136,7 +136,7 @@ func TestBenchmarksThatCannotBeCompared(t *testing.T) {
 	}
 }
 
-// What was measured becomes a table, and is compared with it afterwards.
+// A run writes its figures as a table, and a later run is compared with it.
 func TestUpdateAndCompare(t *testing.T) {
 	benchmarks, quick := "testdata/benchmarks.txt", "testdata/report.json"
 	path := filepath.Join(t.TempDir(), "baseline.md")
@@ -192,7 +192,7 @@ func TestOnlyQuickRunsAreCompared(t *testing.T) {
 	}
 }
 
-// The table in the repository is one that can be compared with.
+// The table in the repository can be parsed and compared.
 func TestTheRepositorysTable(t *testing.T) {
 	text, err := os.ReadFile("../baseline.md")
 	if err != nil {

@@ -8,24 +8,24 @@ import (
 	"text/tabwriter"
 )
 
-// verdict is what has become of a figure.
+// verdict says how a figure has changed.
 type verdict string
 
 const (
-	same   verdict = "" // or not told from noise
+	same   verdict = "" // or a change within noise
 	better verdict = "better"
 	worse  verdict = "WORSE"
-	// The table does not have it.
+	// The table does not have the figure.
 	added verdict = "new"
-	// A system that it takes is not there, or has failed. That says nothing about
-	// knockwall.
+	// Another system that the figure needs is missing or has failed. This says nothing
+	// about knockwall.
 	absent verdict = "not measured"
-	// It takes knockwall alone, and so is no less than worse: a benchmark that was
-	// taken out on purpose goes with the next --update.
+	// The figure needs only knockwall, so this counts as worse. If a benchmark was removed
+	// on purpose, the next --update removes it from the table.
 	gone verdict = "MISSING"
 )
 
-// judge compares a figure with a former one of its name and unit.
+// judge compares a figure with the former figure of the same name and unit.
 func judge(then, now figure) verdict {
 	grown, shrunk := now.value > then.value, now.value < then.value
 	switch then.unit {
@@ -43,8 +43,8 @@ func judge(then, now figure) verdict {
 	return same
 }
 
-// change writes what lies between two figures, or "" where nothing does; between
-// shares, in points of a hundred.
+// change returns the difference between two figures, or "" if there is none. For shares it is
+// in percentage points.
 func change(then, now figure) string {
 	switch then.unit {
 	case ratio, memory:
@@ -61,8 +61,8 @@ func change(then, now figure) string {
 	return ""
 }
 
-// writeComparison writes each figure as it was then and is now, in the order of the
-// table, and tells whether any is worse. It is an error if there is none in both.
+// writeComparison writes each figure then and now, in the order of the table, and reports
+// whether any is worse. It returns an error if no figure is in both tables.
 func writeComparison(out io.Writer, then, now table) (anyWorse bool, err error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "then: %s, %s, %s\nnow:  %s, %s, %s\n\n",
@@ -94,7 +94,7 @@ func writeComparison(out io.Writer, then, now table) (anyWorse bool, err error) 
 			fmt.Fprintf(w, "%s\t%s\t-\t%s\t\t%s\n", f.name, f.unit, f.text(), added)
 		}
 	}
-	w.Flush() // to a Buffer, which takes all
+	w.Flush() // to a Buffer, which never fails
 	compared := count[same] + count[better] + count[worse]
 	fmt.Fprintf(&b, "\n%d compared, of which worse: %d, better: %d; missing: %d, not measured: %d, new: %d.\n",
 		compared, count[worse], count[better], count[gone], count[absent], count[added])

@@ -13,25 +13,25 @@ type figure struct {
 	name  string
 	unit  string
 	value float64
-	of    int // clients, of whom value were let in
+	of    int // number of clients; value of them were let in
 }
 
 // The units of figures.
 const (
 	allocations = "allocs/op"
-	ratio       = "ratio" // knockwall's median by another system's
+	ratio       = "ratio" // knockwall's median divided by another system's
 	memory      = "MiB"
 	letIn       = "let in" // done/of
 )
 
-// noise is by how much a ratio, or memory, may grow before it is worse. It is as large
-// because a quick run has few samples, and because the systems of a row do not suffer
-// alike from what else runs on the machine: one that sleeps and wakes for each packet
-// waits for the scheduler, another for a disk. A check that cries at nothing is soon
-// not looked at. What this one lets pass, the goals of a run that is not quick find.
+// noise is the factor by which a ratio or memory may grow before it counts as worse. It is
+// large because a quick run has few samples, and because other load on the machine does not
+// affect all systems of a row alike: one that sleeps and wakes for each packet waits for the
+// scheduler, another for a disk. People soon ignore a check with false alarms. The goals of
+// a full run find what this check misses.
 const noise = 1.5
 
-// parseFigure reads a line's cells.
+// parseFigure parses the cells of a line.
 func parseFigure(name, unit, value string) (figure, error) {
 	f := figure{name: name, unit: unit}
 	if name == "" {
@@ -64,7 +64,7 @@ func parseFigure(name, unit, value string) (figure, error) {
 	return f, nil
 }
 
-// text is the figure's value as parseFigure reads it.
+// text returns the figure's value in the form that parseFigure parses.
 func (f figure) text() string {
 	switch f.unit {
 	case letIn:
@@ -75,8 +75,8 @@ func (f figure) text() string {
 	return strconv.FormatFloat(f.value, 'g', 3, 64)
 }
 
-// share returns which part of the clients was let in.
+// share returns the share of the clients that were let in, from 0 to 1.
 func (f figure) share() float64 { return f.value / float64(f.of) }
 
-// needsOthers tells whether another system has to be there to measure it.
+// needsOthers reports whether the figure needs another system.
 func (f figure) needsOthers() bool { return f.unit == ratio }

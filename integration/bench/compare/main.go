@@ -1,13 +1,12 @@
-// Command compare holds a run of the benchmarks against the table of a former one,
-// integration/bench/baseline.md; or writes that table anew. integration/bench/compare.sh
-// measures and runs it.
+// Command compare compares a run of the benchmarks with the table of a former run,
+// integration/bench/baseline.md, or writes that table. integration/bench/compare.sh measures
+// and runs it.
 //
-// What is compared is what a noisy machine, or another one, does not change much:
-// allocations, which are counted and exact; the ratio of knockwall's median to that of
-// another system that did the same work in turns with it; how many clients were let
-// in; and memory. Times are not, and neither are the ns/op of benchmarks: as a ratio to
-// a benchmark that calibrates, they would still say more about this machine's caches
-// beside its cores than about knockwall.
+// It compares only figures that change little on a noisy or different machine: allocations,
+// which are exact; the ratio of knockwall's median to that of another system, which did the
+// same work in turns with it; how many clients were let in; and memory. It does not compare
+// times, nor the ns/op of benchmarks. Even as a ratio to a calibrating benchmark, ns/op would
+// say more about the machine's caches than about knockwall.
 //
 // It exits with 1 if a figure is worse, and with 2 if it could not compare.
 package main
@@ -40,7 +39,7 @@ func main() {
 	}
 }
 
-// run compares, or updates the table, and tells whether a figure is worse.
+// run compares, or updates the table, and reports whether a figure is worse.
 func run(path, benchmarks, quick, commit string) (worse bool, err error) {
 	now, err := measured(benchmarks, quick)
 	if err != nil {
@@ -69,7 +68,7 @@ func run(path, benchmarks, quick, commit string) (worse bool, err error) {
 	return writeComparison(os.Stdout, then, now)
 }
 
-// measured collects what the two files have.
+// measured returns the figures of the two files.
 func measured(benchmarks, quick string) (table, error) {
 	text, err := os.ReadFile(benchmarks)
 	if err != nil {

@@ -7,21 +7,21 @@ import (
 	"strings"
 )
 
-// table is what was measured, on which commit, when and where.
+// table has the figures, with the commit, date and machine of the measurement.
 type table struct {
 	commit, date, machine string
 	figures               []figure
 }
 
-const preamble = `# What the benchmarks have measured
+const preamble = `# Benchmark results
 
-Written by ` + "`integration/bench/compare.sh --update`" + `. Without --update, it measures again
-and tells what has become worse. A ratio is knockwall's median by the other system's,
-which did the same work in the same run: less is better.
+` + "`integration/bench/compare.sh --update`" + ` writes this table. Without --update it measures
+again and reports which figures are worse. A ratio is knockwall's median divided by the
+median of the other system, which did the same work in the same run: less is better.
 
 `
 
-// The table's header lines, and its head.
+// The lines before the table, and its head.
 const (
 	commitLine  = "- commit: "
 	dateLine    = "- date: "
@@ -30,8 +30,8 @@ const (
 	ruleLine    = "|---|---|---:|"
 )
 
-// markdown returns the table as parseTable reads it. It is an error if that could
-// not: a name may have what the table ends its cells with, or be there twice.
+// markdown returns the table in the form that parseTable parses. It returns an error if
+// parseTable could not parse it, for example if a name contains a bar or occurs twice.
 func (t table) markdown() ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString(preamble)
@@ -46,8 +46,7 @@ func (t table) markdown() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// parseTable reads a table. Text around it is left alone, as a reader may have
-// written something there.
+// parseTable parses a table. It ignores the text around it, as people may have added notes.
 func parseTable(text string) (table, error) {
 	var t table
 	seen := map[string]bool{}
@@ -85,7 +84,7 @@ func parseTable(text string) (table, error) {
 	return t, nil
 }
 
-// parseLine reads a line without its first bar.
+// parseLine parses a line without its first bar.
 func parseLine(line string) (figure, error) {
 	cells := strings.Split(line, "|")
 	if len(cells) != 4 || cells[3] != "" {

@@ -10,8 +10,8 @@ import (
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
-// figure writes what was measured with three digits that count, which is more than
-// two runs agree on: 0.0312, 4.50, 140, 20518.
+// figure formats a value with three significant digits, more than two runs agree on: 0.0312,
+// 4.50, 140, 20518.
 func figure(v float64) string {
 	if v == 0 {
 		return "0"
@@ -19,14 +19,14 @@ func figure(v float64) string {
 	short := strconv.FormatFloat(v, 'e', 2, 64)
 	_, exponent, _ := strings.Cut(short, "e")
 	n, err := strconv.Atoi(exponent)
-	if err != nil || n < -4 || n > 6 { // an error: infinite, or not a number
+	if err != nil || n < -4 || n > 6 { // err: infinite or not a number
 		return short
 	}
 	return strconv.FormatFloat(v, 'f', max(2-n, 0), 64)
 }
 
-// times writes how many times knockwall's median the cell's is; "" where that is not
-// to be had, and for knockwall itself.
+// times returns the cell's median as a multiple of knockwall's, such as "1.16×". It is "" if
+// there is no ratio, and for knockwall itself.
 func (r Row) times(c Cell) string {
 	ratio := r.Ratio(c)
 	if ratio == 0 || c.System == Knockwall {
@@ -35,14 +35,14 @@ func (r Row) times(c Cell) string {
 	return figure(ratio) + "×"
 }
 
-// How a goal was kept.
+// The states of a goal.
 const (
 	met         = "met"
 	missed      = "MISSED"
 	notMeasured = "not measured"
 )
 
-// state tells how a goal of the row was kept, and with what figure, if there is one.
+// state returns the state of a goal of the row, and the measured figure, if there is one.
 func (r Row) state(g Goal) (word, got string) {
 	v, kept, ok := r.Met(g)
 	if !ok {
@@ -58,18 +58,18 @@ func (r Row) state(g Goal) (word, got string) {
 		return word, fmt.Sprintf("%d of %d", c.Done, c.Of)
 	case g.Against == "":
 		return word, strings.TrimSpace(figure(v) + " " + r.Unit)
-	case v < 1: // as goals have it
+	case v < 1: // in the form of the goals' texts
 		return word, "1/" + figure(1/v)
 	}
 	return word, figure(v) + "×"
 }
 
-// span writes a span of time to the second.
+// span formats a duration, rounded to seconds.
 func (s Seconds) span() string {
 	return time.Duration(float64(s) * float64(time.Second)).Round(time.Second).String()
 }
 
-// plain is a text in one line, without what would move a terminal's cursor.
+// plain returns a text as one line, without characters that move a terminal's cursor.
 func plain(text string) string {
 	text = strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
@@ -83,10 +83,10 @@ func plain(text string) string {
 	return strings.Join(strings.Fields(text), " ")
 }
 
-// width counts a text's columns.
+// width returns the number of columns of a text.
 func width(text string) int { return len([]rune(text)) }
 
-// cut makes a text fit so many columns; … says that it was longer.
+// cut shortens a text to a number of columns, with … at the end if it was longer.
 func cut(text string, columns int) string {
 	runes := []rune(text)
 	if len(runes) <= columns {
@@ -95,7 +95,7 @@ func cut(text string, columns int) string {
 	return string(runes[:columns-1]) + "…"
 }
 
-// wrap breaks a text in lines of so many columns, between words where it can.
+// wrap breaks a text into lines of a number of columns, between words if possible.
 func wrap(text string, columns int) []string {
 	var words []string
 	for word := range strings.FieldsSeq(plain(text)) {

@@ -41,7 +41,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// full takes nothing.
+// full is a writer that fails.
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, io.ErrShortWrite }

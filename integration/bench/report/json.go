@@ -7,11 +7,11 @@ import (
 	"io"
 )
 
-// maxJSON is the most that Read takes, in bytes: a hundred times what a run of all
-// rows comes to.
+// maxJSON is the maximum size that Read accepts, in bytes: a hundred times the size of a
+// report with all rows.
 const maxJSON = 1 << 20
 
-// WriteJSON writes what Read reads.
+// WriteJSON writes the report as JSON for Read.
 func (r *Report) WriteJSON(w io.Writer) error {
 	encoder := json.NewEncoder(w)
 	encoder.SetIndent("", "  ")
@@ -22,8 +22,8 @@ func (r *Report) WriteJSON(w io.Writer) error {
 	return nil
 }
 
-// Read reads what WriteJSON has written, and nothing else: what it does not know
-// would be lost in silence, and what cannot have been measured would be compared.
+// Read reads a report that WriteJSON has written. It rejects unknown fields, which would be
+// lost silently, and impossible figures, which would be compared.
 func Read(from io.Reader) (*Report, error) {
 	limited := &io.LimitedReader{R: from, N: maxJSON + 1}
 	decoder := json.NewDecoder(limited)
@@ -49,7 +49,7 @@ func Read(from io.Reader) (*Report, error) {
 	return r, nil
 }
 
-// check tells what cannot have been measured.
+// check returns an error if a figure cannot have been measured.
 func (r *Report) check() error {
 	if len(r.Rows) == 0 {
 		return errors.New("it has no rows")

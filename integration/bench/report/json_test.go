@@ -30,7 +30,7 @@ func TestReadReturnsWhatWasWritten(t *testing.T) {
 	}
 }
 
-// replaced returns the made report's JSON with one text in place of another.
+// replaced returns the JSON of the made report with one text replaced by another.
 func replaced(t testing.TB, was, is string) string {
 	t.Helper()
 	all := written(t, made())
@@ -84,8 +84,8 @@ func TestWhatIsNoNumberIsNotWritten(t *testing.T) {
 	}
 }
 
-// FuzzRead reads anything as a report. What is taken is written in every way, and
-// as JSON is the same again.
+// FuzzRead reads any input as a report. It writes an accepted report in every format, and
+// checks that its JSON reads back as the same report.
 func FuzzRead(f *testing.F) {
 	f.Add(written(f, made()))
 	for _, text := range refused(f) {

@@ -5,21 +5,21 @@ import (
 	"math"
 )
 
-// A panel's measures, in pixels: the systems' names, then the bars, then a column of
-// values and one of ratios, both of which end to the right.
+// The layout of a panel, in pixels: the systems' names, the bars, then a column of values and
+// a column of ratios, both right-aligned.
 const (
 	barsFrom  = 118
 	barsTo    = panelWidth - 138
 	valuesTo  = panelWidth - 58
 	ratiosTo  = panelWidth
 	titleStep = 18
-	barsTop   = 46 // below a title of one line
+	barsTop   = 46 // with a title of one line
 	barStep   = 22
 	barHeight = 12
 	goalStep  = 17
 )
 
-// How many letters have room, in DejaVu Sans, which is among the wide ones.
+// How many letters fit in DejaVu Sans, which is a wide font.
 const (
 	titleLetters  = 54
 	systemLetters = 17
@@ -27,7 +27,7 @@ const (
 	goalLetters   = 52
 )
 
-// panel draws the row, from 0 0 on, and returns its height.
+// panel draws the row at the origin and returns its height.
 func (c *canvas) panel(r Row) int {
 	title := wrap(r.Title, titleLetters)
 	for i, line := range title {
@@ -64,7 +64,7 @@ func (c *canvas) panel(r Row) int {
 	return int(y)
 }
 
-// goalClass returns the style of a goal in that state.
+// goalClass returns the CSS class for the state of a goal.
 func goalClass(word string) string {
 	switch word {
 	case met:
@@ -75,7 +75,7 @@ func goalClass(word string) string {
 	return "small soft"
 }
 
-// system draws what one system did, its middle at y.
+// system draws the result of one system, centered at y.
 func (c *canvas) system(r Row, cell Cell, s scale, y float64) {
 	own := ""
 	if cell.System == Knockwall {
@@ -91,7 +91,7 @@ func (c *canvas) system(r Row, cell Cell, s scale, y float64) {
 	if !r.timed() && cell.Of > 0 {
 		value = float64(cell.Done) / float64(cell.Of)
 		label = fmt.Sprintf("%d/%d", cell.Done, cell.Of)
-		// Rounded down, as only all are 100%.
+		// Rounded down: only all clients are 100%.
 		beside = fmt.Sprintf("%g%%", math.Floor(1000*float64(cell.Done)/float64(cell.Of))/10)
 	} else if value == 0 {
 		c.text(barsFrom+6, y+4, "small soft", "not measured")

@@ -1,27 +1,27 @@
-// Package report is what a run of integration/bench has measured, and how that is
-// shown: as text, as JSON that is read back, and as a plot. It measures nothing
-// itself, so that all of it is tested without a kernel to measure on.
+// Package report holds the results of a run of integration/bench. It writes them as text, as
+// JSON and as a plot, and reads the JSON. It measures nothing itself, so it can be tested
+// without a kernel.
 package report
 
 import "time"
 
-// Knockwall is the System of the cells to which all others are compared.
+// Knockwall is the System of the cells with which all others are compared.
 const Knockwall = "knockwall"
 
-// Report is what one run has measured.
+// Report has the results of one run.
 type Report struct {
-	Commit  string    `json:"commit"` // of knockwall, as `git describe --always --dirty` has it; or "unknown"
+	Commit  string    `json:"commit"` // of knockwall, from `git describe --always --dirty`, or "unknown"
 	Began   time.Time `json:"began"`
 	Took    Seconds   `json:"took_seconds"`
-	Quick   bool      `json:"quick"` // fewer samples: good for ratios, not to be published
+	Quick   bool      `json:"quick"` // fewer samples: good for ratios, not for publication
 	Machine Machine   `json:"machine"`
 	Rows    []Row     `json:"rows"`
 }
 
-// Seconds is a span of time, in the unit that the JSON has it in.
+// Seconds is a duration in seconds, as in the JSON.
 type Seconds float64
 
-// Machine is where it was measured.
+// Machine describes the machine of the run.
 type Machine struct {
 	CPU       string            `json:"cpu"`
 	Cores     int               `json:"cores"`
@@ -29,40 +29,40 @@ type Machine struct {
 	Kernel    string            `json:"kernel"`
 	System    string            `json:"system"` // "Debian GNU/Linux 12 (bookworm)"
 	Go        string            `json:"go"`
-	Load      float64           `json:"load"`     // average of the minute before the run
+	Load      float64           `json:"load"`     // load average of the minute before the run
 	Programs  map[string]string `json:"programs"` // their versions: knockd, fwknop, nft, gcc
 }
 
-// Row is one kind of work, that several systems did in the same run, in turns.
+// Row is one kind of work that several systems did in the same run, in turns.
 type Row struct {
 	ID    string `json:"id"`    // "last-knock"
 	Title string `json:"title"` // "last knock to first SYN let in"
-	Unit  string `json:"unit"`  // of the cells' medians, of which less is better: "ms", "MiB"; "" where only Done of Of counts
+	Unit  string `json:"unit"`  // of the cells' medians, less is better: "ms", "MiB"; "" if only Done of Of counts
 	Cells []Cell `json:"cells"`
 	Goals []Goal `json:"goals"`
 }
 
-// Cell is what one system did. One that could not do it has neither a Median nor an
-// Of, and a Note that says why.
+// Cell is the result of one system. If the system could not do the work, the cell has neither
+// a Median nor an Of, and Note says why.
 type Cell struct {
 	System string  `json:"system"` // "knockwall", "knockd", "no wall"
 	N      int     `json:"n"`      // samples
-	Median float64 `json:"median"` // in the row's Unit, as P95 and P99 are; 0 where there is none
+	Median float64 `json:"median"` // in the row's Unit, like P95 and P99; 0 if there is none
 	P95    float64 `json:"p95"`
 	P99    float64 `json:"p99"`
-	Done   int     `json:"done"` // of Of clients, how many were let in
+	Done   int     `json:"done"` // how many of Of clients were let in
 	Of     int     `json:"of"`   // 0: not that kind of row
 	Note   string  `json:"note"` // "garbage SPA", "412,000/s sent"
 }
 
-// Goal is a bound that knockwall is to keep.
+// Goal is a bound that knockwall should meet.
 type Goal struct {
 	Text    string  `json:"text"`    // "at most 1/60 of knockd's"
 	Against string  `json:"against"` // the other system; "": the bound is on knockwall's own median
-	AtMost  float64 `json:"at_most"` // of knockwall's median by the other's, or of knockwall's alone; 0: all clients are to be let in
+	AtMost  float64 `json:"at_most"` // knockwall's median divided by the other's, or knockwall's alone; 0: all clients must be let in
 }
 
-// cell returns what a system did, or nil.
+// cell returns the cell of a system, or nil.
 func (r Row) cell(system string) *Cell {
 	for i := range r.Cells {
 		if r.Cells[i].System == system {
@@ -72,7 +72,7 @@ func (r Row) cell(system string) *Cell {
 	return nil
 }
 
-// median returns a system's median, or 0 where there is none.
+// median returns a system's median, or 0 if there is none.
 func (r Row) median(system string) float64 {
 	if c := r.cell(system); c != nil {
 		return c.Median
@@ -80,8 +80,8 @@ func (r Row) median(system string) float64 {
 	return 0
 }
 
-// Ratio returns the cell's median by knockwall's: above 1, knockwall is the better
-// one. It is 0 where one of them is not to be had.
+// Ratio returns the cell's median divided by knockwall's: above 1, knockwall is better. It is
+// 0 if one of them is missing.
 func (r Row) Ratio(c Cell) float64 {
 	own := r.median(Knockwall)
 	if own <= 0 || c.Median <= 0 {
@@ -90,9 +90,9 @@ func (r Row) Ratio(c Cell) float64 {
 	return c.Median / own
 }
 
-// Met tells whether knockwall keeps the bound, and with what figure: its median,
-// that by the other system's, or the share of the clients that were let in. It is
-// not ok where what it takes to tell was not measured.
+// Met reports whether knockwall meets the bound, and returns the figure: its median, its
+// median divided by the other system's, or the share of clients that were let in. ok is
+// false if a needed figure was not measured.
 func (r Row) Met(g Goal) (got float64, met, ok bool) {
 	if g.AtMost == 0 {
 		c := r.cell(Knockwall)

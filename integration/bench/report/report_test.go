@@ -8,9 +8,8 @@ import (
 	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
-// made is a report that nobody has measured: a row of each kind, systems that are
-// missing, goals kept and missed, and texts that are too long or mean something to
-// XML.
+// made is an invented report: a row of each kind, missing systems, goals met and missed, and
+// texts that are too long or contain XML.
 func made() *report.Report {
 	all := func(system string, done int, note string) report.Cell {
 		return report.Cell{System: system, Done: done, Of: 200, Note: note}

@@ -5,7 +5,7 @@ import (
 	"strconv"
 )
 
-// scale is where values are in a panel.
+// scale maps values to positions in a panel.
 type scale struct {
 	name  string
 	x     func(value float64) float64
@@ -17,10 +17,10 @@ type tick struct {
 	label string
 }
 
-// mostTicks is how many have room for their labels.
+// mostTicks is the maximum number of ticks: more labels do not fit.
 const mostTicks = 7
 
-// scale returns the row's scale, and what its values are headed by.
+// scale returns the row's scale and the heading of the column of values.
 func (r Row) scale() (s scale, unit string) {
 	if r.timed() {
 		return r.logarithmic(), r.Unit
@@ -34,8 +34,8 @@ func (r Row) scale() (s scale, unit string) {
 	return s, "clients"
 }
 
-// logarithmic returns a scale of whole powers of ten, on which the row's least
-// median still has a bar that can be seen.
+// logarithmic returns a scale of whole powers of ten on which the smallest median of the row
+// still has a visible bar.
 func (r Row) logarithmic() scale {
 	least, most := math.Inf(1), 0.0
 	for _, c := range r.Cells {
@@ -56,7 +56,7 @@ func (r Row) logarithmic() scale {
 	return s
 }
 
-// decade writes a power of ten in few letters.
+// decade returns a short label for a power of ten.
 func decade(power int) string {
 	switch {
 	case power < -3 || power > 8:

@@ -12,8 +12,7 @@ import (
 	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
-// checkText checks that the report as text has no line of more than 100 columns,
-// and returns it.
+// checkText returns the report as text, and checks that no line has more than 100 columns.
 func checkText(t *testing.T, r *report.Report) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -32,8 +31,8 @@ func checkText(t *testing.T, r *report.Report) string {
 	return b.String()
 }
 
-// checkSVG checks that the report as a plot is XML, stands alone, and has its figures
-// where they can be seen; and returns it.
+// checkSVG returns the report as a plot, and checks that it is XML, is self-contained, and
+// shows its figures inside the picture.
 func checkSVG(t *testing.T, r *report.Report) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -66,7 +65,7 @@ func checkSVG(t *testing.T, r *report.Report) string {
 	}
 }
 
-// odd is a report whose texts and figures are as long and as strange as can be.
+// odd is a report with the longest and strangest possible texts and figures.
 func odd() *report.Report {
 	long := strings.Repeat("a word and ", 30) + strings.Repeat("x", 300)
 	strange := "\x1b[2J<script>&\x00\"'\n\t\u202e" + long

@@ -8,19 +8,19 @@ import (
 	"strings"
 )
 
-// The plot's measures, in pixels. Panels stand in two columns.
+// The layout of the plot, in pixels. Panels are in two columns.
 const (
 	plotWidth   = 1000
 	margin      = 24
 	gutter      = 32
 	panelWidth  = (plotWidth - 2*margin - gutter) / 2
 	headHeight  = 112
-	panelGap    = 28 // between one line of panels and the next
+	panelGap    = 28 // between two lines of panels
 	plotColumns = 2
 )
 
-// style has a light and a dark side; what does not know the media query shows the
-// light one. No font is fetched.
+// style has light and dark colors. A viewer that does not know the media query shows the
+// light ones. The style loads no font.
 const style = `
 text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; fill: #24292f; }
 .name { font-size: 21px; font-weight: 600; }
@@ -50,8 +50,8 @@ text { font: 12px system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-seri
 }
 `
 
-// WriteSVG writes the report as one plot, a panel a row, that stands alone: no
-// script, no font and no other file belong to it.
+// WriteSVG writes the report as one plot with a panel for each row. The file is
+// self-contained: no script, no font and no other file.
 func (r *Report) WriteSVG(w io.Writer) error {
 	var panels canvas
 	y := headHeight
@@ -79,12 +79,12 @@ func (r *Report) WriteSVG(w io.Writer) error {
 	return nil
 }
 
-// canvas is SVG that grows.
+// canvas collects SVG elements.
 type canvas struct{ bytes.Buffer }
 
 func (c *canvas) printf(format string, args ...any) { fmt.Fprintf(c, format, args...) }
 
-// text writes a text, its baseline at y.
+// text draws a text with its baseline at y.
 func (c *canvas) text(x, y float64, class, text string) {
 	c.printf(`<text x="%s" y="%s" class="%s">%s</text>`+"\n", at(x), at(y), class, escape(text))
 }
@@ -94,19 +94,19 @@ func (c *canvas) line(x1, y1, x2, y2 float64, class string) {
 	c.printf(`<line x1="%s" y1="%s" x2="%s" y2="%s" class="%s"/>`+"\n", at(x1), at(y1), at(x2), at(y2), class)
 }
 
-// at writes a place to a tenth of a pixel.
+// at formats a coordinate to a tenth of a pixel.
 func at(v float64) string {
 	return strings.TrimSuffix(fmt.Sprintf("%.1f", v), ".0")
 }
 
-// escape makes a text one that means nothing to XML, nor is forbidden there.
+// escape escapes a text for XML and removes characters that XML forbids.
 func escape(text string) string {
 	var b bytes.Buffer
-	xml.EscapeText(&b, []byte(plain(text))) // a Buffer takes all
+	xml.EscapeText(&b, []byte(plain(text))) // a Buffer never fails
 	return b.String()
 }
 
-// head tells what was measured, when and where, and what the marks are.
+// head draws the commit, date and machine of the run, and the legend.
 func (c *canvas) head(r *Report) {
 	run := r.Commit + ", " + r.Began.UTC().Format("2 January 2006")
 	if r.Quick {
@@ -128,8 +128,8 @@ func (c *canvas) head(r *Report) {
 	c.text(x+150, y+20, "soft small middle", "p99")
 }
 
-// whisker draws how far the slow ones go, from a bar's end: a low mark is p95, and a
-// tall one at the end p99.
+// whisker draws the slow samples, from the end of the bar: the low mark is p95, the tall mark
+// at the end is p99.
 func (c *canvas) whisker(median, p95, p99, y float64) {
 	c.line(median, y, p99, y, "mark")
 	c.line(p95, y-3, p95, y+3, "mark")

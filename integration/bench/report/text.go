@@ -10,11 +10,11 @@ import (
 	"strings"
 )
 
-// columns is how wide the text is at most.
+// columns is the maximum width of the text.
 const columns = 100
 
-// WriteText writes the report for a terminal: the machine first, without which no
-// figure means anything, then each row with a line a system, then the goals.
+// WriteText writes the report for a terminal: the machine, without which no figure means
+// anything, then each row with a line for each system, then the goals.
 func (r *Report) WriteText(w io.Writer) error {
 	var b bytes.Buffer
 	r.writeMachine(&b)
@@ -50,7 +50,7 @@ func cores(n int) string {
 	return fmt.Sprintf("%d cores", n)
 }
 
-// versions tells which programs were measured and measured with, Go's first.
+// versions returns the versions of the measured and used programs, Go first.
 func (m Machine) versions() string {
 	all := []string{m.Go}
 	for _, name := range slices.Sorted(maps.Keys(m.Programs)) {
@@ -59,7 +59,7 @@ func (m Machine) versions() string {
 	return strings.Join(all, ", ")
 }
 
-// hang writes a text beside its label, and goes on beneath the text.
+// hang writes a text after its label. Further lines are indented to the start of the text.
 func hang(b *bytes.Buffer, label, text string) {
 	for _, line := range wrap(text, columns-width(label)) {
 		fmt.Fprintln(b, strings.TrimRight(label+line, " "))
@@ -67,21 +67,21 @@ func hang(b *bytes.Buffer, label, text string) {
 	}
 }
 
-// systemWidth is that of the first column, and idWidth that of a row's ID; what is
-// longer is cut.
+// systemWidth is the width of the first column, and idWidth that of a row's ID. Longer texts
+// are cut.
 const (
 	systemWidth = 18
 	idWidth     = 14
 )
 
-// column is one of a row's table.
+// column is a column in the table of a row.
 type column struct {
 	head  string
-	width int // what is longer is cut
+	width int // longer texts are cut
 	value func(Row, Cell) string
 }
 
-// All of them together leave room for a note.
+// All columns together leave room for a note.
 var (
 	timeColumns = []column{
 		{"n", 7, func(_ Row, c Cell) string { return whole(c.N) }},
@@ -100,7 +100,7 @@ var (
 	}
 )
 
-// known writes a figure, or - where there is none.
+// known formats a figure, or returns - if there is none.
 func known(v float64) string {
 	if v == 0 {
 		return "-"
@@ -108,7 +108,7 @@ func known(v float64) string {
 	return figure(v)
 }
 
-// whole writes a count, or - where there is none.
+// whole formats a count, or returns - if there is none.
 func whole(n int) string {
 	if n == 0 {
 		return "-"
@@ -116,7 +116,7 @@ func whole(n int) string {
 	return strconv.Itoa(n)
 }
 
-// writeTable writes the row: what it is, and a line for each system.
+// writeTable writes the row: its title and a line for each system.
 func (r Row) writeTable(b *bytes.Buffer) {
 	title := r.Title
 	if r.Unit != "" {
@@ -145,12 +145,12 @@ func (r Row) writeTable(b *bytes.Buffer) {
 	}
 }
 
-// timed tells whether the row has medians.
+// timed reports whether the row has medians.
 func (r Row) timed() bool {
 	return slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Median > 0 })
 }
 
-// counted tells whether the row counts who was let in.
+// counted reports whether the row counts the clients that were let in.
 func (r Row) counted() bool {
 	return slices.ContainsFunc(r.Cells, func(c Cell) bool { return c.Of > 0 })
 }

@@ -25,8 +25,8 @@ type progresses struct {
 func (w *Wall) Alive() error {
 	w.mu.Lock()
 	s, lastHousekeeping, reconciling := w.sockets, w.lastHousekeeping, w.reconciling
-	openings := progress.Progress{Done: w.opened, Idle: len(w.openings) == 0}
 	w.mu.Unlock()
+	openings := w.openings.progress()
 	if s == nil || lastHousekeeping.IsZero() {
 		return nil // the wall is not installed yet
 	}

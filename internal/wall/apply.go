@@ -88,7 +88,7 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 		}
 	}
 	if former == nil && w.edges.Watch != nil {
-		watch, err := w.edges.Watch(w.changed, w.fail)
+		watch, err := w.edges.Watch(w.changed, w.life.fail)
 		if err != nil {
 			undo()
 			return err

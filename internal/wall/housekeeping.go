@@ -101,7 +101,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	}
 	if now.Sub(due) < maxRefusalDelay {
 		// A transaction may be waiting for another process's transaction.
-		if w.opening+len(w.openings) > 0 || !s.log.Progress().Idle || s.former.hasUnhandledLog() {
+		if w.openings.isBusy() || !s.log.Progress().Idle || s.former.hasUnhandledLog() {
 			s.refuseAfter = now.Add(drainedFor)
 		}
 		if s.refuseAfter.After(now) {

@@ -44,7 +44,7 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 		}
 	}
 	if v.opens {
-		w.opening++
+		w.openings.complete()
 	}
 	w.mu.Unlock()
 	s.carryOut(f, &v)
@@ -91,9 +91,7 @@ func (s knocks) carryOut(f *policy, v *decision) {
 		w.closeByKnock(v.base)
 	}
 	if v.opens {
-		w.mu.Lock()
-		w.opening--
-		w.mu.Unlock()
+		w.openings.settle()
 	}
 }
 
@@ -312,7 +310,7 @@ func (f *policy) closedFor(door, closes int, p packet.Packet, heard time.Time, w
 func (f *policy) isOpen(door int, source packet.Source, now time.Time) bool {
 	win := f.wall.windows.Get(f.ids[door], source)
 	return win != nil && !win.Spent() && win.Until.After(now) ||
-		slices.ContainsFunc(f.wall.openings, func(o *opening) bool { return o.source == source && o.door == f.config.Doors[door].Name })
+		f.wall.openings.has(f.config.Doors[door].Name, source)
 }
 
 // reportsEnd reports whether the end of an attempt is worth an event. At a door with

@@ -66,11 +66,11 @@ func (w *Wall) reconcile(by string) bool {
 				Reason: "the wall was changed and cannot be put back yet: " + err.Error()})
 		}
 		if time.Since(began) > reconcileTimeout {
-			w.fail(err)
+			w.life.fail(err)
 			return false
 		}
 		select {
-		case <-w.ending:
+		case <-w.life.ending:
 			return false
 		case <-time.After(pause):
 		}

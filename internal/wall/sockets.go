@@ -165,7 +165,7 @@ func (s *sockets) fail(err error) {
 	closed := s.closed
 	s.wall.mu.Unlock()
 	if !closed {
-		s.wall.fail(err)
+		s.wall.life.fail(err)
 	}
 }
 

@@ -19,34 +19,24 @@ const downTimeout = 3 * time.Second
 // last as long as commands run; see [Wall.Ended]. Down returns the name of the removed
 // table.
 func (w *Wall) Down(ctx context.Context) (table string, err error) {
+	w.life.askDown()
 	select {
-	case w.down <- struct{}{}:
-	default: // it was requested already
-	}
-	select {
-	case <-w.teardownDone:
+	case <-w.life.teardownDone:
 		select {
-		case <-w.ended:
+		case <-w.life.ended:
 		case <-time.After(downTimeout):
 		}
-		if !w.removed && w.endErr == nil {
+		if !w.life.removed && w.life.err == nil {
 			return "", ErrStopping // it stops for another reason and keeps the wall
 		}
-		return w.table.Name, w.endErr
+		return w.table.Name, w.life.err
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
 }
 
 // Ended reports whether Run has ended.
-func (w *Wall) Ended() bool {
-	select {
-	case <-w.ended:
-		return true
-	default:
-		return false
-	}
-}
+func (w *Wall) Ended() bool { return w.life.hasEnded() }
 
 // teardown stops the daemon. The table is removed if asked, if on_stop says so and
 // nothing has failed, or if it is on trial and there was none before.
@@ -60,7 +50,7 @@ func (w *Wall) teardown(asked bool, failure error) {
 		w.watch.Close()
 	}
 	select {
-	case <-w.down: // Down was called meanwhile
+	case <-w.life.down: // Down was called meanwhile
 		remove = true
 	default:
 	}
@@ -68,15 +58,15 @@ func (w *Wall) teardown(asked bool, failure error) {
 	if remove {
 		code, reason = audit.CodeWallRemoved, "the wall is taken down"
 		_, err = w.edges.Kernel.Remove(w.table.Name)
-		w.removed = err == nil
+		w.life.removed = err == nil
 		if err != nil {
 			code, reason = audit.CodeWallNotRemoved, "the wall could not be taken down: "+err.Error()
 		} else {
 			w.commands.closedAll()
 		}
 	}
-	w.endErr = errors.Join(failure, err)
-	close(w.teardownDone)
+	w.life.err = errors.Join(failure, err)
+	close(w.life.teardownDone)
 	w.commands.close()
 	w.trail.Flush()
 	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Code: code, Reason: reason, Failed: failure != nil || err != nil})

@@ -118,7 +118,7 @@ func (w *Wall) endTrial(now time.Time) (next time.Time, ok bool) {
 	switch {
 	case confirmed:
 	case t.former == nil:
-		w.fail(ErrNotConfirmed)
+		w.life.fail(ErrNotConfirmed)
 	default:
 		if err := w.restoreFormer(t.former); err != nil {
 			w.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Code: audit.CodeNotPutBack, Failed: true,

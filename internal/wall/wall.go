@@ -130,23 +130,18 @@ func KernelEdges(k *nft.Kernel) Edges {
 
 // Wall is the state of the daemon. Its methods are safe for concurrent use.
 type Wall struct {
-	edges        Edges
-	trail        *audit.Summer
-	metrics      *metrics
-	replayGuard  replayGuard
-	commands     *commands
-	wake         chan struct{} // wakes housekeeping
-	failed       chan error    // the error with which Run ends
-	down         chan struct{} // Down was called
-	ending       chan struct{} // closed when Run begins to end
-	teardownDone chan struct{} // closed when the table was removed, or is to stay
-	removed      bool          // the table is gone; set before teardownDone is closed
-	endErr       error         // the error that Run returns; likewise
-	ended        chan struct{} // closed when Run has ended
-	hostChecked  time.Time     // when the host was last examined; only housekeeping uses it
-	listRetried  time.Time     // when reading an unreadable list was last retried; likewise
-	progresses   progresses    // only Alive uses it
-	health       health        // findings about the host
+	edges       Edges
+	trail       *audit.Summer
+	metrics     *metrics
+	replayGuard replayGuard
+	commands    *commands
+	wake        chan struct{} // wakes housekeeping
+	life        lifecycle
+	openings    openingQueue
+	hostChecked time.Time  // when the host was last examined; only housekeeping uses it
+	listRetried time.Time  // when reading an unreadable list was last retried; likewise
+	progresses  progresses // only Alive uses it
+	health      health     // findings about the host
 
 	// change is held while the table, or a window in it, changes. It guards the fields
 	// below it.
@@ -164,9 +159,6 @@ type Wall struct {
 	policy           *policy  // nil before the first Apply; writers hold change, too
 	sockets          *sockets // those that the table names; likewise
 	windows          *sequence.Windows
-	opening          int           // completed knocks that are not yet in openings
-	openings         []*opening    // windows to open, in the order of the knocks
-	opened           uint64        // how many entries were removed from openings so far
 	uncertainUntil   time.Time     // until then the kernel may hold a window that is not in windows
 	announcing       bool          // windows were opened, and the events are not written yet
 	pending          []audit.Event // events of sources that the kernel admitted meanwhile
@@ -209,11 +201,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 		trail:        trail,
 		metrics:      newMetrics(),
 		wake:         make(chan struct{}, 1),
-		failed:       make(chan error, 1),
-		down:         make(chan struct{}, 1),
-		ending:       make(chan struct{}),
-		teardownDone: make(chan struct{}),
-		ended:        make(chan struct{}),
+		life:         newLifecycle(),
 		windows:      sequence.NewWindows(),
 	}
 }
@@ -246,30 +234,22 @@ func (w *Wall) Run(ctx context.Context) error {
 	asked := false
 	select {
 	case <-ctx.Done():
-	case err = <-w.failed:
-	case <-w.down:
+	case err = <-w.life.failed:
+	case <-w.life.down:
 		asked = true
 	}
-	close(w.ending)
+	close(w.life.ending)
 	stop()
 	<-done
 	w.teardown(asked, err)
-	close(w.ended)
-	return w.endErr
+	close(w.life.ended)
+	return w.life.err
 }
 
 func (w *Wall) current() *policy {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.policy
-}
-
-// fail makes Run return err.
-func (w *Wall) fail(err error) {
-	select {
-	case w.failed <- err:
-	default: // an earlier error is waiting
-	}
 }
 
 // wakeHousekeeping makes housekeeping run its tasks now.

@@ -3,7 +3,6 @@ package wall
 import (
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,25 +30,13 @@ type opening struct {
 	err       error // why it was not opened; nil: it was
 }
 
-const (
-	// maxOpenings is how many windows can wait to be opened. The log is not read on while
-	// there are more.
-	maxOpenings = 4096
-	// maxBatch is how many windows are opened in one transaction. One of that size takes
-	// a few milliseconds.
-	maxBatch = 512
-)
-
 // open opens a door's window for the source that has knocked. It does so at once if no
 // other knocks wait to be read. Otherwise another goroutine opens it while knocks
 // continue to be read, because a transaction takes as long as a hundred knocks, and
 // longer if another process's transaction is in the way. Windows that have been queued by
 // then share one transaction.
 func (w *Wall) open(d *effective.Door, e audit.Event, othersWait bool) {
-	w.mu.Lock()
-	w.openings = append(w.openings, &opening{door: d.Name, source: e.Source, length: d.Window, why: e})
-	first, full := len(w.openings) == 1, len(w.openings) > maxOpenings
-	w.mu.Unlock()
+	first, full := w.openings.add(&opening{door: d.Name, source: e.Source, length: d.Window, why: e})
 	switch {
 	case full: // and another goroutine is opening them
 		w.change.Lock()
@@ -61,7 +48,7 @@ func (w *Wall) open(d *effective.Door, e audit.Event, othersWait bool) {
 	default:
 		w.openBatch()
 		w.change.Unlock()
-		if w.hasQueued() {
+		if !w.openings.isEmpty() {
 			go w.openAll()
 		}
 	}
@@ -70,63 +57,35 @@ func (w *Wall) open(d *effective.Door, e audit.Event, othersWait bool) {
 // openAll opens queued windows until the queue is empty. It releases change between two
 // transactions, so that others can take it.
 func (w *Wall) openAll() {
-	for w.hasQueued() {
+	for !w.openings.isEmpty() {
 		w.change.Lock()
 		w.openBatch()
 		w.change.Unlock()
 	}
 }
 
-func (w *Wall) hasQueued() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return len(w.openings) > 0
-}
-
 // openQueued opens the windows that are queued now. Callers hold change and need these
 // windows open.
 func (w *Wall) openQueued() {
-	w.mu.Lock()
-	last := w.opened + uint64(len(w.openings))
-	w.mu.Unlock()
+	last := w.openings.last()
 	for w.openBatch() < last {
 	}
 }
 
 // openBatch opens the next windows of the queue in one transaction, and returns how many
 // were removed from the queue so far. It is called with change held.
-func (w *Wall) openBatch() (opened uint64) {
-	some := w.nextBatch()
+func (w *Wall) openBatch() (removed uint64) {
+	some := w.openings.next()
 	if len(some) > 0 {
 		w.openTogether(some)
 	}
-	w.mu.Lock()
-	w.opened += uint64(len(some))
-	w.openings = slices.Delete(w.openings, 0, len(some))
-	opened = w.opened
-	w.mu.Unlock()
+	removed = w.openings.remove(len(some))
 	for _, o := range some {
 		if o.err == nil {
 			w.metrics.opening.Observe(time.Since(o.why.Time).Seconds())
 		}
 	}
-	return opened
-}
-
-// nextBatch returns the windows to open next. No two of them are for the same source and
-// door.
-func (w *Wall) nextBatch() []*opening {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	known := map[windowKey]bool{}
-	for n, o := range w.openings {
-		key := windowKey{o.door, o.source}
-		if n == maxBatch || known[key] {
-			return slices.Clone(w.openings[:n])
-		}
-		known[key] = true
-	}
-	return slices.Clone(w.openings)
+	return removed
 }
 
 // openTogether opens windows in the kernel, and sends the packets that wait for them

@@ -300,7 +300,7 @@ func TestDownDoesNotWaitForCommands(t *testing.T) {
 	var out output
 	down.Stdout, down.Stderr = &out, &out
 	err := l.server.Do(down.Run)
-	if err != nil || !strings.HasPrefix(out.String(), "The wall is down. The daemon ends when ") {
+	if err != nil || !strings.HasPrefix(out.String(), "The wall is down. The daemon ends within ") {
 		t.Errorf("down has said %q: %v", out.String(), err)
 	}
 	if !l.letsIn(client4, server4, 22) {

@@ -84,11 +84,12 @@ func (c *commands) resume(open map[windowKey]bool) {
 	}
 }
 
-// opened runs the commands for a window that has opened or was refreshed. With an
-// on_close, on_open runs once for each window; without one, it runs at each opening and
-// refresh.
+// opened records that a window has opened or was refreshed, and runs the commands for it.
+// With an on_close, on_open runs once for each window; without one, it runs at each opening
+// and refresh. Whoever reads the event can rely on the on_close: it is stored before.
 func (c *commands) opened(d *effective.Door, e audit.Event) {
 	if d.OnOpen == nil && d.OnClose == nil {
+		c.record(e)
 		return
 	}
 	c.mu.Lock()
@@ -102,6 +103,7 @@ func (c *commands) opened(d *effective.Door, e audit.Event) {
 	if d.OnClose != nil && begins {
 		c.remember(d, e)
 	}
+	c.record(e)
 	if d.OnOpen != nil && begins {
 		c.run(task{name: "on_open", event: e}, d.OnOpen.Expand(values(e)), d.OnOpen.Timeout)
 	}
@@ -231,13 +233,15 @@ func environment(e audit.Event) []string {
 
 // emit records an event of a door, and runs the commands for it. It is called without mu.
 func (w *Wall) emit(e audit.Event) {
-	w.trail.Record(e)
-	switch {
-	case e.Kind == audit.Opened, e.Kind == audit.Refreshed:
+	if e.Kind == audit.Opened || e.Kind == audit.Refreshed {
 		f := w.current()
 		if i := f.doorNamed(e.Door); i >= 0 {
 			w.commands.opened(&f.config.Doors[i], e)
+			return
 		}
+	}
+	w.trail.Record(e)
+	switch {
 	case e.Kind == audit.Expired:
 		w.runExpired(e)
 	case e.Kind == audit.Closed && !e.Failed:

@@ -432,7 +432,11 @@ func TestACommandThatTheDaemonDoesNotWaitForIsToldOf(t *testing.T) {
 	d.OnClose = nil
 	var told trail
 	opened := audit.Event{Kind: audit.Opened, Door: "ssh", Source: single(alice)}
-	wall.OpenedAtTheEnd(&notebook{}, told.Record, &d, opened)
+	wall.OpenedAtTheEnd(&notebook{}, func(e audit.Event) {
+		if e.Kind == audit.Command {
+			told.Record(e)
+		}
+	}, &d, opened)
 	wall.EndedAtTheEnd(&notebook{}, told.Record, opened)
 	var codes []audit.Code
 	for _, e := range told.past() {
@@ -447,4 +451,21 @@ func TestACommandThatTheDaemonDoesNotWaitForIsToldOf(t *testing.T) {
 	told.expect(t, nil,
 		"command ssh 192.0.2.1: on_open: not run: too many commands are waiting, or knockwall is stopping",
 		"command ssh 192.0.2.1: on_open: knockwall stops")
+}
+
+// Whoever reads that a window is open can kill the daemon: its on_close is stored by then.
+func TestAnOnCloseIsStoredBeforeTheEventOfItsWindow(t *testing.T) {
+	d := commanded(newLogbook(t))
+	d.OnOpen = nil
+	store := wall.NewMemoryStore()
+	recorded := 0
+	wall.OpenedAtTheEnd(store, func(e audit.Event) {
+		recorded++
+		if e.Kind != audit.Opened || store.Len() != 1 {
+			t.Errorf("at %s, %d commands are due, want 1 at the opening", e, store.Len())
+		}
+	}, &d, audit.Event{Kind: audit.Opened, Door: "ssh", Source: single(alice), Time: time.Now()})
+	if recorded != 1 {
+		t.Errorf("%d events, want one", recorded)
+	}
 }

@@ -142,18 +142,3 @@ func TestBufferClosesWithNothingToPassOn(t *testing.T) {
 		}
 	})
 }
-
-// An event that comes right before the end is passed on, whichever of the two is seen
-// first.
-func TestBufferPassesOnWhatCameRightBeforeItWasClosed(t *testing.T) {
-	for range 100 {
-		synctest.Test(t, func(t *testing.T) {
-			var got trail
-			b := audit.NewBuffer(&got)
-			synctest.Wait() // until it has nothing to do
-			b.Record(numbered(0))
-			b.Close()
-			expectNumbered(t, got, 1)
-		})
-	}
-}

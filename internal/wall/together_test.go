@@ -263,24 +263,6 @@ func TestADoorIsClosedByWhoHasKnockedItOpenBeforeItWasOpen(t *testing.T) {
 	})
 }
 
-// A daemon that is stopped opens the windows first for which clients have knocked.
-func TestWindowsThatWaitAreOpenedBeforeTheDaemonStops(t *testing.T) {
-	guarded(t, config(sshDoor()), func(h *host) {
-		a, b, _, _ := h.four()
-		goOn := h.hanging(a)
-		knockAll(b)
-		synctest.Wait()
-		h.trail.take()
-		h.stop()
-		goOn()
-		if err := <-h.ended; err != nil {
-			h.t.Errorf("Run: %v", err)
-		}
-		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Stopped},
-			"opened ssh 192.0.2.1 3/3", "opened ssh 192.0.2.2 3/3", "stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources")
-	})
-}
-
 // heard waits until all sent knocks are handled.
 func (h *host) heard() {
 	h.t.Helper()

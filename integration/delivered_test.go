@@ -234,7 +234,7 @@ func TestADoorThatNamesAddressesGuardsWhatIsSentToAll(t *testing.T) {
 				d.waitFor("opened", "source="+guest.String()+" ")
 			}
 			allHeard(send("with a wall", aGuest))
-			time.Sleep(short)
+			time.Sleep(short) // longer than the hold, after which a packet of a stranger is decided
 			for _, payload := range strangers {
 				if member.heard(payload) {
 					t.Errorf("heard %s", payload)

@@ -249,7 +249,7 @@ func (g *siege) turns(times int) {
 		if !slices.ContainsFunc(gapSteps, func(step int64) bool { return second%step == 0 }) {
 			continue
 		}
-		time.Sleep(time.Until(time.Unix(second, 0)))
+		time.Sleep(time.Until(time.Unix(second, 0))) // doors turn with the clock
 		turned++
 	}
 	eventually(g.t, "the table has turned", func() bool { return g.listing() != before })

@@ -130,7 +130,7 @@ func TestColdSocketUnderSystemd(t *testing.T) {
 			t.Fatalf("before %s asks, socket and service are %s", user, states)
 		}
 		out, err := m.tellAs(user, "knockwall", "status")
-		if err != nil || !strings.HasPrefix(out, "The wall (table inet knockwall) has stood") {
+		if err != nil || !strings.HasPrefix(out, "The daemon has run the wall (table inet knockwall) since") {
 			t.Errorf("%s is answered %q: %v", user, out, err)
 		}
 		if states := m.states(); states != "active active" {

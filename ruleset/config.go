@@ -118,14 +118,7 @@ var (
 )
 
 // Guards reports whether the door guards a port.
-func (d *Door) Guards(p packet.Port) bool {
-	for _, r := range d.Ports {
-		if r.Contains(p) {
-			return true
-		}
-	}
-	return false
-}
+func (d *Door) Guards(p packet.Port) bool { return packet.InRanges(p, d.Ports) }
 
 // GuardsAt reports whether the door guards an address. isHere says that the address is one
 // of this host's own, all of which a door without `to` guards.

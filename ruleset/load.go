@@ -7,24 +7,17 @@ import (
 	"io"
 	"io/fs"
 	"maps"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclparse"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/zclconf/go-cty/cty"
 
-	"github.com/knockwall/knockwall/internal/methods"
 	"github.com/knockwall/knockwall/internal/ownership"
-	"github.com/knockwall/knockwall/internal/packet"
-	"github.com/knockwall/knockwall/sequence"
 )
 
 // The limits of rule files and diagnostics. Rule files are written by hand, and so are
@@ -199,20 +192,12 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 	var part rawConfig
 	diags = gohcl.DecodeBody(file.Body, nil, &part)
 	l.foreign(diags)
-	if slices.ContainsFunc(diags, isDuplicate) && l.broken[name] == nil {
-		l.broken[name] = map[int]bool{} // HCL leaves out both blocks, so attributes seem to be missing
-	}
 	schema := doorSchema()
 	for i := range part.Doors {
 		l.decodeDoor(&part.Doors[i], schema)
 	}
 	raw.Walls = append(raw.Walls, part.Walls...)
 	raw.Doors = append(raw.Doors, part.Doors...)
-}
-
-// isDuplicate reports whether HCL found a second block of a type that is allowed once.
-func isDuplicate(d *hcl.Diagnostic) bool {
-	return strings.HasPrefix(d.Summary, "Duplicate ") && strings.HasSuffix(d.Summary, " block")
 }
 
 // owned reports an error if other users can change the file or folder at path.
@@ -255,235 +240,6 @@ func tooDeep(text []byte, name string) *hcl.Range {
 		}
 	}
 	return nil
-}
-
-// rawConfig, rawWall and rawDoor are the rule files as HCL decodes them. Attributes stay
-// expressions, so that diagnostics can point at each value.
-type rawConfig struct {
-	Walls []rawWall `hcl:"wall,block"`
-	Doors []rawDoor `hcl:"door,block"`
-}
-
-type rawWall struct {
-	Table      hcl.Expression `hcl:"table,optional"`
-	LogGroup   hcl.Expression `hcl:"nflog_group,optional"`
-	Queue      hcl.Expression `hcl:"queue,optional"`
-	Interfaces hcl.Expression `hcl:"interfaces,optional"`
-	Trusted    hcl.Expression `hcl:"trusted,optional"`
-	OnStop     hcl.Expression `hcl:"on_stop,optional"`
-	Hold       hcl.Expression `hcl:"hold,optional"`
-	Reorder    hcl.Expression `hcl:"reorder,optional"`
-	MaxSources hcl.Expression `hcl:"max_sources,optional"`
-	Range      hcl.Range      `hcl:",def_range"`
-}
-
-type rawDoor struct {
-	Name      string    `hcl:"name,label"`
-	Range     hcl.Range `hcl:",def_range"`
-	NameRange hcl.Range `hcl:"name,label_range"`
-	Body      hcl.Body  `hcl:",remain"`
-
-	content         *hcl.BodyContent // the content of Body; methods read their parts of it
-	Ports           hcl.Expression
-	CloseSequence   hcl.Expression
-	SequenceTimeout hcl.Expression
-	Window          hcl.Expression
-	Flags           hcl.Expression
-	MaxConnections  hcl.Expression
-	Closed          hcl.Expression
-	OnFailure       hcl.Expression
-	Interfaces      hcl.Expression
-	To              hcl.Expression
-	Trusted         hcl.Expression
-	SourcePrefix    hcl.Expression
-	PenaltyPrefix   hcl.Expression
-	UDPTimeout      hcl.Expression
-	Traps           hcl.Expression
-	Penalty         hcl.Expression
-	OnOpen, OnClose *rawCommand
-}
-
-// attributes returns the fields for the door's own attributes, by attribute name.
-func (r *rawDoor) attributes() map[string]*hcl.Expression {
-	return map[string]*hcl.Expression{
-		"ports": &r.Ports, "close_sequence": &r.CloseSequence, "seq_timeout": &r.SequenceTimeout,
-		"window": &r.Window, "tcp_flags": &r.Flags, "max_connections": &r.MaxConnections,
-		"closed": &r.Closed, "on_failure": &r.OnFailure, "interfaces": &r.Interfaces, "to": &r.To,
-		"trusted": &r.Trusted, "source_prefix": &r.SourcePrefix, "penalty_prefix": &r.PenaltyPrefix,
-		"udp_timeout": &r.UDPTimeout, "traps": &r.Traps, "penalty": &r.Penalty,
-	}
-}
-
-// doorSchema returns the attributes and blocks of a door, those of the methods included.
-func doorSchema() *hcl.BodySchema {
-	schema := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "on_open"}, {Type: "on_close"}}}
-	names := slices.Collect(maps.Keys(new(rawDoor).attributes()))
-	for _, k := range methods.Kinds {
-		if k.Block != nil {
-			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: k.Name})
-		}
-		if k.Attribute != nil {
-			names = append(names, k.Name)
-		}
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		schema.Attributes = append(schema.Attributes, hcl.AttributeSchema{Name: name})
-	}
-	return schema
-}
-
-// decodeDoor decodes the body of a door, except the parts that methods read.
-func (l *Loaded) decodeDoor(r *rawDoor, schema *hcl.BodySchema) {
-	content, diags := r.Body.Content(schema)
-	l.foreign(diags)
-	r.content = content
-	for name, to := range r.attributes() {
-		*to = r.attribute(name)
-	}
-	for name, to := range map[string]**rawCommand{"on_open": &r.OnOpen, "on_close": &r.OnClose} {
-		if b := l.oneBlock(r, name); b != nil {
-			*to = &rawCommand{Range: b.DefRange}
-			l.foreign(gohcl.DecodeBody(b.Body, nil, *to))
-		}
-	}
-}
-
-// attribute returns the value of an attribute, or an expression for which absent is true.
-func (r *rawDoor) attribute(name string) hcl.Expression {
-	if a := r.content.Attributes[name]; a != nil {
-		return a.Expr
-	}
-	return hcl.StaticExpr(cty.NullVal(cty.DynamicPseudoType), r.Body.MissingItemRange())
-}
-
-// oneBlock returns the first block of a type, or nil. It reports any further one as an
-// error.
-func (l *Loaded) oneBlock(r *rawDoor, name string) *hcl.Block {
-	var first *hcl.Block
-	for _, b := range r.content.Blocks {
-		switch {
-		case b.Type != name:
-		case first == nil:
-			first = b
-		default:
-			l.fail("Duplicate "+name+" block", fmt.Sprintf("Only one %s block is allowed. Another was defined at %s.", name, fileLine(first.DefRange)), &b.DefRange)
-		}
-	}
-	return first
-}
-
-type rawCommand struct {
-	Command hcl.Expression `hcl:"command"`
-	Timeout hcl.Expression `hcl:"timeout,optional"`
-	Range   hcl.Range      `hcl:",def_range"`
-}
-
-func (l *Loaded) check(raw *rawConfig) *Config {
-	c := &Config{Wall: defaultWall}
-	for i, r := range raw.Walls {
-		if i > 0 {
-			l.fail("Second wall block", fmt.Sprintf("Only one wall block is allowed. The first is at %s.", fileLine(raw.Walls[0].Range)), &r.Range)
-			continue
-		}
-		l.checkWall(&r, &c.Wall)
-	}
-	if len(raw.Doors) > maxDoors {
-		l.fail("Too many doors", fmt.Sprintf("The rule files have %d doors. At most %d are allowed.", len(raw.Doors), maxDoors), &raw.Doors[maxDoors].Range)
-		raw.Doors = raw.Doors[:maxDoors]
-	}
-	first := map[string]hcl.Range{}
-	for i := range raw.Doors {
-		r := &raw.Doors[i]
-		if at, ok := first[r.Name]; ok {
-			l.fail("Two doors of one name", fmt.Sprintf("The door %q is already defined at %s. Give this one another name.", r.Name, fileLine(at)), &r.NameRange)
-		} else {
-			first[r.Name] = r.NameRange
-		}
-		c.Doors = append(c.Doors, l.checkDoor(r, &c.Wall))
-		l.checkAgreement(c.Doors, raw)
-	}
-	l.advise(raw, c)
-	return c
-}
-
-func fileLine(at hcl.Range) string { return fmt.Sprintf("%s line %d", at.Filename, at.Start.Line) }
-
-var (
-	tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,31}$`)
-	doorName  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
-)
-
-func (l *Loaded) checkWall(r *rawWall, w *Wall) {
-	l.text(r.Table, &w.Table)
-	if !tableName.MatchString(w.Table) {
-		l.failAt(r.Table, "Not a table name", "A table name is a letter or underscore, then up to 31 letters, digits and underscores.")
-	}
-	number(l, r.LogGroup, &w.LogGroup, 1, 65534, "An NFLOG group is a whole number from %d to %d. The daemon uses it and the next one.")
-	number(l, r.Queue, &w.Queue, 0, 65530, "A queue is a whole number from %d to %d. The daemon uses it and the next five.")
-	w.Interfaces = l.interfaces(r.Interfaces)
-	w.Trusted = l.addresses(r.Trusted, "")
-	choose(l, r.OnStop, &w.OnStop, Keep, Remove)
-	l.duration(r.Hold, &w.Hold, 0, 2*time.Second)
-	l.duration(r.Reorder, &w.Reorder, 0, time.Second)
-	number(l, r.MaxSources, &w.MaxSources, 16, 1<<22, "The number of sources that are tracked at once is a whole number from %d to %d.")
-}
-
-// checkAgreement reports an error if the last door and an earlier one guard the same port,
-// but answer sources without a window there in different ways.
-func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
-	d := &doors[len(doors)-1]
-	r := &raw.Doors[len(doors)-1]
-	for i := range doors[:len(doors)-1] {
-		other := &doors[i]
-		if (d.Closed != other.Closed || d.OnFailure != other.OnFailure) && d.meets(other) {
-			l.fail("Doors that disagree", fmt.Sprintf("The door %q guards one of these ports, too, but has another closed or on_failure. "+
-				"Give both doors the same values.", other.Name), &r.Range)
-			return
-		}
-	}
-}
-
-// meets reports whether both doors may guard the same packet.
-func (d *Door) meets(other *Door) bool {
-	apart := len(d.Interfaces) > 0 && len(other.Interfaces) > 0 &&
-		!slices.ContainsFunc(d.Interfaces, func(p string) bool {
-			return slices.ContainsFunc(other.Interfaces, func(q string) bool { return interfacesMeet(p, q) })
-		})
-	apart = apart || len(d.To) > 0 && len(other.To) > 0 &&
-		!slices.ContainsFunc(d.To, func(p netip.Prefix) bool { return slices.ContainsFunc(other.To, p.Overlaps) })
-	return !apart && slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool {
-		return slices.ContainsFunc(other.Ports, p.Overlaps)
-	})
-}
-
-func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
-	d := defaultDoor
-	d.Name = r.Name
-	if !doorName.MatchString(d.Name) {
-		l.fail("Not a door name", "A door's name is a letter, then up to 31 letters, digits, hyphens and underscores.", &r.NameRange)
-	}
-	d.Ports = l.ports(r)
-	l.methods(r, &d)
-	l.duration(r.SequenceTimeout, &d.SequenceTimeout, 100*time.Millisecond, sequence.MaxTimeout)
-	l.duration(r.Window, &d.Window, MinWindow, MaxWindow)
-	l.flags(r.Flags, &d.Flags)
-	number(l, r.MaxConnections, &d.MaxConnections, 1, 1000, "The number of connections per window is a whole number from %d to %d. Leave max_connections out for no limit.")
-	choose(l, r.Closed, &d.Closed, Drop, Reject)
-	choose(l, r.OnFailure, &d.OnFailure, FailClosed, FailOpen)
-	d.Interfaces = l.interfaces(r.Interfaces)
-	if absent(r.Interfaces) {
-		d.Interfaces = w.Interfaces
-	}
-	d.To = l.addresses(r.To, "The door would guard nothing. Leave \"to\" out to guard this host's own addresses.")
-	d.Trusted = l.addresses(r.Trusted, "")
-	l.sourcePrefix(r.SourcePrefix, &d.SourcePrefix)
-	l.penaltyPrefix(r.PenaltyPrefix, &d)
-	l.duration(r.UDPTimeout, &d.UDPTimeout, MinUDPTimeout, MaxUDPTimeout)
-	l.traps(r.Traps, &d)
-	l.duration(r.Penalty, &d.Penalty, time.Second, MaxWindow)
-	d.OnOpen, d.OnClose = l.command(r.OnOpen), l.command(r.OnClose)
-	return d
 }
 
 // plainer has details for HCL's diagnostics, by summary, in the words of rule files.

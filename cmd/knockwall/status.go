@@ -80,7 +80,7 @@ func showStatus(c *cobra.Command, client *control.Client, asJSON bool, clear str
 }
 
 func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
-	fmt.Fprintf(out, "The wall (table inet %s) has stood since %s, for %s.\n",
+	fmt.Fprintf(out, "The daemon has run the wall (table inet %s) since %s, for %s.\n",
 		s.Table, s.Since.Format(time.DateTime), now.Sub(s.Since).Round(time.Second))
 	if s.Trial != nil {
 		fmt.Fprintf(out, "It is on trial: without `knockwall confirm` the former state returns in %s.\n", inSeconds(s.Trial.LeftSeconds))

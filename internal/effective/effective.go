@@ -104,14 +104,6 @@ func Knocks(d *ruleset.Door, now time.Time) ([]packet.Port, error) {
 	return state.Sequences[state.Present], nil
 }
 
-// Door returns the door with a name, or nil.
-func (c *Config) Door(name string) *Door {
-	if i := c.Index(name); i >= 0 {
-		return &c.Doors[i]
-	}
-	return nil
-}
-
 // NamedPorts returns the guarded ports, the knocks and the ports of datagrams of all doors,
 // sorted and without overlaps.
 func (c *Config) NamedPorts() []packet.PortRange {
@@ -162,7 +154,7 @@ func (d *Door) Stock() *method.Stock {
 
 // Expires returns the earliest time after which a state is no longer valid, and false if no
 // state depends on the time.
-func (c *Config) Expires(now time.Time) (next time.Time, ok bool) {
+func (c *Config) Expires() (next time.Time, ok bool) {
 	for _, s := range c.states() {
 		if at := s.Until; !at.IsZero() && (!ok || at.Before(next)) {
 			next, ok = at, true

@@ -217,7 +217,7 @@ func TestAConfigurationExpiresWhenAStepOfAnyDoorBegins(t *testing.T) {
 	const fixed = "door \"c\" {\nports = [22]\nsequence = [4113, \"27911/udp\", 1840]\n}\n"
 
 	c := load(t, fixed)
-	if next, ok := at(t, c, someTime).Expires(someTime); ok || !at(t, c, someTime).IsOf(someTime) {
+	if next, ok := at(t, c, someTime).Expires(); ok || !at(t, c, someTime).IsOf(someTime) {
 		t.Errorf("a fixed sequence turns at %v", next)
 	}
 	c = load(t, rollingDoor("a", "40s")+fixed+rollingDoor("b", "30s"))
@@ -240,7 +240,7 @@ func TestAConfigurationExpiresWhenAStepOfAnyDoorBegins(t *testing.T) {
 		for _, ns := range []int64{0, 1, 999_999_999} {
 			now := time.Unix(test.now, ns)
 			present := at(t, c, now)
-			next, ok := present.Expires(now)
+			next, ok := present.Expires()
 			if !ok || !next.Equal(time.Unix(test.next, 0)) {
 				t.Errorf("at %d.%09d it turns at %d, %t, want %d", test.now, ns, next.Unix(), ok, test.next)
 			}

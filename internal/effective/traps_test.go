@@ -138,7 +138,7 @@ door "d" {
 		}
 	}
 	isFree := func(n int) bool {
-		return !listening[tcp(uint16(n))] && !slices.ContainsFunc(now.NamedPorts(), func(r packet.PortRange) bool { return r.Contains(tcp(uint16(n))) })
+		return !listening[tcp(uint16(n))] && !packet.InRanges(tcp(uint16(n)), now.NamedPorts())
 	}
 	first := 4113
 	for !isFree(first) {

@@ -178,14 +178,7 @@ type Door struct {
 }
 
 // Guards reports whether the door guards a port.
-func (d *Door) Guards(p packet.Port) bool {
-	for _, r := range d.Ports {
-		if r.Contains(p) {
-			return true
-		}
-	}
-	return false
-}
+func (d *Door) Guards(p packet.Port) bool { return packet.InRanges(p, d.Ports) }
 
 // Knocks reports whether a port is a fixed port of the door's methods or a closing knock
 // (isKnock), and whether methods may choose it (mayBe).
@@ -193,9 +186,8 @@ func (d *Door) Knocks(p packet.Port) (isKnock, mayBe bool) {
 	isKnock = slices.Contains(d.Close, p)
 	for _, m := range d.Methods {
 		fixed, chosen := m.Ports()
-		has := func(r packet.PortRange) bool { return r.Contains(p) }
-		isKnock = isKnock || slices.ContainsFunc(fixed, has)
-		mayBe = mayBe || slices.ContainsFunc(chosen, has)
+		isKnock = isKnock || packet.InRanges(p, fixed)
+		mayBe = mayBe || packet.InRanges(p, chosen)
 	}
 	return isKnock, mayBe
 }

@@ -11,6 +11,16 @@ func Ranges(ports []Port) []PortRange {
 	return ranges
 }
 
+// InRanges reports whether a port is in one of several ranges.
+func InRanges(p Port, ranges []PortRange) bool {
+	for _, r := range ranges {
+		if r.Contains(p) {
+			return true
+		}
+	}
+	return false
+}
+
 // MergeRanges sorts ranges in place, and returns them with those joined that overlap or
 // touch.
 func MergeRanges(ports []PortRange) []PortRange {

@@ -723,7 +723,7 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 		flagged := p.Port.Protocol == packet.UDP || p.Flags&d.Flags.Mask == d.Flags.Value
 		here := opening{d.Name, d.SourcePrefix.Of(p.Source).Addr()}
 		switch {
-		case flagged && slices.ContainsFunc(d.Traps, func(r packet.PortRange) bool { return r.Contains(p.Port) }):
+		case flagged && packet.InRanges(p.Port, d.Traps):
 			t.trapped[here] = time.Now().Add(d.Penalty)
 			k.notify(t.numbers.LogGroup, d.Name+" trapped", j)
 		case flagged && d.Knocks(p.Port) && !time.Now().Before(t.trapped[here]):

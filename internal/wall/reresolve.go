@@ -38,7 +38,7 @@ func (w *Wall) reresolve(now time.Time) (next time.Time, ok bool) {
 	if changed {
 		w.applyEffective(now)
 	}
-	next, ok = f.config.Expires(now)
+	next, ok = f.config.Expires()
 	again := changed || unread
 	if again || next.Sub(now) > clockInterval {
 		next = now.Add(clockInterval)

@@ -1,0 +1,121 @@
+package ruleset
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+func (l *Loaded) check(raw *rawConfig) *Config {
+	c := &Config{Wall: defaultWall}
+	for i, r := range raw.Walls {
+		if i > 0 {
+			l.fail("Second wall block", fmt.Sprintf("Only one wall block is allowed. The first is at %s.", fileLine(raw.Walls[0].Range)), &r.Range)
+			continue
+		}
+		l.checkWall(&r, &c.Wall)
+	}
+	if len(raw.Doors) > maxDoors {
+		l.fail("Too many doors", fmt.Sprintf("The rule files have %d doors. At most %d are allowed.", len(raw.Doors), maxDoors), &raw.Doors[maxDoors].Range)
+		raw.Doors = raw.Doors[:maxDoors]
+	}
+	first := map[string]hcl.Range{}
+	for i := range raw.Doors {
+		r := &raw.Doors[i]
+		if at, ok := first[r.Name]; ok {
+			l.fail("Two doors of one name", fmt.Sprintf("The door %q is already defined at %s. Give this one another name.", r.Name, fileLine(at)), &r.NameRange)
+		} else {
+			first[r.Name] = r.NameRange
+		}
+		c.Doors = append(c.Doors, l.checkDoor(r, &c.Wall))
+		l.checkAgreement(c.Doors, raw)
+	}
+	l.advise(raw, c)
+	return c
+}
+
+func fileLine(at hcl.Range) string { return fmt.Sprintf("%s line %d", at.Filename, at.Start.Line) }
+
+var (
+	tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,31}$`)
+	doorName  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
+)
+
+func (l *Loaded) checkWall(r *rawWall, w *Wall) {
+	l.text(r.Table, &w.Table)
+	if !tableName.MatchString(w.Table) {
+		l.failAt(r.Table, "Not a table name", "A table name is a letter or underscore, then up to 31 letters, digits and underscores.")
+	}
+	number(l, r.LogGroup, &w.LogGroup, 1, 65534, "An NFLOG group is a whole number from %d to %d. The daemon uses it and the next one.")
+	number(l, r.Queue, &w.Queue, 0, 65530, "A queue is a whole number from %d to %d. The daemon uses it and the next five.")
+	w.Interfaces = l.interfaces(r.Interfaces)
+	w.Trusted = l.addresses(r.Trusted, "")
+	choose(l, r.OnStop, &w.OnStop, Keep, Remove)
+	l.duration(r.Hold, &w.Hold, 0, 2*time.Second)
+	l.duration(r.Reorder, &w.Reorder, 0, time.Second)
+	number(l, r.MaxSources, &w.MaxSources, 16, 1<<22, "The number of sources that are tracked at once is a whole number from %d to %d.")
+}
+
+// checkAgreement reports an error if the last door and an earlier one guard the same port,
+// but answer sources without a window there in different ways.
+func (l *Loaded) checkAgreement(doors []Door, raw *rawConfig) {
+	d := &doors[len(doors)-1]
+	r := &raw.Doors[len(doors)-1]
+	for i := range doors[:len(doors)-1] {
+		other := &doors[i]
+		if (d.Closed != other.Closed || d.OnFailure != other.OnFailure) && d.meets(other) {
+			l.fail("Doors that disagree", fmt.Sprintf("The door %q guards one of these ports, too, but has another closed or on_failure. "+
+				"Give both doors the same values.", other.Name), &r.Range)
+			return
+		}
+	}
+}
+
+// meets reports whether both doors may guard the same packet.
+func (d *Door) meets(other *Door) bool {
+	apart := len(d.Interfaces) > 0 && len(other.Interfaces) > 0 &&
+		!slices.ContainsFunc(d.Interfaces, func(p string) bool {
+			return slices.ContainsFunc(other.Interfaces, func(q string) bool { return interfacesMeet(p, q) })
+		})
+	apart = apart || len(d.To) > 0 && len(other.To) > 0 &&
+		!slices.ContainsFunc(d.To, func(p netip.Prefix) bool { return slices.ContainsFunc(other.To, p.Overlaps) })
+	return !apart && slices.ContainsFunc(d.Ports, func(p packet.PortRange) bool {
+		return slices.ContainsFunc(other.Ports, p.Overlaps)
+	})
+}
+
+func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
+	d := defaultDoor
+	d.Name = r.Name
+	if !doorName.MatchString(d.Name) {
+		l.fail("Not a door name", "A door's name is a letter, then up to 31 letters, digits, hyphens and underscores.", &r.NameRange)
+	}
+	d.Ports = l.ports(r)
+	l.methods(r, &d)
+	l.duration(r.SequenceTimeout, &d.SequenceTimeout, 100*time.Millisecond, sequence.MaxTimeout)
+	l.duration(r.Window, &d.Window, MinWindow, MaxWindow)
+	l.flags(r.Flags, &d.Flags)
+	number(l, r.MaxConnections, &d.MaxConnections, 1, 1000, "The number of connections per window is a whole number from %d to %d. Leave max_connections out for no limit.")
+	choose(l, r.Closed, &d.Closed, Drop, Reject)
+	choose(l, r.OnFailure, &d.OnFailure, FailClosed, FailOpen)
+	d.Interfaces = l.interfaces(r.Interfaces)
+	if absent(r.Interfaces) {
+		d.Interfaces = w.Interfaces
+	}
+	d.To = l.addresses(r.To, "The door would guard nothing. Leave \"to\" out to guard this host's own addresses.")
+	d.Trusted = l.addresses(r.Trusted, "")
+	l.sourcePrefix(r.SourcePrefix, &d.SourcePrefix)
+	l.penaltyPrefix(r.PenaltyPrefix, &d)
+	l.duration(r.UDPTimeout, &d.UDPTimeout, MinUDPTimeout, MaxUDPTimeout)
+	l.traps(r.Traps, &d)
+	l.duration(r.Penalty, &d.Penalty, time.Second, MaxWindow)
+	d.OnOpen, d.OnClose = l.command(r.OnOpen), l.command(r.OnClose)
+	return d
+}

@@ -42,7 +42,7 @@ func (w watchword) Ports() (fixed, chosen []packet.PortRange) {
 }
 
 func (w watchword) Resolve(time.Time) (method.State, error) {
-	return method.State{Datagrams: []method.Datagram{{Port: w.port, Size: uint16(len(theWord)), Cost: 1}}}, nil
+	return method.State{Datagrams: []method.Datagram{{Port: w.port, Sizes: []method.Sizes{method.Exactly(uint16(len(theWord)))}, Cost: 1}}}, nil
 }
 
 func (watchword) Verify(datagram []byte, _ netip.Addr, now time.Time) method.Meaning {

@@ -48,6 +48,8 @@ func fields(e audit.Event) map[string]string {
 	}
 	set("DOOR", e.Door, e.Door != "")
 	set("SOURCE", e.Source.String(), e.Source.IsValid())
+	set("PERSON", e.Person, e.Person != "")
+	set("KEY", e.Key, e.Key != "")
 	set("PORT", e.Port.String(), e.Port.Number != 0)
 	set("STEP", strconv.Itoa(e.Step), e.Steps != 0)
 	set("STEPS", strconv.Itoa(e.Steps), e.Steps != 0)

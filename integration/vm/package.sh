@@ -114,7 +114,7 @@ eventually "the daemon is back" up
 knockwall close vpn 192.0.2.2
 ! stranger || failed "a client without a window gets in"
 client knockwall knock --otp-file /root/vpn-open 192.0.2.1 2000
-replayed() { told 'repeats a used sequence or password at vpn'; }
+replayed() { told 'repeats a used knock at vpn'; }
 [ "$(minute)" != "$used" ] || eventually "it is good once" replayed
 ! journalctl -u knockwall -o export | grep -a qzqz || failed "the secret is in the journal"
 ! knockwall status --json | grep qzqz || failed "the secret is in the status"

@@ -11,6 +11,8 @@ const (
 	CodeCloseSequence Code = "close-sequence" // a knock of the sequence that closes it
 	CodePassword      Code = "password"       // a one-time password that opens the door
 	CodeClosePassword Code = "close-password" // a one-time password that closes it
+	CodeKey           Code = "key"            // a datagram signed with a key that opens the door
+	CodeCloseKey      Code = "close-key"      // a datagram signed with a key that closes it
 	CodeManual        Code = "manual"         // an administrator's command
 )
 
@@ -19,6 +21,11 @@ const (
 	CodeWrongOrder     Code = "wrong-order"     // the source sent another knock than the next one
 	CodeTooLate        Code = "too-late"        // the sequence was not complete within seq_timeout
 	CodeNotAPassword   Code = "not-a-password"  // a datagram was no valid one-time password
+	CodeClock          Code = "clock"           // the time in an authentic datagram is too far from this host's
+	CodeExpired        Code = "expired"         // the person's key or certificate is no longer or not yet valid
+	CodeNotFrom        Code = "not-from"        // the person may not come from this address
+	CodeNotAllowed     Code = "not-allowed"     // the person may not open this door, or not in this way
+	CodeUnknownDoor    Code = "unknown-door"    // the datagram is for a door that this host does not have
 	CodeTrap           Code = "trap"            // the source sent a packet to a trap port
 	CodeSpray          Code = "spray"           // the source tried many ports that nothing serves
 	CodeNoWindow       Code = "no-window"       // no window is open for the source
@@ -30,6 +37,7 @@ const (
 const (
 	CodeWindow      Code = "window"       // a window is open for the source
 	CodeTimeout     Code = "timeout"      // the window's time is up
+	CodeNoLonger    Code = "no-longer"    // the rules no longer admit the person
 	CodeNewRules    Code = "new-rules"    // the new rules do not allow the window
 	CodeNotOpened   Code = "not-opened"   // the kernel did not open the window
 	CodeNotClosed   Code = "not-closed"   // the window could not be closed

@@ -19,6 +19,8 @@ type Event struct {
 	Kind   Kind
 	Door   string
 	Source packet.Source
+	Person string        // who knocked, where the method knows persons
+	Key    string        // fingerprint of that person's key, "SHA256:…"
 	Port   packet.Port   // the port of the knock or connection
 	Step   int           // correct knocks so far
 	Steps  int           // knocks of the whole sequence
@@ -60,6 +62,10 @@ func (e Event) String() string {
 	if e.Source.IsValid() {
 		field("source", e.Source.String())
 	}
+	if e.Person != "" {
+		field("person", quoted(e.Person))
+	}
+	field("key", e.Key)
 	if e.Port.Number != 0 {
 		field("port", e.Port.String())
 	}
@@ -80,4 +86,12 @@ func (e Event) String() string {
 		field("reason", strconv.Quote(e.Reason))
 	}
 	return b.String()
+}
+
+// quoted quotes a value that is more than one plain word.
+func quoted(s string) string {
+	if q := strconv.Quote(s); strings.Contains(s, " ") || len(q) != len(s)+2 {
+		return q
+	}
+	return s
 }

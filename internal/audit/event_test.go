@@ -56,6 +56,14 @@ func TestEventAsText(t *testing.T) {
 			"2026-03-01T12:00:00.123Z accepted   door=ssh source=192.0.2.1 port=22/tcp",
 		},
 		{
+			audit.Event{Kind: audit.Knock, Door: "ssh", Source: alice, Person: "alice@laptop", Key: "SHA256:abc", Port: tcp(62201)},
+			"2026-03-01T12:00:00.123Z knock      door=ssh source=192.0.2.1 person=alice@laptop key=SHA256:abc port=62201/tcp",
+		},
+		{
+			audit.Event{Kind: audit.Knock, Door: "ssh", Source: alice, Person: "Alice \"A\"\n"},
+			`2026-03-01T12:00:00.123Z knock      door=ssh source=192.0.2.1 person="Alice \"A\"\n"`,
+		},
+		{
 			audit.Event{Kind: audit.Refused, Door: "ssh", Source: alice, Port: tcp(22), Code: audit.CodeNoWindow, Count: 2},
 			"2026-03-01T12:00:00.123Z refused    door=ssh source=192.0.2.1 port=22/tcp count=2 code=no-window",
 		},

@@ -11,6 +11,9 @@ func (e Event) Sentence() string {
 	if e.Source.IsValid() {
 		source = e.Source.String()
 	}
+	if e.Person != "" {
+		source += " (" + e.Person + ")"
+	}
 	var b strings.Builder
 	b.WriteString(e.Kind.Row().sentence(e, source))
 	if e.Port.Number != 0 {

@@ -40,7 +40,7 @@ func TestEventAsASentence(t *testing.T) {
 		{audit.Event{Kind: audit.Trapped, Door: "ssh", Count: 300, Reason: "from many other sources"},
 			"somebody is trapped at ssh, 300 times: from many other sources"},
 		{audit.Event{Kind: audit.Replayed, Door: "ssh", Source: alice, Port: tcp(9000), Count: 2},
-			"192.0.2.1 repeats a used sequence or password at ssh (9000/tcp), 2 times"},
+			"192.0.2.1 repeats a used knock at ssh (9000/tcp), 2 times"},
 		{audit.Event{Kind: audit.Command, Door: "ssh", Source: alice, Reason: "on_open: exit code 0 after 3ms"},
 			"ssh has run a command for 192.0.2.1: on_open: exit code 0 after 3ms"},
 		{audit.Event{Kind: audit.Command, Door: "ssh", Source: alice, Reason: "on_close: exit code 1 after 3ms: no", Failed: true},

@@ -131,14 +131,28 @@ func (s *State) IsOf(now time.Time) bool {
 	return s.From.IsZero() && s.Until.IsZero() || !now.Before(s.From) && now.Before(s.Until)
 }
 
-// Datagram is a kind of UDP datagram that a method reads.
+// Datagram is a kind of UDP datagram that a method reads. The kernel logs only datagrams
+// of these sizes that begin with one of these bytes.
 type Datagram struct {
-	Port packet.Port
-	Size uint16 // of the payload, in bytes
+	Port  packet.Port
+	Sizes []Sizes
+	First []byte // values of the first byte; empty: any
 	// Cost is the number of hashes that one check takes. The higher it is, the fewer of these
 	// datagrams the kernel logs per second.
 	Cost int
 }
+
+// Takes reports whether the kernel logs a datagram of this kind.
+func (d *Datagram) Takes(payload []byte) bool {
+	fits := func(s Sizes) bool { return int(s.Least) <= len(payload) && len(payload) <= int(s.Most) }
+	return slices.ContainsFunc(d.Sizes, fits) && (len(d.First) == 0 || len(payload) > 0 && slices.Contains(d.First, payload[0]))
+}
+
+// Sizes are sizes of a payload in bytes, from Least to Most, at most [packet.MaxPayload].
+type Sizes struct{ Least, Most uint16 }
+
+// Exactly returns one size.
+func Exactly(size uint16) Sizes { return Sizes{size, size} }
 
 // Action is what a datagram asks for.
 type Action uint8
@@ -156,6 +170,41 @@ type Meaning struct {
 	Code   audit.Code // of the audit event
 	Reason string     // of the audit event
 	Once   Use        // the use of the datagram, unless Action is Nothing
+	Person Person     // the sender, if the method knows persons
+	// Source is the address to open for. The zero Addr means the source of the packet.
+	Source netip.Addr
+	// Window is how long the window should be open. It is never longer than the door's. Zero
+	// means as long as the door says.
+	Window time.Duration
+	// Rejected says that a datagram without an Action is certainly of this Person, but was
+	// rejected for the Reason.
+	Rejected bool
+}
+
+// Person is the sender of a datagram. The zero value is nobody in particular.
+type Person struct {
+	Name string // as the rule files or the key name the person
+	Key  string // the fingerprint of the person's key, "SHA256:…"; "" without a key
+	// Grant is what else the method needs to know whether the person may still come in, in
+	// one word, such as the authority that signed the key.
+	Grant string
+}
+
+// Members is a method that knows persons.
+type Members interface {
+	Method
+	// Admits reports whether the method would still admit a person whom it admitted before.
+	// A reload closes the windows of those whom no method of their door admits.
+	Admits(p Person, now time.Time) bool
+}
+
+// SlowVerifier is a Verifier that takes long. The caller uses it in a goroutine of its own,
+// for datagrams that Screen passes.
+type SlowVerifier interface {
+	Verifier
+	// Screen reports whether a datagram may have a meaning. It takes about a microsecond and
+	// allocates nothing. It may be called while Verify runs.
+	Screen(datagram []byte) bool
 }
 
 // Use is a use that is valid once at a door.
@@ -164,6 +213,10 @@ type Use struct {
 	Early  time.Duration // how long before Begins it is valid
 	Kind   string        // one word
 	Detail string        // tells apart uses of the same Kind and Begins
+	// Ordered says that a use counts as used before unless it begins later than all before
+	// it with the same Kind and Detail, at whichever door. Only the last of these is
+	// remembered. Begins counts to the millisecond.
+	Ordered bool
 }
 
 // Remember remembers a use. replay says that the use was remembered before.

@@ -91,9 +91,11 @@ func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []rule, c
 	for i, m := range d.Methods {
 		for _, dg := range d.States[i].Datagrams {
 			for _, to := range toPorts(packet.UDP, packet.Ranges([]packet.Port{dg.Port})) {
-				wall = append(wall, d.everywhere(rule{to, ofLength(dg.Size)}, rule{jump(datagramChain(d.Name, m))})...)
+				for _, of := range datagrams(dg) {
+					wall = append(wall, d.everywhere(append(rule{to}, of...), rule{jump(datagramChain(d.Name, m))})...)
+				}
 			}
-			log := rule{limit(datagramRate(dg), datagramsBurst), logTo(n.LogGroup, datagramPrefix(d.Name, m), packet.MaxSnapLen)}
+			log := rule{limit(datagramRate(dg), datagramsBurst), logTo(n.LogGroup, datagramPrefix(d.Name, m), snapLen(dg))}
 			chains = append(chains, chain{datagramChain(d.Name, m), slices.Concat(fromElsewhere(), []rule{log}, d.remember())})
 		}
 	}
@@ -155,6 +157,29 @@ func (d door) remember() (rules []rule) {
 		rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(d.Name, f), d.bits(f))})
 	}
 	return rules
+}
+
+// datagrams returns terms of rules of which one matches each datagram of a kind, beside its
+// port.
+func datagrams(dg method.Datagram) (rules []rule) {
+	for _, sizes := range dg.Sizes {
+		if len(dg.First) == 0 {
+			rules = append(rules, rule{ofSizes(sizes)})
+		}
+		for _, b := range dg.First {
+			rules = append(rules, rule{ofSizes(sizes), beginningWith(b)})
+		}
+	}
+	return rules
+}
+
+// snapLen returns how many bytes of a packet with a datagram to copy.
+func snapLen(dg method.Datagram) uint32 {
+	most := uint16(0)
+	for _, sizes := range dg.Sizes {
+		most = max(most, sizes.Most)
+	}
+	return packet.SnapLen + uint32(most)
 }
 
 // datagramRate returns how many datagrams a second the daemon can check.

@@ -16,6 +16,7 @@ import (
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -361,13 +362,27 @@ func count(counter string) term {
 		&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counter})
 }
 
-// ofLength matches UDP datagrams with a payload of n bytes.
-func ofLength(n uint16) term {
+// ofSizes matches UDP datagrams by the size of their payload.
+func ofSizes(s method.Sizes) term {
 	const header = 8 // the UDP length includes the header (RFC 768)
-	return say(fmt.Sprintf("udp length %d", header+n),
+	load := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.UDP)}),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2},
-		equal(bigEndian(header+n)))
+	}
+	least, most := header+s.Least, header+s.Most
+	if least == most {
+		return say(fmt.Sprintf("udp length %d", least), append(load, equal(bigEndian(least)))...)
+	}
+	return say(fmt.Sprintf("udp length %d-%d", least, most), append(load,
+		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: bigEndian(least)},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: bigEndian(most)})...)
+}
+
+// beginningWith matches UDP datagrams by the first byte of their payload.
+func beginningWith(b byte) term {
+	return say(fmt.Sprintf("@th,64,8 0x%02x", b),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.UDP)}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 8, Len: 1}, equal([]byte{b}))
 }
 
 // logTo copies the first length bytes of the packet to an NFLOG group.

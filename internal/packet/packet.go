@@ -17,9 +17,13 @@ import (
 // header without options.
 const SnapLen = 128
 
-// MaxSnapLen is how many bytes of a packet the kernel copies if the data matters: the
-// same headers, and data as short as a one-time password.
-const MaxSnapLen = 256
+// MaxPayload is the largest payload of a datagram that matters, in bytes: more than the
+// largest that Ethernet carries without fragments. MaxSnapLen is how many bytes of a packet
+// with it the kernel copies.
+const (
+	MaxPayload = 1500
+	MaxSnapLen = SnapLen + MaxPayload
+)
 
 // maxExtensions is how many IPv6 extension headers Parse accepts. RFC 8200, section 4.1,
 // names six kinds, of which one may occur twice.

@@ -731,7 +731,7 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 		}
 		for i, m := range d.Methods {
 			for _, dg := range d.States[i].Datagrams {
-				if p.Port == dg.Port && len(j.data) == int(dg.Size) {
+				if p.Port == dg.Port && dg.Takes(j.data) {
 					k.notify(t.numbers.LogGroup, d.Name+" "+m.Name(), j)
 				}
 			}

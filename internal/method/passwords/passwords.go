@@ -105,7 +105,7 @@ func (o *OTP) Resolve(time.Time) (method.State, error) {
 	if o.Close.IsSet() {
 		hashes *= 2
 	}
-	return method.State{Datagrams: []method.Datagram{{Port: o.Port, Size: otp.Size, Cost: hashes}}}, nil
+	return method.State{Datagrams: []method.Datagram{{Port: o.Port, Sizes: []method.Sizes{method.Exactly(otp.Size)}, Cost: hashes}}}, nil
 }
 
 // Verifier returns nil if the secret could not be read, as anybody can compute passwords

@@ -70,7 +70,7 @@ func (t *textWriter) place(at *hcl.Range, colour string) {
 	}
 	if nav, ok := file.Nav.(interface{ ContextString(offset int) string }); ok {
 		if in := nav.ContextString(at.Start.Byte); in != "" {
-			fmt.Fprintf(&t.b, ", in %s", cut(printable.Columns(withoutLabels(in)), maxContext))
+			fmt.Fprintf(&t.b, ", in %s", cut(printable.Columns(t.l.words.withoutLabels(in)), maxContext))
 		}
 	}
 	t.b.WriteString(":\n")
@@ -79,10 +79,10 @@ func (t *textWriter) place(at *hcl.Range, colour string) {
 	fmt.Fprintf(&t.b, "%*s%s\n\n", gutter+before, "", t.paint(colour, strings.Repeat("^", marked)))
 }
 
-// withoutLabels removes the labels from the header of a block, unless it is a door's. The
-// labels of other blocks may be secrets.
-func withoutLabels(header string) string {
-	if kind, _, labelled := strings.Cut(header, " "); labelled && kind != "door" {
+// withoutLabels removes the labels from the header of a block within another. They may be
+// secrets.
+func (w *words) withoutLabels(header string) string {
+	if kind, _, labelled := strings.Cut(header, " "); labelled && !w.top[kind] {
 		return kind
 	}
 	return header

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/methods"
 )
 
@@ -16,36 +17,39 @@ import (
 // text that cannot be a secret: the attributes of walls, doors and commands. This code
 // works line by line, as a parser finds nothing in a file with syntax errors.
 
-var (
-	shownNames = namesOf(impliedBy(rawWall{}), doorSchema(), impliedBy(rawCommand{}))
-	allNames   = func() map[string]bool {
-		all := namesOf(impliedBy(rawConfig{}))
-		maps.Copy(all, shownNames)
-		for _, k := range methods.Kinds {
-			if k.Fields != nil {
-				maps.Copy(all, namesOf(impliedBy(k.Fields)))
-			}
-		}
-		return all
-	}()
-	// openBlocks are the blocks of a door that have no secrets.
-	openBlocks = map[string]bool{"on_open": true, "on_close": true}
-	// closedBlocks are the blocks that may have secrets: those of all methods.
-	closedBlocks = map[string]bool{}
-	// plainNames are attributes in closedBlocks. Their values are shown if they look like
-	// ports or durations.
-	plainNames = map[string]bool{}
-)
+// words are the names that a kind of file has, by what excerpts may show of them.
+type words struct {
+	file  string          // what such a file is called
+	top   map[string]bool // the blocks at the top, whose labels are shown
+	shown map[string]bool // the attributes whose values are shown
+	open  map[string]bool // the blocks within that have no secrets
+	// closed are the blocks that may have secrets, and plain are the attributes in them whose
+	// values are shown if they look like ports or durations.
+	closed, plain map[string]bool
+	all           map[string]bool // the names above and all others
+}
 
-func init() {
-	for _, k := range methods.Kinds {
+// ruleWords are the words of rule files.
+var ruleWords = newWords("a rule file", map[string]bool{"wall": true, "door": true},
+	namesOf(impliedBy(rawWall{}), doorSchema(), impliedBy(rawCommand{})),
+	map[string]bool{"on_open": true, "on_close": true}, methods.Kinds)
+
+// newWords returns the words of a kind of file with these methods.
+func newWords(file string, top, shown, open map[string]bool, kinds []*method.Kind) *words {
+	w := &words{file: file, top: top, shown: shown, open: open, closed: map[string]bool{}, plain: map[string]bool{}, all: maps.Clone(shown)}
+	maps.Copy(w.all, top)
+	for _, k := range kinds {
 		if k.Block != nil {
-			closedBlocks[k.Name] = true
+			w.closed[k.Name] = true
 		}
 		for _, name := range k.Shown {
-			plainNames[name] = true
+			w.plain[name] = true
+		}
+		if k.Fields != nil {
+			maps.Copy(w.all, namesOf(impliedBy(k.Fields)))
 		}
 	}
+	return w
 }
 
 func impliedBy(block any) *hcl.BodySchema {
@@ -85,21 +89,22 @@ var (
 	heredoc     = regexp.MustCompile(`^<<-?([^ \t\r\n]+)[ \t\r]*$`)
 )
 
-// hider goes through the text of a rule file.
+// hider goes through the text of a file.
 type hider struct {
+	*words
 	text   []byte // the current line
 	out    []byte // the same line of the shown text
 	depth  int    // depth of braces in a block that may have secrets
-	open   int    // open brackets of a value that may be shown
+	nested int    // open brackets of a value that may be shown
 	marker []byte // ends the current heredoc
 	remark bool   // inside a comment of several lines
 }
 
-// hideSecrets returns the text of a rule file with stars in place of possible secrets, and
-// with blanks in place of comments. The result has the same length and the same lines.
-func hideSecrets(text []byte) []byte {
+// hide returns the text of a file with stars in place of possible secrets, and with blanks
+// in place of comments. The result has the same length and the same lines.
+func (w *words) hide(text []byte) []byte {
 	shown := bytes.Clone(text)
-	h := hider{}
+	h := hider{words: w}
 	at := 0
 	for line := range bytes.Lines(text) {
 		h.text = bytes.TrimSuffix(line, []byte("\n"))
@@ -122,7 +127,14 @@ func (h *hider) line() {
 	for at := 0; at < len(h.text); {
 		at = h.statement(at)
 	}
+	if at := bytes.Index(h.text, []byte(privateIdentity)); at >= 0 {
+		h.star(at, len(h.text))
+	}
 }
+
+// privateIdentity begins the private identity of a host, which somebody may write in place
+// of the public one or of its file.
+const privateIdentity = "kw1-private"
 
 // star hides the bytes of the line from one place up to another, except white space.
 func (h *hider) star(from, to int) {
@@ -147,7 +159,7 @@ func (h *hider) statement(at int) int {
 		return at + 1
 	case c == '}':
 		h.depth = max(h.depth-1, 0)
-		h.open = max(h.open-1, 0)
+		h.nested = max(h.nested-1, 0)
 		return at + 1
 	case c == '#' || bytes.HasPrefix(rest, []byte("//")):
 		h.blank(at, len(h.text))
@@ -155,19 +167,19 @@ func (h *hider) statement(at int) int {
 	}
 	if m := header.FindSubmatchIndex(rest); m != nil {
 		switch kind := string(rest[:m[3]]); {
-		case kind == "wall" || kind == "door":
+		case h.top[kind]:
 			h.depth = 0 // these are top-level blocks: a brace is missing before
-		case h.depth > 0 || !openBlocks[kind]:
+		case h.depth > 0 || !h.open[kind]:
 			h.nameOnly(at, at+m[3])
 			h.star(at+m[4], at+m[5])
 			h.depth++
 		}
-		h.open = 0
+		h.nested = 0
 		return at + m[1]
 	}
 	if m := assignment.FindSubmatchIndex(rest); m != nil {
-		if h.depth == 0 && shownNames[string(rest[:m[3]])] {
-			h.open = 0
+		if h.depth == 0 && h.shown[string(rest[:m[3]])] {
+			h.nested = 0
 			return h.value(at + m[1] - 1)
 		}
 		h.nameOnly(at, at+m[3])
@@ -176,27 +188,27 @@ func (h *hider) statement(at int) int {
 			h.star(at+m[3]+called[2], at+m[3]+called[3])
 			return h.hidden(at + m[3] + called[1])
 		}
-		if plain := aPlainValue.Find(value); plain != nil && plainNames[string(rest[:m[3]])] {
+		if plain := aPlainValue.Find(value); plain != nil && h.plain[string(rest[:m[3]])] {
 			return at + m[3] + len(bytes.TrimSuffix(plain, []byte("}")))
 		}
 		return h.hidden(at + m[3] + bytes.IndexByte(value, '=') + 1)
 	}
-	if h.depth == 0 && h.open > 0 && !begins.Match(rest) && !isLetter(rest[0]) {
+	if h.depth == 0 && h.nested > 0 && !begins.Match(rest) && !isLetter(rest[0]) {
 		return h.value(at)
 	}
-	if first := string(word.Find(rest)); allNames[first] {
+	if first := string(word.Find(rest)); h.all[first] {
 		at += len(first)
-		if closedBlocks[first] { // the block's opening brace is missing
+		if h.closed[first] { // the block's opening brace is missing
 			h.depth++
 		}
 	}
-	h.open = 0
+	h.nested = 0
 	return h.hidden(at)
 }
 
 // nameOnly hides text in place of a name if it may be a secret.
 func (h *hider) nameOnly(from, to int) {
-	if !allNames[string(h.text[from:to])] && !name.Match(h.text[from:to]) {
+	if !h.all[string(h.text[from:to])] && !name.Match(h.text[from:to]) {
 		h.star(from, to)
 	}
 }
@@ -209,11 +221,11 @@ func (h *hider) value(at int) int {
 		case c == '"':
 			i += quoted(rest) - 1
 		case c == '[' || c == '(':
-			h.open++
+			h.nested++
 		case c == ']' || c == ')':
-			h.open = max(h.open-1, 0)
+			h.nested = max(h.nested-1, 0)
 		case c == '{':
-			h.open++
+			h.nested++
 			return i + 1
 		case c == '}' || c == '#', bytes.HasPrefix(rest, []byte("//")), bytes.HasPrefix(rest, []byte("/*")):
 			return i
@@ -310,10 +322,10 @@ var echoed = regexp.MustCompile(`"[^"]*"|\[[^\]]*\]`)
 
 // withoutSecrets returns a message of HCL with stars in place of quoted text that the shown
 // text of the file does not have.
-func withoutSecrets(said string, shown []byte) string {
+func (w *words) withoutSecrets(said string, shown []byte) string {
 	return echoed.ReplaceAllStringFunc(said, func(part string) string {
 		within := part[1 : len(part)-1]
-		if allNames[within] || bytes.Contains(shown, []byte(within)) {
+		if w.all[within] || bytes.Contains(shown, []byte(within)) {
 			return part
 		}
 		return part[:1] + "***" + part[len(part)-1:]

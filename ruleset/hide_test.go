@@ -128,15 +128,15 @@ func TestWhatIsNoSecretIsShown(t *testing.T) {
 		`command = ["curl", "-H", "a: \"b\" // c", "${door}"]`, `door "a b" {`, `on_open {`, `wall {`,
 		`skew = "1h5m"`, `port   = 2000`, `ports = "1024-65535/udp"`,
 	} {
-		if shown := string(hideSecrets([]byte(line))); shown != line && !plainNames[word.FindString(line)] {
+		if shown := string(ruleWords.hide([]byte(line))); shown != line && !ruleWords.plain[word.FindString(line)] {
 			t.Errorf("%s is shown as %s", line, shown)
 		}
-		if in := "otp {\n" + line; plainNames[word.FindString(line)] && !strings.Contains(line, "[") && string(hideSecrets([]byte(in))) != in {
-			t.Errorf("in otp, %s is shown as %s", line, hideSecrets([]byte(in)))
+		if in := "otp {\n" + line; ruleWords.plain[word.FindString(line)] && !strings.Contains(line, "[") && string(ruleWords.hide([]byte(in))) != in {
+			t.Errorf("in otp, %s is shown as %s", line, ruleWords.hide([]byte(in)))
 		}
 	}
 	list := "ports = [\n  22, # ssh\n  \"70000\",\n]\nwindow = \"30s\"\n"
-	if shown := string(hideSecrets([]byte(list))); shown != strings.ReplaceAll(list, "# ssh", "     ") {
+	if shown := string(ruleWords.hide([]byte(list))); shown != strings.ReplaceAll(list, "# ssh", "     ") {
 		t.Errorf("a list is shown as\n%s", shown)
 	}
 }
@@ -148,7 +148,7 @@ var secretLine = regexp.MustCompile(`(?m)^[ \t]*"?(?:open_|OPEN_)?(?:secret|SECR
 // checkHidden makes sure that no secret of a secretLine is shown.
 func checkHidden(t *testing.T, text []byte, said string) {
 	t.Helper()
-	shown := hideSecrets(text)
+	shown := ruleWords.hide(text)
 	if len(shown) != len(text) || bytes.Count(shown, []byte("\n")) != bytes.Count(text, []byte("\n")) {
 		t.Fatalf("other lines are shown of %q: %q", text, shown)
 	}
@@ -163,5 +163,19 @@ func checkHidden(t *testing.T, text []byte, said string) {
 	}
 	if bytes.Contains(shown, []byte("qzqzjazz")) || strings.Contains(said, "qzqzjazz") {
 		t.Fatalf("a secret of %q is shown: %q; %s", text, shown, said)
+	}
+}
+
+// Somebody may write the private identity in place of the public one, or of its file.
+func TestAPrivateIdentityIsNotShown(t *testing.T) {
+	for _, text := range []string{
+		"wall {\n  identity = \"kw1-private:hipjazz\"\n}",
+		"wall {\n  identity = kw1-private:hipjazz\n}",
+		"wall {\n  trusted = [\n    \"kw1-private:hipjazz\",\n  ]\n}",
+		"kw1-private:hipjazz",
+	} {
+		if shown := string(ruleWords.hide([]byte(text))); strings.Contains(shown, "hipjazz") {
+			t.Errorf("%s\nis shown as\n%s", text, shown)
+		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,6 +35,7 @@ type Loaded struct {
 	Config      *Config // nil if there are errors
 	Diagnostics hcl.Diagnostics
 
+	words  *words // of this kind of file
 	files  map[string]*hcl.File
 	shown  map[string][]byte       // the text of files with stars in place of possible secrets
 	broken map[string]map[int]bool // the files with syntax errors, and the lines of these errors
@@ -69,8 +69,12 @@ func Review(path string) *Loaded { return load(path, reviewer) }
 // except its credentials. A missing credential is a warning.
 func Rehearse(path string) *Loaded { return load(path, rehearsing) }
 
+func newLoaded(w *words, path string, by reader) *Loaded {
+	return &Loaded{words: w, files: map[string]*hcl.File{}, shown: map[string][]byte{}, broken: map[string]map[int]bool{}, path: path, reader: by}
+}
+
 func load(path string, by reader) *Loaded {
-	l := &Loaded{files: map[string]*hcl.File{}, shown: map[string][]byte{}, broken: map[string]map[int]bool{}, path: path, reader: by}
+	l := newLoaded(ruleWords, path, by)
 	names, err := ruleFiles(path)
 	if err != nil {
 		l.fail("Cannot read the rule files", forbidden(err, "r").Error(), nil)
@@ -95,12 +99,11 @@ func load(path string, by reader) *Loaded {
 		l.owned(name, ownership.File)
 		l.parse(parser, name, &raw)
 	}
-	maps.Copy(l.files, parser.Files())
 	config := l.check(&raw)
 	if !l.Diagnostics.HasErrors() {
 		l.Config = config
 	}
-	slices.SortStableFunc(l.Diagnostics, inOrder)
+	l.Sort()
 	l.shorten()
 	return l
 }
@@ -167,16 +170,33 @@ func ruleFiles(path string) ([]string, error) {
 }
 
 func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
+	body := l.syntax(parser, name)
+	if body == nil {
+		return
+	}
+	var part rawConfig
+	diags := gohcl.DecodeBody(body, nil, &part)
+	l.foreign(diags)
+	schema := doorSchema()
+	for i := range part.Doors {
+		l.decodeDoor(&part.Doors[i], schema)
+	}
+	raw.Walls = append(raw.Walls, part.Walls...)
+	raw.Doors = append(raw.Doors, part.Doors...)
+}
+
+// syntax parses a file as HCL. It returns nil if nothing of the file can be used.
+func (l *Loaded) syntax(parser *hclparse.Parser, name string) *hclsyntax.Body {
 	text, err := readBounded(name)
 	l.size += len(text)
 	if err != nil {
-		l.fail("Cannot read a rule file", forbidden(err, "r").Error(), nil)
-		return
+		l.fail("Cannot read "+l.words.file, forbidden(err, "r").Error(), nil)
+		return nil
 	}
 	l.files[name] = &hcl.File{Bytes: text}
 	if at := tooDeep(text, name); at != nil {
 		l.fail("Nested too deeply", fmt.Sprintf("At most %d brackets and operators may be nested.", maxNesting), at)
-		return
+		return nil
 	}
 	file, diags := parser.ParseHCL(text, name)
 	for _, d := range diags {
@@ -187,17 +207,11 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 	}
 	l.foreign(diags)
 	if file == nil {
-		return
+		return nil
 	}
-	var part rawConfig
-	diags = gohcl.DecodeBody(file.Body, nil, &part)
-	l.foreign(diags)
-	schema := doorSchema()
-	for i := range part.Doors {
-		l.decodeDoor(&part.Doors[i], schema)
-	}
-	raw.Walls = append(raw.Walls, part.Walls...)
-	raw.Doors = append(raw.Doors, part.Doors...)
+	l.files[name] = file
+	body, _ := file.Body.(*hclsyntax.Body)
+	return body
 }
 
 // owned reports an error if other users can change the file or folder at path.
@@ -258,7 +272,7 @@ func (l *Loaded) foreign(diags hcl.Diagnostics) {
 	for _, d := range diags {
 		if d.Subject != nil {
 			shown := l.shownText(d.Subject.Filename)
-			d.Summary, d.Detail = withoutSecrets(d.Summary, shown), withoutSecrets(d.Detail, shown)
+			d.Summary, d.Detail = l.words.withoutSecrets(d.Summary, shown), l.words.withoutSecrets(d.Detail, shown)
 		}
 		if detail, ok := plainer[d.Summary]; ok {
 			d.Detail = detail
@@ -270,7 +284,7 @@ func (l *Loaded) foreign(diags hcl.Diagnostics) {
 // shownText returns the text of a rule file with stars in place of possible secrets.
 func (l *Loaded) shownText(name string) []byte {
 	if file := l.files[name]; file != nil && l.shown[name] == nil {
-		l.shown[name] = hideSecrets(file.Bytes)
+		l.shown[name] = l.words.hide(file.Bytes)
 	}
 	return l.shown[name]
 }

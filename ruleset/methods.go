@@ -122,6 +122,10 @@ func (r reading) Lacks(e hcl.Expression, block hcl.Range, summary, detail string
 	return r.l.lacks(e, block, summary, detail)
 }
 
+func (r reading) FailBlock(block hcl.Range, summary, detail string) {
+	r.l.fail(summary, detail, &block)
+}
+
 func (r reading) WarnBlock(block hcl.Range, summary, detail string) {
 	r.l.warn(summary, detail, &block)
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/knockwall/knockwall/internal/secret"
 )
 
-// No text of a secret gets into a diagnostic. Excerpts show stars instead (hideSecrets).
+// No text of a secret gets into a diagnostic. Excerpts show stars instead (words.hide).
 // Messages do not quote the argument of credential, file or env either, as somebody may
 // have written the secret there.
 

@@ -271,6 +271,7 @@ type Reader interface {
 	// or list. This is an error, but a warning where the daemon starts with the kept rules.
 	Fail(e hcl.Expression, summary, detail string)
 	Warn(e hcl.Expression, summary, detail string)
+	FailBlock(block hcl.Range, summary, detail string)
 	WarnBlock(block hcl.Range, summary, detail string)
 	Lack(e hcl.Expression, summary, detail string)
 	// Reviewing reports whether the rule files are read for another host.

@@ -1,11 +1,12 @@
 package wall
 
 import (
-	"sync"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Constants for the tests.
@@ -25,21 +26,24 @@ const (
 // TurnTo installs the configuration that is effective at now, as if the clock said so.
 func (w *Wall) TurnTo(now time.Time) { w.applyEffective(now) }
 
-// Locked reports whether a lock is held that packets may wait for.
+// Locked reports whether mu is locked.
 func (w *Wall) Locked() bool {
-	for _, mu := range []*sync.Mutex{&w.mu, &w.windows.mu} {
-		if !mu.TryLock() {
-			return true
-		}
-		mu.Unlock()
+	if !w.mu.TryLock() {
+		return true
 	}
+	w.mu.Unlock()
 	return false
 }
 
-// EndCommands ends all commands, as a daemon does that stops.
-func (w *Wall) EndCommands() { w.commands.close() }
+// OpenedAtTheEnd runs a door's on_open when no more commands are run, and records the
+// result.
+func OpenedAtTheEnd(store Store, record func(audit.Event), d *ruleset.Door, e audit.Event) {
+	c := newCommands(store, record)
+	c.close()
+	c.opened(&effective.Door{Door: d}, e)
+}
 
 // EndedAtTheEnd records the result of an on_open that the stopping daemon interrupts.
 func EndedAtTheEnd(store Store, record func(audit.Event), e audit.Event) {
-	newCommands(store, nil, record).ended(command.Result{Job: command.Job{For: task{name: "on_open", event: e}}, Err: command.ErrClosed})
+	newCommands(store, record).ended(command.Result{Job: command.Job{For: task{name: "on_open", event: e}}, Err: command.ErrClosed})
 }

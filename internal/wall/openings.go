@@ -82,10 +82,11 @@ func (q *openingQueue) next() []*opening {
 	defer q.mu.Unlock()
 	known := map[windowKey]bool{}
 	for n, o := range q.queue {
-		if n == maxBatch || known[o.key()] {
+		key := windowKey{o.door, o.source}
+		if n == maxBatch || known[key] {
 			return slices.Clone(q.queue[:n])
 		}
-		known[o.key()] = true
+		known[key] = true
 	}
 	return slices.Clone(q.queue)
 }

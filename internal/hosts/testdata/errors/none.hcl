@@ -1,0 +1,4 @@
+# A host without a way to knock.
+host "example.org" {
+  address = "203.0.113.7"
+}

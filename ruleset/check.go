@@ -15,6 +15,7 @@ import (
 
 func (l *Loaded) check(raw *rawConfig) *Config {
 	c := &Config{Wall: defaultWall}
+	l.identity.wall = &c.Wall
 	for i, r := range raw.Walls {
 		if i > 0 {
 			l.fail("Second wall block", fmt.Sprintf("Only one wall block is allowed. The first is at %s.", fileLine(raw.Walls[0].Range)), &r.Range)
@@ -60,6 +61,7 @@ func (l *Loaded) checkWall(r *rawWall, w *Wall) {
 	choose(l, r.OnStop, &w.OnStop, Keep, Remove)
 	l.duration(r.Hold, &w.Hold, 0, 2*time.Second)
 	l.duration(r.Reorder, &w.Reorder, 0, time.Second)
+	l.identity.read(l, r.Identity, w)
 	number(l, r.MaxSources, &w.MaxSources, 16, 1<<22, "The number of sources that are tracked at once is a whole number from %d to %d.")
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/spa"
 )
 
 // Config is the checked configuration of the rule files, with every default filled in.
@@ -26,6 +27,10 @@ type Wall struct {
 	Hold       time.Duration // how long the SYN of a source without a window waits for a knock
 	Reorder    time.Duration // by how much knocks may overtake each other
 	MaxSources int           // maximum number of attempts tracked at once
+	// IdentityPath is the file of the host's private identity. It is "" if the rule files have
+	// the identity from elsewhere.
+	IdentityPath string
+	Identity     *spa.Opener // nil if no door needs it, or if it cannot be read
 }
 
 // Door is a group of ports that open together.
@@ -95,13 +100,14 @@ const (
 // The defaults of rule files.
 var (
 	defaultWall = Wall{
-		Table:      "knockwall",
-		LogGroup:   7100,
-		Queue:      7100,
-		OnStop:     Keep,
-		Hold:       200 * time.Millisecond,
-		Reorder:    20 * time.Millisecond,
-		MaxSources: 65536,
+		Table:        "knockwall",
+		LogGroup:     7100,
+		Queue:        7100,
+		OnStop:       Keep,
+		Hold:         200 * time.Millisecond,
+		Reorder:      20 * time.Millisecond,
+		MaxSources:   65536,
+		IdentityPath: DefaultIdentity,
 	}
 	defaultDoor = Door{
 		SequenceTimeout: 5 * time.Second,

@@ -64,6 +64,9 @@ func (t *textWriter) paint(colour, s string) string {
 func (t *textWriter) place(at *hcl.Range, colour string) {
 	fmt.Fprintf(&t.b, "  on %s line %d", printable.Columns(at.Filename), at.Start.Line)
 	file := t.l.files[at.Filename]
+	if file == nil && t.l.named[at.Filename] {
+		file = &hcl.File{Bytes: t.l.shown[at.Filename]}
+	}
 	if file == nil || at.Start.Byte > len(file.Bytes) {
 		t.b.WriteString("\n\n")
 		return

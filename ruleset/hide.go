@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"maps"
 	"regexp"
+	"slices"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
@@ -31,25 +32,45 @@ type words struct {
 
 // ruleWords are the words of rule files.
 var ruleWords = newWords("a rule file", map[string]bool{"wall": true, "door": true},
-	namesOf(impliedBy(rawWall{}), doorSchema(), impliedBy(rawCommand{})),
-	map[string]bool{"on_open": true, "on_close": true}, methods.Kinds)
+	ruleNames(), map[string]bool{"on_open": true, "on_close": true}, methods.Kinds)
+
+// ruleNames are the attributes of walls, doors and commands. The value of identity is not
+// shown: somebody may write the identity there, and not its path.
+func ruleNames() map[string]bool {
+	names := namesOf(impliedBy(rawWall{}), doorSchema(), impliedBy(rawCommand{}))
+	delete(names, "identity")
+	return names
+}
 
 // newWords returns the words of a kind of file with these methods.
 func newWords(file string, top, shown, open map[string]bool, kinds []*method.Kind) *words {
 	w := &words{file: file, top: top, shown: shown, open: open, closed: map[string]bool{}, plain: map[string]bool{}, all: maps.Clone(shown)}
 	maps.Copy(w.all, top)
 	for _, k := range kinds {
-		if k.Block != nil {
-			w.closed[k.Name] = true
-		}
 		for _, name := range k.Shown {
 			w.plain[name] = true
 		}
 		if k.Fields != nil {
 			maps.Copy(w.all, namesOf(impliedBy(k.Fields)))
 		}
+		switch {
+		case k.Plain:
+			w.open[k.Name] = true
+			for name := range namesOf(impliedBy(k.Fields)) {
+				w.shown[name] = w.shown[name] || !inClosedBlock(name, kinds)
+			}
+		case k.Block != nil:
+			w.closed[k.Name] = true
+		}
 	}
 	return w
+}
+
+// inClosedBlock reports whether a block that may have secrets has an attribute of a name.
+func inClosedBlock(attribute string, kinds []*method.Kind) bool {
+	return slices.ContainsFunc(kinds, func(k *method.Kind) bool {
+		return !k.Plain && k.Fields != nil && namesOf(impliedBy(k.Fields))[attribute]
+	})
 }
 
 func impliedBy(block any) *hcl.BodySchema {

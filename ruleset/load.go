@@ -38,11 +38,13 @@ type Loaded struct {
 	words  *words // of this kind of file
 	files  map[string]*hcl.File
 	shown  map[string][]byte       // the text of files with stars in place of possible secrets
+	named  map[string]bool         // the files in shown that rule files name: they have no secrets
 	broken map[string]map[int]bool // the files with syntax errors, and the lines of these errors
 
-	size   int // of all files, in bytes
-	path   string
-	reader reader
+	size     int // of all files, in bytes
+	identity identity
+	path     string
+	reader   reader
 }
 
 // reader is the purpose for which rule files are read. It decides which missing secrets and
@@ -70,7 +72,7 @@ func Review(path string) *Loaded { return load(path, reviewer) }
 func Rehearse(path string) *Loaded { return load(path, rehearsing) }
 
 func newLoaded(w *words, path string, by reader) *Loaded {
-	return &Loaded{words: w, files: map[string]*hcl.File{}, shown: map[string][]byte{}, broken: map[string]map[int]bool{}, path: path, reader: by}
+	return &Loaded{words: w, files: map[string]*hcl.File{}, shown: map[string][]byte{}, named: map[string]bool{}, broken: map[string]map[int]bool{}, path: path, reader: by}
 }
 
 func load(path string, by reader) *Loaded {
@@ -307,9 +309,15 @@ func (l *Loaded) failAt(e hcl.Expression, summary, detail string) {
 // lackAt reports that a method cannot use its secret or list. For the kept rules this is a
 // warning, as the door works without the method.
 func (l *Loaded) lackAt(e hcl.Expression, summary, detail string) {
+	at := e.Range()
+	l.lackIn(&at, summary, detail)
+}
+
+// lackIn is lackAt for a place.
+func (l *Loaded) lackIn(at *hcl.Range, summary, detail string) {
 	if l.reader == makeshift {
-		l.warnAt(e, summary, detail)
+		l.warn(summary, detail, at)
 		return
 	}
-	l.failAt(e, summary, detail)
+	l.fail(summary, detail, at)
 }

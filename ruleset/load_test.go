@@ -107,7 +107,7 @@ func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 	want := &Config{
 		Wall: Wall{
 			Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: Keep,
-			Hold: 200 * time.Millisecond, Reorder: 20 * time.Millisecond, MaxSources: 65536,
+			Hold: 200 * time.Millisecond, Reorder: 20 * time.Millisecond, MaxSources: 65536, IdentityPath: DefaultIdentity,
 		},
 		Doors: []Door{{
 			Name:            "ssh",
@@ -175,7 +175,7 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 			Interfaces: []string{"wan0"},
 			Trusted:    prefixes("192.168.0.100/32", "2001:db8::/48"),
 			OnStop:     Remove,
-			Hold:       300 * time.Millisecond, Reorder: 30 * time.Millisecond, MaxSources: 1024,
+			Hold:       300 * time.Millisecond, Reorder: 30 * time.Millisecond, MaxSources: 1024, IdentityPath: DefaultIdentity,
 		},
 		Doors: []Door{{
 			Name:            "ssh",

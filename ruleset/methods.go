@@ -3,15 +3,18 @@ package ruleset
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 
 	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/method/fixed"
 	"github.com/knockwall/knockwall/internal/methods"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
+	"github.com/knockwall/knockwall/internal/spa"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -57,8 +60,20 @@ func (l *Loaded) methods(r *rawDoor, d *Door) {
 	case knocking > 1:
 		l.fail("Too many sequences", "A door has only one of sequence, rolling and one_time_sequences. Two doors can guard the same ports.", &r.Range)
 	case given == 0 && l.broken[r.Range.Filename] == nil:
-		l.fail("No sequence", `A door needs knocks that open it: sequence = [4113, "27911/udp", 1840]. Or write rolling, one_time_sequences or otp.`, &r.Range)
+		l.fail("No sequence", `A door needs a way to open it: sequence = [4113, "27911/udp", 1840]. Or write `+otherWays()+".", &r.Range)
 	}
+}
+
+// otherWays lists the methods but sequence.
+func otherWays() string {
+	var names []string
+	for _, k := range methods.Kinds {
+		if k.Name != fixed.Kind.Name {
+			names = append(names, k.Name)
+		}
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // checkClose reports an error if the same sequence opens and closes a door.
@@ -122,12 +137,16 @@ func (r reading) Lacks(e hcl.Expression, block hcl.Range, summary, detail string
 	return r.l.lacks(e, block, summary, detail)
 }
 
-func (r reading) FailBlock(block hcl.Range, summary, detail string) {
-	r.l.fail(summary, detail, &block)
+func (r reading) FailAt(at hcl.Range, summary, detail string) { r.l.fail(summary, detail, &at) }
+func (r reading) WarnAt(at hcl.Range, summary, detail string) { r.l.warn(summary, detail, &at) }
+func (r reading) LackAt(at hcl.Range, summary, detail string) { r.l.lackIn(&at, summary, detail) }
+
+func (r reading) File(e hcl.Expression, path string, most int) ([]byte, bool) {
+	return r.l.namedFile(e, path, most)
 }
 
-func (r reading) WarnBlock(block hcl.Range, summary, detail string) {
-	r.l.warn(summary, detail, &block)
-}
+func (r reading) Identity(block hcl.Range) *spa.Opener { return r.l.identity.of(r.l, block) }
+
+func (r reading) List(e hcl.Expression, item func(hcl.Expression, string)) { r.l.list(e, item) }
 
 func (r reading) Decode(b *hcl.Block, to any) { r.l.foreign(gohcl.DecodeBody(b.Body, nil, to)) }

@@ -56,12 +56,12 @@ func (b *block) host(r method.Reader) *Host {
 	ways := b.ways(r)
 	switch len(ways) {
 	case 0:
-		r.FailBlock(b.DefRange, "No way to knock", `A host needs one of identity, knock, rolling, otp and one_time_sequences: knock = [4113, "27911/udp", 1840].`)
+		r.FailAt(b.DefRange, "No way to knock", `A host needs one of identity, knock, rolling, otp and one_time_sequences: knock = [4113, "27911/udp", 1840].`)
 		return nil
 	case 1:
 		ways[0](h)
 	default:
-		r.FailBlock(b.DefRange, "Several ways to knock", "A host has only one of identity, knock, rolling, otp and one_time_sequences. "+
+		r.FailAt(b.DefRange, "Several ways to knock", "A host has only one of identity, knock, rolling, otp and one_time_sequences. "+
 			"Remove the others, or write a block with another name for each, with an address.")
 		return nil
 	}

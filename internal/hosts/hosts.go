@@ -113,7 +113,7 @@ func parse(path string) *file {
 	r := loaded.Reader()
 	for _, b := range blocks {
 		if len(b.Labels) == 0 {
-			r.FailBlock(b.DefRange, "No host", `Write the host's name, or a pattern: host "server.example.org" { … }.`)
+			r.FailAt(b.DefRange, "No host", `Write the host's name, or a pattern: host "server.example.org" { … }.`)
 		}
 		read := block{Block: b}
 		r.Decode(b, &read.fields)

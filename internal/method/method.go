@@ -15,6 +15,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
+	"github.com/knockwall/knockwall/internal/spa"
 )
 
 // Kind is a method as rule files name it.
@@ -33,6 +34,8 @@ type Kind struct {
 	// or durations.
 	Fields any
 	Shown  []string
+	// Plain says that the block has no secrets. Diagnostics show it as it is.
+	Plain bool
 }
 
 // Method is a way to knock at one door, as the rule file configures it. It does not change.
@@ -173,9 +176,9 @@ type Meaning struct {
 	Person Person     // the sender, if the method knows persons
 	// Source is the address to open for. The zero Addr means the source of the packet.
 	Source netip.Addr
-	// Window is how long the window should be open. It is never longer than the door's. Zero
-	// means as long as the door says.
-	Window time.Duration
+	// Window is how long the window should be open, up to Most. Zero Most means the door's
+	// window, and so does zero Window.
+	Window, Most time.Duration
 	// Rejected says that a datagram without an Action is certainly of this Person, but was
 	// rejected for the Reason.
 	Rejected bool
@@ -259,6 +262,14 @@ type Reader interface {
 	Knocks(e hcl.Expression) []packet.Port
 	// Secret reads a secret that a block needs. The secret is unset if it cannot be read.
 	Secret(e hcl.Expression, block hcl.Range) secret.Secret
+	// File reads a whole file that e names by its absolute path, with at most so many bytes.
+	// It reports an error if it cannot, or if other users can change the file.
+	File(e hcl.Expression, path string, most int) (text []byte, ok bool)
+	// Identity returns the opener of datagrams that are sealed to this host. It is nil after
+	// an error, such as that the host has no identity.
+	Identity(block hcl.Range) *spa.Opener
+	// List calls item with each element of a list.
+	List(e hcl.Expression, item func(e hcl.Expression, text string))
 	// Decode decodes a block by its hcl tags.
 	Decode(b *hcl.Block, to any)
 	// IsAbsent reports whether an optional attribute is missing or null.
@@ -271,8 +282,11 @@ type Reader interface {
 	// or list. This is an error, but a warning where the daemon starts with the kept rules.
 	Fail(e hcl.Expression, summary, detail string)
 	Warn(e hcl.Expression, summary, detail string)
-	FailBlock(block hcl.Range, summary, detail string)
-	WarnBlock(block hcl.Range, summary, detail string)
+	// FailAt, WarnAt and LackAt do so for a place, such as a block, or a line of a file that
+	// File has read.
+	FailAt(at hcl.Range, summary, detail string)
+	WarnAt(at hcl.Range, summary, detail string)
+	LackAt(at hcl.Range, summary, detail string)
 	Lack(e hcl.Expression, summary, detail string)
 	// Reviewing reports whether the rule files are read for another host.
 	Reviewing() bool

@@ -4,6 +4,7 @@ package methods
 import (
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/keys"
 	"github.com/knockwall/knockwall/internal/method/lists"
 	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/internal/method/rolling"
@@ -16,4 +17,5 @@ var Kinds = []*method.Kind{
 	&rolling.Kind,
 	&lists.Kind,
 	&passwords.Kind,
+	&keys.Kind,
 }

@@ -155,7 +155,7 @@ func (o *OTP) Advise(r method.Reader, doors []method.Door, own int) {
 	for _, other := range doors[:own] {
 		for _, m := range other.Methods {
 			if theirs, ok := m.(*OTP); ok && o.shares(theirs) {
-				r.WarnBlock(o.block, "Two doors with one secret", fmt.Sprintf("The door %q has the same secret. Somebody who overhears a password at one door can use it at the other. "+
+				r.WarnAt(o.block, "Two doors with one secret", fmt.Sprintf("The door %q has the same secret. Somebody who overhears a password at one door can use it at the other. "+
 					"Give each door its own secrets, or make one door of both.", other.Name))
 				return
 			}

@@ -26,7 +26,7 @@ func (w *Wall) Alive() error {
 	w.mu.Lock()
 	s, lastHousekeeping, reconciling := w.sockets, w.lastHousekeeping, w.reconciling
 	w.mu.Unlock()
-	openings := w.openings.progress()
+	openings := w.windows.queue.progress()
 	if s == nil || lastHousekeeping.IsZero() {
 		return nil // the wall is not installed yet
 	}

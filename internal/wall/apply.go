@@ -8,9 +8,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
-	"github.com/knockwall/knockwall/sequence"
 )
 
 // Apply installs the wall that a configuration describes. If one is installed already,
@@ -48,7 +46,7 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	if w.tornDown {
 		return ErrStopping
 	}
-	w.openQueued() // so that sources that have knocked do not wait for the new table
+	w.windows.openQueued() // so that sources that have knocked do not wait for the new table
 	if err := w.checkFree(&written.Wall); err != nil {
 		return err
 	}
@@ -104,9 +102,9 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	case standing != nil && (former == nil || !standing.Restored):
 		windows = next.keptWindows(standing.Windows, time.Since(read))
 	case former != nil: // another process has just deleted or replaced the table, or it cannot be read
-		windows = next.keptWindows(w.knownWindows(), 0)
+		windows = next.keptWindows(w.windows.known(), 0)
 	}
-	w.recordWindows(windows, next)
+	w.windows.adopt(windows, next)
 
 	table := tableOf(c, s.numbers, onTrial)
 	// From here on, the new configuration decides about packets that the old rules send.
@@ -120,7 +118,6 @@ func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
 		}
 		w.mu.Lock()
 		if back != nil {
-			copy(back.tallies, former.tallies)
 			back.inherit(next)
 		}
 		w.policy = back
@@ -222,61 +219,6 @@ func (w *Wall) inUse(n nft.Numbers) error {
 	return nil
 }
 
-// recordWindows records windows that were found in the kernel. Those that are recorded
-// already keep their connection counts.
-func (w *Wall) recordWindows(windows []nft.Window, next *policy) {
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, win := range windows {
-		id := w.doorID(win.Door)
-		if w.windows.Get(id, win.Source) == nil {
-			limit := next.config.Doors[next.doorNamed(win.Door)].MaxConnections
-			w.windows.Open(id, win.Source, now, now.Add(win.Left), limit)
-			w.windows.Stands(id, win.Source, now.Add(win.Left))
-		}
-	}
-}
-
-// closeMissing deletes the recorded windows that the kernel does not have any more, and
-// returns the events to write.
-func (w *Wall) closeMissing(windows []nft.Window, now time.Time) (events []audit.Event) {
-	type key struct {
-		id     int
-		source packet.Source
-	}
-	open := make(map[key]bool, len(windows))
-	for _, win := range windows {
-		open[key{w.doorID(win.Door), win.Source}] = true
-	}
-	var gone []*sequence.Window
-	for win := range w.windows.All() {
-		if !win.Spent() && !open[key{win.Door, win.Source}] {
-			gone = append(gone, win)
-		}
-	}
-	for _, win := range gone {
-		if i := w.policy.doorNamed(w.doors[win.Door]); i >= 0 {
-			w.policy.tallies[i].Add(audit.Closed)
-		}
-		w.windows.Close(win.Door, win.Source)
-		events = append(events, audit.Event{Time: now, Kind: audit.Closed, Door: w.doors[win.Door], Source: win.Source,
-			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"})
-	}
-	return events
-}
-
-// doorID returns the id of the door with that name. It is called with mu held.
-func (w *Wall) doorID(name string) int {
-	id, ok := w.doorIDs[name]
-	if !ok {
-		id = len(w.doors)
-		w.doors = append(w.doors, name)
-		w.doorIDs[name] = id
-	}
-	return id
-}
-
 // switchPolicy makes next the policy that decides about packets. It takes over the state
 // of the former one.
 func (w *Wall) switchPolicy(next *policy) {
@@ -300,9 +242,6 @@ func (w *Wall) finishApply(next *policy, s *sockets, former *policy, windows []n
 		s.former = retired
 		retired.former = nil // the one before is closed
 	}
-	if len(windows) > 0 { // their remaining times were read a while ago
-		w.uncertainUntil = now.Add(ruleset.MaxWindow)
-	}
 	e := audit.Event{Time: now, Kind: audit.Reloaded, Code: why.code, Failed: why.code == audit.CodeNotConfirmed}
 	if former == nil {
 		e.Kind = audit.Started
@@ -310,9 +249,8 @@ func (w *Wall) finishApply(next *policy, s *sockets, former *policy, windows []n
 	} else {
 		w.evicted += former.tracker.Evicted()
 	}
-	closed := w.closeMissing(windows, now)
 	w.mu.Unlock()
-	w.record(closed)
+	w.windows.reconcileWith(windows, now)
 	if retired != nil && retired != s {
 		retirement := make(chan struct{})
 		w.retirement = retirement

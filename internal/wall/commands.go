@@ -23,17 +23,13 @@ import (
 
 // commands runs on_open and on_close.
 type commands struct {
+	door   func(name string) *effective.Door // the door in the rules in force; nil: none
 	record func(audit.Event)
 	runner *command.Runner
 
 	mu    sync.Mutex
 	store Store
 	due   map[windowKey]*due // of open windows
-}
-
-type windowKey struct {
-	door   string
-	source packet.Source
 }
 
 // due is an on_close that has still to run: an entry of the store.
@@ -45,7 +41,8 @@ type due struct {
 	Arguments []string      `json:"arguments"`
 	Timeout   time.Duration `json:"timeout_ns"`
 
-	entry string
+	entry string // in the store
+	begun bool   // the on_open of its window ran, or belongs to an earlier daemon
 }
 
 // task is the event for which a command runs.
@@ -55,8 +52,8 @@ type task struct {
 	entry string // to remove from the store when it has ended
 }
 
-func newCommands(store Store, record func(audit.Event)) *commands {
-	c := &commands{record: record, store: store, due: map[windowKey]*due{}}
+func newCommands(store Store, door func(string) *effective.Door, record func(audit.Event)) *commands {
+	c := &commands{door: door, record: record, store: store, due: map[windowKey]*due{}}
 	c.runner = command.NewRunner(c.ended)
 	return c
 }
@@ -67,7 +64,7 @@ func (c *commands) resume(open map[windowKey]bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, entry := range c.store.All() {
-		d := &due{entry: entry}
+		d := &due{entry: entry, begun: true}
 		if json.Unmarshal([]byte(entry), d) != nil {
 			continue
 		}
@@ -84,28 +81,54 @@ func (c *commands) resume(open map[windowKey]bool) {
 	}
 }
 
-// opened records that a window has opened or was refreshed, and runs the commands for it.
-// With an on_close, on_open runs once for each window; without one, it runs at each opening
-// and refresh. Whoever reads the event can rely on the on_close: it is stored before.
-func (c *commands) opened(d *effective.Door, e audit.Event) {
-	if d.OnOpen == nil && d.OnClose == nil {
-		c.record(e)
+// prepare is an observer. Before the event of a new window is recorded, it stores the
+// on_close that the window will need: a reader of the event can rely on it.
+func (c *commands) prepare(e windowEvent) {
+	if e.Kind != audit.Opened && e.Kind != audit.Refreshed {
+		return
+	}
+	d := c.door(e.Door)
+	if d == nil {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := windowKey{e.Door, e.Source}
 	if former := c.due[key]; former != nil && e.Kind == audit.Opened {
-		delete(c.due, key) // the event of the end of its window is about to follow
+		delete(c.due, key) // the former window was spent, and could not be closed
 		c.runDue(former, audit.Closed)
 	}
-	begins := d.OnClose == nil || c.due[key] == nil
-	if d.OnClose != nil && begins {
-		c.remember(d, e)
+	if d.OnClose != nil && c.due[key] == nil {
+		c.remember(d, e.Event)
 	}
-	c.record(e)
-	if d.OnOpen != nil && begins {
-		c.run(task{name: "on_open", event: e}, d.OnOpen.Expand(values(e)), d.OnOpen.Timeout)
+}
+
+// run is an observer. It runs on_open or on_close after the event is recorded. With an
+// on_close, on_open runs once for each window; without one, it runs at each opening and
+// refresh.
+func (c *commands) run(e windowEvent) {
+	if e.Failed {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := windowKey{e.Door, e.Source}
+	due := c.due[key]
+	switch e.Kind {
+	case audit.Closed, audit.Expired:
+		if due != nil {
+			delete(c.due, key)
+			c.runDue(due, e.Kind)
+		}
+	default:
+		d := c.door(e.Door)
+		if d == nil || d.OnOpen == nil || d.OnClose != nil && due.begun {
+			return
+		}
+		if due != nil {
+			due.begun = true
+		}
+		c.start(task{name: "on_open", event: e.Event}, d.OnOpen.Expand(values(e.Event)), d.OnOpen.Timeout)
 	}
 }
 
@@ -127,17 +150,6 @@ func (c *commands) remember(d *effective.Door, e audit.Event) {
 	c.due[windowKey{e.Door, e.Source}] = next
 }
 
-// closed runs the on_close of a window that has ended.
-func (c *commands) closed(e audit.Event) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	key := windowKey{e.Door, e.Source}
-	if d := c.due[key]; d != nil {
-		delete(c.due, key)
-		c.runDue(d, e.Kind)
-	}
-}
-
 // closedAll runs all on_close commands that are due, because the wall was removed with
 // its windows.
 func (c *commands) closedAll() {
@@ -157,10 +169,10 @@ func (c *commands) close() { c.runner.Close(commandsTimeout) }
 
 func (c *commands) runDue(d *due, why audit.Kind) {
 	e := audit.Event{Kind: why, Door: d.Door, Source: d.Source, Port: d.Port}
-	c.run(task{"on_close", e, d.entry}, d.Arguments, d.Timeout)
+	c.start(task{"on_close", e, d.entry}, d.Arguments, d.Timeout)
 }
 
-func (c *commands) run(t task, arguments []string, timeout time.Duration) {
+func (c *commands) start(t task, arguments []string, timeout time.Duration) {
 	job := command.Job{
 		Key:       t.event.Door + " " + t.event.Source.String(),
 		Arguments: arguments, Environment: environment(t.event), Timeout: timeout,
@@ -229,33 +241,4 @@ func environment(e audit.Event) []string {
 		env = append(env, "KNOCKWALL_WINDOW="+strconv.FormatFloat(e.Window.Seconds(), 'f', -1, 64))
 	}
 	return append(env, "KNOCKWALL_EVENT="+string(e.Kind))
-}
-
-// emit records an event of a door, and runs the commands for it. It is called without mu.
-func (w *Wall) emit(e audit.Event) {
-	if e.Kind == audit.Opened || e.Kind == audit.Refreshed {
-		f := w.current()
-		if i := f.doorNamed(e.Door); i >= 0 {
-			w.commands.opened(&f.config.Doors[i], e)
-			return
-		}
-	}
-	w.trail.Record(e)
-	switch {
-	case e.Kind == audit.Expired:
-		w.runExpired(e)
-	case e.Kind == audit.Closed && !e.Failed:
-		w.commands.closed(e)
-	}
-}
-
-// runExpired runs the on_close of an expired window, unless the same source has a new
-// window.
-func (w *Wall) runExpired(e audit.Event) {
-	w.mu.Lock()
-	win := w.windows.Get(w.doorID(e.Door), e.Source)
-	w.mu.Unlock()
-	if win == nil {
-		w.commands.closed(e)
-	}
 }

@@ -427,45 +427,57 @@ func TestAWindowThatIsNotOpenedRunsNothing(t *testing.T) {
 	})
 }
 
-func TestACommandThatTheDaemonDoesNotWaitForIsToldOf(t *testing.T) {
-	d := commanded(newLogbook(t))
-	d.OnClose = nil
-	var told trail
+func TestACommandThatIsInterruptedHasAnEvent(t *testing.T) {
+	var got trail
 	opened := audit.Event{Kind: audit.Opened, Door: "ssh", Source: single(alice)}
-	wall.OpenedAtTheEnd(&notebook{}, func(e audit.Event) {
-		if e.Kind == audit.Command {
-			told.Record(e)
-		}
-	}, &d, opened)
-	wall.EndedAtTheEnd(&notebook{}, told.Record, opened)
-	var codes []audit.Code
-	for _, e := range told.past() {
-		codes = append(codes, e.Code)
-		if !e.Failed || e.Priority() != audit.Error {
-			t.Errorf("%s: failed is %t, and the priority %d", e, e.Failed, e.Priority())
-		}
-	}
-	if want := []audit.Code{audit.CodeNotRun, audit.CodeInterrupted}; !slices.Equal(codes, want) {
-		t.Errorf("told are %q, want %q", codes, want)
-	}
-	told.expect(t, nil,
-		"command ssh 192.0.2.1: on_open: not run: too many commands are waiting, or knockwall is stopping",
-		"command ssh 192.0.2.1: on_open: knockwall stops")
+	wall.EndedAtTheEnd(&notebook{}, got.Record, opened)
+	got.expectFailed(t, audit.CodeInterrupted)
+	got.expect(t, nil, "command ssh 192.0.2.1: on_open: knockwall stops")
 }
 
-// Whoever reads that a window is open can kill the daemon: its on_close is stored by then.
+func TestACommandThatCannotBeRunHasAnEventAfterThatOfItsWindow(t *testing.T) {
+	d := commanded(newLogbook(t))
+	d.OnClose = nil
+	guarded(t, config(d), func(h *host) {
+		h.wall.EndCommands()
+		h.client(alice).opens()
+		h.trail.expectFailed(t, audit.CodeNotRun)
+		h.trail.expect(t, []audit.Kind{audit.Opened, audit.Command},
+			"opened ssh 192.0.2.1 3/3",
+			"command ssh 192.0.2.1: on_open: not run: too many commands are waiting, or knockwall is stopping")
+	})
+}
+
+// expectFailed checks that the last event has failed, and has a code.
+func (t *trail) expectFailed(tb testing.TB, code audit.Code) {
+	tb.Helper()
+	all := t.past()
+	if len(all) == 0 {
+		tb.Fatal("there is no event")
+	}
+	if e := all[len(all)-1]; e.Code != code || !e.Failed || e.Priority() != audit.Error {
+		tb.Errorf("%s: the code is %q, failed is %t, and the priority %d", e, e.Code, e.Failed, e.Priority())
+	}
+}
+
+// A reader of the event may kill the daemon at once: the on_close is stored by then.
 func TestAnOnCloseIsStoredBeforeTheEventOfItsWindow(t *testing.T) {
 	d := commanded(newLogbook(t))
 	d.OnOpen = nil
-	store := wall.NewMemoryStore()
-	recorded := 0
-	wall.OpenedAtTheEnd(store, func(e audit.Event) {
-		recorded++
-		if e.Kind != audit.Opened || store.Len() != 1 {
-			t.Errorf("at %s, %d commands are due, want 1 at the opening", e, store.Len())
+	guarded(t, config(d), func(h *host) {
+		opened := 0
+		h.trail.watch(func(e audit.Event) {
+			if e.Kind != audit.Opened {
+				return
+			}
+			opened++
+			if n := h.due.Len(); n != 1 {
+				t.Errorf("at %s, %d commands are due, want 1", e, n)
+			}
+		})
+		h.client(alice).opens()
+		if opened != 1 {
+			t.Errorf("the door was opened %d times, want once", opened)
 		}
-	}, &d, audit.Event{Kind: audit.Opened, Door: "ssh", Source: single(alice), Time: time.Now()})
-	if recorded != 1 {
-		t.Errorf("%d events, want one", recorded)
-	}
+	})
 }

@@ -35,13 +35,16 @@
 //
 // # Locks
 //
-// There are two locks. A goroutine that takes both takes Wall.change first.
+// A goroutine takes several locks in this order:
 //
 //   - Wall.change is held while the table or a window in it changes. No window can
 //     open between reading the windows from the kernel and writing them to a new table.
-//   - Wall.mu guards the daemon's own state. It is held while packets get their verdicts,
-//     so that verdicts are given in order and agree with that state. It is never held
-//     during a transaction or while an event is written.
+//   - windows.observing is held while observers see the events of windows.
+//   - Wall.mu guards what decides about packets. It is held while packets get their
+//     verdicts, so that verdicts are given in order and agree with that state.
+//   - windows.mu guards the record of windows.
+//
+// No lock called mu is held during a transaction or while an event is written.
 //
 // Closing a socket waits for its handler, and the handler may need change. So no socket is
 // closed with change held.

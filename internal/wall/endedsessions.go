@@ -29,18 +29,12 @@ func sessionsKey(door string, source packet.Source) windowKey {
 func (w *Wall) endSessions(door string, source packet.Source) (ended int, err error) {
 	w.change.Lock()
 	defer w.change.Unlock()
-	w.mu.Lock()
-	f := w.policy
+	f := w.current()
 	i := f.doorNamed(door)
-	if i >= 0 {
-		if win := w.windows.Get(f.ids[i], source); win != nil && win.Spent() {
-			w.windows.Close(win.Door, win.Source)
-		}
-	}
-	w.mu.Unlock()
 	if i < 0 {
 		return 0, errDoorGone
 	}
+	w.windows.forgetSpent(f.ids[i], source)
 	who := map[windowKey]bool{}
 	ended, err = w.edges.EndSessions(func(e sessions.Session) bool {
 		wanted := false

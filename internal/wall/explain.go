@@ -167,8 +167,8 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	if packet.Among(addr, f.config.Wall.Trusted) || packet.Among(addr, d.Trusted) {
 		return in(Trusted, "it is trusted, and need not knock")
 	}
-	win := w.windows.Get(f.ids[door], source)
-	if win != nil && !win.Spent() && win.Until.After(now) {
+	win, recorded := w.windows.get(f.ids[door], source)
+	if recorded && !win.Spent() && win.Until.After(now) {
 		return in(WindowOpen, "its window is open for another %s", roughly(win.Until.Sub(now)))
 	}
 
@@ -189,7 +189,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return out(Knocking, attempt.Started, "it has knocked %d of %d so far, and has %s left for the rest",
 			attempt.Step, steps, roughly(late.Sub(now)))
 	}
-	if win != nil && win.Spent() {
+	if recorded && win.Spent() {
 		return out(Exhausted, time.Time{}, "it has knocked, and has already made max_connections connections (%d); it has to knock again", d.MaxConnections)
 	}
 	last := s.last

@@ -1,12 +1,11 @@
 package wall
 
 import (
+	"sync"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/command"
-	"github.com/knockwall/knockwall/internal/effective"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Constants for the tests.
@@ -26,24 +25,21 @@ const (
 // TurnTo installs the configuration that is effective at now, as if the clock said so.
 func (w *Wall) TurnTo(now time.Time) { w.applyEffective(now) }
 
-// Locked reports whether mu is locked.
+// Locked reports whether a lock is held that packets may wait for.
 func (w *Wall) Locked() bool {
-	if !w.mu.TryLock() {
-		return true
+	for _, mu := range []*sync.Mutex{&w.mu, &w.windows.mu} {
+		if !mu.TryLock() {
+			return true
+		}
+		mu.Unlock()
 	}
-	w.mu.Unlock()
 	return false
 }
 
-// OpenedAtTheEnd runs a door's on_open when no more commands are run, and records the
-// result.
-func OpenedAtTheEnd(store Store, record func(audit.Event), d *ruleset.Door, e audit.Event) {
-	c := newCommands(store, record)
-	c.close()
-	c.opened(&effective.Door{Door: d}, e)
-}
+// EndCommands ends all commands, as a daemon does that stops.
+func (w *Wall) EndCommands() { w.commands.close() }
 
 // EndedAtTheEnd records the result of an on_open that the stopping daemon interrupts.
 func EndedAtTheEnd(store Store, record func(audit.Event), e audit.Event) {
-	newCommands(store, record).ended(command.Result{Job: command.Job{For: task{name: "on_open", event: e}}, Err: command.ErrClosed})
+	newCommands(store, nil, record).ended(command.Result{Job: command.Job{For: task{name: "on_open", event: e}}, Err: command.ErrClosed})
 }

@@ -39,7 +39,7 @@ func (w *Wall) housekeep(ctx context.Context) {
 		}
 		now := time.Now()
 		next := now.Add(audit.SumInterval)
-		for _, task := range []func(time.Time) (time.Time, bool){w.expireWindows, w.refuseDue, w.expireAttempts, w.reportLosses, w.endTrial, w.reresolve, w.checkHost, w.examine, w.watchUsage} {
+		for _, task := range []func(time.Time) (time.Time, bool){w.windows.expire, w.refuseDue, w.expireAttempts, w.reportLosses, w.endTrial, w.reresolve, w.checkHost, w.examine, w.watchUsage} {
 			if at, ok := task(now); ok && at.Before(next) {
 				next = at
 			}
@@ -49,34 +49,6 @@ func (w *Wall) housekeep(ctx context.Context) {
 		w.mu.Unlock()
 		timer.Reset(next.Sub(now))
 	}
-}
-
-// expireWindows records the end of windows. The kernel has ended them itself.
-func (w *Wall) expireWindows(now time.Time) (next time.Time, ok bool) {
-	var events, spent []audit.Event
-	defer func() {
-		w.record(events)
-		for _, e := range spent { // the event of their closing was written by spend
-			w.runExpired(e)
-		}
-	}()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.windows.Expire(now, func(win *sequence.Window) {
-		if sure := now.Add(expiryLag); sure.After(w.uncertainUntil) {
-			w.uncertainUntil = sure
-		}
-		e := audit.Event{Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: w.doors[win.Door], Source: win.Source}
-		if win.Spent() {
-			spent = append(spent, e)
-		} else {
-			if i := w.policy.doorNamed(w.doors[win.Door]); i >= 0 {
-				w.policy.tallies[i].Add(audit.Expired)
-			}
-			events = append(events, e)
-		}
-	})
-	return w.windows.Next()
 }
 
 // refuseDue refuses held packets whose knock did not come in time. The kernel logs a
@@ -101,7 +73,7 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 	}
 	if now.Sub(due) < maxRefusalDelay {
 		// A transaction may be waiting for another process's transaction.
-		if w.openings.isBusy() || !s.log.Progress().Idle || s.former.hasUnhandledLog() {
+		if w.windows.queue.isBusy() || !s.log.Progress().Idle || s.former.hasUnhandledLog() {
 			s.refuseAfter = now.Add(drainedFor)
 		}
 		if s.refuseAfter.After(now) {
@@ -109,8 +81,8 @@ func (w *Wall) refuseDue(now time.Time) (next time.Time, ok bool) {
 		}
 	}
 	last, any := s.hold.Due(now, func(h sequence.Held) {
-		if door, source, _ := f.doorFor(h.Packet); door >= 0 {
-			f.tallies[door].Add(audit.Refused)
+		if door, source := w.windows.attribute(f, h.Packet); door >= 0 {
+			f.tally(door).Add(audit.Refused)
 			w.metrics.strangers.Observe(now.Sub(h.Since).Seconds())
 			events = append(events, audit.Event{
 				Time: now, Kind: audit.Refused, Door: f.config.Doors[door].Name, Source: source, Port: h.Packet.Port,
@@ -138,7 +110,7 @@ func (w *Wall) expireAttempts(now time.Time) (next time.Time, ok bool) {
 		if !f.reportsEnd(l, a.Step) {
 			return
 		}
-		f.tallies[l.door].Add(audit.Reset)
+		f.tally(l.door).Add(audit.Reset)
 		events = append(events, audit.Event{
 			Time: now, Kind: audit.Reset, Door: f.config.Doors[l.door].Name, Source: a.Source,
 			Step: a.Step, Steps: len(l.steps), Code: endCodes[a.Reason()], Reason: a.Reason().String(),
@@ -147,10 +119,10 @@ func (w *Wall) expireAttempts(now time.Time) (next time.Time, ok bool) {
 	return now.Add(forgetInterval), f.tracker.Len() > 0
 }
 
-// record emits events that were collected while mu was held.
+// record records events that were collected while mu was held.
 func (w *Wall) record(events []audit.Event) {
 	for _, e := range events {
-		w.emit(e)
+		w.trail.Record(e)
 	}
 }
 

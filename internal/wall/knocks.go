@@ -44,7 +44,7 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 		}
 	}
 	if v.opens {
-		w.openings.complete()
+		w.windows.queue.complete()
 	}
 	w.mu.Unlock()
 	s.carryOut(f, &v)
@@ -91,7 +91,7 @@ func (s knocks) carryOut(f *policy, v *decision) {
 		w.closeByKnock(v.base)
 	}
 	if v.opens {
-		w.openings.settle()
+		w.windows.queue.settle()
 	}
 }
 
@@ -106,7 +106,7 @@ func (s knocks) Failed(err error) { s.fail(err) }
 // refused counts a packet that the rules of a closed door have refused. Like the methods
 // below that decide about a packet, it is called with mu held.
 func (f *policy) refused(v *decision) {
-	f.tallies[v.door].Add(audit.Refused)
+	f.tally(v.door).Add(audit.Refused)
 	e := v.base
 	e.Kind, e.Code = audit.Refused, audit.CodeNoWindow
 	v.add(e)
@@ -114,7 +114,7 @@ func (f *policy) refused(v *decision) {
 
 // knocked decides about a knock.
 func (s knocks) knocked(f *policy, v *decision, p packet.Packet) {
-	t := &f.tallies[v.door]
+	t := f.tally(v.door)
 	v.begins = f.tracker.Len() == 0
 	arrived := s.arrivalOf(v.base.Time)
 	meant := f.knock(v.door, p, arrived, v.base.Time)
@@ -157,7 +157,7 @@ func (f *policy) datagram(v *decision, by int, p packet.Packet, data []byte) {
 		v.base.Kind, v.base.Code = e.Kind, e.Code
 		v.opens, v.once = true, meant
 	}
-	f.tallies[v.door].Add(e.Kind)
+	f.tally(v.door).Add(e.Kind)
 	v.add(e)
 }
 
@@ -168,13 +168,13 @@ func (s knocks) useDatagram(f *policy, v *decision) {
 	replay, err := w.replayGuard.take(d.Name, v.once.Once, v.base.Time)
 	switch {
 	case err != nil:
-		w.notOpened(v.base, codeOfUse(err), err)
+		w.trail.Record(notOpened(v.base, codeOfUse(err), err))
 	case replay:
 		w.replayed(f, v.door, v.base)
 	case v.once.Action == method.Close:
 		w.closeByKnock(v.base)
 	default:
-		w.open(d, v.base, !s.log.Drained())
+		w.windows.open(d, v.base, !s.log.Drained())
 	}
 }
 
@@ -227,12 +227,12 @@ func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meani
 			m.lock, m.out = i, o
 		}
 	}
-	open := closing.Progress != sequence.Nothing && f.isOpen(door, source, now)
+	open := closing.Progress != sequence.Nothing && f.wall.windows.isOpen(f, door, source, now)
 	completes := m.out.Progress == sequence.Completed
 	switch {
 	case closing.Progress == sequence.Completed && !(completes && f.isMeantToOpen(closes, m.lock, source, open)):
 		f.closedFor(door, closes, p, heard, open)
-		m.closesDoor = open || now.Before(f.wall.uncertainUntil)
+		m.closesDoor = open || f.wall.windows.isUncertain(now)
 		if open {
 			m.lock, m.out = closes, closing
 		} else if a, ok := f.tracker.Of(m.lock, source); completes || !ok || a.Doubted {
@@ -305,14 +305,6 @@ func (f *policy) closedFor(door, closes int, p packet.Packet, heard time.Time, w
 	}
 }
 
-// isOpen reports whether a door is open for a source, or about to be opened, as far as
-// the daemon knows. It is called with mu held.
-func (f *policy) isOpen(door int, source packet.Source, now time.Time) bool {
-	win := f.wall.windows.Get(f.ids[door], source)
-	return win != nil && !win.Spent() && win.Until.After(now) ||
-		f.wall.openings.has(f.config.Doors[door].Name, source)
-}
-
 // reportsEnd reports whether the end of an attempt is worth an event. At a door with
 // several locks, a knock for one of them may look like the beginning at another.
 func (f *policy) reportsEnd(l *lock, step int) bool {
@@ -327,11 +319,11 @@ func (w *Wall) openCompleted(f *policy, which int, e audit.Event, othersWait boo
 	replay, err := w.useUp(d, l.place, e.Time)
 	switch {
 	case err != nil:
-		w.notOpened(e, codeOfUse(err), err)
+		w.trail.Record(notOpened(e, codeOfUse(err), err))
 	case replay:
 		w.replayed(f, l.door, e)
 	default:
-		w.open(d, e, othersWait)
+		w.windows.open(d, e, othersWait)
 	}
 	if d.Methods[d.Knocking()].Traits().Consumes {
 		w.applyEffective(time.Now()) // the next sequence comes into force
@@ -341,7 +333,7 @@ func (w *Wall) openCompleted(f *policy, which int, e audit.Event, othersWait boo
 
 // closeByKnock closes the window of a source that has knocked to close it.
 func (w *Wall) closeByKnock(e audit.Event) {
-	if _, err := w.closeWindow(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
+	if _, err := w.windows.close(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
 		e.Kind, e.Code, e.Reason, e.Failed = audit.Closed, audit.CodeNotClosed, err.Error(), true
 		w.trail.Record(e)
 	}
@@ -350,7 +342,7 @@ func (w *Wall) closeByKnock(e audit.Event) {
 // replayed records that a used password or sequence came again.
 func (w *Wall) replayed(f *policy, door int, e audit.Event) {
 	w.mu.Lock()
-	f.tallies[door].Add(audit.Replayed)
+	f.tally(door).Add(audit.Replayed)
 	w.mu.Unlock()
 	e.Kind, e.Reason, e.Step, e.Steps = audit.Replayed, "", 0, 0
 	w.trail.Record(e)
@@ -365,7 +357,7 @@ func (f *policy) sprayed(p packet.Packet, now time.Time) (ended []audit.Event) {
 		at := e
 		at.Door, at.Source = d.Name, d.SourcePrefix.Of(p.Source)
 		if f.endAttempts(i, &at) {
-			f.tallies[i].Add(audit.Trapped)
+			f.tally(i).Add(audit.Trapped)
 			ended = append(ended, at)
 		}
 	}
@@ -398,7 +390,7 @@ func (f *policy) endAttempts(door int, e *audit.Event) (underWay bool) {
 // trapped ends the attempts of a source that has tried a trap. From then on the kernel
 // drops its knocks.
 func (f *policy) trapped(v *decision) {
-	f.tallies[v.door].Add(audit.Trapped)
+	f.tally(v.door).Add(audit.Trapped)
 	e := v.base
 	f.endAttempts(v.door, &e)
 	e.Kind, e.Code = audit.Trapped, audit.CodeTrap

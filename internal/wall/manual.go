@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -54,10 +53,10 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	if w.tornDown {
 		return WindowStatus{}, ErrStopping
 	}
-	w.openQueued() // else earlier knocks would later refresh it to another length
+	w.windows.openQueued() // else earlier knocks would later refresh it to another length
 	o := &opening{door: door, source: s, length: length,
 		why: audit.Event{Time: time.Now(), Door: door, Source: s, Code: audit.CodeManual, Reason: reasonManual}}
-	if w.openTogether([]*opening{o}); o.err != nil {
+	if w.windows.openTogether([]*opening{o}); o.err != nil {
 		return WindowStatus{}, o.err
 	}
 	return WindowStatus{Door: door, Source: s, LeftSeconds: seconds(length)}, nil
@@ -82,7 +81,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 		return Closing{}, err
 	}
 	c := Closing{Door: door, Source: s}
-	if c.Closed, err = w.closeWindow(door, s, audit.CodeManual, reasonManual); err != nil {
+	if c.Closed, err = w.windows.close(door, s, audit.CodeManual, reasonManual); err != nil {
 		return c, err
 	}
 	if endSessions {
@@ -93,42 +92,6 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 		return c, &request{ErrNoWindow, fmt.Sprintf("the door %s is not open for %s", door, s)}
 	}
 	return c, nil
-}
-
-// closeWindow closes a window, and reports whether it was open.
-func (w *Wall) closeWindow(door string, source packet.Source, code audit.Code, why string) (bool, error) {
-	w.change.Lock()
-	defer w.change.Unlock()
-	if w.tornDown {
-		return false, ErrStopping
-	}
-	w.openQueued() // else earlier knocks would open it again
-	f := w.current()
-	if f == nil {
-		return false, errNotInstalled
-	}
-	i := f.doorNamed(door)
-	if i < 0 {
-		return false, errDoorGone
-	}
-	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
-	if err != nil {
-		return false, err
-	}
-	w.mu.Lock()
-	win := w.windows.Get(f.ids[i], source)
-	if win != nil && !win.Spent() {
-		w.windows.Close(f.ids[i], source)
-	}
-	if closed {
-		f.tallies[i].Add(audit.Closed)
-	}
-	w.mu.Unlock()
-	w.wakeHousekeeping()
-	if closed {
-		w.emit(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why})
-	}
-	return closed, nil
 }
 
 // find returns the door of that name, and the source at that door which a string means.
@@ -194,16 +157,4 @@ func parseSource(source string) (addr netip.Addr, prefix netip.Prefix, err error
 var errNotInstalled = errors.New("the wall is not installed yet")
 
 // Windows returns the open windows, sorted by door and source.
-func (w *Wall) Windows() []WindowStatus {
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	windows := []WindowStatus{}
-	for win := range w.windows.All() {
-		if win.Until.After(now) && !win.Spent() {
-			windows = append(windows, WindowStatus{w.doors[win.Door], win.Source, seconds(win.Until.Sub(now)), win.Connections})
-		}
-	}
-	slices.SortFunc(windows, compareWindows)
-	return windows
-}
+func (w *Wall) Windows() []WindowStatus { return w.windows.status() }

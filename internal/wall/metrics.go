@@ -35,6 +35,13 @@ func newMetrics() *metrics {
 	return m
 }
 
+// observeOpening is an observer: it measures how long it took to open a window.
+func (m *metrics) observeOpening(e windowEvent) {
+	if (e.Kind == audit.Opened || e.Kind == audit.Refreshed) && e.Code != audit.CodeManual {
+		m.opening.Observe(time.Since(e.Time).Seconds())
+	}
+}
+
 // The metrics that are read from the status, except those that count events.
 var (
 	byDoor = []string{"door"}

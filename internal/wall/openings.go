@@ -82,11 +82,10 @@ func (q *openingQueue) next() []*opening {
 	defer q.mu.Unlock()
 	known := map[windowKey]bool{}
 	for n, o := range q.queue {
-		key := windowKey{o.door, o.source}
-		if n == maxBatch || known[key] {
+		if n == maxBatch || known[o.key()] {
 			return slices.Clone(q.queue[:n])
 		}
-		known[key] = true
+		known[o.key()] = true
 	}
 	return slices.Clone(q.queue)
 }

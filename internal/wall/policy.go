@@ -3,6 +3,7 @@ package wall
 import (
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -15,13 +16,13 @@ import (
 )
 
 // policy decides about packets: a configuration, as it is effective at a time, with the
-// attempts and counters at its doors. A reload makes a new policy. When only the
+// attempts at its doors. A reload makes a new policy. When only the
 // sequences change with time, the new policy shares everything else with the former one.
 type policy struct {
 	wall    *Wall
 	config  *effective.Config
 	reasons map[string]nft.LogReason
-	ids     []int // by door: its id in Wall.windows
+	ids     []int // by door
 	locks   []lock
 	locksOf [][]int // by door: indexes in locks
 
@@ -29,7 +30,6 @@ type policy struct {
 	stale     bool                // installing the configuration has failed; to be retried
 	tracker   *sequence.Tracker   // its locks have the indexes of locks
 	verifiers [][]method.Verifier // by door and method; nil where a method takes no datagrams
-	tallies   []tally             // by door
 }
 
 // lock is a sequence that opens or closes a door.
@@ -54,7 +54,6 @@ func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
 		config:    c,
 		reasons:   nft.LogReasons(c),
 		verifiers: make([][]method.Verifier, len(c.Doors)),
-		tallies:   make([]tally, len(c.Doors)),
 	}
 	f.locks, f.locksOf = locksOf(c)
 	tracked := make([]sequence.Lock, len(f.locks))
@@ -75,12 +74,51 @@ func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
 			f.verifiers[i] = append(f.verifiers[i], v)
 		}
 	}
+	for _, d := range c.Doors {
+		f.ids = append(f.ids, w.doors.id(d.Name))
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, d := range c.Doors {
-		f.ids = append(f.ids, w.doorID(d.Name))
-	}
+	w.tallies = append(w.tallies, make([]tally, w.doors.len()-len(w.tallies))...)
 	return f
+}
+
+// tally returns the counters of a door. It is called with the wall's mu held.
+func (f *policy) tally(door int) *tally { return &f.wall.tallies[f.ids[door]] }
+
+// doorIDs numbers the names of doors. A door keeps its id across reloads. Other locks may
+// be held when its lock is taken.
+type doorIDs struct {
+	mu    sync.Mutex
+	names []string // by id
+	ids   map[string]int
+}
+
+// id returns the id of the door of that name. A new name gets the next id.
+func (n *doorIDs) id(name string) int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	id, ok := n.ids[name]
+	if !ok {
+		id = len(n.names)
+		n.names = append(n.names, name)
+		n.ids[name] = id
+	}
+	return id
+}
+
+// name returns the name of the door with that id.
+func (n *doorIDs) name(id int) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.names[id]
+}
+
+// len returns how many ids there are.
+func (n *doorIDs) len() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.names)
 }
 
 // locksOf returns the locks of all doors, and the indexes of those of each door.
@@ -101,14 +139,8 @@ func locksOf(c *effective.Config) (locks []lock, of [][]int) {
 	return locks, of
 }
 
-// inherit takes over the counters of the former policy, and its attempts at locks that
-// are the same.
+// inherit takes over the former policy's attempts at locks that are the same.
 func (f *policy) inherit(former *policy) {
-	for i, d := range former.config.Doors {
-		if door := f.doorNamed(d.Name); door >= 0 {
-			f.tallies[door] = former.tallies[i]
-		}
-	}
 	f.tracker.Inherit(former.tracker, func(lock int) int {
 		was := &former.locks[lock]
 		door := &former.config.Doors[was.door]
@@ -166,180 +198,9 @@ func (f *policy) doorNamed(name string) int { return f.config.Index(name) }
 
 func (f *policy) guardsAny(s sessions.Session) bool { return len(f.config.At(s.Port)) > 0 }
 
-// doorFor returns the door to which a new connection is attributed. Of the doors that
-// guard its port, it is the first where the source has a window, else the first of all.
-// Of several windows it prefers the one that has admitted this packet before, then one
-// that is not spent. This is for counting and events only: the kernel has already decided
-// which door admits the packet.
-func (f *policy) doorFor(p packet.Packet) (door int, source packet.Source, win *sequence.Window) {
-	door = -1
-	for _, i := range f.config.At(p.Port) {
-		d := &f.config.Doors[i]
-		if !guardsDestination(d, p) {
-			continue
-		}
-		s := d.SourcePrefix.Of(p.Source)
-		w := f.wall.windows.Get(f.ids[i], s)
-		if w != nil && w.Spent() && w.Knows(p) {
-			return i, s, w
-		}
-		if door < 0 || w != nil && (win == nil || win.Spent() && !w.Spent()) {
-			door, source, win = i, s, w
-		}
-	}
-	return door, source, win
-}
-
 // guardsDestination reports whether a door that guards a packet's port also guards its
 // destination address. A packet does not tell its incoming interface, nor which addresses
 // are local to this host.
 func guardsDestination(d *effective.Door, p packet.Packet) bool {
 	return d.GuardsAt(p.Destination, true)
 }
-
-// admitted handles first packets of sources with an open window.
-type admitted struct{ *sockets }
-
-func (s admitted) Queued(id uint32, p packet.Packet) {
-	w := s.wall
-	now := time.Now()
-	admission := sequence.AdmitUnknown
-	w.mu.Lock()
-	f := w.policy
-	door, source, win := f.doorFor(p)
-	if win != nil {
-		admission = win.Admit(p, now)
-	}
-	spent := win != nil && win.Spent()
-	refused := admission == sequence.Exhausted || admission == sequence.Replayed
-	if door >= 0 {
-		if refused {
-			f.tallies[door].exhausted++
-		} else if admission != sequence.AdmitAgain {
-			f.tallies[door].Add(audit.Accepted)
-		}
-	}
-	matters := !refused && win != nil && win.Counts(p)
-	if refused {
-		_ = s.sockets.admitted.Refuse(id)
-	} else {
-		_ = s.sockets.admitted.Accept(id)
-	}
-	e := audit.Event{Time: now, Kind: audit.Accepted, Code: audit.CodeWindow, Source: source, Port: p.Port}
-	if door >= 0 {
-		e.Door = f.config.Doors[door].Name
-	}
-	switch admission {
-	case sequence.Exhausted:
-		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeMaxConnections, "max_connections is reached"
-	case sequence.Replayed:
-		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeDuplicate, "the same connection was admitted before"
-	}
-	audited := door >= 0 && admission != sequence.AdmitAgain
-	later := audited && w.announcing && len(w.pending) < maxPending
-	if later {
-		w.pending = append(w.pending, e)
-	}
-	w.mu.Unlock()
-	w.metrics.admitted.Observe(time.Since(now).Seconds())
-	if matters {
-		w.checkDelivered(win, p)
-	}
-	if !audited {
-		return
-	}
-	if !later {
-		w.trail.Record(e)
-	}
-	if spent && admission == sequence.AdmitNew {
-		w.spend(e.Door, source)
-	}
-}
-
-// checkDelivered tells a window that an admitted packet was not delivered, which decides
-// how a retransmission is treated. Rules of other tables may have dropped the packet.
-func (w *Wall) checkDelivered(win *sequence.Window, p packet.Packet) {
-	if tracked, err := w.edges.Tracked(p); err != nil || tracked {
-		return
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	win.Lost(p, time.Now())
-}
-
-// maxPending is how many events of admitted sources are delayed to keep events in order.
-// There is seldom more than one.
-const maxPending = 1000
-
-func (s admitted) Unreadable(id uint32) {
-	s.wall.mu.Lock()
-	defer s.wall.mu.Unlock()
-	_ = s.sockets.admitted.Refuse(id)
-}
-
-func (s admitted) Failed(err error) { s.fail(err) }
-
-// strangers handles first packets of sources without an open window.
-type strangers struct{ *sockets }
-
-func (s strangers) Queued(id uint32, p packet.Packet) {
-	if win := s.judge(id, p); win != nil {
-		s.wall.checkDelivered(win, p)
-	}
-}
-
-// judge gives or delays the verdict on a packet. If a window admits the packet and it
-// matters whether the packet is delivered, judge returns that window.
-func (s strangers) judge(id uint32, p packet.Packet) *sequence.Window {
-	w := s.wall
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if s.retired && s.stillNamed {
-		_ = s.sockets.strangers.Refuse(id)
-		return nil
-	}
-	if s.retired {
-		_ = s.sockets.strangers.Repeat(id)
-		return nil
-	}
-	f := w.policy
-	door, _, win := f.doorFor(p)
-	if win != nil && win.Spent() && win.Knows(p) && win.Admit(p, now) == sequence.AdmitAgain {
-		// This is a retransmission of a connection that the spent window admitted: the
-		// packet was lost behind the wall, or the kernel would have accepted it by
-		// conntrack.
-		_ = s.sockets.strangers.Accept(id)
-		if win.Counts(p) {
-			return win
-		}
-		return nil
-	}
-	if win != nil && !win.Spent() && win.Repeat() {
-		_ = s.sockets.strangers.Repeat(id)
-		return nil
-	}
-	_, waiting := s.hold.Next()
-	if !s.hold.Add(id, p, now) {
-		_ = s.sockets.strangers.Refuse(id)
-		if door >= 0 {
-			f.tallies[door].Add(audit.Refused)
-		}
-		return nil
-	}
-	if door >= 0 {
-		f.tallies[door].held++
-	}
-	if !waiting {
-		w.wakeHousekeeping()
-	}
-	return nil
-}
-
-func (s strangers) Unreadable(id uint32) {
-	s.wall.mu.Lock()
-	defer s.wall.mu.Unlock()
-	_ = s.sockets.strangers.Refuse(id)
-}
-
-func (s strangers) Failed(err error) { s.fail(err) }

@@ -9,7 +9,6 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
-	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Pauses between tries to put the wall back, and how long it is tried.
@@ -57,7 +56,7 @@ func (w *Wall) reconcile(by string) bool {
 	began := time.Now()
 	w.setReconciling(began)
 	defer w.setReconciling(time.Time{})
-	windows := w.knownWindows()
+	windows := w.windows.known()
 	err := w.edges.Kernel.Restore(w.table, windows)
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
 		// The host has no wall now. The cause of the error may go away.
@@ -74,19 +73,14 @@ func (w *Wall) reconcile(by string) bool {
 			return false
 		case <-time.After(pause):
 		}
-		windows = w.knownWindows()
+		windows = w.windows.known()
 		err = w.edges.Kernel.Restore(w.table, windows)
 	}
 	w.mu.Lock()
 	w.counts.Add(audit.Healed)
 	f := w.policy
-	w.uncertainUntil = time.Now().Add(ruleset.MaxWindow) // the kernel now ends these windows a little later than recorded
-	for _, win := range windows {
-		if noted := w.windows.Get(w.doorID(win.Door), win.Source); noted != nil {
-			w.windows.Stands(noted.Door, noted.Source, noted.Until)
-		}
-	}
 	w.mu.Unlock()
+	w.windows.putBack(windows)
 	// Conntrack lacks the connections that began while there was no wall. Adopt only
 	// those that the wall would admit.
 	_, _ = w.edges.Adopt(func(s sessions.Session) bool { return w.hasAccess(f, s) }, true)
@@ -110,27 +104,12 @@ func (w *Wall) setReconciling(since time.Time) {
 // hasAccess reports whether a source needs no knock at a port now, because it has a
 // window or is trusted.
 func (w *Wall) hasAccess(f *policy, s sessions.Session) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	for _, i := range f.config.At(s.Port) {
 		d := &f.config.Doors[i]
-		if packet.Among(s.Remote, f.config.Wall.Trusted) || packet.Among(s.Remote, d.Trusted) || w.windows.Get(f.ids[i], d.SourcePrefix.Of(s.Remote)) != nil {
+		_, hasWindow := w.windows.get(f.ids[i], d.SourcePrefix.Of(s.Remote))
+		if hasWindow || packet.Among(s.Remote, f.config.Wall.Trusted) || packet.Among(s.Remote, d.Trusted) {
 			return true
 		}
 	}
 	return false
-}
-
-// knownWindows returns the windows that are open according to the record.
-func (w *Wall) knownWindows() []nft.Window {
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var windows []nft.Window
-	for win := range w.windows.All() {
-		if left := win.Until.Sub(now); left > 0 && !win.Spent() {
-			windows = append(windows, nft.Window{Door: w.doors[win.Door], Source: win.Source, Left: left})
-		}
-	}
-	return windows
 }

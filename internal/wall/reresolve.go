@@ -95,7 +95,7 @@ func (w *Wall) applyEffective(now time.Time) {
 	if w.tornDown {
 		return
 	}
-	w.openQueued() // so that sources that have knocked do not wait for the new table
+	w.windows.openQueued() // so that sources that have knocked do not wait for the new table
 	f := w.current()
 	c, err := effective.Resolve(f.config.Written, now, host)
 	w.emitUnresolved(err)
@@ -113,7 +113,7 @@ func (w *Wall) applyEffective(now time.Time) {
 	wasStale := f.stale
 	w.policy = &next
 	w.mu.Unlock()
-	err = w.install(c, w.sockets.numbers, w.knownWindows())
+	err = w.install(c, w.sockets.numbers, w.windows.known())
 	if err != nil {
 		w.mu.Lock()
 		next.stale = true // reresolve tries again

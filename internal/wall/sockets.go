@@ -159,6 +159,32 @@ func (s *sockets) release(match func(packet.Packet) bool) (released uint64) {
 	return released
 }
 
+// releaseFor releases the held packets of sources whose windows are open now.
+func (w *Wall) releaseFor(openings []*opening) {
+	open := make(map[windowKey]bool, len(openings))
+	for _, o := range openings {
+		if o.err == nil {
+			open[o.key()] = true
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	f := w.policy
+	if f == nil {
+		return
+	}
+	w.sockets.release(func(p packet.Packet) bool {
+		for _, i := range f.config.At(p.Port) {
+			d := &f.config.Doors[i]
+			if guardsDestination(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
+				f.tally(i).released++
+				return true
+			}
+		}
+		return false
+	})
+}
+
 // fail ends Run, because packets cannot be read any more.
 func (s *sockets) fail(err error) {
 	s.wall.mu.Lock()

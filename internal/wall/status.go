@@ -101,7 +101,6 @@ type Counters struct {
 // Brief returns how many doors guard something, how many guard nothing as far as is
 // known, and how many windows are open.
 func (w *Wall) Brief() (guarded, bare, windows int) {
-	now := time.Now()
 	bareReasons := doctor.BareDoors(w.health.known())
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -114,12 +113,7 @@ func (w *Wall) Brief() (guarded, bare, windows int) {
 			}
 		}
 	}
-	for win := range w.windows.All() {
-		if win.Until.After(now) && !win.Spent() {
-			windows++
-		}
-	}
-	return guarded, bare, windows
+	return guarded, bare, w.windows.count()
 }
 
 // Status returns the state of the wall.
@@ -181,7 +175,7 @@ func (w *Wall) measure() (Status, counted, error) {
 		s.Trial = &TrialStatus{seconds(w.trial.until.Sub(now))}
 	}
 	for i, d := range f.config.Doors {
-		t, k := f.tallies[i], counts[d.Name]
+		t, k := *f.tally(i), counts[d.Name]
 		events.doors = append(events.doors, t.Counts)
 		var left *int
 		if stock := d.Stock(); stock != nil {

@@ -44,7 +44,7 @@ func (w *Wall) teardown(asked bool, failure error) {
 	remove, err := w.handOver(asked, failure)
 	w.sockets.retire()      // its handlers may still open windows
 	w.lockAfterRetirement() // after the retirement of the sockets of a trial
-	w.openQueued()          // for knocks until then
+	w.windows.openQueued()  // for knocks until then
 	w.change.Unlock()
 	if w.watch != nil {
 		w.watch.Close()
@@ -79,7 +79,7 @@ func (w *Wall) teardown(asked bool, failure error) {
 func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 	w.lockAfterRetirement()
 	defer w.change.Unlock()
-	w.openQueued() // else the packets that wait for these windows would be refused
+	w.windows.openQueued() // else the packets that wait for these windows would be refused
 	defer func() { w.tornDown = true }()
 	w.mu.Lock()
 	trial := w.trial
@@ -107,7 +107,7 @@ func (w *Wall) renumberTable(c *effective.Config) error {
 	if err := w.inUse(n); err != nil {
 		return err
 	}
-	windows := w.knownWindows()
+	windows := w.windows.known()
 	if s, err := w.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
 		windows = w.policy.keptWindows(s.Windows, 0)
 	}

@@ -78,7 +78,7 @@ func (w *Wall) Confirm() error {
 	if w.table.Trial {
 		lasting := *w.table
 		lasting.Trial = false
-		if err := w.edges.Kernel.Install(&lasting, w.knownWindows(), ""); err != nil {
+		if err := w.edges.Kernel.Install(&lasting, w.windows.known(), ""); err != nil {
 			return err
 		}
 		w.table = &lasting

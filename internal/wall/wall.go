@@ -18,7 +18,6 @@ import (
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
-	"github.com/knockwall/knockwall/sequence"
 )
 
 // Kernel is the part of nftables that the wall uses. [nft.Kernel] implements it.
@@ -137,7 +136,8 @@ type Wall struct {
 	commands    *commands
 	wake        chan struct{} // wakes housekeeping
 	life        lifecycle
-	openings    openingQueue
+	windows     *windows
+	doors       doorIDs
 	hostChecked time.Time  // when the host was last examined; only housekeeping uses it
 	listRetried time.Time  // when reading an unreadable list was last retried; likewise
 	progresses  progresses // only Alive uses it
@@ -146,24 +146,18 @@ type Wall struct {
 	// change is held while the table, or a window in it, changes. It guards the fields
 	// below it.
 	change       sync.Mutex
-	table        *nft.Table            // the table that is installed
-	watch        io.Closer             // reports changes by other processes
-	tornDown     bool                  // the daemon is stopping: nothing is installed any more
-	lowEmitted   map[string]int        // by door: one-time sequences left at the last warning
-	unresolved   error                 // the last reported error of doors without a usable sequence
-	retirement   chan struct{}         // closed when no sockets are being retired
-	full         map[doorSet]time.Time // sets that were full, and until when that is assumed
-	endedSources map[windowKey]bool    // sources with sessions that were ended
+	table        *nft.Table         // the table that is installed
+	watch        io.Closer          // reports changes by other processes
+	tornDown     bool               // the daemon is stopping: nothing is installed any more
+	lowEmitted   map[string]int     // by door: one-time sequences left at the last warning
+	unresolved   error              // the last reported error of doors without a usable sequence
+	retirement   chan struct{}      // closed when no sockets are being retired
+	endedSources map[windowKey]bool // sources with sessions that were ended
 
 	mu               sync.Mutex
 	policy           *policy  // nil before the first Apply; writers hold change, too
 	sockets          *sockets // those that the table names; likewise
-	windows          *sequence.Windows
-	uncertainUntil   time.Time     // until then the kernel may hold a window that is not in windows
-	announcing       bool          // windows were opened, and the events are not written yet
-	pending          []audit.Event // events of sources that the kernel admitted meanwhile
-	doors            []string      // names by id; a door keeps its id across reloads
-	doorIDs          map[string]int
+	tallies          []tally  // by the id of a door
 	trial            *trial
 	since            time.Time
 	lastHousekeeping time.Time    // when housekeeping last completed a round
@@ -189,12 +183,10 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	retirement := make(chan struct{})
 	close(retirement)
 	trail := audit.NewSummer(sink)
-	return &Wall{
+	w := &Wall{
 		replayGuard:  replayGuard{store: edges.Used},
-		commands:     newCommands(edges.Due, trail.Record),
-		doorIDs:      map[string]int{},
+		doors:        doorIDs{ids: map[string]int{}},
 		lowEmitted:   map[string]int{},
-		full:         map[doorSet]time.Time{},
 		endedSources: map[windowKey]bool{},
 		retirement:   retirement,
 		edges:        edges,
@@ -202,7 +194,36 @@ func New(edges Edges, sink audit.Sink) *Wall {
 		metrics:      newMetrics(),
 		wake:         make(chan struct{}, 1),
 		life:         newLifecycle(),
-		windows:      sequence.NewWindows(),
+	}
+	w.windows = newWindows(w)
+	w.commands = newCommands(edges.Due, w.doorNamed, trail.Record)
+	w.windows.observers = []observer{w.countEvent, w.metrics.observeOpening, w.commands.prepare, w.recordEvent, w.commands.run}
+	return w
+}
+
+// doorNamed returns a door of the rules in force, nil if there is none of that name.
+func (w *Wall) doorNamed(name string) *effective.Door {
+	f := w.current()
+	if i := f.doorNamed(name); i >= 0 {
+		return &f.config.Doors[i]
+	}
+	return nil
+}
+
+// countEvent is an observer: it counts the event at its door.
+func (w *Wall) countEvent(e windowEvent) {
+	if e.Failed || e.wasSpent {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tallies[w.doors.id(e.Door)].Add(e.Kind)
+}
+
+// recordEvent is an observer: it records the event in the audit trail.
+func (w *Wall) recordEvent(e windowEvent) {
+	if !e.wasSpent {
+		w.trail.Record(e.Event)
 	}
 }
 

@@ -1,0 +1,91 @@
+package wall
+
+import (
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// close closes the window of a source, and reports whether it was open.
+func (ws *windows) close(door string, source packet.Source, code audit.Code, why string) (bool, error) {
+	w := ws.wall
+	w.change.Lock()
+	defer w.change.Unlock()
+	if w.tornDown {
+		return false, ErrStopping
+	}
+	ws.openQueued() // else earlier knocks would open it again
+	f := w.current()
+	if f == nil {
+		return false, errNotInstalled
+	}
+	i := f.doorNamed(door)
+	if i < 0 {
+		return false, errDoorGone
+	}
+	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
+	if err != nil {
+		return false, err
+	}
+	ws.mu.Lock()
+	if win := ws.record.Get(f.ids[i], source); win != nil && !win.Spent() {
+		ws.record.Close(f.ids[i], source)
+	}
+	if closed {
+		ws.undelivered = append(ws.undelivered, windowEvent{Event: audit.Event{
+			Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why}})
+	}
+	ws.mu.Unlock()
+	w.wakeHousekeeping()
+	ws.notify()
+	return closed, nil
+}
+
+// closeSpent closes a window that has admitted max_connections. The record keeps it until
+// its end, so that retransmitted packets are recognized.
+func (ws *windows) closeSpent(door string, source packet.Source) {
+	w := ws.wall
+	w.change.Lock()
+	defer w.change.Unlock()
+	f := w.current()
+	i := f.doorNamed(door)
+	if i < 0 {
+		return
+	}
+	if win, known := ws.get(f.ids[i], source); !known || !win.Spent() {
+		return // it was opened again meanwhile
+	}
+	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source,
+		Code: audit.CodeMaxConnections, Reason: "max_connections is reached"}
+	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
+	if err != nil {
+		e.Code, e.Reason, e.Failed = audit.CodeNotClosed, err.Error(), true
+	}
+	if closed || e.Failed {
+		ws.mu.Lock()
+		ws.undelivered = append(ws.undelivered, windowEvent{Event: e})
+		ws.mu.Unlock()
+		ws.notify()
+	}
+}
+
+// expiryLag is how long the kernel may keep a window after its recorded end: one or two
+// clock ticks.
+const expiryLag = time.Second
+
+// expire ends windows in the record. The kernel has ended them itself.
+func (ws *windows) expire(now time.Time) (next time.Time, ok bool) {
+	defer ws.notify()
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.record.Expire(now, func(win *sequence.Window) {
+		if sure := now.Add(expiryLag); sure.After(ws.uncertainUntil) {
+			ws.uncertainUntil = sure
+		}
+		ws.undelivered = append(ws.undelivered, windowEvent{wasSpent: win.Spent(), Event: audit.Event{
+			Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.wall.doors.name(win.Door), Source: win.Source}})
+	})
+	return ws.record.Next()
+}

@@ -1,0 +1,260 @@
+package wall
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/nft"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// opening is a window to be opened.
+type opening struct {
+	door   string
+	source packet.Source
+	length time.Duration
+	why    audit.Event
+
+	err error // why it was not opened; nil: it was
+
+	recorded  bool
+	id        int  // of the door, if recorded; likewise the following
+	limit     int  // of connections
+	isNew     bool // the kernel certainly has no such window
+	refreshed bool // there was a window already: former
+	former    sequence.Window
+}
+
+func (o *opening) key() windowKey { return windowKey{o.door, o.source} }
+
+func (o *opening) set() doorSet { return doorSet{o.door, o.source.Addr().Is4()} }
+
+// open opens a door's window for the source that has knocked. It does so at once if no
+// other knocks wait to be read. Otherwise another goroutine opens it while knocks
+// continue to be read, because a transaction takes as long as a hundred knocks, and
+// longer if another process's transaction is in the way. Windows that have been queued by
+// then share one transaction.
+func (ws *windows) open(d *effective.Door, e audit.Event, othersWait bool) {
+	w := ws.wall
+	first, full := ws.queue.add(&opening{door: d.Name, source: e.Source, length: d.Window, why: e})
+	switch {
+	case full: // and another goroutine is opening them
+		w.change.Lock()
+		ws.openBatch()
+		w.change.Unlock()
+	case !first:
+	case othersWait || !w.change.TryLock():
+		go ws.openAll()
+	default:
+		ws.openBatch()
+		w.change.Unlock()
+		if !ws.queue.isEmpty() {
+			go ws.openAll()
+		}
+	}
+}
+
+// openAll opens queued windows until the queue is empty. It releases change between two
+// transactions, so that others can take it.
+func (ws *windows) openAll() {
+	for !ws.queue.isEmpty() {
+		ws.wall.change.Lock()
+		ws.openBatch()
+		ws.wall.change.Unlock()
+	}
+}
+
+// openQueued opens the windows that are queued now. Callers hold change and need these
+// windows open.
+func (ws *windows) openQueued() {
+	last := ws.queue.last()
+	for ws.openBatch() < last {
+	}
+}
+
+// openBatch opens the next windows of the queue in one transaction, and returns how many
+// were removed from the queue so far. It is called with change held.
+func (ws *windows) openBatch() (removed uint64) {
+	some := ws.queue.next()
+	if len(some) > 0 {
+		ws.openTogether(some)
+	}
+	return ws.queue.remove(len(some))
+}
+
+// openTogether opens windows in the kernel, and sends the packets that wait for them
+// through the rules again. It is called with change held.
+func (ws *windows) openTogether(openings []*opening) {
+	w := ws.wall
+	ws.openInKernel(ws.recordOpenings(openings))
+	w.clearEndedMarks(openings) // before the release, or the kernel would refuse the packets again
+	ws.recordOutcomes(openings)
+	w.releaseFor(openings) // before the events: releasing is urgent
+	ws.notify()
+	ws.recordPostponed()
+	w.wakeHousekeeping()
+}
+
+// recordOpenings records windows before the kernel has them, so that every connection
+// which they admit is counted. It returns those that can be opened.
+func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
+	f := ws.wall.current()
+	now := time.Now()
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.announcing = true
+	for _, o := range openings {
+		switch {
+		case f == nil:
+			o.err = errNotInstalled
+		case !f.hasSource(o.door, o.source): // a reload has removed or changed the door
+			o.err = errDoorGone
+		case now.Before(ws.full[o.set()]):
+			o.err = errFull
+		default:
+			i := f.doorNamed(o.door)
+			o.recorded, o.id, o.limit = true, f.ids[i], f.config.Doors[i].MaxConnections
+			win := ws.record.Get(o.id, o.source)
+			if win != nil {
+				o.former = *win
+			}
+			o.isNew = win == nil && now.After(ws.uncertainUntil)
+			o.refreshed = ws.record.Open(o.id, o.source, now, now.Add(o.length), o.limit)
+			recorded = append(recorded, o)
+		}
+	}
+	return recorded
+}
+
+// openInKernel opens windows in one transaction. If that fails, it opens those of each set
+// separately, so that an error at one door does not affect another. It is called with
+// change held.
+func (ws *windows) openInKernel(openings []*opening) {
+	if len(openings) == 0 || ws.tryOpening(openings) {
+		return
+	}
+	if ws.wall.reconcileIfChanged() { // the restored table has these windows
+		for _, o := range openings {
+			o.err = nil
+		}
+		return
+	}
+	sets := map[doorSet][]*opening{}
+	for _, o := range openings {
+		sets[o.set()] = append(sets[o.set()], o)
+	}
+	for _, of := range sets {
+		if len(sets) == 1 || !ws.tryOpening(of) {
+			ws.openOneByOne(of)
+		}
+	}
+}
+
+// errFull says that the set of a window is full.
+var errFull = fmt.Errorf("the door has the maximum number of open windows, %d", nft.MaxWindows)
+
+// tryOpening opens windows in one transaction, and reports whether it succeeded.
+func (ws *windows) tryOpening(openings []*opening) bool {
+	windows := make([]nft.Window, len(openings))
+	for i, o := range openings {
+		windows[i] = nft.Window{Door: o.door, Source: o.source, Left: o.length, New: o.isNew}
+	}
+	err := ws.wall.edges.Kernel.OpenWindows(ws.wall.table.Name, windows)
+	for _, o := range openings {
+		o.err = err
+	}
+	return err == nil
+}
+
+// maxFailuresInRow is after how many failures in a row the remaining windows of a set are
+// not tried.
+const maxFailuresInRow = 3
+
+// openOneByOne opens each window in its own transaction, after one for all has failed.
+func (ws *windows) openOneByOne(openings []*opening) {
+	if len(openings) == 1 {
+		return // it was tried already
+	}
+	failed := 0
+	for _, o := range openings {
+		switch {
+		case failed == maxFailuresInRow: // it keeps the error of the common transaction
+		case ws.tryOpening([]*opening{o}):
+			failed = 0
+		default:
+			failed++
+		}
+	}
+}
+
+// fullRetry is how long a full set is left alone. Each try at a full set costs the kernel
+// ten milliseconds, and everything else waits for it.
+const fullRetry = time.Second
+
+// recordOutcomes records which windows are open now.
+func (ws *windows) recordOutcomes(openings []*opening) {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	now := time.Now()
+	for _, o := range openings {
+		if errors.Is(o.err, unix.ENFILE) {
+			o.err = errFull
+			ws.full[o.set()] = now.Add(fullRetry)
+		}
+		if o.err != nil && o.recorded {
+			ws.undo(o, now)
+		}
+		e := o.why
+		switch o.err {
+		case nil:
+			// The recorded end must not be before the kernel's, which counts from some
+			// time within the transaction.
+			ws.record.Stands(o.id, o.source, now.Add(o.length))
+			e.Kind, e.Window = audit.Opened, o.length
+			if o.refreshed {
+				e.Kind = audit.Refreshed
+			}
+		case errNotInstalled, errDoorGone:
+			continue
+		case errFull:
+			e = notOpened(e, audit.CodeMaxWindows, o.err)
+		default:
+			e = notOpened(e, audit.CodeNotOpened, o.err)
+		}
+		ws.undelivered = append(ws.undelivered, windowEvent{Event: e})
+	}
+}
+
+// undo restores the record after a window was not opened. It is called with mu held.
+func (ws *windows) undo(o *opening, now time.Time) {
+	if o.err != errFull { // the kernel may have opened it without reporting that
+		ws.uncertainUntil = now.Add(ruleset.MaxWindow)
+	}
+	var admitted int // connections, since it was recorded
+	if win := ws.record.Get(o.id, o.source); win != nil {
+		admitted = win.Connections
+	}
+	ws.record.Close(o.id, o.source)
+	if o.refreshed { // the kernel has the former window unchanged
+		ws.record.Open(o.id, o.source, o.former.Opened, o.former.Until, o.limit)
+		ws.record.Stands(o.id, o.source, o.former.Until)
+		ws.record.Get(o.id, o.source).Connections = o.former.Connections + admitted
+	}
+}
+
+// notOpened turns the event of a knock into the event that says why no window was opened.
+func notOpened(e audit.Event, code audit.Code, err error) audit.Event {
+	e.Kind, e.Code, e.Reason, e.Failed = audit.Refused, code, err.Error(), true
+	return e
+}
+
+// errDoorGone says that a door has gone or changed while a window was to be opened or
+// closed.
+var errDoorGone = &request{ErrNoDoor, "a reload has just removed or changed the door: try again"}

@@ -1,0 +1,119 @@
+package wall
+
+import (
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/sequence"
+)
+
+// admitted handles first packets of sources with an open window.
+type admitted struct{ *sockets }
+
+func (s admitted) Queued(id uint32, p packet.Packet) {
+	w := s.wall
+	now := time.Now()
+	w.mu.Lock()
+	f := w.policy
+	a := w.windows.admit(f, p, now)
+	if a.isRefused() {
+		_ = s.sockets.admitted.Refuse(id)
+	} else {
+		_ = s.sockets.admitted.Accept(id)
+	}
+	e := audit.Event{Time: now, Kind: audit.Accepted, Code: audit.CodeWindow, Source: a.source, Port: p.Port}
+	switch a.outcome {
+	case sequence.Exhausted:
+		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeMaxConnections, "max_connections is reached"
+	case sequence.Replayed:
+		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeDuplicate, "the same connection was admitted before"
+	}
+	audited := a.door >= 0 && a.outcome != sequence.AdmitAgain
+	if audited {
+		e.Door = f.config.Doors[a.door].Name
+		if a.isRefused() {
+			f.tally(a.door).exhausted++
+		} else {
+			f.tally(a.door).Add(audit.Accepted)
+		}
+	}
+	w.mu.Unlock()
+	w.metrics.admitted.Observe(time.Since(now).Seconds())
+	if a.unsure != nil {
+		w.windows.checkDelivered(a.unsure, p)
+	}
+	if audited && !w.windows.postpone(e) {
+		w.trail.Record(e)
+	}
+	if a.spent && a.outcome == sequence.AdmitNew {
+		w.windows.closeSpent(e.Door, a.source)
+	}
+}
+
+func (s admitted) Unreadable(id uint32) {
+	s.wall.mu.Lock()
+	defer s.wall.mu.Unlock()
+	_ = s.sockets.admitted.Refuse(id)
+}
+
+func (s admitted) Failed(err error) { s.fail(err) }
+
+// strangers handles first packets of sources without an open window.
+type strangers struct{ *sockets }
+
+func (s strangers) Queued(id uint32, p packet.Packet) {
+	if win := s.judge(id, p); win != nil {
+		s.wall.windows.checkDelivered(win, p)
+	}
+}
+
+// judge gives or delays the verdict on a packet. If a window admits the packet and it
+// matters whether the packet is delivered, judge returns that window.
+func (s strangers) judge(id uint32, p packet.Packet) (unsure *sequence.Window) {
+	w := s.wall
+	now := time.Now()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if s.retired && s.stillNamed {
+		_ = s.sockets.strangers.Refuse(id)
+		return nil
+	}
+	if s.retired {
+		_ = s.sockets.strangers.Repeat(id)
+		return nil
+	}
+	f := w.policy
+	r := w.windows.recognize(f, p, now)
+	if r.again {
+		_ = s.sockets.strangers.Accept(id)
+		return r.unsure
+	}
+	if r.opened {
+		_ = s.sockets.strangers.Repeat(id)
+		return nil
+	}
+	_, waiting := s.hold.Next()
+	if !s.hold.Add(id, p, now) {
+		_ = s.sockets.strangers.Refuse(id)
+		if r.door >= 0 {
+			f.tally(r.door).Add(audit.Refused)
+		}
+		return nil
+	}
+	if r.door >= 0 {
+		f.tally(r.door).held++
+	}
+	if !waiting {
+		w.wakeHousekeeping()
+	}
+	return nil
+}
+
+func (s strangers) Unreadable(id uint32) {
+	s.wall.mu.Lock()
+	defer s.wall.mu.Unlock()
+	_ = s.sockets.strangers.Refuse(id)
+}
+
+func (s strangers) Failed(err error) { s.fail(err) }

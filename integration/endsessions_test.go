@@ -156,7 +156,7 @@ func TestEndedSessionsStayEndedWhateverMarksOthersSet(t *testing.T) {
 				session, kept := l.enter(guest, server), l.enter(other, server)
 				flow, keptFlow := l.dialUDP(guest, server, 53), l.dialUDP(other, server, 53)
 				must(t, errors.Join(talks(flow), talks(flow), talks(keptFlow)))
-				for range 2 { // a pardoned session can be ended again
+				for range 2 { // a session whose mark was cleared can be ended again
 					d.endSessions("ssh", guest, 1)
 					if !isDead(flow) {
 						t.Error("the datagrams go on")

@@ -140,7 +140,7 @@ func (k *stillKernel) edges() wall.Edges {
 		ListenQueue:   func(nfqueue.Config, nfqueue.Handler) (wall.Queue, error) { return stillSocket{}, nil },
 		LogInUse:      free,
 		QueueInUse:    free,
-		Adopt:         func(func(sessions.Session) bool, bool) (int, error) { return 3, nil },
+		SeedConntrack: func(func(sessions.Session) bool, bool) (int, error) { return 3, nil },
 		EndSessions:   three,
 		EndedSessions: func() ([]sessions.Session, error) { return nil, nil },
 	}

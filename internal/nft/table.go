@@ -208,7 +208,7 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 	chains = append(chains, t.unserved(c, n)...)
 	chains = append(chains, t.delivered(c)...)
 	// Packets of an ended connection pass by no other door, and not as those of a trusted
-	// source. A source that knocks again is pardoned while its packet waits.
+	// source. When a source knocks again, the label of its sessions is cleared while its packet waits.
 	var over []rule
 	for d := range doorsOf(c) {
 		over = append(over, d.guarded(goTo(refuseChain(d.Name)))...)

@@ -52,7 +52,7 @@ func Directions(each func(Session, Seen)) error {
 	if err != nil {
 		return err
 	}
-	patience := timeoutSYNSent()
+	timeout := timeoutSYNSent()
 	for _, f := range flows {
 		if f.ProtoInfo.TCP == nil {
 			continue
@@ -60,7 +60,7 @@ func Directions(each func(Session, Seen)) error {
 		switch state := f.ProtoInfo.TCP.State; {
 		case f.Status.SeenReply():
 			each(t.sessionOf(f.TupleOrig), Both)
-		case state == conntrackSYNSent && int(f.Timeout)+silentAfter <= patience, state == conntrackClose:
+		case state == conntrackSYNSent && int(f.Timeout)+silentAfter <= timeout, state == conntrackClose:
 			each(t.sessionOf(f.TupleOrig), ToService)
 		case state == conntrackEstablished && !f.Status.Assured():
 			// Conntrack picked the connection up in the middle, from a packet of this

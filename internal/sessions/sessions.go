@@ -8,7 +8,7 @@
 //
 // Deleting a connection from conntrack does not end it: conntrack adds it again with the
 // next packet that this host sends. So a connection that must end gets a label, and the
-// wall drops its packets until the connection is gone or pardoned. It is a label and not
+// wall drops its packets until the connection is gone or the label is cleared. It is a label and not
 // a mark, because marks belong to the administrator: a rule that sets a mark on every
 // packet would overwrite it.
 package sessions
@@ -62,11 +62,11 @@ type Session struct {
 	Remote netip.Addr // the client's address
 }
 
-// Adopt adds the wanted TCP connections of this host to conntrack, and returns how many
+// SeedConntrack adds the wanted TCP connections of this host to conntrack, and returns how many
 // it added. With renew, it also replaces the entries of wanted connections that conntrack
 // already has: if no rule needed conntrack for a while, such an entry may be left from an
 // earlier connection with the same ports.
-func Adopt(wanted func(Session) bool, renew bool) (adopted int, err error) {
+func SeedConntrack(wanted func(Session) bool, renew bool) (added int, err error) {
 	conn, err := conntrack.Dial(nil)
 	if err != nil {
 		return 0, fmt.Errorf("connecting to conntrack: %w", err)
@@ -75,7 +75,7 @@ func Adopt(wanted func(Session) bool, renew bool) (adopted int, err error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		connections, err := list(family)
 		if err != nil {
-			return adopted, err
+			return added, err
 		}
 		for _, c := range connections {
 			if !wanted(c.session()) {
@@ -83,16 +83,16 @@ func Adopt(wanted func(Session) bool, renew bool) (adopted int, err error) {
 			}
 			switch err := conn.Create(c.flow()); {
 			case err == nil:
-				adopted++
+				added++
 			case errors.Is(err, unix.EEXIST) && renew && c.established:
 				_ = conn.Update(c.flow())
 			case !errors.Is(err, unix.EEXIST):
-				return adopted, fmt.Errorf("adding the connection from %s to conntrack, "+
+				return added, fmt.Errorf("adding the connection from %s to conntrack, "+
 					"for which the kernel needs CONFIG_NF_CT_NETLINK: %w", c.remote, err)
 			}
 		}
 	}
-	return adopted, nil
+	return added, nil
 }
 
 // End ends the wanted established connections, both of this host and forwarded ones. It
@@ -110,7 +110,7 @@ func End(wanted func(Session) bool) (ended int, err error) {
 		return 0, err
 	}
 	for _, f := range flows {
-		if !lives(f) || !t.means(f, wanted) {
+		if !isOpen(f) || !t.matches(f, wanted) {
 			continue
 		}
 		known, err := t.end(f)
@@ -152,8 +152,9 @@ func Ended() (ended []Session, err error) {
 	return ended, err
 }
 
-// Pardon lets the wanted sessions that were ended continue, if both ends still have them.
-func Pardon(wanted func(Session) bool) error {
+// ClearMarks lets the wanted sessions that were ended continue, if both ends still have
+// them.
+func ClearMarks(wanted func(Session) bool) error {
 	t, err := open()
 	if err != nil {
 		return err
@@ -164,11 +165,11 @@ func Pardon(wanted func(Session) bool) error {
 		return err
 	}
 	for _, f := range flows {
-		if !t.means(f, wanted) {
+		if !t.matches(f, wanted) {
 			continue
 		}
 		free := tuples(f)
-		if forgotten(f) {
+		if hasLostNAT(f) {
 			// NAT translates it again only if it is new to conntrack.
 			err = t.conn.Delete(free)
 		} else {
@@ -235,9 +236,9 @@ func (t *tracked) flows(ended bool) (flows []conntrack.Flow, err error) {
 	return flows, nil
 }
 
-// means reports whether a flow is wanted. It checks both directions: if conntrack first
+// matches reports whether a flow is wanted. It checks both directions: if conntrack first
 // saw a packet of this host's side, the flow is reversed.
-func (t *tracked) means(f conntrack.Flow, wanted func(Session) bool) bool {
+func (t *tracked) matches(f conntrack.Flow, wanted func(Session) bool) bool {
 	return wanted(t.sessionOf(f.TupleOrig)) || wanted(t.sessionOf(f.TupleReply))
 }
 
@@ -258,7 +259,7 @@ func (t *tracked) end(f conntrack.Flow) (known bool, err error) {
 		if err := t.conn.Delete(tuples(f)); err != nil && !errors.Is(err, unix.ENOENT) {
 			return false, err
 		}
-		if err := t.conn.Create(anew(f)); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := t.conn.Create(labelled(f)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return false, err
 		}
 	}
@@ -268,8 +269,8 @@ func (t *tracked) end(f conntrack.Flow) (known bool, err error) {
 	return err == nil, err
 }
 
-// anew returns a copy of a flow that is labelled as ended from the beginning.
-func anew(f conntrack.Flow) conntrack.Flow {
+// labelled returns a copy of a flow that is labelled as ended from the beginning.
+func labelled(f conntrack.Flow) conntrack.Flow {
 	next := tuples(f)
 	next.Timeout = max(f.Timeout, 1)
 	next.Status = f.Status&(conntrack.StatusSeenReply|conntrack.StatusAssured) | conntrack.StatusConfirmed
@@ -281,9 +282,9 @@ func anew(f conntrack.Flow) conntrack.Flow {
 	return next
 }
 
-// forgotten reports whether a flow has lost its NAT because it was created again. The
+// hasLostNAT reports whether a flow has lost its NAT because it was created again. The
 // kernel interface cannot restore NAT.
-func forgotten(f conntrack.Flow) bool {
+func hasLostNAT(f conntrack.Flow) bool {
 	there, back := f.TupleOrig, f.TupleReply
 	translated := there.IP.SourceAddress != back.IP.DestinationAddress || there.IP.DestinationAddress != back.IP.SourceAddress ||
 		there.Proto.SourcePort != back.Proto.DestinationPort || there.Proto.DestinationPort != back.Proto.SourcePort
@@ -312,9 +313,9 @@ func (t *tracked) sessionOf(way conntrack.Tuple) Session {
 	}
 }
 
-// lives reports whether a flow is still open. Conntrack remembers closed TCP connections
+// isOpen reports whether a flow is still open. Conntrack remembers closed TCP connections
 // for a while.
-func lives(f conntrack.Flow) bool {
+func isOpen(f conntrack.Flow) bool {
 	return f.ProtoInfo.TCP == nil || f.ProtoInfo.TCP.State < conntrackTimeWait
 }
 

@@ -12,8 +12,8 @@ import (
 // least every [audit.SumInterval].
 const housekeepingTimeout = 30 * time.Second
 
-// progresses are the progress values of the sockets at the last call of Alive.
-type progresses struct {
+// watchdog has what was seen at the last call of Alive. Only Alive uses it.
+type watchdog struct {
 	sockets                            *sockets
 	log, admitted, strangers, openings progress.Progress
 }
@@ -23,38 +23,44 @@ type progresses struct {
 // does not complete. If the whole daemon hangs, Alive does not return. Only one goroutine
 // may call it.
 func (w *Wall) Alive() error {
-	w.mu.Lock()
-	s, lastHousekeeping, reconciling := w.sockets, w.lastHousekeeping, w.reconciling
-	w.mu.Unlock()
-	openings := w.windows.queue.progress()
-	if s == nil || lastHousekeeping.IsZero() {
+	s, completed := w.packets.present(), w.housekeeping.completed()
+	if s == nil || completed.IsZero() {
 		return nil // the wall is not installed yet
 	}
+	reconciling, reconciled := w.table.reconciliation()
 	if !reconciling.IsZero() && time.Since(reconciling) < reconcileTimeout+housekeepingTimeout {
 		// A daemon killed now would lose the windows: only it knows them. The time for
 		// reconciling is limited anyway.
-		w.progresses = progresses{}
+		w.watchdog = watchdog{}
 		return nil
 	}
-	earlier := w.progresses
-	w.progresses = progresses{s, s.log.Progress(), s.admitted.Progress(), s.strangers.Progress(), openings}
+	earlier := w.watchdog
+	w.watchdog = watchdog{s, s.log.Progress(), s.admitted.Progress(), s.strangers.Progress(), w.windows.queue.progress()}
 	if earlier.sockets == s {
-		var errs []error
-		hung := func(now, earlier progress.Progress, what string) {
-			if now.Stuck(earlier) {
-				errs = append(errs, fmt.Errorf("%s wait, and the daemon handles none of them", what))
-			}
-		}
-		hung(w.progresses.log, earlier.log, "knocks")
-		hung(w.progresses.openings, earlier.openings, "windows to be opened")
-		hung(w.progresses.admitted, earlier.admitted, "first packets of sources with a window")
-		hung(w.progresses.strangers, earlier.strangers, "first packets of sources without a window")
-		if err := errors.Join(errs...); err != nil {
+		if err := w.watchdog.hung(earlier); err != nil {
 			return err
 		}
 	}
-	if since := time.Since(lastHousekeeping); since > housekeepingTimeout {
+	if reconciled.After(completed) { // housekeeping may have waited for the reconciliation
+		completed = reconciled
+	}
+	if since := time.Since(completed); since > housekeepingTimeout {
 		return fmt.Errorf("periodic tasks have not run for %s", since.Round(time.Second))
 	}
 	return nil
+}
+
+// hung returns an error if something waits and none of it was handled since earlier.
+func (d *watchdog) hung(earlier watchdog) error {
+	var errs []error
+	check := func(now, earlier progress.Progress, what string) {
+		if now.Stuck(earlier) {
+			errs = append(errs, fmt.Errorf("%s wait, and the daemon handles none of them", what))
+		}
+	}
+	check(d.log, earlier.log, "knocks")
+	check(d.openings, earlier.openings, "windows to be opened")
+	check(d.admitted, earlier.admitted, "first packets of sources with a window")
+	check(d.strangers, earlier.strangers, "first packets of sources without a window")
+	return errors.Join(errs...)
 }

@@ -2,7 +2,6 @@ package wall
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -11,263 +10,176 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Apply installs the wall that a configuration describes. If one is installed already,
-// Apply replaces it and takes over its open windows, attempts and held packets. After an
-// error, everything is as before.
-func (w *Wall) Apply(c *ruleset.Config) error {
-	w.lockAfterRetirement()
-	defer w.change.Unlock()
-	if w.OnTrial() {
-		return ErrOnTrial
-	}
-	return w.apply(c, false, requested)
+// rules puts rules in force.
+type rules struct {
+	edges    *Edges
+	trail    *audit.Summer
+	table    *installation
+	packets  *packets
+	windows  *windows
+	sessions *endedSessions
+	commands *commands
+	stocks   stocks
+	wake     func() // housekeeping
+
+	listRetried time.Time // when reading an unreadable list was last retried; only reresolve uses it
 }
 
-// lockAfterRetirement locks change once the sockets of an earlier reload are closed,
-// because the next table may need their numbers. It does not hold change while it waits:
-// the handlers of these sockets may need it.
-func (w *Wall) lockAfterRetirement() {
-	for {
-		w.change.Lock()
-		retirement := w.retirement
-		select {
-		case <-retirement:
-			return
-		default:
-		}
-		w.change.Unlock()
-		<-retirement
-	}
+// cause is why rules come into force: the code of the event, and the beginning of its
+// reason.
+type cause struct {
+	code  audit.Code
+	prose string
 }
 
-// apply installs a wall. It is called with change held. A wall with onTrial set, which is
-// the first of this daemon, disappears with the daemon where the kernel supports that.
-func (w *Wall) apply(written *ruleset.Config, onTrial bool, why cause) error {
-	if w.tornDown {
+// The causes except a trial, whose prose has its duration.
+var (
+	requested    = cause{code: audit.CodeRules}
+	notConfirmed = cause{audit.CodeNotConfirmed, "the new rules were not confirmed, and the former ones are back; "}
+)
+
+// apply installs a wall. If one is installed already, it replaces it and takes over its
+// open windows, attempts and held packets. After an error, everything is as before. A wall
+// with onTrial set, which is the first of this daemon, disappears with the daemon where
+// the kernel supports that. It is called with change held.
+func (r *rules) apply(written *ruleset.Config, onTrial bool, why cause) error {
+	if r.table.tornDown {
 		return ErrStopping
 	}
-	w.windows.openQueued() // so that sources that have knocked do not wait for the new table
-	if err := w.checkFree(&written.Wall); err != nil {
+	r.windows.openQueued() // so that sources that have knocked do not wait for the new table
+	if err := r.checkFree(&written.Wall); err != nil {
 		return err
 	}
 	now := time.Now()
-	c, unresolved := effective.Resolve(written, now, w.host())
-	former := w.current()
+	c, unresolved := effective.Resolve(written, now, r.host())
+	former := r.packets.current()
 	if unresolved != nil && former != nil && why.code != audit.CodeNotConfirmed {
 		return unresolved // otherwise the wall is installed without the sequences of some doors
 	}
-	replaced := c.Wall.Table
-	if former != nil {
-		replaced = former.config.Wall.Table // the name may differ
-	}
-	read := time.Now()
-	standing, err := w.edges.Kernel.Standing(replaced)
-	if err != nil && former == nil {
+	l := &reload{rules: r, former: former, next: r.packets.newPolicy(c, now), began: now}
+	if err := l.readTable(onTrial); err != nil {
 		return err
 	}
-	if onTrial && standing != nil {
-		return errTableExists
-	}
-	if err == nil && standing == nil {
-		replaced = ""
-	}
-	next := w.newPolicy(c, now)
-	s, err := w.socketsFor(c, standing)
-	if err != nil {
+	if err := l.bind(); err != nil {
 		return err
 	}
-	undo := func() {
-		if s != w.sockets {
-			s.close()
-		}
-		if former == nil && w.watch != nil {
-			go w.watch.Close() // not here: Close waits for a callback that may wait for change
-			w.watch = nil
-		}
-	}
-	if former == nil && w.edges.Watch != nil {
-		watch, err := w.edges.Watch(w.changed, w.life.fail)
-		if err != nil {
-			undo()
-			return err
-		}
-		w.watch = watch
-	}
-	if _, err := w.edges.Adopt(next.guardsAny, false); err != nil {
-		undo()
+	if err := l.install(onTrial); err != nil {
+		l.release()
 		return err
 	}
-	var windows []nft.Window
-	switch {
-	case standing != nil && (former == nil || !standing.Restored):
-		windows = next.keptWindows(standing.Windows, time.Since(read))
-	case former != nil: // another process has just deleted or replaced the table, or it cannot be read
-		windows = next.keptWindows(w.windows.known(), 0)
-	}
-	w.windows.adopt(windows, next)
+	l.finish(why)
+	r.stocks.warnUnresolved(unresolved)
+	return nil
+}
 
-	table := tableOf(c, s.numbers, onTrial)
+// reload is the replacement of the rules in force, or their first installation.
+type reload struct {
+	*rules
+	former   *policy // nil: none
+	next     *policy
+	began    time.Time
+	replaced string        // the table that is installed; "": none
+	standing *nft.Standing // what is in that table; nil: there is none, or it cannot be read
+	read     time.Time     // when it was read
+	sockets  *sockets
+	windows  []nft.Window // those that stay open
+}
+
+// readTable reads the table that is to be replaced.
+func (l *reload) readTable(onTrial bool) (err error) {
+	l.replaced = l.next.config.Wall.Table
+	if l.former != nil {
+		l.replaced = l.former.config.Wall.Table // the name may differ
+	}
+	l.read = time.Now()
+	l.standing, err = l.edges.Kernel.Standing(l.replaced)
+	switch {
+	case err != nil && l.former == nil:
+		return err
+	case onTrial && l.standing != nil:
+		return errTableExists
+	case err == nil && l.standing == nil:
+		l.replaced = ""
+	}
+	return nil
+}
+
+// bind prepares what the new table needs: its sockets, the watch for changes by other
+// processes, and the connections that are older than the wall.
+func (l *reload) bind() (err error) {
+	if l.sockets, err = l.socketsFor(l.next.config, l.standing); err != nil {
+		return err
+	}
+	if l.former == nil {
+		err = l.table.startWatching()
+	}
+	if err == nil {
+		_, err = l.edges.SeedConntrack(l.next.guardsAny, false)
+	}
+	if err != nil {
+		l.release()
+	}
+	return err
+}
+
+// release undoes bind.
+func (l *reload) release() {
+	if l.sockets != l.packets.present() {
+		l.sockets.close()
+	}
+	if l.former == nil {
+		l.table.stopWatching()
+	}
+}
+
+// install replaces the table. After an error, the former policy is in force again.
+func (l *reload) install(onTrial bool) error {
+	switch {
+	case l.standing != nil && (l.former == nil || !l.standing.Restored):
+		l.windows = l.next.keptWindows(l.standing.Windows, time.Since(l.read))
+	case l.former != nil: // another process has just deleted or replaced the table, or it cannot be read
+		l.windows = l.next.keptWindows(l.rules.windows.known(), 0)
+	}
+	l.rules.windows.adopt(l.windows, l.next)
 	// From here on, the new configuration decides about packets that the old rules send.
 	// The other order could miss a knock that only the new configuration has.
-	w.switchPolicy(next)
-	if err := w.edges.Kernel.Install(table, windows, replaced); err != nil {
-		var back *policy
-		if former != nil {
-			back = w.newPolicy(former.config, now)
-			back.stale = former.stale
-		}
-		w.mu.Lock()
-		if back != nil {
-			back.inherit(next)
-		}
-		w.policy = back
-		w.mu.Unlock()
-		undo()
+	l.packets.use(l.next)
+	table := tableOf(l.next.config, l.sockets.numbers, onTrial)
+	if err := l.edges.Kernel.Install(table, l.windows, l.replaced); err != nil {
+		l.packets.giveUp(l.former, l.began)
 		return err
 	}
-	// Adopt again for connections that began meanwhile. The wall is installed now, so the
+	l.table.table = table
+	return nil
+}
+
+// finish retires the former sockets and writes the events, after the table was installed.
+func (l *reload) finish(why cause) {
+	// Seed again for connections that began meanwhile. The wall is installed now, so the
 	// kernel has seen most of them itself.
-	_, _ = w.edges.Adopt(next.guardsAny, false)
-	w.table = table
-	if former == nil || len(w.endedSources) > 0 { // the doors of the recorded ones may have changed
-		w.readEndedSources(next)
+	_, _ = l.edges.SeedConntrack(l.next.guardsAny, false)
+	if l.former == nil || l.sessions.any() { // the doors of the recorded ones may have changed
+		l.sessions.read(l.next)
 	}
-	w.finishApply(next, s, former, windows, why)
-	w.emitUnresolved(unresolved)
-	return nil
-}
-
-// socketsFor returns the sockets for a configuration: the present ones, or new ones that
-// no rule uses yet if the numbers differ or there are none.
-func (w *Wall) socketsFor(c *effective.Config, standing *nft.Standing) (*sockets, error) {
-	w.mu.Lock()
-	current := w.sockets
-	w.mu.Unlock()
-	for bank := range 2 {
-		if n := nft.NumbersOf(c.Wall, bank); current != nil && current.numbers == n {
-			return current, nil
-		}
-	}
-	for bank := range 2 {
-		n := nft.NumbersOf(c.Wall, bank)
-		if (standing == nil || !standing.Names(n)) && (current == nil || !overlap(current.numbers, n)) {
-			return w.listen(n)
-		}
-	}
-	return nil, fmt.Errorf("the installed table inet %s uses some of the same group and queue numbers: "+
-		"set nflog_group and queue in the rule files to numbers that are further away", c.Wall.Table)
-}
-
-func overlap(a, b nft.Numbers) bool {
-	queues := []uint16{b.Admitted, b.Strangers, b.Excess}
-	return a.LogGroup == b.LogGroup || slices.Contains(queues, a.Admitted) ||
-		slices.Contains(queues, a.Strangers) || slices.Contains(queues, a.Excess)
-}
-
-// checkFree returns an error if another process has bound a group or queue that this wall
-// may use. At the first start it also returns an error if the table of another wall uses
-// them: a second daemon would take the packets of the first.
-func (w *Wall) checkFree(wall *ruleset.Wall) error {
-	for bank := range 2 {
-		if err := w.inUse(nft.NumbersOf(wall, bank)); err != nil {
-			return err
-		}
-	}
-	if w.sockets != nil {
-		return nil
-	}
-	others, err := w.edges.Kernel.Others(wall.Table)
-	if err != nil {
-		return err
-	}
-	for _, other := range others {
-		if other.Names(nft.NumbersOf(wall, 0)) || other.Names(nft.NumbersOf(wall, 1)) {
-			return fmt.Errorf("the table inet %[1]s belongs to another wall and uses the same group and queue numbers: "+
-				"delete it with `nft delete table inet %[1]s`, or set nflog_group and queue in the rule files to other numbers", other.Table)
-		}
-	}
-	return nil
-}
-
-// inUse returns an [*InUseError] if another process has bound any of the numbers.
-func (w *Wall) inUse(n nft.Numbers) error {
-	var own nft.Numbers
-	if w.sockets != nil {
-		own = w.sockets.numbers
-	}
-	if w.sockets == nil || n.LogGroup != own.LogGroup {
-		inUse, err := w.edges.LogInUse(n.LogGroup)
-		if err != nil {
-			return err
-		}
-		if inUse {
-			return &InUseError{fmt.Sprintf("NFLOG group %d", n.LogGroup), "nflog_group"}
-		}
-	}
-	for _, number := range []uint16{n.Admitted, n.Strangers, n.Excess} {
-		if w.sockets != nil && (number == own.Admitted || number == own.Strangers || number == own.Excess) {
-			continue
-		}
-		inUse, err := w.edges.QueueInUse(number)
-		if err != nil {
-			return err
-		}
-		if inUse {
-			return &InUseError{fmt.Sprintf("queue %d", number), "queue"}
-		}
-	}
-	return nil
-}
-
-// switchPolicy makes next the policy that decides about packets. It takes over the state
-// of the former one.
-func (w *Wall) switchPolicy(next *policy) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.policy != nil {
-		next.inherit(w.policy)
-	}
-	w.policy = next
-}
-
-// finishApply records that a table was installed, retires the former sockets and writes
-// the events.
-func (w *Wall) finishApply(next *policy, s *sockets, former *policy, windows []nft.Window, why cause) {
 	now := time.Now()
-	w.mu.Lock()
-	s.hold.SetWait(next.config.Wall.Hold)
-	retired := w.sockets
-	w.sockets = s
-	if retired != nil && retired != s {
-		s.former = retired
-		retired.former = nil // the one before is closed
-	}
 	e := audit.Event{Time: now, Kind: audit.Reloaded, Code: why.code, Failed: why.code == audit.CodeNotConfirmed}
-	if former == nil {
+	if l.former == nil {
 		e.Kind = audit.Started
-		w.since = now
-	} else {
-		w.evicted += former.tracker.Evicted()
 	}
-	w.mu.Unlock()
-	w.windows.reconcileWith(windows, now)
-	if retired != nil && retired != s {
-		retirement := make(chan struct{})
-		w.retirement = retirement
-		go func() {
-			defer close(retirement)
-			retired.retire()
-		}()
+	retired := l.packets.exchange(l.sockets, l.former, now)
+	l.rules.windows.reconcileWith(l.windows, now)
+	if retired != nil {
+		l.table.retire(retired)
 	}
-	w.wakeHousekeeping()
-	e.Reason = fmt.Sprintf("%sdoors: %d, windows open: %d", why.prose, len(next.config.Doors), len(windows))
-	w.trail.Record(e)
-	w.emitLow(next.config)
-	if former == nil {
-		open := make(map[windowKey]bool, len(windows))
-		for _, win := range windows {
+	l.wake()
+	e.Reason = fmt.Sprintf("%sdoors: %d, windows open: %d", why.prose, len(l.next.config.Doors), len(l.windows))
+	l.trail.Record(e)
+	l.stocks.warnLow(l.next.config)
+	if l.former == nil {
+		open := make(map[windowKey]bool, len(l.windows))
+		for _, win := range l.windows {
 			open[windowKey{win.Door, win.Source}] = true
 		}
-		w.commands.resume(open)
+		l.commands.resume(open)
 	}
 }

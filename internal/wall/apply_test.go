@@ -51,8 +51,8 @@ func TestAWallIsInstalledOnceItsSocketsAreBound(t *testing.T) {
 		h := newHost(t)
 		h.once("Install", func() {
 			h.expectBound(turn0)
-			if h.adopted != 1 {
-				t.Errorf("connections were adopted %d times before the wall stood", h.adopted)
+			if h.seeded != 1 {
+				t.Errorf("connections were added to conntrack %d times before the wall stood", h.seeded)
 			}
 		})
 		if err := h.raise(config(sshDoor())); err != nil {
@@ -60,7 +60,7 @@ func TestAWallIsInstalledOnceItsSocketsAreBound(t *testing.T) {
 		}
 		h.run()
 		if !h.wanted(session(tcp(22), bob)) || h.wanted(session(tcp(7000), bob)) || h.wanted(session(tcp(80), bob)) {
-			t.Error("connections of the wrong ports are adopted")
+			t.Error("connections of the wrong ports are added to conntrack")
 		}
 		h.trail.expect(t, nil, "started: doors: 1, windows open: 0")
 		if want := (nft.Numbers{LogGroup: 7100, Admitted: 7100, Strangers: 7101, Excess: 7104}); h.named() != want {
@@ -183,8 +183,8 @@ func TestAStartWhereSomebodyListensChangesNothing(t *testing.T) {
 					t.Errorf("Raise: %v", err)
 				}
 				h.expectBound([]string{socket})
-				if len(h.stands()) != 0 || h.adopted != 0 {
-					t.Errorf("stands: %v, adopted %d times", h.stands(), h.adopted)
+				if len(h.stands()) != 0 || h.seeded != 0 {
+					t.Errorf("stands: %v, connections added %d times", h.stands(), h.seeded)
 				}
 				h.trail.expect(t, nil)
 
@@ -259,7 +259,7 @@ func TestAReloadThatTakesItsTimeGivesNobodyMore(t *testing.T) {
 				time.Sleep(window - time.Second)
 				h.client(bob).knock(8001)
 				synctest.Wait()
-				h.intercepted("Adopt", func() { time.Sleep(2 * time.Second) }) // before and after the table is installed
+				h.intercepted("SeedConntrack", func() { time.Sleep(2 * time.Second) }) // before and after the table is installed
 				if err := h.raise(next); err != nil {
 					h.t.Fatal(err)
 				}
@@ -293,7 +293,7 @@ func TestASecondDaemonLeavesTheFirstAlone(t *testing.T) {
 }
 
 func TestAStartThatFailsLeavesNothing(t *testing.T) {
-	for _, call := range []string{"Others", "Standing", "ListenLog 7100", "ListenQueue 7100", "ListenQueue 7101", "Watch", "Adopt", "Install"} {
+	for _, call := range []string{"Others", "Standing", "ListenLog 7100", "ListenQueue 7100", "ListenQueue 7101", "Watch", "SeedConntrack", "Install"} {
 		t.Run(call, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHost(t)
@@ -320,7 +320,7 @@ func TestAStartThatFailsLeavesNothing(t *testing.T) {
 func TestAReloadThatFailsLeavesAllAsItWas(t *testing.T) {
 	ssh := func() *ruleset.Config { return config(limited(sshDoor(), 9)) }
 	for call, c := range map[string]*ruleset.Config{
-		"Adopt": ssh(), "Install knockwall": ssh(),
+		"SeedConntrack": ssh(), "Install knockwall": ssh(),
 		"ListenLog 7200": moved(ssh()), "ListenQueue 7200": moved(ssh()), "ListenQueue 7201": moved(ssh()),
 		"Install": moved(ssh()), "Install rampart": renamed(ssh()),
 	} {
@@ -484,7 +484,7 @@ func TestAWindowThatIsSpentDuringAReloadIsClosed(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		synctest.Wait()
 		var during []*journey
-		h.intercepted("Adopt", func() { // when the windows were read, and when the table is installed
+		h.intercepted("SeedConntrack", func() { // when the windows were read, and when the table is installed
 			during = append(during, a.dial(22))
 			<-during[0].done // and its handler waits for the reload, to close the window
 		})
@@ -510,7 +510,7 @@ func TestAStrangerWhoMeetsTheNewTableBeforeItsFrontStandsIsRefusedInTime(t *test
 	guarded(t, config(sshDoor()), func(h *host) {
 		var j *journey
 		adoptions := 0
-		h.intercepted("Adopt", func() {
+		h.intercepted("SeedConntrack", func() {
 			if adoptions++; adoptions == 2 { // when the new table is installed
 				j = h.client(bob).dial(22)
 				time.Sleep(hold / 2)
@@ -625,7 +625,7 @@ func TestAKnockThatCompletesAtADoorWhichAReloadTakesAwayOpensNothing(t *testing.
 	guarded(t, config(sshDoor(), door("web", 443, 8001)), func(h *host) {
 		h.changes()
 		installing, install := make(chan struct{}), make(chan struct{})
-		h.once("Adopt", func() {
+		h.once("SeedConntrack", func() {
 			close(installing)
 			<-install
 		})

@@ -10,14 +10,13 @@ import (
 
 // close closes the window of a source, and reports whether it was open.
 func (ws *windows) close(door string, source packet.Source, code audit.Code, why string) (bool, error) {
-	w := ws.wall
-	w.change.Lock()
-	defer w.change.Unlock()
-	if w.tornDown {
+	ws.table.change.Lock()
+	defer ws.table.change.Unlock()
+	if ws.table.tornDown {
 		return false, ErrStopping
 	}
 	ws.openQueued() // else earlier knocks would open it again
-	f := w.current()
+	f := ws.packets.current()
 	if f == nil {
 		return false, errNotInstalled
 	}
@@ -25,7 +24,7 @@ func (ws *windows) close(door string, source packet.Source, code audit.Code, why
 	if i < 0 {
 		return false, errDoorGone
 	}
-	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
+	closed, err := ws.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
 	if err != nil {
 		return false, err
 	}
@@ -38,7 +37,7 @@ func (ws *windows) close(door string, source packet.Source, code audit.Code, why
 			Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why}})
 	}
 	ws.mu.Unlock()
-	w.wakeHousekeeping()
+	ws.wake()
 	ws.notify()
 	return closed, nil
 }
@@ -46,10 +45,9 @@ func (ws *windows) close(door string, source packet.Source, code audit.Code, why
 // closeSpent closes a window that has admitted max_connections. The record keeps it until
 // its end, so that retransmitted packets are recognized.
 func (ws *windows) closeSpent(door string, source packet.Source) {
-	w := ws.wall
-	w.change.Lock()
-	defer w.change.Unlock()
-	f := w.current()
+	ws.table.change.Lock()
+	defer ws.table.change.Unlock()
+	f := ws.packets.current()
 	i := f.doorNamed(door)
 	if i < 0 {
 		return
@@ -59,7 +57,7 @@ func (ws *windows) closeSpent(door string, source packet.Source) {
 	}
 	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source,
 		Code: audit.CodeMaxConnections, Reason: "max_connections is reached"}
-	closed, err := w.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
+	closed, err := ws.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
 	if err != nil {
 		e.Code, e.Reason, e.Failed = audit.CodeNotClosed, err.Error(), true
 	}
@@ -85,7 +83,7 @@ func (ws *windows) expire(now time.Time) (next time.Time, ok bool) {
 			ws.uncertainUntil = sure
 		}
 		ws.undelivered = append(ws.undelivered, windowEvent{wasSpent: win.Spent(), Event: audit.Event{
-			Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.wall.doors.name(win.Door), Source: win.Source}})
+			Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.doors.name(win.Door), Source: win.Source}})
 	})
 	return ws.record.Next()
 }

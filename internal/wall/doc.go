@@ -37,12 +37,13 @@
 //
 // A goroutine takes several locks in this order:
 //
-//   - Wall.change is held while the table or a window in it changes. No window can
+//   - installation.change is held while the table or a window in it changes. No window can
 //     open between reading the windows from the kernel and writing them to a new table.
 //   - windows.observing is held while observers see the events of windows.
-//   - Wall.mu guards what decides about packets. It is held while packets get their
+//   - packets.mu guards what decides about packets. It is held while packets get their
 //     verdicts, so that verdicts are given in order and agree with that state.
 //   - windows.mu guards the record of windows.
+//   - The other parts have a lock of their own, and take no other under it.
 //
 // No lock called mu is held during a transaction or while an event is written.
 //

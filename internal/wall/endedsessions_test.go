@@ -46,7 +46,7 @@ func TestSessionsThatWereEndedGoOnWhenTheirSourceHasKnockedAgain(t *testing.T) {
 			h.t.Error("who has nothing ended costs something")
 		}
 		var waits *journey
-		h.intercepted("PardonSessions", func() {
+		h.intercepted("ClearMarks", func() {
 			if h.left("ssh", alice) == 0 {
 				h.t.Error("they go on before the window is open")
 			}
@@ -92,7 +92,7 @@ func TestWhatCannotBePardonedIsSaidAndTriedAgain(t *testing.T) {
 		a.knock(7000, 8000, 9000)
 		h.stillEnded("no window", hers)
 		h.trail.expect(h.t, []audit.Kind{audit.Refused}, "refused ssh 192.0.2.1 3/3: the kernel says no")
-		h.failing("PardonSessions", errInjected)
+		h.failing("ClearMarks", errInjected)
 		a.knock(7000, 8000, 9000)
 		h.stillEnded("no pardon", hers)
 		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Refused},

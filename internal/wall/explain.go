@@ -58,7 +58,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	if err != nil {
 		return nil, err
 	}
-	f := w.current()
+	f := w.packets.current()
 	if f == nil {
 		return nil, errNotInstalled
 	}
@@ -105,13 +105,13 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 // explainAll explains all doors. The indexes of trapped are those of the doors of f,
 // which may not be the current policy.
 func (w *Wall) explainAll(addr netip.Addr, past []audit.Event, since time.Time, f *policy, trapped []time.Duration) []Explanation {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if since.Before(w.since) {
-		since = w.since
+	w.packets.mu.Lock()
+	defer w.packets.mu.Unlock()
+	if since.Before(w.packets.since) {
+		since = w.packets.since
 	}
 	all := []Explanation{}
-	for i, d := range w.policy.config.Doors {
+	for i, d := range w.packets.policy.config.Doors {
 		var left time.Duration
 		if before := f.doorNamed(d.Name); before >= 0 {
 			left = trapped[before]
@@ -154,10 +154,10 @@ func list(ports []packet.Port) string {
 	return strings.Join(names, " and ")
 }
 
-// explain explains one door. It is called with mu held. All knocks since the time since
+// explain explains one door. It is called with the mu of packets held. All knocks since the time since
 // are remembered. Trapped is how long the kernel still ignores knocks of the source.
 func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time.Time, trapped time.Duration) Explanation {
-	f := w.policy
+	f := w.packets.policy
 	d := &f.config.Doors[door]
 	source := d.SourcePrefix.Of(addr)
 	in := func(why Why, format string, a ...any) Explanation {
@@ -253,7 +253,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	if !s.overlooked.IsZero() {
 		sentence += fmt.Sprintf("; at %s so many knocks came at once that not each of them is remembered", when(s.overlooked, now))
 	}
-	if u := w.usage; u.full {
+	if u := w.usage.reading(); u.full {
 		sentence += fmt.Sprintf("; conntrack's table is nearly full, %d of %d connections, and when it is full the kernel drops knocks", u.known, u.room)
 	}
 	return out(NeverKnocked, time.Time{}, "%s", sentence)

@@ -23,11 +23,11 @@ const (
 )
 
 // TurnTo installs the configuration that is effective at now, as if the clock said so.
-func (w *Wall) TurnTo(now time.Time) { w.applyEffective(now) }
+func (w *Wall) TurnTo(now time.Time) { w.rules.applyEffective(now) }
 
 // Locked reports whether a lock is held that packets may wait for.
 func (w *Wall) Locked() bool {
-	for _, mu := range []*sync.Mutex{&w.mu, &w.windows.mu} {
+	for _, mu := range []*sync.Mutex{&w.packets.mu, &w.windows.mu} {
 		if !mu.TryLock() {
 			return true
 		}

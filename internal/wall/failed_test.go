@@ -61,7 +61,7 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 			if err := h.try(config(sshDoor()), time.Second); err != nil {
 				h.t.Fatal(err)
 			}
-			h.failing("Adopt", errInjected)
+			h.failing("SeedConntrack", errInjected)
 			time.Sleep(2 * time.Second)
 			h.failing("nothing", nil)
 			time.Sleep(5 * time.Second)

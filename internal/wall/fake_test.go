@@ -62,11 +62,11 @@ type kernel struct {
 	connections []connection
 	known, room int // entries of conntrack's table, and its limit
 	directions  func(each func(sessions.Session, sessions.Seen)) error
-	adopted     int          // number of Adopt calls
-	wanted      sessionsOf   // the last argument of Adopt
+	seeded      int          // number of SeedConntrack calls
+	wanted      sessionsOf   // the last argument of SeedConntrack
 	ending      sessionsOf   // the last argument of EndSessions
 	barred      []connection // ended connections that are not gone
-	dumps       int          // number of EndedSessions and PardonSessions calls
+	dumps       int          // number of EndedSessions and ClearMarks calls
 	losing      bool         // admitted packets are lost behind the wall
 
 	// intercept can replace the answer of any call. The kernel is not locked meanwhile,
@@ -163,16 +163,16 @@ func (k *kernel) edges() wall.Edges {
 			defer k.mu.Unlock()
 			return k.queues[number] != nil, nil
 		},
-		Watch:   watch,
-		Adopt:   k.adopt,
-		Tracked: k.tracked,
+		Watch:         watch,
+		SeedConntrack: k.seedConntrack,
+		Tracked:       k.tracked,
 		Usage: func() (int, int, error) {
 			k.mu.Lock()
 			defer k.mu.Unlock()
 			return k.known, k.room, nil
 		},
 		Directions:  k.directions,
-		EndSessions: k.endSessions, EndedSessions: k.endedSessions, PardonSessions: k.pardonSessions,
+		EndSessions: k.endSessions, EndedSessions: k.endedSessions, ClearMarks: k.clearMarks,
 	}
 }
 
@@ -196,8 +196,8 @@ func (k *kernel) endedSessions() (ended []sessions.Session, err error) {
 	return ended, nil
 }
 
-func (k *kernel) pardonSessions(wanted sessionsOf) error {
-	if err := k.begin("PardonSessions"); err != nil {
+func (k *kernel) clearMarks(wanted sessionsOf) error {
+	if err := k.begin("ClearMarks"); err != nil {
 		return err
 	}
 	defer k.mu.Unlock()
@@ -212,12 +212,12 @@ func (k *kernel) pardonSessions(wanted sessionsOf) error {
 	return nil
 }
 
-func (k *kernel) adopt(wanted sessionsOf, _ bool) (adopted int, err error) {
-	if err := k.begin("Adopt"); err != nil {
+func (k *kernel) seedConntrack(wanted sessionsOf, _ bool) (seeded int, err error) {
+	if err := k.begin("SeedConntrack"); err != nil {
 		return 0, err
 	}
 	defer k.mu.Unlock()
-	k.adopted++
+	k.seeded++
 	k.wanted = wanted
 	return 0, nil
 }

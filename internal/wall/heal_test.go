@@ -301,14 +301,14 @@ func TestOnlyWhoMayEnterIsAdoptedWhenTheWallIsPutBack(t *testing.T) {
 			{7000, "192.0.2.1", false},
 		} {
 			if got := h.wanted(session(tcp(tt.port), netip.MustParseAddr(tt.addr))); got != tt.want {
-				h.t.Errorf("a connection of %s to port %d is adopted: %t", tt.addr, tt.port, got)
+				h.t.Errorf("a connection of %s to port %d is added to conntrack: %t", tt.addr, tt.port, got)
 			}
 		}
 		time.Sleep(window)
 		synctest.Wait()
 		h.tell(nft.Change{Tables: []string{"knockwall"}})
 		if h.wanted(session(tcp(22), alice)) {
-			h.t.Error("a connection is adopted whose window is over")
+			h.t.Error("a connection whose window is over is added to conntrack")
 		}
 	})
 }

@@ -133,8 +133,8 @@ func (p *process) edges() wall.Edges {
 		Kernel:     mortalKernel{p},
 		LogInUse:   in(e.LogInUse),
 		QueueInUse: in(e.QueueInUse),
-		Adopt: func(wanted sessionsOf, renew bool) (int, error) {
-			return about(func(wanted sessionsOf) (int, error) { return e.Adopt(wanted, renew) })(wanted)
+		SeedConntrack: func(wanted sessionsOf, renew bool) (int, error) {
+			return about(func(wanted sessionsOf) (int, error) { return e.SeedConntrack(wanted, renew) })(wanted)
 		},
 		// This call belongs to a packet, not to one of the operations.
 		Tracked: func(of packet.Packet) (bool, error) {
@@ -152,8 +152,8 @@ func (p *process) edges() wall.Edges {
 			defer p.mu.Unlock()
 			return e.EndedSessions()
 		},
-		PardonSessions: func(wanted sessionsOf) error {
-			_, err := about(func(wanted sessionsOf) (int, error) { return 0, e.PardonSessions(wanted) })(wanted)
+		ClearMarks: func(wanted sessionsOf) error {
+			_, err := about(func(wanted sessionsOf) (int, error) { return 0, e.ClearMarks(wanted) })(wanted)
 			return err
 		},
 		ListenLog: func(group uint16, h nflog.Handler) (wall.Log, error) {

@@ -18,11 +18,11 @@ type knocks struct{ *sockets }
 // Logged decides about a packet with mu held. Then, without mu, it writes the events and
 // opens or closes the door.
 func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
-	w := s.wall
+	ps := s.packets
 	now := time.Now()
 	var v decision
-	w.mu.Lock()
-	f := w.policy
+	ps.mu.Lock()
+	f := ps.policy
 	reason, ok := f.reasons[string(prefix)] // if not, a reload has removed the rule
 	switch {
 	case !ok:
@@ -44,9 +44,9 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 		}
 	}
 	if v.opens {
-		w.windows.queue.complete()
+		ps.windows.queue.complete()
 	}
-	w.mu.Unlock()
+	ps.mu.Unlock()
 	s.carryOut(f, &v)
 }
 
@@ -72,33 +72,31 @@ func (v *decision) add(e audit.Event) {
 
 // carryOut does what a decision says. It is called without mu.
 func (s knocks) carryOut(f *policy, v *decision) {
-	w := s.wall
+	ps := s.packets
 	if v.begins {
-		w.wakeHousekeeping()
+		ps.wake()
 	}
 	for _, e := range v.sprayed {
-		w.trail.Record(e)
+		ps.trail.Record(e)
 	}
 	for _, e := range v.events[:v.n] {
-		w.trail.Record(e)
+		ps.trail.Record(e)
 	}
 	switch {
 	case v.once.Action != method.Nothing:
 		s.useDatagram(f, v)
 	case v.opens:
-		w.openCompleted(f, v.lock, v.base, !s.log.Drained())
+		ps.openCompleted(f, v.lock, v.base, !s.log.Drained())
 	case v.closes:
-		w.closeByKnock(v.base)
+		ps.closeByKnock(v.base)
 	}
 	if v.opens {
-		w.windows.queue.settle()
+		ps.windows.queue.settle()
 	}
 }
 
 func (s knocks) Lost(n uint32) {
-	s.wall.mu.Lock()
-	s.wall.lost += uint64(n)
-	s.wall.mu.Unlock()
+	s.packets.losses.add(uint64(n))
 }
 
 func (s knocks) Failed(err error) { s.fail(err) }
@@ -163,18 +161,18 @@ func (f *policy) datagram(v *decision, by int, p packet.Packet, data []byte) {
 
 // useDatagram opens or closes a door by a datagram, unless the datagram was used before.
 func (s knocks) useDatagram(f *policy, v *decision) {
-	w := s.wall
+	ps := s.packets
 	d := &f.config.Doors[v.door]
-	replay, err := w.replayGuard.take(d.Name, v.once.Once, v.base.Time)
+	replay, err := ps.replays.take(d.Name, v.once.Once, v.base.Time)
 	switch {
 	case err != nil:
-		w.trail.Record(notOpened(v.base, codeOfUse(err), err))
+		ps.trail.Record(notOpened(v.base, codeOfUse(err), err))
 	case replay:
-		w.replayed(f, v.door, v.base)
+		ps.replayed(f, v.door, v.base)
 	case v.once.Action == method.Close:
-		w.closeByKnock(v.base)
+		ps.closeByKnock(v.base)
 	default:
-		w.windows.open(d, v.base, !s.log.Drained())
+		ps.windows.open(d, v.base, !s.log.Drained())
 	}
 }
 
@@ -227,12 +225,12 @@ func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meani
 			m.lock, m.out = i, o
 		}
 	}
-	open := closing.Progress != sequence.Nothing && f.wall.windows.isOpen(f, door, source, now)
+	open := closing.Progress != sequence.Nothing && f.packets.windows.isOpen(f, door, source, now)
 	completes := m.out.Progress == sequence.Completed
 	switch {
 	case closing.Progress == sequence.Completed && !(completes && f.isMeantToOpen(closes, m.lock, source, open)):
 		f.closedFor(door, closes, p, heard, open)
-		m.closesDoor = open || f.wall.windows.isUncertain(now)
+		m.closesDoor = open || f.packets.windows.isUncertain(now)
 		if open {
 			m.lock, m.out = closes, closing
 		} else if a, ok := f.tracker.Of(m.lock, source); completes || !ok || a.Doubted {
@@ -313,39 +311,38 @@ func (f *policy) reportsEnd(l *lock, step int) bool {
 
 // openCompleted opens a door after a lock of it was completed, unless its sequence is
 // valid once and was used before.
-func (w *Wall) openCompleted(f *policy, which int, e audit.Event, othersWait bool) {
+func (ps *packets) openCompleted(f *policy, which int, e audit.Event, othersWait bool) {
 	l := &f.locks[which]
 	d := &f.config.Doors[l.door]
-	replay, err := w.useUp(d, l.place, e.Time)
+	replay, err := ps.useUp(d, l.place, e.Time)
 	switch {
 	case err != nil:
-		w.trail.Record(notOpened(e, codeOfUse(err), err))
+		ps.trail.Record(notOpened(e, codeOfUse(err), err))
 	case replay:
-		w.replayed(f, l.door, e)
+		ps.replayed(f, l.door, e)
 	default:
-		w.windows.open(d, e, othersWait)
+		ps.windows.open(d, e, othersWait)
 	}
 	if d.Methods[d.Knocking()].Traits().Consumes {
-		w.applyEffective(time.Now()) // the next sequence comes into force
-		w.wakeHousekeeping()         // that may have to be retried
+		ps.consumed() // the next sequence comes into force
 	}
 }
 
 // closeByKnock closes the window of a source that has knocked to close it.
-func (w *Wall) closeByKnock(e audit.Event) {
-	if _, err := w.windows.close(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
+func (ps *packets) closeByKnock(e audit.Event) {
+	if _, err := ps.windows.close(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
 		e.Kind, e.Code, e.Reason, e.Failed = audit.Closed, audit.CodeNotClosed, err.Error(), true
-		w.trail.Record(e)
+		ps.trail.Record(e)
 	}
 }
 
 // replayed records that a used password or sequence came again.
-func (w *Wall) replayed(f *policy, door int, e audit.Event) {
-	w.mu.Lock()
+func (ps *packets) replayed(f *policy, door int, e audit.Event) {
+	ps.mu.Lock()
 	f.tally(door).Add(audit.Replayed)
-	w.mu.Unlock()
+	ps.mu.Unlock()
 	e.Kind, e.Reason, e.Step, e.Steps = audit.Replayed, "", 0, 0
-	w.trail.Record(e)
+	ps.trail.Record(e)
 }
 
 // sprayed ends all attempts of a source that has tried ports without a service. The
@@ -399,9 +396,9 @@ func (f *policy) trapped(v *decision) {
 
 // useUp records that the sequence at a place of a door was completed. It reports whether
 // that sequence is valid once and was completed before.
-func (w *Wall) useUp(d *effective.Door, place int, now time.Time) (replay bool, err error) {
+func (ps *packets) useUp(d *effective.Door, place int, now time.Time) (replay bool, err error) {
 	at := d.Knocking()
 	return d.Methods[at].(method.Sequences).Use(d.States[at], place, now, func(u method.Use, now time.Time) (bool, error) {
-		return w.replayGuard.take(d.Name, u, now)
+		return ps.replays.take(d.Name, u, now)
 	})
 }

@@ -48,9 +48,9 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 		return WindowStatus{}, &request{ErrBadWindow, fmt.Sprintf(
 			"a window is open for %s to %.0fh, not for %s", ruleset.MinWindow, ruleset.MaxWindow.Hours(), length)}
 	}
-	w.change.Lock()
-	defer w.change.Unlock()
-	if w.tornDown {
+	w.table.change.Lock()
+	defer w.table.change.Unlock()
+	if w.table.tornDown {
 		return WindowStatus{}, ErrStopping
 	}
 	w.windows.openQueued() // else earlier knocks would later refresh it to another length
@@ -94,9 +94,24 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 	return c, nil
 }
 
+// endSessions ends the sessions of a source through a door, and forgets its spent window,
+// so that none of its packets is recognized as a retransmission. It returns the number of
+// ended sessions.
+func (w *Wall) endSessions(door string, source packet.Source) (ended int, err error) {
+	w.table.change.Lock()
+	defer w.table.change.Unlock()
+	f := w.packets.current()
+	i := f.doorNamed(door)
+	if i < 0 {
+		return 0, errDoorGone
+	}
+	w.windows.forgetSpent(f.ids[i], source)
+	return w.sessions.end(f, door, source)
+}
+
 // find returns the door of that name, and the source at that door which a string means.
 func (w *Wall) find(door, source string) (*effective.Door, packet.Source, error) {
-	f := w.current()
+	f := w.packets.current()
 	if f == nil {
 		return nil, packet.Source{}, errNotInstalled
 	}
@@ -155,6 +170,3 @@ func parseSource(source string) (addr netip.Addr, prefix netip.Prefix, err error
 
 // errNotInstalled is returned before the first Apply.
 var errNotInstalled = errors.New("the wall is not installed yet")
-
-// Windows returns the open windows, sorted by door and source.
-func (w *Wall) Windows() []WindowStatus { return w.windows.status() }

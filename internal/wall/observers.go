@@ -61,6 +61,6 @@ func (ws *windows) recordPostponed() {
 	ws.announcing, ws.postponed = false, nil
 	ws.mu.Unlock()
 	for _, e := range events {
-		ws.wall.trail.Record(e)
+		ws.trail.Record(e)
 	}
 }

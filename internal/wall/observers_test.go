@@ -11,7 +11,7 @@ import (
 // of the changes, and each goroutine can rely on it that its own events were delivered.
 func TestObserversLoseNothingAndGetTheEventsInOrder(t *testing.T) {
 	const goroutines, each = 8, 200
-	ws := newWindows(nil)
+	ws := &windows{}
 	var first, second []int // the counts of the events that each observer got
 	changed := 0
 	ws.observers = []observer{

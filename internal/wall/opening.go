@@ -42,19 +42,18 @@ func (o *opening) set() doorSet { return doorSet{o.door, o.source.Addr().Is4()} 
 // longer if another process's transaction is in the way. Windows that have been queued by
 // then share one transaction.
 func (ws *windows) open(d *effective.Door, e audit.Event, othersWait bool) {
-	w := ws.wall
 	first, full := ws.queue.add(&opening{door: d.Name, source: e.Source, length: d.Window, why: e})
 	switch {
 	case full: // and another goroutine is opening them
-		w.change.Lock()
+		ws.table.change.Lock()
 		ws.openBatch()
-		w.change.Unlock()
+		ws.table.change.Unlock()
 	case !first:
-	case othersWait || !w.change.TryLock():
+	case othersWait || !ws.table.change.TryLock():
 		go ws.openAll()
 	default:
 		ws.openBatch()
-		w.change.Unlock()
+		ws.table.change.Unlock()
 		if !ws.queue.isEmpty() {
 			go ws.openAll()
 		}
@@ -65,9 +64,9 @@ func (ws *windows) open(d *effective.Door, e audit.Event, othersWait bool) {
 // transactions, so that others can take it.
 func (ws *windows) openAll() {
 	for !ws.queue.isEmpty() {
-		ws.wall.change.Lock()
+		ws.table.change.Lock()
 		ws.openBatch()
-		ws.wall.change.Unlock()
+		ws.table.change.Unlock()
 	}
 }
 
@@ -92,20 +91,19 @@ func (ws *windows) openBatch() (removed uint64) {
 // openTogether opens windows in the kernel, and sends the packets that wait for them
 // through the rules again. It is called with change held.
 func (ws *windows) openTogether(openings []*opening) {
-	w := ws.wall
 	ws.openInKernel(ws.recordOpenings(openings))
-	w.clearEndedMarks(openings) // before the release, or the kernel would refuse the packets again
+	ws.sessions.clearMarks(ws.packets.current(), openings) // before the release, or the kernel would refuse the packets again
 	ws.recordOutcomes(openings)
-	w.releaseFor(openings) // before the events: releasing is urgent
+	ws.packets.release(openings) // before the events: releasing is urgent
 	ws.notify()
 	ws.recordPostponed()
-	w.wakeHousekeeping()
+	ws.wake()
 }
 
 // recordOpenings records windows before the kernel has them, so that every connection
 // which they admit is counted. It returns those that can be opened.
 func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
-	f := ws.wall.current()
+	f := ws.packets.current()
 	now := time.Now()
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
@@ -140,7 +138,7 @@ func (ws *windows) openInKernel(openings []*opening) {
 	if len(openings) == 0 || ws.tryOpening(openings) {
 		return
 	}
-	if ws.wall.reconcileIfChanged() { // the restored table has these windows
+	if ws.table.reconcileIfChanged() { // the restored table has these windows
 		for _, o := range openings {
 			o.err = nil
 		}
@@ -166,7 +164,7 @@ func (ws *windows) tryOpening(openings []*opening) bool {
 	for i, o := range openings {
 		windows[i] = nft.Window{Door: o.door, Source: o.source, Left: o.length, New: o.isNew}
 	}
-	err := ws.wall.edges.Kernel.OpenWindows(ws.wall.table.Name, windows)
+	err := ws.edges.Kernel.OpenWindows(ws.table.table.Name, windows)
 	for _, o := range openings {
 		o.err = err
 	}

@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/nft"
@@ -19,14 +18,14 @@ import (
 // attempts at its doors. A reload makes a new policy. When only the
 // sequences change with time, the new policy shares everything else with the former one.
 type policy struct {
-	wall    *Wall
+	packets *packets
 	config  *effective.Config
 	reasons map[string]nft.LogReason
 	ids     []int // by door
 	locks   []lock
 	locksOf [][]int // by door: indexes in locks
 
-	// Guarded by the wall's mu.
+	// Guarded by the mu of packets.
 	stale     bool                // installing the configuration has failed; to be retried
 	tracker   *sequence.Tracker   // its locks have the indexes of locks
 	verifiers [][]method.Verifier // by door and method; nil where a method takes no datagrams
@@ -40,17 +39,10 @@ type lock struct {
 	steps  []packet.Port
 }
 
-// tally counts the events at one door.
-type tally struct {
-	audit.Counts          // by kind; refusals: only of sources without a window
-	exhausted      uint64 // refusals of sources with a window
-	held, released uint64 // packets of sources without a window
-}
-
 // newPolicy returns the policy for a configuration that is effective at now.
-func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
+func (ps *packets) newPolicy(c *effective.Config, now time.Time) *policy {
 	f := &policy{
-		wall:      w,
+		packets:   ps,
 		config:    c,
 		reasons:   nft.LogReasons(c),
 		verifiers: make([][]method.Verifier, len(c.Doors)),
@@ -75,16 +67,16 @@ func (w *Wall) newPolicy(c *effective.Config, now time.Time) *policy {
 		}
 	}
 	for _, d := range c.Doors {
-		f.ids = append(f.ids, w.doors.id(d.Name))
+		f.ids = append(f.ids, ps.doors.id(d.Name))
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.tallies = append(w.tallies, make([]tally, w.doors.len()-len(w.tallies))...)
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.tallies = append(ps.tallies, make([]tally, ps.doors.len()-len(ps.tallies))...)
 	return f
 }
 
-// tally returns the counters of a door. It is called with the wall's mu held.
-func (f *policy) tally(door int) *tally { return &f.wall.tallies[f.ids[door]] }
+// tally returns the counters of a door. It is called with the mu of packets held.
+func (f *policy) tally(door int) *tally { return &f.packets.tallies[f.ids[door]] }
 
 // doorIDs numbers the names of doors. A door keeps its id across reloads. Other locks may
 // be held when its lock is taken.

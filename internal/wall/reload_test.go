@@ -369,7 +369,7 @@ func TestAReloadMayRenameATableThatSomebodyHasDeleted(t *testing.T) {
 
 // Knocks during a reload are known afterwards, whether the reload succeeds or not.
 func TestKnocksThatAreHeardDuringAReloadCount(t *testing.T) {
-	for _, call := range []string{"Standing", "Adopt", "Install"} {
+	for _, call := range []string{"Standing", "SeedConntrack", "Install"} {
 		for _, fails := range []error{nil, errInjected} {
 			want := fails
 			if call == "Standing" {
@@ -404,7 +404,7 @@ func TestKnocksThatAreHeardDuringAReloadCount(t *testing.T) {
 }
 
 func TestAWindowThatIsKnockedOpenDuringAReloadIsOpenAfterIt(t *testing.T) {
-	for _, call := range []string{"Standing", "Adopt", "Install"} {
+	for _, call := range []string{"Standing", "SeedConntrack", "Install"} {
 		for _, fails := range []error{nil, errInjected} {
 			want := fails
 			if call == "Standing" {

@@ -13,10 +13,10 @@ import (
 // sockets are the NFLOG group and the queues that a table uses. A reload with the same
 // numbers keeps them, so that no packet in them is lost.
 type sockets struct {
-	wall    *Wall
+	packets *packets
 	numbers nft.Numbers
 
-	// Guarded by the wall's mu.
+	// Guarded by the mu of packets.
 	log                 Log
 	admitted, strangers Queue
 	excess              Queue
@@ -41,30 +41,30 @@ const (
 )
 
 // listen binds the group and the queues that a table with these numbers will use.
-func (w *Wall) listen(n nft.Numbers) (*sockets, error) {
-	s := &sockets{wall: w, numbers: n, hold: sequence.NewHold(0, strangersQueueLen)}
+func (ps *packets) listen(n nft.Numbers) (*sockets, error) {
+	s := &sockets{packets: ps, numbers: n, hold: sequence.NewHold(0, strangersQueueLen)}
 	// Packets come only once the table uses these numbers: nothing reads s yet.
-	log, err := w.edges.ListenLog(n.LogGroup, knocks{s})
+	log, err := ps.edges.ListenLog(n.LogGroup, knocks{s})
 	if err != nil {
 		return nil, err
 	}
 	s.log = log
 	mark := uint32(nft.RefusedMark)
-	admit, err := w.edges.ListenQueue(nfqueue.Config{
+	admit, err := ps.edges.ListenQueue(nfqueue.Config{
 		Number: n.Admitted, Length: admittedQueueLen, FailOpen: true, RefusedMark: mark}, admitted{s})
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	s.admitted = admit
-	refuse, err := w.edges.ListenQueue(nfqueue.Config{
+	refuse, err := ps.edges.ListenQueue(nfqueue.Config{
 		Number: n.Strangers, Length: strangersQueueLen, RefusedMark: mark}, strangers{s})
 	if err != nil {
 		s.close()
 		return nil, err
 	}
 	s.strangers = refuse
-	full, err := w.edges.ListenQueue(nfqueue.Config{
+	full, err := ps.edges.ListenQueue(nfqueue.Config{
 		Number: n.Excess, Length: excessQueueLen, RefusedMark: mark}, excess{s})
 	if err != nil {
 		s.close()
@@ -89,9 +89,9 @@ func (s *sockets) hasUnhandledLog() bool { return s != nil && !s.closed && !s.lo
 
 // close closes the bound sockets. Reads from them fail then.
 func (s *sockets) close() {
-	s.wall.mu.Lock()
+	s.packets.mu.Lock()
 	s.closed = true
-	s.wall.mu.Unlock()
+	s.packets.mu.Unlock()
 	for _, socket := range []io.Closer{s.log, s.admitted, s.strangers, s.excess} {
 		if socket != nil {
 			socket.Close()
@@ -109,8 +109,8 @@ const (
 // retire closes sockets that no rule uses any more, once everything in them has been
 // handled. Held packets go through the new rules.
 func (s *sockets) retire() {
-	w := s.wall
-	w.mu.Lock()
+	ps := s.packets
+	ps.mu.Lock()
 	s.retired = true
 	if last, ok := s.hold.Clear(); ok {
 		if s.stillNamed {
@@ -119,7 +119,7 @@ func (s *sockets) retire() {
 			_ = s.strangers.RepeatUpTo(last)
 		}
 	}
-	w.mu.Unlock()
+	ps.mu.Unlock()
 	idle := 0
 	for end := time.Now().Add(retireTimeout); idle < retireIdleChecks && time.Now().Before(end); time.Sleep(retireInterval) {
 		idle++
@@ -132,20 +132,23 @@ func (s *sockets) retire() {
 			}
 		}
 	}
-	w.mu.Lock()
-	s.countLosses()
-	w.mu.Unlock()
+	ps.mu.Lock()
+	lost := s.lossesSince()
+	ps.mu.Unlock()
+	ps.losses.add(lost)
 	s.close()
 }
 
-// countLosses adds the losses of the queues since the last check.
-func (s *sockets) countLosses() {
+// lossesSince returns how many packets the queues have lost since the last call. It is
+// called with the mu of packets held.
+func (s *sockets) lossesSince() (lost uint64) {
 	for i, q := range []Queue{s.admitted, s.strangers} {
 		if stats, err := q.Stats(); err == nil {
-			s.wall.lost += max(stats.Lost, s.lost[i]) - s.lost[i] // the kernel's counter wraps
+			lost += max(stats.Lost, s.lost[i]) - s.lost[i] // the kernel's counter wraps
 			s.lost[i] = stats.Lost
 		}
 	}
+	return lost
 }
 
 // release sends the held packets that match through the rules again, and returns their
@@ -153,45 +156,19 @@ func (s *sockets) countLosses() {
 func (s *sockets) release(match func(packet.Packet) bool) (released uint64) {
 	s.hold.Release(match, func(h sequence.Held) {
 		_ = s.strangers.Repeat(h.ID) // if this fails, reading fails too, which ends Run
-		s.wall.metrics.strangers.Observe(time.Since(h.Since).Seconds())
+		s.packets.metrics.strangers.Observe(time.Since(h.Since).Seconds())
 		released++
 	})
 	return released
 }
 
-// releaseFor releases the held packets of sources whose windows are open now.
-func (w *Wall) releaseFor(openings []*opening) {
-	open := make(map[windowKey]bool, len(openings))
-	for _, o := range openings {
-		if o.err == nil {
-			open[o.key()] = true
-		}
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f := w.policy
-	if f == nil {
-		return
-	}
-	w.sockets.release(func(p packet.Packet) bool {
-		for _, i := range f.config.At(p.Port) {
-			d := &f.config.Doors[i]
-			if guardsDestination(d, p) && open[windowKey{d.Name, d.SourcePrefix.Of(p.Source)}] {
-				f.tally(i).released++
-				return true
-			}
-		}
-		return false
-	})
-}
-
 // fail ends Run, because packets cannot be read any more.
 func (s *sockets) fail(err error) {
-	s.wall.mu.Lock()
+	s.packets.mu.Lock()
 	closed := s.closed
-	s.wall.mu.Unlock()
+	s.packets.mu.Unlock()
 	if !closed {
-		s.wall.life.fail(err)
+		s.packets.fail(err)
 	}
 }
 

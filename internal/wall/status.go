@@ -102,10 +102,8 @@ type Counters struct {
 // known, and how many windows are open.
 func (w *Wall) Brief() (guarded, bare, windows int) {
 	bareReasons := doctor.BareDoors(w.health.known())
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.policy != nil {
-		for _, d := range w.policy.config.Doors {
+	if f := w.packets.current(); f != nil {
+		for _, d := range f.config.Doors {
 			if bareReasons[d.Name] != "" {
 				bare++
 			} else {
@@ -131,7 +129,7 @@ type counted struct {
 
 // measure returns the state of the wall and its event counts.
 func (w *Wall) measure() (Status, counted, error) {
-	f := w.current()
+	f := w.packets.current()
 	if f == nil {
 		return Status{}, counted{}, errNotInstalled
 	}
@@ -149,30 +147,31 @@ func (w *Wall) measure() (Status, counted, error) {
 	findings = append(findings, w.Findings()...)
 	bareReasons := doctor.BareDoors(findings)
 
-	windows := w.Windows()
-	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	f = w.policy
-	if w.sockets == nil {
+	if w.packets.present() == nil {
 		return Status{}, counted{}, errNotInstalled
 	}
-	w.sockets.countLosses()
+	w.packets.countLosses()
+	windows, usage, hostEvents := w.windows.status(), w.usage.reading(), w.table.events()
+	trial := w.trials.current()
+	now := time.Now()
+	w.packets.mu.Lock()
+	defer w.packets.mu.Unlock()
+	f = w.packets.policy
 	s := Status{
 		Findings: findings, FilesDiffer: differ,
 		Table:    f.config.Wall.Table,
-		Since:    w.since,
+		Since:    w.packets.since,
 		Windows:  windows,
 		Attempts: []AttemptStatus{},
 		Counters: Counters{
-			Attempts: uint64(f.tracker.Len()), Evicted: w.evicted + f.tracker.Evicted(),
-			Lost: w.lost, Waiting: uint64(w.sockets.hold.Len()), Healed: w.counts.Of(audit.Healed),
-			Tracked: uint64(w.usage.known), TrackedLimit: uint64(w.usage.room),
+			Attempts: uint64(f.tracker.Len()), Evicted: w.packets.evicted + f.tracker.Evicted(),
+			Lost: w.losses.total(), Waiting: uint64(w.packets.sockets.hold.Len()), Healed: hostEvents.Of(audit.Healed),
+			Tracked: uint64(usage.known), TrackedLimit: uint64(usage.room),
 		},
 	}
-	events := counted{host: w.counts}
-	if w.trial != nil {
-		s.Trial = &TrialStatus{seconds(w.trial.until.Sub(now))}
+	events := counted{host: hostEvents}
+	if trial != nil {
+		s.Trial = &TrialStatus{seconds(trial.until.Sub(now))}
 	}
 	for i, d := range f.config.Doors {
 		t, k := *f.tally(i), counts[d.Name]

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -29,7 +28,7 @@ func (w *Wall) Down(ctx context.Context) (table string, err error) {
 		if !w.life.removed && w.life.err == nil {
 			return "", ErrStopping // it stops for another reason and keeps the wall
 		}
-		return w.table.Name, w.life.err
+		return w.table.table.Name, w.life.err
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
@@ -42,12 +41,12 @@ func (w *Wall) Ended() bool { return w.life.hasEnded() }
 // nothing has failed, or if it is on trial and there was none before.
 func (w *Wall) teardown(asked bool, failure error) {
 	remove, err := w.handOver(asked, failure)
-	w.sockets.retire()      // its handlers may still open windows
-	w.lockAfterRetirement() // after the retirement of the sockets of a trial
-	w.windows.openQueued()  // for knocks until then
-	w.change.Unlock()
-	if w.watch != nil {
-		w.watch.Close()
+	w.packets.present().retire() // its handlers may still open windows
+	w.table.begin()              // after the retirement of the sockets of a trial
+	w.windows.openQueued()       // for knocks until then
+	w.table.end()
+	if w.table.watch != nil {
+		w.table.watch.Close()
 	}
 	select {
 	case <-w.life.down: // Down was called meanwhile
@@ -57,7 +56,7 @@ func (w *Wall) teardown(asked bool, failure error) {
 	code, reason := audit.CodeWallStands, "the wall stays: open windows admit until they end, and on_failure decides about other sources"
 	if remove {
 		code, reason = audit.CodeWallRemoved, "the wall is taken down"
-		_, err = w.edges.Kernel.Remove(w.table.Name)
+		_, err = w.edges.Kernel.Remove(w.table.table.Name)
 		w.life.removed = err == nil
 		if err != nil {
 			code, reason = audit.CodeWallNotRemoved, "the wall could not be taken down: "+err.Error()
@@ -77,39 +76,37 @@ func (w *Wall) teardown(asked bool, failure error) {
 // handled, and none is refused because it came at this moment. It reports whether the
 // table is to be removed.
 func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
-	w.lockAfterRetirement()
-	defer w.change.Unlock()
+	w.table.begin()
+	defer w.table.end()
 	w.windows.openQueued() // else the packets that wait for these windows would be refused
-	defer func() { w.tornDown = true }()
-	w.mu.Lock()
-	trial := w.trial
-	w.trial = nil
-	w.mu.Unlock()
-	if trial != nil && trial.former != nil && !asked {
-		_ = w.restoreFormer(trial.former) // if this fails, the rules on trial stay
+	t := w.trials.current()
+	w.trials.set(nil)
+	if t != nil && t.former != nil && !asked {
+		_ = w.rules.restore(t.former) // if this fails, the rules on trial stay
 	}
-	c := w.policy.config
-	if err = w.renumberTable(c); err != nil {
-		w.mu.Lock()
-		w.sockets.stillNamed = true
-		w.mu.Unlock()
+	if err = w.rules.renumber(); err != nil {
+		w.packets.keepNamed()
 	}
-	return asked || trial != nil && trial.former == nil || c.Wall.OnStop == ruleset.Remove && failure == nil, err
+	w.table.tornDown = true
+	onStop := w.packets.config().Wall.OnStop
+	return asked || t != nil && t.former == nil || onStop == ruleset.Remove && failure == nil, err
 }
 
-// renumberTable changes the table to the numbers of the other bank, which no process has
-// bound.
-func (w *Wall) renumberTable(c *effective.Config) error {
+// renumber changes the table to the numbers of the other bank, which no process has bound.
+// It is called with change held.
+func (r *rules) renumber() error {
+	f := r.packets.current()
+	c := f.config
 	n := nft.NumbersOf(c.Wall, 0)
-	if overlap(n, w.sockets.numbers) {
+	if overlap(n, r.packets.present().numbers) {
 		n = nft.NumbersOf(c.Wall, 1)
 	}
-	if err := w.inUse(n); err != nil {
+	if err := r.inUse(n); err != nil {
 		return err
 	}
-	windows := w.windows.known()
-	if s, err := w.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
-		windows = w.policy.keptWindows(s.Windows, 0)
+	windows := r.windows.known()
+	if s, err := r.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
+		windows = f.keptWindows(s.Windows, 0)
 	}
-	return w.install(c, n, windows)
+	return r.table.replace(c, n, windows)
 }

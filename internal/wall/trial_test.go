@@ -168,7 +168,7 @@ func TestFormerRulesThatDoNotComeBackAreTriedAgain(t *testing.T) {
 			h.t.Fatal(err)
 		}
 		h.trail.take()
-		h.failing("Adopt", errInjected)
+		h.failing("SeedConntrack", errInjected)
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		h.trail.expect(h.t, nil, "reloaded: the former rules cannot be put back yet: "+errInjected.Error())

@@ -12,11 +12,11 @@ import (
 type admitted struct{ *sockets }
 
 func (s admitted) Queued(id uint32, p packet.Packet) {
-	w := s.wall
+	ps := s.packets
 	now := time.Now()
-	w.mu.Lock()
-	f := w.policy
-	a := w.windows.admit(f, p, now)
+	ps.mu.Lock()
+	f := ps.policy
+	a := ps.windows.admit(f, p, now)
 	if a.isRefused() {
 		_ = s.sockets.admitted.Refuse(id)
 	} else {
@@ -38,22 +38,22 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 			f.tally(a.door).Add(audit.Accepted)
 		}
 	}
-	w.mu.Unlock()
-	w.metrics.admitted.Observe(time.Since(now).Seconds())
+	ps.mu.Unlock()
+	ps.metrics.admitted.Observe(time.Since(now).Seconds())
 	if a.unsure != nil {
-		w.windows.checkDelivered(a.unsure, p)
+		ps.windows.checkDelivered(a.unsure, p)
 	}
-	if audited && !w.windows.postpone(e) {
-		w.trail.Record(e)
+	if audited && !ps.windows.postpone(e) {
+		ps.trail.Record(e)
 	}
 	if a.spent && a.outcome == sequence.AdmitNew {
-		w.windows.closeSpent(e.Door, a.source)
+		ps.windows.closeSpent(e.Door, a.source)
 	}
 }
 
 func (s admitted) Unreadable(id uint32) {
-	s.wall.mu.Lock()
-	defer s.wall.mu.Unlock()
+	s.packets.mu.Lock()
+	defer s.packets.mu.Unlock()
 	_ = s.sockets.admitted.Refuse(id)
 }
 
@@ -64,17 +64,17 @@ type strangers struct{ *sockets }
 
 func (s strangers) Queued(id uint32, p packet.Packet) {
 	if win := s.judge(id, p); win != nil {
-		s.wall.windows.checkDelivered(win, p)
+		s.packets.windows.checkDelivered(win, p)
 	}
 }
 
 // judge gives or delays the verdict on a packet. If a window admits the packet and it
 // matters whether the packet is delivered, judge returns that window.
 func (s strangers) judge(id uint32, p packet.Packet) (unsure *sequence.Window) {
-	w := s.wall
+	ps := s.packets
 	now := time.Now()
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
 	if s.retired && s.stillNamed {
 		_ = s.sockets.strangers.Refuse(id)
 		return nil
@@ -83,8 +83,8 @@ func (s strangers) judge(id uint32, p packet.Packet) (unsure *sequence.Window) {
 		_ = s.sockets.strangers.Repeat(id)
 		return nil
 	}
-	f := w.policy
-	r := w.windows.recognize(f, p, now)
+	f := ps.policy
+	r := ps.windows.recognize(f, p, now)
 	if r.again {
 		_ = s.sockets.strangers.Accept(id)
 		return r.unsure
@@ -105,14 +105,14 @@ func (s strangers) judge(id uint32, p packet.Packet) (unsure *sequence.Window) {
 		f.tally(r.door).held++
 	}
 	if !waiting {
-		w.wakeHousekeeping()
+		ps.wake()
 	}
 	return nil
 }
 
 func (s strangers) Unreadable(id uint32) {
-	s.wall.mu.Lock()
-	defer s.wall.mu.Unlock()
+	s.packets.mu.Lock()
+	defer s.packets.mu.Unlock()
 	_ = s.sockets.strangers.Refuse(id)
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -16,10 +17,17 @@ import (
 // kernel decide which sources have a window. The record counts connections, and has what
 // must be put back if another process deletes the sets.
 type windows struct {
-	wall  *Wall
+	edges    *Edges
+	trail    *audit.Summer
+	doors    *doorIDs
+	table    *installation
+	packets  *packets
+	sessions *endedSessions
+	wake     func() // housekeeping
+
 	queue openingQueue // the windows to open
 
-	// The lock of the record may be taken with the wall's mu held.
+	// mu may be taken with the mu of packets held.
 	mu             sync.Mutex
 	record         *sequence.Windows
 	uncertainUntil time.Time             // until then the kernel may hold a window that is not recorded
@@ -42,10 +50,6 @@ type windowKey struct {
 type doorSet struct {
 	door string
 	is4  bool
-}
-
-func newWindows(w *Wall) *windows {
-	return &windows{wall: w, record: sequence.NewWindows(), full: map[doorSet]time.Time{}}
 }
 
 // doorFor returns the door to which a new connection is attributed. Of the doors that
@@ -146,7 +150,7 @@ func (ws *windows) recognize(f *policy, p packet.Packet, now time.Time) (r recog
 // checkDelivered tells a window that an admitted packet was not delivered, which decides
 // how a retransmission is treated. Rules of other tables may have dropped the packet.
 func (ws *windows) checkDelivered(win *sequence.Window, p packet.Packet) {
-	if tracked, err := ws.wall.edges.Tracked(p); err != nil || tracked {
+	if tracked, err := ws.edges.Tracked(p); err != nil || tracked {
 		return
 	}
 	ws.mu.Lock()
@@ -178,6 +182,20 @@ func (ws *windows) get(door int, source packet.Source) (win sequence.Window, kno
 		return *recorded, true
 	}
 	return sequence.Window{}, false
+}
+
+// admits reports whether a source needs no knock at a port now, because it has a window or
+// is trusted.
+func (ws *windows) admits(s sessions.Session) bool {
+	f := ws.packets.current()
+	for _, i := range f.config.At(s.Port) {
+		d := &f.config.Doors[i]
+		_, hasWindow := ws.get(f.ids[i], d.SourcePrefix.Of(s.Remote))
+		if hasWindow || packet.Among(s.Remote, f.config.Wall.Trusted) || packet.Among(s.Remote, d.Trusted) {
+			return true
+		}
+	}
+	return false
 }
 
 // known returns the windows that are open according to the record.
@@ -213,7 +231,7 @@ func (ws *windows) each(f func(door string, win *sequence.Window, left time.Dura
 	defer ws.mu.Unlock()
 	for win := range ws.record.All() {
 		if left := win.Until.Sub(now); left > 0 && !win.Spent() {
-			f(ws.wall.doors.name(win.Door), win, left)
+			f(ws.doors.name(win.Door), win, left)
 		}
 	}
 }
@@ -240,7 +258,7 @@ func (ws *windows) putBack(windows []nft.Window) {
 	defer ws.mu.Unlock()
 	ws.uncertainUntil = time.Now().Add(ruleset.MaxWindow)
 	for _, win := range windows {
-		if noted := ws.record.Get(ws.wall.doors.id(win.Door), win.Source); noted != nil {
+		if noted := ws.record.Get(ws.doors.id(win.Door), win.Source); noted != nil {
 			ws.record.Stands(noted.Door, noted.Source, noted.Until)
 		}
 	}
@@ -269,14 +287,14 @@ func (ws *windows) reconcileWith(table []nft.Window, now time.Time) {
 	}
 	var gone []*sequence.Window
 	for win := range ws.record.All() {
-		if !win.Spent() && !open[windowKey{ws.wall.doors.name(win.Door), win.Source}] {
+		if !win.Spent() && !open[windowKey{ws.doors.name(win.Door), win.Source}] {
 			gone = append(gone, win)
 		}
 	}
 	for _, win := range gone {
 		ws.record.Close(win.Door, win.Source)
 		ws.undelivered = append(ws.undelivered, windowEvent{Event: audit.Event{
-			Time: now, Kind: audit.Closed, Door: ws.wall.doors.name(win.Door), Source: win.Source,
+			Time: now, Kind: audit.Closed, Door: ws.doors.name(win.Door), Source: win.Source,
 			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"}})
 	}
 	ws.mu.Unlock()

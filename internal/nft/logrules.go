@@ -89,14 +89,15 @@ func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []rule, c
 		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(c), t.noteKnock(d, n, c)...)})
 	}
 	for i, m := range d.Methods {
-		for _, dg := range d.States[i].Datagrams {
+		for j, dg := range d.States[i].Datagrams {
+			name := datagramChain(d.Name, m, j)
 			for _, to := range toPorts(packet.UDP, packet.Ranges([]packet.Port{dg.Port})) {
-				for _, of := range datagrams(dg) {
-					wall = append(wall, d.everywhere(append(rule{to}, of...), rule{jump(datagramChain(d.Name, m))})...)
+				for _, size := range ofSizes(dg.Sizes) {
+					wall = append(wall, d.everywhere(rule{to, size}, rule{jump(name)})...)
 				}
 			}
 			log := rule{limit(datagramRate(dg), datagramsBurst), logTo(n.LogGroup, datagramPrefix(d.Name, m), snapLen(dg))}
-			chains = append(chains, chain{datagramChain(d.Name, m), slices.Concat(fromElsewhere(), []rule{log}, d.remember())})
+			chains = append(chains, chain{name, slices.Concat(otherwiseBegun(dg), fromElsewhere(), []rule{log}, d.remember())})
 		}
 	}
 	return wall, chains
@@ -159,18 +160,17 @@ func (d door) remember() (rules []rule) {
 	return rules
 }
 
-// datagrams returns terms of rules of which one matches each datagram of a kind, beside its
-// port.
-func datagrams(dg method.Datagram) (rules []rule) {
-	for _, sizes := range dg.Sizes {
-		if len(dg.First) == 0 {
-			rules = append(rules, rule{ofSizes(sizes)})
-		}
-		for _, b := range dg.First {
-			rules = append(rules, rule{ofSizes(sizes), beginningWith(b)})
-		}
+// otherwiseBegun returns the rule that ignores datagrams with another first byte than those
+// of a kind.
+func otherwiseBegun(dg method.Datagram) []rule {
+	if len(dg.First) == 0 {
+		return nil
 	}
-	return rules
+	var all rule
+	for _, b := range dg.First {
+		all = append(all, notBeginningWith(b))
+	}
+	return []rule{append(all, back)}
 }
 
 // snapLen returns how many bytes of a packet with a datagram to copy.

@@ -254,31 +254,57 @@ func by(name string) term {
 	return say("iifname "+strconv.Quote(name), &expr.Meta{Key: expr.MetaKeyIIFNAME, Register: 1}, equal(compared))
 }
 
-// maxSpread is the largest range of ports that is put into a set one by one.
+// maxSpread is the largest range of numbers that is put into a set one by one.
 const maxSpread = 256
 
 // toPorts returns terms of which one matches packets of one protocol to any of the ports.
 // The ranges have to be sorted and must not touch.
+func toPorts(protocol packet.Protocol, ports []packet.PortRange) []term {
+	var ranges []span
+	for _, r := range ports {
+		ranges = append(ranges, span{r.First, r.Last})
+	}
+	return among(protocol.String()+" dport", []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(protocol)}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	}, ranges)
+}
+
+// ofSizes returns terms of which one matches UDP datagrams with a payload of any of the
+// sizes. The ranges have to be sorted and must not touch.
+func ofSizes(sizes []method.Sizes) []term {
+	const header = 8 // the UDP length includes the header (RFC 768)
+	var ranges []span
+	for _, s := range sizes {
+		ranges = append(ranges, span{header + s.Least, header + s.Most})
+	}
+	return among("udp length", []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.UDP)}),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2},
+	}, ranges)
+}
+
+// span is a range of numbers, with both ends.
+type span struct{ first, last uint16 }
+
+// among returns terms of which one matches packets with a field of 16 bits in any of the
+// ranges. field is its name in nft, and load puts it into register 1.
 //
 // The terms use no interval sets: on some kernels (6.18) an interval set that a
 // transaction makes matches nothing for a moment after it, and strangers would get in. So
 // long ranges are comparisons, and short ones are elements of a hash set.
-func toPorts(protocol packet.Protocol, ports []packet.PortRange) []term {
-	load := []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(protocol)}),
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-	}
+func among(field string, load []expr.Any, ranges []span) []term {
 	var terms []term
 	var numbers []string
 	var elements []nftables.SetElement
-	for _, r := range ports {
-		if r.Last-r.First >= maxSpread {
-			terms = append(terms, say(fmt.Sprintf("%s dport %d-%d", protocol, r.First, r.Last), append(slices.Clone(load),
-				&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: bigEndian(r.First)},
-				&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: bigEndian(r.Last)})...))
+	for _, r := range ranges {
+		if r.last-r.first >= maxSpread {
+			terms = append(terms, say(fmt.Sprintf("%s %d-%d", field, r.first, r.last), append(slices.Clone(load),
+				&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: bigEndian(r.first)},
+				&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: bigEndian(r.last)})...))
 			continue
 		}
-		for n := int(r.First); n <= int(r.Last); n++ {
+		for n := int(r.first); n <= int(r.last); n++ {
 			numbers = append(numbers, strconv.Itoa(n))
 			elements = append(elements, nftables.SetElement{Key: bigEndian(uint16(n))})
 		}
@@ -286,10 +312,10 @@ func toPorts(protocol packet.Protocol, ports []packet.PortRange) []term {
 	switch len(elements) {
 	case 0:
 	case 1:
-		terms = append(terms, say(protocol.String()+" dport "+numbers[0], append(load, equal(elements[0].Key))...))
+		terms = append(terms, say(field+" "+numbers[0], append(load, equal(elements[0].Key))...))
 	default:
 		terms = append(terms, term{
-			text: protocol.String() + " dport { " + strings.Join(numbers, ", ") + " }",
+			text: field + " { " + strings.Join(numbers, ", ") + " }",
 			exprs: func(b *batch) []expr.Any {
 				return append(slices.Clone(load), b.lookup(nftables.TypeInetService, elements))
 			},
@@ -362,27 +388,11 @@ func count(counter string) term {
 		&expr.Objref{Type: unix.NFT_OBJECT_COUNTER, Name: counter})
 }
 
-// ofSizes matches UDP datagrams by the size of their payload.
-func ofSizes(s method.Sizes) term {
-	const header = 8 // the UDP length includes the header (RFC 768)
-	load := []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.UDP)}),
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 4, Len: 2},
-	}
-	least, most := header+s.Least, header+s.Most
-	if least == most {
-		return say(fmt.Sprintf("udp length %d", least), append(load, equal(bigEndian(least)))...)
-	}
-	return say(fmt.Sprintf("udp length %d-%d", least, most), append(load,
-		&expr.Cmp{Op: expr.CmpOpGte, Register: 1, Data: bigEndian(least)},
-		&expr.Cmp{Op: expr.CmpOpLte, Register: 1, Data: bigEndian(most)})...)
-}
-
-// beginningWith matches UDP datagrams by the first byte of their payload.
-func beginningWith(b byte) term {
-	return say(fmt.Sprintf("@th,64,8 0x%02x", b),
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.UDP)}),
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 8, Len: 1}, equal([]byte{b}))
+// notBeginningWith matches UDP datagrams by the first byte of their payload. Other packets
+// must not get here.
+func notBeginningWith(b byte) term {
+	return say(fmt.Sprintf("@th,64,8 != 0x%02x", b),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 8, Len: 1}, unequal([]byte{b}))
 }
 
 // logTo copies the first length bytes of the packet to an NFLOG group.

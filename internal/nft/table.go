@@ -151,14 +151,22 @@ const (
 	uplinksSet = "uplinks" // interfaces that lead to the rest of the world
 )
 
-func knockChain(door string) string                     { return door + "_knock" }
-func datagramChain(door string, m method.Method) string { return door + "_" + m.Name() }
-func trapChain(door string) string                      { return door + "_trap" }
-func admitChain(door string) string                     { return door + "_admit" }
-func refuseChain(door string) string                    { return door + "_refuse" }
-func unjudgedOf(door string) string                     { return door + "_unjudged" }
-func doorTraps(door string) string                      { return door + "_traps" }
-func openSet(door string, f family) string              { return door + "_open" + f.suffix }
+func knockChain(door string) string { return door + "_knock" }
+
+// datagramChain returns the name of the chain for the datagrams of a kind, by its index.
+func datagramChain(door string, m method.Method, kind int) string {
+	if kind == 0 {
+		return door + "_" + m.Name()
+	}
+	return fmt.Sprintf("%s_%s_%d", door, m.Name(), kind+1)
+}
+
+func trapChain(door string) string         { return door + "_trap" }
+func admitChain(door string) string        { return door + "_admit" }
+func refuseChain(door string) string       { return door + "_refuse" }
+func unjudgedOf(door string) string        { return door + "_unjudged" }
+func doorTraps(door string) string         { return door + "_traps" }
+func openSet(door string, f family) string { return door + "_open" + f.suffix }
 
 func admittedCounter(door string) string { return door + "_admitted" }
 func refusedCounter(door string) string  { return door + "_refused" }

@@ -100,6 +100,7 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 		l.fail("Not a door name", "A door's name is a letter, then up to 31 letters, digits, hyphens and underscores.", &r.NameRange)
 	}
 	d.Ports = l.ports(r)
+	d.To = l.addresses(r.To, "The door would guard nothing. Leave \"to\" out to guard this host's own addresses.")
 	l.methods(r, &d)
 	l.duration(r.SequenceTimeout, &d.SequenceTimeout, 100*time.Millisecond, sequence.MaxTimeout)
 	l.duration(r.Window, &d.Window, MinWindow, MaxWindow)
@@ -111,7 +112,6 @@ func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 	if absent(r.Interfaces) {
 		d.Interfaces = w.Interfaces
 	}
-	d.To = l.addresses(r.To, "The door would guard nothing. Leave \"to\" out to guard this host's own addresses.")
 	d.Trusted = l.addresses(r.Trusted, "")
 	l.sourcePrefix(r.SourcePrefix, &d.SourcePrefix)
 	l.penaltyPrefix(r.PenaltyPrefix, &d)

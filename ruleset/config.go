@@ -154,7 +154,7 @@ func (d *Door) OpensBy() []string {
 
 // forMethods returns the part of the door that methods may read.
 func (d *Door) forMethods() method.Door {
-	return method.Door{Name: d.Name, Ports: d.Ports, Methods: d.Methods, Close: d.CloseSequence}
+	return method.Door{Name: d.Name, Ports: d.Ports, To: d.To, Methods: d.Methods, Close: d.CloseSequence}
 }
 
 // needs reports whether a method of the door has a trait.

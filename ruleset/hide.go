@@ -59,7 +59,7 @@ func newWords(file string, top, shown, open map[string]bool, kinds []*method.Kin
 			for name := range namesOf(impliedBy(k.Fields)) {
 				w.shown[name] = w.shown[name] || !inClosedBlock(name, kinds)
 			}
-		case k.Block != nil:
+		case k.IsBlock():
 			w.closed[k.Name] = true
 		}
 	}

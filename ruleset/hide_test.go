@@ -83,6 +83,9 @@ var mistakes = map[string]string{
 // places are the places of mistakes in a file.
 var places = map[string]string{
 	"otp":           "door \"d\" {\nports = [22]\notp {\nport = \"2000/udp\"\n%s\n}\n}\n",
+	"fwknop":        "door \"d\" {\nports = [22]\nfwknop \"alice\" {\n%s\n}\n}\n",
+	"a label":       "door \"d\" {\nports = [22]\nfwknop \"qzqzjazz\" {\n%s\n}\nfwknop \"qzqzjazz\" {}\nfwknop \"a\" \"qzqzjazz\" {}\n}\n",
+	"addresses":     "door \"d\" {\nports = [22]\nfwknop \"a\" {\nfrom = [\"qzqzjazz\"]\nexpires = \"qzqzjazz\"\nhmac=\"qzqzjazz\"\nsource=\"qzqzjazz\"\n%s\n}\n}\n",
 	"rolling":       "door \"d\" {\nports = [22]\nrolling {\n%s\n}\n}\n",
 	"mistyped":      "door \"d\" {\nports = [22]\nsequence = [4113, 1840, 27911]\nopt {\n%s\n}\n}\n",
 	"on one line":   "door \"d\" {\nports = [22]\notp { %s }\n}\n",

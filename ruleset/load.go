@@ -262,6 +262,8 @@ func tooDeep(text []byte, name string) *hcl.Range {
 var plainer = map[string]string{
 	"Missing name for door":          `Write a name, as in door "ssh" { … }.`,
 	"Extraneous label for door":      `A door has one name, as in door "ssh" { … }.`,
+	"Missing person for fwknop":      `Write a person's name, as in fwknop "alice" { … }.`,
+	"Extraneous label for fwknop":    `A block is for one person, as in fwknop "alice" { … }.`,
 	"Missing newline after argument": `The value ends here, but the line goes on. Write text in quotes: "30s".`,
 	"Missing item separator":         `Write a comma between two values, and text in quotes: ["192.0.2.1", 22].`,
 	"Invalid number literal":         `Write text in quotes, addresses too: "192.0.2.1".`,

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -30,9 +31,15 @@ func (l *Loaded) methods(r *rawDoor, d *Door) {
 			written = true
 			m = k.Attribute(reading{l}, &door, a.Expr)
 		}
-		if b := l.oneBlock(r, k.Name); k.Block != nil && b != nil {
+		if k.Block != nil {
+			if b := l.oneBlock(r, k.Name); b != nil {
+				written = true
+				m = k.Block(reading{l}, &door, b)
+			}
+		}
+		if b := r.content.Blocks.OfType(k.Name); k.Blocks != nil && len(b) > 0 {
 			written = true
-			m = k.Block(reading{l}, &door, b)
+			m = k.Blocks(reading{l}, &door, b)
 		}
 		if written {
 			given++
@@ -135,6 +142,12 @@ func (r reading) Secret(e hcl.Expression, block hcl.Range) secret.Secret { retur
 
 func (r reading) Lacks(e hcl.Expression, block hcl.Range, summary, detail string) bool {
 	return r.l.lacks(e, block, summary, detail)
+}
+
+func (r reading) Addresses(e hcl.Expression, empty string) []netip.Prefix {
+	return r.l.prefixes(e, empty, func(error) string {
+		return `Write an address, or a prefix such as "192.0.2.0/24" or "2001:db8::/48".`
+	})
 }
 
 func (r reading) FailAt(at hcl.Range, summary, detail string) { r.l.fail(summary, detail, &at) }

@@ -75,8 +75,12 @@ func doorSchema() *hcl.BodySchema {
 	schema := &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: "on_open"}, {Type: "on_close"}}}
 	names := slices.Collect(maps.Keys(new(rawDoor).attributes()))
 	for _, k := range methods.Kinds {
-		if k.Block != nil {
-			schema.Blocks = append(schema.Blocks, hcl.BlockHeaderSchema{Type: k.Name})
+		if k.IsBlock() {
+			header := hcl.BlockHeaderSchema{Type: k.Name}
+			if k.Blocks != nil {
+				header.LabelNames = []string{k.Label}
+			}
+			schema.Blocks = append(schema.Blocks, header)
 		}
 		if k.Attribute != nil {
 			names = append(names, k.Name)
@@ -116,17 +120,14 @@ func (r *rawDoor) attribute(name string) hcl.Expression {
 // oneBlock returns the first block of a type, or nil. It reports any further one as an
 // error.
 func (l *Loaded) oneBlock(r *rawDoor, name string) *hcl.Block {
-	var first *hcl.Block
-	for _, b := range r.content.Blocks {
-		switch {
-		case b.Type != name:
-		case first == nil:
-			first = b
-		default:
-			l.fail("Duplicate "+name+" block", fmt.Sprintf("Only one %s block is allowed. Another was defined at %s.", name, fileLine(first.DefRange)), &b.DefRange)
-		}
+	blocks := r.content.Blocks.OfType(name)
+	if len(blocks) == 0 {
+		return nil
 	}
-	return first
+	for _, b := range blocks[1:] {
+		l.fail("Duplicate "+name+" block", fmt.Sprintf("Only one %s block is allowed. Another was defined at %s.", name, fileLine(blocks[0].DefRange)), &b.DefRange)
+	}
+	return blocks[0]
 }
 
 type rawCommand struct {

@@ -261,11 +261,16 @@ func (l *Loaded) flags(e hcl.Expression, to *FlagMatch) {
 // addresses reads addresses and prefixes, and leaves out those that another contains. If
 // empty is not "", an empty list is an error with that text.
 func (l *Loaded) addresses(e hcl.Expression, empty string) []netip.Prefix {
+	return l.prefixes(e, empty, sentence)
+}
+
+// prefixes does what addresses does. say makes the text of an error.
+func (l *Loaded) prefixes(e hcl.Expression, empty string, say func(error) string) []netip.Prefix {
 	var all []netip.Prefix
 	n, ok := l.list(e, func(e hcl.Expression, s string) {
 		p, err := parsePrefix(s)
 		if err != nil {
-			l.failAt(e, "Not an address", sentence(err))
+			l.failAt(e, "Not an address", say(err))
 			return
 		}
 		all = append(all, p)

@@ -13,6 +13,7 @@ const (
 	CodeClosePassword Code = "close-password" // a one-time password that closes it
 	CodeKey           Code = "key"            // a datagram signed with a key that opens the door
 	CodeCloseKey      Code = "close-key"      // a datagram signed with a key that closes it
+	CodeFwknop        Code = "fwknop"         // a datagram of an fwknop client that opens the door
 	CodeManual        Code = "manual"         // an administrator's command
 )
 
@@ -21,6 +22,7 @@ const (
 	CodeWrongOrder     Code = "wrong-order"     // the source sent another knock than the next one
 	CodeTooLate        Code = "too-late"        // the sequence was not complete within seq_timeout
 	CodeNotAPassword   Code = "not-a-password"  // a datagram was no valid one-time password
+	CodeNotFwknop      Code = "not-fwknop"      // a datagram had no valid HMAC of fwknop
 	CodeClock          Code = "clock"           // the time in an authentic datagram is too far from this host's
 	CodeExpired        Code = "expired"         // the person's key or certificate is no longer or not yet valid
 	CodeNotFrom        Code = "not-from"        // the person may not come from this address

@@ -173,7 +173,7 @@ var table = [...]Row{
 	{
 		Kind: Reset, MessageID: "21470380bb6b4eb4be9f03221d30ffc5", Priority: Info, Class: ByKnocks,
 		Metric: &Metric{Name: "resets_total", Help: "Attempts that ended before they were complete.", ByDoor: true},
-		Codes: []Code{CodeWrongOrder, CodeTooLate, CodeNotAPassword, CodeClock, CodeExpired, CodeNotFrom, CodeNotAllowed,
+		Codes: []Code{CodeWrongOrder, CodeTooLate, CodeNotAPassword, CodeNotFwknop, CodeClock, CodeExpired, CodeNotFrom, CodeNotAllowed,
 			CodeUnknownDoor, CodeManySources},
 		sentence: func(e Event, source string) string {
 			return fmt.Sprintf("%s fails to knock at %s", source, e.Door) + after(e)
@@ -182,7 +182,7 @@ var table = [...]Row{
 	{
 		Kind: Knock, MessageID: "df796deaca304a11aff218dc7953348f", Priority: Info, Class: ByKnocks,
 		Metric: &Metric{Name: "knocks_total", Help: "Knocks that belonged to an attempt, and one-time passwords.", ByDoor: true},
-		Codes:  []Code{CodeSequence, CodeCloseSequence, CodePassword, CodeClosePassword, CodeKey, CodeCloseKey, CodeManySources},
+		Codes:  []Code{CodeSequence, CodeCloseSequence, CodePassword, CodeClosePassword, CodeKey, CodeCloseKey, CodeFwknop, CodeManySources},
 		sentence: func(e Event, source string) string {
 			s := fmt.Sprintf("%s knocks at %s", source, e.Door)
 			if e.Steps != 0 {
@@ -202,7 +202,7 @@ var table = [...]Row{
 	{
 		Kind: Replayed, MessageID: "e1c9ea981de84206b639949dfc93f11e", Priority: Warning, Class: ByKnocks,
 		Metric: &Metric{Name: "replayed_total", Help: "Used sequences and passwords that were sent again.", ByDoor: true},
-		Codes:  []Code{CodeSequence, CodePassword, CodeClosePassword, CodeKey, CodeCloseKey, CodeManySources},
+		Codes:  []Code{CodeSequence, CodePassword, CodeClosePassword, CodeKey, CodeCloseKey, CodeFwknop, CodeManySources},
 		sentence: func(e Event, source string) string {
 			return fmt.Sprintf("%s repeats a used knock at %s", source, e.Door)
 		},
@@ -222,7 +222,7 @@ var table = [...]Row{
 	{
 		Kind: Opened, MessageID: "fba10c67f0eb4257965a7685ddeee382", Priority: Notice, Class: ByGuests,
 		Metric: windowsMetric(Opened), Recounts: true,
-		Codes: []Code{CodeSequence, CodePassword, CodeKey, CodeManual, CodeManySources},
+		Codes: []Code{CodeSequence, CodePassword, CodeKey, CodeFwknop, CodeManual, CodeManySources},
 		sentence: func(e Event, source string) string {
 			return fmt.Sprintf("%s is open for %s, for %s", e.Door, source, e.Window.Round(time.Millisecond))
 		},
@@ -230,7 +230,7 @@ var table = [...]Row{
 	{
 		Kind: Refreshed, MessageID: "7fd9b1cbbfe5489e9752c0dea42c9b89", Priority: Info, Class: ByGuests,
 		Metric: windowsMetric(Refreshed),
-		Codes:  []Code{CodeSequence, CodePassword, CodeKey, CodeManual, CodeManySources},
+		Codes:  []Code{CodeSequence, CodePassword, CodeKey, CodeFwknop, CodeManual, CodeManySources},
 		sentence: func(e Event, source string) string {
 			return fmt.Sprintf("%s stays open for %s, for %s from now", e.Door, source, e.Window.Round(time.Millisecond))
 		},

@@ -25,10 +25,13 @@ type Kind struct {
 	Name string
 	// Knocks says that the method has sequences of knocks. A door has at most one such method.
 	Knocks bool
-	// Attribute or Block reads the method. It returns nil if the method cannot be used, after
-	// it has reported the reason to the Reader.
+	// Attribute, Block or Blocks reads the method. It returns nil if the method cannot be used,
+	// after it has reported the reason to the Reader. Blocks reads one or more blocks, which
+	// have a label each. Label says what the label names.
 	Attribute func(r Reader, d *Door, e hcl.Expression) Method
 	Block     func(r Reader, d *Door, b *hcl.Block) Method
+	Blocks    func(r Reader, d *Door, b []*hcl.Block) Method
+	Label     string
 	// Fields is the struct that the block is decoded into. Diagnostics hide its values, as
 	// they may be secrets. They show only values of the attributes Shown that look like ports
 	// or durations.
@@ -37,6 +40,9 @@ type Kind struct {
 	// Plain says that the block has no secrets. Diagnostics show it as it is.
 	Plain bool
 }
+
+// IsBlock reports whether the method is written as one or more blocks.
+func (k *Kind) IsBlock() bool { return k.Block != nil || k.Blocks != nil }
 
 // Method is a way to knock at one door, as the rule file configures it. It does not change.
 type Method interface {
@@ -229,6 +235,7 @@ type Remember func(u Use, now time.Time) (replay bool, err error)
 type Door struct {
 	Name    string
 	Ports   []packet.PortRange // guarded ports
+	To      []netip.Prefix     // guarded addresses; empty: this host's own
 	Methods []Method           // methods that were read so far
 	Close   []packet.Port      // knocks that close the door
 }
@@ -236,11 +243,15 @@ type Door struct {
 // Guards reports whether the door guards a port.
 func (d *Door) Guards(p packet.Port) bool { return packet.InRanges(p, d.Ports) }
 
-// Knocks reports whether a port is a fixed port of the door's methods or a closing knock
-// (isKnock), and whether methods may choose it (mayBe).
+// Knocks reports whether a port is a fixed knock of the door's methods or a closing knock
+// (isKnock), and whether methods may choose it (mayBe). Ports of datagrams are no knocks:
+// several methods can read datagrams at one port.
 func (d *Door) Knocks(p packet.Port) (isKnock, mayBe bool) {
 	isKnock = slices.Contains(d.Close, p)
 	for _, m := range d.Methods {
+		if _, ok := m.(Listener); ok {
+			continue
+		}
 		fixed, chosen := m.Ports()
 		isKnock = isKnock || packet.InRanges(p, fixed)
 		mayBe = mayBe || packet.InRanges(p, chosen)
@@ -260,6 +271,9 @@ type Reader interface {
 	Duration(e hcl.Expression, to *time.Duration, least, most time.Duration)
 	// Knocks reads a sequence.
 	Knocks(e hcl.Expression) []packet.Port
+	// Addresses reads a list of addresses and prefixes. Its errors do not show the text, as it
+	// may be a misplaced secret. empty is the error's text for an empty list.
+	Addresses(e hcl.Expression, empty string) []netip.Prefix
 	// Secret reads a secret that a block needs. The secret is unset if it cannot be read.
 	Secret(e hcl.Expression, block hcl.Range) secret.Secret
 	// File reads a whole file that e names by its absolute path, with at most so many bytes.

@@ -4,6 +4,7 @@ package methods
 import (
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/fwknop"
 	"github.com/knockwall/knockwall/internal/method/keys"
 	"github.com/knockwall/knockwall/internal/method/lists"
 	"github.com/knockwall/knockwall/internal/method/passwords"
@@ -18,4 +19,5 @@ var Kinds = []*method.Kind{
 	&lists.Kind,
 	&passwords.Kind,
 	&keys.Kind,
+	&fwknop.Kind,
 }

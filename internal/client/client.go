@@ -1,21 +1,30 @@
-// Package client sends knocks and one-time passwords, and connects.
+// Package client knocks at a host, and connects to it: with sequences of ports, signed
+// datagrams and one-time passwords.
 package client
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Resolve returns the addresses of a host. network is "ip", "ip4" or "ip6".
+// Resolve returns the addresses of a host, those first that this machine prefers (RFC 6724).
+// host is a name or an address, which may have a zone or be in brackets: [fe80::1%eth0].
+// network is "ip", "ip4" or "ip6".
 func Resolve(ctx context.Context, network, host string) ([]netip.Addr, error) {
+	if within, ok := strings.CutPrefix(host, "["); ok {
+		host = strings.TrimSuffix(within, "]")
+	}
+	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() != "" && network != "ip4" {
+		return []netip.Addr{addr}, nil // the resolver loses the zone
+	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
 	if dns, ok := errors.AsType[*net.DNSError](err); ok {
 		return nil, fmt.Errorf("looking up %s: %s", host, dns.Err) // dns.Err repeats no name, unlike err
@@ -29,15 +38,22 @@ func Resolve(ctx context.Context, network, host string) ([]netip.Addr, error) {
 	return addrs, nil
 }
 
-// Knock sends knocks to the ports of a host in order, with a pause between them, and
-// calls said before each. A TCP knock is a SYN, and a UDP knock is a datagram with one
-// NUL byte. Knock does not wait for answers and ignores them. It returns an error if it
-// cannot send a knock.
-func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pause time.Duration, said func(packet.Port)) error {
+// Pace is how fast knocks follow each other.
+type Pace struct {
+	Pause time.Duration // between two knocks
+	// Wait is how long each TCP knock waits for an answer. Some carriers' proxies send a SYN
+	// on only as long as the client waits. Zero means not at all.
+	Wait time.Duration
+}
+
+// Knock sends knocks to the ports of a host in order, and calls said before each. A TCP
+// knock is a SYN, and a UDP knock is a datagram with one NUL byte. Knock ignores answers.
+// It returns an error if it cannot send a knock.
+func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pace Pace, said func(packet.Port)) error {
 	for i, p := range ports {
-		if i > 0 && pause > 0 {
+		if i > 0 && pace.Pause > 0 {
 			select {
-			case <-time.After(pause):
+			case <-time.After(pace.Pause):
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -46,7 +62,13 @@ func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pause time
 			return err
 		}
 		said(p)
-		if err := knock(host, p); err != nil {
+		var err error
+		if p.Protocol == packet.TCP && pace.Wait > 0 {
+			err = knockAndWait(ctx, netip.AddrPortFrom(host, p.Number), pace.Wait)
+		} else {
+			err = knock(host, p)
+		}
+		if err != nil {
 			return fmt.Errorf("knocking at %s of %s: %w", p, host, err)
 		}
 	}
@@ -80,6 +102,19 @@ func knock(host netip.Addr, p packet.Port) error {
 	return nil
 }
 
+// knockAndWait sends one TCP knock and waits for an answer. A port that does not answer, or
+// that refuses, has received the knock.
+func knockAndWait(ctx context.Context, to netip.AddrPort, wait time.Duration) error {
+	conn, err := dial(ctx, to, wait)
+	if err == nil {
+		return conn.Close()
+	}
+	if ctx.Err() == nil && (isTimeout(err) || errors.Is(err, errRefused)) {
+		return nil
+	}
+	return err
+}
+
 func socketAddress(host netip.Addr, port uint16) (int, syscall.Sockaddr, error) {
 	if host.Is4() {
 		return syscall.AF_INET, &syscall.SockaddrInet4{Port: int(port), Addr: host.As4()}, nil
@@ -93,55 +128,4 @@ func socketAddress(host netip.Addr, port uint16) (int, syscall.Sockaddr, error) 
 		to.ZoneId = uint32(link.Index)
 	}
 	return syscall.AF_INET6, to, nil
-}
-
-// settle is how long Connect gives a host that refused the connection to act on the
-// knocks.
-const settle = 100 * time.Millisecond
-
-// Connect calls knock with each of a host's addresses in turn and then connects to the
-// TCP port, until a connection succeeds. Each connection may take the timeout. A SYN can
-// overtake its knocks on the way, and a door that rejects strangers then rejects it. So
-// Connect tries a refused connection once more.
-func Connect(ctx context.Context, host []netip.Addr, port uint16, knock func(netip.Addr) error, timeout time.Duration) (*net.TCPConn, error) {
-	var failures []error
-	for _, addr := range host {
-		err := knock(addr)
-		if err == nil {
-			var conn *net.TCPConn
-			conn, err = dial(ctx, netip.AddrPortFrom(addr, port), timeout)
-			if errors.Is(err, errRefused) {
-				select {
-				case <-time.After(settle):
-					conn, err = dial(ctx, netip.AddrPortFrom(addr, port), timeout)
-				case <-ctx.Done():
-				}
-			}
-			if err == nil {
-				return conn, nil
-			}
-			err = fmt.Errorf("connecting after the knocks: %w", err)
-		}
-		failures = append(failures, err)
-	}
-	return nil, errors.Join(failures...)
-}
-
-func dial(ctx context.Context, to netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
-	dialer := net.Dialer{Timeout: timeout}
-	return dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
-}
-
-// Join copies in to the connection, and the connection to out, until the other side
-// closes the connection. At the end of in, it closes the connection for writing.
-func Join(conn *net.TCPConn, in io.Reader, out io.Writer) error {
-	go func() {
-		// If sending fails, reading from the connection ends.
-		_, _ = io.Copy(conn, in)
-		_ = conn.CloseWrite()
-	}()
-	if _, err := io.Copy(out, conn); err != nil {
-		return fmt.Errorf("reading from %s: %w", conn.RemoteAddr(), err)
-	}
-	return nil
 }

@@ -70,18 +70,11 @@ func closedPort(t *testing.T, addr netip.Addr) packet.Port {
 
 func silent(packet.Port) {}
 
-// knockingAt returns a function for Connect that knocks at one port.
-func knockingAt(t *testing.T, port packet.Port) func(netip.Addr) error {
-	return func(addr netip.Addr) error {
-		return Knock(t.Context(), addr, []packet.Port{port}, 0, silent)
-	}
-}
-
 func TestAUDPKnockIsOneDatagramOfOneNUL(t *testing.T) {
 	for _, addr := range loopbacks(t) {
 		t.Run(addr.String(), func(t *testing.T) {
 			l, port := listenUDP(t, addr)
-			if err := Knock(t.Context(), addr, []packet.Port{port, port}, 0, silent); err != nil {
+			if err := Knock(t.Context(), addr, []packet.Port{port, port}, Pace{}, silent); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
@@ -105,7 +98,7 @@ func TestATCPKnockIsAConnectionWithoutData(t *testing.T) {
 	for _, addr := range loopbacks(t) {
 		t.Run(addr.String(), func(t *testing.T) {
 			l, port := listenTCP(t, addr)
-			if err := Knock(t.Context(), addr, []packet.Port{port}, 0, silent); err != nil {
+			if err := Knock(t.Context(), addr, []packet.Port{port}, Pace{}, silent); err != nil {
 				t.Fatal(err)
 			}
 			conn, err := l.Accept()
@@ -129,7 +122,7 @@ func TestATCPKnockIsAConnectionWithoutData(t *testing.T) {
 
 func TestAKnockThatIsRefusedWasHeard(t *testing.T) {
 	for _, addr := range loopbacks(t) {
-		if err := Knock(t.Context(), addr, []packet.Port{closedPort(t, addr)}, 0, silent); err != nil {
+		if err := Knock(t.Context(), addr, []packet.Port{closedPort(t, addr)}, Pace{}, silent); err != nil {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
@@ -142,7 +135,7 @@ func TestKnocksAreSentInOrderAndToldBefore(t *testing.T) {
 	third, thirdPort := listenUDP(t, addr)
 	want := []packet.Port{firstPort, secondPort, thirdPort}
 	var told []packet.Port
-	err := Knock(t.Context(), addr, want, 0, func(p packet.Port) {
+	err := Knock(t.Context(), addr, want, Pace{}, func(p packet.Port) {
 		if p == firstPort {
 			// Nothing is sent before this.
 			if err := first.SetReadDeadline(time.Now()); err != nil {
@@ -181,7 +174,7 @@ func TestThePauseIsBetweenKnocksAndNotBeforeOrAfter(t *testing.T) {
 
 	const pause = 50 * time.Millisecond
 	var at []time.Time
-	err := Knock(t.Context(), addr, []packet.Port{port, port, port}, pause, func(packet.Port) { at = append(at, time.Now()) })
+	err := Knock(t.Context(), addr, []packet.Port{port, port, port}, Pace{Pause: pause}, func(packet.Port) { at = append(at, time.Now()) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +185,7 @@ func TestThePauseIsBetweenKnocksAndNotBeforeOrAfter(t *testing.T) {
 	}
 
 	// The pause would outlast the test, so this shows that one knock has none.
-	if err := Knock(t.Context(), addr, []packet.Port{port}, time.Hour, silent); err != nil {
+	if err := Knock(t.Context(), addr, []packet.Port{port}, Pace{Pause: time.Hour}, silent); err != nil {
 		t.Error(err)
 	}
 }
@@ -202,7 +195,7 @@ func TestACancelledContextEndsThePause(t *testing.T) {
 	_, port := listenUDP(t, addr)
 	ctx, cancel := context.WithCancel(t.Context())
 	knocks := 0
-	err := Knock(ctx, addr, []packet.Port{port, port}, time.Hour, func(packet.Port) {
+	err := Knock(ctx, addr, []packet.Port{port, port}, Pace{Pause: time.Hour}, func(packet.Port) {
 		knocks++
 		cancel()
 	})
@@ -219,7 +212,7 @@ func TestACancelledContextEndsKnocksWithoutPause(t *testing.T) {
 	_, port := listenUDP(t, addr)
 	ctx, cancel := context.WithCancel(t.Context())
 	knocks := 0
-	err := Knock(ctx, addr, []packet.Port{port, port}, 0, func(packet.Port) {
+	err := Knock(ctx, addr, []packet.Port{port, port}, Pace{}, func(packet.Port) {
 		knocks++
 		cancel()
 	})
@@ -231,7 +224,7 @@ func TestACancelledContextEndsKnocksWithoutPause(t *testing.T) {
 func TestAKnockThatCannotBeSentIsAnErrorWithItsPort(t *testing.T) {
 	// 255.255.255.255 is a broadcast address. The socket lacks SO_BROADCAST, so sending
 	// fails.
-	err := Knock(t.Context(), netip.MustParseAddr("255.255.255.255"), []packet.Port{{Number: 7, Protocol: packet.UDP}}, 0, silent)
+	err := Knock(t.Context(), netip.MustParseAddr("255.255.255.255"), []packet.Port{{Number: 7, Protocol: packet.UDP}}, Pace{}, silent)
 	if err == nil || !strings.Contains(err.Error(), "knocking at 7/udp of 255.255.255.255") {
 		t.Errorf("the error is %v", err)
 	}
@@ -239,134 +232,8 @@ func TestAKnockThatCannotBeSentIsAnErrorWithItsPort(t *testing.T) {
 
 func TestAZoneThatIsNoInterfaceIsAnError(t *testing.T) {
 	addr := netip.MustParseAddr("fe80::1%no-such-link")
-	if err := Knock(t.Context(), addr, []packet.Port{{Number: 7, Protocol: packet.UDP}}, 0, silent); err == nil {
+	if err := Knock(t.Context(), addr, []packet.Port{{Number: 7, Protocol: packet.UDP}}, Pace{}, silent); err == nil {
 		t.Error("no error")
-	}
-}
-
-func TestConnectKnocksFirst(t *testing.T) {
-	for _, addr := range loopbacks(t) {
-		t.Run(addr.String(), func(t *testing.T) {
-			service, port := listenTCP(t, addr)
-			knock, knockPort := listenUDP(t, addr)
-			conn, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, knockingAt(t, knockPort), patience)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			if n, err := knock.Read(make([]byte, 10)); err != nil || n != 1 {
-				t.Errorf("the knock has %d bytes: %v", n, err)
-			}
-			accepted, err := service.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			accepted.Close()
-		})
-	}
-}
-
-func TestConnectTriesOneAddressAfterTheOther(t *testing.T) {
-	addr := netip.MustParseAddr("127.0.0.1")
-	_, port := listenTCP(t, addr)
-	_, knockPort := listenUDP(t, addr)
-	// The port is open on 127.0.0.1 only, so the first address refuses.
-	hosts := []netip.Addr{netip.MustParseAddr("127.0.0.2"), addr}
-	conn, err := Connect(t.Context(), hosts, port.Number, knockingAt(t, knockPort), patience)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	if got := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); got != addr {
-		t.Errorf("connected to %s", got)
-	}
-}
-
-func TestConnectSaysWhyEachAddressFailed(t *testing.T) {
-	addr := netip.MustParseAddr("127.0.0.1")
-	port := closedPort(t, addr)
-	_, knockPort := listenUDP(t, addr)
-	hosts := []netip.Addr{addr, netip.MustParseAddr("127.0.0.2")}
-	_, err := Connect(t.Context(), hosts, port.Number, knockingAt(t, knockPort), patience)
-	if !errors.Is(err, errRefused) {
-		t.Fatalf("the error is %v", err)
-	}
-	for _, host := range hosts {
-		if !strings.Contains(err.Error(), host.String()) {
-			t.Errorf("%q does not say what became of %s", err, host)
-		}
-	}
-}
-
-// connected returns both ends of a connection.
-func connected(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	l, _ := listenTCP(t, netip.MustParseAddr("127.0.0.1"))
-	near, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	far, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { near.Close(); far.Close() })
-	if err := far.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	return near.(*net.TCPConn), far.(*net.TCPConn)
-}
-
-func TestTheEndOfInputIsPassedOnAndTheAnswerIsStillRead(t *testing.T) {
-	near, far := connected(t)
-	answered := make(chan error, 1)
-	go func() {
-		// The server answers after the client has closed its side.
-		said, err := io.ReadAll(far)
-		if err == nil {
-			_, err = far.Write(bytes.ToUpper(said))
-		}
-		answered <- errors.Join(err, far.Close())
-	}()
-	var out bytes.Buffer
-	if err := Join(near, strings.NewReader("hello"), &out); err != nil {
-		t.Error(err)
-	}
-	if err := <-answered; err != nil {
-		t.Error(err)
-	}
-	if out.String() != "HELLO" {
-		t.Errorf("the answer is %q", out.String())
-	}
-}
-
-func TestJoinEndsWithTheOtherSideThoughInputGoesOn(t *testing.T) {
-	near, far := connected(t)
-	in, keepOpen := io.Pipe()
-	defer keepOpen.Close()
-	if _, err := far.Write([]byte("bye")); err != nil {
-		t.Fatal(err)
-	}
-	far.Close()
-	var out bytes.Buffer
-	if err := Join(near, in, &out); err != nil {
-		t.Error(err)
-	}
-	if out.String() != "bye" {
-		t.Errorf("the answer is %q", out.String())
-	}
-}
-
-func TestJoinReportsAConnectionThatBreaks(t *testing.T) {
-	near, far := connected(t)
-	in, keepOpen := io.Pipe()
-	defer keepOpen.Close()
-	if err := far.SetLinger(0); err != nil { // closing now resets the connection
-		t.Fatal(err)
-	}
-	far.Close()
-	if err := Join(near, in, io.Discard); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the error is %v", err)
 	}
 }
 
@@ -380,6 +247,9 @@ func TestResolveGivesAddressesOfTheFamilyThatIsWanted(t *testing.T) {
 		{"ip6", "192.0.2.1", nil},
 		{"ip", "2001:db8::1", []netip.Addr{netip.MustParseAddr("2001:db8::1")}},
 		{"ip4", "2001:db8::1", nil},
+		{"ip", "[2001:db8::1]", []netip.Addr{netip.MustParseAddr("2001:db8::1")}},
+		{"ip6", "fe80::1%eth0", []netip.Addr{netip.MustParseAddr("fe80::1%eth0")}},
+		{"ip", "[fe80::1%eth0]", []netip.Addr{netip.MustParseAddr("fe80::1%eth0")}},
 		{"ip", "no-such-host.invalid", nil},
 		{"ip", "", nil},
 	} {
@@ -389,6 +259,28 @@ func TestResolveGivesAddressesOfTheFamilyThatIsWanted(t *testing.T) {
 		}
 		if (err == nil) != (test.want != nil) {
 			t.Errorf("%s %q: the error is %v", test.network, test.host, err)
+		}
+	}
+}
+
+// A carrier's proxy keeps a SYN until the client has waited for the answer.
+func TestATCPKnockCanWaitForTheAnswer(t *testing.T) {
+	for _, addr := range loopbacks(t) {
+		service, port := listenTCP(t, addr)
+		closed := closedPort(t, addr)
+		accepted := make(chan error, 1)
+		go func() {
+			conn, err := service.Accept()
+			if err == nil {
+				_, err = conn.Read(make([]byte, 1)) // the handshake was completed, then closed
+			}
+			accepted <- err
+		}()
+		if err := Knock(t.Context(), addr, []packet.Port{port, closed}, Pace{Wait: patience}, silent); err != nil {
+			t.Error(err)
+		}
+		if err := <-accepted; !errors.Is(err, io.EOF) {
+			t.Errorf("the knock ended with %v, and not with FIN", err)
 		}
 	}
 }

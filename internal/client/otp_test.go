@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -178,44 +177,4 @@ func TestACancelledContextSendsNoOTP(t *testing.T) {
 		}
 	}
 	wantNoMore(t, l)
-}
-
-func TestConnectCanSendAnOTPFirst(t *testing.T) {
-	for _, addr := range loopbacks(t) {
-		t.Run(addr.String(), func(t *testing.T) {
-			_, port := listenTCP(t, addr)
-			l, otpPort := listenUDP(t, addr)
-			conn, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, func(addr netip.Addr) error {
-				return SendOTP(t.Context(), addr, otpPort.Number, otpKey, netip.Addr{}, otpTime)
-			}, patience)
-			if err != nil {
-				t.Fatal(err)
-			}
-			conn.Close()
-			wantOTP(t, l, addr)
-			wantNoMore(t, l)
-		})
-	}
-}
-
-func TestConnectDoesNotConnectWhereItCannotKnock(t *testing.T) {
-	addr := netip.MustParseAddr("127.0.0.1")
-	l, port := listenTCP(t, addr)
-	if _, err := Connect(t.Context(), []netip.Addr{addr}, port.Number, func(netip.Addr) error { return syscall.ENETUNREACH }, patience); !errors.Is(err, syscall.ENETUNREACH) {
-		t.Errorf("the error is %v", err)
-	}
-	// No connection was made before this one.
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	first, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Close()
-	if first.RemoteAddr().String() != conn.LocalAddr().String() {
-		t.Error("there was a connection before")
-	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/method/fixed"
 	"github.com/knockwall/knockwall/internal/method/lists"
@@ -151,15 +152,7 @@ func atHome(path string) (string, error) {
 	return path, nil
 }
 
-// Source says which address of the client a door opens for.
-type Source struct {
-	Seen bool       // the address that the knock comes from
-	Addr netip.Addr // this address, if it is valid
-	STUN string     // the address that this STUN server sees: host or host:port
-	// Otherwise it is the client's own address if that is a public one, else as with Seen.
-}
-
-func readSource(r method.Reader, e hcl.Expression) (s Source) {
+func readSource(r method.Reader, e hcl.Expression) (s client.Source) {
 	if r.IsAbsent(e) {
 		return s
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/spa"
 	"github.com/knockwall/knockwall/ruleset"
@@ -28,9 +29,9 @@ import (
 
 // Host is how to knock at a host.
 type Host struct {
-	Address string // the name or address to knock at; empty: the name that was asked for
-	Source  Source // the client's address, for signed knocks and passwords
-	At      string // the file and line of the block
+	Address string        // the name or address to knock at; empty: the name that was asked for
+	Source  client.Source // the client's address, for signed knocks and passwords
+	At      string        // the file and line of the block
 
 	// The way to knock: one of these.
 	Keyed  *Keyed

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/method/fixed"
 	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/internal/spa"
@@ -151,15 +152,15 @@ func TestASignedKnock(t *testing.T) {
 		address = "203.0.113.7"
 		key = "~/.ssh/id_ed25519.pub"
 		port = "4000/udp"
-		source = "seen"`: {Address: "203.0.113.7", Source: Source{Seen: true},
+		source = "seen"`: {Address: "203.0.113.7", Source: client.Source{Seen: true},
 			Keyed: &Keyed{Identity: public, Door: "vpn", Key: filepath.Join(home, ".ssh/id_ed25519.pub"), Port: 4000}},
 		`door = "ssh"
 		key = "/keys/a"
 		port = 4000
-		source = "::ffff:198.51.100.7"`: {Source: Source{Addr: netip.MustParseAddr("198.51.100.7")},
+		source = "::ffff:198.51.100.7"`: {Source: client.Source{Addr: netip.MustParseAddr("198.51.100.7")},
 			Keyed: &Keyed{Identity: public, Door: "ssh", Key: "/keys/a", Port: 4000}},
 		`door = "ssh"
-		source = "stun:stun.example.org:3478"`: {Source: Source{STUN: "stun.example.org:3478"}, Keyed: &Keyed{Identity: public, Door: "ssh", Port: 62201}},
+		source = "stun:stun.example.org:3478"`: {Source: client.Source{STUN: "stun.example.org:3478"}, Keyed: &Keyed{Identity: public, Door: "ssh", Port: 62201}},
 		`door = "ssh"
 		source = "auto"`: {Keyed: &Keyed{Identity: public, Door: "ssh", Port: 62201}},
 	} {

@@ -1,38 +1,51 @@
 package main
 
 import (
-	"io"
+	"context"
+	"errors"
+	"fmt"
 	"math"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 func connectCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "connect [flags] HOST PORT KNOCK...",
+		Use:   "connect [flags] HOST PORT [KNOCK...]",
 		Short: "Knock and connect: an ssh ProxyCommand",
 		Long: `connect knocks at a host, connects to its TCP port PORT, and joins the
 connection with stdin and stdout, as ssh expects of a ProxyCommand. Each KNOCK
-is a port as in "knockwall knock". If the host's name has several addresses,
-connect tries them in turn: it knocks, then connects. With --otp-file give one
-KNOCK, the UDP port that receives the one-time password: see "knockwall knock
---help".`,
-		Example: `  ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org
+is a port as in "knockwall knock". Without a KNOCK, connect does as the hosts
+file says: see "knockwall knock --help".
+
+If the host's name has several addresses, connect tries IPv6 and IPv4 in turn,
+and the next one as soon as one has not answered for a quarter of a second (RFC
+8305). It knocks at each address before it connects to it, and once more if the
+first try fails.
+
+With --otp-file give one KNOCK, the UDP port that receives the one-time
+password.`,
+		Example: `  ssh -o ProxyCommand='knockwall connect %h %p' server.example.org
+  ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org
 
   # permanently, in ~/.ssh/config:
   Host example.org
-      ProxyCommand knockwall connect %h %p 4113 27911/udp 1840
+      ProxyCommand knockwall connect %h %p
 
   # with a one-time password:
       ProxyCommand knockwall connect --otp-file ~/.ssh/otp.key %h %p 2000`,
-		Args: takes("a HOST, its PORT and at least one KNOCK", 3, math.MaxInt),
+		Args: takes("a HOST, its PORT, and the knocks unless the hosts file has them", 2, math.MaxInt),
 	}
 	r := reachFlags(c)
 	timeout := c.Flags().Duration("timeout", 10*time.Second, "give up on an address after `DURATION`, such as 500ms or 1m")
+	c.Flags().BoolVarP(&r.verbose, "verbose", "v", false, "print each step to stderr")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		to, err := packet.ParsePort(arguments[1])
 		if err != nil {
@@ -41,20 +54,66 @@ KNOCK, the UDP port that receives the one-time password: see "knockwall knock
 		if to.Protocol != packet.TCP {
 			return usage("connect is for TCP, and %s is not. Use knock, then the client program of the service", to)
 		}
-		knock, err := r.knocker(c.Context(), arguments[2:], io.Discard)
+		t := r.tell(c.ErrOrStderr())
+		w, err := r.way(c, arguments[0], arguments[2:], t)
 		if err != nil {
 			return err
 		}
-		addrs, err := client.Resolve(c.Context(), r.network(), arguments[0])
+		addrs, err := w.resolve(c.Context(), r)
 		if err != nil {
+			w.release()
 			return err
 		}
-		conn, err := client.Connect(c.Context(), addrs, to.Number, knock, *timeout)
+		d := client.Dialer{Port: to.Number, Timeout: *timeout, Knock: w.knock, Said: func(step string) { t.say("%s", step) }}
+		conn, err := d.Connect(c.Context(), addrs)
+		w.release()
+		if failed, ok := errors.AsType[*client.ConnectError](err); ok {
+			return fmt.Errorf("%w%s", err, w.advice(c.Context(), failed, to))
+		}
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
+		if err := w.used(); err != nil {
+			return err
+		}
 		return client.Join(conn, c.InOrStdin(), c.OutOrStdout())
 	}
 	return c
+}
+
+// advice says what may be wrong if no address could be connected to after knocks, and what
+// to type on the host. It is empty if no knock was sent.
+func (w *way) advice(ctx context.Context, failed *client.ConnectError, to packet.Port) string {
+	var at netip.Addr
+	for _, f := range failed.Failures {
+		if f.Knocked {
+			at = f.Addr
+			break
+		}
+	}
+	if !at.IsValid() {
+		return ""
+	}
+	mistakes := append(w.mistakes,
+		fmt.Sprintf("a firewall drops %s: knockwall opens no other firewall", to),
+		"nothing listens there, or the host is down")
+	var b strings.Builder
+	b.WriteString("\n\nThe knocks were sent, and nothing says whether the host heard them. Perhaps\n")
+	for _, m := range mistakes {
+		fmt.Fprintf(&b, "  - %s\n", strings.Join(printable.Wrap(m, 72), "\n    "))
+	}
+	b.WriteString("The host knows. Type there:\n  sudo knockwall explain ")
+	own, err := client.SourceTowards(ctx, at)
+	switch {
+	case w.source.IsValid():
+		fmt.Fprint(&b, w.source)
+	case err != nil:
+		b.WriteString("YOUR-ADDRESS")
+	case client.IsPublic(at) && !client.IsPublic(own):
+		fmt.Fprintf(&b, "YOUR-PUBLIC-ADDRESS     (here it is %s)", own)
+	default:
+		fmt.Fprint(&b, own.WithZone(""))
+	}
+	return b.String()
 }

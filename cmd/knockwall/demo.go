@@ -178,7 +178,7 @@ func (d *demo) visit(ctx context.Context) error {
 	var session net.Conn
 	var knocked, connected time.Time
 	err := d.client.Do(func() (err error) {
-		err = client.Knock(ctx, demoServer.Addr(), demoKnocks, 0, func(packet.Port) {})
+		err = client.Knock(ctx, demoServer.Addr(), demoKnocks, client.Pace{}, func(packet.Port) {})
 		if err != nil {
 			return err
 		}

@@ -1,15 +1,10 @@
 package main
 
 import (
-	"context"
-	"fmt"
-	"io"
 	"net/netip"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/secret"
@@ -42,39 +37,33 @@ func (p *password) check(c *cobra.Command) error {
 	return nil
 }
 
-// sender returns a function that sends a password to an address, to the one port in
-// arguments, and writes this to said.
-func (p *password) sender(ctx context.Context, arguments []string, said io.Writer) (func(netip.Addr) error, error) {
+// port parses the port that receives the password.
+func (p *password) port(arguments []string) (packet.Port, error) {
 	if len(arguments) != 1 {
-		return nil, usage("a one-time password is sent to one port, not to %d", len(arguments))
+		return packet.Port{}, usage("a one-time password is sent to one port, not to %d", len(arguments))
 	}
 	port, err := packet.ParsePort(arguments[0])
 	if err != nil {
-		return nil, usage("%w", err)
+		return packet.Port{}, usage("%w", err)
 	}
 	if saysNoProtocol(arguments[0]) {
 		port.Protocol = packet.UDP
 	}
 	if port.Protocol != packet.UDP {
-		return nil, usage("a one-time password is sent by UDP: write %d or %[1]d/udp, and not %s", port.Number, arguments[0])
+		return packet.Port{}, usage("a one-time password is sent by UDP: write %d or %[1]d/udp, and not %s", port.Number, arguments[0])
 	}
+	return port, nil
+}
+
+// key reads the secret.
+func (p *password) key() (secret.Secret, error) {
 	key, err := secret.ReadFile(p.file)
 	if err != nil {
-		return nil, usage("%w", err)
+		return key, usage("%w", err)
 	}
 	if len(key.Key()) > otp.MaxSecret {
-		return nil, usage("the secret in %s has more than %d bytes, the maximum for one-time passwords: choose a shorter one here and on the host",
+		return key, usage("the secret in %s has more than %d bytes, the maximum for one-time passwords: choose a shorter one here and on the host",
 			p.file, otp.MaxSecret)
 	}
-	return func(addr netip.Addr) error {
-		source := p.source
-		if !source.IsValid() {
-			var err error
-			if source, err = client.SourceTowards(ctx, addr); err != nil {
-				return err
-			}
-		}
-		fmt.Fprintf(said, "sending a one-time password to %s of %s, for source %s\n", port, addr, source)
-		return client.SendOTP(ctx, addr, port.Number, key.Key(), source, time.Now())
-	}, nil
+	return key, nil
 }

@@ -1,0 +1,267 @@
+package methods
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// rollingStep is how long the knocks below are the same: the shortest time there is.
+const rollingStep = 5 * time.Second
+
+// What has to happen within a step is tried again, so often, if the step turned.
+const (
+	triesInStep = 12
+	tooSlow     = "what takes a moment never was over before the step was"
+)
+
+const rollingSecret = "hipjazz"
+
+// rollingDoor is a door whose knocks are others with each step.
+func rollingDoor(name string, guards int, ports string) string {
+	return fmt.Sprintf(`door %q {
+  ports  = [%d]
+  window = "10m"
+  rolling {
+    secret = %q
+    length = 4
+    ports  = %q
+    step   = %q
+  }
+}
+`, name, guards, rollingSecret, ports, rollingStep)
+}
+
+// stepNow is the number of the step that it is.
+func stepNow() int64 { return time.Now().Unix() / int64(rollingStep.Seconds()) }
+
+// present are the knocks of a door now, as knock takes them, by the program that
+// clients run.
+func present(l *lab.Lab, rules, door string) []string {
+	l.T.Helper()
+	cmd := lab.Knockwall("ports", "--config", rules, door)
+	cmd.Env = append(os.Environ(), lab.EndAtOnce) // it has to be quick
+	out, err := cmd.Output()
+	lab.Must(l.T, err)
+	return strings.Fields(string(out))
+}
+
+// Whoever knows the secret gets in at any time, with the client that everybody has;
+// who has overheard the knocks of a step does not. Nobody else notices that the
+// table turns, and it does not grow.
+func TestRollingKnocks(t *testing.T) {
+	t.Parallel()
+	lab.NeedsProgram(t, "knock")
+	lab.NeedsProgram(t, "nft")
+	l := lab.New(t)
+	rules := l.WriteRules(rollingDoor("roll", 23, "20000-29999") + rollingDoor("half", 24, "30000-30999/udp") + lab.RulesWith("", "10m"))
+	for _, port := range []int{22, 23, 24} {
+		l.ServeTCP(port)
+	}
+	d := l.RunFile(rules)
+	client := control.NewClient(d.Control)
+	before := contents(l)
+	var stops []func() int
+	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
+		newcomer := 1000
+		session := l.Enter(lab.Source(1, server), server)
+		stops = append(stops,
+			l.Meanwhile(func() error { return lab.ExchangeAndPause(session) }),
+			l.Meanwhile(func() error {
+				newcomer++
+				time.Sleep(20 * time.Millisecond) // or the server's side piles up
+				return l.OnFirstSYN(lab.Source(newcomer, server), server, lab.Knocks...)
+			}))
+	}
+	type overheard struct {
+		knocks []packet.Port
+		step   int64
+	}
+	var heard []overheard
+	const steps = 3
+	for n := range steps {
+		var last overheard
+		for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
+			last.step, last.knocks = knockInStep(l, t, rules, server)
+			source := lab.Client4
+			if server.Is6() {
+				source = lab.Client6
+			}
+			if !l.Admits(source, server, 23) {
+				t.Fatalf("step %d: refused after knocks", n+1)
+			}
+			_, err := client.Close(context.Background(), "roll", source.String(), false)
+			lab.Must(t, err)
+		}
+		// Those of the step before are still good for clients whose clocks are slow, but
+		// they were used; those of the one before that are nothing any more.
+		for i, o := range heard {
+			source := lab.Source(100+10*n+i, lab.Server4)
+			now := stepNow()
+			l.Knock(source, lab.Server4, o.knocks...)
+			if now == o.step+1 && stepNow() == now {
+				d.WaitFor("replayed", "door=roll", "source="+source.String()+" ")
+			}
+			if l.AdmitsAtOnce(source, lab.Server4, 23) {
+				t.Errorf("step %d: admitted with the knocks of step %d", n+1, i+1)
+			}
+		}
+		heard = append(heard, last)
+		knockAcrossTurn(l, t, rules, lab.Source(10+n, lab.Server4))
+	}
+	for _, stop := range stops {
+		if tries := stop(); tries < 20*steps {
+			t.Errorf("%d tries of a guest meanwhile prove little", tries)
+		}
+	}
+	if after := contents(l); after != before {
+		t.Errorf("the tables have %s, and had %s before", after, before)
+	}
+}
+
+// knockInStep knocks at the door "roll" with knockd's client, at the ports of now, and
+// returns which these were. It tries again if the step turned meanwhile, as whoever
+// knocked in a step before this has used it up.
+func knockInStep(l *lab.Lab, t *testing.T, rules string, server netip.Addr) (step int64, knocks []packet.Port) {
+	t.Helper()
+	version := "-4"
+	if server.Is6() {
+		version = "-6"
+	}
+	for range triesInStep {
+		step = stepNow()
+		words := present(l, rules, "roll")
+		if out, err := l.RunOnClient(lab.NeedsProgram(t, "knock"), append([]string{version, server.String()}, words...)...); err != nil {
+			t.Fatalf("knock: %v\n%s", err, out)
+		}
+		if stepNow() == step {
+			return step, lab.ParseKnocks(t, words)
+		}
+	}
+	t.Fatal(tooSlow)
+	return 0, nil
+}
+
+// knockAcrossTurn knocks at the door "half", where nobody else does, the first half
+// just before the table turns, and the rest after.
+func knockAcrossTurn(l *lab.Lab, t *testing.T, rules string, source netip.Addr) {
+	t.Helper()
+	// The second half must not come before the table has turned, and not so late that
+	// the attempt is over. (nft lists nothing while windows open all the time: it begins
+	// anew whenever something changes.)
+	const before, after = time.Second, time.Second
+	for range triesInStep {
+		turn := time.Now().Truncate(rollingStep).Add(rollingStep)
+		time.Sleep(time.Until(turn.Add(-before)))
+		knocks := lab.ParseKnocks(t, present(l, rules, "half"))
+		l.Knock(source, lab.Server4, knocks[:2]...)
+		if !time.Now().Before(turn) {
+			continue // too slow to say in which step that was
+		}
+		time.Sleep(time.Until(turn.Add(after)))
+		l.Knock(source, lab.Server4, knocks[2:]...)
+		if !time.Now().Before(turn.Add(rollingStep)) {
+			continue
+		}
+		if !l.Admits(source, lab.Server4, 24) {
+			t.Error("an attempt that was under way when the step turned has come to nothing")
+		}
+		return
+	}
+	t.Fatal(tooSlow)
+}
+
+// contents counts what is in the tables of the server, but not what is in sets.
+func contents(l *lab.Lab) string {
+	l.T.Helper()
+	var all struct {
+		Nftables []map[string]any `json:"nftables"`
+	}
+	lab.Must(l.T, json.Unmarshal([]byte(l.Nft("--json", "list", "ruleset")), &all))
+	counts := map[string]int{}
+	for _, object := range all.Nftables {
+		for kind := range object {
+			counts[kind]++
+		}
+	}
+	delete(counts, "metainfo")
+	if counts["rule"] == 0 || counts["set"] == 0 {
+		l.T.Fatalf("what is listed cannot be: %v", counts)
+	}
+	return fmt.Sprint(counts)
+}
+
+// rollingScript finds the knocks of now as the documentation of sequence.Rolling
+// says, and knocks: SECRET in hex, HOST, and the STEP in seconds.
+const rollingScript = `
+size=$((LAST - FIRST + 1))
+n=$(($(date +%s) / STEP))
+message=$(printf '\\x%02x' $((n >> 56 & 255)) $((n >> 48 & 255)) $((n >> 40 & 255)) $((n >> 32 & 255)) $((n >> 24 & 255)) $((n >> 16 & 255)) $((n >> 8 & 255)) $((n & 255)))
+knocks=()
+for ((i = 0; ${#knocks[@]} < LENGTH; i++)); do
+  mac=$(printf "$message\\x00\\x00\\x00$(printf '\\x%02x' "$i")" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$SECRET")
+  mac=${mac##*= }
+  port=$((FIRST + 16#${mac:0:8} % size))
+  [[ " ${knocks[*]} " == *" $port "* ]] || knocks+=("$port")
+done
+echo "${knocks[@]}"
+for port in "${knocks[@]}"; do
+  (: <"/dev/tcp/$HOST/$port") 2>/dev/null || :
+done
+`
+
+// A client needs no more than a shell and openssl.
+func TestRollingKnocksOfAShell(t *testing.T) {
+	t.Parallel()
+	lab.NeedsProgram(t, "openssl")
+	bash := lab.NeedsProgram(t, "bash")
+	l := lab.New(t)
+	l.ServeTCP(23)
+	// So few ports that the same one comes up twice now and then.
+	rules := filepath.Join(l.Folder, "rules.hcl")
+	lab.Must(t, os.WriteFile(rules, []byte(rollingDoor("roll", 23, "20000-20008")), 0o600))
+	d := l.RunFile(rules)
+	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
+		source := lab.Client4
+		if server.Is6() {
+			source = lab.Client6
+		}
+		for try := 1; ; try++ {
+			step := stepNow()
+			cmd := exec.Command(bash, "-c", rollingScript)
+			cmd.Env = append(os.Environ(), "SECRET="+hex.EncodeToString([]byte(rollingSecret)), "HOST="+server.String(),
+				fmt.Sprintf("STEP=%d", int(rollingStep.Seconds())), "FIRST=20000", "LAST=20008", "LENGTH=4")
+			var said lab.Output
+			cmd.Stdout, cmd.Stderr = &said, &said
+			lab.Must(t, lab.StartOn(l.Client, cmd))
+			lab.Must(t, cmd.Wait())
+			ours := strings.Join(present(l, rules, "roll"), " ")
+			if stepNow() != step {
+				if try == triesInStep {
+					t.Fatal(tooSlow)
+				}
+				continue // they may not have spoken of the same step
+			}
+			if strings.TrimSpace(said.String()) != ours {
+				t.Errorf("the script knocks at %s, and ports says %s", &said, ours)
+			}
+			break
+		}
+		d.WaitFor("opened", "door=roll", "source="+source.String()+" ")
+		if !l.Admits(source, server, 23) {
+			t.Errorf("%s: refused", server)
+		}
+	}
+}

@@ -1,0 +1,273 @@
+package systemd
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/knockwall/knockwall/integration/lab"
+)
+
+// ruleFile is that of a machine.
+const ruleFile = "/etc/knockwall.d/rules.hcl"
+
+// rounds is how often what might succeed by chance is done.
+func rounds() int {
+	if testing.Short() {
+		return 1
+	}
+	return 3
+}
+
+// newPackaged boots a machine with the package, which has rules and is not
+// started. Somebody answers on port 22.
+func newPackaged(l *lab.Lab, rules string) *machine {
+	l.T.Helper()
+	l.ServeTCP(22)
+	m := newMachine(l)
+	m.install()
+	m.rules(rules)
+	return m
+}
+
+// rules writes the machine's rule file.
+func (m *machine) rules(text string) {
+	m.t.Helper()
+	m.write(ruleFile, text, 0o644)
+}
+
+// configure adds to the service's unit.
+func (m *machine) configure(service string) {
+	m.t.Helper()
+	m.write(machineUnits+"knockwall.service.d/test.conf", "[Service]\n"+service+"\n", 0o644)
+	m.does("systemctl", "daemon-reload")
+}
+
+// property is what systemd knows of the service.
+func (m *machine) property(name string) string {
+	m.t.Helper()
+	return strings.TrimSpace(m.does("systemctl", "show", "--value", "--property", name, "knockwall.service"))
+}
+
+// states are those of the socket and of the service. It is no error if they are
+// not active.
+func (m *machine) states() string {
+	m.t.Helper()
+	states, _ := m.tell("systemctl", "is-active", "knockwall.socket", "knockwall.service")
+	return strings.Join(strings.Fields(states), " ")
+}
+
+// addUsers makes a user who is in the daemon's group, and one who is not.
+func (m *machine) addUsers() {
+	m.t.Helper()
+	m.does("systemd-sysusers", "--inline", "u member - -", "m member knockwall", "u other - -")
+}
+
+// tellAs is tell, not as root.
+func (m *machine) tellAs(user, name string, args ...string) (string, error) {
+	m.t.Helper()
+	return m.tell("setpriv", append([]string{"--reuid=" + user, "--regid=" + user, "--init-groups", name}, args...)...)
+}
+
+// checkGuards fails the test if strangers get in, or who knocks does not; the n-th
+// is the stranger, and the next one knocks.
+func checkGuards(l *lab.Lab, when string, n int) {
+	l.T.Helper()
+	checkStrangers(l, when, n)
+	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
+		l.Enter(lab.Source(n+1, server), server)
+	}
+	checkStrangers(l, when+", and a guest is in,", n)
+}
+
+// checkStrangers fails the test if a stranger, the n-th, gets in.
+func checkStrangers(l *lab.Lab, when string, n int) {
+	l.T.Helper()
+	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
+		if l.AdmitsAtOnce(lab.Source(n, server), server, 22) {
+			l.T.Errorf("%s a stranger gets in to %s", when, server)
+		}
+	}
+}
+
+// Under a real systemd, with the units and the user that the package has, the
+// wall stands when the service is started, and opens to those who knock.
+func TestUnitsUnderSystemd(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	m := newPackaged(l, lab.RulesWith("", "10m"))
+	if !l.Admits(lab.Client4, lab.Server4, 22) {
+		t.Fatal("strangers are refused before there is a wall")
+	}
+	m.does("systemctl", "start", "knockwall.service")
+	checkGuards(l, "when it is started", 1)
+	if states := m.states(); states != "active active" {
+		t.Errorf("socket and service are %s", states)
+	}
+}
+
+// With nothing but the socket there, who asks starts the daemon, if it is who may.
+func TestColdSocketUnderSystemd(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	m := newPackaged(l, lab.RulesWith("", "10m"))
+	m.addUsers()
+	m.does("systemctl", "start", "knockwall.socket")
+	socket := m.does("stat", "--format=%U:%G %a", "/run/knockwall/control.sock")
+	if want := "knockwall:knockwall 660\n"; socket != want {
+		t.Errorf("the control socket is %q, want %q", socket, want)
+	}
+	const cold = "active inactive"
+	_, err := m.tellAs("other", "knockwall", "status")
+	if err == nil || !strings.Contains(err.Error(), "is not yours to use: try it with sudo, or join the group that owns it") {
+		t.Errorf("who is not in the group is told: %v", err)
+	}
+	if states := m.states(); states != cold || !l.Admits(lab.Client4, lab.Server4, 22) {
+		t.Errorf("who may not ask changes something: socket and service are %s", states)
+	}
+	for i, user := range []string{"member", "root"} {
+		m.does("systemctl", "stop", "knockwall.service")
+		if states := m.states(); states != cold {
+			t.Fatalf("before %s asks, socket and service are %s", user, states)
+		}
+		out, err := m.tellAs(user, "knockwall", "status")
+		if err != nil || !strings.HasPrefix(out, "The daemon has run the wall (table inet knockwall) since") {
+			t.Errorf("%s is answered %q: %v", user, out, err)
+		}
+		if states := m.states(); states != "active active" {
+			t.Errorf("after %s has asked, socket and service are %s", user, states)
+		}
+		checkGuards(l, fmt.Sprintf("after %s has asked", user), 10*i+1)
+	}
+}
+
+// down takes the wall down for good: no question puts it up again.
+func TestDownUnderSystemd(t *testing.T) {
+	t.Parallel()
+	lab.NeedsProgram(t, "nft")
+	lab.NeedsProgram(t, "curl")
+	l := lab.New(t)
+	m := newPackaged(l, lab.RulesWith("", "10m"))
+	m.addUsers()
+	bare := func(when string) {
+		t.Helper()
+		if tables := l.Nft("list", "tables"); strings.TrimSpace(tables) != "" || !l.Admits(lab.Client4, lab.Server4, 22) {
+			t.Errorf("%s the wall is not down: %s", when, tables)
+		}
+	}
+	down := func(when string, words ...string) {
+		t.Helper()
+		out := m.does("knockwall", "down")
+		for _, w := range words {
+			if !strings.Contains(out, w) {
+				t.Errorf("%s down does not say %q: %s", when, w, out)
+			}
+		}
+		bare(when)
+		if out, err := m.tell("knockwall", "status"); err == nil || !strings.Contains(err.Error(), "no knockwall listens") {
+			t.Errorf("%s and down, status is answered %q: %v", when, out, err)
+		}
+		if states := m.states(); strings.Contains(strings.ReplaceAll(states, "inactive", ""), "active") {
+			t.Errorf("%s and down, socket and service are %s", when, states)
+		}
+		bare(when + " and after a question")
+	}
+	start := func() {
+		t.Helper()
+		m.does("systemctl", "start", "knockwall.service")
+		if l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 22) {
+			t.Error("after a start strangers get in")
+		}
+	}
+
+	start()
+	down("with a daemon", "The wall is down, and the daemon has ended", "knockwall.socket is stopped too")
+
+	start()
+	m.does("systemctl", "stop", "knockwall.service")
+	if l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 22) {
+		t.Error("the service is stopped, and strangers get in")
+	}
+	cursor := m.cursor()
+	down("with no daemon", "is removed. No daemon used it", "knockwall.socket is stopped too")
+	if entries := m.does("journalctl", "--after-cursor="+cursor, "--quiet", "--unit=knockwall.service"); entries != "" {
+		t.Errorf("down has started a daemon where there was none: %s", entries)
+	}
+
+	start()
+	out, err := m.tellAs("member", "knockwall", "down")
+	if err != nil || !strings.Contains(out, "sudo systemctl stop knockwall.socket") {
+		t.Errorf("who is in the group types down and is told %q: %v", out, err)
+	}
+	bare("who is in the group has typed down and")
+	lab.Eventually(t, "the service has ended, and the socket has not", func() bool { return m.states() == "active inactive" })
+
+	// While others go on asking, and systemctl takes its time.
+	m.write("/usr/local/bin/systemctl", "#!/bin/sh\nsleep 0.2\nexec /usr/bin/systemctl \"$@\"\n", 0o755)
+	m.does("systemd-run", "--quiet", "--unit=asks", "sh", "-c",
+		"while :; do curl --silent --max-time 1 --unix-socket /run/knockwall/control.sock http://knockwall/v1/status >/run/asked; done")
+	start()
+	lab.Eventually(t, "others ask", func() bool { return m.does("cat", "/run/asked") != "" })
+	down("while others ask", "The wall is down")
+	m.does("systemctl", "stop", "asks.service")
+
+	// Another wall, that no daemon minds, is not what the daemon takes down; but what
+	// is left when there is none.
+	m.write("/root/second.hcl", "wall {\n  table = \"second\"\n  nflog_group = 7200\n  queue = 7200\n}\n"+telnetDoor, 0o644)
+	m.does("sh", "-c", "timeout --foreground --preserve-status 2 knockwall run --config /root/second.hcl --control /run/second.sock 2>&1")
+	start()
+	if out := m.does("knockwall", "down"); strings.Contains(out, "second") {
+		t.Errorf("down with another wall says %q", out)
+	}
+	if tables := l.Nft("list", "tables"); tables != "table inet second\n" {
+		t.Errorf("after down the tables are %q, and there was another wall", tables)
+	}
+	down("with another wall that is left", "The table inet second is removed. No daemon used it")
+
+	// A wall without doors names no queues by which a daemon is known.
+	m.rules("")
+	m.does("systemctl", "start", "knockwall.service")
+	down("without doors", "The wall is down, and the daemon has ended")
+}
+
+// Rules on trial do not outlive the daemon: the next one goes on with the former.
+func TestTrialAndRestartUnderSystemd(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	l.ServeTCP(23)
+	m := newPackaged(l, lab.RulesWith("", "10m"))
+	m.does("systemctl", "start", "knockwall.service")
+	m.rules(lab.RulesWith("", "10m") + telnetDoor)
+	m.does("knockwall", "reload", "--confirm", "1m")
+	if l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 23) {
+		t.Error("the rules on trial are not in force")
+	}
+	m.does("systemctl", "restart", "knockwall.service")
+	if !l.Admits(lab.Source(1, lab.Server4), lab.Server4, 23) {
+		t.Error("after a restart the rules that nobody has confirmed are in force")
+	}
+	checkGuards(l, "after a restart in a trial", 1)
+	if out := m.does("journalctl", "--unit=knockwall", "--priority=warning", "--output=cat"); !strings.Contains(out, "were on trial and not confirmed") {
+		t.Errorf("the journal does not warn of that: %s", out)
+	}
+	m.does("systemctl", "reload", "knockwall.service")
+	if l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 23) {
+		t.Error("after a reload the new rules are not in force")
+	}
+}
+
+const telnetDoor = `
+door "telnet" {
+  ports    = [23]
+  sequence = [5227, 911, 30411]
+}`
+
+// settled waits until the service is active, which it is not while it is started or
+// reloaded.
+func (m *machine) settled() {
+	m.t.Helper()
+	lab.Eventually(m.t, "the service is active and runs", func() bool {
+		return m.property("ActiveState") == "active" && m.property("SubState") == "running"
+	})
+}

@@ -1,0 +1,232 @@
+package table
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/nft"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// Windows that are opened in one transaction, in the real kernel.
+
+const windowRules = `
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}
+door "web" {
+  ports         = [443]
+  sequence      = [4114, 1841]
+  source_prefix = { ipv4 = 24, ipv6 = 64 }
+}`
+
+// openings is a wall on the server that no daemon keeps.
+type openings struct {
+	*lab.Lab
+	kernel *nft.Kernel
+	config *ruleset.Config
+	began  time.Time // no window was opened before
+}
+
+func newOpenings(t testing.TB) *openings {
+	t.Helper()
+	l := lab.New(t)
+	loaded := ruleset.Load(l.WriteRules(windowRules))
+	if loaded.Config == nil {
+		t.Fatal(loaded.Diagnostics)
+	}
+	o := &openings{Lab: l, config: loaded.Config, began: time.Now()}
+	lab.Must(t, l.Server.Do(func() (err error) {
+		o.kernel, err = nft.OpenKernel()
+		return err
+	}))
+	t.Cleanup(func() { o.kernel.Close() })
+	lab.Must(t, o.kernel.Install(tableAt(t, o.config, time.Now()), nil, ""))
+	return o
+}
+
+// window returns the window of a door's n-th source.
+func (o *openings) window(door string, n int, v6 bool, left time.Duration) nft.Window {
+	var addr netip.Addr
+	if v6 {
+		a := netip.MustParseAddr("2001:db8:2::").As16()
+		binary.BigEndian.PutUint32(a[4:], uint32(n)) // to be many sources by any prefix
+		addr = netip.AddrFrom16(a)
+	} else {
+		addr = netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 11<<24+uint32(n)<<8)))
+	}
+	return nft.Window{Door: door, Source: o.config.Door(door).SourcePrefix.Of(addr), Left: left}
+}
+
+// several returns n windows of both doors and IP versions.
+func (o *openings) several(n int, left time.Duration) (windows []nft.Window) {
+	for i := range n {
+		windows = append(windows, o.window([]string{"ssh", "web"}[i%2], i/4, i/2%2 == 1, left))
+	}
+	return windows
+}
+
+func (o *openings) open(windows []nft.Window) error {
+	return o.kernel.OpenWindows(o.config.Wall.Table, windows)
+}
+
+type source struct {
+	door string
+	packet.Source
+}
+
+// left returns which windows are open, and for how long.
+func (o *openings) left() map[source]time.Duration {
+	o.T.Helper()
+	s, err := o.kernel.Standing(o.config.Wall.Table)
+	lab.Must(o.T, err)
+	left := map[source]time.Duration{}
+	for _, w := range s.Windows {
+		left[source{w.Door, w.Source}] = w.Left
+	}
+	return left
+}
+
+// check checks that these windows are open, for as long as they say or less by what the
+// test has taken, and no others.
+func (o *openings) check(windows []nft.Window) {
+	o.T.Helper()
+	// A set that the kernel is still growing may be listed without some of what is in it.
+	open := o.left()
+	lab.Eventually(o.T, fmt.Sprintf("%d windows are open", len(windows)), func() bool {
+		open = o.left()
+		return len(open) == len(windows)
+	})
+	for _, w := range windows {
+		if left := open[source{w.Door, w.Source}]; left > w.Left || left < w.Left-time.Since(o.began)-lab.Deadline {
+			o.T.Fatalf("%s is open at %s for %s, want %s", w.Source, w.Door, left, w.Left)
+		}
+	}
+}
+
+func TestWindowsAreOpenedInOneTransaction(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 2, 4, 1000, 4096, 10_000} { // of which the last is more than a message takes
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			t.Parallel()
+			o := newOpenings(t)
+			windows := o.several(n, 30*time.Minute)
+			lab.Must(t, o.open(windows))
+			o.check(windows)
+			for i := range windows {
+				windows[i].Left = 3 * time.Hour
+				if i%3 == 0 {
+					windows[i].Left = time.Minute // shorter than it was
+				}
+			}
+			lab.Must(t, o.open(windows))
+			o.check(windows)
+		})
+	}
+}
+
+func TestSomeWindowsAreOpenedAndOthersRefreshedInOneTransaction(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	windows := o.several(200, 2*time.Hour)
+	first := o.several(100, time.Minute)
+	lab.Must(t, o.open(first))
+	lab.Must(t, o.open(windows[50:]))
+	o.check(append(first[:50], windows[50:]...))
+}
+
+// Windows are refreshed whether their time is up before, after, or this very moment.
+func TestWindowsAreRefreshedWhenTheirTimeIsUp(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	const rounds, each, length = 200, 50, 5 * time.Millisecond
+	all := o.several(rounds*each, length)
+	for i := range rounds {
+		windows := all[i*each : (i+1)*each]
+		lab.Must(t, o.open(windows))
+		// From a moment before their time is up to one after it, by the kernel's ticks.
+		time.Sleep(time.Duration(i) * 3 * length / rounds)
+		for j := range windows {
+			windows[j].Left = time.Hour
+		}
+		lab.Must(t, o.open(windows))
+	}
+	o.check(all)
+}
+
+// A transaction of which one window cannot be opened opens none, and what is open stays.
+func TestOfATransactionThatFailsNoWindowIsOpened(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	var all []nft.Window
+	for n := range nft.MaxWindows {
+		all = append(all, o.window("ssh", n, false, time.Hour))
+	}
+	for i := 0; i < len(all); i += 4096 {
+		lab.Must(t, o.open(all[i:i+4096]))
+	}
+	o.check(all)
+	fits := []nft.Window{o.window("web", 1, false, time.Hour), o.window("ssh", 1, true, time.Hour)}
+	tooMany := o.window("ssh", len(all), false, time.Hour)
+	err := o.open(append(fits, tooMany))
+	if !errors.Is(err, unix.ENFILE) || !strings.Contains(err.Error(), "opening web for 11.0.1.0/24 and 2 more") {
+		t.Errorf("one too many: %v", err)
+	}
+	o.check(all)
+	lab.Must(t, o.open(fits))
+	all = append(all, fits...)
+	o.check(all)
+
+	gone := o.window("web", 2, false, time.Hour)
+	gone.Door = "gone"
+	if err := o.open([]nft.Window{o.window("web", 3, false, time.Hour), gone}); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("at a door that is gone: %v", err)
+	}
+	o.check(all)
+}
+
+// The kernel remembers who may have a knock on its way that opens the door: not who has
+// only begun, as anybody can with one packet.
+func TestWhoHasOnlyBegunToKnockIsNotRemembered(t *testing.T) {
+	t.Parallel()
+	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
+		t.Run(server.String(), func(t *testing.T) {
+			t.Parallel()
+			l := lab.New(t)
+			d := l.Run(lab.SSHRules)
+			set := "ssh_knocking4"
+			if server.Is6() {
+				set = "ssh_knocking6"
+			}
+			remembered := func(who netip.Addr) bool {
+				return strings.Contains(l.Nft("list", "set", "inet", "knockwall", set), " "+who.String()+" ")
+			}
+			begun, further := lab.Source(1, server), lab.Source(2, server)
+			l.Knock(begun, server, lab.TCP(4113), lab.TCP(4113))
+			l.Knock(further, server, lab.TCP(4113))
+			d.WaitFor("knock", "source="+further.String()+" ", "step=1")
+			for _, who := range []netip.Addr{begun, further} {
+				if remembered(who) {
+					t.Errorf("%s is remembered, and has only begun", who)
+				}
+			}
+			l.Knock(further, server, lab.UDP(27911))
+			lab.Eventually(t, "who goes on is remembered", func() bool { return remembered(further) })
+			if remembered(begun) {
+				t.Error("who has only begun is remembered")
+			}
+			l.Knock(further, server, lab.TCP(1840))
+			d.WaitFor("opened", "source="+further.String()+" ")
+		})
+	}
+}

@@ -1,0 +1,419 @@
+package traps
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/forge"
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// trapRules have two doors with the same knocks, one of them with traps that are
+// written down; the penalty is the least that there is.
+const trapRules = `door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+  traps    = [5000, "6000/udp", "6100-6110/tcp"]
+  penalty  = "1s"
+}
+door "web" {
+  ports    = [80]
+  sequence = [4113, "27911/udp", 1840]
+  traps    = 0
+}`
+
+const trapPenalty = time.Second
+
+// Who has tried a trap cannot knock at that door until the penalty is over, and can
+// then, from the first knock on. What is open stays open, and other doors hear it.
+func TestWhoTriesATrapCannotKnockForAWhile(t *testing.T) {
+	t.Parallel()
+	for family, to := range map[string]netip.Addr{"IPv4": lab.Server4, "IPv6": lab.Server6} {
+		t.Run(family, func(t *testing.T) {
+			t.Parallel()
+			l := lab.New(t)
+			l.ServeTCP(22)
+			l.ServeTCP(80)
+			d := l.Run(trapRules)
+			for n, trap := range []packet.Port{lab.TCP(5000), lab.UDP(6000), lab.TCP(6105)} {
+				source := lab.Source(n+1, to)
+				what := "the trap " + trap.String()
+				l.Knock(source, to, trap)
+				knocked := time.Now()
+				l.Knock(source, to, lab.Knocks...)
+				if !l.Admits(source, to, 80) {
+					t.Errorf("%s: another door does not hear the source", what)
+				}
+				if l.AdmitsAtOnce(source, to, 22) {
+					t.Errorf("%s: the source knocks all the same, %s later", what, time.Since(knocked))
+				}
+				d.WaitFor("trapped", "door=ssh", "source="+source.String()+" ", "port="+trap.String())
+				waitUntilFree(l, "ssh", source)
+				l.Knock(source, to, lab.Knocks...)
+				if !l.Admits(source, to, 22) {
+					t.Errorf("%s: the source cannot knock after the penalty", what)
+				}
+			}
+
+			midway := lab.Source(10, to)
+			l.Knock(midway, to, lab.TCP(4113), lab.UDP(27911), lab.TCP(5000))
+			waitUntilFree(l, "ssh", midway)
+			l.Knock(midway, to, lab.TCP(1840))
+			if l.AdmitsAtOnce(midway, to, 22) {
+				t.Error("what was knocked before the trap counts after the penalty")
+			}
+
+			guest := lab.Source(11, to)
+			session := l.Enter(guest, to)
+			l.Knock(guest, to, lab.TCP(5000))
+			lab.Eventually(t, "the guest is trapped", func() bool { return trapped(l, "ssh", guest) })
+			if err := lab.Exchange(session); err != nil {
+				t.Errorf("a trap has ended a session: %v", err)
+			}
+			if !l.Admits(guest, to, 22) {
+				t.Error("a trap has closed an open window")
+			}
+		})
+	}
+}
+
+// A trap tried again prolongs the penalty: it counts from the last try.
+func TestATrapTriedAgainProlongsThePenalty(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	l.ServeTCP(22)
+	d := l.Run(trapRules)
+	for _, to := range []netip.Addr{lab.Server4, lab.Server6} {
+		inTime := false
+		for try := 1; !inTime; try++ { // on a machine that was too slow, once more
+			source := lab.Source(try, to)
+			first := time.Now()
+			l.Knock(source, to, lab.TCP(5000))
+			time.Sleep(trapPenalty * 6 / 10)
+			second := time.Now()
+			l.Knock(source, to, lab.TCP(5000))
+			time.Sleep(time.Until(first.Add(trapPenalty * 13 / 10))) // the first try's penalty is over
+			l.Knock(source, to, lab.Knocks...)
+			inTime = time.Since(second) < trapPenalty*9/10
+			if heard := l.AdmitsAtOnce(source, to, 22) || d.Logged("opened", "door=ssh", "source="+source.String()+" ") > 0; heard && inTime {
+				t.Errorf("%s: after the first try's penalty the source is heard, and has tried again within it", to)
+			}
+		}
+	}
+}
+
+// No trap is where a program listens: not when the daemon starts, not after a
+// reload. Who connects to such a program is nobody who scans.
+func TestNoTrapIsWhereAProgramListens(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	const rules = `door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}`
+	l.ServeTCP(22)
+	path := l.WriteRules(rules)
+	listenOn := func(traps []packet.Port) (now []packet.Port) {
+		for _, protocol := range []packet.Protocol{packet.TCP, packet.UDP} {
+			n := 0
+			for _, p := range traps {
+				if p.Protocol != protocol || n == 3 {
+					continue
+				}
+				n++
+				now = append(now, p)
+				if protocol == packet.TCP {
+					l.ServeTCP(int(p.Number))
+				} else {
+					l.ServeUDP(int(p.Number), netip.IPv6Unspecified())
+				}
+			}
+			if n != 3 {
+				t.Fatalf("of %s there are %d traps: too few to test anything", protocol, n)
+			}
+		}
+		return now
+	}
+	predicted := func() []packet.Port { return trapsIn(t, l.RunOnServer("ruleset", "--config", path)) }
+	standing := func() []packet.Port { return trapsIn(t, l.Nft("list", "table", "inet", "knockwall")) }
+	none := func(when string, of []packet.Port) {
+		t.Helper()
+		now := standing()
+		if want := predicted(); !slices.Equal(now, want) || len(now) != 64 {
+			t.Errorf("%s: the traps are %v; ruleset says %v", when, now, want)
+		}
+		for _, p := range of {
+			if slices.Contains(now, p) {
+				t.Errorf("%s: %s is a trap, and a program listens there", when, p)
+			}
+		}
+	}
+	first := listenOn(predicted())
+	d := l.RunFile(path)
+	none("after the start", first)
+
+	second := listenOn(standing())
+	if !slices.Contains(standing(), second[0]) {
+		t.Error("what listens since is no trap even before a reload, so that the reload tests nothing")
+	}
+	l.RunOnServer("reload", "--control", d.Control)
+	none("after the reload", append(first, second...))
+	l.Knock(lab.Client4, lab.Server4, slices.Concat(first, second, lab.Knocks)...)
+	if !l.Admits(lab.Client4, lab.Server4, 22) {
+		t.Error("who uses the programs cannot knock")
+	}
+}
+
+// What is sent to a trap is answered as what is sent to a knock, or to a port with
+// nothing behind it, whether the host answers or not.
+func TestAScanTellsNoTraps(t *testing.T) {
+	t.Parallel()
+	nmap := lab.NeedsProgram(t, "nmap")
+	// The knock, the trap and the port that is nothing stand side by side, as
+	// parseStates reads them.
+	const rules = `door "ssh" {
+  ports    = [22]
+  sequence = [3999, "3999/udp", 1840]
+  traps    = [4000, "4000/udp"]
+}`
+	for _, c := range []struct {
+		name, script string
+		scans        []string
+	}{
+		{"a host that answers", "", scans},
+		{"a host that drops", `table inet filter {
+	chain input {
+		type filter hook input priority filter; policy drop;
+		meta l4proto ipv6-icmp accept
+	}
+}`, []string{"-sS", "-sU"}}, // as nmap waits long for what does not come
+	} {
+		for family, to := range map[string]netip.Addr{"IPv4": lab.Server4, "IPv6": lab.Server6} {
+			t.Run(c.name+", "+family, func(t *testing.T) {
+				t.Parallel()
+				l := lab.New(t)
+				l.UnlimitICMP()
+				if c.script != "" {
+					l.LoadNft(c.script)
+				}
+				d := l.Run(rules)
+				for _, scan := range c.scans {
+					states := nmapScan(l, t, nmap, scan, to, "3999-4001")
+					knock, trap, nothing := parseStates(t, states)
+					if knock != nothing || trap != nothing {
+						t.Errorf("nmap %s: the knock is %s, the trap %s, their neighbour %s", scan, knock, trap, nothing)
+					}
+				}
+				d.WaitFor("trapped", "door=ssh")
+			})
+		}
+	}
+}
+
+// Traps cost what is sent elsewhere nothing: as many rules are passed with them as
+// without.
+func TestTrapsAddNoRuleForOtherPackets(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	rules := func(traps int) string {
+		return fmt.Sprintf("door \"ssh\" {\n ports = [22]\n sequence = [4113, \"27911/udp\", 1840]\n traps = %d\n}", traps)
+	}
+	rulesPassed := map[int]int{}
+	for _, traps := range []int{0, 64, 1024} {
+		d := l.Run(rules(traps))
+		chain := l.Nft("list", "chain", "inet", "knockwall", "prerouting")
+		rulesPassed[traps] = strings.Count(chain, "accept\n") + strings.Count(chain, "goto wall\n")
+		if listed := len(trapsIn(t, l.Nft("list", "table", "inet", "knockwall"))); (listed > 0) != (traps > 0) {
+			t.Errorf("with traps = %d there are %d", traps, listed)
+		}
+		lab.Must(t, d.Stop(unix.SIGTERM))
+	}
+	if n := rulesPassed[0]; n == 0 || rulesPassed[64] != n || rulesPassed[1024] != n {
+		t.Errorf("by the number of traps, a packet that has nothing to do with any door passes so many rules: %v", rulesPassed)
+	}
+}
+
+// Traps that are tried under 20,000 addresses keep nobody else out, and are no flood
+// of log.
+func TestAFloodOfTrappedSourcesKeepsNobodyOut(t *testing.T) {
+	t.Parallel()
+	const sources, newcomers = 20000, 40
+	l := lab.New(t)
+	l.ServeTCP(22)
+	d := l.Run(strings.Replace(trapRules, `"1s"`, `"1m"`, 1))
+	began := time.Now()
+	socket := l.RawSocket(lab.Server4)
+	defer unix.Close(socket)
+	for n := range sources {
+		lab.Must(t, forge.Segment{From: lab.Source(n+1, lab.Server4), To: lab.Server4, SourcePort: 40000, Port: lab.TCP(5000), Sequence: uint32(n), Flags: packet.SYN}.Send(socket))
+		if n%(sources/newcomers) == 0 {
+			who := lab.Source(sources+1+n, lab.Server4)
+			if err := l.OnFirstSYN(who, lab.Server4, lab.Knocks...); err != nil {
+				t.Errorf("after %d sources, %s: %v", n, who, err)
+			}
+		}
+	}
+	if n := strings.Count(l.Nft("list", "set", "inet", "knockwall", "ssh_trapped4"), "expires"); n != sources {
+		t.Errorf("the kernel keeps %d sources from knocking, want %d", n, sources)
+	}
+	if l.Knock(lab.Source(1, lab.Server4), lab.Server4, lab.Knocks...); l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 22) {
+		t.Error("the first of them is heard")
+	}
+	if n := d.Status().Doors[0].Counters.Trapped; n == 0 || n > sources {
+		t.Errorf("the daemon counts %d packets to traps", n)
+	}
+	d.WaitFor("trapped", "door=ssh", "from many other sources")
+	if n, most := d.Logged("trapped"), lab.FloodLogLines(time.Since(began)); n > most {
+		t.Errorf("the log has %d lines of it, want %d at most", n, most)
+	}
+	t.Logf("lines of %d trapped sources: %d", sources, d.Logged("trapped"))
+}
+
+// waitUntilFree waits until the penalty of a source is over.
+func waitUntilFree(l *lab.Lab, door string, source netip.Addr) {
+	l.T.Helper()
+	lab.Eventually(l.T, source.String()+" is trapped no longer", func() bool { return !trapped(l, door, source) })
+}
+
+// trapped reports whether the kernel keeps a source from knocking at a door.
+func trapped(l *lab.Lab, door string, source netip.Addr) bool {
+	l.T.Helper()
+	set, network := door+"_trapped4", source
+	if source.Is6() { // all of a /64 are trapped together, by default
+		set = door + "_trapped6"
+		prefix, err := source.Prefix(64)
+		lab.Must(l.T, err)
+		network = prefix.Addr()
+	}
+	words := strings.FieldsFunc(l.Nft("list", "set", "inet", "knockwall", set), func(r rune) bool { return strings.ContainsRune(" \t\n{},", r) })
+	return slices.Contains(words, source.String()) || slices.Contains(words, network.String())
+}
+
+var trapLine = regexp.MustCompile(`(tcp|udp) dport (\{[^}]*\}|\S+) goto ssh_trap`)
+
+// trapsIn returns the traps of the door "ssh" that a listing has.
+func trapsIn(t *testing.T, listing string) (traps []packet.Port) {
+	t.Helper()
+	for _, m := range trapLine.FindAllStringSubmatch(listing, -1) {
+		for _, word := range strings.FieldsFunc(m[2], func(r rune) bool { return strings.ContainsRune("{ },\n\t", r) }) {
+			first, last, isRange := strings.Cut(word, "-")
+			if !isRange {
+				last = first
+			}
+			from, err := strconv.Atoi(first)
+			lab.Must(t, err)
+			to, err := strconv.Atoi(last)
+			lab.Must(t, err)
+			for n := from; n <= to; n++ {
+				p, err := packet.ParsePort(fmt.Sprintf("%d/%s", n, m[1]))
+				lab.Must(t, err)
+				traps = append(traps, p)
+			}
+		}
+	}
+	return traps
+}
+
+// A packet to a trap counts even if it comes in fragments, behind extension headers,
+// twice, or from neighbours in the same source prefix. A restart or a reload ends no
+// penalty.
+func TestWaysAroundTraps(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	l.ServeTCP(22)
+	const rules = `door "ssh" {
+  ports    = [22]
+  sequence = [7000, 8000, 9000]
+  traps    = [7001]
+  source_prefix = { ipv4 = 24, ipv6 = 128 }
+}`
+	d := l.Run(rules)
+	knocks := []packet.Port{lab.TCP(7000), lab.TCP(8000), lab.TCP(9000)}
+	syn := func(from, to netip.Addr) forge.Segment {
+		return forge.Segment{From: from, To: to, SourcePort: 40000, Port: lab.TCP(7001), Flags: packet.SYN}
+	}
+	fragmented, twice, neighbour := lab.Source(1<<8, lab.Server4), lab.Source(2<<8, lab.Server4), lab.Source(3<<8, lab.Server4)
+	send := func(packets ...[]byte) {
+		t.Helper()
+		for _, b := range packets {
+			to := lab.Server4
+			if b[0]>>4 == 6 {
+				to = lab.Server6
+			}
+			socket := l.RawSocket(to)
+			lab.Must(t, unix.Sendto(socket, b, 0, lab.Sockaddr(to, 0)))
+			lab.Must(t, unix.Close(socket))
+		}
+	}
+	send(fragments(syn(fragmented, lab.Server4).Bytes())...)
+	l.Send(syn(twice, lab.Server4), syn(twice, lab.Server4))
+	l.Knock(neighbour.Next(), lab.Server4, lab.TCP(7001))
+	tried := []netip.Addr{fragmented, twice, neighbour}
+	for _, header := range [][]byte{
+		{unix.IPPROTO_HOPOPTS, unix.IPPROTO_TCP, 0, 1, 4, 0, 0, 0, 0}, // PadN
+		{unix.IPPROTO_DSTOPTS, unix.IPPROTO_TCP, 0, 1, 4, 0, 0, 0, 0},
+		{unix.IPPROTO_ROUTING, unix.IPPROTO_TCP, 0, 4, 0, 0, 0, 0, 0}, // no segments left
+		{unix.IPPROTO_FRAGMENT, unix.IPPROTO_TCP, 0, 0, 0, 0, 0, 0, 9},
+	} {
+		from := lab.Source(1+len(tried), lab.Server6)
+		b := syn(from, lab.Server6).Bytes()
+		b[6], b[5] = header[0], b[5]+8 // next header, payload length
+		send(slices.Insert(b, 40, header[1:]...))
+		tried = append(tried, from)
+	}
+	honest := 9 << 8 // each in its own prefix
+	knockAll := func(when string) {
+		t.Helper()
+		for _, source := range tried {
+			to := lab.Server4
+			if source.Is6() {
+				to = lab.Server6
+			}
+			l.Knock(source, to, knocks...)
+		}
+		honest += 1 << 8
+		lab.Must(t, l.OnFirstSYN(lab.Source(honest, lab.Server4), lab.Server4, knocks...)) // its knocks are handled after theirs
+		for _, w := range l.KernelWindows() {
+			if slices.Contains(tried, w.Source.Addr()) {
+				t.Errorf("%s: %s has tried the trap, and opens the door", when, w.Source)
+			}
+		}
+	}
+	knockAll("at first")
+	l.RunOnServer("reload", "--control", d.Control)
+	knockAll("after a reload")
+	d.Stop(syscall.SIGKILL)
+	l.Run(rules)
+	knockAll("after a restart")
+}
+
+// fragments cuts an IPv4 packet into the smallest possible fragments.
+func fragments(b []byte) (pieces [][]byte) {
+	const header, size = 20, 8
+	for at := header; at < len(b); at += size {
+		end := min(at+size, len(b))
+		piece := append(slices.Clone(b[:header]), b[at:end]...)
+		place := uint16(at-header) / size
+		if end < len(b) {
+			place |= 0x2000 // more fragments
+		}
+		binary.BigEndian.PutUint16(piece[2:], uint16(len(piece)))
+		binary.BigEndian.PutUint16(piece[4:], 1)
+		binary.BigEndian.PutUint16(piece[6:], place)
+		binary.BigEndian.PutUint16(piece[10:], 0)
+		binary.BigEndian.PutUint16(piece[10:], forge.Checksum(piece[:header]))
+		pieces = append(pieces, piece)
+	}
+	return pieces
+}

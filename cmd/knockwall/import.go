@@ -13,40 +13,54 @@ import (
 
 func importCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "import FILE",
-		Short: "Turn knockd's configuration or Atomicorp's lists into a rule file",
-		Long: `import reads knockd.conf or one of Atomicorp's lists of doors, and writes the
-same doors as a rule file to stdout. It changes nothing else. FILE may be -, for
-stdin. import recognizes the kind of file:
+		Use:   "import FILE...",
+		Short: "Turn the configuration of another port knocker into a rule file",
+		Long: `import reads the configuration of another port knocker, and writes the same
+doors as a rule file to stdout. It changes nothing else. FILE may be -, for
+stdin. Give several files of one host together. import recognizes their kinds:
 
   [openSSH]                       knockd.conf
+  KNOCKD_OPTS="-i eth1"           /etc/default/knockd
   22:1001,2002,3003               Atomicorp, simple: port and knocks
   22,2000,SECRET,SECRET           Atomicorp, advanced: port, OTP port, secrets
+  -A INPUT -m recent ...          knocks by iptables' match recent (rules.v4)
+  tcp dport 1 add @one {...}      knocks by sets of nftables
+  add action=add-src-to-...       knocks by address lists of MikroTik RouterOS
 
-A command that lets the source in at some ports, by iptables, nft, ufw,
-firewall-cmd or ipfw, becomes the ports of a door. A door that takes this back
-becomes the close_sequence of the door that it closes. Any other command runs as
-before. Comments say what is different.
+A command that opens ports, by iptables, nft, ipset, ufw, firewall-cmd, ipfw or
+pfctl, becomes the ports of a door, and "sleep 30; iptables -D ..." its window.
+A door that takes this back becomes the close_sequence of the door that it
+closes. Where a door cannot do the same, a comment gives the reason and the line
+to write. Any other command runs as before. Comments say what is different.
 
 Read the first lines of the output: as long as your firewall drops a port,
 nobody gets in there, with or without knocks.`,
 		Example: `  knockwall import /etc/knockd.conf > /etc/knockwall.d/knockd.hcl
   knockwall check
 
+  knockwall import /etc/knockd.conf /etc/default/knockd > knockd.hcl
+
   ssh old.example.org cat /etc/knockd.conf | knockwall import - > knockd.hcl
   knockwall check --config knockd.hcl`,
-		Args: takes("one argument, the FILE", 1, 1),
+		Args: takes("one FILE or more", 1, migrate.MaxFiles),
 		RunE: func(c *cobra.Command, arguments []string) error {
-			name, text, err := readForeign(c.InOrStdin(), arguments[0])
-			if err != nil {
-				return err
+			var files []migrate.File
+			for _, path := range arguments {
+				f, err := readForeign(c.InOrStdin(), path)
+				if err != nil {
+					return err
+				}
+				files = append(files, f)
 			}
-			rules, err := migrate.Import(name, text)
+			rules, err := migrate.Import(files...)
 			if wrong, ok := errors.AsType[migrate.Errors](err); ok {
 				for _, e := range wrong {
 					fmt.Fprintf(c.ErrOrStderr(), "knockwall: %v\n", e)
 				}
 				return &usageError{errSaid}
+			}
+			if err != nil {
+				return err
 			}
 			_, err = c.OutOrStdout().Write(rules)
 			return err
@@ -56,19 +70,19 @@ nobody gets in there, with or without knocks.`,
 
 // readForeign reads a file, or stdin. It reads at most migrate.MaxSize bytes and one more,
 // so that migrate sees a file that is too large.
-func readForeign(stdin io.Reader, path string) (name string, text []byte, err error) {
+func readForeign(stdin io.Reader, path string) (migrate.File, error) {
 	name, from := "stdin", stdin
 	if path != "-" {
 		f, err := os.Open(path)
 		if err != nil {
-			return "", nil, err
+			return migrate.File{}, err
 		}
 		defer f.Close()
 		name, from = path, f
 	}
-	text, err = io.ReadAll(io.LimitReader(from, migrate.MaxSize+1))
+	text, err := io.ReadAll(io.LimitReader(from, migrate.MaxSize+1))
 	if err != nil {
-		return "", nil, fmt.Errorf("reading %s: %w", name, err)
+		return migrate.File{}, fmt.Errorf("reading %s: %w", name, err)
 	}
-	return name, text, nil
+	return migrate.File{Name: name, Text: text}, nil
 }

@@ -12,7 +12,7 @@ import (
 // refused returns the errors of a file that cannot be imported.
 func refused(t *testing.T, text string) string {
 	t.Helper()
-	rules, err := migrate.Import("f", []byte(text))
+	rules, err := migrate.Import(migrate.File{Name: "f", Text: []byte(text)})
 	if err == nil {
 		t.Fatalf("it became %d bytes", len(rules))
 	}
@@ -40,7 +40,7 @@ func TestWhatIsTooMuchIsRefused(t *testing.T) {
 		t.Errorf("%q, want %q", got, want)
 	}
 
-	long := "[a]\nsequence = 1,2,3\ncommand = echo " + strings.Repeat("x", 300<<10)
+	long := strings.Repeat("[a]\nsequence = 1,2,3\ncommand = echo "+strings.Repeat("x", 10<<10)+"\n", 30)
 	if got := refused(t, long); !strings.Contains(got, "and a rule file has at most 256 KiB: split the file") {
 		t.Error(got)
 	}
@@ -56,7 +56,7 @@ func TestAThousandDoors(t *testing.T) {
 	for i := range 1000 {
 		fmt.Fprintf(&b, "%d:1,3,2\n", i/2+1)
 	}
-	rules, err := migrate.Import("f", b.Bytes())
+	rules, err := migrate.Import(migrate.File{Name: "f", Text: b.Bytes()})
 	if err != nil {
 		t.Fatal(err)
 	}

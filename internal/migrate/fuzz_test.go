@@ -16,7 +16,7 @@ func FuzzImport(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		rules, err := migrate.Import("a file\n\x1b", text)
+		rules, err := migrate.Import(migrate.File{Name: "a file\n\x1b", Text: text})
 		if err == nil {
 			mustLoad(t, rules)
 			return
@@ -47,7 +47,7 @@ func FuzzDoor(f *testing.F) {
 			"\nStart_Command = " + oneLine.Replace(start) + "\nStart_Command_6 = " + oneLine.Replace(start6) +
 			"\nStop_Command = " + oneLine.Replace(stop) +
 			"\n[closes]\nSequence = 3,2:udp,1\nCommand = iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT\n"
-		if rules, err := migrate.Import("knockd.conf", []byte(text)); err == nil {
+		if rules, err := migrate.Import(migrate.File{Name: "knockd.conf", Text: []byte(text)}); err == nil {
 			mustLoad(t, rules)
 		}
 	})

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -69,7 +70,7 @@ func mustLoad(t *testing.T, rules []byte) {
 func TestFilesBecomeRuleFilesAsReviewed(t *testing.T) {
 	for name, path := range files(t, "*.conf") {
 		t.Run(name, func(t *testing.T) {
-			rules, err := migrate.Import(filepath.Base(path), read(t, path))
+			rules, err := migrate.Import(migrate.File{Name: filepath.Base(path), Text: read(t, path)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -79,10 +80,67 @@ func TestFilesBecomeRuleFilesAsReviewed(t *testing.T) {
 	}
 }
 
+// Files of one host become one rule file, in the order of their names.
+func TestFilesOfOneHostAreJoined(t *testing.T) {
+	for _, name := range []string{"two", "defaults"} {
+		t.Run(name, func(t *testing.T) {
+			paths, err := filepath.Glob(filepath.Join("testdata/hosts", name, "*.conf"))
+			if err != nil || len(paths) < 2 {
+				t.Fatalf("no several files: %v, %v", paths, err)
+			}
+			var all []migrate.File
+			for _, path := range paths {
+				all = append(all, migrate.File{Name: filepath.Base(path), Text: read(t, path)})
+			}
+			rules, err := migrate.Import(all...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compareGolden(t, filepath.Join("testdata/hosts", name+".hcl"), string(rules))
+			mustLoad(t, rules)
+		})
+	}
+}
+
+// opensOrCloses matches commands that change who reaches a port.
+var opensOrCloses = regexp.MustCompile(`(^|[ /"'])(ip6?tables|nft|ufw|firewall-cmd|ipfw|ipset|pfctl|csf|knock_add)["' ]|xt_recent|hosts\.allow`)
+
+// TestNoDoorStaysACommandSilently makes sure that a door that still changes the firewall has
+// a comment with the line to write instead, or says that it only closes.
+func TestNoDoorStaysACommandSilently(t *testing.T) {
+	found := 0
+	for name, path := range files(t, "*.conf") {
+		rules, err := migrate.Import(migrate.File{Name: name, Text: read(t, path)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for block := range strings.SplitSeq(string(rules), "\n\n") {
+			comment, door, isDoor := strings.Cut(block, "\ndoor ")
+			if !isDoor || strings.Contains(door, "\n  ports ") {
+				continue
+			}
+			// The block on_open follows after a blank line.
+			_, rest, _ := strings.Cut(string(rules), block)
+			command, _, _ := strings.Cut(rest, "\n}")
+			if !opensOrCloses.MatchString(command) {
+				continue
+			}
+			found++
+			told := strings.Join(strings.Fields(strings.ReplaceAll(comment, "\n#", " ")), " ")
+			if !regexp.MustCompile(`ports = \[|closes ports|takes back|refuses sources`).MatchString(told) {
+				t.Errorf("%s: no comment says what to write instead:\n%s\n%s", name, block, command)
+			}
+		}
+	}
+	if found < 10 {
+		t.Errorf("only %d doors stay commands: the test has nothing to look at", found)
+	}
+}
+
 func TestEachErrorIsToldWithItsLine(t *testing.T) {
 	for name, path := range files(t, "errors/*.conf") {
 		t.Run(name, func(t *testing.T) {
-			rules, err := migrate.Import(filepath.Base(path), read(t, path))
+			rules, err := migrate.Import(migrate.File{Name: filepath.Base(path), Text: read(t, path)})
 			if err == nil {
 				t.Fatalf("no error; it became\n%s", rules)
 			}

@@ -16,6 +16,9 @@ import (
 func (f *ruleFile) header(w *writer) {
 	w.comment("", "From %s, by `knockwall import`. What remains to be done:", f.from)
 	h := &steps{w: w}
+	if len(f.allPorts(true)) == 0 {
+		h.step("NOTHING IS GUARDED: no door here has ports. Where a comment below says which line is missing, write it.")
+	}
 	h.step("Read this file. Comments above each door say what is different from before. Then check it:",
 		"knockwall check --config THIS-FILE")
 	if f.hasSecrets() {
@@ -27,6 +30,10 @@ func (f *ruleFile) header(w *writer) {
 		h.step("The daemon marks used one-time sequences in their lists. It can write to "+stateFolder+" only. "+
 			"Copy the lists there with the daemon as owner, and write their new paths below:", lists...)
 	}
+	if f.onlyIPv4() {
+		h.step("The commands changed the firewall for IPv4 only. The doors guard IPv6 as well: there, too, nobody gets in without a knock, " +
+			"and your firewall for IPv6 (ip6tables) has to accept the ports. To guard IPv4 only, list this host's IPv4 addresses in \"to\" of each door.")
+	}
 	if f.hasCommands() {
 		h.step("knockd ran its commands as root. The daemon runs them in the sandbox of knockwall.service: as the service's user, who cannot become root by sudo, " +
 			"without a network, and with " + stateFolder + " as the only permanent folder that they can write to. If a command needs more, let another systemd unit run it: " +
@@ -34,8 +41,12 @@ func (f *ruleFile) header(w *writer) {
 	}
 	h.step("Put the rules in force, in a session that stays open. Move this file to /etc/knockwall.d, and reload:",
 		"sudo knockwall reload")
-	if ports := f.allPorts(); len(ports) > 0 {
+	switch ports := f.allPorts(false); {
+	case len(ports) > 0:
 		f.firewall(h, ports)
+	case len(f.allPorts(true)) > 0:
+		h.step("Then, and not before, let your firewall accept, from everybody, the ports that you leave in the doors. knockwall adds no rules to your firewall: " +
+			"what it drops stays dropped, with or without a knock.")
 	}
 	if f.kind == fromKnockd {
 		h.step("Try a knock. Then stop knockd, which would go on to hear the knocks and to run its commands.",
@@ -57,6 +68,7 @@ func (f *ruleFile) firewall(h *steps, ports []packet.PortRange) {
 		all = append(all, r.String())
 	}
 	number, protocol, _ := strings.Cut(strings.Replace(all[0], "-", ":", 1), "/")
+	behind := f.behind()
 	examples := []string{
 		fmt.Sprintf("iptables -I INPUT -p %s --dport %s -j ACCEPT", protocol, number),
 		fmt.Sprintf("ufw allow %s/%s", number, protocol),
@@ -67,6 +79,9 @@ func (f *ruleFile) firewall(h *steps, ports []packet.PortRange) {
 			fmt.Sprintf("iptables -I INPUT -i %s -p %s --dport %s -j ACCEPT", f.interfaces, protocol, number),
 			fmt.Sprintf("ufw allow in on %s to any port %s proto %s", f.interfaces, number, protocol),
 		}
+	}
+	if behind != "" {
+		examples = []string{fmt.Sprintf("iptables -I FORWARD -d %s -p %s --dport %s -j ACCEPT", behind, protocol, number)}
 	}
 	h.step(fmt.Sprintf("Then, and not before, let your firewall accept these ports, from everybody: %s. %s "+
 		"knockwall adds no rules to your firewall. Its table comes before the firewall, and only refuses sources that have not knocked. "+
@@ -103,6 +118,33 @@ func shellQuoted(s string) string {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// behind returns the address of the first door's host if that host is behind this one, or "".
+func (f *ruleFile) behind() string {
+	for _, d := range f.doors {
+		if !d.left && len(d.ports) > 0 {
+			if d.opened != nil && d.opened.forwarded && len(d.to) > 0 {
+				return d.to[0]
+			}
+			return ""
+		}
+	}
+	return ""
+}
+
+// onlyIPv4 reports whether all commands that became doors with ports were for IPv4 only.
+func (f *ruleFile) onlyIPv4() bool {
+	found := false
+	for _, d := range f.doors {
+		if d.left || d.opened == nil || d.opened.reason() != "" {
+			continue
+		}
+		if found = d.opened.onlyIPv4(); !found {
+			return false
+		}
+	}
+	return found
 }
 
 func (f *ruleFile) hasCommands() bool {

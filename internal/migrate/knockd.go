@@ -3,11 +3,13 @@ package migrate
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/sequence"
 )
 
 // section is a [name] of knockd.conf with its keys.
@@ -84,9 +86,6 @@ func (im *importer) knockd(lines []line) *ruleFile {
 	for _, s := range sections {
 		f.doors = append(f.doors, im.door(s))
 	}
-	if len(im.errs) == 0 {
-		joinTwins(f.doors)
-	}
 	return f
 }
 
@@ -114,15 +113,23 @@ func (im *importer) options(f *ruleFile, options *section) {
 		}
 	}
 	v, ok := options.values["interface"]
+	v = withoutComment(v)
 	switch {
 	case !ok:
 	case v.text == "any":
 		f.notes = append(f.notes, "knockd listened on any interface. The doors guard all interfaces but lo.")
-	case !isInterface(v.text) || strings.Contains(v.text, "*"):
-		f.notes = append(f.notes, fmt.Sprintf("Interface = %s: a door cannot guard this interface. The doors guard all interfaces but lo.", v.text))
 	default:
-		f.interfaces = v.text
+		f.listenOn(v.text)
 	}
+}
+
+// listenOn sets the interface that knockd listened on.
+func (f *ruleFile) listenOn(device string) {
+	if !isInterface(device) || strings.Contains(device, "*") {
+		f.notes = append(f.notes, fmt.Sprintf("Interface = %s: a door cannot guard this interface. The doors guard all interfaces but lo.", device))
+		return
+	}
+	f.interfaces = device
 }
 
 // isInterface reports whether a rule file can hold the interface or pattern unchanged.
@@ -130,23 +137,32 @@ func isInterface(s string) bool {
 	return ruleset.CheckInterface(s) == nil && exact(s)
 }
 
-// sequence reads knocks such as 7000,8000:udp, with spaces anywhere between.
-func (im *importer) sequence(v value) []packet.Port {
-	var steps []packet.Port
+// sequence reads knocks such as 7000,8000:udp, with spaces anywhere between. knockd refuses
+// some mistakes. Others, such as an empty knock, it accepts:
+// then the door is left out.
+func (im *importer) sequence(v value, d *door) {
 	for step := range strings.SplitSeq(v.text, ",") {
-		port, protocol, ok := strings.Cut(step, ":")
-		port = strings.TrimSpace(port)
-		if ok {
-			port += "/" + strings.TrimSpace(protocol)
+		port, protocol, hasProtocol := strings.Cut(step, ":")
+		port, protocol = strings.TrimSpace(port), strings.ToLower(strings.TrimSpace(protocol))
+		if hasProtocol {
+			port += "/" + protocol
 		}
 		p, err := packet.ParsePort(port)
-		if err != nil {
-			im.fail(v.line, "%v", err)
-			return nil
+		if err == nil {
+			d.sequence = append(d.sequence, p)
+			continue
 		}
-		steps = append(steps, p)
+		number, _ := strconv.Atoi(strings.TrimSuffix(port, "/"+protocol))
+		if number > 65535 || hasProtocol && protocol != "tcp" && protocol != "udp" {
+			im.fail(v.line, "%v", err)
+		}
+		d.left = true
+		d.note("This door is left out: in Sequence = %s, %v. Correct it in the old file, and import that again.", v.text, err)
+		return
 	}
-	return steps
+	if n := len(d.sequence); n > sequence.MaxSteps {
+		im.fail(v.line, "a sequence has at most %d knocks, and this one has %d: shorten it", sequence.MaxSteps, n)
+	}
 }
 
 // flags reads TCP flags. If a flag is given twice, the last one counts.

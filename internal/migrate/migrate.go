@@ -1,9 +1,13 @@
 // Package migrate turns the configurations of other port knockers into rule files: knockd's
-// knockd.conf, and the lists of Atomicorp.
+// knockd.conf, the lists of Atomicorp, and recipes of firewalls in which a client's knocks
+// take its address from set to set.
 //
-// The input is untrusted. Its text appears in the result only in quotes or in comments. A
-// command becomes a door with ports only if it certainly opens known ports to the source
-// and nothing else. Any other command stays a command.
+// The input is untrusted. Its text appears in the result only in quotes or in comments.
+//
+// A command of knockd is read in three steps. [readScript] follows the shell: which programs
+// run, and when. The reader of each firewall's program says what the program changes, as
+// acts. An opening is what the acts of a door open, until when. If a door can do the same, it
+// does. If it cannot, or if it is not certain, a comment says why, and what to write.
 package migrate
 
 import (
@@ -27,23 +31,55 @@ const (
 	maxResult = 256 << 10 // maximum size of a rule file in bytes
 )
 
-// Import turns the text of a file into the text of a rule file. It detects the kind of the
-// file. name is the file's name in messages. The error is an [Errors] with all mistakes.
-func Import(name string, text []byte) ([]byte, error) {
-	im := &importer{name: printable.Escape(name)}
-	hcl := im.run(text)
-	if len(im.errs) == 0 {
-		return hcl, nil
-	}
-	slices.SortStableFunc(im.errs, func(a, b wrong) int { return a.line - b.line })
+// File is a file to import.
+type File struct {
+	Name string // in messages
+	Text []byte
+}
+
+// MaxFiles is the maximum number of files that [Import] joins.
+const MaxFiles = 100
+
+// Import turns the files of one host into the text of one rule file. It detects the kind of
+// each file. The error is an [Errors] with all mistakes.
+func Import(files ...File) ([]byte, error) {
 	var errs Errors
+	var parts []*ruleFile
+	for i, file := range files {
+		im := &importer{name: printable.Escape(file.Name)}
+		if i == MaxFiles {
+			im.fail(0, "at most %d files can be imported together", MaxFiles)
+		} else if i < MaxFiles {
+			parts = append(parts, im.read(file.Text))
+		}
+		errs = append(errs, im.sorted()...)
+	}
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	f := merged(parts)
+	if len(f.doors) > maxDoors {
+		return nil, Errors{fmt.Errorf("%s: the files have %d doors, and a rule file has at most %d: import them one by one", f.from, len(f.doors), maxDoors)}
+	}
+	joinTwins(f.doors)
+	hcl := f.write()
+	if len(hcl) > maxResult {
+		return nil, Errors{fmt.Errorf("%s: the rule file would have %d KiB, and a rule file has at most %d KiB: split the file, and import the parts",
+			f.from, len(hcl)>>10, maxResult>>10)}
+	}
+	return hcl, nil
+}
+
+// sorted returns the errors of a file in the order of its lines.
+func (im *importer) sorted() (errs []error) {
+	slices.SortStableFunc(im.errs, func(a, b wrong) int { return a.line - b.line })
 	for _, w := range im.errs[:min(len(im.errs), maxErrors)] {
 		errs = append(errs, w.err)
 	}
 	if len(im.errs) > maxErrors {
 		errs = append(errs, fmt.Errorf("%s: there are more errors: only the first %d are shown", im.name, maxErrors))
 	}
-	return nil, errs
+	return errs
 }
 
 // Errors are the errors in a file, with their line numbers, sorted by line.
@@ -52,7 +88,7 @@ type Errors []error
 func (e Errors) Error() string   { return errors.Join(e...).Error() }
 func (e Errors) Unwrap() []error { return e }
 
-// importer is one run of Import.
+// importer reads one file.
 type importer struct {
 	name string
 	errs []wrong
@@ -77,7 +113,8 @@ func (im *importer) fail(line int, format string, a ...any) {
 	im.errs = append(im.errs, wrong{line, fmt.Errorf("%s: "+format, append([]any{where}, a...)...)})
 }
 
-func (im *importer) run(text []byte) []byte {
+// read reads a file. It returns nil if the file has errors.
+func (im *importer) read(text []byte) *ruleFile {
 	if len(text) > MaxSize {
 		im.fail(0, "the file has more than %d KiB, too many for a list of doors", MaxSize>>10)
 		return nil
@@ -91,24 +128,17 @@ func (im *importer) run(text []byte) []byte {
 		im.fail(0, "the file has only blank lines and comments. Name the file that configures knockd")
 		return nil
 	}
-	var f *ruleFile
 	switch first := lines[0].text; {
 	case isAtomicorp(first):
-		f = im.atomicorp(lines)
+		return im.atomicorp(lines)
+	case isDefaults(lines):
+		return im.defaults(lines)
 	case strings.HasPrefix(first, "["), strings.Contains(first, "="), strings.EqualFold(first, "UseSyslog"):
-		f = im.knockd(lines)
-	default:
-		im.fail(lines[0].number, "this is neither knockd's configuration, which begins with a [name], "+
-			"nor a list such as 22:1001,2002,3003 or 22,2000,SECRET,SECRET")
+		return im.knockd(lines)
 	}
-	if len(im.errs) > 0 {
-		return nil
-	}
-	hcl := f.write()
-	if len(hcl) > maxResult {
-		im.fail(0, "the rule file would have %d KiB, and a rule file has at most %d KiB: split the file, and import the parts", len(hcl)>>10, maxResult>>10)
-	}
-	return hcl
+	im.fail(lines[0].number, "this is neither knockd's configuration, which begins with a [name], "+
+		"nor a list such as 22:1001,2002,3003 or 22,2000,SECRET,SECRET")
+	return nil
 }
 
 // line is a line that is neither blank nor a comment.

@@ -2,134 +2,128 @@ package migrate
 
 import (
 	"errors"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
+
+	"mvdan.cc/sh/v3/syntax"
 )
 
 // placeholder is the text that knockd replaces by the source's address before a shell reads
 // the command.
 const placeholder = "%IP%"
 
-// script is a command line as /bin/sh reads it.
-type script struct {
-	text  string
-	parts []simple // its commands in order, unless it needs a shell
-	shell bool     // it needs a shell, as it has more than words and quotes
+// maxShell is the maximum length of a command that is parsed, in bytes. It bounds the depth
+// of the tree.
+const maxShell = 16 << 10
+
+// parseShell parses a command line as /bin/sh reads it. As /bin/sh is bash on some systems,
+// it also accepts what only bash understands.
+func parseShell(text string) (*syntax.File, error) {
+	if len(text) > maxShell {
+		return nil, fmt.Errorf("it is longer than %d KiB", maxShell>>10)
+	}
+	f, err := syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).Parse(strings.NewReader(text), "")
+	if err != nil {
+		f, bashErr := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(strings.NewReader(text), "")
+		if bashErr == nil {
+			return f, nil
+		}
+		var wrong syntax.ParseError
+		if errors.As(err, &wrong) {
+			return nil, fmt.Errorf("a shell cannot run it: %s, at column %d", wrong.Text, wrong.Pos.Col())
+		}
+		return nil, fmt.Errorf("a shell cannot run it: %w", err)
+	}
+	return f, nil
 }
 
-// simple is one command of a script.
-type simple struct {
-	text  string
-	words []string
+// source returns the text of a node.
+func source(text string, n syntax.Node) string {
+	return text[n.Pos().Offset():n.End().Offset()]
 }
 
-func (s script) empty() bool { return !s.shell && len(s.parts) == 0 }
+// variables are the shell variables that a script has set to known values.
+type variables map[string]string
 
-var errQuote = errors.New("a quote is not closed, so a shell cannot run this command: close it")
+// words returns the words that a shell makes of w. known is false if only the shell that
+// runs it can know them, as with $(date).
+func (v variables) words(w *syntax.Word) (words []string, known bool) {
+	text, known := v.word(w)
+	if p, ok := w.Parts[0].(*syntax.ParamExp); ok && len(w.Parts) == 1 && p != nil {
+		return strings.Fields(text), known // a shell splits what is not in quotes
+	}
+	return []string{text}, known
+}
 
-// parseScript splits a line into commands, and these into words, by POSIX XCU 2.2 and
-// 2.3. It splits at ; and &&. With any other special character the script needs a shell.
-// The error says that a quote is not closed.
-func parseScript(text string) (script, error) {
-	s := script{text: text}
-	var words []string
-	var word strings.Builder
-	inWord, start := false, 0
-	endWord := func() {
-		if inWord {
-			words = append(words, word.String())
-			word.Reset()
-			inWord = false
-		}
-	}
-	endPart := func(end int) {
-		endWord()
-		if len(words) > 0 {
-			s.parts = append(s.parts, simple{strings.TrimSpace(text[start:end]), words})
-		} else if end < len(text) {
-			s.shell = true // as in ;; or a line that begins with &&
-		}
-		words = nil
-	}
-	end := len(text)
-scan:
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f':
-			endWord()
-			continue
-		case c == '#' && !inWord:
-			end = i
-			break scan
-		case c == ';':
-			endPart(i)
-			start = i + 1
-			continue
-		case strings.HasPrefix(text[i:], "&&"):
-			endPart(i)
-			i++
-			start = i + 1
-			continue
-		case c == '\'':
-			length := strings.IndexByte(text[i+1:], '\'')
-			if length < 0 {
-				return s.unclosed()
-			}
-			word.WriteString(text[i+1 : i+1+length])
-			i += 1 + length
-		case c == '"':
-			length, ok := s.doubleQuoted(text[i+1:], &word)
-			if !ok {
-				return s.unclosed()
-			}
-			i += 1 + length
-		case c == '\\' && i+1 < len(text):
-			i++
-			word.WriteByte(text[i])
+// word returns the text of a word without splitting it.
+func (v variables) word(w *syntax.Word) (text string, known bool) {
+	var b strings.Builder
+	known = true
+	for i, part := range w.Parts {
+		switch p := part.(type) {
+		case *syntax.Lit:
+			plain, isPattern := unescape(p.Value)
+			known = known && !isPattern && (i > 0 || !strings.HasPrefix(p.Value, "~"))
+			b.WriteString(plain)
+		case *syntax.SglQuoted:
+			known = known && !p.Dollar
+			b.WriteString(p.Value)
+		case *syntax.DblQuoted:
+			known = v.quoted(&b, p) && known
+		case *syntax.ParamExp:
+			known = v.parameter(&b, p) && known
 		default:
-			if strings.IndexByte("|&<>()`$*?[\\", c) >= 0 || c == '~' && !inWord ||
-				len(words) == 0 && (c == '=' || c == '!' && !inWord) {
-				s.shell = true
-			}
-			word.WriteByte(c)
+			known = false
 		}
-		inWord = true
 	}
-	endWord()
-	if len(words) > 0 {
-		s.parts = append(s.parts, simple{strings.TrimSpace(text[start:end]), words})
-	}
-	if s.shell {
-		s.parts = nil
-	}
-	return s, nil
+	return b.String(), known
 }
 
-// doubleQuoted reads text up to its closing quote, and returns the place of that quote.
-func (s *script) doubleQuoted(text string, word *strings.Builder) (length int, ok bool) {
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case c == '"':
-			return i, true
-		case c == '\\' && i+1 < len(text) && strings.IndexByte("\"\\$`", text[i+1]) >= 0:
-			i++
-			word.WriteByte(text[i])
+func (v variables) quoted(b *strings.Builder, q *syntax.DblQuoted) bool {
+	known := !q.Dollar
+	for _, part := range q.Parts {
+		switch p := part.(type) {
+		case *syntax.Lit:
+			b.WriteString(quotedEscape.ReplaceAllString(p.Value, "$1"))
+		case *syntax.ParamExp:
+			known = v.parameter(b, p) && known
 		default:
-			s.shell = s.shell || c == '$' || c == '`'
-			word.WriteByte(c)
+			known = false
 		}
 	}
-	return 0, false
+	return known
 }
 
-// unclosed handles a quote that is not closed. In a script that needs a shell it is no
-// error, as the quote may be in a substitution, which parseScript does not parse.
-func (s *script) unclosed() (script, error) {
-	if s.shell {
-		return script{text: s.text, shell: true}, nil
+// parameter writes the value of $name or ${name}.
+func (v variables) parameter(b *strings.Builder, p *syntax.ParamExp) bool {
+	if p.Param == nil || p.Excl || p.Length || p.Index != nil || p.Slice != nil || p.Repl != nil || p.Names != 0 || p.Exp != nil {
+		return false
 	}
-	return *s, errQuote
+	value, ok := v[p.Param.Value]
+	b.WriteString(value)
+	return ok
+}
+
+// quotedEscape matches the backslashes that a shell removes in double quotes: POSIX XCU
+// 2.2.3.
+var quotedEscape = regexp.MustCompile("\\\\([\"\\\\$`])")
+
+// unescape removes the backslashes from a literal outside quotes. isPattern says that the
+// shell may put the names of files in its place.
+func unescape(s string) (text string, isPattern bool) {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && i+1 < len(s):
+			i++
+		case strings.IndexByte("*?[", c) >= 0:
+			isPattern = true
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String(), isPattern
 }
 
 // command is the command of an on_open or on_close block.
@@ -138,79 +132,141 @@ type command struct {
 	shell string   // or a command for /bin/sh -c, without placeholders
 }
 
+// arguments returns the program and its arguments.
+func (c *command) arguments() []string {
+	if c.shell != "" {
+		return []string{"/bin/sh", "-c", c.shell}
+	}
+	return c.words
+}
+
 // builtins are commands that exist only in a shell.
-var builtins = []string{".", ":", "cd", "command", "eval", "exec", "exit", "export", "readonly", "set", "source", "trap", "ulimit", "umask", "unset", "wait",
-	"if", "for", "while", "until", "case", "{"}
+var builtins = []string{".", ":", "cd", "command", "eval", "exec", "exit", "export", "readonly", "set", "source", "trap", "ulimit", "umask", "unset", "wait"}
 
-// command returns the command for the whole script.
-func (s script) command() *command { return commandOf(s.parts, s.text) }
-
-// commandOf returns the command for the parts with this text.
-func commandOf(parts []simple, text string) *command {
-	if len(parts) == 1 {
-		words := parts[0].words
-		program := words[0]
-		if program != "" && (program[0] == '/' || !strings.Contains(program, "/")) &&
-			!strings.Contains(program, placeholder) && !slices.Contains(builtins, program) {
-			return &command{words: words}
+// commandOf returns the command for a text that parseShell accepts. It needs a shell unless
+// it is one program with its arguments.
+func commandOf(text string) *command {
+	f, err := parseShell(text)
+	if err == nil && len(f.Stmts) == 1 {
+		s := f.Stmts[0]
+		call, ok := s.Cmd.(*syntax.CallExpr)
+		if ok && !s.Negated && !s.Background && len(s.Redirs) == 0 && len(call.Assigns) == 0 {
+			if words, known := wordsOf(nil, call); known && runsAlone(words[0]) {
+				return &command{words: words}
+			}
 		}
 	}
 	return &command{shell: throughEnvironment(text)}
 }
 
+// runsAlone reports whether the first word of a command is a program that a rule file can
+// name.
+func runsAlone(program string) bool {
+	return program != "" && (program[0] == '/' || !strings.Contains(program, "/")) && !strings.HasSuffix(program, "/") &&
+		!strings.Contains(program, placeholder) && !slices.Contains(builtins, program)
+}
+
+// wordsOf returns the words of a simple command.
+func wordsOf(v variables, call *syntax.CallExpr) (words []string, known bool) {
+	known = true
+	for _, w := range call.Args {
+		more, ok := v.words(w)
+		words, known = append(words, more...), known && ok
+	}
+	return words, known && len(words) > 0
+}
+
+// wordsIn returns the words of a text that is one simple command, or nil.
+func wordsIn(text string) []string {
+	if f, err := parseShell(text); err == nil && len(f.Stmts) == 1 {
+		if call, ok := f.Stmts[0].Cmd.(*syntax.CallExpr); ok {
+			if words, known := wordsOf(nil, call); known {
+				return words
+			}
+		}
+	}
+	return nil
+}
+
 // eitherFamily returns a command that runs v4 for IPv4 sources and v6 for IPv6 sources.
 // Each is on its own line, as it may end in a comment.
-func eitherFamily(v4, v6 script) *command {
-	return &command{shell: "case \"$KNOCKWALL_SOURCE\" in\n*:*)\n" + throughEnvironment(v6.text) +
-		"\n;;\n*)\n" + throughEnvironment(v4.text) + "\n;;\nesac"}
+func eitherFamily(v4, v6 string) *command {
+	return &command{shell: "case \"$KNOCKWALL_SOURCE\" in\n*:*)\n" + throughEnvironment(v6) +
+		"\n;;\n*)\n" + throughEnvironment(v4) + "\n;;\nesac"}
 }
 
 var continues = regexp.MustCompile(`^[A-Za-z0-9_]`)
 
 // throughEnvironment replaces the placeholder by the variable KNOCKWALL_SOURCE, so that a
-// shell expands it inside any kind of quotes.
+// shell expands it inside any kind of quotes. A text that parseShell refuses stays as it is.
 func throughEnvironment(text string) string {
-	var b strings.Builder
-	open := []byte{0} // open quotes and brackets, the innermost last
-	for i := 0; i < len(text); i++ {
-		within := open[len(open)-1]
-		rest := text[i:]
-		switch c := text[i]; {
-		case strings.HasPrefix(rest, placeholder):
-			i += len(placeholder) - 1
-			switch {
-			case within == '\'':
-				b.WriteString(`'"$KNOCKWALL_SOURCE"'`)
-			case continues.MatchString(rest[len(placeholder):]):
-				b.WriteString("${KNOCKWALL_SOURCE}")
-			default:
-				b.WriteString("$KNOCKWALL_SOURCE")
-			}
-			continue
-		case within == '\'':
-			if c == '\'' {
-				open = open[:len(open)-1]
-			}
-		case c == '\\' && strings.HasPrefix(rest[1:], placeholder):
-			// The backslash would escape the variable's $. Before an address it had no
-			// effect, except that in double quotes it stayed.
-			if within == '"' {
-				b.WriteString(`\\`)
-			}
-			continue
-		case c == '\\' && len(rest) > 1:
-			b.WriteByte(c)
-			i++
-		case c == within && (c == '"' || c == '`'), c == ')' && within == '(':
-			open = open[:len(open)-1]
-		case c == '"', c == '`', c == '\'' && within != '"', c == '(' && within != '"':
-			open = append(open, c)
-		case strings.HasPrefix(rest, "$("):
-			open = append(open, '(')
-			b.WriteByte(c)
-			i++
-		}
-		b.WriteByte(text[i])
+	f, err := parseShell(text)
+	if err != nil {
+		return text
 	}
-	return b.String()
+	var b []byte
+	done := 0
+	var above []syntax.Node
+	syntax.Walk(f, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case nil:
+			above = above[:len(above)-1]
+			return true
+		case *syntax.Lit, *syntax.SglQuoted:
+			start, end := int(n.Pos().Offset()), int(n.End().Offset())
+			_, single := n.(*syntax.SglQuoted)
+			if start >= done && end <= len(text) && strings.Contains(text[start:end], placeholder) {
+				b = append(b, text[done:start]...)
+				b = insertVariable(b, text[start:end], text[end:], single, withinQuotes(above))
+				done = end
+			}
+		}
+		above = append(above, n)
+		return true
+	})
+	return string(b) + text[done:]
+}
+
+// withinQuotes reports whether a node below these is in double quotes.
+func withinQuotes(above []syntax.Node) bool {
+	for _, n := range slices.Backward(above) {
+		switch n.(type) {
+		case *syntax.DblQuoted:
+			return true
+		case *syntax.CmdSubst, *syntax.ProcSubst:
+			return false
+		}
+	}
+	return false
+}
+
+// insertVariable appends a literal, or a string in single quotes, with the variable in place
+// of the placeholder. after is the text behind it.
+func insertVariable(b []byte, text, after string, single, double bool) []byte {
+	for {
+		before, rest, found := strings.Cut(text, placeholder)
+		if !found {
+			return append(b, text...)
+		}
+		text = rest
+		if single {
+			// Without quotes, as these would end others around a `…`. No address has a character
+			// that a shell splits at.
+			b = append(b, before+"'$KNOCKWALL_SOURCE'"...)
+			continue
+		}
+		slashes := len(before) - len(strings.TrimRight(before, `\`))
+		switch {
+		case slashes%2 == 1 && double:
+			before += `\` // before an address it would stay, before a $ it would escape
+		case slashes%2 == 1:
+			before = before[:len(before)-1]
+		}
+		b = append(b, before...)
+		if continues.MatchString(rest + after) {
+			b = append(b, "${KNOCKWALL_SOURCE}"...)
+		} else {
+			b = append(b, "$KNOCKWALL_SOURCE"...)
+		}
+	}
 }

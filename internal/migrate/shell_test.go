@@ -12,7 +12,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// TestWordsAreThoseOfAShell compares the words of a script with those of /bin/sh.
+// TestWordsAreThoseOfAShell compares the words of a command with those of /bin/sh.
 func TestWordsAreThoseOfAShell(t *testing.T) {
 	for _, text := range []string{
 		`a b  c`,
@@ -28,9 +28,9 @@ func TestWordsAreThoseOfAShell(t *testing.T) {
 		`a~b a!b`,
 		`'$HOME' '*' '~' "a;b" 'a&&b'`,
 	} {
-		s, err := parseScript("x " + text)
-		if err != nil || s.shell || len(s.parts) != 1 {
-			t.Errorf("%s: %+v, %v; it needs no shell", text, s, err)
+		words := wordsIn("x " + text)
+		if words == nil {
+			t.Errorf("%s: its words are not known", text)
 			continue
 		}
 		out, err := exec.Command("/bin/sh", "-c", `for word in `+text+`
@@ -39,7 +39,7 @@ do printf '<%s>\n' "$word"; done`).Output()
 			t.Fatalf("%s: %v", text, err)
 		}
 		var got strings.Builder
-		for _, word := range s.parts[0].words[1:] {
+		for _, word := range words[1:] {
 			got.WriteString("<" + word + ">\n")
 		}
 		if diff := cmp.Diff(string(out), got.String()); diff != "" {
@@ -48,37 +48,29 @@ do printf '<%s>\n' "$word"; done`).Output()
 	}
 }
 
-func TestScripts(t *testing.T) {
-	for text, want := range map[string][]string{
-		"a b; c":       {"a b", "c"},
-		"a&&b 'x;y' ;": {"a", "b 'x;y'"},
-		"a; b # c; d":  {"a", "b"},
-		"  ":           nil,
-		"# all of it":  nil,
-	} {
-		s, err := parseScript(text)
-		if err != nil || s.shell {
-			t.Errorf("%q: %+v, %v", text, s, err)
-		}
-		var got []string
-		for _, part := range s.parts {
-			got = append(got, part.text)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%q (-want +got):\n%s", text, diff)
+// TestOnlyAPlainProgramNeedsNoShell lists commands that a rule file can hold word by word,
+// and commands that a shell has to run.
+func TestOnlyAPlainProgramNeedsNoShell(t *testing.T) {
+	for _, text := range []string{"a b", "/bin/a 'x;y' ;", "a b # c; d", "a '$b' \"c d\""} {
+		if c := commandOf(text); c.words == nil {
+			t.Errorf("%q needs no shell", text)
 		}
 	}
 	for _, text := range []string{
-		"a | b", "a || b", "a &", "a > b", "(a)", "$a", `"$a"`, "`a`", "\"`a`\"", "a*", "a?", "a [b]", "~/a", "A=b c", "! a",
-		"a;; b", "&& a", "; a", "a \\", `"$(echo "it's")"`, "a & 'b",
+		"a; b", "a && b", "a | b", "a || b", "a &", "a > b", "(a)", "a $b", `a "$b"`, "a `b`", "a \"`b`\"", "a*", "a b?", "a [b]", "~/a", "A=b c", "! a",
+		"bin/a", "cd /tmp", "%IP% a", `a "$(echo "it's")"`,
 	} {
-		if s, err := parseScript(text); err != nil || !s.shell || s.parts != nil {
-			t.Errorf("%q: %+v, %v; it needs a shell", text, s, err)
+		if c := commandOf(text); c.shell == "" {
+			t.Errorf("%q needs a shell, and became %q", text, c.words)
 		}
 	}
-	for _, text := range []string{`a "b`, `a 'b`, `a "b\"`, `"`} {
-		if s, err := parseScript(text); err != errQuote {
-			t.Errorf("%q: %+v, %v; its quote is not closed", text, s, err)
+}
+
+func TestWhatNoShellReadsIsNamed(t *testing.T) {
+	for _, text := range []string{`a "b`, `a 'b`, `a "b\"`, `"`, "a &&", "a | ", "(a", "a )", "if a; then b", "a <<x", "`a", "$(a", ";;", strings.Repeat("(", 20<<10)} {
+		s := readScript(text)
+		if s.wrong == nil || len(s.steps) > 0 {
+			t.Errorf("%.20q: %+v; no shell reads it", text, s)
 		}
 	}
 }
@@ -97,6 +89,8 @@ func TestSourceReachesTheShell(t *testing.T) {
 		`(echo '%IP%'; echo "a) '%IP%'") | grep '%IP%'`,
 		`echo x | sed 's,x,"%IP%",'`,
 		`case '%IP%' in *:*) echo 6 "%IP%" ;; *) echo 4 '%IP%' ;; esac`,
+		`echo "${x:-%IP%}" ${x:-%IP%} "${x:-a}%IP%" a%IP%"%IP%"%IP%`,
+		"echo \"`echo '%IP%'` %IP%\"",
 	} {
 		for _, source := range []string{"192.0.2.7", "2001:db8::7"} {
 			want, err := exec.Command("/bin/sh", "-c", strings.ReplaceAll(text, placeholder, source)).CombinedOutput()
@@ -118,7 +112,7 @@ func TestSourceReachesTheShell(t *testing.T) {
 }
 
 func TestEitherFamilyRunsItsOwnScript(t *testing.T) {
-	c := eitherFamily(script{text: "echo four %IP% # a comment"}, script{})
+	c := eitherFamily("echo four %IP% # a comment", "")
 	for source, want := range map[string]string{"192.0.2.7": "four 192.0.2.7\n", "2001:db8::7": ""} {
 		run := exec.Command("/bin/sh", "-c", c.shell)
 		run.Env = append(os.Environ(), "KNOCKWALL_SOURCE="+source)

@@ -18,19 +18,22 @@ import (
 
 // ruleFile is the rule file that an import makes.
 type ruleFile struct {
-	from       string
-	kind       fileKind
-	logs       []string // options of knockd about logs and its PID file
-	interfaces string   // the wall's interface
-	notes      []string // comments that apply to all doors
-	doors      []*door
+	from          string
+	kind          fileKind
+	logs          []string // options of knockd about logs and its PID file
+	interfaces    string   // the wall's interface
+	configuration string   // the file that knockd was started with, if its options say so
+	notes         []string // comments that apply to all doors
+	doors         []*door
 }
 
 type fileKind int
 
 const (
-	fromKnockd fileKind = iota
-	fromAtomicorp
+	fromKnockd    fileKind = iota
+	fromRecipe             // sets of a firewall that lead from knock to knock
+	fromAtomicorp          //
+	fromDefaults           // only the options that knockd is started with
 )
 
 // writer writes HCL. All text of the input must go through quoted, argument or comment.
@@ -43,7 +46,7 @@ func (f *ruleFile) write() []byte {
 	names := map[string]bool{}
 	for _, d := range f.doors {
 		if d.left {
-			w.left(d)
+			w.left(d, names)
 		} else {
 			w.door(d, unique(names, d.title))
 		}
@@ -72,11 +75,16 @@ func (f *ruleFile) wall(w *writer) {
 func (w *writer) door(d *door, name string) {
 	w.WriteByte('\n')
 	if name != d.title {
-		w.comment("", "[%s], line %d", d.title, d.line)
+		w.comment("", "[%s], %s", d.title, d.place())
 	}
 	for _, note := range d.notes {
 		w.comment("", "%s", note)
 	}
+	w.block(d, name)
+}
+
+// block writes the door without comments.
+func (w *writer) block(d *door, name string) {
 	fmt.Fprintf(w, "door %s {\n", quoted(name))
 	if len(d.ports) > 0 {
 		fmt.Fprintf(w, "ports = %s\n", portText(d.ports))
@@ -92,9 +100,7 @@ func (w *writer) door(d *door, name string) {
 	if d.device != "" {
 		w.list("interfaces", []string{d.device})
 	}
-	if d.to != "" {
-		w.list("to", []string{d.to})
-	}
+	w.list("to", d.to)
 	w.command("on_open", d.onOpen)
 	w.command("on_close", d.onClose)
 	if o := d.otp; o != nil {
@@ -104,15 +110,23 @@ func (w *writer) door(d *door, name string) {
 	w.WriteString("}\n")
 }
 
-// left writes why a door is left out. It writes nothing if the door is now part of another.
-func (w *writer) left(d *door) {
+// left writes why a door is left out, and the door that is proposed instead. It writes
+// nothing if the door is now part of another.
+func (w *writer) left(d *door, names map[string]bool) {
 	if len(d.notes) == 0 {
 		return
 	}
 	w.WriteByte('\n')
-	w.comment("", "[%s], line %d", d.title, d.line)
+	w.comment("", "[%s], %s", d.title, d.place())
 	for _, note := range d.notes {
 		w.comment("", "%s", note)
+	}
+	if d.proposed {
+		var block writer
+		block.block(d, unique(names, d.title))
+		for line := range strings.Lines(string(hclwrite.Format([]byte(block.String())))) {
+			w.WriteString(strings.TrimSuffix("# "+line, " "))
+		}
 	}
 }
 
@@ -143,12 +157,9 @@ func (w *writer) command(name string, c *command) {
 	if c == nil {
 		return
 	}
-	words := []string{`"/bin/sh"`, `"-c"`, quoted(c.shell)}
-	if c.shell == "" {
-		words = nil
-		for _, word := range c.words {
-			words = append(words, argument(word))
-		}
+	var words []string
+	for _, word := range c.arguments() {
+		words = append(words, argument(word))
 	}
 	fmt.Fprintf(w, "\n%s {\ncommand = [%s]\n}\n", name, strings.Join(words, ", "))
 }
@@ -249,11 +260,12 @@ func unique(taken map[string]bool, title string) string {
 	return name
 }
 
-// allPorts returns the ports that the doors guard.
-func (f *ruleFile) allPorts() []packet.PortRange {
+// allPorts returns the ports that the doors guard, with or without those of doors that guard
+// every port.
+func (f *ruleFile) allPorts(every bool) []packet.PortRange {
 	var ports []packet.PortRange
 	for _, d := range f.doors {
-		if !d.left {
+		if !d.left && (every || d.opened == nil || !d.opened.every) {
 			ports = slices.Concat(ports, d.ports)
 		}
 	}

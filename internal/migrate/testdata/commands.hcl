@@ -4,18 +4,23 @@
 #    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. knockd ran its commands as root. The daemon runs them in the sandbox of
+# 2. The commands changed the firewall for IPv4 only. The doors guard IPv6 as
+#    well: there, too, nobody gets in without a knock, and your firewall for
+#    IPv6 (ip6tables) has to accept the ports. To guard IPv4 only, list this
+#    host's IPv4 addresses in "to" of each door.
+#
+# 3. knockd ran its commands as root. The daemon runs them in the sandbox of
 #    knockwall.service: as the service's user, who cannot become root by sudo,
 #    without a network, and with /var/lib/knockwall as the only permanent
 #    folder that they can write to. If a command needs more, let another
 #    systemd unit run it: /usr/share/doc/knockwall/examples/commands.hcl shows
 #    how.
 #
-# 3. Put the rules in force, in a session that stays open. Move this file to
+# 4. Put the rules in force, in a session that stays open. Move this file to
 #    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
-# 4. Then, and not before, let your firewall accept these ports, from
+# 5. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp. Under knockd your firewall drops these ports, and
 #    knockd inserts an ACCEPT for one source before that DROP. knockwall adds
 #    no rules to your firewall. Its table comes before the firewall, and only
@@ -29,12 +34,15 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 5. Try a knock. Then stop knockd, which would go on to hear the knocks and
+# 6. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
 # This door runs a command and guards no port. If the command opens ports to
-# the source, write ports = [...] instead of it.
+# the source, write them instead of it: ports = [22], with your own ports
+# WARNING: the service cannot run this command: wakeonlan needs a network, and
+# the service has none. /usr/share/doc/knockwall/examples/commands.hcl shows
+# how another unit does it.
 # The sandbox of knockwall.service applies: see above. Try it.
 door "wake" {
   sequence    = [5001, "27001/udp", 1801]
@@ -46,7 +54,10 @@ door "wake" {
 }
 
 # This door runs a command and guards no port. If the command opens ports to
-# the source, write ports = [...] instead of it.
+# the source, write them instead of it: ports = [22], with your own ports
+# WARNING: the service cannot run this command: mail needs a network, and the
+# service has none. /usr/share/doc/knockwall/examples/commands.hcl shows how
+# another unit does it.
 # A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
@@ -60,7 +71,7 @@ door "mail" {
 }
 
 # This door runs a command and guards no port. If the command opens ports to
-# the source, write ports = [...] instead of it.
+# the source, write them instead of it: ports = [22], with your own ports
 # The sandbox of knockwall.service applies: see above. Try it.
 door "quoted" {
   sequence    = [5003, "27003/udp", 1803]
@@ -72,7 +83,7 @@ door "quoted" {
 }
 
 # This door runs a command and guards no port. If the command opens ports to
-# the source, write ports = [...] instead of it.
+# the source, write them instead of it: ports = [22], with your own ports
 # A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
@@ -81,7 +92,7 @@ door "pipe" {
   seq_timeout = "25s"
 
   on_open {
-    command = ["/bin/sh", "-c", "echo ''\"$KNOCKWALL_SOURCE\"'' \"$KNOCKWALL_SOURCE\" $${KNOCKWALL_SOURCE}x $KNOCKWALL_SOURCE \"\\\\$KNOCKWALL_SOURCE\" \"$(grep ''\"$KNOCKWALL_SOURCE\"'' /etc/hosts)\" | logger -t knock"]
+    command = ["/bin/sh", "-c", "echo ''$KNOCKWALL_SOURCE'' \"$KNOCKWALL_SOURCE\" $${KNOCKWALL_SOURCE}x $KNOCKWALL_SOURCE \"\\\\$KNOCKWALL_SOURCE\" \"$(grep ''$KNOCKWALL_SOURCE'' /etc/hosts)\" | logger -t knock"]
   }
 }
 
@@ -117,9 +128,6 @@ door "ended" {
   }
 }
 
-# This Stop_Command is left out, as it changes the firewall, and knockwall
-# adds nothing there: for n in 1 2; do iptables -D INPUT -s %IP% -p tcp
-# --dport 22 -j ACCEPT; done
 door "removed" {
   ports       = [22]
   sequence    = [5007, "27007/udp", 1807]
@@ -128,7 +136,7 @@ door "removed" {
 }
 
 # This door runs a command and guards no port. If the command opens ports to
-# the source, write ports = [...] instead of it.
+# the source, write them instead of it: ports = [22], with your own ports
 # A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
@@ -142,7 +150,7 @@ door "builtin" {
 }
 
 # This door runs a command and guards no port. If the command opens ports to
-# the source, write ports = [...] instead of it.
+# the source, write them instead of it: ports = [22], with your own ports
 # A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.

@@ -40,13 +40,13 @@ door "nested" {
   window      = "20s"
 }
 
-# knockd left this door open for ever. Here it closes after 30s. Connections
-# stay when it closes. For later connections, make the window longer.
+# knockd did nothing after this Cmd_Timeout, as there is no Stop_Command. Here
+# the door closes after it. Connections stay when it closes.
 door "inner" {
   ports       = ["60000-61000/udp"]
   sequence    = [5003, "27003/udp", 1803]
   seq_timeout = "25s"
-  window      = "30s"
+  window      = "20s"
 }
 
 door "timeout" {

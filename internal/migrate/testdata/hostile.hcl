@@ -9,18 +9,23 @@
 #    and write their new paths below:
 #        sudo install -o knockwall -g knockwall -m 0600 '/etc/${x}/"q"' /var/lib/knockwall/
 #
-# 3. knockd ran its commands as root. The daemon runs them in the sandbox of
+# 3. The commands changed the firewall for IPv4 only. The doors guard IPv6 as
+#    well: there, too, nobody gets in without a knock, and your firewall for
+#    IPv6 (ip6tables) has to accept the ports. To guard IPv4 only, list this
+#    host's IPv4 addresses in "to" of each door.
+#
+# 4. knockd ran its commands as root. The daemon runs them in the sandbox of
 #    knockwall.service: as the service's user, who cannot become root by sudo,
 #    without a network, and with /var/lib/knockwall as the only permanent
 #    folder that they can write to. If a command needs more, let another
 #    systemd unit run it: /usr/share/doc/knockwall/examples/commands.hcl shows
 #    how.
 #
-# 4. Put the rules in force, in a session that stays open. Move this file to
+# 5. Put the rules in force, in a session that stays open. Move this file to
 #    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
-# 5. Then, and not before, let your firewall accept these ports, from
+# 6. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp. Under knockd your firewall drops these ports, and
 #    knockd inserts an ACCEPT for one source before that DROP. knockwall adds
 #    no rules to your firewall. Its table comes before the firewall, and only
@@ -34,7 +39,7 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 6. Try a knock. Then stop knockd, which would go on to hear the knocks and
+# 7. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -48,23 +53,13 @@
 # Target = "${source}" \ is not an address. Write to = ["192.0.2.1"] with the
 # address that it stands for. Without "to", the door guards this host's own
 # addresses.
-# This door runs a command and guards no port. If the command opens ports to
-# the source, write ports = [...] instead of it.
-# A shell runs this command, as under knockd. The source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
-# it.
-door "x-door-y" {
-  sequence    = [5001, "27001/udp", 1801]
-  seq_timeout = "25s"
-
-  on_open {
-    command = ["/bin/sh", "-c", "/bin/echo \"$${a}\" \u001b[2J \"}\" %%{ if } '$${door}' \"\u0001\\\" \u2028 \u202e"]
-  }
-}
+# This command is left out, as a shell cannot run it: reached EOF without
+# closing quote `"`, at column 45. Correct it in the old file, and import that
+# again: /bin/echo "${a}" \x1b[2J "}" %{ if } '${door}' "\x01\" \u2028 \u202e
 
 # [\xff\xfe], line 8
 # This door runs a command and guards no port. If the command opens ports to
-# the source, write ports = [...] instead of it.
+# the source, write them instead of it: ports = [22], with your own ports
 # A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.
@@ -83,9 +78,11 @@ door "door" {
 # Then write its new path here.
 # This door also had the Sequence 5003,27003:udp,1803. The one-time sequences
 # replace it.
-# It is not certain that this command opens ports to the source and does
-# nothing else. So the daemon runs it as before, and the door guards no port.
-# If the command does just this, write ports = [...] instead of it.
+# This command changes the firewall, and it is not certain that it opens ports
+# to the source (a rule file cannot name the interface eth -s %IP% -p tcp
+# --dport 22 -j ACCEPT). So the daemon runs it as before, and the door guards
+# no port. If it does open ports, write them instead of the command: ports =
+# [22], with your own ports
 # The sandbox of knockwall.service applies: see above. Try it.
 door "door-2" {
   one_time_sequences = "/etc/$${x}/\"q\""
@@ -97,13 +94,16 @@ door "door-2" {
 }
 
 # [aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa], line 15
-# It is not certain that this command opens ports to the source and does
-# nothing else. So the daemon runs it as before, and the door guards no port.
-# If the command does just this, write ports = [...] instead of it.
+# This command opens ports, but a door cannot do the same for certain: a rule
+# file cannot name the interface e th.
+# So the daemon runs the command as before, and the door guards no port. To
+# let the wall guard the ports, write them instead of on_open and on_close,
+# and let your firewall accept them from everybody: ports = [22]
 # The sandbox of knockwall.service applies: see above. Try it.
 door "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" {
   sequence    = [5004, "27004/udp", 1804]
   seq_timeout = "25s"
+  window      = "30s"
 
   on_open {
     command = ["iptables", "-I", "INPUT", "-i", "e th", "-s", "${source}", "-p", "tcp", "--dport", "22", "-j", "ACCEPT"]

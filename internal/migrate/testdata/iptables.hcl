@@ -4,11 +4,16 @@
 #    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put the rules in force, in a session that stays open. Move this file to
+# 2. The commands changed the firewall for IPv4 only. The doors guard IPv6 as
+#    well: there, too, nobody gets in without a knock, and your firewall for
+#    IPv6 (ip6tables) has to accept the ports. To guard IPv4 only, list this
+#    host's IPv4 addresses in "to" of each door.
+#
+# 3. Put the rules in force, in a session that stays open. Move this file to
 #    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
-# 3. Then, and not before, let your firewall accept these ports, from
+# 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 23/tcp, 53/tcp, 80/tcp, 443/tcp, 1000-1010/tcp,
 #    60000-65535/tcp, 53/udp, 51820/udp. Under knockd your firewall drops
 #    these ports, and knockd inserts an ACCEPT for one source before that
@@ -23,7 +28,7 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
+# 5. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -48,8 +53,6 @@ door "state" {
   window      = "20s"
 }
 
-# This Stop_Command is left out, as it changes the firewall, and knockwall
-# adds nothing there: sudo /sbin/iptables -F
 door "conntrack" {
   ports       = [443]
   sequence    = [5004, "27004/udp", 1804]
@@ -89,11 +92,11 @@ door "helper" {
   window      = "20s"
 }
 
-# knockd left this door open for ever. Here it closes after 30s. Connections
-# stay when it closes. For later connections, make the window longer.
+# knockd did nothing after this Cmd_Timeout, as there is no Stop_Command. Here
+# the door closes after it. Connections stay when it closes.
 door "open-ended" {
   ports       = ["60000-65535/tcp"]
   sequence    = [5009, "27009/udp", 1809]
   seq_timeout = "25s"
-  window      = "30s"
+  window      = "20s"
 }

@@ -4,18 +4,11 @@
 #    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. knockd ran its commands as root. The daemon runs them in the sandbox of
-#    knockwall.service: as the service's user, who cannot become root by sudo,
-#    without a network, and with /var/lib/knockwall as the only permanent
-#    folder that they can write to. If a command needs more, let another
-#    systemd unit run it: /usr/share/doc/knockwall/examples/commands.hcl shows
-#    how.
-#
-# 3. Put the rules in force, in a session that stays open. Move this file to
+# 2. Put the rules in force, in a session that stays open. Move this file to
 #    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
-# 4. Then, and not before, let your firewall accept these ports, from
+# 3. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 2222/tcp. Under knockd your firewall drops these
 #    ports, and knockd inserts an ACCEPT for one source before that DROP.
 #    knockwall adds no rules to your firewall. Its table comes before the
@@ -29,7 +22,7 @@
 #        ufw allow 22/tcp
 #        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
 #
-# 5. Try a knock. Then stop knockd, which would go on to hear the knocks and
+# 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
@@ -78,17 +71,18 @@ door "only6" {
   window      = "30s"
 }
 
-# It is not certain that this command opens ports to the source and does
-# nothing else. So the daemon runs it as before, and the door guards no port.
-# If the command does just this, write ports = [...] instead of it.
-# A shell runs this command, as under knockd. The source is in
-# $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
-# it.
+# knockd opened different ports to IPv4 and IPv6 sources. Here all of them
+# open to both.
+# The command opened every port, so this door guards every port, also those
+# that everybody reaches today, such as those of a web server. Leave these
+# out: write into "ports" only what is to be hidden, and let your firewall
+# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
+# them.
+# knockd left this door open for ever. Here it closes after 30s. Connections
+# stay when it closes. For later connections, make the window longer.
 door "unknown6" {
+  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
   sequence    = [5006, "27006/udp", 1806]
   seq_timeout = "25s"
-
-  on_open {
-    command = ["/bin/sh", "-c", "case \"$KNOCKWALL_SOURCE\" in\n*:*)\nip6tables -I INPUT -s $KNOCKWALL_SOURCE -j ACCEPT\n;;\n*)\niptables -I INPUT -s $KNOCKWALL_SOURCE -p tcp --dport 22 -j ACCEPT  # for IPv4\n;;\nesac"]
-  }
+  window      = "30s"
 }

@@ -26,17 +26,16 @@
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
+# knockd did nothing after this Cmd_Timeout, as there is no Stop_Command. Here
+# the door closes after it. Connections stay when it closes.
 # The close_sequence was the door [closePlain].
 # Its command does not run any more: nft delete rule inet filter input handle
 # $(nft -a list chain inet filter input | grep %IP% | cut -d' ' -f2)
-# knockd left this door open until it was closed by a knock. Here it closes
-# after 30s. Connections stay when it closes. For later connections, make the
-# window longer.
 door "plain" {
   ports          = [22]
   sequence       = [5001, "27001/udp", 1801]
   seq_timeout    = "25s"
-  window         = "30s"
+  window         = "20s"
   close_sequence = [1801, "27001/udp", 5001]
 }
 
@@ -54,20 +53,18 @@ door "set" {
   window      = "20s"
 }
 
-# knockd left this door open for ever. Here it closes after 30s. Connections
-# stay when it closes. For later connections, make the window longer.
+# knockd did nothing after this Cmd_Timeout, as there is no Stop_Command. Here
+# the door closes after it. Connections stay when it closes.
 door "one-word" {
   ports       = ["51820/udp"]
   sequence    = [5004, "27004/udp", 1804]
   seq_timeout = "25s"
-  window      = "30s"
+  window      = "20s"
 }
 
 # The command named the interface eth0, so the door guards only this one. On
 # other interfaces your firewall decides alone: everybody can reach what it
 # accepts there.
-# This Stop_Command is left out, as it changes the firewall, and knockwall
-# adds nothing there: nft flush chain filter input
 door "interface" {
   ports       = [22]
   sequence    = [5005, "27005/udp", 1805]

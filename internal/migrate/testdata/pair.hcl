@@ -4,11 +4,16 @@
 #    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put the rules in force, in a session that stays open. Move this file to
+# 2. The commands changed the firewall for IPv4 only. The doors guard IPv6 as
+#    well: there, too, nobody gets in without a knock, and your firewall for
+#    IPv6 (ip6tables) has to accept the ports. To guard IPv4 only, list this
+#    host's IPv4 addresses in "to" of each door.
+#
+# 3. Put the rules in force, in a session that stays open. Move this file to
 #    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
-# 3. Then, and not before, let your firewall accept these ports, from
+# 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 2222/tcp. Under knockd your firewall drops these ports, and
 #    knockd inserts an ACCEPT for one source before that DROP. knockwall adds
 #    no rules to your firewall. Its table comes before the firewall, and only
@@ -21,7 +26,7 @@
 #        iptables -I INPUT -i ens3 -p tcp --dport 2222 -j ACCEPT
 #        ufw allow in on ens3 to any port 2222 proto tcp
 #
-# 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
+# 5. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 

@@ -33,13 +33,16 @@
 #    to run its commands.
 #        sudo systemctl disable --now knockd
 
-# knockd left this door open for ever. Here it closes after 30s. Connections
-# stay when it closes. For later connections, make the window longer.
+# The close_sequence was the door [closeAorB].
+# knockd left this door open until it was closed by a knock. Here it closes
+# after 30s. Connections stay when it closes. For later connections, make the
+# window longer.
 door "openA" {
-  ports       = [22]
-  sequence    = [5001, "27001/udp", 1801]
-  seq_timeout = "25s"
-  window      = "30s"
+  ports          = [22]
+  sequence       = [5001, "27001/udp", 1801]
+  seq_timeout    = "25s"
+  window         = "30s"
+  close_sequence = [1, 2, 3]
 }
 
 # The close_sequence was the door [closeB].
@@ -59,9 +62,8 @@ door "openB" {
 }
 
 # [closeAorB], line 14
-# This door closed the ports of each of [openA] (line 1), [openB] (line 5).
-# Choose the door that it should close, and write there: close_sequence = [1,
-# 2, 3]
+# This door closed [openB] (line 5) by the knocks [1, 2, 3]. Another door
+# closes that already, and a door has one close_sequence.
 
 # The close_sequence was the door [closeC].
 # Its command does not run any more: iptables -D INPUT -s %IP% -p tcp --dport
@@ -79,7 +81,7 @@ door "openC" {
 
 # [closeCagain], line 26
 # This door closed [openC] (line 18) by the knocks [6004, "28004/udp", 2804].
-# Another door closes that one already, and a door has one close_sequence.
+# Another door closes that already, and a door has one close_sequence.
 
 # This door closes ports that no other door here opens, so it still runs its
 # command.
@@ -103,8 +105,8 @@ door "openD" {
 }
 
 # [closeD], line 38
-# This door closed [openD] (line 34) by the same knocks that open that one.
-# Choose other knocks for its close_sequence.
+# This door closed [openD] (line 34) by the same knocks that open that. Choose
+# other knocks for its close_sequence.
 
 # knockd left this door open for ever. Here it closes after 30s. Connections
 # stay when it closes. For later connections, make the window longer.

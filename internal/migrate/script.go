@@ -1,0 +1,689 @@
+package migrate
+
+import (
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"mvdan.cc/sh/v3/syntax"
+)
+
+// script is what a command line does, in order.
+type script struct {
+	text  string
+	steps []step
+	doubt string // why what it does to a firewall is not certain
+	wrong error  // a shell cannot read it
+}
+
+// step is one program of a script.
+type step struct {
+	at       time.Duration // after the start, by the sleep before it
+	text     string        // the program as the script has it
+	acts     []act         // what it does to a firewall
+	firewall bool          // it is the program of a firewall
+	assigns  bool          // it only sets a variable of the shell
+}
+
+func (s *script) empty() bool {
+	return s.wrong == nil && s.doubt == "" && !slices.ContainsFunc(s.steps, func(p step) bool { return !p.assigns })
+}
+
+// touchesFirewall reports whether any of its programs is the program of a firewall.
+func (s *script) touchesFirewall() bool {
+	return s.doubt != "" || slices.ContainsFunc(s.steps, func(p step) bool { return p.firewall })
+}
+
+// others returns the programs that change no firewall, from one time until another, as a
+// command line. Variables that are set before come first.
+func (s *script) others(from, until time.Duration) string {
+	var texts []string
+	last := 0
+	for _, p := range s.steps {
+		if p.firewall || p.at >= until || p.at < from && !p.assigns {
+			continue
+		}
+		texts = append(texts, p.text)
+		if !p.assigns {
+			last = len(texts)
+		}
+	}
+	text := ""
+	for i, t := range texts[:last] {
+		if i > 0 && !strings.HasSuffix(text, "&") {
+			text += ";"
+		}
+		text = strings.TrimSpace(text + " " + t)
+	}
+	return text
+}
+
+// readScript reads a command line.
+func readScript(text string) script {
+	s := script{text: text}
+	f, err := parseShell(text)
+	if err != nil {
+		s.wrong = err
+		return s
+	}
+	r := &run{script: &s, text: text, v: variables{}}
+	r.statements(f.Stmts)
+	return s
+}
+
+// The limits of a run.
+const (
+	maxDepth = 8   // of texts within texts, as sh -c 'sh -c …'
+	maxSteps = 200 // programs that one command line runs
+)
+
+// run follows a script without running it.
+type run struct {
+	script *script
+	text   string // which the tree is of
+	v      variables
+	at     time.Duration
+	depth  int
+}
+
+func (r *run) doubt(why string) {
+	if r.script.doubt == "" {
+		r.script.doubt = why
+	}
+}
+
+func (r *run) statements(list []*syntax.Stmt) {
+	for _, s := range list {
+		r.statement(s)
+	}
+}
+
+// statement follows one statement. A statement in the background takes no time.
+func (r *run) statement(s *syntax.Stmt) {
+	began := r.at
+	r.command(s)
+	if s.Background {
+		r.at = began
+	}
+}
+
+func (r *run) command(s *syntax.Stmt) {
+	switch c := s.Cmd.(type) {
+	case *syntax.CallExpr:
+		r.call(s, c)
+	case *syntax.BinaryCmd:
+		r.binary(s, c)
+	case *syntax.Subshell:
+		if !r.whole(s, c.Stmts) {
+			r.statements(c.Stmts)
+		}
+	case *syntax.Block:
+		if !r.whole(s, c.Stmts) {
+			r.statements(c.Stmts)
+		}
+	case *syntax.TimeClause:
+		if c.Stmt != nil {
+			r.statement(c.Stmt)
+		}
+	case *syntax.ForClause:
+		r.loop(s, c)
+	case *syntax.IfClause:
+		r.choice(s, c)
+	case *syntax.CaseClause:
+		r.cases(s, c)
+	case nil: // only a redirection
+		r.other(s)
+	default:
+		r.opaque(s, "a loop or a function of the shell")
+	}
+}
+
+// peek follows statements apart, and returns what they do.
+func (r *run) peek(list ...*syntax.Stmt) *script {
+	apart := &script{}
+	inner := *r
+	inner.script, inner.v = apart, copyOf(r.v)
+	inner.statements(list)
+	return apart
+}
+
+func copyOf(v variables) variables {
+	c := variables{}
+	for name, value := range v {
+		c[name] = value
+	}
+	return c
+}
+
+// whole keeps a group of statements as one program if it has a redirection and changes no
+// firewall.
+func (r *run) whole(s *syntax.Stmt, list []*syntax.Stmt) bool {
+	if len(s.Redirs) == 0 || r.peek(list...).touchesFirewall() {
+		return false
+	}
+	r.other(s)
+	return true
+}
+
+// opaque adds a statement that is not followed. If it changes a firewall, that is a doubt.
+func (r *run) opaque(s *syntax.Stmt, what string) {
+	if anyFirewall.MatchString(r.sourceOf(s)) {
+		r.doubt("it is in " + what + ", which is not followed here")
+	}
+	r.other(s)
+}
+
+// sourceOf returns the text of a statement without the ; at its end.
+func (r *run) sourceOf(s *syntax.Stmt) string {
+	return strings.TrimSpace(strings.TrimSuffix(source(r.text, s), ";"))
+}
+
+// other adds a program that changes no firewall.
+func (r *run) other(s *syntax.Stmt) { r.add(step{text: r.sourceOf(s)}) }
+
+func (r *run) add(p step) {
+	if len(r.script.steps) == maxSteps {
+		r.doubt("it has too many commands")
+		return
+	}
+	p.at = r.at
+	r.script.steps = append(r.script.steps, p)
+}
+
+// binary follows two statements with && or || or | between them.
+func (r *run) binary(s *syntax.Stmt, c *syntax.BinaryCmd) {
+	switch c.Op {
+	case syntax.AndStmt:
+		r.statement(c.X)
+		r.statement(c.Y)
+	case syntax.OrStmt:
+		r.alternative(s, c)
+	default:
+		r.pipe(s, c)
+	}
+}
+
+// alternative follows X || Y.
+func (r *run) alternative(s *syntax.Stmt, c *syntax.BinaryCmd) {
+	x, y := r.peek(c.X), r.peek(c.Y)
+	changes := func(s *script) bool {
+		return slices.ContainsFunc(s.steps, func(p step) bool { return len(p.acts) > 0 })
+	}
+	switch {
+	case !x.touchesFirewall() && !y.touchesFirewall():
+		r.other(s)
+	case !changes(y): // what runs if the firewall fails, as || true
+		r.statement(c.X)
+	case !changes(x): // iptables -C … || iptables -A …
+		r.statement(c.Y)
+	default:
+		for _, p := range x.steps {
+			for _, q := range y.steps {
+				for i := range p.acts {
+					if slices.ContainsFunc(q.acts, func(b act) bool { return b.verb != p.acts[i].verb || b.verdict != p.acts[i].verdict }) {
+						r.doubt("it does one thing or another, as it joins them by ||")
+					}
+				}
+			}
+		}
+		r.statement(c.X)
+		r.statement(c.Y)
+	}
+}
+
+// pipe follows X | Y. A text that X writes may be the input of Y.
+func (r *run) pipe(s *syntax.Stmt, c *syntax.BinaryCmd) {
+	if text, ok := r.written(c.X); ok {
+		if call, isCall := c.Y.Cmd.(*syntax.CallExpr); isCall {
+			if words, known := wordsOf(r.v, call); known && r.fed(words, text) {
+				return
+			}
+		}
+	}
+	x, y := r.peek(c.X), r.peek(c.Y)
+	switch {
+	case !x.touchesFirewall() && !y.touchesFirewall():
+		if anyFirewall.MatchString(r.sourceOf(s)) {
+			r.doubt("it reads its rules from another program")
+		}
+		r.other(s)
+	case y.touchesFirewall():
+		r.doubt("it reads its rules from another program")
+		r.other(s)
+	default: // as iptables … | tee -a log
+		r.statement(c.X)
+	}
+}
+
+// written returns the text that echo or printf writes.
+func (r *run) written(s *syntax.Stmt) (string, bool) {
+	call, ok := s.Cmd.(*syntax.CallExpr)
+	if !ok || len(s.Redirs) > 0 {
+		return "", false
+	}
+	words, known := wordsOf(r.v, call)
+	if !known || len(words) < 2 {
+		return "", false
+	}
+	switch path.Base(words[0]) {
+	case "echo":
+		words = words[1:]
+		for len(words) > 0 && (words[0] == "-n" || words[0] == "-e") {
+			words = words[1:]
+		}
+		return strings.Join(words, " "), true
+	case "printf":
+		format := strings.NewReplacer(`\n`, "\n", "%%", "%").Replace(words[1])
+		for _, value := range words[2:] {
+			format = strings.Replace(format, "%s", value, 1)
+		}
+		return format, true
+	}
+	return "", false
+}
+
+// fed follows a program that gets a text as its input. It returns false if the program is
+// none that is known to read commands.
+func (r *run) fed(words []string, text string) bool {
+	words = r.unwrapped(words)
+	if len(words) == 0 {
+		return false
+	}
+	program := path.Base(words[0])
+	switch {
+	case program == "at" || program == "batch":
+		after, ok := atTime(words[1:])
+		if !ok {
+			if anyFirewall.MatchString(text) {
+				r.doubt("it waits for a time of day")
+			}
+			return false
+		}
+		r.later(text, after)
+	case slices.Contains(shells, program) && (len(words) == 1 || words[1] == "-s" || words[1] == "-"):
+		r.later(text, 0)
+	case program == "nft" && slices.Contains(words, "-"):
+		r.add(step{firewall: true, acts: nftScript(program, text)})
+	case program == "pfctl" && slices.Contains(words, "-"):
+		anchor := ""
+		if i := slices.Index(words, "-a"); i >= 0 && i+1 < len(words) {
+			anchor = words[i+1]
+		}
+		r.add(step{firewall: true, acts: pfRules(program, anchor, text)})
+	default:
+		return false
+	}
+	return true
+}
+
+// later follows a text that a shell runs after a time, beside this script.
+func (r *run) later(text string, after time.Duration) {
+	inner := *r
+	inner.at += after
+	inner.within(text)
+}
+
+// within follows a text that another shell runs.
+func (r *run) within(text string) {
+	f, err := parseShell(text)
+	if err != nil || r.depth == maxDepth {
+		r.doubt("a shell within it cannot be read")
+		return
+	}
+	outer, depth := r.text, r.depth
+	r.text, r.depth = text, depth+1
+	r.statements(f.Stmts)
+	r.text, r.depth = outer, depth
+}
+
+var shells = []string{"sh", "bash", "dash", "ash", "ksh", "busybox"}
+
+// atTime reads the arguments of at: now + 5 minutes. A queue and -M may come before.
+func atTime(words []string) (time.Duration, bool) {
+	words = slices.DeleteFunc(slices.Clone(words), func(w string) bool { return w == "-M" || w == "-m" })
+	text := strings.ToLower(strings.Join(words, ""))
+	m := regexp.MustCompile(`^(?:-q[a-z])?now(?:\+(\d{1,6})(minute|min|hour|day|week)s?)?$`).FindStringSubmatch(text)
+	if m == nil {
+		return 0, false
+	}
+	n, _ := strconv.Atoi("0" + m[1])
+	unit := map[string]time.Duration{"minute": time.Minute, "min": time.Minute, "hour": time.Hour, "day": 24 * time.Hour, "week": 7 * 24 * time.Hour}[m[2]]
+	return time.Duration(n) * unit, true
+}
+
+// loop follows a for over known words.
+func (r *run) loop(s *syntax.Stmt, c *syntax.ForClause) {
+	iterations, ok := c.Loop.(*syntax.WordIter)
+	if !r.peek(c.Do...).touchesFirewall() || !ok {
+		r.opaque(s, "a loop")
+		return
+	}
+	var values []string
+	for _, w := range iterations.Items {
+		words, known := r.v.words(w)
+		if !known {
+			r.doubt("it is in a loop over what only the shell knows")
+		}
+		values = append(values, words...)
+	}
+	for _, value := range values[:min(len(values), maxSteps)] {
+		r.v[iterations.Name.Value] = value
+		r.statements(c.Do)
+	}
+}
+
+// choice follows if A; then B; fi. A only looks whether B is needed.
+func (r *run) choice(s *syntax.Stmt, c *syntax.IfClause) {
+	inner := r.peek(c.Then...)
+	if !inner.touchesFirewall() || c.Else != nil || len(r.peek(c.Cond...).acts()) > 0 {
+		r.opaque(s, "an if of the shell")
+		return
+	}
+	r.statements(c.Then)
+}
+
+// cases follows the branches of case … in … esac if they do the same to a firewall, as one
+// branch is often for IPv4 and one for IPv6.
+func (r *run) cases(s *syntax.Stmt, c *syntax.CaseClause) {
+	if value, _ := r.v.word(c.Word); value != placeholder {
+		r.opaque(s, "a case of the shell")
+		return
+	}
+	for _, item := range c.Items {
+		r.statements(item.Stmts)
+	}
+}
+
+// acts returns all that the script does to a firewall.
+func (s *script) acts() (all []act) {
+	for _, p := range s.steps {
+		all = append(all, p.acts...)
+	}
+	return all
+}
+
+// call follows a simple command.
+func (r *run) call(s *syntax.Stmt, c *syntax.CallExpr) {
+	if len(c.Args) == 0 {
+		for _, a := range c.Assigns {
+			r.assign(a)
+		}
+		r.add(step{text: r.sourceOf(s), assigns: true})
+		return
+	}
+	words, known := wordsOf(r.v, c)
+	bare := r.unwrapped(words)
+	if len(bare) == 0 {
+		r.other(s)
+		return
+	}
+	program := path.Base(bare[0])
+	read, isFirewall := firewalls[program]
+	switch {
+	case isFirewall && known:
+		acts := read(program, bare[1:])
+		r.redirected(s)
+		r.add(step{text: r.sourceOf(s), firewall: true, acts: acts})
+	case isFirewall:
+		r.unknownArguments(s, program, bare)
+	case program == "sleep" && known:
+		for _, word := range bare[1:] {
+			r.sleep(word)
+		}
+	case slices.Contains(shells, program) && known && len(bare) >= 3 && hasCommandOption(bare[1]):
+		if r.peekText(bare[2]).touchesFirewall() {
+			r.within(bare[2])
+			return
+		}
+		r.other(s)
+	case program == "eval" && known:
+		r.within(strings.Join(bare[1:], " "))
+	case slices.Contains([]string{"true", ":", "wait", "set", "exit", "false"}, program):
+	case program == "at" && r.here(s, bare):
+	case program == "systemd-run" && known:
+		r.systemdRun(s, bare)
+	case (program == "echo" || program == "printf") && r.recent(s):
+	default:
+		if known && len(bare) != len(words) && !anyFirewall.MatchString(r.sourceOf(s)) && isSudo(words[0]) {
+			// knockd ran as root, so sudo made no difference.
+			r.add(step{text: r.afterWords(s, c, len(words)-len(bare))})
+			return
+		}
+		switch {
+		case anyFirewall.MatchString(program): // as iptables-restore
+			r.doubt("its rules are in a file that is not read here")
+		case !known && anyFirewall.MatchString(strings.Join(words, " ")):
+			r.doubt("its arguments come from the shell")
+		}
+		r.other(s)
+	}
+}
+
+// hasCommandOption reports whether an option of a shell is -c, alone or with others.
+func hasCommandOption(option string) bool {
+	return strings.HasPrefix(option, "-") && strings.HasSuffix(option, "c") && !strings.HasPrefix(option, "--")
+}
+
+// afterWords returns the text of a statement without its first words.
+func (r *run) afterWords(s *syntax.Stmt, c *syntax.CallExpr, n int) string {
+	text := r.sourceOf(s)
+	begin := int(c.Args[n].Pos().Offset() - s.Pos().Offset())
+	return text[min(begin, len(text)):]
+}
+
+func (r *run) peekText(text string) *script {
+	apart := &script{}
+	inner := *r
+	inner.script, inner.v = apart, copyOf(r.v)
+	inner.within(text)
+	return apart
+}
+
+// assign sets a variable, or forgets it if its value is only known to the shell.
+func (r *run) assign(a *syntax.Assign) {
+	if a.Name == nil {
+		return
+	}
+	delete(r.v, a.Name.Value)
+	if a.Value == nil || a.Append || a.Array != nil || a.Index != nil {
+		return
+	}
+	if value, known := r.v.word(a.Value); known {
+		r.v[a.Name.Value] = value
+	}
+}
+
+// unknownArguments adds the program of a firewall whose arguments only the shell knows. One
+// such command is common: the deletion of a rule whose handle nft has to list first.
+func (r *run) unknownArguments(s *syntax.Stmt, program string, words []string) {
+	c := act{tool: program}
+	if program == "nft" && len(words) > 2 && words[1] == "delete" && words[2] == "rule" {
+		c.verb = removes
+	} else if slices.Contains(words, "-D") || slices.Contains(words, "delete") {
+		c.verb = removes
+		c.question("its arguments come from the shell")
+	} else {
+		c.verdict = accepts
+		c.question("its arguments come from the shell")
+	}
+	r.add(step{text: r.sourceOf(s), firewall: true, acts: []act{c}})
+}
+
+// redirected notes a file that a firewall's program is to read.
+func (r *run) redirected(s *syntax.Stmt) {
+	for _, redirect := range s.Redirs {
+		if redirect.Op == syntax.RdrIn {
+			r.doubt("it reads its rules from a file")
+		}
+	}
+}
+
+func (r *run) sleep(word string) {
+	unit := time.Second
+	if n := len(word); n > 0 {
+		if u, ok := map[byte]time.Duration{'s': time.Second, 'm': time.Minute, 'h': time.Hour, 'd': 24 * time.Hour}[word[n-1]]; ok {
+			unit, word = u, word[:n-1]
+		}
+	}
+	n, err := strconv.ParseFloat(word, 64)
+	if err != nil || n < 0 || n*unit.Seconds() > (365*24*time.Hour).Seconds() {
+		r.doubt("it sleeps for a time that is not known here")
+		return
+	}
+	r.at += time.Duration(n * float64(unit))
+}
+
+// here follows at now + 1 minute <<< 'command'.
+func (r *run) here(s *syntax.Stmt, words []string) bool {
+	for _, redirect := range s.Redirs {
+		if redirect.Op == syntax.WordHdoc {
+			if text, known := r.v.word(redirect.Word); known {
+				return r.fed(words, text)
+			}
+		}
+	}
+	return false
+}
+
+// systemdRun follows systemd-run --on-active=60 program.
+func (r *run) systemdRun(s *syntax.Stmt, words []string) {
+	after := time.Duration(0)
+	a := &arguments{words: words[1:]}
+	for strings.HasPrefix(a.peek(), "-") {
+		switch option := a.option(); option {
+		case "--on-active":
+			after, _ = nftTime(strings.NewReplacer("min", "m", "sec", "s", " ", "").Replace(a.next()))
+		case "--unit", "-u", "--property", "-p", "--description", "--timer-property":
+			a.next()
+		}
+	}
+	if len(a.words) == 0 {
+		r.other(s)
+		return
+	}
+	if read, ok := firewalls[path.Base(a.words[0])]; ok {
+		began := r.at
+		r.at += after
+		r.add(step{text: r.sourceOf(s), firewall: true, acts: read(path.Base(a.words[0]), a.words[1:])})
+		r.at = began
+		return
+	}
+	if len(a.words) >= 3 && slices.Contains(shells, path.Base(a.words[0])) && hasCommandOption(a.words[1]) && r.peekText(a.words[2]).touchesFirewall() {
+		r.later(a.words[2], after)
+		return
+	}
+	r.other(s)
+}
+
+// The tools of acts that are lines written to files.
+const (
+	recentList = "xt_recent"
+	hostsAllow = "hosts.allow"
+)
+
+// recent follows echo +%IP% > /proc/net/xt_recent/NAME, and a line that is added to
+// /etc/hosts.allow.
+func (r *run) recent(s *syntax.Stmt) bool {
+	bare := *s
+	bare.Redirs = nil
+	text, known := r.written(&bare)
+	for _, redirect := range s.Redirs {
+		file, ok := r.v.word(redirect.Word)
+		if !ok || !known {
+			continue
+		}
+		c := act{tool: recentList, verdict: accepts, everybody: true}
+		switch dir, name := path.Split(file); {
+		case dir == "/proc/net/xt_recent/" || dir == "/proc/net/ipt_recent/":
+			c.elsewhere = `the list "` + name + `" of the match recent`
+			switch {
+			case text == "/":
+				c.verb = flushes
+			case strings.HasPrefix(text, "-"):
+				c.verb = removes
+				c.from(text[1:])
+			default:
+				c.from(strings.TrimPrefix(text, "+"))
+			}
+		case file == "/etc/hosts.allow":
+			c.tool, c.elsewhere = hostsAllow, "/etc/hosts.allow"
+			c.everybody = !strings.Contains(text, placeholder)
+			if service, _, _ := strings.Cut(text, ":"); strings.TrimSpace(service) == "sshd" {
+				c.ports, _ = servicePorts("ssh")
+				c.notes = append(c.notes, "The command let the source in by TCP wrappers. If these are in use, they have to let everybody in, by this line in /etc/hosts.allow: sshd: ALL")
+			}
+		default:
+			continue
+		}
+		r.add(step{text: r.sourceOf(s), firewall: true, acts: []act{c}})
+		return true
+	}
+	return false
+}
+
+// wrappers are programs that run another, with the number of their own arguments and their
+// options that have a value.
+var wrappers = map[string]struct {
+	own    int
+	valued []string
+}{
+	"sudo": {0, []string{"-u", "--user", "-g", "--group", "-p", "-h", "-C"}}, "doas": {0, []string{"-u", "-C"}},
+	"nice": {0, []string{"-n"}}, "ionice": {0, []string{"-c", "-n"}}, "nohup": {}, "setsid": {}, "exec": {}, "command": {}, "env": {}, "time": {},
+	"timeout": {1, []string{"-k", "-s", "--kill-after", "--signal"}}, "flock": {1, []string{"-w", "-E", "--timeout"}}, "busybox": {},
+	"stdbuf": {0, []string{"-i", "-o", "-e"}}, "chrt": {1, nil}, "unbuffer": {},
+}
+
+func isSudo(program string) bool {
+	return slices.Contains([]string{"sudo", "doas"}, path.Base(program))
+}
+
+// unwrapped removes programs that only run another from the beginning of a command. sudo to
+// another user than root stays.
+func (r *run) unwrapped(words []string) []string {
+	for len(words) > 1 {
+		program := path.Base(words[0])
+		wrapper, ok := wrappers[program]
+		if !ok {
+			break
+		}
+		rest := words[1:]
+		own := wrapper.own
+		for len(rest) > 0 {
+			if option := rest[0]; strings.HasPrefix(option, "-") && option != "-" {
+				rest = rest[1:]
+				if slices.Contains(wrapper.valued, option) && len(rest) > 0 {
+					if isSudo(program) && (option == "-u" || option == "--user") && rest[0] != "root" {
+						return words
+					}
+					rest = rest[1:]
+				}
+			} else if program == "env" && strings.Contains(option, "=") {
+				rest = rest[1:]
+			} else if own > 0 {
+				own, rest = own-1, rest[1:]
+			} else {
+				break
+			}
+		}
+		if len(rest) == 0 {
+			return words
+		}
+		words = rest
+	}
+	return words
+}
+
+// firewalls are the functions that read the arguments of programs that change a firewall.
+var firewalls = map[string]func(tool string, words []string) []act{
+	"iptables": iptables, "iptables-nft": iptables, "iptables-legacy": iptables,
+	"ip6tables": iptables, "ip6tables-nft": iptables, "ip6tables-legacy": iptables,
+	"knock_add": knockHelper, "knock_helper_ipt.sh": knockHelper,
+	"nft": nft, "ufw": ufw, "firewall-cmd": firewalld, "firewall-offline-cmd": firewalld,
+	"ipset": ipset, "ipfw": ipfw, "pfctl": pfctl, "csf": csf, "shorewall": shorewall,
+}
+
+// anyFirewall finds a program that changes a firewall in the text of a command.
+var anyFirewall = regexp.MustCompile(`(^|[^A-Za-z0-9_.-])(ip6?tables(-[a-z]+)?|nft|ufw|firewall-cmd|firewall-offline-cmd|ipfw|ipset|pfctl|csf|shorewall6?|knock_add|knock_helper_ipt\.sh)($|[^A-Za-z0-9_.-])`)

@@ -62,6 +62,7 @@ func Import(files ...File) ([]byte, error) {
 		return nil, Errors{fmt.Errorf("%s: the files have %d doors, and a rule file has at most %d: import them one by one", f.from, len(f.doors), maxDoors)}
 	}
 	joinTwins(f.doors)
+	spareKnocks(f.doors)
 	hcl := f.write()
 	if len(hcl) > maxResult {
 		return nil, Errors{fmt.Errorf("%s: the rule file would have %d KiB, and a rule file has at most %d KiB: split the file, and import the parts",

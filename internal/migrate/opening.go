@@ -149,7 +149,7 @@ const (
 	forEverybody = "The command opened these ports to everybody as soon as one source had knocked. Here they open to this source only."
 	atEveryPort  = "The command opened every port, so this door guards every port, also those that everybody reaches today, such as those of a web server. " +
 		"Leave these out: write into \"ports\" only what is to be hidden, and let your firewall accept just that. " +
-		"68/udp and 546/udp are left out already, as DHCP needs them."
+		"The knocks are left out already, and 68/udp and 546/udp, as DHCP needs them."
 	answersToo = "The command also let the answers out. Your firewall has to do that for everybody, as by: iptables -I OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT"
 	elementAll = "The element named no protocol. Remove the ports that are not in use."
 )
@@ -302,4 +302,38 @@ func (o *opening) reason() string {
 // onlyIPv4 reports whether all of it is for IPv4.
 func (o *opening) onlyIPv4() bool {
 	return !slices.ContainsFunc(o.acts, func(a act) bool { return !a.ipv4 })
+}
+
+// spareKnocks takes the knocks of all doors out of the doors that guard every port. A first
+// packet to a guarded port waits for a verdict, and meets the rules again after it, so it
+// would knock twice.
+func spareKnocks(doors []*door) {
+	var all []packet.Port
+	for _, d := range doors {
+		all = slices.Concat(all, d.sequence, d.closeSequence)
+	}
+	for _, d := range doors {
+		if d.opened != nil && d.opened.every {
+			for _, knock := range all {
+				d.ports = without(d.ports, knock)
+			}
+		}
+	}
+}
+
+// without returns ports without one of them.
+func without(ports []packet.PortRange, p packet.Port) (rest []packet.PortRange) {
+	for _, r := range ports {
+		if !r.Contains(p) {
+			rest = append(rest, r)
+			continue
+		}
+		if r.First < p.Number {
+			rest = append(rest, packet.PortRange{First: r.First, Last: p.Number - 1, Protocol: r.Protocol})
+		}
+		if p.Number < r.Last {
+			rest = append(rest, packet.PortRange{First: p.Number + 1, Last: r.Last, Protocol: r.Protocol})
+		}
+	}
+	return rest
 }

@@ -110,7 +110,7 @@ door "prefix" {
 # become root. So complete this door, with your ports, and remove the # before
 # it:
 # door "off" {
-#   ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+#   ports       = ["1-1900/tcp", 1913, "1915-5100/tcp", 5113, "5115-65535/tcp", "1-67/udp", "69-545/udp", "547-27100/udp", "27113/udp", "27115-65535/udp"]
 #   sequence    = [5105, "27105/udp", 1905]
 #   seq_timeout = "25s"
 #   window      = "10s"

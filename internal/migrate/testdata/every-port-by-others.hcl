@@ -20,10 +20,10 @@
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 door "ufw" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1900/tcp", "1907-5100/tcp", "5107-65535/tcp", "1-67/udp", "69-545/udp", "547-27100/udp", "27107-65535/udp"]
   sequence    = [5101, "27101/udp", 1901]
   seq_timeout = "25s"
   window      = "1m"
@@ -32,12 +32,12 @@ door "ufw" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd left this door open for ever. Here it closes after 30s. Connections
 # stay when it closes. For later connections, make the window longer.
 door "tcp" {
-  ports       = ["1-65535/tcp"]
+  ports       = ["1-1900/tcp", "1907-5100/tcp", "5107-65535/tcp"]
   sequence    = [5102, "27102/udp", 1902]
   seq_timeout = "25s"
   window      = "30s"
@@ -46,12 +46,12 @@ door "tcp" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd left this door open for ever. Here it closes after 30s. Connections
 # stay when it closes. For later connections, make the window longer.
 door "trusted" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1900/tcp", "1907-5100/tcp", "5107-65535/tcp", "1-67/udp", "69-545/udp", "547-27100/udp", "27107-65535/udp"]
   sequence    = [5103, "27103/udp", 1903]
   seq_timeout = "25s"
   window      = "30s"
@@ -60,12 +60,12 @@ door "trusted" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd left this door open for ever. Here it closes after 30s. Connections
 # stay when it closes. For later connections, make the window longer.
 door "rich" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1900/tcp", "1907-5100/tcp", "5107-65535/tcp", "1-67/udp", "69-545/udp", "547-27100/udp", "27107-65535/udp"]
   sequence    = [5104, "27104/udp", 1904]
   seq_timeout = "25s"
   window      = "30s"
@@ -78,12 +78,12 @@ door "rich" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd left this door open for ever. Here it closes after 30s. Connections
 # stay when it closes. For later connections, make the window longer.
 door "policy" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1900/tcp", "1907-5100/tcp", "5107-65535/tcp", "1-67/udp", "69-545/udp", "547-27100/udp", "27107-65535/udp"]
   sequence    = [5105, "27105/udp", 1905]
   seq_timeout = "25s"
   window      = "30s"
@@ -92,10 +92,10 @@ door "policy" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 door "csf" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1900/tcp", "1907-5100/tcp", "5107-65535/tcp", "1-67/udp", "69-545/udp", "547-27100/udp", "27107-65535/udp"]
   sequence    = [5106, "27106/udp", 1906]
   seq_timeout = "25s"
   window      = "1h"

@@ -24,14 +24,14 @@
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # The close_sequence was the door [shut].
 # knockd left this door open until it was closed by a knock. Here it closes
 # after 30s. Connections stay when it closes. For later connections, make the
 # window longer.
 door "open" {
-  ports          = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports          = ["1-1900/tcp", "1903-5100/tcp", "5103-65535/tcp", "1-67/udp", "69-545/udp", "547-27100/udp", "27103-65535/udp"]
   sequence       = [5101, "27101/udp", 1901]
   seq_timeout    = "25s"
   window         = "30s"

@@ -76,12 +76,12 @@ door "only6" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd left this door open for ever. Here it closes after 30s. Connections
 # stay when it closes. For later connections, make the window longer.
 door "unknown6" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1800/tcp", "1807-5000/tcp", "5007-65535/tcp", "1-67/udp", "69-545/udp", "547-27000/udp", "27007-65535/udp"]
   sequence    = [5006, "27006/udp", 1806]
   seq_timeout = "25s"
   window      = "30s"

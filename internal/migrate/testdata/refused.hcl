@@ -47,12 +47,12 @@ door "everybody" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd did nothing after this Cmd_Timeout, as there is no Stop_Command. Here
 # the door closes after it. Connections stay when it closes.
 door "all-ports" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1800/tcp", "1828-5000/tcp", "5028-65535/tcp", "1-67/udp", "69-545/udp", "547-27000/udp", "27028-65535/udp"]
   sequence    = [5002, "27002/udp", 1802]
   seq_timeout = "25s"
   window      = "20s"
@@ -235,12 +235,12 @@ door "ufw-all" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd did nothing after this Cmd_Timeout, as there is no Stop_Command. Here
 # the door closes after it. Connections stay when it closes.
 door "ufw-from" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1800/tcp", "1828-5000/tcp", "5028-65535/tcp", "1-67/udp", "69-545/udp", "547-27000/udp", "27028-65535/udp"]
   sequence    = [5016, "27016/udp", 1816]
   seq_timeout = "25s"
   window      = "20s"
@@ -292,12 +292,12 @@ door "service" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd did nothing after this Cmd_Timeout, as there is no Stop_Command. Here
 # the door closes after it. Connections stay when it closes.
 door "zone" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1800/tcp", "1828-5000/tcp", "5028-65535/tcp", "1-67/udp", "69-545/udp", "547-27000/udp", "27028-65535/udp"]
   sequence    = [5021, "27021/udp", 1821]
   seq_timeout = "25s"
   window      = "20s"
@@ -354,12 +354,12 @@ door "ipset" {
 # The command opened every port, so this door guards every port, also those
 # that everybody reaches today, such as those of a web server. Leave these
 # out: write into "ports" only what is to be hidden, and let your firewall
-# accept just that. 68/udp and 546/udp are left out already, as DHCP needs
-# them.
+# accept just that. The knocks are left out already, and 68/udp and 546/udp,
+# as DHCP needs them.
 # knockd did nothing after this Cmd_Timeout, as there is no Stop_Command. Here
 # the door closes after it. Connections stay when it closes.
 door "mixed" {
-  ports       = ["1-65535/tcp", "1-67/udp", "69-545/udp", "547-65535/udp"]
+  ports       = ["1-1800/tcp", "1828-5000/tcp", "5028-65535/tcp", "1-67/udp", "69-545/udp", "547-27000/udp", "27028-65535/udp"]
   sequence    = [5026, "27026/udp", 1826]
   seq_timeout = "25s"
   window      = "20s"

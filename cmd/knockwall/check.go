@@ -4,11 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/knockwall/knockwall/internal/printable"
+	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -59,7 +60,7 @@ its credentials.`,
 			}
 		} else {
 			for _, l := range []*ruleset.Loaded{loaded, here} {
-				if err := writeDiagnostics(c.ErrOrStderr(), l); err != nil {
+				if err := terminal.WriteDiagnostics(c.ErrOrStderr(), l); err != nil {
 					return err
 				}
 			}
@@ -68,46 +69,12 @@ its credentials.`,
 			return &usageError{errSaid}
 		}
 		if !*asJSON {
-			fmt.Fprintf(c.OutOrStdout(), "%s: %s, no errors, %s%s\n", *config, count(len(loaded.Config.Doors), "door"),
-				count(len(loaded.Diagnostics)+len(here.Diagnostics), "warning"), notLookedAt(report.Unmade))
+			fmt.Fprintf(c.OutOrStdout(), "%s: %s, no errors, %s%s\n", *config, printable.Count(len(loaded.Config.Doors), "door"),
+				printable.Count(len(loaded.Diagnostics)+len(here.Diagnostics), "warning"), notLookedAt(report.Unmade))
 		}
 		return nil
 	}
 	return c
-}
-
-func writeDiagnostics(w io.Writer, loaded *ruleset.Loaded) error {
-	width, terminal := terminalWidth(w)
-	return loaded.WriteText(w, width, terminal && os.Getenv("NO_COLOR") == "")
-}
-
-// otherwiseWide is the number of columns to fill without a terminal.
-const otherwiseWide = 78
-
-// terminalWidth returns the number of columns to fill, and whether w is a terminal.
-func terminalWidth(w io.Writer) (columns uint, terminal bool) {
-	if u, ok := w.(interface{ Unwrap() io.Writer }); ok {
-		w = u.Unwrap()
-	}
-	f, ok := w.(*os.File)
-	if !ok {
-		return otherwiseWide, false
-	}
-	columns, terminal = columnsOf(f)
-	if !terminal {
-		return otherwiseWide, false
-	}
-	return max(columns, 40), true
-}
-
-func count(n int, what string) string {
-	switch n {
-	case 0:
-		return "no " + what + "s"
-	case 1:
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // result is the output of check --json.

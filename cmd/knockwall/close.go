@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 func closeCommand() *cobra.Command {
@@ -35,7 +36,7 @@ they end too, whether a window is open or not.`,
 			_, err = fmt.Fprintf(out, "%s was not open for %s\n", closed.Door, closed.Source)
 		}
 		if *sessions {
-			_, err = fmt.Fprintf(out, "%s ended\n", count(closed.Ended, "connection"))
+			_, err = fmt.Fprintf(out, "%s ended\n", printable.Count(closed.Ended, "connection"))
 		}
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/printable"
+	"github.com/knockwall/knockwall/internal/terminal"
 )
 
 func doctorCommand() *cobra.Command {
@@ -41,7 +42,7 @@ shut to clients that knock right.`,
 		}
 		loaded := review(*config)
 		if loaded.Config == nil {
-			if err := writeDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
+			if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
 				return err
 			}
 			return &usageError{errSaid}
@@ -83,7 +84,7 @@ func writeFinding(w io.Writer, word string, f doctor.Finding) {
 		word += ": door " + f.Door
 	}
 	const indent = "  "
-	columns, _ := terminalWidth(w)
+	columns, _ := terminal.Width(w)
 	lines := printable.Wrap(word+": "+f.Problem+"\n"+f.Cure, int(columns)-len(indent))
 	fmt.Fprintln(w, strings.Join(lines, "\n"+indent))
 }

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -43,5 +44,22 @@ func TestDownStopsNoOtherUnitThanOurs(t *testing.T) {
 		if !test.stops && !strings.Contains(out.String(), "sudo systemctl stop") {
 			t.Errorf("%s: it does not say how to stop it: %s", test.unit, &out)
 		}
+	}
+}
+
+func TestDownWhereNoWallStands(t *testing.T) {
+	program, err := exec.LookPath("knockwall")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "down", "--control", filepath.Join(t.TempDir(), "none.sock"))
+	isolated(cmd)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Start(); err != nil {
+		lacks(t, "needs a network of its own: %v", err)
+	}
+	if err := cmd.Wait(); err != nil || out.String() != "No wall stands.\n" || errs.Len() > 0 {
+		t.Errorf("%v, stdout %q, stderr %q", err, out.String(), errs.String())
 	}
 }

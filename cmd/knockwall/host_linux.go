@@ -3,11 +3,13 @@ package main
 import (
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/systemd"
 )
 
@@ -50,6 +52,25 @@ type hostReport = doctor.Report
 // noReport returns an empty report, for rule files that cannot be read.
 func noReport() hostReport {
 	return hostReport{Findings: []doctor.Finding{}, Unmade: []doctor.Unmade{}}
+}
+
+// onReading examines whether doors on this host are what the rule files say, and returns
+// the findings as warnings, too.
+func onReading(config *ruleset.Config) (hostReport, *ruleset.Loaded) {
+	r := doctor.Examine(&doctor.Host{Config: config}, doctor.Reading)
+	return r, r.Warnings()
+}
+
+// notLookedAt names the checks of the host that could not be made, if any.
+func notLookedAt(unmade []doctor.Unmade) string {
+	var names []string
+	for _, u := range unmade {
+		names = append(names, u.Check)
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return "; not checked: " + strings.Join(names, ", ")
 }
 
 // controlFlag adds the flag --control, which every command has that talks to the daemon.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -28,7 +29,7 @@ is right. It does not contact the host.`,
 	path := configFlag(c)
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		loaded := ruleset.Review(*path)
-		if err := writeDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
+		if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
 			return err
 		}
 		if loaded.Config == nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/systemd"
 )
 
@@ -52,7 +53,7 @@ force.`,
 			return err
 		}
 		fmt.Fprint(systemd.At(c.ErrOrStderr(), systemd.Warning), reloaded.Warnings)
-		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", count(reloaded.Doors, "door"))
+		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", printable.Count(reloaded.Doors, "door"))
 		if trial != "" {
 			_, err = fmt.Fprintf(c.OutOrStdout(), "The former rules return at %s, unless you type `knockwall confirm` first.\n"+
 				"The files do not change: the next reload or boot puts them in force.\n",

@@ -11,6 +11,7 @@ import (
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/nft"
+	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -54,7 +55,7 @@ instead of "queue". The script still says "queue", which nft -f rejects there.`,
 // returns a usage error.
 func loadConfig(c *cobra.Command, path string) (*ruleset.Config, error) {
 	loaded := ruleset.Review(path)
-	if err := writeDiagnostics(c.ErrOrStderr(), loaded); err != nil {
+	if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded); err != nil {
 		return nil, err
 	}
 	if loaded.Config == nil {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/printable"
+	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
@@ -43,7 +45,7 @@ times in seconds. With --watch it prints the status every second, until Ctrl-C.`
 			return showStatus(c, client, *asJSON, "")
 		}
 		clear := ""
-		if _, terminal := terminalWidth(c.OutOrStdout()); terminal && !*asJSON {
+		if _, is := terminal.Width(c.OutOrStdout()); is && !*asJSON {
 			clear = "\x1b[H\x1b[J" // cursor home, then erase to the end of the screen
 		}
 		for {
@@ -96,10 +98,10 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 		writeFinding(out, word, f)
 	}
 	if n := s.Counters.Healed; n > 0 {
-		fmt.Fprintf(out, "Other programs have changed the wall, and the daemon put it back: %s.\n", count(int(n), "time"))
+		fmt.Fprintf(out, "Other programs have changed the wall, and the daemon put it back: %s.\n", printable.Count(int(n), "time"))
 	}
 	if n := s.Counters.Lost; n > 0 {
-		fmt.Fprintf(out, "%s came faster than they could be read.\n", count(int(n), "packet"))
+		fmt.Fprintf(out, "%s came faster than they could be read.\n", printable.Count(int(n), "packet"))
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\nDOOR\tPORTS\tKNOCKS\tOPENED\tACCEPTED\tREFUSED\n")

@@ -19,6 +19,7 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/spa"
 	"github.com/knockwall/knockwall/internal/sshkeys"
+	"github.com/knockwall/knockwall/internal/terminal"
 )
 
 // reach has the flags of every command that knocks.
@@ -205,7 +206,7 @@ func (r *reach) wayInFile(c *cobra.Command, name string, t *teller) (*way, error
 	paths := hosts.Paths()
 	host, read := hosts.Find(name, paths)
 	if read != nil {
-		if err := writeDiagnostics(c.ErrOrStderr(), read); err != nil {
+		if err := terminal.WriteDiagnostics(c.ErrOrStderr(), read); err != nil {
 			return nil, err
 		}
 		if read.Diagnostics.HasErrors() {

@@ -1,5 +1,5 @@
-// Package printable makes untrusted text safe to print: the result has no terminal control
-// sequences and no unexpected line ends.
+// Package printable makes text ready to print. Untrusted text becomes safe: the result has no
+// terminal control sequences and no unexpected line ends.
 package printable
 
 import (
@@ -77,4 +77,16 @@ func Quote(s string) string {
 // word gets its own line.
 func Wrap(s string, columns int) []string {
 	return strings.Split(wordwrap.WrapString(s, uint(columns)), "\n")
+}
+
+// Count returns a number of things in words, for example "no doors", "1 door" or
+// "2 doors".
+func Count(n int, thing string) string {
+	switch n {
+	case 0:
+		return "no " + thing + "s"
+	case 1:
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }

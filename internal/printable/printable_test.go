@@ -101,3 +101,11 @@ func FuzzWrap(f *testing.F) {
 		}
 	})
 }
+
+func TestCount(t *testing.T) {
+	for n, want := range []string{"no doors", "1 door", "2 doors"} {
+		if got := printable.Count(n, "door"); got != want {
+			t.Errorf("Count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}

@@ -1,11 +1,10 @@
 //go:build linux
 
-package main
+package daemon
 
 import (
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,13 +45,13 @@ func files(t *testing.T, folder string) (names []string) {
 
 // inFolder returns the memory of a daemon that is no service, and whose control socket is
 // in a folder of its own.
-func inFolder(t *testing.T) (m memory, folder string) {
+func inFolder(t *testing.T) (s *stores, folder string) {
 	t.Helper()
 	t.Setenv("STATE_DIRECTORY", "")
 	folder = t.TempDir()
-	m = newMemory(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
-	t.Cleanup(m.close)
-	return m, folder
+	s = newStores(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
+	t.Cleanup(s.close)
+	return s, folder
 }
 
 func TestWhatIsRememberedIsInTheStateFolderOrBesideTheSocket(t *testing.T) {
@@ -61,19 +60,19 @@ func TestWhatIsRememberedIsInTheStateFolderOrBesideTheSocket(t *testing.T) {
 		"/var/lib/knockwall": {"/var/lib/knockwall/used", "/var/lib/knockwall/due"},
 	} {
 		t.Setenv("STATE_DIRECTORY", folder)
-		m := newMemory("/run/knockwall/control.sock", nil)
-		if got := [2]string{m.used.path, m.due.path}; got != want {
+		s := newStores("/run/knockwall/control.sock", nil)
+		if got := [2]string{s.used.path, s.due.path}; got != want {
 			t.Errorf("with STATE_DIRECTORY=%q: %q, want %q", folder, got, want)
 		}
 	}
 }
 
 func TestNoFileIsMadeWhereNothingHasToBeRemembered(t *testing.T) {
-	m, folder := inFolder(t)
-	if err := m.open(forgetful); err != nil {
+	s, folder := inFolder(t)
+	if err := s.open(forgetful); err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range []*lasting{m.used, m.due} {
+	for _, l := range []*lateStore{s.used, s.due} {
 		if l.Has("x") || l.Len() != 0 || l.All() != nil || l.Remove("x") != nil {
 			t.Error("something is remembered")
 		}
@@ -92,8 +91,8 @@ func TestWhatRulesNeedIsMadeAtOnce(t *testing.T) {
 		{withRolling, []string{"control.sock.used", "control.sock.used.lock"}},
 		{withCommands, []string{"control.sock.due", "control.sock.due.lock"}},
 	} {
-		m, folder := inFolder(t)
-		if err := errors.Join(m.open(forgetful), m.open(test.config), m.open(test.config)); err != nil {
+		s, folder := inFolder(t)
+		if err := errors.Join(s.open(forgetful), s.open(test.config), s.open(test.config)); err != nil {
 			t.Fatal(err)
 		}
 		if got := files(t, folder); !slices.Equal(got, test.want) {
@@ -105,18 +104,18 @@ func TestWhatRulesNeedIsMadeAtOnce(t *testing.T) {
 // A reload may need files that the rules at the start did not need. Entries of an earlier
 // daemon are known whether they are needed or not.
 func TestWhatIsRememberedOutlastsTheDaemon(t *testing.T) {
-	m, folder := inFolder(t)
-	if err := m.open(forgetful); err != nil {
+	s, folder := inFolder(t)
+	if err := s.open(forgetful); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.used.Add("7 otp"); err != nil { // the file is made when it is needed
+	if err := s.used.Add("7 otp"); err != nil { // the file is made when it is needed
 		t.Fatal(err)
 	}
-	if !m.used.Has("7 otp") || m.used.Len() != 1 {
+	if !s.used.Has("7 otp") || s.used.Len() != 1 {
 		t.Error("it is not remembered")
 	}
-	m.close()
-	next := newMemory(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
+	s.close()
+	next := newStores(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
 	defer next.close()
 	if err := next.open(forgetful); err != nil {
 		t.Fatal(err)
@@ -139,13 +138,13 @@ func spoil(t *testing.T, path string) {
 
 // Damage to a file does not keep the daemon from starting, and is reported once.
 func TestDamagedMemoryIsToldAndUsed(t *testing.T) {
-	m, folder := inFolder(t)
+	s, folder := inFolder(t)
 	everything := &ruleset.Config{Doors: slices.Concat(withPasswords.Doors, withCommands.Doors)}
-	if err := errors.Join(m.open(everything), m.used.Add("7 otp"), m.due.Add("{}")); err != nil {
+	if err := errors.Join(s.open(everything), s.used.Add("7 otp"), s.due.Add("{}")); err != nil {
 		t.Fatal(err)
 	}
-	m.close()
-	if !m.used.Damaged().IsZero() {
+	s.close()
+	if !s.used.Damaged().IsZero() {
 		t.Error("it is damaged from the start")
 	}
 	base := filepath.Join(folder, "control.sock")
@@ -156,7 +155,7 @@ func TestDamagedMemoryIsToldAndUsed(t *testing.T) {
 	}
 	for _, want := range []int{2, 0} {
 		var said []string
-		next := newMemory(base, func(text string) { said = append(said, text) })
+		next := newStores(base, func(text string) { said = append(said, text) })
 		if err := errors.Join(next.open(everything), next.used.Add("8 otp")); err != nil {
 			t.Fatal(err)
 		}
@@ -171,22 +170,22 @@ func TestDamagedMemoryIsToldAndUsed(t *testing.T) {
 }
 
 func TestAMemoryThatIsBrokenIsAnErrorWhereItIsNeeded(t *testing.T) {
-	m, folder := inFolder(t)
+	s, folder := inFolder(t)
 	used, due := filepath.Join(folder, "control.sock.used"), filepath.Join(folder, "control.sock.due")
 	spoil(t, used)
 	spoil(t, due)
 	for _, c := range []*ruleset.Config{forgetful, {}} {
-		if err := m.open(c); err != nil {
+		if err := s.open(c); err != nil {
 			t.Errorf("where it is not: %v", err)
 		}
 	}
 	for path, c := range map[string]*ruleset.Config{used: withPasswords, due: withCommands} {
-		err := m.open(c)
+		err := s.open(c)
 		if err == nil || !strings.HasPrefix(err.Error(), "opening the store "+path+": ") || strings.Contains(err.Error(), "\n") {
 			t.Errorf("where %s is: %v", path, err)
 		}
 	}
-	if err := m.used.Add("x"); err == nil || m.used.Has("x") {
+	if err := s.used.Add("x"); err == nil || s.used.Has("x") {
 		t.Errorf("what cannot be remembered is: %v", err)
 	}
 	if info, err := os.Lstat(used); err != nil || !info.IsDir() {
@@ -194,91 +193,15 @@ func TestAMemoryThatIsBrokenIsAnErrorWhereItIsNeeded(t *testing.T) {
 	}
 }
 
-// ruleText has rule files that need no memory, and rule files with passwords.
-const (
-	plainRules    = "door \"ssh\" {\n  ports = [22]\n  sequence = [4113, \"27911/udp\", 1840]\n}\n"
-	passwordRules = "door \"ssh\" {\n  ports = [22]\n  otp {\n    port = \"2000/udp\"\n    open_secret = \"hipjazz\"\n  }\n}\n"
-)
-
-func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
-	program, err := exec.LookPath("knockwall")
-	if err != nil {
-		t.Fatal(err)
-	}
-	folder, err := os.MkdirTemp("", "kw") // the path of a socket must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(folder)
-	rules, socket := filepath.Join(folder, "rules.hcl"), filepath.Join(folder, "control.sock")
-	write := func(text string) {
-		t.Helper()
-		if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	daemon := func() (*exec.Cmd, *strings.Builder) {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), program, "run", "--config", rules, "--control", socket)
-		cmd.Env = append(os.Environ(), "NOTIFY_SOCKET=", "STATE_DIRECTORY=")
-		said := new(strings.Builder)
-		cmd.Stderr = said
-		isolated(cmd)
-		if err := cmd.Start(); err != nil {
-			lacks(t, "needs a network of its own: %v", err)
-		}
-		return cmd, said
-	}
-	spoil(t, socket+".used")
-
-	// With such rules at the start the wall stands, and its ports are closed.
-	answers := func() {
-		t.Helper()
-		for end := time.Now().Add(20 * time.Second); exec.Command(program, "status", "--control", socket).Run() != nil; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("the daemon does not answer")
-			}
-		}
-	}
-	write(passwordRules)
-	cmd, said := daemon()
-	answers()
-	_ = cmd.Process.Signal(os.Interrupt)
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("run ended with %v", err)
-	}
-	if want := "knockwall: opening the store " + socket + ".used: "; !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "no one-time password opens a door") {
-		t.Errorf("run has said %q, and not %q", said, want)
-	}
-
-	write(plainRules)
-	cmd, _ = daemon()
-	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	}()
-	answers()
-	write(passwordRules)
-	output, err := exec.Command(program, "reload", "--control", socket).CombinedOutput()
-	var failure *exec.ExitError
-	if !errors.As(err, &failure) || failure.ExitCode() != exitFailed || !strings.Contains(string(output), "opening the store "+socket+".used: ") {
-		t.Errorf("reload has said %q: %v", output, err)
-	}
-	output, err = exec.Command(program, "status", "--json", "--control", socket).Output()
-	if err != nil || !strings.Contains(string(output), `"sequence"`) || strings.Contains(string(output), `"otp"`) {
-		t.Errorf("the former rules are not in force: %s, %v", output, err)
-	}
-}
-
 // A state folder that was missing when the daemon started is read before anything opens a
 // door. A folder that is taken away while the daemon runs, and is put back or made again,
 // gets everything that was used.
 func TestAMemoryThatWasAwayIsBackByItself(t *testing.T) {
-	m, folder := inFolder(t)
-	if err := errors.Join(m.open(withPasswords), m.used.Add("7 otp")); err != nil {
+	s, folder := inFolder(t)
+	if err := errors.Join(s.open(withPasswords), s.used.Add("7 otp")); err != nil {
 		t.Fatal(err)
 	}
-	m.close()
+	s.close()
 	away := folder + ".away"
 	move := func(from, to string) {
 		t.Helper()
@@ -287,7 +210,7 @@ func TestAMemoryThatWasAwayIsBackByItself(t *testing.T) {
 		}
 	}
 	move(folder, away)
-	next := newMemory(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
+	next := newStores(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
 	defer next.close()
 	if next.open(withPasswords) == nil || next.used.Add("8 otp") == nil {
 		t.Error("there is a memory in no folder")
@@ -315,7 +238,7 @@ func TestAMemoryThatWasAwayIsBackByItself(t *testing.T) {
 		t.Errorf("the folder is made anew: %v", err)
 	}
 	next.close()
-	last := newMemory(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
+	last := newStores(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
 	defer last.close()
 	if err := last.open(withPasswords); err != nil || last.used.Len() != 4 {
 		t.Errorf("the next daemon knows %q, %v", last.used.All(), err)

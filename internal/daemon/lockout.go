@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package daemon
 
 import (
 	"fmt"
@@ -9,12 +9,23 @@ import (
 
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// warnOfLockout warns if doors are about to close the port that the user's ssh session is
+// warnOfLockout warns a user at a terminal, who may be connected by ssh.
+func (d *daemon) warnOfLockout(config *ruleset.Config) {
+	if _, is := terminal.Width(d.stderr); !is {
+		return
+	}
+	if s, ok := host.Session(); ok {
+		writeLockout(d.stderr, config, s, d.Confirm != 0)
+	}
+}
+
+// writeLockout warns if doors are about to close the port that the user's ssh session is
 // connected to, and names these doors. It does not warn if the user's address is trusted.
-func warnOfLockout(w io.Writer, c *ruleset.Config, s host.SSH, onTrial bool) {
+func writeLockout(w io.Writer, c *ruleset.Config, s host.SSH, onTrial bool) {
 	doors := doctor.ShutTo(c, s)
 	if len(doors) == 0 {
 		return

@@ -1,0 +1,107 @@
+//go:build linux
+
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/terminal"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// reload reads the rule files again, and puts them in force, or on trial if confirm is
+// not 0. It returns the number of doors, and warnings about the files as text. If the
+// files have errors, it returns a [*control.RulesError].
+func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err error) {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	r.service.Reloading()
+	defer r.service.Ready()
+	loaded, warnings, err := r.read()
+	if err != nil {
+		return 0, "", err
+	}
+	if confirm != 0 {
+		err = r.try(loaded, confirm)
+		return len(loaded.Config.Doors), warnings, err
+	}
+	if err := r.wall.Apply(loaded.Config); err != nil {
+		return 0, "", err
+	}
+	r.nowInForce(loaded)
+	if err := r.keep(); err != nil {
+		warnings += fmt.Sprintf("Warning: %v\n", err)
+	}
+	return len(loaded.Config.Doors), warnings, r.markConfirmed()
+}
+
+// read reads the rule files, examines what they mean on this host, and opens the stores
+// that they need.
+func (r *rules) read() (loaded *ruleset.Loaded, warnings string, err error) {
+	loaded = ruleset.Load(r.path)
+	var text strings.Builder
+	if err := loaded.WriteText(&text, terminal.DefaultWidth, false); err != nil {
+		return nil, "", err
+	}
+	if loaded.Config == nil {
+		return nil, "", &control.RulesError{Diagnostics: text.String()}
+	}
+	here := doctor.Examine(&doctor.Host{Config: loaded.Config}, doctor.Reading).Warnings()
+	if err := here.WriteText(&text, terminal.DefaultWidth, false); err != nil {
+		return nil, "", err
+	}
+	if err := r.stores.open(loaded.Config); err != nil {
+		return nil, "", fmt.Errorf("the new rules need a file that remembers what was used and which commands are due: %w", err)
+	}
+	return loaded, text.String(), nil
+}
+
+// try puts rule files on trial. A daemon that restarts before they are confirmed uses the
+// former rules, which must have been kept for that. It is called with changing held.
+func (r *rules) try(loaded *ruleset.Loaded, confirm time.Duration) error {
+	if r.wall.OnTrial() {
+		return wall.ErrOnTrial // the kept rules are those from before that trial
+	}
+	if r.unkept != nil {
+		if err := r.keep(); err != nil {
+			return fmt.Errorf("a trial is not possible, because the former rules could not return after a restart: %w", err)
+		}
+	}
+	wereUnconfirmed := r.areUnconfirmed()
+	if err := r.markUnconfirmed(); err != nil {
+		return err
+	}
+	if err := r.wall.Try(loaded.Config, confirm); err != nil {
+		if !wereUnconfirmed {
+			err = errors.Join(err, r.markConfirmed())
+		}
+		return err
+	}
+	r.nowOnTrial(loaded)
+	return nil
+}
+
+// confirm puts the rules that are on trial in force for good.
+func (r *rules) confirm() error {
+	r.changing.Lock()
+	defer r.changing.Unlock()
+	if err := r.wall.Confirm(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	onTrial := r.onTrial
+	r.mu.Unlock()
+	if onTrial != nil {
+		r.nowInForce(onTrial)
+	}
+	if err := r.keep(); err != nil {
+		return fmt.Errorf("the rules are confirmed, but a restart may use other rules: %w", err)
+	}
+	return r.markConfirmed()
+}

@@ -12,7 +12,8 @@ import (
 )
 
 func importCommand() *cobra.Command {
-	return &cobra.Command{
+	var secrets string
+	c := &cobra.Command{
 		Use:   "import FILE...",
 		Short: "Turn the configuration of another port knocker into a rule file",
 		Long: `import reads the configuration of another port knocker, and writes the same
@@ -26,6 +27,9 @@ stdin. Give several files of one host together. import recognizes their kinds:
   -A INPUT -m recent ...          knocks by iptables' match recent (rules.v4)
   tcp dport 1 add @one {...}      knocks by sets of nftables
   add action=add-src-to-...       knocks by address lists of MikroTik RouterOS
+  SOURCE ANY                      fwknop's access.conf, the only FILE then: what
+                                  it includes, and the fwknopd.conf beside it,
+                                  are read too
 
 A command that opens ports, by iptables, nft, ipset, ufw, firewall-cmd, ipfw or
 pfctl, becomes the ports of a door, and "sleep 30; iptables -D ..." its window.
@@ -40,6 +44,9 @@ nobody gets in there, with or without knocks.`,
 
   knockwall import /etc/knockd.conf /etc/default/knockd > knockd.hcl
 
+  sudo knockwall import --secrets /etc/knockwall.secrets \
+    /etc/fwknop/access.conf > fwknop.hcl
+
   ssh old.example.org cat /etc/knockd.conf | knockwall import - > knockd.hcl
   knockwall check --config knockd.hcl`,
 		Args: takes("one FILE or more", 1, migrate.MaxFiles),
@@ -52,7 +59,7 @@ nobody gets in there, with or without knocks.`,
 				}
 				files = append(files, f)
 			}
-			rules, err := migrate.Import(files...)
+			rules, err := importFiles(files, secrets)
 			if wrong, ok := errors.AsType[migrate.Errors](err); ok {
 				for _, e := range wrong {
 					fmt.Fprintf(c.ErrOrStderr(), "knockwall: %v\n", e)
@@ -66,6 +73,19 @@ nobody gets in there, with or without knocks.`,
 			return err
 		},
 	}
+	c.Flags().StringVar(&secrets, "secrets", "", "write the keys of fwknop to files in the folder `DIR`")
+	return c
+}
+
+// importFiles turns files into a rule file. secrets is the folder for keys, or "".
+func importFiles(files []migrate.File, secrets string) ([]byte, error) {
+	if len(files) == 1 && migrate.IsFwknop(files[0].Text) {
+		return importFwknop(files[0].Name, files[0].Text, secrets)
+	}
+	if secrets != "" {
+		return nil, usage("--secrets is for the keys in fwknop's access.conf, as the only FILE")
+	}
+	return migrate.Import(files...)
 }
 
 // readForeign reads a file, or stdin. It reads at most migrate.MaxSize bytes and one more,

@@ -1,0 +1,47 @@
+# From /etc/fwknop/access.conf, by `knockwall import`. What remains to be
+# done:
+#
+# 1. Read this file. Comments above each door say what is different from
+#    before.
+#
+# 2. The keys are in files of their own, one for each line with file(...). If
+#    they are not there yet, this writes them:
+#        sudo knockwall import --secrets /etc/knockwall.secrets /etc/fwknop/access.conf > THIS-FILE
+#
+# 3. Check this file:
+#        knockwall check --config THIS-FILE
+#
+# 4. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
+#        sudo knockwall reload
+#
+# 5. Then, and not before, let your firewall accept these ports, from
+#    everybody: 22/tcp. Under fwknopd your firewall drops them, and fwknopd
+#    adds an ACCEPT for one source. knockwall adds no rules to your firewall.
+#    Its table comes before the firewall, and only refuses sources that have
+#    not knocked. As long as that DROP is there, nobody gets in. If you remove
+#    it before the wall is up, everybody gets in. So replace it by an ACCEPT
+#    while the wall is up, and save the rules:
+#        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
+#        ufw allow 22/tcp
+#
+# 6. Try it with a client. The clients need no change. Then stop fwknopd:
+#        sudo systemctl disable --now fwknop-server
+
+door "ssh" {
+  ports  = [22]
+  window = "30s"
+
+  fwknop "carol" {
+    key      = file("/etc/knockwall.secrets/carol.key")
+    hmac_key = file("/etc/knockwall.secrets/carol.hmac")
+  }
+
+  fwknop "dave" {
+    key      = file("/etc/knockwall.secrets/dave.key")
+    hmac_key = file("/etc/knockwall.secrets/dave.hmac")
+  }
+}
+
+# /etc/fwknop/more.conf line 1: this stanza is left out: its keys are still
+# __CHANGEME__. Make keys by `fwknop --key-gen`.

@@ -16,8 +16,8 @@ import (
 	"github.com/knockwall/knockwall/nfqueue"
 )
 
-// fails starts a daemon that must end by itself, with code 1 and one sentence
-// on stderr that has all of the words.
+// fails starts a daemon that must end by itself, with exit code 1 and one sentence on
+// stderr that contains all of the words.
 func fails(l *lab.Lab, rules, control string, words ...string) {
 	l.T.Helper()
 	cmd := lab.Knockwall("run", "--config", l.WriteRules(rules), "--control", control)
@@ -38,8 +38,8 @@ func fails(l *lab.Lab, rules, control string, words ...string) {
 	}
 }
 
-// A second daemon is told so, whatever it shares with the first, and the first
-// minds its doors as if nothing had been.
+// A second daemon fails and says why, whatever it shares with the first. The first
+// continues undisturbed.
 func TestASecondDaemonChangesNothing(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -54,11 +54,11 @@ func TestASecondDaemonChangesNothing(t *testing.T) {
 	}
 	l.Knock(lab.Client4, lab.Server4, lab.TCP(4113), lab.UDP(27911), lab.TCP(1840))
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
-		t.Error("the first daemon does not open any more")
+		t.Error("the first daemon does not open its door any more")
 	}
 }
 
-// Another program's group or queue is named, and nothing is changed.
+// If another program uses the group or a queue, the message names it, and nothing changes.
 func TestAGroupOrQueueOfAnotherProgram(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -81,10 +81,10 @@ func TestAGroupOrQueueOfAnotherProgram(t *testing.T) {
 	if out := l.Nft("list", "tables"); strings.TrimSpace(out) != "" {
 		t.Errorf("left behind: %s", out)
 	}
-	l.Run(lab.SSHRules) // nobody has them any more
+	l.Run(lab.SSHRules) // nobody uses them any more
 }
 
-// deaf hears nothing.
+// deaf is a handler that does nothing.
 type deaf struct{}
 
 func (deaf) Logged([]byte, packet.Packet, []byte) {}
@@ -97,14 +97,15 @@ func (deaf) Unreadable(uint32) {}
 
 func (deaf) Failed(error) {}
 
-// Without the privilege, run says what it needs, in one sentence.
+// Without the privilege, run names it in one sentence.
 func TestRunWithoutPrivilege(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	cmd := lab.Knockwall("run", "--config", l.WriteRules(lab.SSHRules), "--control", filepath.Join(l.Folder, "control"))
 	var out lab.Output
 	cmd.Stderr = &out
-	// A user namespace of one's own has no say over the network namespace.
+	// A process in a new user namespace has no privileges in a network namespace that is
+	// older.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER,
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}}
 	lab.Must(t, lab.StartOn(l.Server, cmd))
@@ -117,8 +118,8 @@ func TestRunWithoutPrivilege(t *testing.T) {
 	}
 }
 
-// A broken rule file is an error of configuration where no rules are kept that were in
-// force, and a wall that stands stays as it is.
+// A broken rule file is a configuration error if no former rules are kept. A wall that is
+// in force does not change.
 func TestABrokenRuleFileLeavesTheWallAlone(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -145,8 +146,8 @@ func TestABrokenRuleFileLeavesTheWallAlone(t *testing.T) {
 	}
 }
 
-// A socket that a killed daemon has left is no hindrance; a file that is no
-// socket is not touched.
+// A socket that a killed daemon has left behind is replaced. A file that is no socket is
+// not touched.
 func TestTheControlSocketsPath(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -174,8 +175,8 @@ func TestTheControlSocketsPath(t *testing.T) {
 	}
 }
 
-// Garbage on the control socket, and connections that say nothing, do not keep
-// anybody from getting in or from asking.
+// Garbage at the control socket, and silent connections, do not disturb clients at the door
+// or at the socket.
 func TestGarbageOnTheControlSocket(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -210,7 +211,7 @@ func TestTheTerminalGoes(t *testing.T) {
 		t.Errorf("after SIGHUP the daemon ends with %v", err)
 	}
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
-		t.Error("after SIGHUP the wall stands, and was to go with the daemon")
+		t.Error("after SIGHUP the wall is still in force, although on_stop is remove")
 	}
 
 	reader := exec.Command("sh", "-c", `"$0" run --config "$1" --control "$2" 2>&1 | head -1`,
@@ -221,10 +222,10 @@ func TestTheTerminalGoes(t *testing.T) {
 		syscall.Kill(-reader.Process.Pid, syscall.SIGKILL)
 		reader.Wait()
 	})
-	lab.Eventually(t, "the wall stands again", func() bool { return !l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
+	lab.Eventually(t, "the wall is in force again", func() bool { return !l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
 	for n := range 3 {
 		l.Knock(lab.Source(n+1, lab.Server4), lab.Server4, lab.Knocks...)
-		lab.Eventually(t, "with nobody to read its messages, the daemon opens", func() bool { return l.AdmitsAtOnce(lab.Source(n+1, lab.Server4), lab.Server4, 22) })
+		lab.Eventually(t, "the daemon opens the door although nobody reads its messages", func() bool { return l.AdmitsAtOnce(lab.Source(n+1, lab.Server4), lab.Server4, 22) })
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// fullPipe returns the end to write to of a pipe that takes nothing.
+// fullPipe returns the write end of a pipe that is full and that nobody reads.
 func fullPipe(t *testing.T) *os.File {
 	t.Helper()
 	r, w, err := os.Pipe()
@@ -32,8 +32,8 @@ func fullPipe(t *testing.T) *os.File {
 	return w
 }
 
-// A reader of stderr that takes nothing from the start keeps no wall from standing, no
-// trial from ending, and no signal from being obeyed.
+// If nobody reads stderr, the wall is put in force nevertheless, a trial ends, and the
+// daemon obeys signals.
 func TestNothingWaitsForStderr(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -42,7 +42,7 @@ func TestNothingWaitsForStderr(t *testing.T) {
 door "ssh" {
   ports    = [22]
   sequence = [1, 2]
-}`) // which is warned of
+}`) // the daemon warns of this sequence
 	for _, arguments := range [][]string{nil, {"--confirm", "2s"}} {
 		cmd := lab.Knockwall(append([]string{"run", "--config", path, "--control", filepath.Join(l.Folder, "control")}, arguments...)...)
 		cmd.Stderr = fullPipe(t)
@@ -50,7 +50,7 @@ door "ssh" {
 		exited := make(chan struct{})
 		go func() { cmd.Wait(); close(exited) }()
 		t.Cleanup(func() { cmd.Process.Kill(); <-exited })
-		lab.Eventually(t, "the wall stands", func() bool { return !l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
+		lab.Eventually(t, "the wall is in force", func() bool { return !l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
 		if arguments == nil {
 			lab.Must(t, cmd.Process.Signal(syscall.SIGTERM))
 		}
@@ -60,7 +60,7 @@ door "ssh" {
 			t.Fatalf("run %q does not end", arguments)
 		}
 		if arguments != nil && !l.Admits(lab.Client4, lab.Server4, 22) {
-			t.Error("the trial is over, and the wall stands")
+			t.Error("the trial has ended, but the wall is in force")
 		}
 	}
 }

@@ -21,19 +21,19 @@ import (
 
 const heardGroup = 7199
 
-// hearing is an NFLOG group to which the server's kernel logs what is sent there, before
-// it goes anywhere: nothing of it can get lost before that.
+// hearing reads an NFLOG group to which the kernel of the server logs packets as they are
+// sent, so that none is lost before.
 type hearing struct {
 	t    testing.TB
 	log  *nflog.Log
-	fd   int // that sends
+	fd   int // sends the datagrams
 	sent uint32
 
 	mu    sync.Mutex
-	gate  sync.Mutex // held by whoever keeps the handler from going on
+	gate  sync.Mutex // the handler waits for it
 	heard uint32
 	lost  uint32
-	last  uint32 // number of the datagram that was heard last
+	last  uint32 // number of the last datagram that was handled
 	wrong []string
 }
 
@@ -72,7 +72,7 @@ func (h *hearing) counts() (heard, lost uint32) {
 	return h.heard, h.lost
 }
 
-// hear listens to what is logged on the server.
+// hear makes the server log datagrams, and reads the log.
 func hear(l *lab.Lab) *hearing {
 	l.T.Helper()
 	h := &hearing{t: l.T}
@@ -89,23 +89,23 @@ func hear(l *lab.Lab) *hearing {
 	return h
 }
 
-// send sends datagrams that are numbered, from 1 on.
+// send sends n numbered datagrams. The first one is number 1.
 func (h *hearing) send(n int) {
 	h.t.Helper()
 	to := lab.Sockaddr(netip.MustParseAddr("127.0.0.1"), 4113)
 	for range n {
 		h.sent++
-		// The rule that logs it drops it.
+		// The rule that logs the datagram also drops it.
 		if err := unix.Sendto(h.fd, binary.BigEndian.AppendUint32(nil, h.sent), 0, to); err != nil && !errors.Is(err, unix.EPERM) {
 			h.t.Fatal(err)
 		}
 	}
 }
 
-// settled waits until all that was sent is heard or known to be lost, and handled.
+// settled waits until all datagrams that were sent have been handled or counted as lost.
 func (h *hearing) settled() {
 	h.t.Helper()
-	lab.Eventually(h.t, "all is heard or lost that was sent", func() bool {
+	lab.Eventually(h.t, "all datagrams are handled or lost", func() bool {
 		heard, lost := h.counts()
 		return heard+lost == h.sent && h.log.Progress().Idle
 	})
@@ -120,8 +120,8 @@ func (h *hearing) settled() {
 	}
 }
 
-// EndAtOnce reports whether the kernel sends each message by itself: it would put a few
-// together that come one right after the other.
+// atOnce reports whether the kernel sends each message by itself. In batches it would put a
+// few together that follow each other closely.
 func (h *hearing) atOnce() bool {
 	h.t.Helper()
 	before := h.log.Progress().Done
@@ -130,8 +130,8 @@ func (h *hearing) atOnce() bool {
 	return h.log.Progress().Done-before == 5
 }
 
-// Whoever knocks is heard at once, and when very many do they are heard together, each of
-// them and in their order; and when that is over each is heard at once again.
+// A knock is read at once. When there are very many, they are read in batches, all of them
+// and in order. Afterwards each is read at once again.
 func TestKnocksComeTogetherOnlyWhileThereAreVeryMany(t *testing.T) {
 	l := lab.New(t)
 	h := hear(l)
@@ -140,10 +140,10 @@ func TestKnocksComeTogetherOnlyWhileThereAreVeryMany(t *testing.T) {
 		h.settled()
 	}
 	if got := h.log.Progress().Done; got != 50 {
-		t.Errorf("50 that came one by one were read as %d", got)
+		t.Errorf("50 single datagrams were read as %d", got)
 	}
 	if !h.atOnce() {
-		t.Error("a few at once come together")
+		t.Error("a few datagrams are read as a batch")
 	}
 	for round := range 3 {
 		const many = 100_000
@@ -152,7 +152,7 @@ func TestKnocksComeTogetherOnlyWhileThereAreVeryMany(t *testing.T) {
 		began := time.Now()
 		h.send(many)
 		rate := many / time.Since(began).Seconds()
-		h.send(1) // which shows what was lost before it
+		h.send(1) // its number shows what was lost before it
 		h.settled()
 		heard2, lost2 := h.counts()
 		datagrams = h.log.Progress().Done - datagrams
@@ -164,44 +164,44 @@ func TestKnocksComeTogetherOnlyWhileThereAreVeryMany(t *testing.T) {
 		case each < 4:
 			t.Errorf("%d messages were read as %d datagrams", heard2-heard, datagrams)
 		}
-		lab.Eventually(t, "each comes at once again", h.atOnce)
+		lab.Eventually(t, "each datagram is read at once again", h.atOnce)
 	}
 }
 
-// What there was no room for is told of, to the last one.
-func TestOfKnocksThatAreLostItIsKnownHowMany(t *testing.T) {
+// Knocks that did not fit into the socket are counted, to the last one.
+func TestLostKnocksAreCounted(t *testing.T) {
 	l := lab.New(t)
 	h := hear(l)
 	for range 2 {
-		h.gate.Lock() // so that nobody reads
+		h.gate.Lock() // so that nobody reads the log
 		h.send(100_000)
 		h.gate.Unlock()
-		// What comes next shows by its number how many were lost before it, if there is
-		// room for it.
-		lab.Eventually(t, "what was there is read", func() bool { return h.log.Progress().Idle })
+		// The number of the next knock shows how many were lost before it, if there is room
+		// for that knock.
+		lab.Eventually(t, "everything is read", func() bool { return h.log.Progress().Idle })
 		h.send(1)
 		h.settled()
 		if _, lost := h.counts(); lost < 1000 {
-			t.Errorf("only %d are lost, which tells nothing", lost)
+			t.Errorf("only %d are lost, which proves nothing", lost)
 		}
-		lab.Eventually(t, "each comes at once again", h.atOnce)
+		lab.Eventually(t, "each datagram is read at once again", h.atOnce)
 	}
 }
 
-// isRead waits until the group is read. go-nflog cannot be closed well before that: its
-// WaitGroup is waited for then while it is still counted up.
+// isRead waits until somebody reads the group. Closing it earlier would be a race in
+// go-nflog, which waits for its WaitGroup while it still adds to it.
 func (h *hearing) isRead() {
 	h.t.Helper()
 	before, _ := h.counts()
 	h.send(1)
-	lab.Eventually(h.t, "it is read", func() bool {
+	lab.Eventually(h.t, "somebody reads the group", func() bool {
 		heard, _ := h.counts()
 		return heard > before
 	})
 }
 
-// Closing it ends all that reads it, whatever comes meanwhile, and nobody hears anything
-// after that.
+// Close ends all goroutines that read the log, whatever arrives meanwhile. No handler is
+// called afterwards.
 func TestAClosedLogIsNotReadAnyMore(t *testing.T) {
 	l := lab.New(t)
 	h := hear(l)
@@ -226,7 +226,7 @@ func TestAClosedLogIsNotReadAnyMore(t *testing.T) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, wrong := range h.wrong {
-		t.Errorf("it was told: %s", wrong)
+		t.Errorf("a handler was called: %s", wrong)
 	}
 	lab.Eventually(t, "no goroutine is left", func() bool {
 		var b bytes.Buffer

@@ -11,16 +11,16 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// With on_failure = "open" a dead daemon keeps nobody out, be there a flood or not; the
-// rates that spare the daemon are nothing to those who do not wait for it. While it
-// lives, the flood's sources are strangers.
+// With on_failure = "open" a dead daemon keeps nobody out, even during a flood: the rate
+// limits, which protect the daemon, do not apply then. While the daemon lives, the sources
+// of the flood are strangers.
 func TestADeadDaemonKeepsNobodyOutOfAnOpenDoorInAFlood(t *testing.T) {
 	lab.NeedsProgram(t, "nft")
 	for _, c := range []struct {
 		name   string
 		server netip.Addr
 		flood  packet.Port
-		port   packet.Port // of the same door; a program that is flooded loses datagrams by itself
+		port   packet.Port // another port of the same door, because a flooded program loses datagrams by itself
 	}{
 		{"IPv4", lab.Server4, lab.TCP(22), lab.TCP(22)},
 		{"IPv6", lab.Server6, lab.TCP(22), lab.TCP(22)},
@@ -55,7 +55,7 @@ func TestADeadDaemonKeepsNobodyOutOfAnOpenDoorInAFlood(t *testing.T) {
 
 			d.Stop(syscall.SIGKILL)
 			sent := f.Sent()
-			lab.Eventually(t, "what rates let through at first is used up", func() bool { return f.Sent() > sent+20_000 })
+			lab.Eventually(t, "the bursts of the rate limits are used up", func() bool { return f.Sent() > sent+20_000 })
 			honest, in := 50, 0
 			var first error
 			began := time.Now()
@@ -71,7 +71,7 @@ func TestADeadDaemonKeepsNobodyOutOfAnOpenDoorInAFlood(t *testing.T) {
 			f.Stop()
 			t.Logf("%.0f packets a second; %d of %d honest strangers got in by their first packet, in %s; %s", f.Rate(), in, honest, took, l.DescribeConntrack())
 			if in != honest {
-				t.Errorf("with the daemon dead, %d of %d got in by their first packet; the first who did not: %v", in, honest, first)
+				t.Errorf("with the daemon dead, %d of %d got in by their first packet; the first error: %v", in, honest, first)
 			}
 		})
 	}

@@ -18,8 +18,9 @@ import (
 
 func init() { methods.Kinds = append(methods.Kinds, &watchwords) }
 
-// watchwords is a method that only these tests have: watchword = 9999, to whose UDP port
-// one word is sent. It shows that a method is one file, and the line above.
+// watchwords is a method that only these tests have: watchword = 9999 opens the door to a
+// source that sends one word to that UDP port. It shows that a method needs one file, and
+// the line above.
 var watchwords = method.Kind{Name: "watchword", Attribute: func(r method.Reader, _ *method.Door, e hcl.Expression) method.Method {
 	text, ok := r.Value(e)
 	port, err := packet.ParsePort(text + "/udp")
@@ -58,8 +59,8 @@ func (watchword) Verify(datagram []byte, _ netip.Addr, now time.Time) method.Mea
 	return method.Meaning{Action: method.Open, Code: "word", Reason: "the word", Once: method.Use{Begins: now, Kind: "word"}}
 }
 
-// A method that is added in a file of its own, and one line, is read from rule files,
-// heard by the kernel, and described by the status.
+// A method that is added with a file of its own and one line works in rule files, in the
+// kernel and in the status.
 func TestAMethodIsOneFileAndOneLine(t *testing.T) {
 	t.Parallel()
 	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
@@ -80,7 +81,7 @@ func TestAMethodIsOneFileAndOneLine(t *testing.T) {
 				t.Error("the word does not open the door")
 			}
 			if by := d.Status().Doors[0].OpensBy; !slices.Equal(by, []string{"watchword"}) {
-				t.Errorf("the status says that %q open the door", by)
+				t.Errorf("the status says that %q opens the door", by)
 			}
 		})
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Each line of a list opens the door once, in order, whatever becomes of the daemon;
-// and somebody is told before none is left.
+// Each line of a list opens the door once, in order, even if the daemon stops or is killed
+// in between. The daemon warns before no line is left.
 func TestOneTimeSequences(t *testing.T) {
 	t.Parallel()
 	knock := lab.NeedsProgram(t, "knock")
@@ -34,13 +34,13 @@ func TestOneTimeSequences(t *testing.T) {
 	d := l.Run(rules)
 	d.WaitFor("low ", "door=ssh", "sequences left in "+list+": 3")
 
-	// The later ones are not good yet.
+	// Later lines do not open the door yet.
 	early := lab.Source(1, lab.Server4)
 	for _, later := range knocks[1:] {
 		l.Knock(early, lab.Server4, later...)
 	}
 	if l.AdmitsAtOnce(early, lab.Server4, 22) {
-		t.Error("admitted out of turn")
+		t.Error("admitted with a line that is not the next one")
 	}
 	for n, words := range lines {
 		to, version := lab.Server4, "-4"
@@ -58,7 +58,7 @@ func TestOneTimeSequences(t *testing.T) {
 		if !l.Admits(source, to, 22) {
 			t.Fatalf("refused after the line %d", n+1)
 		}
-		// The source of the last line has a window still.
+		// The source that used the last line still has a window.
 		lab.Eventually(t, "the door has opened", func() bool {
 			now := d.Status().Doors[0].Counters
 			return now.Opened+now.Refreshed == was.Opened+was.Refreshed+1
@@ -67,39 +67,38 @@ func TestOneTimeSequences(t *testing.T) {
 		b, err := os.ReadFile(list)
 		lab.Must(t, err)
 		if got := usedLines(string(b)); got != n+1 {
-			t.Errorf("after the line %d these are crossed out: %d\n%s", n+1, got, b)
+			t.Errorf("after the line %d, %d lines are commented out:\n%s", n+1, got, b)
 		}
 		if n == 0 {
 			d.Stop(syscall.SIGKILL)
 			d = l.Run(rules)
 		}
-		// What was used opens to nobody, whoever overheard it.
+		// Used lines open to nobody, also not to a source that has overheard them.
 		for i, used := range knocks[:n+1] {
 			thief := lab.Source(10*n+i+2, to)
 			l.Knock(thief, to, used...)
 			if l.AdmitsAtOnce(thief, to, 22) {
-				t.Errorf("after the line %d: admitted with the line %d", n+1, i+1)
+				t.Errorf("after the line %d, admitted with the line %d", n+1, i+1)
 			}
 		}
 	}
-	// Nobody gets in any more, after a restart neither; who has a window does.
+	// Nobody gets in any more, also not after a restart, except clients with a window.
 	d.Stop(syscall.SIGTERM)
 	d = l.Run(rules)
 	for n, used := range knocks {
 		thief := lab.Source(100+n, lab.Server4)
 		l.Knock(thief, lab.Server4, used...)
 		if l.AdmitsAtOnce(thief, lab.Server4, 22) {
-			t.Errorf("after all were used: admitted with the line %d", n+1)
+			t.Errorf("after all lines were used, admitted with the line %d", n+1)
 		}
 	}
 	if left := d.Status().Doors[0].SequencesLeft; left == nil || *left != 0 {
-		t.Errorf("the sequences left are %v, want 0", left)
+		t.Errorf("%v sequences are left, want 0", left)
 	}
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
-		t.Error("who has a window is refused")
+		t.Error("a client with a window is refused")
 	}
 }
 
-// usedLines counts the lines that were crossed out: all but the comment that was one
-// from the start.
+// usedLines counts the lines that were commented out. The list has one other comment.
 func usedLines(list string) int { return strings.Count("\n"+list, "\n#") - 1 }

@@ -14,8 +14,8 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 )
 
-// What is as long as a password and none opens nothing; what has another length is
-// not even heard, as the kernel looks at that.
+// A datagram with the length of a password that is no password opens nothing. The daemon
+// does not receive datagrams of another length, because the kernel checks the length.
 func TestDatagramsOfTheWrongLengthAreNotHeard(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "openssl")
@@ -32,13 +32,14 @@ func TestDatagramsOfTheWrongLengthAreNotHeard(t *testing.T) {
 		if l.AdmitsAtOnce(source, server, 22) {
 			t.Error("admitted")
 		}
-		// What comes after them shows that they would have been heard by now.
+		// The daemon handles datagrams in order. When it has handled later ones, it has
+		// handled all.
 		l.SendDatagram(source, server, 2000, strings.Repeat("0", 64)+"\n")
 		d.WaitFor("reset", "door=vpn", "source="+source.String()+" ")
 		l.SendDatagram(source, server, 2000, good+"\n")
 		d.WaitFor("opened", "door=vpn", "source="+source.String()+" ")
 		if now := d.Status().Doors[0].Counters; now.Resets != was.Resets+1 || now.Knocks != was.Knocks+1 {
-			t.Errorf("what was heard: %+v, and before: %+v", now, was)
+			t.Errorf("the daemon has heard %+v, and before %+v", now, was)
 		}
 		if now := d.Logged("source=" + source.String() + " "); now != 4 {
 			t.Errorf("%d events, want 4: refused, reset, knock, opened", now)
@@ -46,7 +47,8 @@ func TestDatagramsOfTheWrongLengthAreNotHeard(t *testing.T) {
 	}
 }
 
-// What is no password of this minute and for this address opens nothing; and who has one need not wait after it was sent.
+// Only a password of this minute and for this address opens the door. The client need not
+// wait after it has sent the password.
 func TestWhichPasswordsAreGood(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "openssl")
@@ -70,7 +72,7 @@ door "both" {
 			t.Parallel()
 			n := 0
 			client := func() netip.Addr { n++; return lab.Source(n, server) }
-			// For its source, and nobody else.
+			// A password is for one source.
 			a, b := client(), client()
 			l.SendDatagram(b, server, 2000, l.Password(otpOpens, a, lab.Minute())+"\n")
 			d.WaitFor("reset", "door=patient", "source="+b.String()+" ", "no one-time password of this minute for this address")
@@ -78,7 +80,7 @@ door "both" {
 				t.Error("admitted with the password of another address")
 			}
 
-			// By the clock, give or take the skew.
+			// A password is for one minute, more or less the skew.
 			for _, c := range []struct {
 				name string
 				door string
@@ -90,7 +92,7 @@ door "both" {
 				{"of the next minute but one", "strict", 2001, 2, false},
 				{"of the last minute", "patient", 2000, -1, true},
 				{"of five minutes ago", "patient", 2000, -5, false},
-				{"of in five minutes", "patient", 2000, 5, false},
+				{"of five minutes from now", "patient", 2000, 5, false},
 			} {
 				source := client()
 				awayFromTurns()
@@ -99,40 +101,40 @@ door "both" {
 				d.WaitFor(want, "door="+c.door, "source="+source.String()+" ")
 				port := 22 + int(c.port-2000)
 				if got := l.Admitted(c.good, source, server, port); got != c.good {
-					t.Errorf("the one %s is good at %s: %v, want %v", c.name, c.door, got, c.good)
+					t.Errorf("the password %s opens the door %s: %v, want %v", c.name, c.door, got, c.good)
 				}
 			}
 			strict := client()
 			awayFromTurns()
 			if err := l.OnFirstSYNAfter(strict, server, 23, l.PreparePassword(otpOpens, strict, server, 2001)); err != nil {
-				t.Errorf("of this minute: %v", err)
+				t.Errorf("with a password of this minute: %v", err)
 			}
 
-			// Without a pause between password and SYN.
+			// There is no pause between password and SYN.
 			for range 50 {
 				source := client()
 				if err := l.OnFirstSYNAfter(source, server, 22, l.PreparePassword(otpOpens, source, server, 2000)); err != nil {
-					t.Fatalf("at once: %v", err)
+					t.Fatalf("without a pause: %v", err)
 				}
 			}
 
-			// A sequence and a password at one door, either of which will do.
+			// At a door with a sequence and passwords, either opens the door.
 			knocks, sends := client(), client()
 			if err := l.OnFirstSYNAfter(sends, server, 24, l.PreparePassword(otpOpens, sends, server, 2002)); err != nil {
-				t.Errorf("at the door with both, by password: %v", err)
+				t.Errorf("with a password at the door with both: %v", err)
 			}
 			if l.AdmitsAtOnce(knocks, server, 24) {
-				t.Error("admitted at the door with both before any knock")
+				t.Error("admitted at the door with both without knocks")
 			}
 			l.Knock(knocks, server, lab.Knocks...)
 			if !l.Admits(knocks, server, 24) {
-				t.Error("refused at the door with both, by knocks")
+				t.Error("refused at the door with both after knocks")
 			}
 		})
 	}
 }
 
-// A password is good once, whatever becomes of the daemon.
+// A password is good once, even if the daemon reloads, stops or is killed in between.
 func TestAPasswordIsGoodOnce(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "openssl")
@@ -149,17 +151,17 @@ func TestAPasswordIsGoodOnce(t *testing.T) {
 		for server, password := range sources {
 			before := d.Status().Doors[0].Counters
 			l.SendDatagram(lab.Source(1, server), server, 2000, password)
-			// With another byte at the end, which is not looked at, it is the same one.
+			// The byte after the password is ignored, so this is the same password.
 			l.SendDatagram(lab.Source(1, server), server, 2000, password[:64]+"\x00")
-			lab.Eventually(t, when+" both replays are counted", func() bool {
+			lab.Eventually(t, when+", both replays are counted", func() bool {
 				return d.Status().Doors[0].Counters.Replayed == before.Replayed+2
 			})
 			d.WaitFor("replayed", "door=vpn", "source="+lab.Source(1, server).String()+" ")
 			if after := d.Status().Doors[0].Counters; after.Opened != before.Opened || after.Refreshed != before.Refreshed {
-				t.Errorf("%s a replay has opened the door", when)
+				t.Errorf("%s, a replay has opened the door", when)
 			}
 			if l.AdmitsAtOnce(lab.Source(1, server), server, 22) {
-				t.Errorf("%s who replays is admitted", when)
+				t.Errorf("%s, a client that repeats a password is admitted", when)
 			}
 		}
 	}
@@ -173,8 +175,8 @@ func TestAPasswordIsGoodOnce(t *testing.T) {
 	d.Stop(syscall.SIGKILL)
 	d = l.Run(rules)
 	replay("after a kill")
-	// The other minutes are good as ever; the one to come was not used even if the test
-	// began in the minute before this.
+	// Passwords of other minutes are still good. The one of the next minute was not used,
+	// even if the test began a minute ago.
 	for server := range sources {
 		l.SendDatagram(lab.Source(1, server), server, 2000, l.Password(otpOpens, lab.Source(1, server), lab.Minute()+1)+"\n")
 		if !l.Admits(lab.Source(1, server), server, 22) {
@@ -183,8 +185,8 @@ func TestAPasswordIsGoodOnce(t *testing.T) {
 	}
 }
 
-// usePassword opens a door by a password of this minute, and closes it by hand. It returns
-// the datagram.
+// usePassword opens a door with a password of this minute, and closes the window by
+// command. It returns the datagram.
 func usePassword(d *lab.Daemon, door string, source, server netip.Addr, port uint16) string {
 	t := d.Lab.T
 	t.Helper()
@@ -196,7 +198,8 @@ func usePassword(d *lab.Daemon, door string, source, server netip.Addr, port uin
 	return datagram
 }
 
-// What was used cannot be read any more: then nothing opens a door that may have been.
+// If the file of used passwords is damaged, passwords that may have been used do not open
+// the door.
 func TestAUsedPasswordIsRefusedAfterDamage(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "openssl")
@@ -216,20 +219,21 @@ func TestAUsedPasswordIsRefusedAfterDamage(t *testing.T) {
 	l.SendDatagram(source, lab.Server4, 2000, password)
 	d.WaitFor("refused", "source="+source.String()+" ", "it may have been used before")
 	if l.AdmitsAtOnce(source, lab.Server4, 22) {
-		t.Error("admitted by a password that was used")
+		t.Error("admitted with a password that may have been used")
 	}
 }
 
-// Garbage as long as a password, thousands from one source at once, does not keep
-// those of others from opening the door, nor does it fill the log.
+// Thousands of datagrams with garbage of the length of a password, from one source, do not
+// prevent passwords of other sources from opening the door, and do not fill the log.
 func TestFloodOfGarbageKeepsNoPasswordFromOpening(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "openssl")
 	l := lab.New(t)
 	l.ServeTCP(22)
 	d := l.Run(otpDoor("vpn", 22, 2000, patient))
-	// What is above the kernel's rate for a door's knocks, 20000 packets a second after
-	// a burst of 5000, is not heard, whoever sends it: garbage stays below.
+	// The garbage stays below the kernel's rate limit for the knocks of a door: 20,000
+	// packets a second after a burst of 5,000. Packets above it are not logged, whoever
+	// sends them.
 	const tries, garbage, rate = 5, 3000, 20000
 	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
 		for n := range tries {
@@ -248,9 +252,9 @@ func TestFloodOfGarbageKeepsNoPasswordFromOpening(t *testing.T) {
 		}
 	}
 	if heard := d.Status().Doors[0].Counters.Resets; heard < tries*garbage/10 {
-		t.Errorf("of %d datagrams with garbage %d were heard: too few to prove anything", 2*tries*garbage, heard)
+		t.Errorf("of %d datagrams with garbage, %d were heard: too few to prove anything", 2*tries*garbage, heard)
 	}
 	if lines := d.Logged("reset"); lines > 2*tries*4 {
-		t.Errorf("the log has %d lines of the garbage", lines)
+		t.Errorf("the log has %d lines about the garbage", lines)
 	}
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// pknock sends a one-time password as xt_pknock's knock.sh does, with what every
-// system has: SECRET in hex, SOURCE as the bytes of a printf, HOST, PORT, and what is
-// sent after the digits.
+// pknock sends a one-time password as knock.sh of xt_pknock does, with programs that every
+// system has. Its variables are SECRET in hex, SOURCE as bytes for printf, HOST, PORT, and
+// what follows the digits.
 const pknock = `
 m=$(($(date +%s) / 60))
 minute=$(printf '\\x%02x\\x%02x\\x%02x\\x%02x' $((m & 255)) $((m >> 8 & 255)) $((m >> 16 & 255)) $((m >> 24 & 255)))
@@ -24,8 +24,8 @@ digits=$(printf "$SOURCE$minute" | openssl dgst -sha256 -mac HMAC -macopt "hexke
 send() { printf "${digits##*= }$LAST"; }
 `
 
-// What others make and send opens the door, and closes it, and so does what knock
-// and connect send.
+// Passwords that other programs compute and send open and close the door, and so do those
+// that the commands knock and connect send.
 func TestPasswordsOfManyClients(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"openssl", "nc"} {
@@ -41,7 +41,7 @@ func TestPasswordsOfManyClients(t *testing.T) {
 	clients := []struct {
 		name   string
 		script string
-		stays  bool // where one command opens and cannot close
+		stays  bool // the command can open and cannot close
 	}{
 		{"bash, with a newline", `LAST='\n'` + pknock + `send >"/dev/udp/$HOST/$PORT"`, false},
 		{"bash, with a NUL", `LAST='\0'` + pknock + `send >"/dev/udp/$HOST/$PORT"`, false},
@@ -52,7 +52,8 @@ func TestPasswordsOfManyClients(t *testing.T) {
 	}
 	var rules strings.Builder
 	for i := range clients {
-		// The same secrets: what one door has used up is still good at another.
+		// All doors have the same secrets. A password that was used at one door is still
+		// good at another.
 		rules.WriteString(otpDoor(fmt.Sprintf("d%d", i), 22+i, 2000+i, patient))
 		l.ServeTCP(22 + i)
 	}

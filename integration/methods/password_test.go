@@ -10,13 +10,13 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// The secrets of the doors that one-time passwords open.
+// The secrets that open and close the doors of these tests.
 const (
 	otpOpens = "hipjazz"
 	otpShuts = "superawesome"
 )
 
-// otpDoor is a door that one-time passwords open, and close.
+// otpDoor returns a door that one-time passwords open and close.
 func otpDoor(name string, guards, port int, more string) string {
 	return fmt.Sprintf(`door %q {
   ports  = [%d]
@@ -31,11 +31,11 @@ func otpDoor(name string, guards, port int, more string) string {
 `, name, guards, port, otpOpens, otpShuts, more)
 }
 
-// patient is for a door whose passwords are still good when the minute turns in the
-// midst of a test.
+// patient is an attribute for doors whose passwords stay good if a minute ends during a
+// test.
 const patient = `skew = "1m"`
 
-// awayFromTurns waits until the minute is not about to turn.
+// awayFromTurns waits for the next minute if this one is about to end.
 func awayFromTurns() {
 	const enough = 3 * time.Second
 	now := time.Now()
@@ -44,6 +44,7 @@ func awayFromTurns() {
 	}
 }
 
+// garbageFrom sends n datagrams with garbage of a password's length from the caller's host.
 func garbageFrom(from, to netip.Addr, port uint16, n int) error {
 	fd, err := lab.BoundSocket(from, to, unix.SOCK_DGRAM)
 	if err != nil {

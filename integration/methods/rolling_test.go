@@ -18,18 +18,19 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// rollingStep is how long the knocks below are the same: the shortest time there is.
+// rollingStep is the step of the doors below, the shortest that is allowed.
 const rollingStep = 5 * time.Second
 
-// What has to happen within a step is tried again, so often, if the step turned.
+// Actions that must happen within one step are tried this often, if the step ends
+// meanwhile.
 const (
 	triesInStep = 12
-	tooSlow     = "what takes a moment never was over before the step was"
+	tooSlow     = "this machine is so slow that no try ended within its step"
 )
 
 const rollingSecret = "hipjazz"
 
-// rollingDoor is a door whose knocks are others with each step.
+// rollingDoor returns a door with other knocks in each step.
 func rollingDoor(name string, guards int, ports string) string {
 	return fmt.Sprintf(`door %q {
   ports  = [%d]
@@ -44,23 +45,23 @@ func rollingDoor(name string, guards int, ports string) string {
 `, name, guards, rollingSecret, ports, rollingStep)
 }
 
-// stepNow is the number of the step that it is.
+// stepNow returns the number of the current step.
 func stepNow() int64 { return time.Now().Unix() / int64(rollingStep.Seconds()) }
 
-// present are the knocks of a door now, as knock takes them, by the program that
-// clients run.
+// present returns the current knocks of a door, in the form that `knockwall knock` takes.
+// The program under test computes them.
 func present(l *lab.Lab, rules, door string) []string {
 	l.T.Helper()
 	cmd := lab.Knockwall("ports", "--config", rules, door)
-	cmd.Env = append(os.Environ(), lab.EndAtOnce) // it has to be quick
+	cmd.Env = append(os.Environ(), lab.EndAtOnce) // so that it ends within the step
 	out, err := cmd.Output()
 	lab.Must(l.T, err)
 	return strings.Fields(string(out))
 }
 
-// Whoever knows the secret gets in at any time, with the client that everybody has;
-// who has overheard the knocks of a step does not. Nobody else notices that the
-// table turns, and it does not grow.
+// Clients that know the secret get in at any time, with an ordinary client program. A
+// client that has overheard the knocks of a step does not. Nobody else notices when the
+// step changes, and the table does not grow.
 func TestRollingKnocks(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "knock")
@@ -81,7 +82,7 @@ func TestRollingKnocks(t *testing.T) {
 			l.Meanwhile(func() error { return lab.ExchangeAndPause(session) }),
 			l.Meanwhile(func() error {
 				newcomer++
-				time.Sleep(20 * time.Millisecond) // or the server's side piles up
+				time.Sleep(20 * time.Millisecond) // otherwise sockets pile up on the server
 				return l.OnFirstSYN(lab.Source(newcomer, server), server, lab.Knocks...)
 			}))
 	}
@@ -105,8 +106,8 @@ func TestRollingKnocks(t *testing.T) {
 			_, err := client.Close(context.Background(), "roll", source.String(), false)
 			lab.Must(t, err)
 		}
-		// Those of the step before are still good for clients whose clocks are slow, but
-		// they were used; those of the one before that are nothing any more.
+		// The knocks of the former step would be good for clients with slow clocks, but
+		// they were used. Knocks of earlier steps mean nothing.
 		for i, o := range heard {
 			source := lab.Source(100+10*n+i, lab.Server4)
 			now := stepNow()
@@ -123,17 +124,17 @@ func TestRollingKnocks(t *testing.T) {
 	}
 	for _, stop := range stops {
 		if tries := stop(); tries < 20*steps {
-			t.Errorf("%d tries of a guest meanwhile prove little", tries)
+			t.Errorf("%d tries of a guest prove too little", tries)
 		}
 	}
 	if after := contents(l); after != before {
-		t.Errorf("the tables have %s, and had %s before", after, before)
+		t.Errorf("the tables have %s, want %s as before", after, before)
 	}
 }
 
-// knockInStep knocks at the door "roll" with knockd's client, at the ports of now, and
-// returns which these were. It tries again if the step turned meanwhile, as whoever
-// knocked in a step before this has used it up.
+// knockInStep sends the current knocks of the door "roll" with the client of knockd, and
+// returns them. If the step ends meanwhile, it tries again, because knocks of a former step
+// are used up.
 func knockInStep(l *lab.Lab, t *testing.T, rules string, server netip.Addr) (step int64, knocks []packet.Port) {
 	t.Helper()
 	version := "-4"
@@ -154,13 +155,13 @@ func knockInStep(l *lab.Lab, t *testing.T, rules string, server netip.Addr) (ste
 	return 0, nil
 }
 
-// knockAcrossTurn knocks at the door "half", where nobody else does, the first half
-// just before the table turns, and the rest after.
+// knockAcrossTurn sends the first half of the knocks of the door "half" just before the
+// step ends, and the rest afterwards. Nobody else knocks at that door.
 func knockAcrossTurn(l *lab.Lab, t *testing.T, rules string, source netip.Addr) {
 	t.Helper()
-	// The second half must not come before the table has turned, and not so late that
-	// the attempt is over. (nft lists nothing while windows open all the time: it begins
-	// anew whenever something changes.)
+	// The second half must come after the table has changed, and before the attempt is too
+	// old. (nft lists nothing while windows open all the time: it starts again whenever
+	// something changes.)
 	const before, after = time.Second, time.Second
 	for range triesInStep {
 		turn := time.Now().Truncate(rollingStep).Add(rollingStep)
@@ -168,7 +169,7 @@ func knockAcrossTurn(l *lab.Lab, t *testing.T, rules string, source netip.Addr) 
 		knocks := lab.ParseKnocks(t, present(l, rules, "half"))
 		l.Knock(source, lab.Server4, knocks[:2]...)
 		if !time.Now().Before(turn) {
-			continue // too slow to say in which step that was
+			continue // the step is not known: the machine was too slow
 		}
 		time.Sleep(time.Until(turn.Add(after)))
 		l.Knock(source, lab.Server4, knocks[2:]...)
@@ -176,14 +177,14 @@ func knockAcrossTurn(l *lab.Lab, t *testing.T, rules string, source netip.Addr) 
 			continue
 		}
 		if !l.Admits(source, lab.Server4, 24) {
-			t.Error("an attempt that was under way when the step turned has come to nothing")
+			t.Error("an attempt across the end of a step has failed")
 		}
 		return
 	}
 	t.Fatal(tooSlow)
 }
 
-// contents counts what is in the tables of the server, but not what is in sets.
+// contents counts the objects in the tables of the server, without elements of sets.
 func contents(l *lab.Lab) string {
 	l.T.Helper()
 	var all struct {
@@ -203,8 +204,8 @@ func contents(l *lab.Lab) string {
 	return fmt.Sprint(counts)
 }
 
-// rollingScript finds the knocks of now as the documentation of sequence.Rolling
-// says, and knocks: SECRET in hex, HOST, and the STEP in seconds.
+// rollingScript computes the current knocks as the documentation says, and knocks. Its
+// variables are SECRET in hex, HOST, and STEP in seconds.
 const rollingScript = `
 size=$((LAST - FIRST + 1))
 n=$(($(date +%s) / STEP))
@@ -222,14 +223,14 @@ for port in "${knocks[@]}"; do
 done
 `
 
-// A client needs no more than a shell and openssl.
+// A shell and openssl suffice for a client.
 func TestRollingKnocksOfAShell(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "openssl")
 	bash := lab.NeedsProgram(t, "bash")
 	l := lab.New(t)
 	l.ServeTCP(23)
-	// So few ports that the same one comes up twice now and then.
+	// There are so few ports that the same port sometimes occurs twice.
 	rules := filepath.Join(l.Folder, "rules.hcl")
 	lab.Must(t, os.WriteFile(rules, []byte(rollingDoor("roll", 23, "20000-20008")), 0o600))
 	d := l.RunFile(rules)
@@ -252,10 +253,10 @@ func TestRollingKnocksOfAShell(t *testing.T) {
 				if try == triesInStep {
 					t.Fatal(tooSlow)
 				}
-				continue // they may not have spoken of the same step
+				continue // the two may be of different steps
 			}
 			if strings.TrimSpace(said.String()) != ours {
-				t.Errorf("the script knocks at %s, and ports says %s", &said, ours)
+				t.Errorf("the script knocks at %s, and the command ports prints %s", &said, ours)
 			}
 			break
 		}

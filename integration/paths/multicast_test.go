@@ -23,18 +23,20 @@ var (
 	all4   = netip.MustParseAddr("192.0.2.255") // the cable's broadcast address
 )
 
-// What the host itself sends to a group or to all comes back by the interface that it
-// went out by. That is nobody's knock at the door, and no stranger can look like it.
-func TestTheHostsOwnMulticastIsNoStrangers(t *testing.T) {
+// Packets that the host itself sends to a group or to a broadcast address come back by the
+// interface that they left by. The door does not take them for a stranger's, and a stranger
+// cannot forge such packets.
+func TestTheHostsOwnMulticastPassesAndForgedDoesNot(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
-	// The kernel would drop most of what pretends to be from here; not all of it.
+	// By default the kernel drops most packets that claim to come from the host, but not
+	// all.
 	lab.Must(t, l.Server.Do(func() error { return lab.WriteSysctl("ipv4/conf/all/accept_local", "1") }))
 	member := newMember(l, t, 5353)
 	client := map[bool]netip.Addr{true: lab.Client4, false: lab.Client6}
 	server := map[bool]netip.Addr{true: lab.Server4, false: lab.Server6}
 	groups := []netip.Addr{group4, all4, group6}
-	// send has all of them send to all groups.
+	// send sends from all of them to all groups.
 	send := func(when string) (own, strangers []string) {
 		t.Helper()
 		for _, to := range groups {
@@ -51,7 +53,7 @@ func TestTheHostsOwnMulticastIsNoStrangers(t *testing.T) {
 	}
 	own, strangers := send("without a wall")
 	for _, payload := range append(own, strangers...) {
-		lab.Eventually(t, payload+" is heard", func() bool { return member.heard(payload) })
+		lab.Eventually(t, payload+" is received", func() bool { return member.heard(payload) })
 	}
 	l.Run(`door "mdns" {
   ports    = ["5353/udp"]
@@ -61,12 +63,12 @@ func TestTheHostsOwnMulticastIsNoStrangers(t *testing.T) {
 	time.Sleep(lab.Short)
 	for _, payload := range own {
 		if !member.heard(payload) {
-			t.Errorf("not heard %s", payload)
+			t.Errorf("not received: %s", payload)
 		}
 	}
 	for _, payload := range strangers {
 		if member.heard(payload) {
-			t.Errorf("heard %s", payload)
+			t.Errorf("received: %s", payload)
 		}
 	}
 }
@@ -131,7 +133,7 @@ func (m *member) heard(payload string) bool {
 	return m.payloads[payload]
 }
 
-// sendBy sends a datagram by one interface of a host.
+// sendBy sends a datagram by one of a host's interfaces.
 func sendBy(t *testing.T, h *netlab.Host, link string, from, to netip.Addr, port uint16, payload string) {
 	t.Helper()
 	lab.Must(t, h.Do(func() error {
@@ -147,7 +149,7 @@ func sendBy(t *testing.T, h *netlab.Host, link string, from, to netip.Addr, port
 	}))
 }
 
-// sendsToAll lets a socket send to broadcast and multicast addresses by an interface.
+// sendsToAll lets a socket send to broadcast and multicast addresses by one interface.
 func sendsToAll(fd int, link string) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1); err != nil {
 		return err
@@ -155,7 +157,7 @@ func sendsToAll(fd int, link string) error {
 	return unix.BindToDevice(fd, link)
 }
 
-// forgeBy sends segments by the client's end of the cable, to whatever address.
+// forgeBy sends segments by the client's interface, to any address.
 func forgeBy(l *lab.Lab, t *testing.T, segments ...forge.Segment) {
 	t.Helper()
 	for _, s := range segments {

@@ -23,15 +23,15 @@ const rejectRules = `door "ssh" {
   closed   = "reject"
 }`
 
-// idleSession is a guest's session whose window is over.
+// idleSession is a session of a guest whose window has expired.
 type idleSession struct {
 	*net.TCPConn
 	from  netip.AddrPort
 	first uint32 // its SYN's sequence number
 }
 
-// A door that rejects ends nobody's session: what may belong to a known connection is
-// never answered with a reset of ours, which conntrack would take for the server's.
+// A door that rejects ends no session: it never answers a packet that may belong to a known
+// connection with a reset, because conntrack would take that for the server's.
 func TestARejectingDoorEndsNoSession(t *testing.T) {
 	for family, to := range map[string]netip.Addr{"IPv4": lab.Server4, "IPv6": lab.Server6} {
 		t.Run(family, func(t *testing.T) {
@@ -88,11 +88,12 @@ func TestARejectingDoorEndsNoSession(t *testing.T) {
 				sessions = append(sessions, idleSession{conn, from, firstSequence(t, conn, len("ping"))})
 			}
 			d.WaitForCount(len(attacks), "expired")
-			lab.Eventually(t, "the windows are over in the kernel, too", func() bool { return len(l.KernelWindows()) == 0 })
+			lab.Eventually(t, "the windows have expired in the kernel, too", func() bool { return len(l.KernelWindows()) == 0 })
 			for i, attack := range attacks {
 				l.Send(attack.segments(sessions[i])...)
 			}
-			// What comes after them on the cable is answered after them.
+			// The client sends this SYN after the attacks, so its answer comes after
+			// theirs.
 			if _, err := l.Dial(lab.Source(1000, to), to, 22, lab.Deadline); !errors.Is(err, unix.ECONNREFUSED) {
 				t.Errorf("the door does not reject: %v", err)
 			}
@@ -103,7 +104,7 @@ func TestARejectingDoorEndsNoSession(t *testing.T) {
 				}
 			}
 			if !testing.Short() {
-				time.Sleep(trackedClose + time.Second) // after which a session that seemed closed is forgotten
+				time.Sleep(trackedClose + time.Second) // then conntrack has forgotten sessions that it took for closed
 			}
 			for i, attack := range attacks {
 				if err := lab.Exchange(sessions[i]); err != nil {
@@ -114,20 +115,20 @@ func TestARejectingDoorEndsNoSession(t *testing.T) {
 	}
 }
 
-// Conntrack's numbers for the states of TCP, and how long it remembers a connection that
-// was reset.
+// trackedEstablished is conntrack's number of a state of TCP. trackedClose is how long
+// conntrack remembers a connection that was reset.
 const (
 	trackedEstablished = 3
 	trackedClose       = 10 * time.Second
 )
 
-// segment forges one of the session's own.
+// segment forges a segment of the session.
 func (s idleSession) segment(to netip.Addr, flags packet.Flags, sequence uint32) forge.Segment {
 	return forge.Segment{From: s.from.Addr(), To: to, SourcePort: s.from.Port(), Port: lab.TCP(22), Sequence: sequence, Flags: flags}
 }
 
-// firstSequence asks the kernel for the sequence number that a connection has begun with,
-// by which so many bytes were sent.
+// firstSequence asks the kernel for the sequence number of the SYN of a connection by which
+// so many bytes were sent.
 func firstSequence(t *testing.T, conn *net.TCPConn, sent int) (first uint32) {
 	t.Helper()
 	const sendQueue = 2 // TCP_SEND_QUEUE of linux/tcp.h
@@ -153,8 +154,8 @@ func firstSequence(t *testing.T, conn *net.TCPConn, sent int) (first uint32) {
 	return first
 }
 
-// tracked is what conntrack on the server knows of a connection, which is nothing of one
-// that is not there.
+// tracked returns what conntrack on the server knows of a connection: its state, and when
+// conntrack will forget it. Both are 0 if there is no such connection.
 func tracked(l *lab.Lab, t *testing.T, from netip.AddrPort, port uint16) (state uint8, left time.Duration) {
 	t.Helper()
 	lab.Must(t, l.Server.Do(func() error {
@@ -178,8 +179,8 @@ func tracked(l *lab.Lab, t *testing.T, from netip.AddrPort, port uint16) (state 
 	return state, left
 }
 
-// A closed port answers nothing that was sent to broadcast or multicast addresses, and so
-// does a door that is to look like one.
+// A closed port does not answer packets to broadcast and multicast addresses. A door that
+// rejects imitates that.
 func TestARejectingDoorAnswersNoBroadcast(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "nft")
@@ -201,8 +202,8 @@ func TestARejectingDoorAnswersNoBroadcast(t *testing.T) {
 		return n
 	}
 	asked := 0
-	// ask sends to an address, and then what is always answered; it says whether the
-	// first was, too.
+	// ask sends a packet to an address, and then one that is always answered. It reports
+	// whether the first one was answered, too.
 	ask := func(from, to, host netip.Addr, port packet.Port) (answered bool) {
 		t.Helper()
 		asked++
@@ -211,7 +212,7 @@ func TestARejectingDoorAnswersNoBroadcast(t *testing.T) {
 		forgeBy(l, t, segment)
 		segment.To = host
 		segment.SourcePort += 1000
-		segment.Port = lab.UDP(9) // where nothing is
+		segment.Port = lab.UDP(9) // no program listens there
 		forgeBy(l, t, segment)
 		lab.Eventually(t, "a closed port answers", func() bool { return answers() > before })
 		return answers() > before+1
@@ -223,7 +224,7 @@ func TestARejectingDoorAnswersNoBroadcast(t *testing.T) {
 				from, groups = lab.Client6, []netip.Addr{netip.MustParseAddr("ff02::1")}
 			}
 			if !ask(from, host, host, port) {
-				t.Errorf("%s at %s does not reject, so that this tests nothing", port, host)
+				t.Errorf("%s at %s does not reject, so this tests nothing", port, host)
 			}
 			for _, group := range groups {
 				if ask(from, group, host, port) {

@@ -16,8 +16,8 @@ const credentialSecret = "wide-hatch-otter-plume"
 // credentialUnit adds the credential to the unit.
 const credentialUnit = "LoadCredential=vpn-open:/etc/knockwall.secrets/vpn-open"
 
-// tells is a command that describes its sandbox.
-const tells = `#!/bin/sh
+// reporter is a command that describes its sandbox.
+const reporter = `#!/bin/sh
 echo "$*: $(id --user --name)"
 grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status
 touch /etc/written /home/written 2>&1
@@ -39,11 +39,11 @@ func TestCredentialsUnderSystemd(t *testing.T) {
     open_secret = credential("vpn-open")
     skew        = "1m"
   }
-  on_open  { command = ["/usr/local/bin/tells", "open for", "${source}"] }
-  on_close { command = ["/usr/local/bin/tells", "closed for", "${source}"] }
+  on_open  { command = ["/usr/local/bin/reporter", "open for", "${source}"] }
+  on_close { command = ["/usr/local/bin/reporter", "closed for", "${source}"] }
 }`)
 	m.addUsers()
-	m.write("/usr/local/bin/tells", tells, 0o755)
+	m.write("/usr/local/bin/reporter", reporter, 0o755)
 	m.write("/etc/knockwall.secrets/vpn-open", credentialSecret+"\n", 0o600)
 	lab.Must(t, os.Chmod(m.outside("/etc/knockwall.secrets"), 0o700))
 	m.configure(credentialUnit)
@@ -72,11 +72,11 @@ func TestCredentialsUnderSystemd(t *testing.T) {
 		for server, password := range passwords {
 			source := lab.Source(1, server)
 			l.SendDatagram(source, server, 2000, password)
-			lab.Eventually(t, when+" the journal tells of the replay", func() bool {
+			lab.Eventually(t, when+", the journal has the replay", func() bool {
 				return len(m.entries("KNOCKWALL_EVENT=replayed", "KNOCKWALL_SOURCE="+source.String())) == replays
 			})
 			if l.AdmitsAtOnce(source, server, 22) {
-				t.Errorf("%s who replays is admitted", when)
+				t.Errorf("%s, a client that repeats a password is admitted", when)
 			}
 		}
 	}
@@ -105,7 +105,7 @@ func TestCredentialsUnderSystemd(t *testing.T) {
 func (m *machine) checkSandbox(what string, source netip.Addr) {
 	m.t.Helper()
 	var said string
-	lab.Eventually(m.t, "the journal tells: "+what, func() bool {
+	lab.Eventually(m.t, "the journal says: "+what, func() bool {
 		for _, e := range m.entries("KNOCKWALL_EVENT=command", "KNOCKWALL_SOURCE="+source.String()) {
 			if strings.HasPrefix(e["KNOCKWALL_REASON"], what) {
 				said = e["KNOCKWALL_REASON"]
@@ -145,13 +145,13 @@ func (m *machine) checkHidden(secret string) {
 	} {
 		out := m.does("sh", "-c", c.command)
 		if !strings.Contains(out, c.has) {
-			m.t.Errorf("%s does not say %q, so that it proves nothing:\n%s", c.command, c.has, lab.Tail(out, 2000))
+			m.t.Errorf("%s does not say %q, so this proves nothing:\n%s", c.command, c.has, lab.Tail(out, 2000))
 		}
 		if strings.Contains(out, secret) {
 			m.t.Errorf("%s shows the secret", c.command)
 		}
 	}
 	if out, err := m.tellAs("member", "sh", "-c", "cat /run/credentials/knockwall.service/vpn-open /etc/knockwall.secrets/vpn-open"); err == nil || strings.Contains(out, secret) {
-		m.t.Errorf("who is in the daemon's group can read the secret: %q, %v", out, err)
+		m.t.Errorf("a user in the daemon's group can read the secret: %q, %v", out, err)
 	}
 }

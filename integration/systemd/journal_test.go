@@ -84,10 +84,10 @@ func TestJournalUnderSystemd(t *testing.T) {
 		var got string
 		defer func() {
 			if t.Failed() {
-				t.Logf("of %s the journal tells: %s", client, got)
+				t.Logf("the journal has of %s: %s", client, got)
 			}
 		}()
-		lab.Eventually(t, fmt.Sprintf("of %s the journal tells: %s", client, want), func() bool {
+		lab.Eventually(t, fmt.Sprintf("the journal has of %s: %s", client, want), func() bool {
 			got = story(m.entries("KNOCKWALL_SOURCE=" + client.String()))
 			return got == want
 		})
@@ -142,7 +142,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 		slices.Sort(told)
 		slices.Sort(known)
 		if diff := cmp.Diff(known, told); diff != "" {
-			t.Errorf("what the daemon knows of %s, and what the journal does (-daemon +journal):\n%s", guest, diff)
+			t.Errorf("the history of %s differs in the daemon and in the journal (-daemon +journal):\n%s", guest, diff)
 		}
 
 		for client, want := range map[netip.Addr]string{
@@ -152,7 +152,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 			guest:                 "is not let in: its window is over since ",
 		} {
 			if out := m.does("knockwall", "explain", client.String()); !strings.HasPrefix(out, "ssh: "+client.String()+" "+want) {
-				t.Errorf("of %s explain says %q, want %q", client, out, want)
+				t.Errorf("explain says of %s %q, want %q", client, out, want)
 			}
 		}
 		out := m.does("journalctl", "--unit=knockwall", "--catalog", "KNOCKWALL_EVENT=refused", "KNOCKWALL_SOURCE="+guest.String())
@@ -167,7 +167,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 		}
 	}
 	if all := m.entries("--priority=warning"); len(all) != 0 {
-		t.Errorf("of ordinary traffic the journal warns: %v", all)
+		t.Errorf("the journal has warnings about ordinary traffic: %v", all)
 	}
 
 	if l.SupportsOwnership() {
@@ -176,7 +176,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 		lab.Must(t, l.TryNft("flush", "ruleset"))
 	}
 	warned := map[bool]string{true: "overloaded", false: "healed"}[l.SupportsOwnership()]
-	lab.Eventually(t, "the journal warns of what the wall has met with", func() bool {
+	lab.Eventually(t, "the journal has warnings about the overload", func() bool {
 		return len(m.entries("--priority=warning", "KNOCKWALL_EVENT="+warned, "PRIORITY=4")) > 0
 	})
 

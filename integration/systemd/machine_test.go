@@ -19,11 +19,11 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// machineVariable makes this program the first process of a machine.
+// machineVariable makes a test binary the first process of a machine.
 const machineVariable = "KNOCKWALL_MACHINE"
 
-// machineRootVariable names the root filesystem of machines, where that is not to
-// be this one's: that of another release, say.
+// machineRootVariable names the root filesystem of machines, for example one of another
+// release. By default it is the root filesystem of this system.
 const machineRootVariable = "KNOCKWALL_MACHINE_ROOT"
 
 const (
@@ -32,9 +32,9 @@ const (
 	machineUnits = "/etc/systemd/system/"
 )
 
-// machine is a server with a systemd of its own as its first process. It has the
-// system that it is on for its disk, and what it writes there is gone with it. It
-// is on the lab's server host, and on no other network.
+// machine is a server whose first process is a systemd of its own. Its disk is an overlay
+// of this system's root filesystem, and disappears with the machine. Its only network is
+// that of the lab's server.
 type machine struct {
 	t       testing.TB
 	cmd     *exec.Cmd
@@ -48,8 +48,8 @@ func newMachine(l *lab.Lab) *machine {
 	return newMachineWith(l, "")
 }
 
-// newMachineWith boots a machine that has the files in a folder from the start, if
-// one is named.
+// newMachineWith boots a machine. If files names a folder, the machine has the files in it
+// from the start.
 func newMachineWith(l *lab.Lab, files string) *machine {
 	l.T.Helper()
 	lab.NeedsRoot(l.T, "a machine has cgroups")
@@ -68,13 +68,13 @@ func newMachineWith(l *lab.Lab, files string) *machine {
 	m.cmd.Env = []string{machineVariable + "=1"}
 	m.cmd.Stdout, m.cmd.Stderr = tty, tty
 	m.cmd.SysProcAttr = &unix.SysProcAttr{
-		Setsid:      true, // An interrupt is for the tests: systemd would reboot.
+		Setsid:      true, // on an interrupt of the tests systemd would reboot
 		UseCgroupFD: true,
 		CgroupFD:    int(group.Fd()),
-		// A cgroup namespace made by clone would have the tests' cgroup for its
-		// root, as the child moves to its own only after. There is no Pdeathsig, as
-		// the thread that starts a process on a host ends at once: a machine ends
-		// with the process namespace that the tests are in.
+		// A cgroup namespace that clone makes would have the cgroup of the tests as its
+		// root, because the child moves to its own cgroup later. There is no Pdeathsig,
+		// because the thread that starts a process on a host ends at once. A machine ends
+		// with the process namespace of the tests.
 		Cloneflags:   unix.CLONE_NEWPID,
 		Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
 	}
@@ -83,7 +83,7 @@ func newMachineWith(l *lab.Lab, files string) *machine {
 	go func() { io.Copy(m.console, pty); close(written) }()
 	go func() {
 		m.cmd.Wait()
-		tty.Close() // The last one to do so ends the copying.
+		tty.Close() // the last close ends the copying
 		<-written
 		close(m.exited)
 	}()
@@ -100,33 +100,33 @@ func newMachineWith(l *lab.Lab, files string) *machine {
 			l.T.Fatalf("the machine ended: %v", m.cmd.ProcessState)
 		default:
 		}
-		// Before it is systemd, its root is the one of this system.
+		// Before the process is systemd, its root is that of this system.
 		if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", m.cmd.Process.Pid)); string(name) != "systemd\n" {
 			return false
 		}
 		if _, err := os.Stat(m.outside("/run/systemd/private")); err != nil {
 			return false
 		}
-		// Degraded is what it is if anything has failed, an error to systemctl.
+		// The state is degraded if any unit has failed. systemctl then returns an error.
 		state, _ := m.tell("systemctl", "is-system-running", "--wait")
 		return state == "running\n" || state == "degraded\n"
 	})
 	return m
 }
 
-// end switches the machine off, if it is not yet.
+// end kills the machine, if it still runs.
 func (m *machine) end() {
 	m.t.Helper()
 	m.cmd.Process.Kill()
 	select {
 	case <-m.exited:
 	case <-time.After(lab.Deadline):
-		m.t.Error("the machine was killed and does not end")
+		m.t.Error("the machine was killed but does not end")
 	}
 }
 
-// newTerminal makes a terminal, as systemd reports what fails early on no console
-// that is not one. What is written to tty is read from pty.
+// newTerminal makes a terminal, because systemd reports early failures to a console only if
+// it is a terminal. What is written to tty can be read from pty.
 func newTerminal(t testing.TB) (pty, tty *os.File) {
 	t.Helper()
 	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -140,7 +140,7 @@ func newTerminal(t testing.TB) (pty, tty *os.File) {
 	return pty, tty
 }
 
-// newCgroup makes a cgroup that is gone after the test, with all that are in it.
+// newCgroup makes a cgroup. After the test it is removed with all cgroups below it.
 func newCgroup(t testing.TB) *os.File {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mounts")
@@ -153,7 +153,8 @@ func newCgroup(t testing.TB) *os.File {
 		}
 	}
 	if parent == "" {
-		// Only if there is none, as all mounts take over the options of a new one.
+		// Mount the cgroup filesystem only if it is not mounted, because all mounts take
+		// over the options of a new one.
 		parent, err = os.MkdirTemp("", "kw-cgroup-")
 		lab.Must(t, err)
 		t.Cleanup(func() { os.Remove(parent) })
@@ -183,32 +184,32 @@ func newCgroup(t testing.TB) *os.File {
 	return group
 }
 
-// tell runs a command in the machine, as root, with a clean environment and in
-// none of its units, and returns its stdout; its stderr is in the error.
+// tell runs a command in the machine, as root, with a clean environment, and in none of its
+// units. It returns the stdout. The error contains the stderr.
 func (m *machine) tell(name string, args ...string) (string, error) {
 	return m.tellWithin(lab.Deadline, name, args...)
 }
 
-// tellWithin is tell for what may take longer than most.
-func (m *machine) tellWithin(patience time.Duration, name string, args ...string) (string, error) {
+// tellWithin is tell with another time limit.
+func (m *machine) tellWithin(limit time.Duration, name string, args ...string) (string, error) {
 	select {
-	case <-m.exited: // and its number may be somebody else's
+	case <-m.exited: // its process id may belong to another process now
 		return "", fmt.Errorf("the machine ended: %v", m.cmd.ProcessState)
 	default:
 	}
-	// The bound is set inside, as nsenter must not end before its child: that would
-	// become a child of these tests, and no process namespace ends before all its
-	// dead have been waited for.
-	enter := []string{"--target", strconv.Itoa(m.cmd.Process.Pid), "--all", "--", "timeout", "--signal=KILL", fmt.Sprint(patience.Seconds()), name}
+	// The time limit is set inside, because nsenter must not end before its child: the
+	// child would then belong to these tests, and a process namespace ends only after all
+	// its processes have been waited for.
+	enter := []string{"--target", strconv.Itoa(m.cmd.Process.Pid), "--all", "--", "timeout", "--signal=KILL", fmt.Sprint(limit.Seconds()), name}
 	cmd := exec.Command("nsenter", append(enter, args...)...)
 	cmd.Env = []string{machinePath, "HOME=/root", "LANG=C.UTF-8", lab.EndAtOnce}
-	cmd.WaitDelay = lab.Deadline // for what the command has left running
+	cmd.WaitDelay = lab.Deadline // for processes that the command has left behind
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	began := time.Now()
 	err := cmd.Run()
-	if err != nil && time.Since(began) >= patience {
-		err = fmt.Errorf("not done after %s: %w", patience, err)
+	if err != nil && time.Since(began) >= limit {
+		err = fmt.Errorf("not done after %s: %w", limit, err)
 	}
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, stderr.String())
@@ -216,7 +217,8 @@ func (m *machine) tellWithin(patience time.Duration, name string, args ...string
 	return stdout.String(), err
 }
 
-// does runs a command in the machine that has to succeed, and returns its stdout.
+// does runs a command in the machine and returns its stdout. The test fails if the command
+// does.
 func (m *machine) does(name string, args ...string) string {
 	m.t.Helper()
 	out, err := m.tell(name, args...)
@@ -226,19 +228,19 @@ func (m *machine) does(name string, args ...string) string {
 	return out
 }
 
-// outside is where this system sees a file of the machine; the path must have no
-// absolute symbolic links in it, as these lead nowhere near.
+// outside returns the path by which this system sees a file of the machine. The path must
+// not contain absolute symbolic links, because they lead to files of this system.
 func (m *machine) outside(path string) string {
 	return fmt.Sprintf("/proc/%d/root", m.cmd.Process.Pid) + path
 }
 
-// write makes a file of the machine, root's.
+// write writes a file of the machine, which belongs to root.
 func (m *machine) write(path, text string, mode os.FileMode) {
 	m.t.Helper()
 	lab.WriteFile(m.t, m.outside(path), text, mode)
 }
 
-// packaged makes the files of the package below a folder.
+// packaged writes the files of the package below a folder.
 func packaged(t testing.TB, root string) {
 	t.Helper()
 	for from, to := range map[string]string{
@@ -259,7 +261,7 @@ func packaged(t testing.TB, root string) {
 	}
 }
 
-// install does what the package does: knockwall is there and is not started.
+// install does what the package does: it installs knockwall and does not start it.
 func (m *machine) install() {
 	m.t.Helper()
 	packaged(m.t, m.outside(""))

@@ -13,11 +13,11 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// becomeMachine makes this process, which is the first one of its namespaces,
-// systemd on an overlay of the lower root filesystem. The files are added to what
-// is there, if there is a folder of them.
+// becomeMachine makes this process, which is the first one of its namespaces, a systemd on
+// an overlay of the root filesystem lower. If files names a folder, its files are added to
+// the overlay.
 func becomeMachine(lower, folder, console, files string) error {
-	unix.Umask(0o022) // what is made here is for all of the machine's users
+	unix.Umask(0o022) // all users of the machine may read these files
 	root := filepath.Join(folder, "root")
 	if err := mountMachine(lower, folder, root, console); err != nil {
 		return err
@@ -33,19 +33,21 @@ func becomeMachine(lower, folder, console, files string) error {
 	if err := errors.Join(unix.Chdir(root), unix.PivotRoot(".", ".")); err != nil {
 		return fmt.Errorf("changing the root: %w", err)
 	}
-	// The former root is on top of the new one, and with it goes all the rest.
+	// The former root is mounted on top of the new one. All other mounts are below it and
+	// go with it.
 	if err := errors.Join(unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/")); err != nil {
 		return fmt.Errorf("leaving the former root: %w", err)
 	}
-	// What gives services their credentials has a mount namespace of its own, and what
-	// it mounts is to be seen by all. Outside of containers systemd does this itself.
+	// The process that gives services their credentials has a mount namespace of its own,
+	// and all processes must see what it mounts. Outside of containers systemd does this
+	// itself.
 	if err := unix.Mount("", "/", "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("sharing mounts: %w", err)
 	}
 	return unix.Exec(systemdPath, []string{systemdPath, "--unit=machine.target"}, []string{machinePath, "LANG=C.UTF-8", "container=knockwall"})
 }
 
-// mountMachine mounts all that a machine's systemd expects to be mounted.
+// mountMachine mounts everything that systemd expects to be mounted.
 func mountMachine(lower, folder, root, console string) error {
 	const noexec = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	type mount struct {
@@ -57,8 +59,8 @@ func mountMachine(lower, folder, root, console string) error {
 		{"tmpfs", folder, "tmpfs", 0, "mode=0755"},
 		{"overlay", root, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s/upper,workdir=%[2]s/work", lower, folder)},
 		{"proc", root + "/proc", "proc", noexec, ""},
-		// The first process raises limits there that are the whole system's; those of
-		// the network are the machine's.
+		// The first process raises limits in /proc/sys, which belong to the whole system.
+		// Those of the network belong to the machine.
 		{root + "/proc/sys", root + "/proc/sys", "", unix.MS_BIND, ""},
 		{root + "/proc/sys/net", root + "/proc/sys/net", "", unix.MS_BIND, ""},
 		{"", root + "/proc/sys", "", unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY | noexec, ""},
@@ -97,15 +99,15 @@ func mountMachine(lower, folder, root, console string) error {
 	return nil
 }
 
-// furnish makes the files in which a machine is not like the system it is on.
+// furnish writes the files in which a machine differs from this system.
 func furnish(root string) error {
-	// What is written anew is removed as well, as it may be a symbolic link that
-	// leads out of here.
+	// Files that are written below are removed first, because they may be symbolic links
+	// that lead out of the machine.
 	for _, path := range []string{
-		"/etc/systemd", // what is configured, and which units are enabled
+		"/etc/systemd", // configuration and enabled units
 		"/etc/fstab", "/etc/machine-id", "/etc/hostname",
 		"/var/log/journal",
-		"/usr/sbin/policy-rc.d", // by which containers forbid packages to start their services
+		"/usr/sbin/policy-rc.d", // with it containers forbid packages to start services
 		"/etc/.updated",         // so that systemd-sysusers has something to do at boot
 	} {
 		if err := os.RemoveAll(root + path); err != nil {
@@ -139,8 +141,8 @@ func furnish(root string) error {
 	return nil
 }
 
-// masked are the units that would reach into the system that a machine is on, or
-// take their time to find out that they cannot.
+// masked are units that would change this system, or that need a long time to find out that
+// they cannot.
 var masked = []string{
 	"modprobe@.service", "systemd-modules-load.service", "systemd-sysctl.service", "systemd-binfmt.service",
 	"proc-sys-fs-binfmt_misc.automount", "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",

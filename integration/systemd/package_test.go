@@ -12,8 +12,8 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// The package's whole life under a real systemd, by dpkg: installed, upgraded with
-// a window open, removed and purged.
+// dpkg can install the package, upgrade it while a window is open, remove it and purge it,
+// under a real systemd.
 func TestPackageUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -38,7 +38,7 @@ func TestPackageUnderSystemd(t *testing.T) {
 	}
 }
 
-// debOf builds the package of a clone's last commit, and returns its path.
+// debOf builds the package of a clone's last commit, and returns the package's path.
 func debOf(t *testing.T, clone string) string {
 	t.Helper()
 	lab.Must(t, runQuietly("make", "--silent", "-C", clone, "deb"))
@@ -52,8 +52,8 @@ func debOf(t *testing.T, clone string) string {
 	return packages[0]
 }
 
-// olderThan makes a package that differs from another in its version only, which is
-// earlier, and returns its path.
+// olderThan makes a package that differs from another only in its version, which is lower.
+// It returns its path.
 func olderThan(t *testing.T, deb, folder string) string {
 	t.Helper()
 	tree, older := filepath.Join(folder, "older"), filepath.Join(folder, "older.deb")
@@ -71,7 +71,7 @@ func (m *machine) copy(from, to string) {
 	m.write(to, string(b), 0o644)
 }
 
-// runQuietly runs a program here; what it says is in the error.
+// runQuietly runs a program on this system. The error contains its output.
 func runQuietly(name string, args ...string) error {
 	if said, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		return fmt.Errorf("%s %q: %w\n%s", name, args, err, said)

@@ -10,21 +10,22 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// When systemctl start returns, the wall stands; so does whatever systemd starts
-// after it find it.
+// When systemctl start returns, the wall is in force. Units that systemd starts afterwards
+// find it in force.
 func TestReadinessUnderSystemd(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "nft")
 	l := lab.New(t)
 	m := newPackaged(l, lab.RulesWith("", "10m"))
 	for range rounds() {
-		// One shell does both: to enter the machine twice takes longer than to start.
+		// One shell does both, because entering the machine twice takes longer than the
+		// start.
 		out, err := m.tell("sh", "-c", "systemctl start knockwall.service; nft list tables")
 		if err != nil || out != "table inet knockwall\n" {
-			t.Fatalf("right after the start the tables are %q: %v", out, err)
+			t.Fatalf("right after the start, the tables are %q: %v", out, err)
 		}
 		if l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 22) {
-			t.Fatal("right after the start a stranger gets in")
+			t.Fatal("right after the start, a stranger gets in")
 		}
 		m.does("knockwall", "down")
 	}
@@ -54,8 +55,8 @@ func TestReadinessUnderSystemd(t *testing.T) {
 
 const brokenRules = "# one line\ndoor \"ssh\" {\n  ports    = [99999]\n  sequence = [4113, 27911, 1840]\n}\n"
 
-// diagnosed reports whether the errors in the journal, since some moment, say what
-// is wrong with brokenRules, and where.
+// diagnosed reports whether the errors in the journal since the cursor say what is wrong
+// with brokenRules, and where.
 func (m *machine) diagnosed(cursor string) bool {
 	m.t.Helper()
 	m.does("journalctl", "--sync")
@@ -66,7 +67,7 @@ func (m *machine) diagnosed(cursor string) bool {
 	})
 }
 
-// cursor is the journal's end.
+// cursor returns the cursor of the journal's end.
 func (m *machine) cursor() string {
 	m.t.Helper()
 	m.does("journalctl", "--sync")
@@ -77,34 +78,34 @@ func (m *machine) cursor() string {
 	return strings.TrimSpace(cursor)
 }
 
-// With rule files that are wrong the start fails and says why, and systemd tries
-// again until they are mended, however often that takes.
+// With wrong rule files the start fails and says why. systemd tries again until the files
+// are correct, however long that takes.
 func TestStartWithBrokenRulesUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	m := newPackaged(l, brokenRules)
 	if got := m.property("RestartUSec"); got != "2s" {
-		t.Errorf("it is started again after %s", got)
+		t.Errorf("systemd starts it again after %s, want 2s", got)
 	}
 	m.configure("RestartSec=20ms")
 	cursor := m.cursor()
 	if _, err := m.tell("systemctl", "start", "knockwall.service"); err == nil {
-		t.Error("the start succeeds")
+		t.Error("the start with broken rules succeeds")
 	}
 	if !m.diagnosed(cursor) {
-		t.Error("the journal does not say what is wrong, at the level of errors")
+		t.Error("the errors in the journal do not say what is wrong")
 	}
-	lab.Eventually(t, "it was started again more often than systemd's default limit", func() bool {
+	lab.Eventually(t, "systemd has started it more often than its default limit allows", func() bool {
 		n, err := strconv.Atoi(m.property("NRestarts"))
 		return err == nil && n > 10
 	})
 	m.rules(lab.RulesWith("", "10m"))
 	m.settled()
-	checkGuards(l, "when the rules are mended", 1)
+	checkGuards(l, "when the rules are correct again", 1)
 }
 
-// A reload that succeeds puts new rules in force, and one that fails says why and
-// changes nothing, be it asked for by systemctl or by a signal.
+// A reload that succeeds puts the new rules in force. A reload that fails says why and
+// changes nothing. Both are true for systemctl and for a signal.
 func TestReloadUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -115,7 +116,7 @@ func TestReloadUnderSystemd(t *testing.T) {
 	telnet := func(want bool, when string) {
 		t.Helper()
 		if got := l.Admitted(want, lab.Source(1, lab.Server6), lab.Server6, 23); got != want {
-			t.Errorf("%s strangers get in at the other port: %v", when, got)
+			t.Errorf("%s, strangers get in at the other port: %v", when, got)
 		}
 	}
 	telnet(true, "before")
@@ -127,7 +128,7 @@ func TestReloadUnderSystemd(t *testing.T) {
 	m.settled()
 	l.Knock(lab.Source(2, lab.Server6), lab.Server6, lab.TCP(5227), lab.TCP(911), lab.TCP(30411))
 	if !l.Admits(lab.Source(2, lab.Server6), lab.Server6, 23) {
-		t.Error("who knocks at the new door does not get in")
+		t.Error("a client that knocks at the new door does not get in")
 	}
 
 	m.rules(brokenRules)
@@ -136,10 +137,10 @@ func TestReloadUnderSystemd(t *testing.T) {
 		t.Error("the reload of broken rules succeeds")
 	}
 	if got := m.property("ExecReload"); !strings.Contains(got, "status=2 ") {
-		t.Errorf("the reload's exit code is not that of wrong files: %s", got)
+		t.Errorf("the exit code of the reload is not that for wrong files: %s", got)
 	}
 	if !m.diagnosed(cursor) {
-		t.Error("the journal does not say why the reload failed, at the level of errors")
+		t.Error("the errors in the journal do not say why the reload failed")
 	}
 	m.settled()
 	telnet(false, "after a reload that failed")
@@ -157,11 +158,11 @@ func TestReloadUnderSystemd(t *testing.T) {
 	m.settled()
 	checkGuards(l, "after all that", 10)
 	if now := m.property("MainPID"); now != pid || m.property("NRestarts") != "0" {
-		t.Error("it is not the same daemon any more")
+		t.Error("another daemon runs now")
 	}
 }
 
-// Where there can be no socket of systemd's, the daemon makes its own.
+// If systemd has no socket for the daemon, the daemon makes its own.
 func TestWithoutSocketUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -195,7 +196,7 @@ func TestBootWithUnreadableRulesUnderSystemd(t *testing.T) {
 		t.Errorf("the journal's errors are %s", out)
 	}
 	m.does("chmod", "644", ruleFile)
-	lab.Within(t, 20*time.Second, "the daemon finds by itself that it can read them", func() bool {
+	lab.Within(t, 20*time.Second, "the daemon notices that it can read the files", func() bool {
 		return !strings.Contains(m.does("knockwall", "status"), "degraded: ")
 	})
 }

@@ -9,21 +9,21 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// restarted is by how much a window's end may differ after a restart: the kernel
-// counts in ticks, and what it takes to put a window back may be added.
+// restarted is how much the end of a window may differ after a restart: the kernel counts
+// in ticks, and the time that it takes to put a window back may be added.
 const restarted = 2 * lab.Tick
 
-// A daemon that hangs or is killed is started again, and finds the windows as they
-// were.
+// systemd starts a daemon again that hangs or was killed, and the new daemon keeps the
+// windows as they were.
 func TestWatchdogUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	m := newPackaged(l, lab.RulesWith("", "10m"))
 	m.does("systemctl", "start", "knockwall.service")
 	if got := m.property("WatchdogUSec"); got != "10s" {
-		t.Errorf("the watchdog's time is %q", got)
+		t.Errorf("the time of the watchdog is %q", got)
 	}
-	m.configure("WatchdogSec=5s") // so that nobody waits for ten
+	m.configure("WatchdogSec=5s") // instead of 10 s, so that the test is shorter
 	m.does("systemctl", "restart", "knockwall.service")
 	fed := m.property("WatchdogTimestampMonotonic")
 	lab.Eventually(t, "the daemon feeds the watchdog", func() bool { return m.property("WatchdogTimestampMonotonic") != fed })
@@ -44,17 +44,17 @@ func TestWatchdogUnderSystemd(t *testing.T) {
 		})
 		m.settled()
 		if got, want := m.property("NRestarts"), fmt.Sprint(n+1); got != want {
-			t.Errorf("after SIG%s it was started again %s times, want %s", signal, got, want)
+			t.Errorf("after SIG%s systemd has started it again %s times, want %s", signal, got, want)
 		}
 		if signal == "STOP" && m.does("journalctl", "--after-cursor="+cursor, "--quiet", "--grep=Watchdog timeout") == "" {
-			t.Error("it was not the watchdog that ended it")
+			t.Error("the watchdog has not ended it")
 		}
 		if err := lab.SameWindows(windows, l.WindowEnds(), restarted); err != nil {
 			t.Errorf("after SIG%s: %v", signal, err)
 		}
 		for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
 			if err := l.OnFirstSYN(lab.Source(1, server), server); err != nil {
-				t.Errorf("after SIG%s, who has a window: %v", signal, err)
+				t.Errorf("after SIG%s, a client with a window: %v", signal, err)
 			}
 		}
 		checkStrangers(l, "after SIG"+signal, 100*(n+1))
@@ -64,8 +64,8 @@ func TestWatchdogUnderSystemd(t *testing.T) {
 	}
 }
 
-// Restarts and reloads by systemd cost those who have a window not one SYN, and
-// let in nobody else.
+// Restarts and reloads by systemd cost a client with a window not a single SYN, and admit
+// nobody else.
 func TestRestartsWithOpenWindowsUnderSystemd(t *testing.T) {
 	l := lab.New(t)
 	m := newPackaged(l, lab.RulesWith("", "10m"))
@@ -77,7 +77,7 @@ func TestRestartsWithOpenWindowsUnderSystemd(t *testing.T) {
 		session := l.Enter(guest, server)
 		stops = append(stops,
 			l.Meanwhile(func() error {
-				// Who connects without a pause has the server's side pile up.
+				// Without a pause, sockets pile up on the server.
 				time.Sleep(time.Millisecond)
 				return l.OnFirstSYN(guest, server)
 			}),
@@ -90,7 +90,7 @@ func TestRestartsWithOpenWindowsUnderSystemd(t *testing.T) {
 		m.does("systemctl", "restart", "knockwall.service")
 		now := m.property("MainPID")
 		if now == pid {
-			t.Error("restarted, it is the same daemon")
+			t.Error("after the restart the same daemon runs")
 		}
 		pid = now
 		m.does("systemctl", "reload", "knockwall.service")

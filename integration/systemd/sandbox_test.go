@@ -16,8 +16,8 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// The daemon may do what it has to, and nothing else: systemd's own judgement of
-// the unit, what the kernel knows of the process, and that all of it works there.
+// The daemon has the permissions that it needs and no others, by systemd's own rating of
+// the unit and by what the kernel shows of the process. In that sandbox everything works.
 func TestSandboxUnderSystemd(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -31,9 +31,9 @@ func TestSandboxUnderSystemd(t *testing.T) {
 		t.Fatalf("there is no figure in:\n%s", judged)
 	}
 	if exposure, err := strconv.ParseFloat(figure[1], 64); err != nil || exposure > 1.5 {
-		t.Errorf("the unit's exposure is %s, and should be 1.5 at most", figure[1])
+		t.Errorf("the exposure of the unit is %s, want 1.5 at most", figure[1])
 	}
-	t.Logf("the unit's exposure is %s", figure[1])
+	t.Logf("the exposure of the unit is %s", figure[1])
 
 	verified := m.does("sh", "-c", "systemd-analyze verify --man=no knockwall.service knockwall.socket 2>&1 || echo knockwall fails")
 	for line := range strings.Lines(verified) {
@@ -42,9 +42,10 @@ func TestSandboxUnderSystemd(t *testing.T) {
 		}
 	}
 
-	// What it needs mounted may wait for the network, which waits for it.
+	// A filesystem that the service needs may wait for the network, and the network waits
+	// for the service.
 	if mounts := m.property("RequiresMountsFor"); mounts != "/run/knockwall" {
-		t.Errorf("the service waits for these to be mounted: %s", mounts)
+		t.Errorf("the service waits for these mounts: %s", mounts)
 	}
 
 	const netAdmin = "0000000000001000"
@@ -71,7 +72,7 @@ func TestSandboxUnderSystemd(t *testing.T) {
 		m.does("knockwall", "close", "ssh", guest.String(), "--sessions")
 		session.SetDeadline(time.Now().Add(lab.Deadline))
 		if _, err := session.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.EOF) {
-			t.Errorf("the session from %s was to end: %v", guest, err)
+			t.Errorf("the session from %s has not ended: %v", guest, err)
 		}
 	}
 	lab.NeedsProgram(t, "curl")

@@ -271,7 +271,7 @@ func TestTheDoctorFindsSecondPorts(t *testing.T) {
 }
 
 // doctor finds a door with no service behind it, or with one that only this host reaches.
-func TestTheDoctorFindsWhoseDoorLeadsNowhere(t *testing.T) {
+func TestTheDoctorFindsDoorsThatLeadNowhere(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	finds(l, sshDoor, doctor.Warning, "Nothing listens on 22/tcp")

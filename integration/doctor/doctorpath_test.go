@@ -96,7 +96,7 @@ func serverDevice(l *lab.Lab) (name string) {
 
 // doctor and explain report a gateway that does not see the answers, and one that sees
 // only answers.
-func TestOneDirectionIsToldOf(t *testing.T) {
+func TestTheDoctorFindsThatOneDirectionIsSeen(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	l.ServeTCP(22)

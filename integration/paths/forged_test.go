@@ -168,7 +168,7 @@ func TestForgedSourcesAreNotHeard(t *testing.T) {
 
 // Packets from the second uplink count, although the best route back is the first one:
 // many hosts have two uplinks and answer by one.
-func TestWhoComesByTheSpareUplinkIsHeard(t *testing.T) {
+func TestAClientOnTheSpareUplinkIsHeard(t *testing.T) {
 	t.Parallel()
 	x := newCrossroads(t)
 	l := x.internet

@@ -75,7 +75,7 @@ func TestADoorGuardsWhatIsNoAddressOfTheHost(t *testing.T) {
 
 // A door that rejects does not reveal its knocks: a source that touched one gets its
 // answer as fast as others.
-func TestARejectingDoorTellsNoKnocks(t *testing.T) {
+func TestARejectingDoorRevealsNoKnocks(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
 	l.ServeTCP(22)

@@ -119,7 +119,7 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 		{"reloads", 12, 6, everyKind, (*siege).reloads},
 		{"reloads, with ports apart", 6, 3, portsApart, (*siege).reloads},
 		{"restarts", 2, 1, everyKind, (*siege).restarts},
-		{"turns of rolling doors", 3, 2, rollingToo, (*siege).turns},
+		{"steps of rolling doors", 3, 2, rollingToo, (*siege).turns},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			g := &siege{Lab: lab.New(t), of: c.of}
@@ -167,23 +167,23 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 				}
 			}
 			received = g.ReceivedPackets() - received
-			t.Logf("%d times in %s; %d packets sent, %d received; %d connects of the trusted",
+			t.Logf("%d times in %s; %d packets sent, %d received; %d connects of trusted clients",
 				times, lasted.Round(time.Millisecond), sent, received, connects)
 			if received < uint64(sent)/2 {
 				t.Error("most of the flood did not arrive")
 			}
 			if connects < times {
-				t.Errorf("%d connects of the trusted prove nothing", connects)
+				t.Errorf("%d connects of trusted clients prove nothing", connects)
 			}
 			if refused > 0 {
-				t.Errorf("%d of %d connects of the trusted were refused", refused, connects)
+				t.Errorf("%d of %d connects of trusted clients were refused", refused, connects)
 			}
 			for _, through := range g.StrangersThrough() {
 				t.Errorf("strangers' packets have reached a program: %s", through)
 			}
 			came, through := g.PacketCounts("friends", "before"), g.PacketCounts("friends", "after")
 			if !slices.Equal(came, through) || slices.Contains(came, 0) {
-				t.Errorf("of datagrams of the trusted, IPv4 and IPv6, %d came before the wall, and %d have passed it", came, through)
+				t.Errorf("of trusted datagrams, IPv4 and IPv6, %d reached the wall, and %d passed it", came, through)
 			}
 		})
 	}
@@ -223,7 +223,7 @@ func (g *siege) restarts(times int) {
 	}
 }
 
-// gapSteps are in seconds. Doors with different steps turn often.
+// gapSteps are steps in seconds. Together, doors with different steps change often.
 var gapSteps = []int64{5, 6, 7, 8, 9, 11, 13}
 
 func gapRolling() (doors string) {
@@ -242,7 +242,7 @@ func gapRolling() (doors string) {
 	return doors
 }
 
-// turns waits until a rolling door has turned that many times.
+// turns waits until rolling doors have changed to their next step that many times.
 func (g *siege) turns(times int) {
 	before := g.Listing()
 	turned := 0
@@ -250,10 +250,10 @@ func (g *siege) turns(times int) {
 		if !slices.ContainsFunc(gapSteps, func(step int64) bool { return second%step == 0 }) {
 			continue
 		}
-		time.Sleep(time.Until(time.Unix(second, 0))) // doors turn with the clock
+		time.Sleep(time.Until(time.Unix(second, 0))) // steps begin with the clock
 		turned++
 	}
-	lab.Eventually(g.T, "the table has turned", func() bool { return g.Listing() != before })
+	lab.Eventually(g.T, "the table has changed", func() bool { return g.Listing() != before })
 }
 
 // friendsMeanwhile lets trusted clients connect until stop is called. stop returns how

@@ -17,8 +17,8 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 )
 
-// reloadRules are rule files that differ in all that a reload may change, and
-// have the same door for ssh.
+// reloadRules are rule files that differ in everything that a reload may change, and have
+// the same door for ssh.
 var reloadRules = []string{`
 door "ssh" {
   ports    = [22]
@@ -57,8 +57,8 @@ door "vpn" {
 }
 `}
 
-// traffic is a guest with a window, who connects again and again, new guests who
-// knock and connect, strangers, and a session, all at once.
+// traffic is a guest with a window that connects again and again, new guests that knock and
+// connect, strangers, and a session, all at the same time.
 type traffic struct {
 	lab       *lab.Lab
 	server    netip.Addr
@@ -71,7 +71,8 @@ type traffic struct {
 	changing  sync.Mutex // held while a newcomer changes the wall by knocking
 }
 
-// start lets everybody come until stopped; newcomers only where asked for.
+// startTraffic lets all of them come until stop is closed. Newcomers come only if newcomers
+// is true.
 func startTraffic(l *lab.Lab, server netip.Addr, newcomers bool) *traffic {
 	l.T.Helper()
 	w := &traffic{lab: l, server: server, stop: make(chan struct{})}
@@ -117,15 +118,16 @@ func (w *traffic) keep(n *atomic.Int64, try func() error) {
 	})
 }
 
-// listed is the wall as nft lists it, which takes for ever where it changes all the time.
+// listed returns the wall as nft lists it, while no newcomer knocks: nft does not finish a
+// listing that changes all the time.
 func (w *traffic) listed() string {
 	w.changing.Lock()
 	defer w.changing.Unlock()
 	return w.lab.Nft("list", "table", "inet", "knockwall")
 }
 
-// 100 reloads, of files that change this and that, cost nobody a single SYN: not
-// who has a window, and not who knocks and connects in the middle of one.
+// 100 reloads, of files that change various things, cost nobody a single SYN: neither
+// clients with a window, nor clients that knock and connect during a reload.
 func TestAHundredReloadsCostNobodyASYN(t *testing.T) {
 	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
 		t.Run(fmt.Sprint(server), func(t *testing.T) {
@@ -151,19 +153,19 @@ func TestAHundredReloadsCostNobodyASYN(t *testing.T) {
 					l.WriteRules("door {")
 					before := w.listed()
 					if _, err := client.Reload(context.Background(), ""); err == nil {
-						t.Error("a broken file was taken")
+						t.Error("a broken file was accepted")
 					}
 					if after := w.listed(); lab.WithoutCounters(after) != lab.WithoutCounters(before) {
 						t.Error("a broken file has changed the table")
 					}
 				}
-				time.Sleep(10 * time.Millisecond) // so that some of the traffic is under each
+				time.Sleep(10 * time.Millisecond) // so that there is some traffic under each
 			}
 			w.end()
 			t.Logf("meanwhile %d connections of a guest, %d newcomers, %d tries of strangers",
 				w.guests.Load(), w.newcomers.Load(), w.strangers.Load())
 			if w.guests.Load() < int64(reloads) || w.newcomers.Load() < int64(reloads) {
-				t.Error("too little traffic to prove anything")
+				t.Error("there was too little traffic to prove anything")
 			}
 			if n := d.Logged(" reloaded "); n != reloads {
 				t.Errorf("%d reloads are in the audit trail, want %d", n, reloads)
@@ -172,7 +174,7 @@ func TestAHundredReloadsCostNobodyASYN(t *testing.T) {
 	}
 }
 
-// Stopping and starting costs no SYN of who has a window, either.
+// Stopping and starting the daemon costs a client with a window no SYN, either.
 func TestRestartsCostNoGuestASYN(t *testing.T) {
 	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
 		t.Run(fmt.Sprint(server), func(t *testing.T) {
@@ -199,10 +201,9 @@ func TestRestartsCostNoGuestASYN(t *testing.T) {
 	}
 }
 
-// Whenever the daemon is killed, as it starts, as it reloads, as it stops, no
-// window is lost, none is open longer than it should be, and no stranger gets
-// in. When that is, is left to chance: between two changes of the kernel's state
-// all moments are the same.
+// Whenever the daemon is killed, as it starts, reloads or stops, no window is lost, none is
+// open longer than it should be, and no stranger gets in. The moments are random: between
+// two changes of the kernel's state all moments are the same.
 func TestKilledAtAnyMoment(t *testing.T) {
 	l := lab.New(t)
 	l.ServeTCP(22)
@@ -272,8 +273,8 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	tries.Wait()
 }
 
-// A wall on trial goes again unless it is confirmed, and the former rules return
-// after a reload on trial.
+// A wall on trial goes away unless it is confirmed. After a reload on trial the former
+// rules return.
 func TestTrial(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -294,18 +295,18 @@ func TestTrial(t *testing.T) {
 		t.Error("a stranger gets in during the trial")
 	}
 	if err := d.WaitForExit(); err == nil {
-		t.Error("the daemon ends without an error, though the wall was not confirmed")
+		t.Error("the daemon ends without an error, although the wall was not confirmed")
 	}
 	d.WaitFor("not confirmed in time")
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
-		t.Error("the wall was not confirmed, and stands")
+		t.Error("the wall was not confirmed, but is in force")
 	}
 
 	d = trial("--confirm", "5m")
 	session := l.Enter(lab.Source(1, lab.Server4), lab.Server4)
 	lab.Must(t, confirm(d))
 	if confirm(d) == nil {
-		t.Error("confirmed twice")
+		t.Error("a second confirm succeeds")
 	}
 	lab.Must(t, lab.Exchange(session))
 	if !l.Admits(lab.Source(1, lab.Server4), lab.Server4, 22) {
@@ -330,21 +331,21 @@ func TestTrial(t *testing.T) {
 	}
 	d.Stop(syscall.SIGKILL)
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) {
-		t.Error("a wall that was confirmed has gone with the daemon")
+		t.Error("a confirmed wall has gone with the daemon")
 	}
 
-	// What was not confirmed does not come into force by a restart, nor by the
-	// daemon's death in the middle of a trial, but by a reload.
+	// Rules that were not confirmed come into force by a reload, but not by a restart or by
+	// the daemon's death during a trial.
 	d = l.RunFile(filepath.Join(l.Folder, "rules.hcl"))
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) || !l.Admits(lab.Client4, lab.Server4, 23) {
-		t.Error("a restart has put rules in force that were not confirmed")
+		t.Error("a restart has put unconfirmed rules in force")
 	}
 	_, err = control.NewClient(d.Control).Reload(context.Background(), "5m")
 	lab.Must(t, err)
 	d.Stop(syscall.SIGKILL)
 	d = l.RunFile(filepath.Join(l.Folder, "rules.hcl"))
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) || !l.Admits(lab.Client4, lab.Server4, 23) {
-		t.Error("the daemon was killed in a trial, and the rules on trial are in force")
+		t.Error("the daemon was killed during a trial, but the rules on trial are in force")
 	}
 	_, err = control.NewClient(d.Control).Reload(context.Background(), "5m")
 	lab.Must(t, err)
@@ -352,25 +353,25 @@ func TestTrial(t *testing.T) {
 	d.Stop(syscall.SIGTERM)
 	d = l.RunFile(filepath.Join(l.Folder, "rules.hcl"))
 	if !l.Admits(lab.Client4, lab.Server4, 22) || l.AdmitsAtOnce(lab.Client4, lab.Server4, 23) {
-		t.Error("rules that were confirmed are not in force after a restart")
+		t.Error("confirmed rules are not in force after a restart")
 	}
 
-	// What is to be removed is removed, and it is said truly.
+	// down removes the wall, and says so only if it has.
 	lab.Must(t, d.Cmd.Process.Signal(syscall.SIGTERM))
 	down := lab.Knockwall("down", "--control", d.Control)
 	lab.Must(t, lab.StartOn(l.Server, down))
 	if err := down.Wait(); err == nil && !l.Admits(lab.Client4, lab.Server4, 23) {
-		t.Error("down says that the wall is down, and it stands")
+		t.Error("down says that the wall is down, but it is in force")
 	}
 	d.WaitForExit()
 	d = l.RunFile(filepath.Join(l.Folder, "rules.hcl"))
 
-	// Where a wall stands, a first wall cannot be on trial: it could not be brought
-	// back.
+	// A first wall cannot be on trial if another is in force, because the other could not
+	// be brought back.
 	d.Stop(syscall.SIGKILL)
 	d = l.LaunchFile(filepath.Join(l.Folder, "rules.hcl"), "--confirm", "5m")
 	if err := d.WaitForExit(); err == nil || d.Logged("a wall is installed already") == 0 {
-		t.Errorf("a trial over a standing wall ends with %v", err)
+		t.Errorf("a trial while a wall is in force ends with %v", err)
 	}
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 23) {
 		t.Error("a trial that was refused has taken the wall down")
@@ -378,21 +379,22 @@ func TestTrial(t *testing.T) {
 	// A table with a chain of the same name is not a wall.
 	const foreign = "table inet foreign {\n\tchain wall {\n\t\ttcp dport 1 drop\n\t}\n}\n"
 	l.LoadNft(foreign)
-	// And a wall is one though somebody has put a chain into it.
+	// The wall remains one if somebody adds a chain to it.
 	l.Nft("add", "chain", "inet", "knockwall", "mine", "{ type filter hook input priority 0; }")
 	lab.Must(t, l.Server.Do(func() error { return lab.Knockwall("down", "--control", d.Control).Run() }))
 	if got := l.Nft("list", "table", "inet", "foreign"); got != foreign {
 		t.Errorf("another table has changed:\n%s", got)
 	}
 	if !l.Admits(lab.Client4, lab.Server4, 22) || !l.Admits(lab.Client4, lab.Server4, 23) {
-		t.Error("the wall was to come down")
+		t.Error("the wall is in force after down")
 	}
 
-	// Killed during the trial, the wall goes where the kernel sees to that.
+	// If the daemon is killed during the trial, the wall goes away if the kernel supports
+	// that.
 	d = trial("--confirm", "5m")
 	owned := l.SupportsOwnership()
 	d.Stop(syscall.SIGKILL)
-	lab.Eventually(t, "the wall goes with the daemon, where it can", func() bool {
+	lab.Eventually(t, "the wall goes with the daemon if the kernel supports that", func() bool {
 		return l.AdmitsWithin(lab.Client4, lab.Server4, 22, lab.Short) == owned
 	})
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// An established session goes on whatever becomes of the window and the daemon,
-// strangers are refused at every moment, and an open window admits to its end by
-// the kernel's own hand.
+// An established session goes on, whatever happens to its window and to the daemon.
+// Strangers are refused at every moment. The kernel admits clients with an open window even
+// without a daemon.
 func TestSessionsSurvive(t *testing.T) {
 	t.Parallel()
 	for _, family := range []struct {
@@ -30,13 +30,13 @@ func TestSessionsSurvive(t *testing.T) {
 			check := func(when string, admitted bool) {
 				t.Helper()
 				if err := lab.Exchange(session); err != nil {
-					t.Fatalf("%s the session is dead: %v", when, err)
+					t.Fatalf("%s, the session is dead: %v", when, err)
 				}
 				if l.AdmitsAtOnce(stranger, family.server, 22) {
-					t.Fatalf("%s a stranger gets in", when)
+					t.Fatalf("%s, a stranger gets in", when)
 				}
 				if got := l.Admitted(admitted, guest, family.server, 22); got != admitted {
-					t.Fatalf("%s the guest's new connection is admitted: %v, want %v", when, got, admitted)
+					t.Fatalf("%s, the guest's new connection is admitted: %v, want %v", when, got, admitted)
 				}
 			}
 			d.WaitForExpiry()
@@ -47,7 +47,7 @@ func TestSessionsSurvive(t *testing.T) {
 			d = l.Run(lab.RulesWith("", "8s"))
 			check("after the daemon has started again", false)
 
-			opened := time.Now() // not before
+			opened := time.Now() // the earliest time
 			l.Knock(guest, family.server, lab.Knocks...)
 			d.WaitFor("opened", guest.String())
 			d.Stop(syscall.SIGKILL)
@@ -60,7 +60,7 @@ func TestSessionsSurvive(t *testing.T) {
 			}
 			d.Stop(syscall.SIGKILL)
 			lab.Eventually(t, "the kernel ends the window", func() bool { return len(l.KernelWindows()) == 0 })
-			// The kernel counts in its ticks, and what it is asked for in milliseconds.
+			// The kernel counts in ticks. The daemon asks it in milliseconds.
 			if over := time.Since(opened) - 8*time.Second; over < -100*time.Millisecond {
 				t.Errorf("the window ended %s before its time", -over)
 			}
@@ -69,9 +69,9 @@ func TestSessionsSurvive(t *testing.T) {
 	}
 }
 
-// Whoever puts up a wall over an ssh session keeps that session, though the
-// kernel did not follow connections before: the first segment after comes from
-// the client, which is what conntrack cannot make out by itself.
+// An ssh session from before the wall goes on, although the kernel did not track
+// connections then: the next segment comes from the client, and conntrack alone cannot
+// assign it.
 func TestASessionFromBeforeTheWallGoesOn(t *testing.T) {
 	t.Parallel()
 	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
@@ -91,8 +91,8 @@ func TestASessionFromBeforeTheWallGoesOn(t *testing.T) {
 	}
 }
 
-// on_stop = "remove" takes the wall down with the daemon, if it is asked to
-// stop; when it is killed the wall stands.
+// With on_stop = "remove" the wall goes when the daemon is stopped. When the daemon is
+// killed, the wall stays.
 func TestOnStop(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -100,21 +100,21 @@ func TestOnStop(t *testing.T) {
 	d := l.Run(lab.RulesWith(`on_stop = "remove"`, "1s"))
 	d.Stop(syscall.SIGKILL)
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) {
-		t.Error("the daemon was killed, and a stranger gets in")
+		t.Error("after the daemon was killed, a stranger gets in")
 	}
 	d = l.Run(lab.RulesWith(`on_stop = "remove"`, "1s"))
 	if err := d.Stop(syscall.SIGTERM); err != nil {
 		t.Errorf("the daemon ends with %v", err)
 	}
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
-		t.Error("the wall was to go with the daemon, and stands")
+		t.Error("the wall is in force after the daemon has stopped")
 	}
 	if out := l.Nft("list", "tables"); strings.TrimSpace(out) != "" {
 		t.Errorf("left behind: %s", out)
 	}
 }
 
-// on_failure = "open" lets strangers in while no daemon runs, and only then.
+// With on_failure = "open" strangers get in while no daemon runs, and only then.
 func TestOnFailureOpen(t *testing.T) {
 	t.Parallel()
 	for _, closed := range []string{"drop", "reject"} {
@@ -136,7 +136,7 @@ func TestOnFailureOpen(t *testing.T) {
 	}
 }
 
-// Trusted sources need not knock, be the daemon alive or dead.
+// Trusted sources need not knock, with a daemon or without.
 func TestTrusted(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)

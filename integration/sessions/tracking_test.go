@@ -63,7 +63,7 @@ func TestASynAfterAResetIsANewConnection(t *testing.T) {
 	lab.Must(t, connect())
 	d.WaitForExpiry()
 	if err := connect(); err == nil {
-		t.Error("the same source port gets in after the window's end")
+		t.Error("the same source port gets in after the window has expired")
 	}
 }
 
@@ -128,11 +128,11 @@ func TestNobodyIsAdmittedAsRelated(t *testing.T) {
 		lab.Must(t, err)
 	}
 	if !l.Admits(lab.Client4, lab.Server4, 2222) {
-		t.Error("the neighbour is out of reach")
+		t.Error("the neighbouring port is out of reach")
 	}
 	if listing := l.Nft("list", "table", "ip", "helped"); !strings.Contains(listing, "ct state related counter packets") ||
 		strings.Contains(listing, "counter packets 0 ") {
-		t.Fatalf("the helper made nothing related, so that this tests nothing:\n%s", listing)
+		t.Fatalf("the helper made nothing related, so this tests nothing:\n%s", listing)
 	}
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) {
 		t.Error("a stranger gets in as related")

@@ -11,7 +11,7 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// hearUDP answers on a UDP port of the server only what asks for it: pings.
+// hearUDP starts a program on a UDP port of the server that answers only pings.
 func hearUDP(l *lab.Lab, port int) (heard func() int) {
 	l.T.Helper()
 	heardNow := make(chan int, 1)
@@ -44,8 +44,8 @@ func hearUDP(l *lab.Lab, port int) (heard func() int) {
 	}
 }
 
-// A session of datagrams lasts through silence, as long as its door says, answered or
-// not, and beyond its window.
+// A UDP session lasts through silence for as long as its door says, answered or not, also
+// after its window has expired.
 func TestDatagramSessionsLastThroughSilence(t *testing.T) {
 	for _, tt := range []struct {
 		attribute string
@@ -76,11 +76,11 @@ func TestDatagramSessionsLastThroughSilence(t *testing.T) {
 						}
 						left := time.Duration(f.Timeout) * time.Second
 						if left > tt.want || left < tt.want-lab.Deadline {
-							t.Errorf("%s it is known for %s yet, want %s", when, left, tt.want)
+							t.Errorf("%s, conntrack remembers it for %s, want %s", when, left, tt.want)
 						}
 						return
 					}
-					t.Errorf("%s conntrack does not know it", when)
+					t.Errorf("%s, conntrack does not know it", when)
 				}
 				_, err := io.WriteString(flow, "quiet")
 				lab.Must(t, err)
@@ -89,10 +89,10 @@ func TestDatagramSessionsLastThroughSilence(t *testing.T) {
 				lab.Must(t, lab.Exchange(flow))
 				lasts("answered")
 				d.WaitForExpiry()
-				lab.Must(t, lab.Exchange(flow)) // after two seconds it is a stream
+				lab.Must(t, lab.Exchange(flow)) // after two seconds conntrack takes it for a stream
 				lasts("as a stream, when its window is over,")
 				if !isDead(dialUDP(l, guest, server, 51820)) {
-					t.Error("another one gets in when the window is over")
+					t.Error("another session gets in after the window has expired")
 				}
 			})
 		}

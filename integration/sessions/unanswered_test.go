@@ -11,12 +11,12 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 )
 
-// What was under way, and not answered, when a door was put before its port is a
-// stranger's: its SYNs are judged one by one, however often they are sent again.
-func TestWhatWasNotAnsweredBeforeTheDoorIsAStrangers(t *testing.T) {
+// A connection that was under way and not answered when its port got a door is a
+// stranger's: the wall judges each of its SYNs, however often the client sends it.
+func TestAConnectionNotAnsweredBeforeTheDoorIsAStrangers(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
-	// A program that accepts nobody for a while: conntrack keeps SYNs that TCP drops.
+	// The program accepts no connections for a while: conntrack keeps SYNs that TCP drops.
 	var program int
 	lab.Must(t, l.Server.Do(func() (err error) {
 		if program, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
@@ -29,11 +29,11 @@ func TestWhatWasNotAnsweredBeforeTheDoorIsAStrangers(t *testing.T) {
 	}))
 	t.Cleanup(func() { unix.Close(program) })
 	const other = "door \"telnet\" {\n  ports = [23]\n  sequence = [4113, \"27911/udp\", 1840]\n}\n"
-	d := l.Run(other) // so that conntrack runs
+	d := l.Run(other) // it makes conntrack track connections
 	connected := make(chan error, 1)
 	for n := range 3 {
 		if !l.AdmitsWithin(lab.Source(n+1, lab.Server4), lab.Server4, 22, lab.Short) {
-			break // there is no more room
+			break // the queue of the program is full
 		}
 	}
 	go func() {
@@ -57,9 +57,9 @@ func TestWhatWasNotAnsweredBeforeTheDoorIsAStrangers(t *testing.T) {
 		}
 	}()
 	if err := <-connected; err == nil {
-		t.Error("a stranger gets in with a SYN that is sent again")
+		t.Error("a stranger gets in with a retransmitted SYN")
 	}
 	if c := d.Status().Doors[1].Counters; c.Refused < 2 {
-		t.Errorf("%d SYNs were judged, so that this shows nothing", c.Refused)
+		t.Errorf("%d SYNs were judged, so this shows nothing", c.Refused)
 	}
 }

@@ -29,23 +29,24 @@ import (
 
 var (
 	soakTime = flag.Duration("soak", 10*time.Second, "how long TestSoak takes; 1m where CI is set")
-	soakSeed = flag.Uint64("soak.seed", 0, "what TestSoak does; 0 for something else each time. Time has its say, too")
+	soakSeed = flag.Uint64("soak.seed", 0, "the seed of TestSoak's actions; 0 for a random one. The actions depend on the time, too")
 )
 
 const (
 	soakKnockTimeout = 3 * time.Second
 	soakHold         = 100 * time.Millisecond
 	soakReorder      = 5 * time.Millisecond
-	// apart is a pause between knocks in which none can overtake another.
+	// apart is a pause between knocks that is so long that none overtakes another.
 	apart = 10 * soakReorder
-	// edge is how close to its end nothing is said of a window, or of an attempt.
+	// edge is how close to its end the model makes no statement about a window or an
+	// attempt.
 	edge = 500 * time.Millisecond
-	// drift is by how much a window may end at another time than the one that it
-	// was opened for, after it went from daemon to daemon and from table to table.
+	// drift is how much the end of a window may differ from the time for which it was
+	// opened, after daemons and tables have handed it over.
 	drift = 250 * time.Millisecond
 )
 
-// soakDoor is a door as the model has it.
+// soakDoor is a door in the model.
 type soakDoor struct {
 	name   string
 	port   int
@@ -89,13 +90,13 @@ func (r soakRules) String() string {
 	return b.String()
 }
 
-// The ports of all doors that ever are.
+// soakPorts are the ports of all doors that may exist.
 var soakPorts = []struct {
 	door string
 	port int
 }{{"ssh", 22}, {"mail", 25}, {"net", 80}, {"extra", 81}}
 
-// Those who come: some share a prefix.
+// soakSources are the sources of all clients. Some share a prefix.
 var soakSources = []netip.Addr{
 	lab.Client4, lab.Source(1, lab.Server4), lab.Source(2, lab.Server4), lab.Source(257, lab.Server4), lab.Source(258, lab.Server4), lab.Source(513, lab.Server4),
 	lab.Client6, lab.Source(1, lab.Server6), lab.Source(2, lab.Server6), lab.Source(257, lab.Server6), lab.Source(258, lab.Server6), lab.Source(513, lab.Server6),
@@ -109,20 +110,20 @@ type soakKey struct {
 
 func (k soakKey) String() string { return fmt.Sprintf("%s for %s", k.door, k.source) }
 
-// soakWindow is a window that ends at some moment from lo to hi.
+// soakWindow is a window that ends at some moment between lo and hi.
 type soakWindow struct {
 	lo, hi      time.Time
 	length      time.Duration
-	fresh       bool // it is not known yet when the daemon opened it
+	fresh       bool // the moment at which the daemon opened it is not known yet
 	connections int
 	max         int
 }
 
-// soakAttempt is an attempt at a door that began at some moment from lo to hi.
+// soakAttempt is an attempt at a door that began at some moment between lo and hi.
 type soakAttempt struct {
 	taken   int
 	lo, hi  time.Time
-	spoiled bool // by a knock out of turn, of which the daemon thinks no more until the next knock
+	spoiled bool // by a knock in the wrong order, which the daemon judges at the next knock
 }
 
 type soakSession struct {
@@ -131,7 +132,7 @@ type soakSession struct {
 	conn net.Conn
 }
 
-// soak is the wall, and the model of who should be in.
+// soak is the wall, and the model of which sources should be admitted.
 type soak struct {
 	*testing.T
 	l      *lab.Lab
@@ -145,20 +146,20 @@ type soak struct {
 	rules    soakRules
 	windows  map[soakKey]*soakWindow
 	attempts map[soakKey]*soakAttempt
-	knocks   map[string]uint64 // that counted, by door, since the daemon started
+	knocks   map[string]uint64 // knocks that counted since the daemon started, by door
 	healed   uint64
 	sessions []soakSession
-	unsure   map[soakKey]time.Time // of whom nothing is known until then, as the machine was too slow
+	unsure   map[soakKey]time.Time // the model knows nothing about these until then, because the machine was too slow
 
 	steps   int
 	did     []string
 	counted map[string]int
 }
 
-// For as long as -soak says, knocks, connections, windows by hand, reloads,
-// restarts, kills and attacks come in a random order, and after each the wall
-// agrees with a model of who should be in. Neither memory, goroutines nor file
-// descriptors of a daemon grow.
+// For as long as -soak says, knocks, connections, windows by command, reloads, restarts,
+// kills and attacks happen in a random order. After each the wall agrees with a model of
+// which sources should be admitted. The memory, goroutines and file descriptors of a daemon
+// do not grow.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	length, seed := *soakTime, *soakSeed
@@ -171,7 +172,8 @@ func TestSoak(t *testing.T) {
 	t.Logf("again with: -soak %s -soak.seed %d", length, seed)
 	s := newSoak(t, seed)
 
-	// First with restarts and kills, and then with one daemon that lives long.
+	// The first half has restarts and kills. In the second half one daemon runs for a long
+	// time.
 	s.goOn(time.Now().Add(length/2), true)
 	s.restart(syscall.SIGTERM)
 	var samples []sample
@@ -188,7 +190,7 @@ func TestSoak(t *testing.T) {
 	s.alive = false
 	s.start(s.rules, s.owned)
 	if fresh := s.goroutines(); goroutines > fresh+2 {
-		t.Errorf("the daemon ended with %d goroutines, and a new one has %d", goroutines, fresh)
+		t.Errorf("the daemon ended with %d goroutines, but a new one has %d", goroutines, fresh)
 	}
 	s.alive = false
 	s.start(s.rules, s.owned)
@@ -221,7 +223,7 @@ func newSoak(t *testing.T, seed uint64) *soak {
 	return s
 }
 
-// goOn does one thing after the other until the time is up.
+// goOn acts until the time is up.
 func (s *soak) goOn(end time.Time, restarts bool) {
 	for time.Now().Before(end) {
 		s.steps++
@@ -232,7 +234,7 @@ func (s *soak) goOn(end time.Time, restarts bool) {
 	}
 }
 
-// note adds to the account of what was done.
+// note records an action, for the message of a failure.
 func (s *soak) note(kind, format string, values ...any) {
 	s.counted[kind]++
 	s.did = append(s.did, fmt.Sprintf("%d at %s: %s %s", s.steps, time.Now().Format("15:04:05.000"), kind, fmt.Sprintf(format, values...)))
@@ -246,7 +248,7 @@ func (s *soak) act(restarts bool) {
 	}
 	acts := []struct {
 		weight int
-		dead   bool // can be done without a daemon
+		dead   bool // possible without a daemon
 		act    func()
 	}{
 		{20, true, s.knockAll},
@@ -294,7 +296,7 @@ func (s *soak) act(restarts bool) {
 	}
 }
 
-// otherRules makes up rules.
+// otherRules returns random rules.
 func (s *soak) otherRules() soakRules {
 	seconds := func(n ...time.Duration) time.Duration { return pick(s, n) * time.Second }
 	each, network := packet.SourcePrefix{IPv4: 32, IPv6: 128}, packet.SourcePrefix{IPv4: 24, IPv6: 64}
@@ -324,8 +326,8 @@ func (s *soak) perhapsOtherRules() soakRules {
 	return s.otherRules()
 }
 
-// start starts a daemon. It takes windows over from the kernel, and knows nothing
-// of attempts, nor of how many connections a window has admitted.
+// start starts a daemon. The daemon takes windows over from the kernel. It knows nothing of
+// earlier attempts, nor how many connections a window has admitted.
 func (s *soak) start(r soakRules, owned bool) {
 	s.note("start", "owned: %v, %d doors, group %d, queue %d", owned, len(r.doors), r.group, r.queue)
 	if owned {
@@ -343,8 +345,8 @@ func (s *soak) start(r soakRules, owned bool) {
 	}
 }
 
-// apply is what other rules mean to the model: windows stay at doors that stay
-// and tell sources apart as before, and attempts where the knocks stay, too.
+// apply applies other rules to the model: windows stay at doors that stay and have the same
+// source prefix. Attempts stay at doors that also have the same knocks.
 func (s *soak) apply(r soakRules) {
 	stays := func(k soakKey) bool {
 		d := r.door(k.door)
@@ -375,14 +377,14 @@ func (s *soak) restart(signal syscall.Signal) {
 	s.start(s.perhapsOtherRules(), s.random.IntN(2) == 0)
 }
 
-// pick returns one of all, at random.
+// pick returns a random one of all.
 func pick[T any](s *soak, all []T) T { return all[s.random.IntN(len(all))] }
 
 func (s *soak) key(d *soakDoor, from netip.Addr) soakKey {
 	return soakKey{d.name, d.prefix.Of(from).Prefix}
 }
 
-// serverFor returns the server's address that a source comes to.
+// serverFor returns the address of the server to which a source connects.
 func serverFor(from netip.Addr) netip.Addr {
 	if from.Is4() {
 		return lab.Server4
@@ -390,7 +392,7 @@ func serverFor(from netip.Addr) netip.Addr {
 	return lab.Server6
 }
 
-// someone returns a source, and a door at which the model is sure of it.
+// someone returns a source, and a door at which the model knows about it.
 func (s *soak) someone() (*soakDoor, netip.Addr, bool) {
 	d, from := &s.rules.doors[s.random.IntN(len(s.rules.doors))], pick(s, soakSources)
 	k := s.key(d, from)
@@ -401,7 +403,7 @@ func (s *soak) someone() (*soakDoor, netip.Addr, bool) {
 	if a == nil {
 		return d, from, true
 	}
-	// Its attempt must not end in the midst of what is done next.
+	// The attempt of the source must not expire during the next action.
 	return d, from, time.Since(a.lo) < soakKnockTimeout/3 || time.Since(a.hi) > soakKnockTimeout+edge
 }
 
@@ -415,7 +417,7 @@ func (s *soak) knockAll() {
 	s.send(d, from, 0, upTo(len(d.knocks))...)
 }
 
-// doNothing notes that what was to be done cannot be done now.
+// doNothing records that an action is not possible now.
 func (s *soak) doNothing() { s.note("nothing", "") }
 
 // upTo returns 0, 1, … n-1.
@@ -460,8 +462,8 @@ func (s *soak) knockPart() {
 	s.doNothing()
 }
 
-// knockWrong knocks in any order but that of the sequence, so slowly that no
-// knock is taken for one that was overtaken.
+// knockWrong knocks in another order than that of the sequence, so slowly that the daemon
+// does not take a knock for one that was overtaken.
 func (s *soak) knockWrong() {
 	if d, from, ok := s.someone(); ok {
 		order := s.random.Perm(len(d.knocks))
@@ -472,7 +474,7 @@ func (s *soak) knockWrong() {
 	s.doNothing()
 }
 
-// knockLate knocks in order, and comes too late with the last knock.
+// knockLate knocks in the right order, but the last knock is too late.
 func (s *soak) knockLate() {
 	d, from, ok := s.someone()
 	if !ok {
@@ -486,7 +488,7 @@ func (s *soak) knockLate() {
 	s.send(d, from, apart, all[len(all)-1])
 }
 
-// send sends knocks, by their place in the door's sequence, and tells the model.
+// send sends knocks, by their place in the door's sequence, and updates the model.
 func (s *soak) send(d *soakDoor, from netip.Addr, pause time.Duration, places ...int) {
 	var at [][2]time.Time
 	if pause == 0 {
@@ -512,7 +514,7 @@ func (s *soak) send(d *soakDoor, from netip.Addr, pause time.Duration, places ..
 	}
 }
 
-// heard is what a knock means to the model.
+// heard applies a knock to the model.
 func (s *soak) heard(d *soakDoor, from netip.Addr, place int, before, after time.Time) {
 	if !s.alive {
 		return
@@ -534,7 +536,7 @@ func (s *soak) heard(d *soakDoor, from netip.Addr, place int, before, after time
 	case a != nil && !a.spoiled && place == a.taken && a.taken < all: // the next one
 		a.taken++
 	case a != nil && !a.spoiled && place == a.taken-1 && !(a.taken == all && place == 0):
-		return // the step just taken again
+		return // the last step again
 	case a != nil && !a.spoiled && a.taken < place: // a later one
 		a.spoiled = true
 	default: // a new attempt
@@ -550,7 +552,7 @@ func (s *soak) heard(d *soakDoor, from netip.Addr, place int, before, after time
 	}
 }
 
-// opened notes a window that was opened at an unknown moment since before.
+// opened adds a window to the model that was opened at an unknown moment after before.
 func (s *soak) opened(k soakKey, before time.Time, length time.Duration, max int) {
 	s.windows[k] = &soakWindow{lo: before.Add(length), hi: before.Add(length + time.Hour), length: length, fresh: true, max: max}
 }
@@ -667,12 +669,12 @@ func (s *soak) attack() {
 	}
 }
 
-// admits says whether a source should be let in at a port now, and whether that
-// is sure.
+// admits reports whether a source should be admitted at a port now, and whether the model
+// is sure of that.
 func (s *soak) admits(door string, from netip.Addr) (in, sure bool) {
 	d := s.rules.door(door)
 	if d == nil {
-		return true, true // nothing guards it
+		return true, true // no door guards it
 	}
 	k := s.key(d, from)
 	now := time.Now()
@@ -686,7 +688,7 @@ func (s *soak) admits(door string, from netip.Addr) (in, sure bool) {
 	return true, now.Before(w.lo.Add(-edge))
 }
 
-// enter connects where the model says that it must be possible.
+// enter connects as a source that should be admitted.
 func (s *soak) enter(door string, port int, from netip.Addr) *net.TCPConn {
 	s.Helper()
 	conn, err := s.l.Dial(from, serverFor(from), port, lab.Deadline)
@@ -722,7 +724,7 @@ func (s *soak) session() {
 	s.doNothing()
 }
 
-// waitForAnEnd waits until a window is over, if one soon is.
+// waitForAnEnd waits until a window expires, if one soon does.
 func (s *soak) waitForAnEnd() {
 	var soonest time.Time
 	for _, w := range s.windows {
@@ -738,8 +740,8 @@ func (s *soak) waitForAnEnd() {
 	time.Sleep(time.Until(soonest.Add(edge)))
 }
 
-// comeAndTry lets some of those come who should get in, and some who should not,
-// and sees how a session is.
+// comeAndTry lets some sources connect that should be admitted, and some that should not,
+// and checks a session.
 func (s *soak) comeAndTry() {
 	const tries, wait = 8, 2 * soakHold
 	var refused sync.WaitGroup
@@ -764,7 +766,7 @@ func (s *soak) comeAndTry() {
 		switch {
 		case !sure:
 		case in && (s.rules.door(v.door) == nil || s.rules.door(v.door).max > 0) && s.random.IntN(4) > 0:
-			// So that not every window at such a door is used up at once.
+			// Not every window with max_connections is to be used up at once.
 		case in:
 			s.enter(v.door, v.port, v.from).Close()
 		case n < tries:
@@ -808,14 +810,14 @@ func (s *soak) settled(after string) {
 	}
 }
 
-// disagreement says what is otherwise than the model has it.
+// disagreement returns how the wall differs from the model, or an empty string.
 func (s *soak) disagreement() string {
 	now := time.Now()
 	maps.DeleteFunc(s.windows, func(_ soakKey, w *soakWindow) bool { return now.After(w.hi.Add(edge)) })
 	maps.DeleteFunc(s.attempts, func(_ soakKey, a *soakAttempt) bool { return now.Sub(a.hi) > soakKnockTimeout+edge })
 	standing, err := s.kernel.Standing("knockwall")
 	if err != nil || standing == nil {
-		return fmt.Sprintf("there is no wall, or it is being replaced: %v", err) // it may be healed this moment
+		return fmt.Sprintf("there is no wall, or it is being replaced: %v", err) // the daemon may be putting it back
 	}
 	in := map[soakKey]time.Duration{}
 	for _, w := range standing.Windows {
@@ -863,8 +865,8 @@ func (s *soak) disagreement() string {
 	return s.compareAttempts(status.Attempts, now, read)
 }
 
-// compare compares windows, with the time that they have left, with the model's.
-// They were read between two moments.
+// compare compares windows, and the time that they have left, with the model's. They were
+// read at some moment between before and after.
 func (s *soak) compare(what string, in map[soakKey]time.Duration, before, after time.Time) string {
 	for k, left := range in {
 		w := s.windows[k]
@@ -885,7 +887,7 @@ func (s *soak) compare(what string, in map[soakKey]time.Duration, before, after 
 	return ""
 }
 
-// compareAttempts compares attempts that are under way with the model's.
+// compareAttempts compares unfinished attempts with the model's.
 func (s *soak) compareAttempts(in []wall.AttemptStatus, before, after time.Time) string {
 	taken := map[soakKey]int{}
 	for _, a := range in {
@@ -910,7 +912,7 @@ func (s *soak) compareAttempts(in []wall.AttemptStatus, before, after time.Time)
 	return ""
 }
 
-// sample is what a daemon takes of the machine.
+// sample returns the resources that the daemon uses.
 type sample struct{ memory, files, threads int }
 
 func (s *soak) sample() sample {
@@ -934,8 +936,8 @@ func (s *soak) sample() sample {
 	return x
 }
 
-// noGrowth makes sure that a daemon does not take more and more. What it takes
-// goes up and down; so of each quarter of the time the least counts.
+// noGrowth fails the test if a daemon uses more and more. The samples go up and down, so
+// the smallest one of each quarter of the time counts.
 func (s *soak) noGrowth(samples []sample) {
 	s.Helper()
 	if len(samples) < 8 {
@@ -956,7 +958,7 @@ func (s *soak) noGrowth(samples []sample) {
 		of      func(sample) int
 		allowed int
 	}{
-		// The runtime keeps threads and memory that it has no use for at the moment.
+		// The runtime keeps threads and memory that it does not need at the moment.
 		{"bytes of memory", func(x sample) int { return x.memory }, 8<<20 + least(first, func(x sample) int { return x.memory })/4},
 		{"files", func(x sample) int { return x.files }, 0},
 		{"threads", func(x sample) int { return x.threads }, 4},
@@ -969,8 +971,8 @@ func (s *soak) noGrowth(samples []sample) {
 	}
 }
 
-// goroutines ends the daemon in the way that makes a Go program say what all its
-// goroutines are at, and counts them.
+// goroutines ends the daemon with a signal that makes a Go program print its goroutines,
+// and counts them.
 func (s *soak) goroutines() int {
 	s.Helper()
 	s.d.WaitFor("guarding ")
@@ -979,13 +981,13 @@ func (s *soak) goroutines() int {
 	s.d.Stop(syscall.SIGQUIT)
 	n := strings.Count(s.d.Log.String()[before:], "\ngoroutine ")
 	if n == 0 {
-		s.Fatalf("the daemon does not tell its goroutines: %s", lab.Tail(s.d.Log.String(), 1000))
+		s.Fatalf("the daemon does not print its goroutines: %s", lab.Tail(s.d.Log.String(), 1000))
 	}
 	return n
 }
 
-// nothingLeft makes sure that the daemons have left no socket behind, and that
-// nothing was done outside of the server.
+// nothingLeft fails the test if the daemons have left sockets behind, or if something has
+// changed outside of the server.
 func (s *soak) nothingLeft() {
 	s.Helper()
 	for _, name := range []string{"nfnetlink_queue", "nfnetlink_log"} {
@@ -996,7 +998,7 @@ func (s *soak) nothingLeft() {
 		}))
 		for line := range strings.Lines(string(left)) {
 			if name == "nfnetlink_queue" || !strings.Contains(line, "NONE") {
-				s.Errorf("left in %s: %s", name, line)
+				s.Errorf("left behind in %s: %s", name, line)
 			}
 		}
 	}

@@ -12,9 +12,9 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// A ruleset that was saved while a window was open, and is loaded again where no daemon
-// runs, as at the start of the machine, has the wall's table in it. It is replaced, and
-// its windows are nobody's; those of a table that a daemon has made are.
+// A ruleset that was saved while a window was open contains the wall's table. If it is
+// loaded when no daemon runs, as at boot, the next daemon replaces the table and keeps no
+// window of it. It keeps those of a table that a daemon has made.
 func TestARestoredTableGivesNoWindows(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -32,7 +32,7 @@ func TestARestoredTableGivesNoWindows(t *testing.T) {
 			}
 			listed := l.Nft("list", "ruleset")
 			if !strings.Contains(listed, "delete it from files with saved rules") {
-				t.Errorf("who reads the saved ruleset is not told:\n%s", listed)
+				t.Errorf("the saved ruleset has no note for its reader:\n%s", listed)
 			}
 			saved := filepath.Join(l.Folder, "saved.nft")
 			lab.Must(t, os.WriteFile(saved, []byte(loadable(t, listed)), 0o600))
@@ -47,14 +47,14 @@ func TestARestoredTableGivesNoWindows(t *testing.T) {
 			l.Nft("delete", "table", "inet", "knockwall")
 			l.Nft("-f", saved)
 			if !strings.Contains(l.Nft("list", "ruleset"), "expires") {
-				t.Fatal("the saved windows are not there, and this proves nothing")
+				t.Fatal("the saved windows are missing, so this proves nothing")
 			}
 			d = c.run(l, lab.RulesWith("", "10m"))
 			if listed := l.Nft("list", "ruleset"); strings.Contains(listed, "expires") {
 				t.Errorf("the windows are open again:\n%s", listed)
 			}
 			if windows := d.Status().Windows; len(windows) != 0 {
-				t.Errorf("the daemon has taken them over: %v", windows)
+				t.Errorf("the daemon has taken the windows over: %v", windows)
 			}
 			for _, server := range servers {
 				if l.AdmitsAtOnce(lab.Source(1, server), server, 22) {
@@ -66,19 +66,19 @@ func TestARestoredTableGivesNoWindows(t *testing.T) {
 	}
 }
 
-// saving is how the README saves a ruleset.
+// saving is how the README says to save a ruleset.
 const saving = `{ echo '#!/usr/sbin/nft -f'; echo 'flush ruleset'
   nft list tables | grep -vx 'table inet knockwall' | xargs -rL1 nft list; } > "$0"`
 
-// A ruleset that was saved without the wall is loaded while it stands, and changes
-// nothing of it.
+// A ruleset that was saved without the wall can be loaded while the wall is in force, and
+// does not change it.
 func TestARulesetSavedAsTheReadmeSaysDoesNoHarm(t *testing.T) {
 	t.Parallel()
 	readme, err := os.ReadFile("../../README.md")
 	lab.Must(t, err)
 	squeezed := strings.Join(strings.Fields(string(readme)), " ")
 	if says := strings.Join(strings.Fields(strings.Replace(saving, `"$0"`, "/etc/nftables.conf", 1)), " "); !strings.Contains(squeezed, says) {
-		t.Errorf("the README says something else than %s", says)
+		t.Errorf("the README does not say %s", says)
 	}
 	l := lab.New(t)
 	l.ServeTCP(22)
@@ -97,13 +97,13 @@ func TestARulesetSavedAsTheReadmeSaysDoesNoHarm(t *testing.T) {
 	l.Nft("delete", "table", "ip", "mine")
 	l.Nft("-f", saved)
 	if got := l.Nft("list", "table", "ip", "mine"); got != mine {
-		t.Errorf("what was saved is now\n%s", got)
+		t.Errorf("the saved table is now\n%s", got)
 	}
-	lab.Eventually(t, "the wall stands", func() bool { return len(l.KernelWindows()) == 1 })
+	lab.Eventually(t, "the wall is in force", func() bool { return len(l.KernelWindows()) == 1 })
 	if windows := d.Status().Windows; len(windows) != 1 {
 		t.Errorf("the windows are %v", windows)
 	}
 	if err := l.OnFirstSYN(lab.Source(1, lab.Server4), lab.Server4); err != nil {
-		t.Errorf("who has a window: %v", err)
+		t.Errorf("a client with a window: %v", err)
 	}
 }

@@ -23,16 +23,16 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// tables are the rule sets whose listings are reviewed as text: the golden files
-// of package nft.
+// tables are the rule files whose tables are reviewed as text: the golden files of package
+// nft.
 var tables = []string{"small", "full", "odd", "ways"}
 
 const tableFolder = "../../internal/nft/testdata/tables"
 
-// goldenTime is when they were made, on a host on which nothing listens.
+// goldenTime is the time for which they were made, on a host without listening programs.
 var goldenTime = time.Unix(1_740_000_000, 0)
 
-// tableAt returns the table that a configuration comes to at a time.
+// tableAt returns the table of a configuration at a time.
 func tableAt(t testing.TB, c *ruleset.Config, now time.Time) *nft.Table {
 	t.Helper()
 	resolved, err := effective.Resolve(c, now, effective.Host{})
@@ -40,18 +40,16 @@ func tableAt(t testing.TB, c *ruleset.Config, now time.Time) *nft.Table {
 	return nft.NewTable(resolved, nft.NumbersOf(resolved.Wall, 0))
 }
 
-// queueStatement is what nft cannot list of a rule whose queueing is done by
-// x_tables; the version of nft decides what it says in its place, and whether
-// iptables is installed, whose own words it has then.
+// queueStatement matches what nft lists instead of a queue statement if x_tables does the
+// queueing. That depends on the version of nft, and on whether iptables is installed.
 var (
 	queueStatement = regexp.MustCompile(`(?m) queue (flags bypass )?to \d+$`)
 	ownership      = regexp.MustCompile(`\{ # progname .*\n\tflags owner(,persist)?\n`)
 	foreignTarget  = regexp.MustCompile(`(?m)( xt target "?NFQUEUE"?| queue num \d+( bypass)?)?[ \t]*\n*$`)
 )
 
-// The kernel's listing of an installed table is the golden text, which is what
-// `knockwall ruleset` prints; installed once more, nothing of it changes; and
-// nothing but that table is touched.
+// The kernel lists an installed table as the golden text, which `knockwall ruleset` prints.
+// A second installation changes nothing. Other tables are not touched.
 func TestTheKernelListsTheGoldenTable(t *testing.T) {
 	t.Parallel()
 	for _, name := range tables {
@@ -64,7 +62,7 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 			lab.Must(t, err)
 			text, err := os.ReadFile(filepath.Join(tableFolder, name+".hcl"))
 			lab.Must(t, err)
-			rules := l.WriteRules(string(text)) // where others cannot read the secrets
+			rules := l.WriteRules(string(text)) // others cannot read its secrets
 			loaded := ruleset.Load(rules)
 			if loaded.Config == nil {
 				t.Fatal(loaded.Diagnostics)
@@ -82,17 +80,17 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 						return err
 					}
 					if intact, err := k.Intact(table); err != nil || !intact {
-						t.Errorf("round %d: what was just installed is intact: %v, %v", round, intact, err)
+						t.Errorf("round %d: the table that was just installed is intact: %v, %v", round, intact, err)
 					}
 					listed := l.Nft("list", "table", "inet", table.Name)
 					if owned := ownership.MatchString(listed); owned != k.Features().Ownership {
-						t.Errorf("the table is the process's own: %v, want %v", owned, !owned)
+						t.Errorf("the process owns the table: %v, want %v", owned, !owned)
 					}
 					listed = ownership.ReplaceAllString(listed, "{\n")
 					if round == 0 {
 						compareListing(l, t, k, string(golden), listed)
 					} else {
-						// What is kept comes before what is new.
+						// The listing has kept parts before new ones.
 						compareListing(l, t, k, sortBlocks(string(golden)), sortBlocks(listed))
 					}
 					compareQueues(l, t, string(golden), round)
@@ -107,14 +105,14 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 			cmd := lab.Knockwall("ruleset", "--config", rules)
 			var out bytes.Buffer
 			cmd.Stdout, cmd.Stderr = &out, t.Output()
-			lab.Must(t, lab.StartOn(l.Server, cmd)) // where nothing listens
+			lab.Must(t, lab.StartOn(l.Server, cmd)) // no program listens there
 			lab.Must(t, cmd.Wait())
 			script := out.String()
 			printed := string(golden)
 			resolved, err := effective.Resolve(loaded.Config, goldenTime, effective.Host{})
 			lab.Must(t, err)
 			if _, expires := resolved.Expires(); expires {
-				// It prints what is good now.
+				// ruleset prints the table of the current time.
 				printed = before
 				if after := tableAt(t, loaded.Config, time.Now()).String(); strings.HasSuffix(script, after) {
 					printed = after
@@ -135,7 +133,7 @@ func compareListing(l *lab.Lab, t *testing.T, k *nft.Kernel, golden, listed stri
 		golden, listed = squeeze(golden), squeeze(foreignTarget.ReplaceAllString(listed, "\n"))
 	}
 	if diff := cmp.Diff(golden, listed); diff != "" {
-		t.Errorf("the kernel's listing (-golden +listed):\n%s", diff)
+		t.Errorf("the listing (-golden +listed):\n%s", diff)
 	}
 }
 
@@ -147,7 +145,7 @@ func sortBlocks(listing string) string {
 	return head + "{\n" + strings.Join(blocks, "\n\n") + "\n}\n"
 }
 
-// squeeze removes empty lines and blanks at the end of lines.
+// squeeze removes empty lines, and spaces at the ends of lines.
 func squeeze(s string) string {
 	var b strings.Builder
 	for line := range strings.Lines(s) {
@@ -158,8 +156,8 @@ func squeeze(s string) string {
 	return b.String()
 }
 
-// compareQueues reads the queues' numbers and flags back from the kernel, which
-// nft does not list where x_tables does the queueing.
+// compareQueues compares the queues' numbers and flags with those in the kernel. nft does
+// not list them if x_tables does the queueing.
 func compareQueues(l *lab.Lab, t *testing.T, golden string, round int) {
 	t.Helper()
 	type queue struct {
@@ -199,8 +197,8 @@ func compareQueues(l *lab.Lab, t *testing.T, golden string, round int) {
 	}
 }
 
-// loadScript loads what `ruleset` prints, twice, where the kernel has what nft's
-// queue statement needs.
+// loadScript loads the output of `ruleset` twice, if the kernel has what nft's queue
+// statement needs.
 func loadScript(l *lab.Lab, t *testing.T, script, golden, table string) {
 	t.Helper()
 	native := false
@@ -214,7 +212,7 @@ func loadScript(l *lab.Lab, t *testing.T, script, golden, table string) {
 	}))
 	t.Logf("nftables can queue by themselves: %v", native)
 	if !native {
-		return // the virtual machine's kernel can
+		return // the kernel of the virtual machine has it
 	}
 	for range 2 {
 		l.LoadNft(script)
@@ -225,13 +223,12 @@ func loadScript(l *lab.Lab, t *testing.T, script, golden, table string) {
 	}
 }
 
-// Where a rule is of one IP version, nft makes that version's answer of a reject that
-// names none.
+// In a rule of one IP version, nft adds the answer of that version to a reject without one.
 var familyReject = regexp.MustCompile(`reject with icmp(v6)? port-unreachable`)
 
-// The daemon takes its groups and queues in turn, so that a table never names a
-// number that is just being bound; killed and
-// restarted, it leaves the rest of the table as it was.
+// A daemon takes its groups and queues in turn, so that a table never names a number that
+// is just being bound. A daemon that starts after a kill leaves the rest of the table as it
+// was.
 func TestRestartTakesTheOtherNumbers(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)

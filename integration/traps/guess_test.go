@@ -14,8 +14,8 @@ import (
 )
 
 // Guessing from any number of addresses opens a door no sooner than [sequence.Guesses]
-// says. The ports are few here, so that it does open.
-func TestGuessingTakesAsLongAsIsSaid(t *testing.T) {
+// says. Here there are so few ports that it does open.
+func TestGuessingTakesAsLongAsDocumented(t *testing.T) {
 	const (
 		first  = 40001 // first port
 		ports  = 20    // number of ports
@@ -73,7 +73,7 @@ func TestGuessingTakesAsLongAsIsSaid(t *testing.T) {
 				t.Errorf("the door was opened %d times, want about %.1f", opened, want)
 			}
 			if opened == 0 {
-				t.Error("the door was never opened, so that this shows nothing")
+				t.Error("the door was never opened, so this shows nothing")
 			}
 		})
 	}
@@ -81,7 +81,7 @@ func TestGuessingTakesAsLongAsIsSaid(t *testing.T) {
 
 // A source that tries many unserved ports cannot knock during the penalty, whether it has
 // knocked before or not. A source that repeats one port can.
-func TestWhoSpraysCannotKnockForAWhile(t *testing.T) {
+func TestASourceThatSpraysCannotKnockForAWhile(t *testing.T) {
 	lab.NeedsProgram(t, "nft")
 	for name, to := range map[string]netip.Addr{"IPv4": lab.Server4, "IPv6": lab.Server6} {
 		t.Run(name, func(t *testing.T) {
@@ -105,13 +105,13 @@ func TestWhoSpraysCannotKnockForAWhile(t *testing.T) {
 				source := lab.Source(n+1, to)
 				l.Knock(source, to, append(before, spray...)...)
 				if !sprays(l, source) {
-					t.Errorf("%s has sprayed after %d knocks, and is not trapped", source, len(before))
+					t.Errorf("%s has sprayed after %d knocks, but is not trapped", source, len(before))
 				}
 				l.Knock(source, to, knocks...)
 				if l.AdmitsAtOnce(source, to, 22) {
-					t.Errorf("%s is heard after a spray", source)
+					t.Errorf("%s can knock after a spray", source)
 				}
-				lab.Eventually(t, "the penalty is over", func() bool { return !sprays(l, source) })
+				lab.Eventually(t, "the penalty has ended", func() bool { return !sprays(l, source) })
 				l.Knock(source, to, knocks...)
 				if !l.Admits(source, to, 22) {
 					t.Errorf("%s cannot knock after the penalty", source)
@@ -125,7 +125,7 @@ func TestWhoSpraysCannotKnockForAWhile(t *testing.T) {
 			}
 			l.Knock(poller, to, knocks[0], lab.TCP(40001), knocks[1], lab.TCP(40001), knocks[2])
 			if !l.Admits(poller, to, 22) {
-				t.Error("whoever tries a port whose service is down cannot knock beside it")
+				t.Error("a source that tries a port whose service is down cannot knock")
 			}
 		})
 	}

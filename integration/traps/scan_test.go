@@ -11,11 +11,11 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 )
 
-// scans are nmap's ways to find out what is behind a port.
+// scans are the ways in which nmap finds out what is behind a port.
 var scans = []string{"-sS", "-sA", "-sF", "-sN", "-sX", "-sM", "-sW", "-sU"}
 
-// No scan tells a shut door from a port with nothing behind it. Behind the door
-// something listens; the neighbouring ports have nothing.
+// No scan distinguishes a closed door, with a program behind it, from its neighbouring
+// ports, which no program uses.
 func TestScansLearnNothing(t *testing.T) {
 	t.Parallel()
 	nmap := lab.NeedsProgram(t, "nmap")
@@ -26,7 +26,7 @@ func TestScansLearnNothing(t *testing.T) {
 }`
 	for _, c := range []struct {
 		name, closed string
-		// script is another table that stands on the host
+		// script loads another table of the host.
 		script string
 	}{
 		{name: "a door that rejects, on a host without another firewall", closed: "reject"},
@@ -51,8 +51,8 @@ table inet filter {
 				if c.script != "" {
 					l.LoadNft(c.script)
 				}
-				// The kernel answers one unreachable port a second to one host, and nmap
-				// would see which was asked first.
+				// By default the kernel sends one ICMP error a second to a host, so nmap
+				// would see which port it tried first.
 				l.UnlimitICMP()
 				found := func() map[string]string {
 					t.Helper()
@@ -74,9 +74,9 @@ table inet filter {
 						t.Errorf("nmap %s: the door is %s, its neighbours are %s", scan, door, neighbour)
 					}
 				}
-				// That the scans can tell at all: without the wall, some did.
+				// Without the wall, some scans do distinguish the ports.
 				if a, b, _ := parseStates(t, before["-sS"]); a == b {
-					t.Errorf("nmap -sS does not tell an open port from a closed one:\n%s", before["-sS"])
+					t.Errorf("nmap -sS does not distinguish an open port from a closed one:\n%s", before["-sS"])
 				}
 				if d.Status().Doors[0].Counters.KernelRefused == 0 {
 					t.Error("the kernel has refused nothing")
@@ -112,7 +112,7 @@ func parseStates(t *testing.T, out string) (neighbour, door, other string) {
 		states[m[1]] = m[2]
 	}
 	if len(states) != 3 {
-		// nmap sums up ports that are all alike.
+		// nmap summarizes ports with the same state.
 		if m := regexp.MustCompile(`All 3 scanned ports on .* are in ignored states.*\n.*?(\d+) (\S+) (?:tcp|udp) ports`).FindStringSubmatch(out); m != nil && m[1] == "3" {
 			return m[2], m[2], m[2]
 		}

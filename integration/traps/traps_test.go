@@ -19,8 +19,8 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// trapRules have two doors with the same knocks, one of them with traps that are
-// written down; the penalty is the least that there is.
+// trapRules are two doors with the same knocks. One of them has traps, and the shortest
+// penalty that is allowed.
 const trapRules = `door "ssh" {
   ports    = [22]
   sequence = [4113, "27911/udp", 1840]
@@ -35,9 +35,9 @@ door "web" {
 
 const trapPenalty = time.Second
 
-// Who has tried a trap cannot knock at that door until the penalty is over, and can
-// then, from the first knock on. What is open stays open, and other doors hear it.
-func TestWhoTriesATrapCannotKnockForAWhile(t *testing.T) {
+// A source that has tried a trap cannot knock at that door until the penalty ends. Then it
+// can, from the first knock on. Its open windows stay open, and other doors hear it.
+func TestASourceThatTriesATrapCannotKnockForAWhile(t *testing.T) {
 	t.Parallel()
 	for family, to := range map[string]netip.Addr{"IPv4": lab.Server4, "IPv6": lab.Server6} {
 		t.Run(family, func(t *testing.T) {
@@ -56,7 +56,7 @@ func TestWhoTriesATrapCannotKnockForAWhile(t *testing.T) {
 					t.Errorf("%s: another door does not hear the source", what)
 				}
 				if l.AdmitsAtOnce(source, to, 22) {
-					t.Errorf("%s: the source knocks all the same, %s later", what, time.Since(knocked))
+					t.Errorf("%s: the source could knock %s later", what, time.Since(knocked))
 				}
 				d.WaitFor("trapped", "door=ssh", "source="+source.String()+" ", "port="+trap.String())
 				waitUntilFree(l, "ssh", source)
@@ -71,7 +71,7 @@ func TestWhoTriesATrapCannotKnockForAWhile(t *testing.T) {
 			waitUntilFree(l, "ssh", midway)
 			l.Knock(midway, to, lab.TCP(1840))
 			if l.AdmitsAtOnce(midway, to, 22) {
-				t.Error("what was knocked before the trap counts after the penalty")
+				t.Error("knocks from before the trap count after the penalty")
 			}
 
 			guest := lab.Source(11, to)
@@ -88,7 +88,7 @@ func TestWhoTriesATrapCannotKnockForAWhile(t *testing.T) {
 	}
 }
 
-// A trap tried again prolongs the penalty: it counts from the last try.
+// The penalty counts from the last try.
 func TestATrapTriedAgainProlongsThePenalty(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -96,25 +96,25 @@ func TestATrapTriedAgainProlongsThePenalty(t *testing.T) {
 	d := l.Run(trapRules)
 	for _, to := range []netip.Addr{lab.Server4, lab.Server6} {
 		inTime := false
-		for try := 1; !inTime; try++ { // on a machine that was too slow, once more
+		for try := 1; !inTime; try++ { // again, if the machine was too slow
 			source := lab.Source(try, to)
 			first := time.Now()
 			l.Knock(source, to, lab.TCP(5000))
 			time.Sleep(trapPenalty * 6 / 10)
 			second := time.Now()
 			l.Knock(source, to, lab.TCP(5000))
-			time.Sleep(time.Until(first.Add(trapPenalty * 13 / 10))) // the first try's penalty is over
+			time.Sleep(time.Until(first.Add(trapPenalty * 13 / 10))) // the penalty of the first try has ended
 			l.Knock(source, to, lab.Knocks...)
 			inTime = time.Since(second) < trapPenalty*9/10
 			if heard := l.AdmitsAtOnce(source, to, 22) || d.Logged("opened", "door=ssh", "source="+source.String()+" ") > 0; heard && inTime {
-				t.Errorf("%s: after the first try's penalty the source is heard, and has tried again within it", to)
+				t.Errorf("%s: the source tried again within the penalty, but can knock when that of the first try ends", to)
 			}
 		}
 	}
 }
 
-// No trap is where a program listens: not when the daemon starts, not after a
-// reload. Who connects to such a program is nobody who scans.
+// No trap is on a port on which a program listens, neither when the daemon starts nor after
+// a reload. A client of such a program does not scan.
 func TestNoTrapIsWhereAProgramListens(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -151,11 +151,11 @@ func TestNoTrapIsWhereAProgramListens(t *testing.T) {
 		t.Helper()
 		now := standing()
 		if want := predicted(); !slices.Equal(now, want) || len(now) != 64 {
-			t.Errorf("%s: the traps are %v; ruleset says %v", when, now, want)
+			t.Errorf("%s: the traps are %v, but ruleset prints %v", when, now, want)
 		}
 		for _, p := range of {
 			if slices.Contains(now, p) {
-				t.Errorf("%s: %s is a trap, and a program listens there", when, p)
+				t.Errorf("%s: %s is a trap although a program listens there", when, p)
 			}
 		}
 	}
@@ -165,23 +165,23 @@ func TestNoTrapIsWhereAProgramListens(t *testing.T) {
 
 	second := listenOn(standing())
 	if !slices.Contains(standing(), second[0]) {
-		t.Error("what listens since is no trap even before a reload, so that the reload tests nothing")
+		t.Error("the port of the new program was no trap before the reload, so this tests nothing")
 	}
 	l.RunOnServer("reload", "--control", d.Control)
 	none("after the reload", append(first, second...))
 	l.Knock(lab.Client4, lab.Server4, slices.Concat(first, second, lab.Knocks)...)
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
-		t.Error("who uses the programs cannot knock")
+		t.Error("a client of the programs cannot knock")
 	}
 }
 
-// What is sent to a trap is answered as what is sent to a knock, or to a port with
-// nothing behind it, whether the host answers or not.
-func TestAScanTellsNoTraps(t *testing.T) {
+// Packets to a trap get the same answer as those to a knock port or to a port that no
+// program uses, whether the host answers or not.
+func TestAScanRevealsNoTraps(t *testing.T) {
 	t.Parallel()
 	nmap := lab.NeedsProgram(t, "nmap")
-	// The knock, the trap and the port that is nothing stand side by side, as
-	// parseStates reads them.
+	// The knock port, the trap and the unused port are neighbours, as parseStates needs
+	// them.
 	const rules = `door "ssh" {
   ports    = [22]
   sequence = [3999, "3999/udp", 1840]
@@ -197,7 +197,7 @@ func TestAScanTellsNoTraps(t *testing.T) {
 		type filter hook input priority filter; policy drop;
 		meta l4proto ipv6-icmp accept
 	}
-}`, []string{"-sS", "-sU"}}, // as nmap waits long for what does not come
+}`, []string{"-sS", "-sU"}}, // nmap waits long for answers that do not come
 	} {
 		for family, to := range map[string]netip.Addr{"IPv4": lab.Server4, "IPv6": lab.Server6} {
 			t.Run(c.name+", "+family, func(t *testing.T) {
@@ -221,8 +221,7 @@ func TestAScanTellsNoTraps(t *testing.T) {
 	}
 }
 
-// Traps cost what is sent elsewhere nothing: as many rules are passed with them as
-// without.
+// Packets to other ports pass as many rules with traps as without.
 func TestTrapsAddNoRuleForOtherPackets(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
@@ -240,12 +239,11 @@ func TestTrapsAddNoRuleForOtherPackets(t *testing.T) {
 		lab.Must(t, d.Stop(unix.SIGTERM))
 	}
 	if n := rulesPassed[0]; n == 0 || rulesPassed[64] != n || rulesPassed[1024] != n {
-		t.Errorf("by the number of traps, a packet that has nothing to do with any door passes so many rules: %v", rulesPassed)
+		t.Errorf("a packet to another port passes this many rules, by the number of traps: %v", rulesPassed)
 	}
 }
 
-// Traps that are tried under 20,000 addresses keep nobody else out, and are no flood
-// of log.
+// If 20,000 addresses try traps, they keep nobody else out and do not fill the log.
 func TestAFloodOfTrappedSourcesKeepsNobodyOut(t *testing.T) {
 	t.Parallel()
 	const sources, newcomers = 20000, 40
@@ -265,32 +263,32 @@ func TestAFloodOfTrappedSourcesKeepsNobodyOut(t *testing.T) {
 		}
 	}
 	if n := strings.Count(l.Nft("list", "set", "inet", "knockwall", "ssh_trapped4"), "expires"); n != sources {
-		t.Errorf("the kernel keeps %d sources from knocking, want %d", n, sources)
+		t.Errorf("the kernel has trapped %d sources, want %d", n, sources)
 	}
 	if l.Knock(lab.Source(1, lab.Server4), lab.Server4, lab.Knocks...); l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 22) {
-		t.Error("the first of them is heard")
+		t.Error("the first trapped source can knock")
 	}
 	if n := d.Status().Doors[0].Counters.Trapped; n == 0 || n > sources {
 		t.Errorf("the daemon counts %d packets to traps", n)
 	}
 	d.WaitFor("trapped", "door=ssh", "from many other sources")
 	if n, most := d.Logged("trapped"), lab.FloodLogLines(time.Since(began)); n > most {
-		t.Errorf("the log has %d lines of it, want %d at most", n, most)
+		t.Errorf("the log has %d lines about traps, want %d at most", n, most)
 	}
 	t.Logf("lines of %d trapped sources: %d", sources, d.Logged("trapped"))
 }
 
-// waitUntilFree waits until the penalty of a source is over.
+// waitUntilFree waits until the penalty of a source ends.
 func waitUntilFree(l *lab.Lab, door string, source netip.Addr) {
 	l.T.Helper()
-	lab.Eventually(l.T, source.String()+" is trapped no longer", func() bool { return !trapped(l, door, source) })
+	lab.Eventually(l.T, source.String()+" is not trapped any more", func() bool { return !trapped(l, door, source) })
 }
 
-// trapped reports whether the kernel keeps a source from knocking at a door.
+// trapped reports whether the kernel prevents a source from knocking at a door.
 func trapped(l *lab.Lab, door string, source netip.Addr) bool {
 	l.T.Helper()
 	set, network := door+"_trapped4", source
-	if source.Is6() { // all of a /64 are trapped together, by default
+	if source.Is6() { // by default, a whole /64 is trapped
 		set = door + "_trapped6"
 		prefix, err := source.Prefix(64)
 		lab.Must(l.T, err)
@@ -302,7 +300,7 @@ func trapped(l *lab.Lab, door string, source netip.Addr) bool {
 
 var trapLine = regexp.MustCompile(`(tcp|udp) dport (\{[^}]*\}|\S+) goto ssh_trap`)
 
-// trapsIn returns the traps of the door "ssh" that a listing has.
+// trapsIn returns the traps of the door "ssh" in a listing.
 func trapsIn(t *testing.T, listing string) (traps []packet.Port) {
 	t.Helper()
 	for _, m := range trapLine.FindAllStringSubmatch(listing, -1) {
@@ -383,10 +381,10 @@ func TestWaysAroundTraps(t *testing.T) {
 			l.Knock(source, to, knocks...)
 		}
 		honest += 1 << 8
-		lab.Must(t, l.OnFirstSYN(lab.Source(honest, lab.Server4), lab.Server4, knocks...)) // its knocks are handled after theirs
+		lab.Must(t, l.OnFirstSYN(lab.Source(honest, lab.Server4), lab.Server4, knocks...)) // its knocks are handled last
 		for _, w := range l.KernelWindows() {
 			if slices.Contains(tried, w.Source.Addr()) {
-				t.Errorf("%s: %s has tried the trap, and opens the door", when, w.Source)
+				t.Errorf("%s: %s has tried the trap, but opens the door", when, w.Source)
 			}
 		}
 	}

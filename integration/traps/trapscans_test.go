@@ -23,12 +23,12 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// invitingDoors are doors that some scan goes through in the right order, but for
-// their traps: inviting says which, where it is one that always does.
+// invitingDoors are doors whose knocks some scan sends in the right order. Only traps
+// prevent it. inviting names a scan that always does.
 var invitingDoors = []struct {
 	name, rules string
 	knocks      []packet.Port
-	udp         bool // among the knocks
+	udp         bool // some knocks are UDP
 }{
 	{"rising", `sequence = [7000, 8000, 9000]`, []packet.Port{lab.TCP(7000), lab.TCP(8000), lab.TCP(9000)}, false},
 	{"falling", `sequence = [9000, 8000, 7000]`, []packet.Port{lab.TCP(9000), lab.TCP(8000), lab.TCP(7000)}, false},
@@ -38,9 +38,9 @@ var invitingDoors = []struct {
 	{"closing", "sequence = [7000, 8000, 9000]\n close_sequence = [9000, 8000, 7000]", []packet.Port{lab.TCP(7000), lab.TCP(8000), lab.TCP(9000)}, false},
 }
 
-// The ports around the knocks, all of which each scan tries; and how long a slow
-// scan takes for them: well below seq_timeout, which is 5 s, as it proves nothing
-// else. The controls are there to show that it does not.
+// Every scan tries the ports around the knocks. A slow scan takes this long for them: much
+// less than seq_timeout, which is 5 s, because otherwise the timeout would stop it. The
+// controls show that it does not.
 const (
 	firstAround = 6900
 	lastAround  = 9100
@@ -55,9 +55,9 @@ const (
 	shuffled   scanOrder = "in random order"
 )
 
-// No scan opens a door: whatever its order, the kernel has it trapped before it has
-// met all knocks; what it does not trap, its own strays void. And whatever comes, who
-// knocks gets in on the first SYN.
+// No scan opens a door, in whatever order. The kernel traps it before it has sent all
+// knocks, or its other packets reset its attempt. During each scan a client that knocks
+// gets in on the first SYN.
 func TestNoScanOpensADoor(t *testing.T) {
 	t.Parallel()
 	nmap := lab.NeedsProgram(t, "nmap")
@@ -65,7 +65,7 @@ func TestNoScanOpensADoor(t *testing.T) {
 		t.Run(door.name, func(t *testing.T) {
 			t.Parallel()
 			s := newScans(t, nmap, door.knocks, door.udp)
-			// However long all scans take, the first ones are in there at the end.
+			// At the end even the first scans must still be in the set.
 			rules := "door \"ssh\" {\n ports = [22]\n window = \"10m\"\n penalty = \"10m\"\n penalty_prefix = { ipv6 = 128 }\n " + door.rules + "\n"
 			d := s.lab.Run(rules + "}")
 			s.all()
@@ -74,8 +74,8 @@ func TestNoScanOpensADoor(t *testing.T) {
 	}
 }
 
-// all tries every way to scan: 17 of them, and 2 more at a door with knocks by UDP,
-// which at six doors makes 104.
+// all scans in every way: 17 ways, and 2 more at a door with UDP knocks. For six doors that
+// makes 104 scans.
 func (s *scanners) all() {
 	families, paces := []netip.Addr{lab.Server4, lab.Server6}, []time.Duration{slowly, 0}
 	if testing.Short() {
@@ -102,8 +102,7 @@ func (s *scanners) all() {
 	s.running.Wait()
 }
 
-// scanners scan one server, each from a source of its own, and during each an
-// honest client.
+// scanners scan one server, each from its own source, while an honest client knocks.
 type scanners struct {
 	t       *testing.T
 	lab     *lab.Lab
@@ -117,7 +116,7 @@ type scanners struct {
 	running sync.WaitGroup
 }
 
-// countArrivals is a table that counts what each source sends.
+// countArrivals is a table that counts the packets of each source.
 const countArrivals = `table inet arrivals {
 	set from4 { type ipv4_addr; size 65536; flags dynamic; counter; }
 	set from6 { type ipv6_addr; size 65536; flags dynamic; counter; }
@@ -136,7 +135,7 @@ func newScans(t *testing.T, nmap string, knocks []packet.Port, udp bool) *scanne
 	return s
 }
 
-// source returns an address that has sent nothing yet.
+// source returns an address that has not sent anything yet.
 func (s *scanners) source(to netip.Addr, name string) netip.Addr {
 	s.last++
 	a := lab.Source(s.last, to)
@@ -151,8 +150,8 @@ func (s *scanners) begin(to netip.Addr, name string) (scan, client netip.Addr) {
 	return scan, client
 }
 
-// raw scans with packets of the test's own, as fast as they can be sent, or so
-// that the ports around the knocks take as long as is said.
+// raw scans with forged packets: as fast as possible, or so that the ports around the
+// knocks take a given time.
 func (s *scanners) raw(to netip.Addr, order scanOrder, takes time.Duration) {
 	s.t.Helper()
 	name := fmt.Sprintf("raw, to %s, %s, over %s", to, order, takes)
@@ -169,14 +168,14 @@ func (s *scanners) raw(to netip.Addr, order scanOrder, takes time.Duration) {
 			s.t.Errorf("%s: the honest client: %v", name, err)
 		}
 		if after := sent.Load(); before == 0 || after == before {
-			s.t.Errorf("%s: the client has begun after %d packets, and was in after %d: not during the scan", name, before, after)
+			s.t.Errorf("%s: the client began after %d packets and was in after %d, not during the scan", name, before, after)
 		}
 	})
 	s.running.Go(func() {
 		defer unix.Close(socket)
 		began := time.Now()
-		// It goes on with other ports until the client is in, who is not to find that
-		// the scan was over before it had begun.
+		// The scan goes on with other ports until the client is in, so that it does not end
+		// before the client begins.
 		for i, p := range slices.Concat(around, beyond) {
 			if i < len(around) {
 				time.Sleep(time.Until(began.Add(takes * time.Duration(i) / time.Duration(len(around)))))
@@ -193,11 +192,11 @@ func (s *scanners) raw(to netip.Addr, order scanOrder, takes time.Duration) {
 		}
 	})
 	if takes == 0 {
-		s.running.Wait() // at full speed there is room for one
+		s.running.Wait() // at full speed, one at a time
 	}
 }
 
-// closed reports whether a channel is, on which nothing is ever sent.
+// closed reports whether a channel is closed. Nothing is ever sent on it.
 func closed(c <-chan struct{}) bool {
 	select {
 	case <-c:
@@ -207,9 +206,9 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// clientDuring knocks, all but the last knock before the scan has gone on and the
-// last one after that, and connects, which has to succeed on the first SYN. If the scan
-// ends before it goes on, that is the error.
+// clientDuring sends all knocks but the last one, waits until the scan has gone on, sends
+// the last one, and connects. That must succeed on the first SYN. If the scan ends before
+// it goes on, clientDuring returns an error.
 func (s *scanners) clientDuring(from, to netip.Addr, hasGoneOn func() bool, ended <-chan struct{}) error {
 	last := len(s.knocks) - 1
 	if err := s.lab.Client.Do(func() error {
@@ -230,8 +229,8 @@ func (s *scanners) clientDuring(from, to netip.Addr, hasGoneOn func() bool, ende
 	return s.lab.OnFirstSYN(from, to, s.knocks[last])
 }
 
-// ports returns those around the knocks, in the order of a scan, and those that
-// such a scan tries next.
+// ports returns the ports around the knocks in the order of a scan, and the ports that the
+// scan tries afterwards.
 func (s *scanners) ports(order scanOrder) (around, beyond []packet.Port) {
 	add := func(ports []packet.Port, number int) []packet.Port {
 		if s.udp {
@@ -255,8 +254,8 @@ func (s *scanners) ports(order scanOrder) (around, beyond []packet.Port) {
 	return around, beyond
 }
 
-// nmap scans by nmap, which is not to be faster than the client can begin: on a slow
-// machine it tries again, more slowly.
+// nmap scans with nmap. If the scan ends before the client begins, as on a slow machine, it
+// tries again more slowly.
 func (s *scanners) nmap(to netip.Addr, arguments ...string) {
 	s.t.Helper()
 	const fast, slow = 4000, 250 // packets a second
@@ -270,11 +269,11 @@ func (s *scanners) nmap(to netip.Addr, arguments ...string) {
 			s.t.Errorf("%s, %d packets a second: the honest client: %v", name, rate, err)
 			return
 		}
-		s.honest = s.honest[:len(s.honest)-1] // who has not connected
+		s.honest = s.honest[:len(s.honest)-1] // it has not connected
 	}
 }
 
-// errScanOver is why a client has not come during a scan.
+// errScanOver means that a scan ended before its client came.
 var errScanOver = errors.New("the scan does not go on")
 
 func (s *scanners) nmapAt(rate int, name string, to netip.Addr, arguments []string) error {
@@ -304,7 +303,7 @@ func (s *scanners) nmapAt(rate int, name string, to netip.Addr, arguments []stri
 
 var arrival = regexp.MustCompile(`([0-9a-f.:]+) counter packets (\d+)`)
 
-// arrived is how many packets of a source have come to the server.
+// arrived returns how many packets of a source have arrived at the server.
 func (s *scanners) arrived(source netip.Addr) int {
 	s.t.Helper()
 	set := "from4"
@@ -320,12 +319,11 @@ func (s *scanners) arrived(source netip.Addr) int {
 	return 0
 }
 
-// check looks that all scans have come through and opened nothing, by what the
-// kernel says and by what the daemon does, and that all honest clients have a
-// window.
+// check fails the test unless all scans have arrived and opened nothing, according to the
+// kernel and to the daemon, and all honest clients have a window.
 func (s *scanners) check(d *lab.Daemon) {
 	s.t.Helper()
-	// What the kernel has logged is handled in order, so that all is when this is.
+	// The daemon handles knocks in order. When it has handled these, it has handled all.
 	for _, to := range []netip.Addr{lab.Server4, lab.Server6} {
 		last := s.source(to, "the client after all scans")
 		s.honest = append(s.honest, last)
@@ -342,7 +340,7 @@ func (s *scanners) check(d *lab.Daemon) {
 			s.t.Errorf("the scan %s opens the door", s.names[source])
 		}
 		if n := s.arrived(source); n < lastAround-firstAround {
-			s.t.Errorf("of the scan %s only %d packets have arrived", s.names[source], n)
+			s.t.Errorf("only %[2]d packets of the scan %[1]s have arrived", s.names[source], n)
 		}
 		if !trapped(s.lab, "ssh", source) {
 			s.t.Errorf("the scan %s is not trapped", s.names[source])
@@ -350,11 +348,11 @@ func (s *scanners) check(d *lab.Daemon) {
 	}
 	for _, source := range s.honest {
 		if !open[source] || d.Logged("opened", "source="+source.String()+" ") != 1 {
-			s.t.Errorf("%s: it has no window that was opened once", s.names[source])
+			s.t.Errorf("%s: the client does not have one window that was opened once", s.names[source])
 		}
 	}
 	if opened := d.Status().Doors[0].Counters.Opened; opened != uint64(len(s.honest)) {
-		s.t.Errorf("the door was opened %d times, want %d: for the honest", opened, len(s.honest))
+		s.t.Errorf("the door was opened %d times, want %d, for the honest clients", opened, len(s.honest))
 	}
 	s.t.Logf("scans: %d", len(s.sources))
 }

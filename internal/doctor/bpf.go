@@ -6,7 +6,6 @@ import (
 	"os"
 	"unsafe"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/printable"
@@ -16,8 +15,8 @@ import (
 // that choose the socket for packets that the wall admits (sk_lookup). It cannot tell
 // what these programs do.
 func findBPF(h *Host) (findings []Finding, err error) {
-	links, err := netlink.LinkList()
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	links, err := linkList()
+	if err != nil {
 		return nil, fmt.Errorf("listing the interfaces: %w", err)
 	}
 	for _, l := range links {

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -52,14 +51,11 @@ func findInterfaces(h *Host) (findings []Finding, err error) {
 
 // devices lists the interfaces except lo.
 func devices() ([]device, error) {
-	links, err := netlink.LinkList()
-	for tries := 3; tries > 1 && errors.Is(err, netlink.ErrDumpInterrupted); tries-- { // interfaces changed during the dump
-		links, err = netlink.LinkList()
-	}
+	links, err := linkList()
 	if err != nil {
 		return nil, fmt.Errorf("listing the interfaces: %w", err)
 	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := wholeDump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("listing the addresses: %w", err)
 	}

@@ -90,7 +90,12 @@ func (l *Loaded) checkClose(r *rawDoor, d *Door) {
 	}
 	for _, m := range d.Methods {
 		if fixed, _ := m.Ports(); slices.Equal(fixed, packet.Ranges(d.CloseSequence)) {
-			l.failAt(r.CloseSequence, "Same knocks for opening and closing", "Write the knocks in reverse order, or choose others.")
+			cure := "Write the knocks in reverse order, or choose others."
+			reversed := slices.Clone(d.CloseSequence)
+			if slices.Reverse(reversed); slices.Equal(reversed, d.CloseSequence) {
+				cure = "Choose other knocks. These are the same in reverse order."
+			}
+			l.failAt(r.CloseSequence, "Same knocks for opening and closing", cure)
 		}
 	}
 }

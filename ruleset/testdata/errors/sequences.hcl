@@ -41,3 +41,9 @@ door "text" {
   sequence       = [4113, "27911/udp", 1840]
   close_sequence = "1840"
 }
+
+door "palindrome" {
+  ports          = [29]
+  sequence       = [4113, "27911/udp", 4113]
+  close_sequence = [4113, "27911/udp", 4113]
+}

@@ -289,10 +289,13 @@ var table = [...]Row{
 		Kind: Overloaded, MessageID: "390a739e79bf4b6a9a23bef3000d27a4", Priority: Warning,
 		Codes: []Code{CodePacketsLost, CodeLossOver, CodeEventsLost, CodeConntrackFull, CodeConntrackRoom},
 		sentence: func(e Event, _ string) string {
-			if e.Count > 0 {
-				return fmt.Sprintf("%d lost", e.Count)
+			switch e.Code {
+			case CodeConntrackFull:
+				return "This host may soon drop new connections"
+			case CodeConntrackRoom:
+				return "This host has room for new connections again"
 			}
-			return "The room in conntrack's table has changed"
+			return fmt.Sprintf("%d lost", e.Count)
 		},
 	},
 	{

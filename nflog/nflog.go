@@ -139,7 +139,7 @@ const (
 )
 
 // Close unbinds the group. It waits for a handler that is running: do not call it from
-// one. Once it returns, [Handler.Logged] and [Handler.Lost] are not called any more.
+// one. Once it returns, no method of the [Handler] is called any more.
 func (l *Log) Close() error {
 	l.cancel()
 	err := l.group.Close()
@@ -223,6 +223,10 @@ func (l reading) ReadError(err error) (goOn bool) {
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, os.ErrClosed), errors.Is(err, syscall.EBADF):
 		return false
 	}
-	l.handler.Failed(fmt.Errorf("reading the NFLOG group: %w", err))
+	l.busy.Lock()
+	defer l.busy.Unlock()
+	if !l.closed {
+		l.handler.Failed(fmt.Errorf("reading the NFLOG group: %w", err))
+	}
 	return false
 }

@@ -182,6 +182,9 @@ func TestAClosedLogHandsNothingOn(t *testing.T) {
 	l.closed = true
 	reading{l}.Message(logged("ssh", 7, syn), true)
 	reading{l}.ReadError(unix.ENOBUFS)
+	if (reading{l}).ReadError(unix.EIO) {
+		t.Error("it goes on")
+	}
 	n.expect(t, "it was told")
 }
 

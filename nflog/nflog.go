@@ -116,8 +116,8 @@ func (l *Log) listen() (err error) {
 }
 
 // InUse reports whether another socket has bound a group. It changes nothing. It needs
-// CAP_NET_ADMIN in the network namespace: without it the kernel answers EPERM for every
-// group, and InUse reports true.
+// CAP_NET_ADMIN in the network namespace: without it nobody can know, and the error is
+// EPERM.
 func InUse(group uint16) (bool, error) {
 	used, err := nfnetlink.InUse(unix.NFNL_SUBSYS_ULOG, msgConfig, group)
 	if err != nil {

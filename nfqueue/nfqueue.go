@@ -106,8 +106,8 @@ func (q *Queue) listen() (err error) {
 }
 
 // InUse reports whether another socket has bound a queue. It changes nothing. It needs
-// CAP_NET_ADMIN in the network namespace: without it the kernel answers EPERM for every
-// queue, and InUse reports true.
+// CAP_NET_ADMIN in the network namespace: without it nobody can know, and the error is
+// EPERM.
 func InUse(number uint16) (bool, error) {
 	used, err := nfnetlink.InUse(unix.NFNL_SUBSYS_QUEUE, msgConfig, number)
 	if err != nil {

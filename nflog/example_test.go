@@ -5,14 +5,13 @@ import (
 	"log"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/nflog"
 )
 
 // printer prints each logged packet.
 type printer struct{}
 
-func (printer) Logged(prefix []byte, p packet.Packet, data []byte) {
+func (printer) Logged(prefix []byte, p nflog.Packet, data []byte) {
 	fmt.Printf("%s: %s knocks at %s\n", prefix, p.Source, p.Port)
 }
 func (printer) Lost(n uint32)    { fmt.Printf("%d packets lost\n", n) }

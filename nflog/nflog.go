@@ -46,13 +46,21 @@ import (
 // holds 4,000 to 10,000 knocks one by one, or 50,000 in batches.
 const socketBuffer = 4 << 20
 
+// Packet has the header fields of a packet. Progress is the state of a [Log] at one
+// moment. They are types of this module's internal packages, by names that other modules
+// can use.
+type (
+	Packet   = packet.Packet
+	Progress = progress.Progress
+)
+
 // Handler receives what the kernel has logged. Its methods are called from one goroutine.
 type Handler interface {
 	// Logged is called for each packet, with the log prefix of its rule. If the packet is
 	// a whole UDP datagram, data is its payload, otherwise nil. Logged must not keep
 	// prefix or data. Packets that are neither TCP nor UDP, and later fragments, are left
 	// out.
-	Logged(prefix []byte, p packet.Packet, data []byte)
+	Logged(prefix []byte, p Packet, data []byte)
 	// Lost is called when n logged packets did not arrive, as far as the kernel's
 	// sequence numbers tell (NFULA_SEQ), or when the socket's buffer has overflowed
 	// (ENOBUFS).
@@ -156,7 +164,7 @@ func (l *Log) Drained() bool { return l.reader.Drained() }
 
 // Progress returns how many messages were handled so far, and whether the socket is idle.
 // By two of these a caller can tell a log that hangs.
-func (l *Log) Progress() progress.Progress { return l.reader.Progress() }
+func (l *Log) Progress() Progress { return l.reader.Progress() }
 
 // reading passes what is read to the Log. It keeps these methods out of the Log's API.
 type reading struct{ *Log }

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/nfqueue"
 )
 
@@ -16,7 +15,7 @@ type judge struct {
 	allowed netip.Prefix
 }
 
-func (j *judge) Queued(id uint32, p packet.Packet) {
+func (j *judge) Queued(id uint32, p nfqueue.Packet) {
 	<-j.ready
 	verdict := j.queue.Refuse
 	if j.allowed.Contains(p.Source) {

@@ -29,11 +29,19 @@ import (
 // holds about 10,000 packets.
 const socketBuffer = 4 << 20
 
+// Packet has the header fields of a packet. Progress is the state of a [Queue] at one
+// moment. They are types of this module's internal packages, by names that other modules
+// can use.
+type (
+	Packet   = packet.Packet
+	Progress = progress.Progress
+)
+
 // Handler judges packets. Its methods are called from one goroutine for each queue.
 type Handler interface {
 	// Queued is called for each packet that waits for a verdict. The ids of a queue grow
 	// in the order in which the kernel queued the packets.
-	Queued(id uint32, p packet.Packet)
+	Queued(id uint32, p Packet)
 	// Unreadable is called for a packet whose headers cannot be parsed. It waits for a
 	// verdict, too.
 	Unreadable(id uint32)
@@ -203,7 +211,7 @@ func statsOf(table string, queue uint16) (Stats, error) {
 
 // Progress returns how many messages were handled so far, and whether the socket is idle.
 // By two of these a caller can tell a queue that hangs.
-func (q *Queue) Progress() progress.Progress { return q.reader.Progress() }
+func (q *Queue) Progress() Progress { return q.reader.Progress() }
 
 // reading passes what is read to the Queue. It keeps these methods out of the Queue's
 // API.

@@ -5,27 +5,26 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
 
 // A client knocks at three ports, and the second and third knock overtake each other.
 func ExampleTracker() {
 	lock := sequence.Lock{
-		Steps: []packet.Port{
-			{Number: 7000, Protocol: packet.TCP},
-			{Number: 8000, Protocol: packet.TCP},
-			{Number: 9000, Protocol: packet.TCP},
+		Steps: []sequence.Port{
+			{Number: 7000, Protocol: sequence.TCP},
+			{Number: 8000, Protocol: sequence.TCP},
+			{Number: 9000, Protocol: sequence.TCP},
 		},
 		Timeout: 10 * time.Second,
-		Prefix:  packet.SourcePrefix{IPv4: 32, IPv6: 64},
+		Prefix:  sequence.SourcePrefix{IPv4: 32, IPv6: 64},
 	}
 	now := time.Unix(1700000000, 0)
 	const reorder, maxAttempts = 250 * time.Millisecond, 1024
 	tracker := sequence.NewTracker([]sequence.Lock{lock}, reorder, maxAttempts, now)
 
 	for i, step := range []int{0, 2, 1} {
-		outcome := tracker.Knock(0, packet.Packet{
+		outcome := tracker.Knock(0, sequence.Packet{
 			Source:     netip.MustParseAddr("192.0.2.1"),
 			SourcePort: uint16(40000 + i),
 			Port:       lock.Steps[step],

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/durable"
+	"github.com/knockwall/knockwall/internal/hosts"
+	"github.com/knockwall/knockwall/internal/invitation"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/terminal"
+)
+
+func joinCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "join [flags] LINE",
+		Short: "Accept an invitation: write the hosts file",
+		Long: `join takes the line that "knockwall invite" printed on a host, and adds the host
+to your hosts file, ~/.config/knockwall/hosts.hcl. From then on
+"knockwall connect" and "knockwall knock" know how to knock there. join prints
+what to add to your ssh_config. With --ssh it adds that itself.
+
+If the file has another block for the host, join changes nothing and says so.`,
+		Example: `  knockwall join knockwall:1/host=server.example.org/door=ssh/port=22:tcp/...
+  knockwall join --ssh knockwall:1/...           # then: ssh server.example.org
+  knockwall join --as home knockwall:1/...       # then: ssh home`,
+		Args: takes("the LINE of an invitation", 1, 10), // a terminal may have broken the line
+	}
+	as := c.Flags().String("as", "", "the `NAME` by which you call the host, if it is another")
+	writeSSH := c.Flags().Bool("ssh", false, "add the host to ~/.ssh/config")
+	c.RunE = func(c *cobra.Command, arguments []string) error {
+		invited, err := invitation.Parse(strings.Join(arguments, ""))
+		if err != nil {
+			return usage("%w", err)
+		}
+		if *as != "" {
+			if err := invited.Rename(*as); err != nil {
+				return usage("%w", err)
+			}
+		}
+		path, err := hosts.UserPath()
+		if err != nil {
+			return err
+		}
+		added, read, err := hosts.Join(path, invited)
+		if read != nil {
+			if err := terminal.WriteDiagnostics(c.ErrOrStderr(), read); err != nil {
+				return err
+			}
+			return &usageError{errSaid}
+		}
+		if err != nil {
+			return err
+		}
+		out := c.OutOrStdout()
+		if added {
+			fmt.Fprintf(out, "%s: added %s\n", path, invited.Host)
+		} else {
+			fmt.Fprintf(out, "%s: has %s already\n", path, invited.Host)
+		}
+		if invited.Port.Protocol != packet.TCP {
+			fmt.Fprintf(out, "\nKnock before you use %s:\n\n  knockwall knock %s\n", invited.Port, invited.Host)
+			return nil
+		}
+		stanza := sshStanza(invited.Host, invited.Port.Number)
+		if *writeSSH {
+			return addToSSH(c, invited.Host, stanza)
+		}
+		fmt.Fprintf(out, "\nIf ssh is behind the door, add this to ~/.ssh/config:\n\n%s\nOr once:\n\n  ssh -o ProxyCommand='knockwall connect %%h %%p'%s %s\n",
+			indent(stanza), portFlag(invited.Port.Number), invited.Host)
+		return nil
+	}
+	return c
+}
+
+const sshPort = 22
+
+// sshStanza returns the lines of ssh_config(5) for a host.
+func sshStanza(host string, port uint16) string {
+	s := "Host " + host + "\n"
+	if port != sshPort {
+		s += fmt.Sprintf("    Port %d\n", port)
+	}
+	return s + "    ProxyCommand knockwall connect %h %p\n"
+}
+
+func portFlag(port uint16) string {
+	if port == sshPort {
+		return ""
+	}
+	return fmt.Sprintf(" -p %d", port)
+}
+
+func indent(text string) string {
+	return "  " + strings.ReplaceAll(strings.TrimSuffix(text, "\n"), "\n", "\n  ") + "\n"
+}
+
+// addToSSH puts a stanza at the beginning of ~/.ssh/config, as the first value that ssh finds
+// is used. A file that names the host already stays as it is.
+func addToSSH(c *cobra.Command, host, stanza string) error {
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(home, ".ssh", "config")
+	text, err := os.ReadFile(path)
+	mode := fs.FileMode(0o600)
+	switch info, statErr := os.Stat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	case statErr == nil:
+		mode = info.Mode().Perm()
+	}
+	for line := range strings.Lines(string(text)) {
+		words := strings.Fields(line)
+		if len(words) > 1 && strings.EqualFold(words[0], "host") && slices.Contains(words[1:], host) {
+			fmt.Fprintf(c.OutOrStdout(), "%s: has %s already. See that it has this line:\n\n    ProxyCommand knockwall connect %%h %%p\n", path, host)
+			return nil
+		}
+	}
+	if len(text) > 0 {
+		stanza += "\n"
+	}
+	if err := durable.Replace(path, []byte(stanza+string(text)), mode); err != nil {
+		return err
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s: added %s. Now type: ssh %s\n", path, host, host)
+	return nil
+}

@@ -22,6 +22,9 @@ const hostExample = `  knockwall demo                              see it at wor
 // hostCommands returns the commands that need a host with doors.
 func hostCommands() []*cobra.Command {
 	return []*cobra.Command{
+		initCommand(),
+		identityCommand(),
+		inviteCommand(),
 		runCommand(),
 		rulesetCommand(),
 		statusCommand(),

@@ -1,0 +1,347 @@
+//go:build linux
+
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/big"
+	"net/netip"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/people"
+	"github.com/knockwall/knockwall/internal/printable"
+	"github.com/knockwall/knockwall/internal/terminal"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+func initCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "init [flags] DOOR PORT...",
+		Short: "Write a first rule file for a door",
+		Long: `init writes DOOR.hcl to the folder of rule files, with four random knocks. With
+--keys the door opens for knocks that are signed with an ssh key instead: init
+makes this host's identity, and a file "people" in authorized_keys format. If
+you use sudo, it takes the keys in your ~/.ssh/authorized_keys.
+
+If you sit in an ssh session, your address need not knock (trusted). Only root
+and the daemon can read the files. init overwrites nothing and puts nothing in
+force. It prints what to type next, and how a client gets in.`,
+		Example: `  sudo knockwall init ssh 22 --keys
+  sudo knockwall init ssh 22
+  sudo knockwall init vpn 51820/udp
+  sudo knockwall init web 443 8000-8010/tcp`,
+		Args: takes("the name of a DOOR and at least one PORT", 2, 1000),
+	}
+	config := configFlag(c)
+	keyed := c.Flags().Bool("keys", false, "open for knocks signed with an ssh key")
+	c.RunE = func(c *cobra.Command, arguments []string) error {
+		folder, err := filepath.Abs(*config) // rule files name other files by their whole path
+		if err != nil {
+			return err
+		}
+		n := &newDoor{name: arguments[0], folder: folder, keyed: *keyed}
+		for _, a := range arguments[1:] {
+			p, err := packet.ParsePortRange(a)
+			if err != nil {
+				return usage("%w", err)
+			}
+			n.ports = append(n.ports, p)
+		}
+		if err := n.look(c); err != nil {
+			return err
+		}
+		if err := n.write(c); err != nil {
+			return err
+		}
+		return n.explain(c)
+	}
+	return c
+}
+
+// newDoor is a door for which init writes a rule file.
+type newDoor struct {
+	name    string
+	folder  string // of rule files
+	ports   []packet.PortRange
+	keyed   bool
+	knocks  []packet.Port
+	trusted netip.Addr      // of the caller's ssh client; not valid: there is none
+	rules   *ruleset.Config // those that exist; nil: none
+}
+
+func (n *newDoor) path() string       { return filepath.Join(n.folder, n.name+".hcl") }
+func (n *newDoor) peoplePath() string { return filepath.Join(n.folder, "people") }
+
+// look reads what is there, and refuses what init would not add to.
+func (n *newDoor) look(c *cobra.Command) error {
+	if session, ok := host.Session(); ok && !session.Client.Addr().IsLoopback() {
+		n.trusted = session.Client.Addr()
+	}
+	info, err := os.Stat(n.folder)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return withSudo(err)
+	case !info.IsDir():
+		return usage("init adds a file to a folder of rule files, and %s is not a folder", n.folder)
+	default:
+		loaded := ruleset.Review(n.folder)
+		if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
+			return err
+		}
+		if loaded.Config == nil {
+			return usage("the rule files that are there have errors: correct them first")
+		}
+		n.rules = loaded.Config
+		if n.rules.Door(n.name) != nil {
+			return usage("the rule files have a door %q already: choose another name, or change that door", n.name)
+		}
+	}
+	if _, err := os.Lstat(n.path()); err == nil {
+		return usage("%s exists already: init overwrites nothing", n.path())
+	}
+	if n.keyed {
+		return nil
+	}
+	n.knocks, err = randomKnocks(n.isTaken)
+	return err
+}
+
+// isTaken reports whether a port cannot be a knock of the new door.
+func (n *newDoor) isTaken(p packet.Port) bool {
+	if packet.InRanges(p, n.ports) {
+		return true
+	}
+	if n.rules == nil {
+		return false
+	}
+	for _, d := range n.rules.Doors {
+		if packet.InRanges(p, d.Ports) {
+			return true
+		}
+	}
+	return false
+}
+
+// write writes the files: first those that the rule file names.
+func (n *newDoor) write(c *cobra.Command) error {
+	text := n.text()
+	if err := n.try(c, text); err != nil {
+		return err
+	}
+	if n.keyed {
+		if _, made, err := identityOf(c, n.folder); err != nil {
+			return err
+		} else if made != "" {
+			fmt.Fprintf(c.OutOrStdout(), "%s: made this host's identity\n", made)
+		}
+		if err := n.writePeople(c); err != nil {
+			return err
+		}
+	}
+	if err := createForDaemon(n.path(), text); err != nil {
+		return err
+	}
+	var ports []string
+	for _, p := range n.ports {
+		ports = append(ports, p.String())
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s: door %s for %s\n", n.path(), n.name, strings.Join(ports, ", "))
+	if n.trusted.IsValid() {
+		fmt.Fprintf(c.OutOrStdout(), "Your address %s need not knock (trusted).\n", n.trusted)
+	}
+	return nil
+}
+
+// text returns the rule file.
+func (n *newDoor) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Written by knockwall init. See knockwall check --help, and the examples in\n# /usr/share/doc/knockwall/examples.\n\ndoor %q {\n", n.name)
+	fmt.Fprintf(&b, "  ports = [%s]\n", quoted(n.ports))
+	if n.trusted.IsValid() {
+		fmt.Fprintf(&b, "  trusted = [%q]    # need not knock\n", n.trusted)
+	}
+	if n.keyed {
+		fmt.Fprintf(&b, "  keys {\n    authorized = [%q]\n  }\n", n.peoplePath())
+	} else {
+		fmt.Fprintf(&b, "  sequence = [%s]\n", quoted(n.knocks))
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func quoted[T fmt.Stringer](all []T) string {
+	var texts []string
+	for _, a := range all {
+		texts = append(texts, fmt.Sprintf("%q", a))
+	}
+	return strings.Join(texts, ", ")
+}
+
+// try reads the rule file before it is in its place.
+func (n *newDoor) try(c *cobra.Command, text string) error {
+	folder, err := os.MkdirTemp("", "knockwall")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	path := filepath.Join(folder, "door.hcl")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		return err
+	}
+	loaded := ruleset.Review(path)
+	if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
+		return err
+	}
+	if loaded.Config == nil {
+		return &usageError{errSaid}
+	}
+	return nil
+}
+
+// knocks of the new door.
+const (
+	knockCount = 4
+	firstKnock = 1024
+)
+
+// exampleKnocks are the ports in the manuals, which everybody knows.
+var exampleKnocks = []uint16{1840, 2000, 4113, 7000, 8000, 9000, 27911}
+
+// randomKnocks returns TCP knocks that nobody can guess, in no order. None of them is taken
+// or served.
+func randomKnocks(isTaken func(packet.Port) bool) ([]packet.Port, error) {
+	served, err := host.Ports()
+	if err != nil {
+		return nil, err
+	}
+	for {
+		var knocks []packet.Port
+		var numbers []int
+		for len(knocks) < knockCount {
+			r, err := rand.Int(rand.Reader, big.NewInt(1<<16-firstKnock))
+			if err != nil {
+				return nil, err
+			}
+			p := packet.Port{Number: uint16(firstKnock + r.Int64()), Protocol: packet.TCP}
+			if served[p] || isTaken(p) || slices.Contains(knocks, p) || slices.Contains(exampleKnocks, p.Number) {
+				continue
+			}
+			knocks, numbers = append(knocks, p), append(numbers, int(p.Number))
+		}
+		falling := slices.IsSortedFunc(numbers, func(a, b int) int { return b - a })
+		if !slices.IsSorted(numbers) && !falling && slices.Max(numbers) > 9999 {
+			return knocks, nil
+		}
+	}
+}
+
+// peopleHead begins the people file.
+const peopleHead = `# Who may knock: one public key a line, as in ~/.ssh/authorized_keys.
+# Add a line with the text of a .pub file, then: knockwall reload
+#
+#   ssh-ed25519 AAAA... alice@laptop
+#   doors="ssh",window="10m",expiry-time="20301231" ssh-ed25519 AAAA... bob
+`
+
+// writePeople writes the people file, unless there is one.
+func (n *newDoor) writePeople(c *cobra.Command) error {
+	if _, err := os.Lstat(n.peoplePath()); err == nil {
+		fmt.Fprintf(c.OutOrStdout(), "%s: exists, and says who may knock\n", n.peoplePath())
+		return nil
+	}
+	text := peopleHead
+	keys, from := ownKeys()
+	if len(keys) > 0 {
+		text += "\n# From " + from + ":\n" + strings.Join(keys, "\n") + "\n"
+	}
+	if err := createForDaemon(n.peoplePath(), text); err != nil {
+		return err
+	}
+	if len(keys) > 0 {
+		fmt.Fprintf(c.OutOrStdout(), "%s: %s of %s\n", n.peoplePath(), printable.Count(len(keys), "key"), from)
+	} else {
+		fmt.Fprintf(c.OutOrStdout(), "%s: empty. Add the public keys of those who may knock\n", n.peoplePath())
+	}
+	return nil
+}
+
+// ownKeys returns the lines in the authorized_keys of the user who called sudo, or else of
+// this user. They are lines that a people file can have.
+func ownKeys() (lines []string, from string) {
+	home, err := os.UserHomeDir()
+	if caller, lookup := user.LookupId(os.Getenv("SUDO_UID")); lookup == nil {
+		home, err = caller.HomeDir, nil
+	}
+	if err != nil {
+		return nil, ""
+	}
+	path := filepath.Join(home, ".ssh", "authorized_keys")
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // it may be a pipe
+	if err != nil {
+		return nil, ""
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return nil, ""
+	}
+	text, err := io.ReadAll(io.LimitReader(f, people.MaxSize))
+	if err != nil {
+		return nil, ""
+	}
+	list := people.NewList()
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		before := list.Len()
+		list.Authorize(path, []byte(line))
+		if list.Len() > before { // it is no comment, no duplicate, and has no error
+			lines = append(lines, line)
+		}
+	}
+	return lines, path
+}
+
+// explain prints what to do next.
+func (n *newDoor) explain(c *cobra.Command) error {
+	loaded := ruleset.Review(n.folder)
+	if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
+		return err
+	}
+	if loaded.Config == nil {
+		return &usageError{errSaid}
+	}
+	door := loaded.Config.Door(n.name)
+	i, err := inviteTo(door, &loaded.Config.Wall)
+	if err != nil {
+		return err
+	}
+	i.Host, i.Address = ownName()
+	out := c.OutOrStdout()
+	next := "  sudo knockwall check\n  sudo knockwall reload --confirm 2m\n"
+	if n.folder != defaultConfig {
+		next = fmt.Sprintf("  sudo knockwall check --config %s\n  sudo knockwall run --config %[1]s --confirm 2m\n", n.folder)
+	}
+	fmt.Fprintf(out, "\nNothing is in force yet. Next, in a session that stays open:\n\n%s\n"+
+		"Then come in from elsewhere, and type there: sudo knockwall confirm\n\n"+
+		"On a client (invite %s prints the line again, with a name by --host):\n\n  knockwall join %s\n", next, n.name, i)
+	if i.HasSecret() {
+		fmt.Fprint(out, "\nKeep this line secret: it has the knocks.\n")
+	}
+	if i.Port.Protocol == packet.TCP {
+		fmt.Fprintf(out, "\nWith it in the hosts file, this in ~/.ssh/config is all that ssh needs:\n\n%s", indent(sshStanza(i.Host, i.Port.Number)))
+	}
+	return nil
+}

@@ -33,6 +33,13 @@ or /etc/knockwall/hosts.hcl:
     port     = "62201/udp"              # the default
   }
   host "old.example.org" { knock = [4113, "27911/udp", 1840] }
+  host "spa.example.org" {              # a host with fwknopd, or with fwknop
+    fwknop {                            # blocks in its rule files
+      key      = file("/home/alice/.fwknop.key")   # KEY_BASE64
+      hmac_key = file("/home/alice/.fwknop.hmac")  # HMAC_KEY_BASE64
+      access   = [22]                   # more: hmac, user, port, timeout
+    }
+  }
 
 Instead of knock, a block can have rolling, otp or one_time_sequences, as a door
 of a rule file has them. "knockwall join" writes a block from an invitation.

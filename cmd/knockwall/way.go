@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os/user"
 	"strings"
 	"sync"
 	"time"
@@ -223,6 +224,9 @@ func (r *reach) wayInFile(c *cobra.Command, name string, t *teller) (*way, error
 	if host.Keyed != nil {
 		return r.keyedWay(c, name, host, t)
 	}
+	if host.Fwknop != nil {
+		return r.fwknopWay(name, host, t)
+	}
 	switch m := host.Method.(type) {
 	case *passwords.OTP:
 		key := m.Open
@@ -312,4 +316,44 @@ func (r *reach) keyedWay(c *cobra.Command, name string, host *hosts.Host, t *tel
 		"the clock here or there is off by two minutes or more",
 		fmt.Sprintf("a firewall on the way drops %d/udp", host.Keyed.Port))
 	return w, nil
+}
+
+// fwknopWay sends datagrams as fwknop's client does.
+func (r *reach) fwknopWay(name string, host *hosts.Host, t *teller) (*way, error) {
+	if r.close {
+		return nil, usage("%s is a way to open the door only: fwknop has no datagram that closes one", host.At)
+	}
+	f := *host.Fwknop
+	f.Source = host.Source
+	if f.User == "" {
+		me, err := user.Current()
+		if err != nil {
+			return nil, fmt.Errorf("finding your user name, which a datagram of fwknop has: %w: write user in %s", err, host.At)
+		}
+		f.User = me.Username
+	}
+	return &way{
+		address: name,
+		source:  f.Source.Addr,
+		knock: func(ctx context.Context, addr netip.Addr) error {
+			source, err := f.Knock(ctx, addr)
+			if err != nil {
+				return err
+			}
+			from := "the address that it comes from"
+			if source.IsValid() {
+				from = source.String()
+			}
+			t.say("knocked at %d/udp of %s for %s, as fwknop does", f.Port, addr, from)
+			return nil
+		},
+		used:    func() error { return nil },
+		release: func() {},
+		mistakes: []string{
+			"key, hmac_key or hmac is not that of the host: see " + host.At,
+			fmt.Sprintf("the host wants another user than %q, or does not guard the ports in access", f.User),
+			"the clock here or there is off by two minutes or more",
+			fmt.Sprintf("a firewall on the way drops %d/udp", f.Port),
+		},
+	}, nil
 }

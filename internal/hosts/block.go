@@ -12,6 +12,7 @@ import (
 	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/method/fixed"
+	"github.com/knockwall/knockwall/internal/method/fwknop"
 	"github.com/knockwall/knockwall/internal/method/lists"
 	"github.com/knockwall/knockwall/internal/method/passwords"
 	"github.com/knockwall/knockwall/internal/method/rolling"
@@ -34,6 +35,7 @@ type fields struct {
 	List    hcl.Expression `hcl:"one_time_sequences,optional"`
 	Rolling *inner         `hcl:"rolling,block"`
 	OTP     *inner         `hcl:"otp,block"`
+	Fwknop  *inner         `hcl:"fwknop,block"`
 }
 
 // inner is a block that a method reads.
@@ -47,7 +49,7 @@ func (b *inner) block(kind *method.Kind) *hcl.Block {
 }
 
 // dialect is the language of hosts files.
-var dialect = ruleset.NewDialect("a hosts file", "host", fields{}, &rolling.Kind, &passwords.Kind)
+var dialect = ruleset.NewDialect("a hosts file", "host", fields{}, &rolling.Kind, &passwords.Kind, &fwknop.Kind)
 
 // host reads the values of a block. Errors are in the diagnostics of r.
 func (b *block) host(r method.Reader) *Host {
@@ -57,12 +59,12 @@ func (b *block) host(r method.Reader) *Host {
 	ways := b.ways(r)
 	switch len(ways) {
 	case 0:
-		r.FailAt(b.DefRange, "No way to knock", `A host needs one of identity, knock, rolling, otp and one_time_sequences: knock = [4113, "27911/udp", 1840].`)
+		r.FailAt(b.DefRange, "No way to knock", `A host needs one of identity, knock, rolling, otp, one_time_sequences and fwknop: knock = [4113, "27911/udp", 1840].`)
 		return nil
 	case 1:
 		ways[0](h)
 	default:
-		r.FailAt(b.DefRange, "Several ways to knock", "A host has only one of identity, knock, rolling, otp and one_time_sequences. "+
+		r.FailAt(b.DefRange, "Several ways to knock", "A host has only one of identity, knock, rolling, otp, one_time_sequences and fwknop. "+
 			"Remove the others, or write a block with another name for each, with an address.")
 		return nil
 	}
@@ -73,10 +75,10 @@ func (b *block) host(r method.Reader) *Host {
 			}
 		}
 	}
-	if _, otp := h.Method.(*passwords.OTP); h.Keyed != nil || otp {
+	if _, otp := h.Method.(*passwords.OTP); h.Keyed != nil || h.Fwknop != nil || otp {
 		h.Source = readSource(r, f.Source)
 	} else if !r.IsAbsent(f.Source) {
-		r.Fail(f.Source, "Not for this way to knock", "Knocks open the door for the address that they come from. source is for hosts with identity or otp.")
+		r.Fail(f.Source, "Not for this way to knock", "Knocks open the door for the address that they come from. source is for hosts with identity, otp or fwknop.")
 	}
 	return h
 }
@@ -103,6 +105,9 @@ func (b *block) ways(r method.Reader) (ways []func(*Host)) {
 			ways = append(ways, func(h *Host) { h.Method = way.kind.Block(r, &method.Door{}, way.at.block(way.kind)) })
 		}
 	}
+	if f.Fwknop != nil {
+		ways = append(ways, func(h *Host) { h.Fwknop = readFwknop(r, f.Fwknop.block(&fwknop.Kind)) })
+	}
 	return ways
 }
 
@@ -127,17 +132,23 @@ func (b *block) keyed(r method.Reader) *Keyed {
 		}
 	}
 	if !r.IsAbsent(f.Port) {
-		text, ok := r.Value(f.Port)
-		p, err := packet.ParsePort(text)
-		switch {
-		case !ok:
-		case err != nil || p.Protocol != packet.UDP && strings.ContainsAny(text, "/:"):
-			r.Fail(f.Port, "Not a UDP port", `A signed knock is one datagram. Write the port of the host's keys block: "62201/udp".`)
-		default:
-			k.Port = p.Number
-		}
+		k.Port = readUDPPort(r, f.Port, k.Port)
 	}
 	return k
+}
+
+// readUDPPort reads the port of a datagram. It returns otherwise after an error.
+func readUDPPort(r method.Reader, e hcl.Expression, otherwise uint16) uint16 {
+	text, ok := r.Value(e)
+	p, err := packet.ParsePort(text)
+	switch {
+	case !ok:
+	case err != nil || p.Protocol != packet.UDP && strings.ContainsAny(text, "/:"):
+		r.Fail(e, "Not a UDP port", `The knock is one datagram. Write the port at which the host expects it: "62201/udp".`)
+	default:
+		return p.Number
+	}
+	return otherwise
 }
 
 // atHome returns an absolute path. The path may begin with ~/, the user's home folder.

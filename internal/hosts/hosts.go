@@ -7,8 +7,8 @@
 //	host "old.example.org" { knock = [4113, "27911/udp", 1840] }
 //
 // A block has patterns as Host of ssh_config(5) has them. The first block that fits a name
-// is used. A block has one way to knock: identity, knock, rolling, otp or
-// one_time_sequences, the last four written as a door of a rule file has them.
+// is used. A block has one way to knock: identity, knock, rolling, otp, one_time_sequences
+// or fwknop, all but the first and the last written as a door of a rule file has them.
 package hosts
 
 import (
@@ -35,6 +35,7 @@ type Host struct {
 
 	// The way to knock: one of these.
 	Keyed  *Keyed
+	Fwknop *client.Fwknop
 	Method method.Method // of package fixed, rolling, lists or passwords
 }
 

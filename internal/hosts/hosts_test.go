@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -13,8 +14,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/knockwall/knockwall/internal/client"
+	"github.com/knockwall/knockwall/internal/fwknop"
 	"github.com/knockwall/knockwall/internal/method/fixed"
 	"github.com/knockwall/knockwall/internal/method/passwords"
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/spa"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -294,4 +297,30 @@ func FuzzHostsFile(f *testing.F) {
 			t.Errorf("%q: %+v has not one way to knock", text, host)
 		}
 	})
+}
+
+func TestFwknop(t *testing.T) {
+	h := find(t, "example.org", `host "example.org" {
+  source = "seen"
+  fwknop {
+    key      = "aGlwamF6eg=="
+    hmac_key = "c3VwZXJhd2Vzb21l"
+    hmac     = "SHA512"
+    user     = "alice"
+    access   = [22, "53/udp"]
+    port     = 5000
+    timeout  = "2m"
+  }
+}
+`)
+	want := &client.Fwknop{
+		Keys: fwknop.Keys{Cipher: []byte("hipjazz"), HMAC: []byte("superawesome"), Kind: fwknop.SHA512}, User: "alice",
+		Ports: []packet.Port{{Number: 22, Protocol: packet.TCP}, {Number: 53, Protocol: packet.UDP}}, Port: 5000, Timeout: 2 * time.Minute,
+	}
+	if !reflect.DeepEqual(want, h.Fwknop) {
+		t.Errorf("%+v, want %+v", h.Fwknop, want)
+	}
+	if !h.Source.Seen {
+		t.Errorf("the source is %+v", h.Source)
+	}
 }

@@ -52,18 +52,7 @@ func readPerson(r method.Reader, d *method.Door, b *hcl.Block) *Person {
 	at := &p.at
 	r.Decode(b, at)
 	p.readPort(r, d)
-	p.Key = readKey(r, at.Key, b, wire.MaxKey)
-	p.HMACKey = readKey(r, at.HMACKey, b, wire.MaxHMACKey)
-	if p.Key.IsSet() && p.Key.Equal(p.HMACKey) {
-		r.Lack(at.HMACKey, "Same key twice", "fwknop needs two different keys: fwknop --key-gen makes both.")
-		p.HMACKey = secret.Secret{}
-	}
-	if name, ok := text(r, at.HMAC); ok {
-		var err error
-		if p.HMAC, err = wire.ParseHMAC(name); err != nil {
-			r.Fail(at.HMAC, "Not a kind of HMAC", "Write the client's HMAC_DIGEST_TYPE: md5, sha1, sha256, sha384, sha512, sha3_256 or sha3_512.")
-		}
-	}
+	p.Key, p.HMACKey, p.HMAC = ReadKeys(r, at.Key, at.HMACKey, at.HMAC, b.DefRange)
 	if user, ok := text(r, at.User); ok {
 		p.User = user
 		if user == "" {
@@ -135,9 +124,26 @@ func (p *Person) readPort(r method.Reader, d *method.Door) {
 	}
 }
 
+// ReadKeys reads the attributes key, hmac_key and hmac of a block. A key is unset if it
+// cannot be used.
+func ReadKeys(r method.Reader, key, hmacKey, hmac hcl.Expression, block hcl.Range) (cipher, mac secret.Secret, kind wire.HMAC) {
+	cipher, mac = readKey(r, key, block, wire.MaxKey), readKey(r, hmacKey, block, wire.MaxHMACKey)
+	if cipher.IsSet() && cipher.Equal(mac) {
+		r.Lack(hmacKey, "Same key twice", "fwknop needs two different keys: fwknop --key-gen makes both.")
+		mac = secret.Secret{}
+	}
+	if name, ok := text(r, hmac); ok {
+		var err error
+		if kind, err = wire.ParseHMAC(name); err != nil {
+			r.Fail(hmac, "Not a kind of HMAC", "Write the HMAC_DIGEST_TYPE of the other side: md5, sha1, sha256, sha384, sha512, sha3_256 or sha3_512.")
+		}
+	}
+	return cipher, mac, kind
+}
+
 // readKey reads a key, which is written in base64.
-func readKey(r method.Reader, e hcl.Expression, b *hcl.Block, most int) secret.Secret {
-	s := r.Secret(e, b.DefRange)
+func readKey(r method.Reader, e hcl.Expression, block hcl.Range, most int) secret.Secret {
+	s := r.Secret(e, block)
 	if !s.IsSet() {
 		return s
 	}

@@ -2,12 +2,16 @@ package ruleset
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/knockwall/knockwall/internal/command"
 	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/sandbox"
 )
 
 // synRetransmission is the time after which a client repeats an unanswered SYN: RFC 6298,
@@ -22,6 +26,8 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 	}
 	if len(c.Doors) == 0 {
 		l.warn("No door", "The rule files have no door, so no port is hidden.", nil)
+	} else if !slices.ContainsFunc(c.Doors, func(d Door) bool { return len(d.Ports) > 0 }) {
+		l.warn("Nothing is guarded", "No door has ports, so no port is hidden: the doors only run commands. Write the ports to hide, as in: ports = [22]", nil)
 	}
 	var doors []method.Door
 	for i := range c.Doors {
@@ -32,6 +38,8 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 		for _, m := range d.Methods {
 			m.Advise(reading{l}, doors, i)
 		}
+		l.adviseFlags(r, d)
+		l.adviseNAT(r, d)
 		l.adviseProgram(r.OnOpen, d.OnOpen)
 		l.adviseProgram(r.OnClose, d.OnClose)
 		if d.Window < synRetransmission {
@@ -55,14 +63,57 @@ func (l *Loaded) advise(raw *rawConfig, c *Config) {
 	}
 }
 
-// adviseProgram warns of a program that does not exist. This is no error, as the program
-// may be installed before the command is run.
+// adviseFlags warns of TCP flags that no knock of an ordinary client has. Such a client knocks
+// by connecting, and its first packet has SYN and neither ACK nor FIN: RFC 9293, section 3.5.
+func (l *Loaded) adviseFlags(r *rawDoor, d *Door) {
+	if packet.SYN&d.Flags.Mask == d.Flags.Value || !d.isKnockedByTCP() {
+		return
+	}
+	why := "The first packet of a connection has SYN, and no ACK and no FIN."
+	if d.Flags.Value&packet.FIN != 0 {
+		why = "A client sends FIN at the end of a connection, and the packets of established connections are no knocks."
+	}
+	l.warnAt(r.Flags, "Knocks that no ordinary client can make", why+
+		" Only a program that forges packets, such as hping3, can knock with these flags. Leave tcp_flags out.")
+}
+
+// isKnockedByTCP reports whether a knock of the door is one of TCP.
+func (d *Door) isKnockedByTCP() bool {
+	ports := packet.Ranges(d.CloseSequence)
+	if i := d.Knocking(); i >= 0 {
+		fixed, chosen := d.Methods[i].Ports()
+		ports = slices.Concat(ports, fixed, chosen)
+	}
+	return slices.ContainsFunc(ports, func(p packet.PortRange) bool { return p.Protocol == packet.TCP })
+}
+
+// adviseNAT warns of a door that guards addresses on both sides of a NAT.
+func (l *Loaded) adviseNAT(r *rawDoor, d *Door) {
+	isPrivate := func(p netip.Prefix) bool { return p.Addr().Is4() && p.Addr().IsPrivate() }
+	isPublic := func(p netip.Prefix) bool { return p.Addr().Is4() && !p.Addr().IsPrivate() && !p.Addr().IsLoopback() }
+	if slices.ContainsFunc(d.To, isPrivate) && slices.ContainsFunc(d.To, isPublic) {
+		l.warnAt(r.To, "Knocks on both sides of a NAT", "Private and public addresses are guarded together. The wall stands before the translation, so a client "+
+			"has to knock at the very address that it connects to. For port forwarding the public address is enough.")
+	}
+}
+
+// adviseProgram warns of a program that does not exist, or that the sandbox of the service
+// stops. This is no error, as the program may be installed before the command is run, and the
+// daemon may run without the service.
 func (l *Loaded) adviseProgram(r *rawCommand, c *Command) {
 	if c == nil {
 		return
 	}
 	elements, _ := hcl.ExprList(r.Command)
-	if name := c.Arguments[0].text(); !command.Exists(name) {
+	var arguments []string
+	for _, a := range c.Arguments {
+		arguments = append(arguments, a.text())
+	}
+	if why := sandbox.Forbids(arguments); why != "" {
+		l.warnAt(elements[0], "Command that the service cannot run", "In the sandbox of knockwall.service this fails: "+why+". "+
+			"Let a unit of its own do the work: commands.hcl among the examples shows how.")
+	}
+	if name := arguments[0]; !command.Exists(name) {
 		l.warnAt(elements[0], "No such program", fmt.Sprintf("This host has no executable program %s.", name))
 	}
 }

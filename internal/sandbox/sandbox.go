@@ -24,7 +24,7 @@ var stopped = map[string]string{}
 
 func init() {
 	for reason, programs := range map[string]string{
-		needsRoot: "ufw sudo su doas pkexec runuser csf shorewall shorewall6 crontab at batch atrm passwd useradd usermod userdel chpasswd " +
+		needsRoot: "ufw sudo su doas pkexec runuser csf shorewall shorewall6 crontab at batch atrm useradd usermod userdel " +
 			"iptables-legacy ip6tables-legacy iptables-legacy-save fail2ban-client apt apt-get dnf yum",
 		needsNetwork: "curl wget mail mailx Mail s-nail bsd-mailx sendmail msmtp ssmtp swaks mutt mpack ssh scp sftp rsync ftp nc ncat netcat socat telnet " +
 			"ping ping6 fping wakeonlan etherwake ether-wake wol dig host nslookup nmap knock ntfy telegram-send apprise pushover aws",

@@ -61,11 +61,37 @@ func (s *Sequence) Advise(r method.Reader, doors []method.Door, own int) {
 		}
 	}
 	method.AdviseGuarded(r, s.at, doors)
+	for i, other := range doors {
+		if i != own {
+			s.adviseInPassing(r, other)
+		}
+	}
 	for _, other := range doors[:own] {
 		for _, m := range other.Methods {
 			if theirs, ok := m.(*Sequence); ok && slices.EqualFunc(s.Sequences, theirs.Sequences, slices.Equal) {
 				r.Warn(s.at, "Two doors with the same sequence",
 					fmt.Sprintf("This sequence also opens the door %q. One door with the ports of both would do the same.", other.Name))
+			}
+		}
+	}
+}
+
+// adviseInPassing warns of knocks that a client makes when it opens another door and closes it
+// again.
+func (s *Sequence) adviseInPassing(r method.Reader, other method.Door) {
+	for _, m := range other.Methods {
+		theirs, ok := m.(*Sequence)
+		if !ok || len(other.Close) == 0 {
+			continue
+		}
+		knocks := slices.Concat(theirs.Sequences[0], other.Close)
+		own := s.Sequences[0]
+		for i := range len(knocks) - len(own) + 1 {
+			within := i+len(own) <= len(theirs.Sequences[0]) || i >= len(theirs.Sequences[0])
+			if !within && slices.Equal(knocks[i:i+len(own)], own) {
+				r.Warn(s.at, "Knocks that another door needs in a row",
+					fmt.Sprintf("Whoever opens the door %q and closes it again makes these knocks, and so opens this door, too. Choose other knocks.", other.Name))
+				return
 			}
 		}
 	}

@@ -1,0 +1,11 @@
+door "ufw" {
+  ports    = [22]
+  sequence = [24113, "27911/udp", 1840]
+
+  on_open {
+    command = ["/bin/sh", "-c", "logger open; ufw allow from $KNOCKWALL_SOURCE"]
+  }
+  on_close {
+    command = ["/bin/sh", "-c", "logger shut"]
+  }
+}

@@ -48,6 +48,9 @@ func (f *ruleFile) header(w *writer) {
 		h.step("Then, and not before, let your firewall accept, from everybody, the ports that you leave in the doors. knockwall adds no rules to your firewall: " +
 			"what it drops stays dropped, with or without a knock.")
 	}
+	if f.kind == fromRecipe {
+		h.step("Try a knock. Then remove the rules of the old recipe from your firewall: what they drop stays dropped.")
+	}
 	if f.kind == fromKnockd {
 		h.step("Try a knock. Then stop knockd, which would go on to hear the knocks and to run its commands.",
 			"sudo systemctl disable --now knockd")
@@ -62,6 +65,9 @@ func (f *ruleFile) firewall(h *steps, ports []packet.PortRange) {
 	was := "Under knockd your firewall drops these ports, and knockd inserts an ACCEPT for one source before that DROP."
 	if f.kind == fromAtomicorp {
 		was = "So far your firewall accepts these ports from sources that have knocked (-m pknock), and drops them from all others."
+	}
+	if f.kind == fromRecipe {
+		was = "So far your firewall accepts these ports from the sources in a set, which its own rules fill after the knocks."
 	}
 	var all []string
 	for _, r := range ports {

@@ -129,16 +129,21 @@ func (im *importer) read(text []byte) *ruleFile {
 		im.fail(0, "the file has only blank lines and comments. Name the file that configures knockd")
 		return nil
 	}
-	switch first := lines[0].text; {
+	switch first, other := lines[0].text, foreign(lines); {
 	case isAtomicorp(first):
 		return im.atomicorp(lines)
+	case isUCI(lines):
+		im.fail(lines[0].number, "this is a configuration of OpenWrt (UCI), which cannot be imported. Name the file that the knock daemon reads, such as /etc/knockd.conf")
+		return nil
+	case other != nil && first[0] != '[':
+		return im.recipe(other(lines))
 	case isDefaults(lines):
 		return im.defaults(lines)
 	case strings.HasPrefix(first, "["), strings.Contains(first, "="), strings.EqualFold(first, "UseSyslog"):
 		return im.knockd(lines)
 	}
 	im.fail(lines[0].number, "this is neither knockd's configuration, which begins with a [name], "+
-		"nor a list such as 22:1001,2002,3003 or 22,2000,SECRET,SECRET")
+		"nor a list such as 22:1001,2002,3003 or 22,2000,SECRET,SECRET, nor rules of a firewall")
 	return nil
 }
 

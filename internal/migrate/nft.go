@@ -140,7 +140,7 @@ func isRefusal(name string) bool {
 // nftTime reads a time such as 1h30m, 2d or 90, which is in seconds.
 func nftTime(s string) (time.Duration, bool) {
 	var total time.Duration
-	for s != "" {
+	for s != "" && total < longest {
 		digits := len(s) - len(strings.TrimLeft(s, "0123456789"))
 		if digits == 0 || digits > 9 {
 			return 0, false
@@ -161,10 +161,14 @@ func nftTime(s string) (time.Duration, bool) {
 			}
 			unit, s = u, s[1:]
 		}
-		total += n * unit
+		total += min(n, longest/unit) * unit
 	}
+	total = min(total, longest)
 	return total, total > 0
 }
+
+// longest is the longest time that is told from a longer one.
+const longest = 365 * 24 * time.Hour
 
 // nftRule reads the matches and statements of a rule.
 func (c act) nftRule(a *arguments, chain string) []act {

@@ -129,7 +129,7 @@ func (im *importer) read(text []byte) *ruleFile {
 		im.fail(0, "the file has only blank lines and comments. Name the file that configures knockd")
 		return nil
 	}
-	switch first, other := lines[0].text, foreign(lines); {
+	switch first, other := lines[0].text, recipeReader(lines); {
 	case isAtomicorp(first):
 		return im.atomicorp(lines)
 	case isUCI(lines):

@@ -426,8 +426,8 @@ func routerTime(s string) (time.Duration, bool) {
 	return nftTime(s)
 }
 
-// foreign returns the reader of a file that is neither knockd's nor Atomicorp's, or nil.
-func foreign(lines []line) func([]line) *recipe {
+// recipeReader returns the reader of a file that is neither knockd's nor Atomicorp's, or nil.
+func recipeReader(lines []line) func([]line) *recipe {
 	begins := func(prefixes ...string) bool {
 		return slices.ContainsFunc(lines, func(l line) bool {
 			return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(l.text, p) })

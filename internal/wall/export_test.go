@@ -6,6 +6,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // Constants for the tests.
@@ -42,4 +43,11 @@ func (w *Wall) EndCommands() { w.commands.close() }
 // EndedAtTheEnd records the result of an on_open that the stopping daemon interrupts.
 func EndedAtTheEnd(store Store, record func(audit.Event), e audit.Event) {
 	newCommands(store, nil, record).ended(command.Result{Job: command.Job{For: task{name: "on_open", event: e}}, Err: command.ErrClosed})
+}
+
+// Queue queues a window to be opened, as the last knock of a source does, and leaves it to
+// others to open it.
+func (w *Wall) Queue(door string, source packet.Source, length time.Duration) {
+	w.windows.queue.add(&opening{door: door, source: source, length: length,
+		why: audit.Event{Time: time.Now(), Door: door, Source: source, Code: audit.CodeSequence}})
 }

@@ -178,3 +178,30 @@ func TestAStopThatMeetsAReloadWaitsForIt(t *testing.T) {
 		}
 	})
 }
+
+// The knocks that the daemon reads last open their windows, whether the table is handed
+// over before that or after it.
+func TestTheLastKnocksOpenTheirWindowsWhenTheDaemonStops(t *testing.T) {
+	const open, handOver = "OpenWindows ssh 192.0.2.1", "Install knockwall"
+	for name, tt := range map[string]struct {
+		queue func(h *host, knock func())
+		want  []string
+	}{
+		"read before":    {func(_ *host, knock func()) { knock() }, []string{open, handOver}},
+		"read meanwhile": {func(h *host, knock func()) { h.once("Install", knock) }, []string{handOver, open}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, config(sshDoor()), func(h *host) {
+				tt.queue(h, func() { h.wall.Queue("ssh", single(alice), window) })
+				h.stop()
+				if err := <-h.ended; err != nil {
+					h.t.Errorf("Run: %v", err)
+				}
+				if got := h.changes(); !slices.Equal(got, tt.want) {
+					h.t.Errorf("changed: %q, want %q", got, tt.want)
+				}
+				h.expect("alice has knocked", h.client(alice).dial(22), accepted)
+			})
+		})
+	}
+}

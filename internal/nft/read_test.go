@@ -1,0 +1,134 @@
+//go:build linux
+
+package nft
+
+import (
+	"encoding/binary"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nltest"
+	"golang.org/x/sys/unix"
+)
+
+// answering returns a Kernel whose requests get these answers.
+func answering(t *testing.T, answer nltest.Func) *Kernel {
+	t.Helper()
+	conn, err := nftables.New(nftables.WithTestDial(func(requests []netlink.Message) ([]netlink.Message, error) {
+		if len(requests) == 0 {
+			return nil, nil // there are no more answers
+		}
+		answers, err := answer(requests)
+		for i := range answers {
+			answers[i].Header.Sequence, answers[i].Header.PID = requests[0].Header.Sequence, requests[0].Header.PID
+		}
+		return answers, err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Kernel{conn: conn}
+}
+
+// of returns a message of nftables for the family inet.
+func of(t *testing.T, kind uint16, encode func(*netlink.AttributeEncoder) error) netlink.Message {
+	t.Helper()
+	e := netlink.NewAttributeEncoder()
+	e.ByteOrder = binary.BigEndian
+	if err := encode(e); err != nil {
+		t.Fatal(err)
+	}
+	data, err := e.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | kind)},
+		Data:   append([]byte{unix.NFPROTO_INET, 0, 0, 0}, data...),
+	}
+}
+
+// isRequest reports whether a message asks nftables for something.
+func isRequest(m netlink.Message, kind uint16) bool {
+	return m.Header.Type == netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8|kind)
+}
+
+// The transaction that installs a table names the generation of the ruleset in which the
+// former table was read. The kernel refuses it if anything has changed since.
+func TestATableIsInstalledOnlyIfNothingHasChangedSinceTheFormerOneWasRead(t *testing.T) {
+	const generation = 4711
+	var named []uint32 // by transaction
+	k := answering(t, func(requests []netlink.Message) ([]netlink.Message, error) {
+		switch first := requests[0]; {
+		case isRequest(first, unix.NFT_MSG_GETGEN):
+			return []netlink.Message{of(t, unix.NFT_MSG_NEWGEN, func(e *netlink.AttributeEncoder) error {
+				e.Uint32(unix.NFTA_GEN_ID, generation)
+				return nil
+			})}, nil
+		case isRequest(first, unix.NFT_MSG_GETTABLE):
+			return nltest.Error(int(unix.ENOENT), requests)
+		case first.Header.Type == unix.NFNL_MSG_BATCH_BEGIN:
+			attributes, err := netlink.UnmarshalAttributes(first.Data[4:])
+			if err != nil {
+				return nil, err
+			}
+			var n uint32
+			for _, a := range attributes {
+				if a.Type == unix.NFNL_BATCH_GENID {
+					n = binary.BigEndian.Uint32(a.Data)
+				}
+			}
+			named = append(named, n)
+		}
+		return nltest.Error(int(unix.EPERM), requests)
+	})
+	if err := k.tryPut(&Table{Name: "knockwall"}, nil, "", true); err == nil {
+		t.Error("a transaction that was refused is no error")
+	}
+	if !slices.Equal(named, []uint32{generation}) {
+		t.Errorf("the transactions name the generations %d, want %d", named, generation)
+	}
+}
+
+// An element without a timeout would be a window without an end. It is no window, and its
+// set is made anew.
+func TestAnElementWithoutATimeoutIsNoWindow(t *testing.T) {
+	const left = 7 * time.Second
+	k := answering(t, func(requests []netlink.Message) ([]netlink.Message, error) {
+		element := func(e *netlink.AttributeEncoder, address []byte, left time.Duration) error {
+			e.Nested(unix.NFTA_SET_ELEM_KEY, func(e *netlink.AttributeEncoder) error {
+				e.Bytes(unix.NFTA_DATA_VALUE, address)
+				return nil
+			})
+			if left > 0 {
+				e.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(left.Milliseconds()))
+				e.Uint64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(left.Milliseconds()))
+			}
+			return nil
+		}
+		return []netlink.Message{of(t, unix.NFT_MSG_NEWSETELEM, func(e *netlink.AttributeEncoder) error {
+			e.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(e *netlink.AttributeEncoder) error {
+				e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error { return element(e, []byte{192, 0, 2, 1}, left) })
+				e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error { return element(e, []byte{192, 0, 2, 2}, 0) })
+				return nil
+			})
+			return nil
+		})}, nil
+	})
+	name := openSet("ssh", families[0])
+	f := &found{lookedUp: map[string]int{name: 32}, shapes: map[string]shape{name: {length: 4}}}
+	err := k.readWindows(f, &nftables.Set{
+		Table: tableNamed("knockwall"), Name: name, HasTimeout: true, KeyType: nftables.TypeIPAddr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(f.windows) != 1 || f.windows[0].Source.String() != "192.0.2.1" || f.windows[0].Left != left {
+		t.Errorf("the windows are %v, want one of 192.0.2.1 for %s", f.windows, left)
+	}
+	if f.shapes[name] != (shape{}) {
+		t.Errorf("the set is kept: %+v", f.shapes[name])
+	}
+}

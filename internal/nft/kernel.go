@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -38,6 +39,7 @@ type Window struct {
 	Door   string
 	Source packet.Source
 	Left   time.Duration // time until it closes
+	Person method.Person // who opened it; the comment of the element
 	// New: the kernel certainly has no such window. Opening it then takes less work.
 	New bool
 }
@@ -147,7 +149,7 @@ func windowChanges(table string, windows []Window) []*windowChange {
 			changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: ruleset.MaxWindow})
 		}
 		// The kernel takes less than a millisecond for no timeout at all.
-		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond)})
+		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond), Comment: w.Person.Text()})
 	}
 	return changes
 }

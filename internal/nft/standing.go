@@ -17,6 +17,8 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/method"
 )
 
 // Standing is a wall's table that was found in the kernel.
@@ -329,7 +331,7 @@ func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 			continue
 		}
 		if source, ok := family.sourceOf(e.Key, length); ok && e.Expires > 0 {
-			f.windows = append(f.windows, Window{Door: door, Source: source, Left: e.Expires})
+			f.windows = append(f.windows, Window{Door: door, Source: source, Left: e.Expires, Person: method.ParsePerson(e.Comment)})
 		}
 	}
 	return nil

@@ -28,11 +28,22 @@ type Store interface {
 }
 
 // replayGuard stores what was used. An entry begins with the Unix time, in seconds, of
-// the minute or step that it belongs to.
+// the minute or step that it belongs to. One of an ordered use ends with its milliseconds.
 type replayGuard struct {
 	mu    sync.Mutex
 	store Store
+	last  map[string]ordered // the last of the ordered uses, by kind and detail; nil: to be read
 }
+
+// ordered is an ordered use.
+type ordered struct {
+	begins time.Time
+	entry  string // in the store
+}
+
+// anyDoor stands for the door in entries of ordered uses, which count at all doors. It is
+// no name of a door.
+const anyDoor = "*"
 
 // The limits of the store. Expired entries are kept while there is room, because they
 // would be valid again if the clock were set back.
@@ -48,20 +59,76 @@ var errTooManyUsed = errors.New("more one-time passwords and steps are in use at
 func (g *replayGuard) take(door string, u method.Use, now time.Time) (replay bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if u.Ordered {
+		return g.takeInOrder(u, now)
+	}
 	entry := strings.TrimSuffix(fmt.Sprintf("%d %s %s %s", u.Begins.Unix(), u.Kind, door, u.Detail), " ")
 	if g.store.Has(entry) {
 		return true, nil
 	}
-	// What became valid after the damage cannot have been used before it.
-	if damaged := g.store.Damaged(); !damaged.IsZero() && !u.Begins.Add(-u.Early).After(damaged) {
-		return false, errMayBeUsed
-	}
-	if g.store.Len() >= keepUsed {
-		if err := g.forget(now); err != nil {
-			return false, err
-		}
+	if err := g.makeRoom(u, now); err != nil {
+		return false, err
 	}
 	return false, g.store.Add(entry)
+}
+
+// takeInOrder is take for an ordered use. The store has the new entry before the former one
+// goes, so that a daemon which is killed between the two remembers both.
+func (g *replayGuard) takeInOrder(u method.Use, now time.Time) (replay bool, err error) {
+	key := u.Kind + " " + u.Detail
+	former, known := g.ordered()[key]
+	if known && u.Begins.UnixMilli() <= former.begins.UnixMilli() {
+		return true, nil
+	}
+	if err := g.makeRoom(u, now); err != nil {
+		return false, err
+	}
+	entry := fmt.Sprintf("%d %s %s %s %d", u.Begins.Unix(), u.Kind, anyDoor, u.Detail, u.Begins.UnixMilli())
+	if err := g.store.Add(entry); err != nil {
+		return false, err
+	}
+	g.ordered()[key] = ordered{u.Begins, entry}
+	if known {
+		// If this fails the store has an entry too many, which changes nothing.
+		_ = g.store.Remove(former.entry)
+	}
+	return false, nil
+}
+
+// ordered returns the last of the ordered uses. It reads them from the store if need be.
+func (g *replayGuard) ordered() map[string]ordered {
+	if g.last != nil {
+		return g.last
+	}
+	g.last = map[string]ordered{}
+	for _, entry := range g.store.All() {
+		f := strings.Fields(entry)
+		if len(f) != 5 || f[2] != anyDoor {
+			continue
+		}
+		ms, err := strconv.ParseInt(f[4], 10, 64)
+		if err != nil {
+			continue
+		}
+		key, begins := f[1]+" "+f[3], time.UnixMilli(ms)
+		if former, known := g.last[key]; !known || begins.After(former.begins) {
+			g.last[key] = ordered{begins, entry}
+		}
+	}
+	return g.last
+}
+
+// makeRoom prepares the store for a use. It returns an error if the use may have been
+// stored before, and lost.
+func (g *replayGuard) makeRoom(u method.Use, now time.Time) error {
+	// What became valid after the damage cannot have been used before it.
+	if damaged := g.store.Damaged(); !damaged.IsZero() && !u.Begins.Add(-u.Early).After(damaged) {
+		return errMayBeUsed
+	}
+	if g.store.Len() < keepUsed {
+		return nil
+	}
+	return g.forget(now)
 }
 
 // errMayBeUsed is returned for what was valid before damage to the store was found.
@@ -82,6 +149,7 @@ func (g *replayGuard) forget(now time.Time) error {
 		if err := g.store.Remove(entry); err != nil {
 			return err
 		}
+		g.last = nil // read again: the entry may be among them
 		excess--
 	}
 	if g.store.Len() >= maxUsed {

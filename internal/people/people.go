@@ -261,12 +261,12 @@ func NameOf(c *ssh.Certificate) string {
 // nameOr returns a name for people, or the fingerprint if there is none. Names come from
 // files and certificates, and get into messages.
 func nameOr(name string, key Fingerprint) string {
-	name = strings.ToValidUTF8(strings.Map(func(r rune) rune {
+	name = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || 0x80 <= r && r < 0xa0 || r == 0x2028 || r == 0x2029 {
 			return -1
 		}
 		return r
-	}, name), "")
+	}, strings.ToValidUTF8(name, ""))
 	name = strings.TrimSpace(name)
 	if len(name) > maxName {
 		name = strings.ToValidUTF8(name[:maxName-len("…")], "") + "…"

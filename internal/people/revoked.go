@@ -87,7 +87,7 @@ func (r *revoked) add(s string) bool {
 		r.keys[f] = true
 		return true
 	}
-	if r.addSerials(s) {
+	if !tagged && r.addSerials(s) {
 		return true
 	}
 	key, _, err := parseKey(s)

@@ -32,6 +32,7 @@ type Variables map[string]string
 var variables = map[string]string{
 	"door":   "the door's name",
 	"source": "the address or prefix of the source",
+	"person": "who has knocked, where keys or fwknop says that",
 	"port":   "the port of the last knock, such as 1840/tcp",
 }
 

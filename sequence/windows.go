@@ -15,7 +15,8 @@ type Window struct {
 	Source      packet.Source
 	Opened      time.Time
 	Until       time.Time
-	Connections int // admitted since the window was opened or refreshed, without retransmitted SYNs
+	Opener      string // who has opened it, in the words of the caller
+	Connections int    // admitted since the window was opened or refreshed, without retransmitted SYNs
 
 	max    int // limit of connections, 0 for none
 	recent []admitted

@@ -14,8 +14,9 @@ const housekeepingTimeout = 30 * time.Second
 
 // watchdog has what was seen at the last call of Alive. Only Alive uses it.
 type watchdog struct {
-	sockets                            *sockets
-	log, admitted, strangers, openings progress.Progress
+	sockets                  *sockets
+	log, admitted, strangers progress.Progress
+	openings, verifications  progress.Progress
 }
 
 // Alive returns an error if the daemon hangs: if packets wait and none of them was
@@ -35,7 +36,7 @@ func (w *Wall) Alive() error {
 		return nil
 	}
 	earlier := w.watchdog
-	w.watchdog = watchdog{s, s.log.Progress(), s.admitted.Progress(), s.strangers.Progress(), w.windows.queue.progress()}
+	w.watchdog = watchdog{s, s.log.Progress(), s.admitted.Progress(), s.strangers.Progress(), w.windows.queue.progress(), w.packets.verifications.progress()}
 	if earlier.sockets == s {
 		if err := w.watchdog.hung(earlier); err != nil {
 			return err
@@ -60,6 +61,7 @@ func (d *watchdog) hung(earlier watchdog) error {
 	}
 	check(d.log, earlier.log, "knocks")
 	check(d.openings, earlier.openings, "windows to be opened")
+	check(d.verifications, earlier.verifications, "signed datagrams")
 	check(d.admitted, earlier.admitted, "first packets of sources with a window")
 	check(d.strangers, earlier.strangers, "first packets of sources without a window")
 	return errors.Join(errs...)

@@ -28,13 +28,14 @@ func (ws *windows) close(door string, source packet.Source, code audit.Code, why
 	if err != nil {
 		return false, err
 	}
+	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why}
 	ws.mu.Lock()
 	if win := ws.record.Get(f.ids[i], source); win != nil && !win.Spent() {
+		e = withPerson(e, win)
 		ws.record.Close(f.ids[i], source)
 	}
 	if closed {
-		ws.undelivered = append(ws.undelivered, windowEvent{Event: audit.Event{
-			Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why}})
+		ws.undelivered = append(ws.undelivered, windowEvent{Event: e})
 	}
 	ws.mu.Unlock()
 	ws.wake()
@@ -52,11 +53,12 @@ func (ws *windows) closeSpent(door string, source packet.Source) {
 	if i < 0 {
 		return
 	}
-	if win, known := ws.get(f.ids[i], source); !known || !win.Spent() {
+	win, known := ws.get(f.ids[i], source)
+	if !known || !win.Spent() {
 		return // it was opened again meanwhile
 	}
-	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source,
-		Code: audit.CodeMaxConnections, Reason: "max_connections is reached"}
+	e := withPerson(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source,
+		Code: audit.CodeMaxConnections, Reason: "max_connections is reached"}, &win)
 	closed, err := ws.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
 	if err != nil {
 		e.Code, e.Reason, e.Failed = audit.CodeNotClosed, err.Error(), true
@@ -82,8 +84,8 @@ func (ws *windows) expire(now time.Time) (next time.Time, ok bool) {
 		if sure := now.Add(expiryLag); sure.After(ws.uncertainUntil) {
 			ws.uncertainUntil = sure
 		}
-		ws.undelivered = append(ws.undelivered, windowEvent{wasSpent: win.Spent(), Event: audit.Event{
-			Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.doors.name(win.Door), Source: win.Source}})
+		ws.undelivered = append(ws.undelivered, windowEvent{wasSpent: win.Spent(), Event: withPerson(audit.Event{
+			Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.doors.name(win.Door), Source: win.Source}, win)})
 	})
 	return ws.record.Next()
 }

@@ -36,6 +36,7 @@ type commands struct {
 type due struct {
 	Door      string        `json:"door"`
 	Source    packet.Source `json:"source"`
+	Person    string        `json:"person,omitempty"`
 	Port      packet.Port   `json:"port,omitzero"`
 	Opened    time.Time     `json:"opened"`
 	Arguments []string      `json:"arguments"`
@@ -135,7 +136,7 @@ func (c *commands) run(e windowEvent) {
 // remember stores that an on_close is due.
 func (c *commands) remember(d *effective.Door, e audit.Event) {
 	next := &due{
-		Door: e.Door, Source: e.Source, Port: e.Port, Opened: e.Time,
+		Door: e.Door, Source: e.Source, Person: e.Person, Port: e.Port, Opened: e.Time,
 		Arguments: d.OnClose.Expand(values(e)), Timeout: d.OnClose.Timeout,
 	}
 	text, err := json.Marshal(next)
@@ -168,7 +169,7 @@ const commandsTimeout = 10 * time.Second
 func (c *commands) close() { c.runner.Close(commandsTimeout) }
 
 func (c *commands) runDue(d *due, why audit.Kind) {
-	e := audit.Event{Kind: why, Door: d.Door, Source: d.Source, Port: d.Port}
+	e := audit.Event{Kind: why, Door: d.Door, Source: d.Source, Person: d.Person, Port: d.Port}
 	c.start(task{"on_close", e, d.entry}, d.Arguments, d.Timeout)
 }
 
@@ -223,7 +224,7 @@ func (t task) emit(record func(audit.Event), code audit.Code, text string) {
 
 // values returns the variables for the arguments of a command.
 func values(e audit.Event) ruleset.Variables {
-	v := ruleset.Variables{"door": e.Door, "source": e.Source.String(), "port": ""}
+	v := ruleset.Variables{"door": e.Door, "source": e.Source.String(), "port": "", "person": e.Person}
 	if e.Port.Number != 0 { // it is 0 when the window is opened by hand
 		v["port"] = e.Port.String()
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -38,7 +39,7 @@ func (s knocks) Logged(prefix []byte, p packet.Packet, data []byte) {
 		case nft.Trapped:
 			f.trapped(&v)
 		case nft.Datagram:
-			f.datagram(&v, reason.Method, p, data)
+			s.datagram(f, &v, reason.Method, p, data)
 		default:
 			s.knocked(f, &v, p)
 		}
@@ -60,7 +61,7 @@ type decision struct {
 	begins  bool           // it may begin the only attempt of the tracker
 	opens   bool           // it opens the door
 	lock    int            // the lock that it completes, unless it is a datagram
-	once    method.Meaning // of a datagram, which is valid once; no Action: no datagram
+	meant   method.Meaning // of a datagram; no Action: it opens and closes nothing
 	closes  bool           // it closes the door
 }
 
@@ -83,7 +84,7 @@ func (s knocks) carryOut(f *policy, v *decision) {
 		ps.trail.Record(e)
 	}
 	switch {
-	case v.once.Action != method.Nothing:
+	case v.meant.Action != method.Nothing:
 		s.useDatagram(f, v)
 	case v.opens:
 		ps.openCompleted(f, v.lock, v.base, !s.log.Drained())
@@ -141,19 +142,38 @@ func (s knocks) knocked(f *policy, v *decision, p packet.Packet) {
 	v.closes = meant.closesDoor
 }
 
-// datagram decides about a datagram that may open or close the door by itself.
-func (f *policy) datagram(v *decision, by int, p packet.Packet, data []byte) {
+// datagram decides about a datagram that may open or close the door by itself, or leaves
+// that to a goroutine that verifies it.
+func (s knocks) datagram(f *policy, v *decision, by int, p packet.Packet, data []byte) {
 	check := f.verifiers[v.door][by]
 	if check == nil { // the secret is unreadable
 		return
 	}
-	meant := check.Verify(data, p.Source, v.base.Time)
+	slow, isSlow := check.(method.SlowVerifier)
+	if !isSlow {
+		f.judge(v, check.Verify(data, p.Source, v.base.Time))
+		return
+	}
+	if slow.Screen(data) {
+		s.packets.verifications.add(s, f, slow, v, p.Source, data)
+	}
+}
+
+// judge decides about a datagram by its meaning.
+func (f *policy) judge(v *decision, meant method.Meaning) {
+	if meant.Code == "" {
+		return
+	}
+	v.base.Person, v.base.Key = meant.Person.Name, meant.Person.Key
+	if meant.Source.IsValid() {
+		v.base.Source = f.config.Doors[v.door].SourcePrefix.Of(meant.Source)
+	}
 	e := v.base
 	e.Kind, e.Code, e.Reason = audit.Reset, meant.Code, meant.Reason
 	if meant.Action != method.Nothing {
 		e.Kind = audit.Knock
 		v.base.Kind, v.base.Code = e.Kind, e.Code
-		v.opens, v.once = true, meant
+		v.opens, v.meant = true, meant
 	}
 	f.tally(v.door).Add(e.Kind)
 	v.add(e)
@@ -163,17 +183,29 @@ func (f *policy) datagram(v *decision, by int, p packet.Packet, data []byte) {
 func (s knocks) useDatagram(f *policy, v *decision) {
 	ps := s.packets
 	d := &f.config.Doors[v.door]
-	replay, err := ps.replays.take(d.Name, v.once.Once, v.base.Time)
+	replay, err := ps.replays.take(d.Name, v.meant.Once, v.base.Time)
 	switch {
 	case err != nil:
 		ps.trail.Record(notOpened(v.base, codeOfUse(err), err))
 	case replay:
 		ps.replayed(f, v.door, v.base)
-	case v.once.Action == method.Close:
+	case v.meant.Action == method.Close:
 		ps.closeByKnock(v.base)
 	default:
-		ps.windows.open(d, v.base, !s.log.Drained())
+		ps.windows.open(&opening{door: d.Name, source: v.base.Source, length: windowOf(d, v.meant), person: v.meant.Person, why: v.base}, !s.log.Drained())
 	}
+}
+
+// windowOf returns how long the window for a datagram is open.
+func windowOf(d *effective.Door, meant method.Meaning) time.Duration {
+	most := meant.Most
+	if most == 0 {
+		most = d.Window
+	}
+	if meant.Window == 0 {
+		return most
+	}
+	return max(min(meant.Window, most), ruleset.MinWindow)
 }
 
 // endCodes are the audit codes of attempts that ended before they were complete.
@@ -321,7 +353,7 @@ func (ps *packets) openCompleted(f *policy, which int, e audit.Event, othersWait
 	case replay:
 		ps.replayed(f, l.door, e)
 	default:
-		ps.windows.open(d, e, othersWait)
+		ps.windows.open(&opening{door: d.Name, source: e.Source, length: d.Window, why: e}, othersWait)
 	}
 	if d.Methods[d.Knocking()].Traits().Consumes {
 		ps.consumed() // the next sequence comes into force

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -20,6 +20,7 @@ type opening struct {
 	door   string
 	source packet.Source
 	length time.Duration
+	person method.Person
 	why    audit.Event
 
 	err error // why it was not opened; nil: it was
@@ -41,8 +42,8 @@ func (o *opening) set() doorSet { return doorSet{o.door, o.source.Addr().Is4()} 
 // continue to be read, because a transaction takes as long as a hundred knocks, and
 // longer if another process's transaction is in the way. Windows that have been queued by
 // then share one transaction.
-func (ws *windows) open(d *effective.Door, e audit.Event, othersWait bool) {
-	first, full := ws.queue.add(&opening{door: d.Name, source: e.Source, length: d.Window, why: e})
+func (ws *windows) open(o *opening, othersWait bool) {
+	first, full := ws.queue.add(o)
 	switch {
 	case full: // and another goroutine is opening them
 		ws.table.change.Lock()
@@ -112,7 +113,7 @@ func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
 		switch {
 		case f == nil:
 			o.err = errNotInstalled
-		case !f.hasSource(o.door, o.source): // a reload has removed or changed the door
+		case !f.hasSource(o.door, o.source) || !f.admitsStill(o.door, o.person, now): // a reload has removed or changed the door
 			o.err = errDoorGone
 		case now.Before(ws.full[o.set()]):
 			o.err = errFull
@@ -125,6 +126,7 @@ func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
 			}
 			o.isNew = win == nil && now.After(ws.uncertainUntil)
 			o.refreshed = ws.record.Open(o.id, o.source, now, now.Add(o.length), o.limit)
+			ws.record.Get(o.id, o.source).Opener = o.person.Text()
 			recorded = append(recorded, o)
 		}
 	}
@@ -162,7 +164,7 @@ var errFull = fmt.Errorf("the door has the maximum number of open windows, %d", 
 func (ws *windows) tryOpening(openings []*opening) bool {
 	windows := make([]nft.Window, len(openings))
 	for i, o := range openings {
-		windows[i] = nft.Window{Door: o.door, Source: o.source, Left: o.length, New: o.isNew}
+		windows[i] = nft.Window{Door: o.door, Source: o.source, Left: o.length, Person: o.person, New: o.isNew}
 	}
 	err := ws.edges.Kernel.OpenWindows(ws.table.table.Name, windows)
 	for _, o := range openings {
@@ -243,7 +245,8 @@ func (ws *windows) undo(o *opening, now time.Time) {
 	if o.refreshed { // the kernel has the former window unchanged
 		ws.record.Open(o.id, o.source, o.former.Opened, o.former.Until, o.limit)
 		ws.record.Stands(o.id, o.source, o.former.Until)
-		ws.record.Get(o.id, o.source).Connections = o.former.Connections + admitted
+		win := ws.record.Get(o.id, o.source)
+		win.Connections, win.Opener = o.former.Connections+admitted, o.former.Opener
 	}
 }
 

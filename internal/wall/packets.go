@@ -14,16 +14,17 @@ import (
 // packets decides about the packets that the kernel logs and queues: knocks, and the first
 // packets of connections. Its handlers are in knocks.go and verdicts.go.
 type packets struct {
-	edges    *Edges
-	trail    *audit.Summer
-	metrics  *metrics
-	windows  *windows
-	replays  *replayGuard
-	losses   *losses
-	doors    *doorIDs
-	wake     func()      // housekeeping
-	consumed func()      // a sequence that is valid once was used
-	fail     func(error) // packets cannot be read any more
+	edges         *Edges
+	trail         *audit.Summer
+	metrics       *metrics
+	windows       *windows
+	replays       *replayGuard
+	losses        *losses
+	verifications *verifications
+	doors         *doorIDs
+	wake          func()      // housekeeping
+	consumed      func()      // a sequence that is valid once was used
+	fail          func(error) // packets cannot be read any more
 
 	// mu is held while packets get their verdicts, so that the verdicts are given in order
 	// and agree with the policy. It guards the fields below it, and what is in a policy or
@@ -222,7 +223,7 @@ func (ps *packets) refuseDue(now time.Time) (next time.Time, ok bool) {
 	}
 	if now.Sub(due) < maxRefusalDelay {
 		// A transaction may be waiting for another process's transaction.
-		if ps.windows.queue.isBusy() || !s.log.Progress().Idle || s.former.hasUnhandledLog() {
+		if ps.windows.queue.isBusy() || !s.log.Progress().Idle || s.former.hasUnhandledLog() || ps.verifications.waitSince(due) {
 			s.refuseAfter = now.Add(drainedFor)
 		}
 		if s.refuseAfter.After(now) {

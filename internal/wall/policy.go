@@ -165,12 +165,14 @@ func (f *policy) attemptAt(door int, source packet.Source) (furthest sequence.At
 
 // keptWindows returns the windows of a table, which was read ago before, that stay open
 // under this policy. Their door must still exist and divide addresses into sources as
-// before, so that no source gets the window of another.
+// before, so that no source gets the window of another. It must still admit the person who
+// has opened the window.
 func (f *policy) keptWindows(found []nft.Window, ago time.Duration) []nft.Window {
 	var windows []nft.Window
+	now := time.Now()
 	for _, win := range found {
 		win.Left -= ago
-		if win.Left > 0 && f.hasSource(win.Door, win.Source) {
+		if win.Left > 0 && f.hasSource(win.Door, win.Source) && f.admitsStill(win.Door, win.Person, now) {
 			windows = append(windows, win)
 		}
 	}
@@ -181,6 +183,19 @@ func (f *policy) keptWindows(found []nft.Window, ago time.Duration) []nft.Window
 func (f *policy) hasSource(door string, source packet.Source) bool {
 	i := f.doorNamed(door)
 	return i >= 0 && f.config.Doors[i].SourcePrefix.Covers(source) && (source.Link != 0) == isLinkLocal(source.Addr())
+}
+
+// admitsStill reports whether a door admits a person who has opened it. It admits nobody in
+// particular, too.
+func (f *policy) admitsStill(door string, p method.Person, now time.Time) bool {
+	i := f.doorNamed(door)
+	if p.IsZero() || i < 0 {
+		return i >= 0
+	}
+	return slices.ContainsFunc(f.config.Doors[i].Methods, func(m method.Method) bool {
+		members, ok := m.(method.Members)
+		return ok && members.Admits(p, now)
+	})
 }
 
 // isLinkLocal reports whether an address means another host on each link.

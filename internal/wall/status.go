@@ -71,6 +71,8 @@ type DoorCounters struct {
 type WindowStatus struct {
 	Door        string        `json:"door"`
 	Source      packet.Source `json:"source"`
+	Person      string        `json:"person,omitempty"` // who has opened it
+	Key         string        `json:"key,omitempty"`    // that person's key
 	LeftSeconds float64       `json:"left_seconds"`
 	Connections int           `json:"connections"`
 }

@@ -42,8 +42,9 @@ func (w *Wall) Ended() bool { return w.life.hasEnded() }
 func (w *Wall) teardown(asked bool, failure error) {
 	remove, err := w.handOver(asked, failure)
 	w.packets.present().retire() // its handlers may still open windows
-	w.table.begin()              // after the retirement of the sockets of a trial
-	w.windows.openQueued()       // for knocks until then
+	w.packets.verifications.finish()
+	w.table.begin()        // after the retirement of the sockets of a trial
+	w.windows.openQueued() // for knocks until then
 	w.table.end()
 	if w.table.watch != nil {
 		w.table.watch.Close()

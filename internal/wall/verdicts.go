@@ -22,7 +22,7 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	} else {
 		_ = s.sockets.admitted.Accept(id)
 	}
-	e := audit.Event{Time: now, Kind: audit.Accepted, Code: audit.CodeWindow, Source: a.source, Port: p.Port}
+	e := audit.Event{Time: now, Kind: audit.Accepted, Code: audit.CodeWindow, Source: a.source, Person: a.person.Name, Key: a.person.Key, Port: p.Port}
 	switch a.outcome {
 	case sequence.Exhausted:
 		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeMaxConnections, "max_connections is reached"

@@ -53,6 +53,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 		edges: &w.edges, trail: trail, metrics: w.metrics, windows: &w.windows, losses: &w.losses, doors: doors,
 		replays: &replayGuard{store: edges.Used}, wake: wake, fail: w.life.fail, consumed: w.rules.consumed,
 	}
+	w.packets.verifications = newVerifications(&w.packets)
 	w.rules = rules{
 		edges: &w.edges, trail: trail, table: w.table, packets: &w.packets, windows: &w.windows, sessions: &w.sessions,
 		commands: w.commands, stocks: stocks{trail: trail, low: map[string]int{}}, wake: wake,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
@@ -92,6 +93,7 @@ type admission struct {
 	outcome sequence.Admission
 	spent   bool             // the window has now admitted max_connections
 	unsure  *sequence.Window // the window that has to know whether the packet is delivered; nil: none
+	person  method.Person    // who has opened the window
 }
 
 // isRefused reports whether the packet is refused.
@@ -111,6 +113,7 @@ func (ws *windows) admit(f *policy, p packet.Packet, now time.Time) (a admission
 	}
 	a.outcome = win.Admit(p, now)
 	a.spent = win.Spent()
+	a.person = method.ParsePerson(win.Opener)
 	if win.Counts(p) && !a.isRefused() {
 		a.unsure = win
 	}
@@ -202,7 +205,7 @@ func (ws *windows) admits(s sessions.Session) bool {
 func (ws *windows) known() []nft.Window {
 	var all []nft.Window
 	ws.each(func(door string, win *sequence.Window, left time.Duration) {
-		all = append(all, nft.Window{Door: door, Source: win.Source, Left: left})
+		all = append(all, nft.Window{Door: door, Source: win.Source, Left: left, Person: method.ParsePerson(win.Opener)})
 	})
 	return all
 }
@@ -217,10 +220,18 @@ func (ws *windows) count() (n int) {
 func (ws *windows) status() []WindowStatus {
 	all := []WindowStatus{}
 	ws.each(func(door string, win *sequence.Window, left time.Duration) {
-		all = append(all, WindowStatus{door, win.Source, seconds(left), win.Connections})
+		person := method.ParsePerson(win.Opener)
+		all = append(all, WindowStatus{door, win.Source, person.Name, person.Key, seconds(left), win.Connections})
 	})
 	slices.SortFunc(all, compareWindows)
 	return all
+}
+
+// withPerson returns an event with the person who has opened a window.
+func withPerson(e audit.Event, win *sequence.Window) audit.Event {
+	p := method.ParsePerson(win.Opener)
+	e.Person, e.Key = p.Name, p.Key
+	return e
 }
 
 // each calls f with each window that is open according to the record, and with the time
@@ -247,6 +258,7 @@ func (ws *windows) adopt(found []nft.Window, f *policy) {
 		if ws.record.Get(f.ids[i], win.Source) == nil {
 			ws.record.Open(f.ids[i], win.Source, now, now.Add(win.Left), f.config.Doors[i].MaxConnections)
 			ws.record.Stands(f.ids[i], win.Source, now.Add(win.Left))
+			ws.record.Get(f.ids[i], win.Source).Opener = win.Person.Text()
 		}
 	}
 }
@@ -293,9 +305,13 @@ func (ws *windows) reconcileWith(table []nft.Window, now time.Time) {
 	}
 	for _, win := range gone {
 		ws.record.Close(win.Door, win.Source)
-		ws.undelivered = append(ws.undelivered, windowEvent{Event: audit.Event{
+		e := withPerson(audit.Event{
 			Time: now, Kind: audit.Closed, Door: ws.doors.name(win.Door), Source: win.Source,
-			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"}})
+			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"}, win)
+		if f := ws.packets.current(); f.hasSource(e.Door, e.Source) {
+			e.Code, e.Reason = audit.CodeNoLonger, noLonger
+		}
+		ws.undelivered = append(ws.undelivered, windowEvent{Event: e})
 	}
 	ws.mu.Unlock()
 	ws.notify()

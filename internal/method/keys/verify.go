@@ -77,11 +77,7 @@ func (v *verifier) Verify(datagram []byte, from netip.Addr, now time.Time) metho
 	if s.What == spa.Close {
 		m.Action, m.Code, m.Reason = method.Close, audit.CodeCloseKey, "a knock to close, signed with a key"
 	}
-	m.Window = line.Window
-	if asked := s.Window; asked > 0 {
-		m.Window = asked
-		m.Most = line.Window
-	}
+	m.Window, m.Most = s.Window, line.Window
 	m.Once = method.Use{Begins: s.Time, Early: v.Skew, Kind: Kind.Name, Detail: m.Person.Key, Ordered: true}
 	return m
 }

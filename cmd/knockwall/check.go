@@ -36,45 +36,48 @@ its credentials.`,
 	}
 	config := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the result as JSON")
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		var flags []string
-		if *asJSON {
-			flags = append(flags, "--json")
-		}
-		refused, err := refusesDaemon(c, *config, flags...)
-		if err != nil {
+	c.RunE = func(c *cobra.Command, _ []string) error { return check(c, *config, *asJSON) }
+	return c
+}
+
+// check checks the rule files at path, and writes what is wrong with them.
+func check(c *cobra.Command, path string, asJSON bool) error {
+	var flags []string
+	if asJSON {
+		flags = append(flags, "--json")
+	}
+	refused, err := refusesDaemon(c, path, flags...)
+	if err != nil {
+		return err
+	}
+	if refused {
+		return &usageError{errSaid}
+	}
+	loaded := review(path)
+	report := noReport()
+	here := &ruleset.Loaded{}
+	if loaded.Config != nil {
+		report, here = onReading(loaded.Config)
+	}
+	if asJSON {
+		if err := writeResult(c.OutOrStdout(), loaded, report); err != nil {
 			return err
 		}
-		if refused {
-			return &usageError{errSaid}
-		}
-		loaded := review(*config)
-		report := noReport()
-		here := &ruleset.Loaded{}
-		if loaded.Config != nil {
-			report, here = onReading(loaded.Config)
-		}
-		if *asJSON {
-			if err := writeResult(c.OutOrStdout(), loaded, report); err != nil {
+	} else {
+		for _, l := range []*ruleset.Loaded{loaded, here} {
+			if err := terminal.WriteDiagnostics(c.ErrOrStderr(), l); err != nil {
 				return err
 			}
-		} else {
-			for _, l := range []*ruleset.Loaded{loaded, here} {
-				if err := terminal.WriteDiagnostics(c.ErrOrStderr(), l); err != nil {
-					return err
-				}
-			}
 		}
-		if loaded.Config == nil {
-			return &usageError{errSaid}
-		}
-		if !*asJSON {
-			fmt.Fprintf(c.OutOrStdout(), "%s: %s, no errors, %s%s\n", *config, printable.Count(len(loaded.Config.Doors), "door"),
-				printable.Count(len(loaded.Diagnostics)+len(here.Diagnostics), "warning"), notLookedAt(report.Unmade))
-		}
-		return nil
 	}
-	return c
+	if loaded.Config == nil {
+		return &usageError{errSaid}
+	}
+	if !asJSON {
+		fmt.Fprintf(c.OutOrStdout(), "%s: %s, no errors, %s%s\n", path, printable.Count(len(loaded.Config.Doors), "door"),
+			printable.Count(len(loaded.Diagnostics)+len(here.Diagnostics), "warning"), notLookedAt(report.Unmade))
+	}
+	return nil
 }
 
 // result is the output of check --json.

@@ -51,14 +51,14 @@ func (r *rules) reloadAt(ctx context.Context, hangups <-chan os.Signal, stderr i
 			return
 		case <-hangups:
 		}
-		if !until(ctx, func() { r.reloadLoudly(stderr) }) {
+		if !until(ctx, func() { r.reloadAndReport(stderr) }) {
 			return
 		}
 	}
 }
 
-// reloadLoudly reloads the rule files, and writes the warnings and errors.
-func (r *rules) reloadLoudly(stderr io.Writer) {
+// reloadAndReport reloads the rule files, and writes the warnings and errors.
+func (r *rules) reloadAndReport(stderr io.Writer) {
 	_, warnings, err := r.reload(0)
 	fmt.Fprint(systemd.At(stderr, systemd.Warning), warnings)
 	if err == nil {

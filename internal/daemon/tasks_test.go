@@ -36,7 +36,7 @@ func (l *log) expect(t *testing.T, when string, want ...string) {
 	l.lines = nil
 }
 
-// logged returns tasks that record when they are ready and when they end.
+// tasks returns tasks that record when all are ready and when they stop.
 func (l *log) tasks(last task, first ...task) *tasks {
 	return &tasks{
 		first: first, last: last,
@@ -45,7 +45,8 @@ func (l *log) tasks(last task, first ...task) *tasks {
 	}
 }
 
-// steady returns a task that is ready when starts is closed, and takes some time to end.
+// steady returns a task that is ready once starts is closed, and that takes some time to
+// end.
 func (l *log) steady(name string, starts <-chan struct{}, takes time.Duration) task {
 	return task{name, func(ctx context.Context, ready func()) error {
 		<-starts
@@ -60,6 +61,7 @@ func (l *log) steady(name string, starts <-chan struct{}, takes time.Duration) t
 	}}
 }
 
+// now is a closed channel: the start of tasks that are ready at once.
 var now = func() <-chan struct{} {
 	c := make(chan struct{})
 	close(c)

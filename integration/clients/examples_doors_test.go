@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -34,6 +35,7 @@ var examples = map[string]func(*example){
 	"rolling":   (*example).rolling,
 	"one-time":  (*example).oneTime,
 	"commands":  (*example).commands,
+	"fwknop":    (*example).fwknop,
 }
 
 // neighbours returns addresses of the client's network that no host has: two within one
@@ -234,6 +236,59 @@ func (e *example) passwords() {
 	if e.to.Is4() {
 		e.behindNAT(open, byNAT)
 	}
+}
+
+func (e *example) fwknop() {
+	e.ServeTCP(22)
+	e.run()
+	e.shut(e.self, lab.TCP(22), "it has sent no datagram")
+	e.hostsFile("alice", "", "")
+	e.opens("ssh", e.knocks()[0])
+	e.open(e.self, lab.TCP(22), "alice has sent a datagram")
+	e.d.WaitFor("opened", "door=ssh", "person=alice")
+
+	// Bob's datagram must name an address.
+	phone := lab.Source(1, e.to)
+	e.hostsFile("bob", "hmac = \"sha512\"\nuser = \"bob\"", `source = "seen"`)
+	e.types(e.knocks()[0])
+	e.d.WaitFor("reset", "door=ssh", "person=bob", "code=not-allowed")
+	e.hostsFile("bob", "hmac = \"sha512\"\nuser = \"bob\"", "source = \""+phone.String()+"\"")
+	e.types(e.knocks()[0])
+	e.d.WaitFor("opened", "door=ssh", "person=bob", "source="+phone.String()+" ")
+	e.open(phone, lab.TCP(22), "bob has named it")
+
+	// The stock client of the comments.
+	if e.to.Is4() {
+		lab.NeedsProgram(e.t, "fwknop")
+		e.closes("ssh", e.self)
+		stanza := regexp.MustCompile(`(?m)^#   (\[server\]|[A-Z].*)$`).FindAllStringSubmatch(e.text, -1)
+		var lines []string
+		for _, m := range stanza {
+			lines = append(lines, m[1])
+		}
+		rc := strings.NewReplacer("server.example.org", e.to.String(), "the line in alice.key", e.secret("alice.key"), "the line in alice.hmac", e.secret("alice.hmac")).
+			Replace(strings.Join(lines, "\n") + "\n")
+		lab.WriteFile(e.t, e.file("home/.fwknoprc"), rc, 0o600)
+		e.opens("ssh", "fwknop -n server")
+		e.open(e.self, lab.TCP(22), "alice has sent a datagram by fwknop")
+	}
+}
+
+// hostsFile writes a hosts file for a person with fwknop, with more lines in the blocks of
+// fwknop and of the host.
+func (e *example) hostsFile(person, more, host string) {
+	e.t.Helper()
+	lab.Must(e.t, os.MkdirAll(e.file("home/.config/knockwall"), 0o700))
+	lab.WriteFile(e.t, e.file("home/.config/knockwall/hosts.hcl"), fmt.Sprintf("host \"*\" {\nfwknop {\nkey = %q\nhmac_key = %q\naccess = [22]\n%s\n}\n%s\n}\n",
+		e.secret(person+".key"), e.secret(person+".hmac"), more, host), 0o600)
+}
+
+// secret returns the text of a secret of the daemon.
+func (e *example) secret(name string) string {
+	e.t.Helper()
+	text, err := os.ReadFile(e.file("secrets/" + name))
+	lab.Must(e.t, err)
+	return strings.TrimSpace(string(text))
 }
 
 // behindNAT puts the client behind NAT with the example's public address. A password for

@@ -172,6 +172,7 @@ func TestKnockdsDoorsOfEveryFirewall(t *testing.T) {
 	t.Parallel()
 	for file, link := range map[string]string{
 		"iptables.conf": "eth0", "nft.conf": "eth0", "ufw.conf": "eth0", "firewalld.conf": "", "ipfw.conf": "em0", "twins.conf": "",
+		"everybody.conf": "", "closing.conf": "", "timed.conf": "", "shell.conf": "", "dialects.conf": "em0", "sets.conf": "", "nat.conf": "",
 	} {
 		t.Run(strings.TrimSuffix(file, ".conf"), func(t *testing.T) {
 			t.Parallel()

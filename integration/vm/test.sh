@@ -68,8 +68,7 @@ for package in integration/*; do
 done
 exit "$code"
 RUN
-tar -cf "$work/payload.tar" -C "$work/payload" .
-truncate -s %1M "$work/payload.tar" # a disk has whole sectors
+mke2fs -q -t ext4 -O ^has_journal -d "$work/payload" "$work/payload.ext4" "$(($(du -sm "$work/payload" | cut -f1) * 5 / 4 + 16))M" >/dev/null
 
 # The tests run as a service of the guest. The guest powers off when the service ends.
 cat >"$work/unit" <<'UNIT'
@@ -83,7 +82,7 @@ Type=oneshot
 Environment=HOME=/root LANG=C.UTF-8
 StandardOutput=file:/dev/ttyS1
 StandardError=inherit
-ExecStart=/bin/sh -c 'modprobe virtio_pci; modprobe virtio_blk; mkdir /p; cd /p; until [ -b /dev/vda ]; do sleep 0.1; done; tar -xf /dev/vda; ip link set lo up; sh ./run </dev/null; echo "@@ $?"; sync'
+ExecStart=/bin/sh -c 'modprobe virtio_pci; modprobe virtio_blk; mkdir /run/p; until [ -b /dev/vda ]; do sleep 0.1; done; mount -o ro /dev/vda /run/p; cd /run/p; ip link set lo up; sh ./run </dev/null; echo "@@ $?"; sync'
 UNIT
 cp --sparse=always "$cache/root.ext4" "$work/root.ext4"
 debugfs -w -R "write $work/unit /etc/systemd/system/vm-test.service" "$work/root.ext4" >/dev/null 2>&1
@@ -92,7 +91,7 @@ timeout --foreground "${TIMEOUT:-1800}" qemu-system-x86_64 -accel tcg,thread=mul
   -nodefaults -no-user-config -display none -no-reboot -kernel "$cache/vmlinuz" \
   -append "root=/dev/nvme0n1 rootfstype=ext4 rw systemd.unit=vm-test.service systemd.show_status=no console=ttyS0 quiet panic=-1 mitigations=off" \
   -drive "file=$work/root.ext4,format=raw,if=none,id=root" -device nvme,drive=root,serial=root \
-  -drive "file=$work/payload.tar,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
+  -drive "file=$work/payload.ext4,format=raw,if=none,id=payload,readonly=on" -device virtio-blk-pci,drive=payload \
   -serial "file:$work/console" -serial "file:$work/out" </dev/null || echo "qemu ended with $?"
 tr -d '\r' <"$work/out" | grep -v '^@@' || true
 code=$(tr -d '\r' <"$work/out" | sed -n 's/^@@ //p')

@@ -13,6 +13,7 @@ import (
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
+	"github.com/knockwall/knockwall/sequence"
 )
 
 // Explanation says why a source is admitted at a door or not.
@@ -154,109 +155,182 @@ func list(ports []packet.Port) string {
 	return strings.Join(names, " and ")
 }
 
-// explain explains one door. It is called with the mu of packets held. All knocks since the time since
-// are remembered. Trapped is how long the kernel still ignores knocks of the source.
+// inquiry is the question why a source is admitted at a door or not.
+type inquiry struct {
+	door   *effective.Door
+	source packet.Source
+	now    time.Time
+	past   sourceHistory
+}
+
+// in is the answer that the source is admitted.
+func (q *inquiry) in(why Why, format string, a ...any) Explanation {
+	return Explanation{q.door.Name, q.source, true, why, time.Time{}, fmt.Sprintf("%s is let in: ", q.source) + fmt.Sprintf(format, a...) + "."}
+}
+
+// out is the answer that the source is not admitted.
+func (q *inquiry) out(why Why, since time.Time, format string, a ...any) Explanation {
+	return Explanation{q.door.Name, q.source, false, why, since, fmt.Sprintf("%s is not let in%s: ", q.source, where(q.door)) + fmt.Sprintf(format, a...) + "."}
+}
+
+// explain explains one door. It is called with the mu of packets held. All knocks since
+// the time since are remembered. Trapped is how long the kernel still ignores knocks of
+// the source.
 func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time.Time, trapped time.Duration) Explanation {
 	f := w.packets.policy
 	d := &f.config.Doors[door]
 	source := d.SourcePrefix.Of(addr)
-	in := func(why Why, format string, a ...any) Explanation {
-		return Explanation{d.Name, source, true, why, time.Time{}, fmt.Sprintf("%s is let in: ", source) + fmt.Sprintf(format, a...) + "."}
-	}
-	now := time.Now()
+	q := &inquiry{d, source, time.Now(), historyOf(past, d.Name, source, d.SequenceTimeout)}
 	if packet.Among(addr, f.config.Wall.Trusted) || packet.Among(addr, d.Trusted) {
-		return in(Trusted, "it is trusted, and need not knock")
+		return q.in(Trusted, "it is trusted, and need not knock")
 	}
 	win, recorded := w.windows.get(f.ids[door], source)
-	if recorded && !win.Spent() && win.Until.After(now) {
-		return in(WindowOpen, "its window is open for another %s", roughly(win.Until.Sub(now)))
+	if recorded && !win.Spent() && win.Until.After(q.now) {
+		return q.in(WindowOpen, "its window is open for another %s", roughly(win.Until.Sub(q.now)))
 	}
-
-	out := func(why Why, since time.Time, format string, a ...any) Explanation {
-		return Explanation{d.Name, source, false, why, since, fmt.Sprintf("%s is not let in%s: ", source, where(d)) + fmt.Sprintf(format, a...) + "."}
+	last := q.past.last
+	if trapped > 0 && (last.Kind != audit.Trapped || last.Code == audit.CodeSpray) {
+		return q.out(TrappedWhy, last.Time, "the source or its network has tried ports that are not knock ports, and its knocks are ignored for another %s", roughly(trapped))
 	}
-	s := historyOf(past, d.Name, source, d.SequenceTimeout)
-	if trapped > 0 && (s.last.Kind != audit.Trapped || s.last.Code == audit.CodeSpray) {
-		return out(TrappedWhy, s.last.Time, "the source or its network has tried ports that are not knock ports, and its knocks are ignored for another %s", roughly(trapped))
-	}
-	attempt, steps, known := f.attemptAt(door, source)
-	known = known && attempt.Step < steps && (attempt.Step > 0 || len(f.locksOf[door]) == 1)
-	late := attempt.Started.Add(d.SequenceTimeout)
-	if attempt.Doubted && (now.After(late) || s.last.Kind == audit.Closed) {
-		known = false // the attempt belongs to closing the door
-	}
-	if known && !attempt.Strayed && !now.After(late) {
-		return out(Knocking, attempt.Started, "it has knocked %d of %d so far, and has %s left for the rest",
-			attempt.Step, steps, roughly(late.Sub(now)))
+	attempt := q.attempt(f, door)
+	if attempt.isUnderWay(q.now) {
+		return q.out(Knocking, attempt.Started, "it has knocked %d of %d so far, and has %s left for the rest",
+			attempt.Step, attempt.steps, roughly(attempt.late.Sub(q.now)))
 	}
 	if recorded && win.Spent() {
-		return out(Exhausted, time.Time{}, "it has knocked, and has already made max_connections connections (%d); it has to knock again", d.MaxConnections)
+		return q.out(Exhausted, time.Time{}, "it has knocked, and has already made max_connections connections (%d); it has to knock again", d.MaxConnections)
 	}
-	last := s.last
-	if known && (!last.Time.After(late) || attempt.Strayed) { // no event says yet that it has failed
-		failed := late
-		if !now.After(late) {
-			failed = attempt.Started
-		}
-		last = audit.Event{Time: failed, Kind: audit.Reset, Step: attempt.Step, Steps: steps, Code: endCodes[attempt.Reason()]}
+	last = q.lastWith(attempt)
+	if e, ok := q.afterWindow(last); ok {
+		return e
 	}
-	if (last.Kind == audit.Reset || isToClose(last)) && s.wrong.Kind != "" {
-		last = s.wrong // its last knock also began an attempt that did not continue
+	if e, ok := q.afterKnocks(last); ok {
+		return e
 	}
-	switch {
-	case last.Kind == audit.Refused && last.Steps == 0: // by hand
-		return out(NotOpened, last.Time, "the door could not be opened at %s: %s", when(last.Time, now), last.Reason)
-	case last.Kind == audit.Refused:
-		return out(NotOpened, last.Time, "it has knocked, and the door could not be opened at %s: %s", when(last.Time, now), last.Reason)
-	case last.Kind == audit.Opened, last.Kind == audit.Refreshed: // without an event of its end
-		over := last.Time.Add(last.Window)
-		return out(WindowOver, over, "its window is over since %s; it has to knock again", when(over, now))
-	case last.Kind == audit.Expired:
-		return out(WindowOver, last.Time, "its window is over since %s; it has to knock again", when(last.Time, now))
-	case last.Kind == audit.Closed && last.Failed: // the window then stayed open until its end
-		return out(WindowOver, time.Time{}, "its window is over; it has to knock again")
-	case last.Kind == audit.Closed:
-		return out(WindowClosed, last.Time, "its window was closed at %s: %s", when(last.Time, now), last.Reason)
-	case last.Kind == audit.Trapped && last.Code == audit.CodeSpray: // the penalty is over
-		return out(TrappedWhy, last.Time, "it tried ports that are not knock ports, the last one %s at %s, which ended its attempt; it can knock again",
-			last.Port, when(last.Time, now))
-	case last.Kind == audit.Trapped:
-		until := last.Time.Add(d.Penalty)
-		if now.After(until) {
-			return out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, which ended its attempt; it can knock again", last.Port, when(last.Time, now))
-		}
-		return out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, and its knocks are ignored for another %s", last.Port, when(last.Time, now), roughly(until.Sub(now)))
-	case last.Kind == audit.Replayed:
-		return out(ReplayedWhy, last.Time, "what it sent at %s opens the door only once and was used before", when(last.Time, now))
-	case last.Kind == audit.Reset && last.Code == audit.CodeNotAPassword:
-		return out(BadPassword, last.Time, "what it sent at %s is not a valid one-time password for its address and that minute: "+
-			"the secrets differ, a clock is wrong, or the password was made for another address", when(last.Time, now))
-	case last.Kind == audit.Reset && last.Code == audit.CodeTooLate:
-		return out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s",
-			when(last.Time, now), last.Step, last.Steps, d.SequenceTimeout)
-	case last.Kind == audit.Reset:
-		return out(WrongOrder, last.Time, "it knocked in the wrong order at %s, after %d of %d right knocks",
-			when(last.Time, now), last.Step, last.Steps)
-	case isToClose(last):
-		return out(WrongOrder, last.Time, "its knocks until %s, %d of %d, belong to the sequence that closes the door, not to one that opens it",
-			when(last.Time, now), last.Step, last.Steps)
-	case last.Kind == audit.Knock && last.Step == last.Steps: // nothing later is remembered
-		return out(WindowOver, time.Time{}, "the window that it knocked for at %s is over; it has to knock again", when(last.Time, now))
-	case last.Kind == audit.Knock:
-		return out(Forgotten, last.Time, "it knocked %d of %d until %s, and the end of its attempt is not remembered: "+
-			"other rules came into force, or too many sources knocked at once", last.Step, last.Steps, when(last.Time, now))
-	}
-	sentence := fmt.Sprintf("no knock from it was received since %s", when(since, now))
-	if s.tried.Count > 0 {
-		sentence += fmt.Sprintf("; it tried to connect, the last time at %s", when(s.tried.Time, now))
-	}
-	if !s.overlooked.IsZero() {
-		sentence += fmt.Sprintf("; at %s so many knocks came at once that not each of them is remembered", when(s.overlooked, now))
-	}
+	sentence := q.neverKnocked(since)
 	if u := w.usage.reading(); u.full {
 		sentence += fmt.Sprintf("; conntrack's table is nearly full, %d of %d connections, and when it is full the kernel drops knocks", u.known, u.room)
 	}
-	return out(NeverKnocked, time.Time{}, "%s", sentence)
+	return q.out(NeverKnocked, time.Time{}, "%s", sentence)
+}
+
+// explainedAttempt is an attempt to open the door that is worth an explanation.
+type explainedAttempt struct {
+	sequence.Attempt
+	known bool // there is one
+	steps int
+	late  time.Time // when its time is up
+}
+
+// isUnderWay reports whether the attempt can still succeed.
+func (a *explainedAttempt) isUnderWay(now time.Time) bool {
+	return a.known && !a.Strayed && !now.After(a.late)
+}
+
+// attempt returns the source's attempt to open the door. It is called with the mu of
+// packets held.
+func (q *inquiry) attempt(f *policy, door int) (a explainedAttempt) {
+	a.Attempt, a.steps, a.known = f.attemptAt(door, q.source)
+	a.known = a.known && a.Step < a.steps && (a.Step > 0 || len(f.locksOf[door]) == 1)
+	a.late = a.Started.Add(q.door.SequenceTimeout)
+	if a.Doubted && (q.now.After(a.late) || q.past.last.Kind == audit.Closed) {
+		a.known = false // the attempt belongs to closing the door
+	}
+	return a
+}
+
+// lastWith returns the event that explains the state of the source best: the last one, or
+// the end of an attempt.
+func (q *inquiry) lastWith(a explainedAttempt) audit.Event {
+	last := q.past.last
+	if a.known && (!last.Time.After(a.late) || a.Strayed) { // no event says yet that it has failed
+		failed := a.late
+		if !q.now.After(a.late) {
+			failed = a.Started
+		}
+		last = audit.Event{Time: failed, Kind: audit.Reset, Step: a.Step, Steps: a.steps, Code: endCodes[a.Reason()]}
+	}
+	if (last.Kind == audit.Reset || isToClose(last)) && q.past.wrong.Kind != "" {
+		last = q.past.wrong // its last knock also began an attempt that did not continue
+	}
+	return last
+}
+
+// afterWindow explains a source whose last event is about its window.
+func (q *inquiry) afterWindow(last audit.Event) (e Explanation, ok bool) {
+	switch {
+	case last.Kind == audit.Refused && last.Steps == 0: // by hand
+		e = q.out(NotOpened, last.Time, "the door could not be opened at %s: %s", when(last.Time, q.now), last.Reason)
+	case last.Kind == audit.Refused:
+		e = q.out(NotOpened, last.Time, "it has knocked, and the door could not be opened at %s: %s", when(last.Time, q.now), last.Reason)
+	case last.Kind == audit.Opened, last.Kind == audit.Refreshed: // without an event of its end
+		over := last.Time.Add(last.Window)
+		e = q.out(WindowOver, over, "its window is over since %s; it has to knock again", when(over, q.now))
+	case last.Kind == audit.Expired:
+		e = q.out(WindowOver, last.Time, "its window is over since %s; it has to knock again", when(last.Time, q.now))
+	case last.Kind == audit.Closed && last.Failed: // the window then stayed open until its end
+		e = q.out(WindowOver, time.Time{}, "its window is over; it has to knock again")
+	case last.Kind == audit.Closed:
+		e = q.out(WindowClosed, last.Time, "its window was closed at %s: %s", when(last.Time, q.now), last.Reason)
+	default:
+		return e, false
+	}
+	return e, true
+}
+
+// afterKnocks explains a source whose last event is about its knocks.
+func (q *inquiry) afterKnocks(last audit.Event) (e Explanation, ok bool) {
+	at := when(last.Time, q.now)
+	switch {
+	case last.Kind == audit.Trapped:
+		e = q.trapped(last)
+	case last.Kind == audit.Replayed:
+		e = q.out(ReplayedWhy, last.Time, "what it sent at %s opens the door only once and was used before", at)
+	case last.Kind == audit.Reset && last.Code == audit.CodeNotAPassword:
+		e = q.out(BadPassword, last.Time, "what it sent at %s is not a valid one-time password for its address and that minute: "+
+			"the secrets differ, a clock is wrong, or the password was made for another address", at)
+	case last.Kind == audit.Reset && last.Code == audit.CodeTooLate:
+		e = q.out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s", at, last.Step, last.Steps, q.door.SequenceTimeout)
+	case last.Kind == audit.Reset:
+		e = q.out(WrongOrder, last.Time, "it knocked in the wrong order at %s, after %d of %d right knocks", at, last.Step, last.Steps)
+	case isToClose(last):
+		e = q.out(WrongOrder, last.Time, "its knocks until %s, %d of %d, belong to the sequence that closes the door, not to one that opens it",
+			at, last.Step, last.Steps)
+	case last.Kind == audit.Knock && last.Step == last.Steps: // nothing later is remembered
+		e = q.out(WindowOver, time.Time{}, "the window that it knocked for at %s is over; it has to knock again", at)
+	case last.Kind == audit.Knock:
+		e = q.out(Forgotten, last.Time, "it knocked %d of %d until %s, and the end of its attempt is not remembered: "+
+			"other rules came into force, or too many sources knocked at once", last.Step, last.Steps, at)
+	default:
+		return e, false
+	}
+	return e, true
+}
+
+// trapped explains a source that has tried a trap, or ports without a service.
+func (q *inquiry) trapped(last audit.Event) Explanation {
+	at, until := when(last.Time, q.now), last.Time.Add(q.door.Penalty)
+	switch {
+	case last.Code == audit.CodeSpray: // the penalty is over
+		return q.out(TrappedWhy, last.Time, "it tried ports that are not knock ports, the last one %s at %s, which ended its attempt; it can knock again",
+			last.Port, at)
+	case q.now.After(until):
+		return q.out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, which ended its attempt; it can knock again", last.Port, at)
+	default:
+		return q.out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, and its knocks are ignored for another %s", last.Port, at, roughly(until.Sub(q.now)))
+	}
+}
+
+// neverKnocked says what else is known of a source that has not knocked since a time.
+func (q *inquiry) neverKnocked(since time.Time) string {
+	sentence := fmt.Sprintf("no knock from it was received since %s", when(since, q.now))
+	if q.past.tried.Count > 0 {
+		sentence += fmt.Sprintf("; it tried to connect, the last time at %s", when(q.past.tried.Time, q.now))
+	}
+	if !q.past.overlooked.IsZero() {
+		sentence += fmt.Sprintf("; at %s so many knocks came at once that not each of them is remembered", when(q.past.overlooked, q.now))
+	}
+	return sentence
 }
 
 // where names the interfaces at which a door guards, for a sentence. It is empty if the

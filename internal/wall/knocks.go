@@ -231,40 +231,18 @@ type meaning struct {
 //
 // A close sequence is often the reverse of the opening one, so the knocks of one count at
 // the other, too. A complete close sequence means nothing where the door is not open.
-func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meaning) {
+func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) meaning {
 	source := f.config.Doors[door].SourcePrefix.Of(p.Source)
-	closes, closing := -1, sequence.Outcome{}
-	known := false // a lock has the knock already: no progress, and no error
-	var wrong ending
-	for _, i := range f.locksOf[door] {
-		l := &f.locks[i]
-		if !slices.Contains(l.steps, p.Port) {
-			continue
-		}
-		o := f.tracker.Knock(i, p, heard)
-		m.early = m.early || o.Progress == sequence.Early
-		known = known || o.Progress == sequence.Nothing && o.Ended == sequence.NotEnded
-		end := ending{o.Ended, o.EndedAt, len(l.steps)}
-		if o.Ended != sequence.NotEnded && f.reportsEnd(l, o.EndedAt) && o.EndedAt >= m.over.step {
-			m.over = end
-		}
-		if o.Ended != sequence.NotEnded && !l.closes {
-			wrong = end
-		}
-		if l.closes {
-			closes, closing = i, o
-		} else if f.isFurther(i, o, m.lock, m.out, source) {
-			m.lock, m.out = i, o
-		}
-	}
-	open := closing.Progress != sequence.Nothing && f.packets.windows.isOpen(f, door, source, now)
+	m := f.distribute(door, p, source, heard)
+	closing := m.closing.Progress != sequence.Nothing
+	open := closing && f.packets.windows.isOpen(f, door, source, now)
 	completes := m.out.Progress == sequence.Completed
 	switch {
-	case closing.Progress == sequence.Completed && !(completes && f.isMeantToOpen(closes, m.lock, source, open)):
-		f.closedFor(door, closes, p, heard, open)
+	case m.closing.Progress == sequence.Completed && !(completes && f.isMeantToOpen(m.closes, m.lock, source, open)):
+		f.closedFor(door, m.closes, p, heard, open)
 		m.closesDoor = open || f.packets.windows.isUncertain(now)
 		if open {
-			m.lock, m.out = closes, closing
+			m.lock, m.out = m.closes, m.closing
 		} else if a, ok := f.tracker.Of(m.lock, source); completes || !ok || a.Doubted {
 			m.out = sequence.Outcome{}
 		}
@@ -276,12 +254,48 @@ func (f *policy) knock(door int, p packet.Packet, heard, now time.Time) (m meani
 				f.tracker.Forget(i, source)
 			}
 		}
-	case closing.Progress == sequence.Nothing:
-	case m.out.Progress == sequence.Nothing, closing.Step > m.out.Step && (open || m.out.Progress != sequence.Advanced):
-		m.lock, m.out = closes, closing
+	case !closing:
+	case m.out.Progress == sequence.Nothing, m.closing.Step > m.out.Step && (open || m.out.Progress != sequence.Advanced):
+		m.lock, m.out = m.closes, m.closing
 	}
-	if m.out.Progress == sequence.Nothing && m.over.reason == sequence.NotEnded && !known {
-		m.over = wrong // else no event would say that the knock was wrong at every lock
+	if m.out.Progress == sequence.Nothing && m.over.reason == sequence.NotEnded && !m.known {
+		m.over = m.wrong // else no event would say that the knock was wrong at every lock
+	}
+	return m.meaning
+}
+
+// effects are what a knock has done at the locks of a door. Its meaning is as if there
+// were no close sequence.
+type effects struct {
+	meaning
+	closes  int              // the lock that closes the door, if the knock is of its sequence
+	closing sequence.Outcome // the effect on that lock
+	known   bool             // a lock has the knock already: no progress, and no error
+	wrong   ending           // the attempt to open the door that it ended
+}
+
+// distribute gives a knock to the locks of a door that have its port.
+func (f *policy) distribute(door int, p packet.Packet, source packet.Source, heard time.Time) (m effects) {
+	for _, i := range f.locksOf[door] {
+		l := &f.locks[i]
+		if !slices.Contains(l.steps, p.Port) {
+			continue
+		}
+		o := f.tracker.Knock(i, p, heard)
+		m.early = m.early || o.Progress == sequence.Early
+		m.known = m.known || o.Progress == sequence.Nothing && o.Ended == sequence.NotEnded
+		end := ending{o.Ended, o.EndedAt, len(l.steps)}
+		if o.Ended != sequence.NotEnded && f.reportsEnd(l, o.EndedAt) && o.EndedAt >= m.over.step {
+			m.over = end
+		}
+		if o.Ended != sequence.NotEnded && !l.closes {
+			m.wrong = end
+		}
+		if l.closes {
+			m.closes, m.closing = i, o
+		} else if f.isFurther(i, o, m.lock, m.out, source) {
+			m.lock, m.out = i, o
+		}
 	}
 	return m
 }

@@ -857,7 +857,7 @@ func TestDoorsThatShareTheirPortsAreIndependent(t *testing.T) {
 	})
 }
 
-func TestSourcesAreToldApartByPrefix(t *testing.T) {
+func TestSourcesDifferByPrefix(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := door(7000, 8000, 9000)
 		d.Prefix = packet.SourcePrefix{IPv4: 24, IPv6: 64}
@@ -883,7 +883,7 @@ func TestSourcesAreToldApartByPrefix(t *testing.T) {
 }
 
 // An IPv6 address is not the IPv4 address in its last or first bytes.
-func TestAddressFamiliesAreToldApart(t *testing.T) {
+func TestAddressFamiliesAreDifferentSources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tracker := newTracker(door(7000, 8000))
 		for _, addr := range []string{"192.0.2.1", "::192.0.2.1", "c000:201::"} {

@@ -201,7 +201,7 @@ func TestAdmitRefusesReplays(t *testing.T) {
 
 // A connection is recognized by its destination, its source and its sequence number, all
 // of them.
-func TestAdmitTellsConnectionsApart(t *testing.T) {
+func TestAdmitDistinguishesConnections(t *testing.T) {
 	w := sequence.NewWindows()
 	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)
 	win := w.Get(0, aliceSource)
@@ -261,7 +261,7 @@ func repeats(win *sequence.Window) int {
 	return n
 }
 
-func TestRepeatOnlyWhileTheWindowStandsAndNotForEver(t *testing.T) {
+func TestRepeatOnlyWhileTheWindowStandsAndWithALimit(t *testing.T) {
 	w := sequence.NewWindows()
 	w.Stands(0, aliceSource, time.Time{}.Add(window)) // there is none: nothing happens
 	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)

@@ -91,7 +91,7 @@ func TestAStartTakesTheNumbersThatTheStandingTableDoesNotName(t *testing.T) {
 	}
 }
 
-func TestATableThatNamesNumbersOfBothTurnsIsAnError(t *testing.T) {
+func TestATableThatNamesNumbersOfBothBanksIsAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		former := config(sshDoor())
@@ -99,7 +99,7 @@ func TestATableThatNamesNumbersOfBothTurnsIsAnError(t *testing.T) {
 		h.found(former, 0)
 		err := h.raise(config(sshDoor()))
 		if err == nil || !strings.Contains(err.Error(), "numbers that are further away") {
-			t.Errorf("Raise: %v", err)
+			t.Errorf("Apply: %v", err)
 		}
 		h.expectBound(nil)
 		if got := h.changes(); got != nil {
@@ -180,7 +180,7 @@ func TestAStartWhereSomebodyListensChangesNothing(t *testing.T) {
 				var inUse *wall.InUseError
 				err := h.raise(config(sshDoor()))
 				if !errors.As(err, &inUse) || inUse.Key != key || !strings.Contains(err.Error(), number) {
-					t.Errorf("Raise: %v", err)
+					t.Errorf("Apply: %v", err)
 				}
 				h.expectBound([]string{socket})
 				if len(h.stands()) != 0 || h.seeded != 0 {
@@ -190,7 +190,7 @@ func TestAStartWhereSomebodyListensChangesNothing(t *testing.T) {
 
 				h.failing(call, errInjected)
 				if err := h.raise(config(sshDoor())); !errors.Is(err, errInjected) {
-					t.Errorf("Raise: %v", err)
+					t.Errorf("Apply: %v", err)
 				}
 				h.expectBound([]string{socket})
 			})
@@ -207,7 +207,7 @@ func TestAStartWhereAnotherWallsTableNamesTheNumbersChangesNothing(t *testing.T)
 			h.found(other, turn)
 			err := h.raise(config(sshDoor()))
 			if err == nil || !strings.Contains(err.Error(), "nft delete table inet rampart") {
-				t.Errorf("Raise: %v", err)
+				t.Errorf("Apply: %v", err)
 			}
 			h.expectBound(nil)
 			if got := h.changes(); got != nil {
@@ -224,7 +224,7 @@ func TestAStartWhereAnotherWallsTableNamesTheNumbersChangesNothing(t *testing.T)
 	}
 }
 
-func TestNobodyInheritsAWindowOfAnotherPrefix(t *testing.T) {
+func TestASourceGetsNoWindowOfAnotherPrefix(t *testing.T) {
 	wide, web := sshDoor(), door("web", 443, 8001)
 	wide.SourcePrefix.IPv4 = 24
 	zero := netip.MustParseAddr("192.0.2.0") // whose network has the same address
@@ -285,7 +285,7 @@ func TestASecondDaemonLeavesTheFirstAlone(t *testing.T) {
 		synctest.Wait()
 		var inUse *wall.InUseError
 		if err := wall.New(h.edges(), &trail{}).Apply(config(sshDoor())); !errors.As(err, &inUse) {
-			h.t.Errorf("Raise: %v", err)
+			h.t.Errorf("Apply: %v", err)
 		}
 		h.expectBound(turn0)
 		h.expect("the first daemon's window is open", a.dial(22), accepted)
@@ -299,7 +299,7 @@ func TestAStartThatFailsLeavesNothing(t *testing.T) {
 				h := newHost(t)
 				h.failing(call, errInjected)
 				if err := h.raise(config(sshDoor())); !errors.Is(err, errInjected) {
-					t.Errorf("Raise: %v", err)
+					t.Errorf("Apply: %v", err)
 				}
 				synctest.Wait()
 				h.expectBound(nil)
@@ -333,7 +333,7 @@ func TestAReloadThatFailsLeavesAllAsItWas(t *testing.T) {
 				synctest.Wait()
 				h.failing(call, errInjected)
 				if err := h.raise(c); !errors.Is(err, errInjected) {
-					h.t.Errorf("Raise: %v", err)
+					h.t.Errorf("Apply: %v", err)
 				}
 				h.expectBound(turn0)
 				if got := h.stands(); !slices.Equal(got, []string{"knockwall"}) {
@@ -413,7 +413,7 @@ func TestAReloadMayReorderDoors(t *testing.T) {
 	})
 }
 
-func TestPacketsThatMeetTheNewTableBeforeItsFrontStandsAreJudgedByItsDoors(t *testing.T) {
+func TestPacketsThatMeetTheNewTableBeforeItsPolicyAreJudgedByItsDoors(t *testing.T) {
 	ssh, web := limited(door("ssh", 22, 7000), 1), limited(door("web", 443, 8000), 1)
 	guarded(t, config(ssh, web), func(h *host) {
 		a := h.client(alice)
@@ -506,7 +506,7 @@ func TestAWindowThatIsSpentDuringAReloadIsClosed(t *testing.T) {
 	})
 }
 
-func TestAStrangerWhoMeetsTheNewTableBeforeItsFrontStandsIsRefusedInTime(t *testing.T) {
+func TestAStrangerThatMeetsTheNewTableBeforeItsPolicyIsRefusedInTime(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		var j *journey
 		adoptions := 0

@@ -203,7 +203,7 @@ func TestADoorThatIsClosedTwiceStaysClosed(t *testing.T) {
 }
 
 // A close sequence at a closed door does not hide what a client does to open it.
-func TestAttemptsToOpenAreToldAmongThoseToClose(t *testing.T) {
+func TestAttemptsToOpenHaveEventsAmongThoseToClose(t *testing.T) {
 	telling(t, config(reversible(4100, 4200, 4300, 4400)), func(h *teller) {
 		a := h.client(alice)
 		h.trail.take()
@@ -226,7 +226,7 @@ func TestAttemptsToOpenAreToldAmongThoseToClose(t *testing.T) {
 }
 
 // This holds for any number of close knocks.
-func TestAFirstKnockIsToldAmongThoseToClose(t *testing.T) {
+func TestAFirstKnockHasAnEventAmongThoseToClose(t *testing.T) {
 	guarded(t, config(reversible(4100, 4200, 4300, 4400)), func(h *host) {
 		h.client(alice).knock(4400, 4300, 4100)
 		time.Sleep(audit.SumInterval)
@@ -240,7 +240,7 @@ func TestAFirstKnockIsToldAmongThoseToClose(t *testing.T) {
 
 // Explain says that the client has closed the door, though its last knock may have been
 // the first of an opening.
-func TestWhoHasSlowlyClosedADoorIsToldSo(t *testing.T) {
+func TestExplainSaysThatASourceHasClosedADoorSlowly(t *testing.T) {
 	telling(t, config(reversible(7000, 8000, 9000)), func(h *teller) {
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
@@ -261,7 +261,7 @@ func TestWhoHasSlowlyClosedADoorIsToldSo(t *testing.T) {
 
 // A knock that is wrong for opening is reported as wrong, though it may belong to the
 // close sequence.
-func TestAWrongKnockThatMayBeOneToCloseIsToldAsWrong(t *testing.T) {
+func TestAWrongKnockThatMayBeOneToCloseHasAnEventAsWrong(t *testing.T) {
 	telling(t, config(reversible(7000, 8000, 9000)), func(h *teller) {
 		a := h.client(alice)
 		for _, port := range []uint16{7000, 9000, 8000} {
@@ -276,7 +276,7 @@ func TestAWrongKnockThatMayBeOneToCloseIsToldAsWrong(t *testing.T) {
 }
 
 // Explain reports knocks that are only the close sequence of a closed door.
-func TestWhoKnocksToCloseADoorThatIsNotOpenIsToldSo(t *testing.T) {
+func TestExplainSaysThatASourceKnocksToCloseADoorThatIsNotOpen(t *testing.T) {
 	d := sshDoor()
 	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000), tcp(6000)}
 	telling(t, config(d), func(h *teller) {
@@ -320,7 +320,7 @@ func TestDoorsThatShareKnocksInOtherOrders(t *testing.T) {
 }
 
 // A knock that is wrong at all of several locks is reported, too.
-func TestAKnockThatIsWrongAtEachLockIsTold(t *testing.T) {
+func TestAKnockThatIsWrongAtEachLockHasAnEvent(t *testing.T) {
 	d := sshDoor()
 	d.CloseSequence = []packet.Port{tcp(4000), tcp(5000)}
 	guarded(t, config(d), func(h *host) {
@@ -332,7 +332,7 @@ func TestAKnockThatIsWrongAtEachLockIsTold(t *testing.T) {
 }
 
 // But not a knock that one of the locks has already.
-func TestAKnownKnockThatIsWrongAtAnotherLockIsNotTold(t *testing.T) {
+func TestAKnownKnockThatIsWrongAtAnotherLockHasNoEvent(t *testing.T) {
 	d := knockedBy(sshDoor(), ports(7000, 8000, 9000), ports(8001, 9001, 7000))
 	guarded(t, config(d), func(h *host) {
 		a := h.client(alice)
@@ -355,7 +355,7 @@ func TestADoorIsOpenedAndClosedInOneBreath(t *testing.T) {
 	})
 }
 
-func TestWhoClosesADoorClosesItForNobodyElse(t *testing.T) {
+func TestClosingADoorClosesItForOneSource(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
 		a, b := h.client(alice), h.client(bob)
 		a.knock(7000, 8000, 9000)
@@ -377,7 +377,7 @@ func TestWhoClosesADoorClosesItForNobodyElse(t *testing.T) {
 
 // At a door that reversed knocks close, each knock of a slow client is wrong for the
 // other order.
-func TestAClientWhoTakesItsTimeIsNotSaidToFail(t *testing.T) {
+func TestASlowClientIsNotSaidToFail(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
 		a := h.client(alice)
 		slowly := func(ports ...uint16) {
@@ -408,7 +408,7 @@ func TestAClientWhoTakesItsTimeIsNotSaidToFail(t *testing.T) {
 	})
 }
 
-func TestAnAttemptThatFailsIsToldAtADoorThatCanBeClosed(t *testing.T) {
+func TestAnAttemptThatFailsHasAnEventAtADoorThatCanBeClosed(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
 		a := h.client(alice)
 		a.dial(7000)
@@ -420,7 +420,7 @@ func TestAnAttemptThatFailsIsToldAtADoorThatCanBeClosed(t *testing.T) {
 	})
 }
 
-func TestAWindowThatTheKernelDoesNotCloseForAKnockIsToldOf(t *testing.T) {
+func TestAWindowThatTheKernelDoesNotCloseForAKnockHasAnEvent(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
@@ -463,7 +463,7 @@ func TestAnAttemptToCloseADoorGoesOnAcrossAReload(t *testing.T) {
 
 // The last opening knock is the first of the close sequence. It is no attempt to close:
 // otherwise half its time would be over when the client does close.
-func TestWhoClosesSoonAfterOpeningHasAllTheTimeForIt(t *testing.T) {
+func TestClosingSoonAfterOpeningHasTheWholeTimeout(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
 		c := h.client(alice)
 		for _, direction := range [][]uint16{{7000, 8000, 9000}, {9000, 8000, 7000}, {7000, 8000, 9000}} {

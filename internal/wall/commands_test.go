@@ -353,7 +353,7 @@ func TestOnCloseIsTheOneThatItWasWhenTheWindowOpened(t *testing.T) {
 	})
 }
 
-func TestWhatBecomesOfACommandIsTold(t *testing.T) {
+func TestTheResultOfACommandHasAnEvent(t *testing.T) {
 	shell := func(script string) *ruleset.Command {
 		return &ruleset.Command{Timeout: time.Minute, Arguments: []ruleset.Argument{{{Text: "/bin/sh"}}, {{Text: "-c"}}, {{Text: script}}}}
 	}
@@ -383,7 +383,7 @@ func TestWhatBecomesOfACommandIsTold(t *testing.T) {
 	}
 }
 
-func TestAnOnCloseThatWouldBeForgottenIsRunAndToldOf(t *testing.T) {
+func TestAnOnCloseThatWouldBeForgottenIsRunAndHasAnEvent(t *testing.T) {
 	l := newLogbook(t)
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)

@@ -132,7 +132,7 @@ func TestSessionsThatWereEndedAreFoundAgain(t *testing.T) {
 }
 
 // The record is bounded, and does not fill up with sessions that are gone.
-func TestWhoHasSessionsThatWereEndedIsRememberedWithinBounds(t *testing.T) {
+func TestSourcesWithEndedSessionsAreRememberedWithinBounds(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		nth := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, byte(n >> 8), byte(n)}) }
 		for n := range wall.MaxEnded {

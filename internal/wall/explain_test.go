@@ -69,7 +69,7 @@ func at(t time.Time, ago string) string {
 
 var unknown time.Time // for explanations without a time
 
-func TestWhoIsTrustedIsLetInBecauseOfThat(t *testing.T) {
+func TestExplainSaysThatASourceIsTrusted(t *testing.T) {
 	trusts := netip.MustParsePrefix("192.0.2.0/30")
 	byWall, byDoor := config(sshDoor()), config(sshDoor(), door("web", 443, 7001))
 	byWall.Wall.Trusted = []netip.Prefix{trusts}
@@ -90,7 +90,7 @@ func TestWhoIsTrustedIsLetInBecauseOfThat(t *testing.T) {
 	}
 }
 
-func TestAKnockersStoryIsToldAsItGoesOn(t *testing.T) {
+func TestExplainFollowsASourceThatKnocks(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		a := h.client(alice)
 		a.knock(7000)
@@ -123,7 +123,7 @@ func TestAKnockersStoryIsToldAsItGoesOn(t *testing.T) {
 	})
 }
 
-func TestWhoHasUsedUpItsWindowIsToldSo(t *testing.T) {
+func TestExplainSaysThatAWindowIsSpent(t *testing.T) {
 	telling(t, config(limited(sshDoor(), 2)), func(h *teller) {
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
@@ -164,7 +164,7 @@ func TestAWindowThatCouldNotBeClosedIsOver(t *testing.T) {
 	})
 }
 
-func TestAWindowThatIsClosedByHandIsToldOf(t *testing.T) {
+func TestExplainSaysThatAWindowWasClosedByHand(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000, 8000, 9000)
 		synctest.Wait()
@@ -178,7 +178,7 @@ func TestAWindowThatIsClosedByHandIsToldOf(t *testing.T) {
 	})
 }
 
-func TestAWindowThatNewRulesHaveClosedIsToldOf(t *testing.T) {
+func TestExplainSaysThatNewRulesHaveClosedAWindow(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000, 8000, 9000)
 		synctest.Wait()
@@ -189,7 +189,7 @@ func TestAWindowThatNewRulesHaveClosedIsToldOf(t *testing.T) {
 	})
 }
 
-func TestWhoKnocksInTheWrongOrderIsToldSo(t *testing.T) {
+func TestExplainSaysThatASourceKnocksInTheWrongOrder(t *testing.T) {
 	for _, tt := range []struct {
 		ports []uint16
 		right int // knocks, when it was wrong
@@ -229,7 +229,7 @@ func TestWhoKnocksInTheWrongOrderIsToldSo(t *testing.T) {
 	}
 }
 
-func TestWhoNeverSendsTheFirstKnockIsToldSo(t *testing.T) {
+func TestExplainSaysThatTheFirstKnockIsMissing(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		a := h.client(alice)
 		a.knock(8000)
@@ -246,7 +246,7 @@ func TestWhoNeverSendsTheFirstKnockIsToldSo(t *testing.T) {
 
 // Housekeeping records a timeout once a second, and later if an older attempt at another
 // door has more time. Explain knows of it before that.
-func TestWhoKnocksTooSlowlyIsToldSo(t *testing.T) {
+func TestExplainSaysThatASourceKnocksTooSlowly(t *testing.T) {
 	slow := door("web", 443, 7001, 8001)
 	slow.SequenceTimeout = time.Minute
 	for _, c := range []*ruleset.Config{config(sshDoor()), config(sshDoor(), slow)} {
@@ -277,7 +277,7 @@ func TestWhoKnocksTooSlowlyIsToldSo(t *testing.T) {
 // unremembered is the sentence for an attempt whose end is unknown.
 const unremembered = ", and the end of its attempt is not remembered: other rules came into force, or too many sources knocked at once"
 
-func TestWhoHasToGiveWayToOthersIsToldSo(t *testing.T) {
+func TestExplainSaysThatAnAttemptWasDroppedForOthers(t *testing.T) {
 	c := config(sshDoor())
 	c.Wall.MaxSources = 1
 	telling(t, c, func(h *teller) {
@@ -294,7 +294,7 @@ func TestWhoHasToGiveWayToOthersIsToldSo(t *testing.T) {
 	})
 }
 
-func TestWhoseKnocksNewRulesHaveForgottenIsToldSo(t *testing.T) {
+func TestExplainSaysThatNewRulesHaveForgottenKnocks(t *testing.T) {
 	longer := withKnock(sshDoor(), tcp(9999))
 	telling(t, config(sshDoor()), func(h *teller) {
 		h.client(alice).knock(7000)
@@ -306,7 +306,7 @@ func TestWhoseKnocksNewRulesHaveForgottenIsToldSo(t *testing.T) {
 	})
 }
 
-func TestADoorThatCouldNotBeOpenedIsToldOf(t *testing.T) {
+func TestExplainSaysThatADoorCouldNotBeOpened(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		a := h.client(alice)
 		h.failing("OpenWindows", errInjected)
@@ -343,7 +343,7 @@ func TestAWindowThatCouldNotBeRefreshedIsOpen(t *testing.T) {
 	})
 }
 
-func TestWhoHasNeverKnockedIsToldSo(t *testing.T) {
+func TestExplainSaysThatASourceHasNeverKnocked(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		since := h.status().Since
 		heard := "no knock from it was received since " + at(since, "1m0s")
@@ -495,7 +495,7 @@ func TestWhereThereIsNoDoorNothingIsExplained(t *testing.T) {
 	})
 }
 
-func TestWhoCannotComeToADoorIsNotExplained(t *testing.T) {
+func TestAnAddressThatCannotBeASourceIsNotExplained(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		for _, address := range []string{
 			"", "example.org", "192.0.2", "192.0.2.256", "192.0.2.0/24", "192.0.2.1/33", "2001:db8::/64", "0.0.0.0/0", "2001:db8::1%eth0",
@@ -508,7 +508,7 @@ func TestWhoCannotComeToADoorIsNotExplained(t *testing.T) {
 	})
 }
 
-func TestNothingIsExplainedBeforeTheWallStands(t *testing.T) {
+func TestNothingIsExplainedBeforeTheWallIsInstalled(t *testing.T) {
 	w := wall.New(wall.Edges{}, audit.Sinks{})
 	if got, err := w.Explain("192.0.2.1", audit.NewHistory().Past); err == nil || errors.Is(err, wall.ErrBadSource) {
 		t.Errorf("Explain: %+v, %v", got, err)
@@ -517,7 +517,7 @@ func TestNothingIsExplainedBeforeTheWallStands(t *testing.T) {
 
 // Explain says when an admitted source never gets a reply, unless it got any. It checks
 // admitted sources only, and says so if the check fails.
-func TestWhoIsLetInAndNotAnsweredIsToldSo(t *testing.T) {
+func TestExplainSaysThatASourceIsAdmittedAndNotAnswered(t *testing.T) {
 	var seen []sessions.Seen
 	var unknown error
 	asked := 0

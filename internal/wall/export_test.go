@@ -23,8 +23,8 @@ const (
 	MaxEnded         = maxEnded
 )
 
-// TurnTo installs the configuration that is effective at now, as if the clock said so.
-func (w *Wall) TurnTo(now time.Time) { w.rules.applyEffective(now) }
+// ApplyAt installs the configuration that is effective at now, as if the clock said so.
+func (w *Wall) ApplyAt(now time.Time) { w.rules.applyEffective(now) }
 
 // Locked reports whether a lock is held that packets may wait for.
 func (w *Wall) Locked() bool {

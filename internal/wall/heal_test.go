@@ -263,12 +263,12 @@ func TestAWallThatWasTakenDownIsNotPutUpByAWindowThatIsOpenedByHand(t *testing.T
 			h.t.Errorf("stands: %v", got)
 		}
 		if err := h.raise(config(sshDoor())); !errors.Is(err, wall.ErrStopping) {
-			h.t.Errorf("Raise: %v", err)
+			h.t.Errorf("Apply: %v", err)
 		}
 	})
 }
 
-func TestOnlyWhoMayEnterIsAdoptedWhenTheWallIsPutBack(t *testing.T) {
+func TestOnlyAdmittedConnectionsAreAddedToConntrackWhenTheWallIsPutBack(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	ssh, web := sshDoor(), limited(door("web", 443, 7001), 1)
 	ssh.Trusted = []netip.Prefix{prefix("198.51.100.0/24")}

@@ -42,7 +42,7 @@ func examined(t *testing.T, examine func() []doctor.Finding, f func(h *patient))
 }
 
 // All reports agree that a door guards nothing. The door beside it is not affected.
-func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
+func TestADoorThatGuardsNothingIsReportedEverywhere(t *testing.T) {
 	examined(t, func() []doctor.Finding { return []doctor.Finding{bareDoor} }, func(h *patient) {
 		s := h.status()
 		if len(s.Findings) != 1 || s.Findings[0] != bareDoor {
@@ -69,7 +69,7 @@ func TestADoorThatStandsBeforeNothingIsToldByAll(t *testing.T) {
 }
 
 // An interface may be renamed at any moment. Reports show the present state.
-func TestTheHostIsExaminedAnewForWhoAsks(t *testing.T) {
+func TestTheHostIsExaminedAgainForARequest(t *testing.T) {
 	var found []doctor.Finding
 	examined(t, func() []doctor.Finding { return found }, func(h *patient) {
 		time.Sleep(3 * time.Second)
@@ -94,7 +94,7 @@ func TestTheHostIsExaminedAnewForWhoAsks(t *testing.T) {
 }
 
 // Requests wait a moment for an examination that hangs. Knocks do not wait.
-func TestAHostThatDoesNotAnswerHoldsNobodyUp(t *testing.T) {
+func TestAnExaminationThatHangsDelaysNoRequestForLong(t *testing.T) {
 	const answersIn = time.Minute
 	examined(t, func() []doctor.Finding { time.Sleep(answersIn); return []doctor.Finding{bareDoor} }, func(h *patient) {
 		asked := time.Now()

@@ -82,7 +82,7 @@ func TestEachLineOfAListOpensOnce(t *testing.T) {
 	})
 }
 
-func TestThatFewLinesAreLeftIsToldForEachThatIsUsed(t *testing.T) {
+func TestEachUsedLineHasAWarningWhenFewAreLeft(t *testing.T) {
 	l := list(t, "7001", "7002", "7003", "7004", "7005")
 	c := config(l.door)
 	guarded(t, c, func(h *host) {
@@ -111,7 +111,7 @@ func TestThatFewLinesAreLeftIsToldForEachThatIsUsed(t *testing.T) {
 	})
 }
 
-func TestAListThatBeginsWithFewLinesIsToldOfAtTheStart(t *testing.T) {
+func TestAListThatBeginsWithFewLinesHasAWarningAtTheStart(t *testing.T) {
 	l := list(t, "#001", "7002")
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
@@ -123,7 +123,7 @@ func TestAListThatBeginsWithFewLinesIsToldOfAtTheStart(t *testing.T) {
 	})
 }
 
-func TestOfTwoWhoKnockTheSameLineOneComesIn(t *testing.T) {
+func TestOfTwoSourcesThatKnockTheSameLineOneIsAdmitted(t *testing.T) {
 	l := list(t, "7001,8001,9001", "7002,8002,9002")
 	guarded(t, config(l.door), func(h *host) {
 		h.log().hold()
@@ -187,7 +187,7 @@ func TestALineThatCannotBeCrossedOutOpensNothing(t *testing.T) {
 	})
 }
 
-func TestAWallIsNotRaisedWithAListThatIsNotThere(t *testing.T) {
+func TestAWallIsNotInstalledWithAMissingList(t *testing.T) {
 	l := list(t, "7001,8001,9001")
 	if err := os.Remove(l.path); err != nil {
 		t.Fatal(err)

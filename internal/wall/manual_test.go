@@ -19,7 +19,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-func TestAWindowIsOpenedByHandAndWhoWaitsIsLetIn(t *testing.T) {
+func TestAWindowThatIsOpenedByHandAdmitsPacketsThatWait(t *testing.T) {
 	wide := door("web", 443, 7001)
 	wide.SourcePrefix = packet.SourcePrefix{IPv4: 24, IPv6: 64}
 	for _, tt := range []struct {
@@ -192,7 +192,7 @@ func TestAWallThatIsBeingPutUpMayBeAskedAnything(t *testing.T) {
 					return fails
 				})
 				if err := h.raise(c); !errors.Is(err, fails) {
-					t.Fatalf("Raise: %v", err)
+					t.Fatalf("Apply: %v", err)
 				}
 				for range 2 {
 					if err := <-answers; fails == nil && err != nil {

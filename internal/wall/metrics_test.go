@@ -52,7 +52,7 @@ func (h *host) gather() map[string]float64 {
 	return values
 }
 
-func TestMetricsTellTheStory(t *testing.T) {
+func TestMetricsCountWhatHappens(t *testing.T) {
 	c := config(limited(sshDoor(), 2), door("web", 443, 7001))
 	c.Wall.MaxSources = 2
 	guarded(t, c, func(h *host) {
@@ -153,7 +153,7 @@ func TestMetricsTellTheStory(t *testing.T) {
 	})
 }
 
-func TestMetricsAreRegisteredAndAnErrorBeforeTheWallStands(t *testing.T) {
+func TestMetricsAreRegisteredAndAnErrorBeforeTheWallIsInstalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		r := prometheus.NewPedanticRegistry()

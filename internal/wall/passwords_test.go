@@ -81,7 +81,7 @@ func TestAPasswordThatWasUsedToCloseIsUsed(t *testing.T) {
 		a.sends("to open", a.password(openKey), "opened vpn 192.0.2.1")
 		a.sends("to close", shut, "closed vpn 192.0.2.1: it has knocked to close it")
 		time.Sleep(30 * time.Second)
-		h.wall.TurnTo(time.Now())
+		h.wall.ApplyAt(time.Now())
 		a.sends("to close, overheard", shut, "replayed vpn 192.0.2.1")
 	})
 }
@@ -232,7 +232,7 @@ func TestADoorWithoutASecondSecretIsNotClosedByPasswords(t *testing.T) {
 	})
 }
 
-func TestAPasswordAndASYNBackToBackAreLetIn(t *testing.T) {
+func TestAPasswordAndASYNBackToBackAreAdmitted(t *testing.T) {
 	guarded(t, config(vpnDoor()), func(h *host) {
 		a := h.client(alice)
 		theirs, j := h.client(bob).dial(22), a.dial(22)
@@ -246,7 +246,7 @@ func TestAPasswordAndASYNBackToBackAreLetIn(t *testing.T) {
 	})
 }
 
-func TestNobodyIsRefusedWhileAPasswordOpensTheDoor(t *testing.T) {
+func TestNoPacketIsRefusedWhileAPasswordOpensTheDoor(t *testing.T) {
 	guarded(t, config(vpnDoor()), func(h *host) {
 		h.intercepted("OpenWindows", func() { time.Sleep(time.Second) }) // as somebody else changes the rules
 		a := h.client(alice)

@@ -191,7 +191,7 @@ func TestAReloadMayChangeHowLongStrangersWait(t *testing.T) {
 	}
 }
 
-func TestAReloadThatMakesTheWaitShorterRefusesWhoIsDueByThen(t *testing.T) {
+func TestAReloadThatShortensHoldRefusesPacketsThatAreDueByThen(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		j := h.client(bob).dial(22)
 		time.Sleep(hold / 2)
@@ -301,7 +301,7 @@ func TestKnocksInTheLogOfFormerRulesAreWaitedFor(t *testing.T) {
 }
 
 // Nor while the last message of the log is being handled, which the log has no more.
-func TestNobodyIsRefusedWhileAMessageIsHandled(t *testing.T) {
+func TestNoPacketIsRefusedWhileAMessageIsHandled(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		handled := make(chan struct{})
 		h.log().do(func() { <-handled })
@@ -329,7 +329,7 @@ func TestAReloadToTheNumbersOfTheFormerSocketsWorks(t *testing.T) {
 }
 
 // The two banks of a configuration whose numbers are shifted by one use all four queues.
-func TestAReloadToNumbersThatOverlapIsAnErrorWhateverStands(t *testing.T) {
+func TestAReloadToNumbersThatOverlapIsAnErrorWhateverIsInstalled(t *testing.T) {
 	c := config(sshDoor())
 	c.Wall.Queue = 7099
 	for name, before := range map[string]func(h *host){
@@ -345,7 +345,7 @@ func TestAReloadToNumbersThatOverlapIsAnErrorWhateverStands(t *testing.T) {
 					}
 				}()
 				if err := h.raise(c); err == nil || !strings.Contains(err.Error(), "numbers that are further away") {
-					h.t.Errorf("Raise: %v", err)
+					h.t.Errorf("Apply: %v", err)
 				}
 				h.expectBound(turn0)
 			})
@@ -360,7 +360,7 @@ func TestAReloadMayRenameATableThatSomebodyHasDeleted(t *testing.T) {
 		synctest.Wait()
 		h.flush("knockwall")
 		if err := h.raise(renamed(config(sshDoor()))); err != nil {
-			h.t.Fatalf("Raise: %v", err)
+			h.t.Fatalf("Apply: %v", err)
 		}
 		h.expect("alice's window is open", a.dial(22), accepted)
 		h.expect("bob has none", h.client(bob).dial(22), waiting)
@@ -390,7 +390,7 @@ func TestKnocksThatAreHeardDuringAReloadCount(t *testing.T) {
 						return fails
 					})
 					if err := h.raise(config(sshDoor())); !errors.Is(err, want) {
-						h.t.Fatalf("Raise: %v", err)
+						h.t.Fatalf("Apply: %v", err)
 					}
 					if got := h.status().Doors[0].Counters.Knocks; got != 2 {
 						h.t.Errorf("%d knocks are counted, want 2", got)
@@ -429,7 +429,7 @@ func TestAWindowThatIsKnockedOpenDuringAReloadIsOpenAfterIt(t *testing.T) {
 						return fails
 					})
 					if err := h.raise(config(sshDoor())); !errors.Is(err, want) {
-						h.t.Fatalf("Raise: %v", err)
+						h.t.Fatalf("Apply: %v", err)
 					}
 					h.expect("alice has knocked", held, accepted)
 					h.expect("alice has knocked", a.dial(22), accepted)

@@ -84,10 +84,10 @@ func (h *host) pretend(at time.Time) {
 	h.kernel.mu.Lock()
 	h.clocks = append(h.clocks, at)
 	h.kernel.mu.Unlock()
-	h.wall.TurnTo(at)
+	h.wall.ApplyAt(at)
 }
 
-func TestARollingSequenceTurnsWithTheClockByOneTransactionAStep(t *testing.T) {
+func TestARollingSequenceChangesWithTheClockByOneTransactionAStep(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		seen := map[string]bool{}
@@ -190,7 +190,7 @@ func TestAfterDamageOnlyThePresentStepOpensUntilNoneOfBeforeIsGood(t *testing.T)
 	})
 }
 
-func TestAttemptsGoOnWhenTheSequenceTurns(t *testing.T) {
+func TestAttemptsGoOnWhenTheSequenceChanges(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		toStep(step, step-time.Second)
@@ -207,7 +207,7 @@ func TestAttemptsGoOnWhenTheSequenceTurns(t *testing.T) {
 }
 
 // A late change of steps must not take an old step for the next one.
-func TestAStepThatWasUsedIsUsedWhenTheTurnIsLate(t *testing.T) {
+func TestAStepThatWasUsedIsUsedWhenTheChangeIsLate(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		toStep(step, step-time.Second)
@@ -225,7 +225,7 @@ func TestAStepThatWasUsedIsUsedWhenTheTurnIsLate(t *testing.T) {
 	})
 }
 
-func TestASequenceThatCannotTurnIsTriedAgainAndToldOfOnce(t *testing.T) {
+func TestASequenceThatCannotChangeIsTriedAgainAndHasOneEvent(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	guarded(t, config(d), func(h *host) {
 		h.failing("Install", errInjected)
@@ -255,7 +255,7 @@ func TestASequenceThatCannotTurnIsTriedAgainAndToldOfOnce(t *testing.T) {
 }
 
 // A daemon that continues with the former rules continues with what the kernel has.
-func TestASequenceThatCouldNotTurnIsTriedAgainAfterAReloadThatFails(t *testing.T) {
+func TestASequenceThatCouldNotChangeIsTriedAgainAfterAReloadThatFails(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	c := config(d)
 	guarded(t, c, func(h *host) {
@@ -325,7 +325,7 @@ func TestOnlyThePresentStepIsGoodWhereNoneCanBeRemembered(t *testing.T) {
 	})
 }
 
-func TestTwoRollingDoorsTurnEachAtItsTime(t *testing.T) {
+func TestTwoRollingDoorsChangeEachAtItsTime(t *testing.T) {
 	slow, fast := rollingDoor("ssh", 22, 45*time.Second), rollingDoor("web", 443, step)
 	guarded(t, config(slow, fast), func(h *host) {
 		toStep(90*time.Second, 0) // where both begin one
@@ -352,7 +352,7 @@ func TestTwoRollingDoorsTurnEachAtItsTime(t *testing.T) {
 }
 
 // The first wall on trial disappears with a killed daemon until it is confirmed.
-func TestAFirstWallOnTrialIsOnTrialAfterATurn(t *testing.T) {
+func TestAFirstWallOnTrialIsOnTrialAfterItsSequenceChanges(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
@@ -380,7 +380,7 @@ func TestAFirstWallOnTrialIsOnTrialAfterATurn(t *testing.T) {
 	})
 }
 
-func TestWhatIsInForceTurnsWhateverHasBecomeOfIt(t *testing.T) {
+func TestTheSequenceInForceChangesWhateverHappensToItsFile(t *testing.T) {
 	former, next := rollingDoor("ssh", 22, step), rollingDoor("web", 443, step)
 	reloads := func(c *ruleset.Config) func(*host) error {
 		return func(h *host) error { return h.raise(c) }
@@ -420,7 +420,7 @@ func TestWhatIsInForceTurnsWhateverHasBecomeOfIt(t *testing.T) {
 	}
 }
 
-func TestAWallThatIsDownTurnsNoMore(t *testing.T) {
+func TestTheSequencesOfAWallThatIsDownDoNotChange(t *testing.T) {
 	guarded(t, config(rollingDoor("ssh", 22, step)), func(h *host) {
 		h.once("Remove", func() { toStep(step, time.Second) })
 		if _, err := h.wall.Down(h.t.Context()); err != nil {
@@ -431,7 +431,7 @@ func TestAWallThatIsDownTurnsNoMore(t *testing.T) {
 		}
 		h.ended <- nil
 		h.changes()
-		h.wall.TurnTo(time.Now())
+		h.wall.ApplyAt(time.Now())
 		toStep(step, time.Second)
 		if got := h.changes(); got != nil || len(h.stands()) != 0 {
 			h.t.Errorf("%q, and there stands %q", got, h.stands())

@@ -13,7 +13,7 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-func TestWhatIsInTheSocketsWhenTheDaemonStopsIsJudgedYet(t *testing.T) {
+func TestPacketsInTheSocketsWhenTheDaemonStopsAreJudged(t *testing.T) {
 	for name, end := range map[string]func(h *host){
 		"it is told to":          func(h *host) { h.stop() },
 		"the log fails":          func(h *host) { h.log().handler.Failed(errInjected) },
@@ -131,7 +131,7 @@ func TestStoppingOpensNoWindowThatTheKernelHasLost(t *testing.T) {
 	})
 }
 
-func TestAStopWhoseTableCannotBeInstalledIsAnErrorAndMakesNobodyGoRoundForEver(t *testing.T) {
+func TestAStopWhoseTableCannotBeInstalledIsAnErrorAndNoPacketLoops(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a, b := h.client(alice), h.client(bob)
 		a.knock(7000, 8000, 9000)
@@ -164,7 +164,7 @@ func TestAStopThatMeetsAReloadWaitsForIt(t *testing.T) {
 		h.stop()
 		close(install)
 		if err := <-raised; err != nil {
-			h.t.Errorf("Raise: %v", err)
+			h.t.Errorf("Apply: %v", err)
 		}
 		if err := <-h.ended; err != nil {
 			h.t.Errorf("Run: %v", err)
@@ -174,7 +174,7 @@ func TestAStopThatMeetsAReloadWaitsForIt(t *testing.T) {
 			h.t.Errorf("the table names %+v", n)
 		}
 		if err := h.raise(config(sshDoor())); err == nil {
-			h.t.Error("a wall is raised after Run")
+			h.t.Error("a wall is installed after Run")
 		}
 	})
 }

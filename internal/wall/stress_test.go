@@ -17,7 +17,7 @@ import (
 // Knocks, connections, reloads and requests run concurrently. The model has for each
 // client the times until which its window may be open, and must be. A reload loses no
 // knock and no packet.
-func TestUnderStressNobodyComesInWhoMayNotAndEverybodyWhoMay(t *testing.T) {
+func TestUnderStressOnlySourcesWithAWindowAreAdmittedAndAllOfThem(t *testing.T) {
 	const (
 		span    = 2 * time.Second
 		tick    = 10 * time.Millisecond // all happens at one, so that much happens at once
@@ -114,7 +114,7 @@ func TestUnderStressNobodyComesInWhoMayNotAndEverybodyWhoMay(t *testing.T) {
 			for i := 1; time.Now().Before(end); i++ {
 				time.Sleep(time.Duration(rng.IntN(20)) * tick)
 				if err := h.raise(configs[i%len(configs)]); err != nil {
-					h.t.Errorf("Raise: %v", err)
+					h.t.Errorf("Apply: %v", err)
 				}
 				reloads.Add(1)
 			}

@@ -141,7 +141,7 @@ func (h *host) failingFor(source netip.Addr) {
 	}
 }
 
-func TestWhatIsWrongWithOneWindowIsNobodyElses(t *testing.T) {
+func TestAnErrorAtOneWindowAffectsNoOther(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a, b, c, d := h.four()
 		goOn := h.hanging(a)
@@ -193,7 +193,7 @@ func TestAWindowThatIsNotRefreshedWithOthersStaysAsItIs(t *testing.T) {
 }
 
 // Connections that are admitted while a refresh hangs count for the former window.
-func TestWhoComesInWhileRefreshingFailsIsCounted(t *testing.T) {
+func TestAConnectionDuringAFailedRefreshIsCounted(t *testing.T) {
 	guarded(t, config(limited(sshDoor(), 3)), func(h *host) {
 		_, b, _, _ := h.four()
 		knockAll(b)
@@ -246,7 +246,7 @@ func TestStrangersAreRefusedAfterAllIfAWindowIsNeverOpened(t *testing.T) {
 	})
 }
 
-func TestADoorIsClosedByWhoHasKnockedItOpenBeforeItWasOpen(t *testing.T) {
+func TestAKnockToCloseIsValidBeforeTheWindowIsOpen(t *testing.T) {
 	guarded(t, config(reversible(7000, 8000, 9000)), func(h *host) {
 		a, b, _, _ := h.four()
 		goOn := h.hanging(a)
@@ -367,10 +367,10 @@ func TestWindowsThatAreToBeOpenedAreOpenedAfterAReload(t *testing.T) {
 }
 
 // Windows are opened before the next table is installed, because that takes a while.
-func TestATurnOpensFirstWhatWasKnockedForBefore(t *testing.T) {
+func TestAChangeOfSequenceOpensFirstWhatWasKnockedForBefore(t *testing.T) {
 	guarded(t, config(sshDoor(), rollingDoor("web", 443, time.Hour)), func(h *host) {
 		_, b, _, _ := h.four()
-		h.overtaking(func() { h.wall.TurnTo(time.Now()) }, func() { knockAll(b) })
+		h.overtaking(func() { h.wall.ApplyAt(time.Now()) }, func() { knockAll(b) })
 		h.changed("transactions", "CloseWindow ssh 192.0.2.4", "OpenWindows ssh 192.0.2.2", "Install knockwall")
 		h.expect("bob's window is open", b.dial(22), accepted)
 	})
@@ -500,7 +500,7 @@ func TestWindowsThatAreToBeOpenedWhenTheDaemonEndsAreOpened(t *testing.T) {
 				h.client(alice).knock(7001)
 				synctest.Wait()
 				h.stop()
-				time.Sleep(time.Minute) // it has no more patience with who is being heard
+				time.Sleep(time.Minute) // longer than it waits for the log to be read
 				close(goOn)
 				if err := <-h.ended; err != nil {
 					h.t.Errorf("Run: %v", err)
@@ -518,7 +518,7 @@ func TestWindowsThatAreToBeOpenedWhenTheDaemonEndsAreOpened(t *testing.T) {
 }
 
 // Other changes get the lock between two transactions.
-func TestWindowsThatAreOpenedWithoutEndLeaveOthersTheirTurn(t *testing.T) {
+func TestAStreamOfOpeningsLeavesTheLockToOthers(t *testing.T) {
 	guarded(t, config(door("web", 443, 7001)), func(h *host) {
 		const most = 100000 // a busy machine runs who wants to close late
 		a, b, _, _ := h.four()
@@ -561,7 +561,7 @@ func TestWindowsThatAreOpenedWithoutEndLeaveOthersTheirTurn(t *testing.T) {
 }
 
 // A door with the maximum number of windows does not block windows of another.
-func TestADoorThatIsFullIsNobodyElses(t *testing.T) {
+func TestAFullDoorAffectsNoOther(t *testing.T) {
 	c := config(door("web", 443, 7001), sshDoor())
 	c.Wall.MaxSources = 20000
 	guarded(t, c, func(h *host) {

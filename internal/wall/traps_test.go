@@ -21,7 +21,7 @@ func trapping(d ruleset.Door) ruleset.Door {
 	return d
 }
 
-func TestWhoTriesATrapCannotKnockForAWhile(t *testing.T) {
+func TestASourceThatTriesATrapCannotKnockForAWhile(t *testing.T) {
 	guarded(t, config(trapping(sshDoor())), func(h *host) {
 		a := h.client(alice)
 		a.knock(7000, 8000, 7001)
@@ -78,7 +78,7 @@ func TestATrapClosesNoWindow(t *testing.T) {
 	})
 }
 
-func TestATrapThatIsUnreadWhenAReloadTakesItAwayIsToldOf(t *testing.T) {
+func TestATrapThatIsUnreadWhenAReloadRemovesItHasAnEvent(t *testing.T) {
 	guarded(t, config(trapping(sshDoor())), func(h *host) {
 		a := h.client(alice)
 		log := h.log()
@@ -112,7 +112,7 @@ func TestTrapsAreWhereNoProgramListens(t *testing.T) {
 	})
 }
 
-func TestWhoTriedATrapIsToldSo(t *testing.T) {
+func TestExplainSaysThatASourceTriedATrap(t *testing.T) {
 	telling(t, config(trapping(sshDoor())), func(h *teller) {
 		a := h.client(alice)
 		a.knock(7000)

@@ -224,7 +224,7 @@ func TestDuringATrialNoOtherRulesAreTaken(t *testing.T) {
 				h.run()
 				h.changes()
 				if err := h.raise(config(sshDoor())); !errors.Is(err, wall.ErrOnTrial) {
-					t.Errorf("Raise: %v", err)
+					t.Errorf("Apply: %v", err)
 				}
 				if err := h.try(config(sshDoor()), time.Hour); !errors.Is(err, wall.ErrOnTrial) {
 					t.Errorf("Try: %v", err)

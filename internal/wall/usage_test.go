@@ -11,7 +11,7 @@ import (
 
 // A nearly full conntrack table is reported when that begins and ends. The metrics show
 // it, and explain names it where no knocks were received.
-func TestThatConntrackIsNearlyFullIsTold(t *testing.T) {
+func TestANearlyFullConntrackHasAnEvent(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		connections := func(known int) {
 			h.kernel.mu.Lock()

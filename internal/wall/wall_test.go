@@ -23,7 +23,7 @@ import (
 
 var errInjected = errors.New("the kernel says no")
 
-func TestWhoHasKnockedIsLetIn(t *testing.T) {
+func TestASourceThatHasKnockedIsAdmitted(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
@@ -39,7 +39,7 @@ func TestWhoHasKnockedIsLetIn(t *testing.T) {
 	})
 }
 
-func TestASYNThatIsFasterThanItsKnockIsLetInTheMomentTheKnockIsHeard(t *testing.T) {
+func TestASYNThatIsFasterThanItsKnockIsAdmittedAsSoonAsTheKnockIsRead(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a, b := h.client(alice), h.client(bob)
 		a.knock(7000, 8000)
@@ -123,7 +123,7 @@ func TestEveryoneInTheHoldIsRefusedWithinASweepOfTheirTime(t *testing.T) {
 	})
 }
 
-func TestNobodyIsRefusedWhileKnocksAreUnheard(t *testing.T) {
+func TestNoPacketIsRefusedWhileKnocksAreUnread(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		h.log().hold()
 		a := h.client(alice)
@@ -139,7 +139,7 @@ func TestNobodyIsRefusedWhileKnocksAreUnheard(t *testing.T) {
 	})
 }
 
-func TestNobodyIsRefusedWhileHisWindowIsBeingOpened(t *testing.T) {
+func TestNoPacketIsRefusedWhileItsWindowIsBeingOpened(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		h.intercepted("OpenWindows", func() { time.Sleep(time.Second) }) // as somebody else changes the rules
 		a := h.client(alice)
@@ -201,7 +201,7 @@ func TestWhenTheLogIsNeverDrainedStrangersAreRefusedAfterAll(t *testing.T) {
 	})
 }
 
-func TestWhoWasReleasedIsNotRefusedByALaterBatch(t *testing.T) {
+func TestAReleasedPacketIsNotRefusedByALaterBatch(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a, b := h.client(alice), h.client(bob)
 		before, hers, after := b.dial(22), a.dial(22), b.dial(22)
@@ -357,7 +357,7 @@ func TestAWindowAdmitsNoMoreThanItsConnections(t *testing.T) {
 }
 
 // A delivered packet is not sent again, except to imitate its connection.
-func TestAConnectionThatLooksLikeOneThatWasLetInIsRefusedAndNotCounted(t *testing.T) {
+func TestAConnectionThatLooksLikeAnAdmittedOneIsRefusedAndNotCounted(t *testing.T) {
 	guarded(t, config(limited(sshDoor(), 2)), func(h *host) {
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
@@ -491,7 +491,7 @@ func TestAWindowThatTheKernelRefusesIsNotOpen(t *testing.T) {
 	})
 }
 
-func TestAWindowThatTheKernelHasLostMakesNobodyGoRoundForEver(t *testing.T) {
+func TestNoPacketLoopsAtAWindowThatTheKernelHasLost(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		a := h.client(alice)
 		a.knock(7000, 8000, 9000)
@@ -655,7 +655,7 @@ func TestLossesAreReportedWhenTheyBeginAndWhenTheyAreOver(t *testing.T) {
 	})
 }
 
-func TestLossesThatWereToldOfAreNotToldOfAgainWhenTheyAreOver(t *testing.T) {
+func TestReportedLossesAreNotReportedAgainWhenTheyAreOver(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		lane, _ := h.lanes()
 		lane.lose(1)
@@ -787,7 +787,7 @@ func TestTheTrailIsWrittenWhileTheNotesAreFree(t *testing.T) {
 // compareSources lets cmp compare sources, which have unexported fields.
 var compareSources = cmp.Comparer(func(a, b packet.Source) bool { return a == b })
 
-func TestStatusTellsAllButSecrets(t *testing.T) {
+func TestStatusHasEverythingButSecrets(t *testing.T) {
 	ssh := limited(door("ssh", 22, 17001, 18002, 19003), 3)
 	web := door("web", 443, 17001, 18005)
 	web.Closed = ruleset.Reject

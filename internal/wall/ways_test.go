@@ -45,7 +45,7 @@ func everyWay(t *testing.T) (doors []ruleset.Door, secrets []string) {
 	return []ruleset.Door{fixed, turning, used.door, opened}, secrets
 }
 
-func TestStatusTellsByWhatDoorsOpenAndNotHow(t *testing.T) {
+func TestStatusNamesTheWaysToKnockAndNoSecrets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		doors, secrets := everyWay(t)
 		h := newHost(t)
@@ -135,7 +135,7 @@ func sshByPassword() ruleset.Door {
 	return d
 }
 
-func TestWhoSendsWhatWasUsedIsToldSo(t *testing.T) {
+func TestExplainSaysThatAPasswordWasUsedBefore(t *testing.T) {
 	telling(t, config(sshByPassword()), func(h *teller) {
 		a := h.client(alice)
 		data := a.password(openKey)
@@ -151,7 +151,7 @@ func TestWhoSendsWhatWasUsedIsToldSo(t *testing.T) {
 	})
 }
 
-func TestWhoKnocksAStepThatWasUsedIsToldSo(t *testing.T) {
+func TestExplainSaysThatAStepWasUsedBefore(t *testing.T) {
 	d := rollingDoor("ssh", 22, step)
 	telling(t, config(d), func(h *teller) {
 		toStep(step, time.Second)
@@ -168,7 +168,7 @@ func TestWhoKnocksAStepThatWasUsedIsToldSo(t *testing.T) {
 	})
 }
 
-func TestWhoSendsAPasswordThatIsNoneIsToldWhatMayBeWrong(t *testing.T) {
+func TestExplainSaysWhatMayBeWrongWithAPassword(t *testing.T) {
 	telling(t, config(sshByPassword()), func(h *teller) {
 		sent := time.Now()
 		a := h.client(alice)
@@ -181,7 +181,7 @@ func TestWhoSendsAPasswordThatIsNoneIsToldWhatMayBeWrong(t *testing.T) {
 	})
 }
 
-func TestWhoHasClosedItsWindowIsToldSo(t *testing.T) {
+func TestExplainSaysThatASourceHasClosedItsWindow(t *testing.T) {
 	telling(t, config(reversible(7000, 8000, 9000)), func(h *teller) {
 		a := h.client(alice)
 		a.opens()
@@ -197,7 +197,7 @@ func TestWhoHasClosedItsWindowIsToldSo(t *testing.T) {
 	})
 }
 
-func TestWhoseStepCouldNotBeRememberedIsToldSo(t *testing.T) {
+func TestExplainSaysThatAStepCouldNotBeRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHost(t)
 		book := &notebook{}

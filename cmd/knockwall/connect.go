@@ -74,8 +74,8 @@ password.`,
 			return err
 		}
 		defer conn.Close()
-		if err := w.used(); err != nil {
-			return err
+		if err := w.used(); err != nil { // the connection is good, but the next knock may not be
+			fmt.Fprintf(c.ErrOrStderr(), "knockwall: %v\n", err)
 		}
 		return client.Join(conn, c.InOrStdin(), c.OutOrStdout())
 	}

@@ -204,6 +204,7 @@ func (r *reach) passwordWay(host string, port packet.Port, key []byte, from clie
 
 // wayInFile returns the way to knock that the hosts file says.
 func (r *reach) wayInFile(c *cobra.Command, name string, t *teller) (*way, error) {
+	name = strings.TrimSuffix(strings.TrimPrefix(name, "["), "]") // an IPv6 address
 	paths := hosts.Paths()
 	host, read := hosts.Find(name, paths)
 	if read != nil {
@@ -215,7 +216,7 @@ func (r *reach) wayInFile(c *cobra.Command, name string, t *teller) (*way, error
 		}
 	}
 	if host == nil {
-		return nil, usage("no hosts file has a block for %s: name the knocks, or add the host to %s (knockwall join)", name, strings.Join(paths[:min(1, len(paths))], ""))
+		return nil, usage("no hosts file has a block for %s: name the knocks, or add the host to %s (knockwall join)", name, strings.Join(paths, " or "))
 	}
 	t.say("%s: as %s says", name, host.At)
 	if host.Address != "" {

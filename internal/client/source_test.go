@@ -59,7 +59,7 @@ func stunServer(t *testing.T, addr, seen netip.Addr) (server string) {
 				continue
 			}
 			mapped := &stun.XORMappedAddress{IP: seen.AsSlice(), Port: 4000}
-			other := stun.MustBuild(stun.TransactionID, stun.BindingSuccess, mapped)
+			other := stun.MustBuild(stun.TransactionID, stun.BindingSuccess, &stun.XORMappedAddress{IP: addr.AsSlice(), Port: 4000})
 			wrong := stun.MustBuild(stun.NewTransactionIDSetter(request.TransactionID), stun.BindingError)
 			right := stun.MustBuild(stun.NewTransactionIDSetter(request.TransactionID), stun.BindingSuccess, mapped)
 			for _, answer := range [][]byte{[]byte("garbage"), other.Raw, wrong.Raw, right.Raw} {

@@ -1,4 +1,7 @@
 package fwknop
 
 // Seal makes a datagram of any content.
-func Seal(k Keys, content string) []byte { return seal(k, content) }
+func Seal(k Keys, content string) []byte { return seal(k, withDigest(content)) }
+
+// SealWithoutDigest makes a datagram of any text.
+func SealWithoutDigest(k Keys, text string) []byte { return seal(k, text) }

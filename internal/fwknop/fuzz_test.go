@@ -99,3 +99,13 @@ func TestMalformedContentIsTold(t *testing.T) {
 		}
 	}
 }
+
+func TestAWrongDigestIsTold(t *testing.T) {
+	const content = "1234567890123456:YQ:1:3.0.0:1:MTkyLjAuMi43LHRjcC8yMg"
+	for _, text := range []string{content, content + ":", content + ":" + strings.Repeat("A", 22), content + ":" + strings.Repeat("A", 43), content + ":" + strings.Repeat("A", 86)} {
+		_, id, err := fwknop.NewReader(keys(t, fwknop.SHA512)).Read(fwknop.SealWithoutDigest(keys(t, fwknop.SHA512), text))
+		if err == nil || id != (fwknop.ID{}) || !strings.Contains(err.Error(), "cannot be decrypted") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

@@ -34,26 +34,31 @@ func Datagram(k Keys, r Request) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a random number: %w", err)
 	}
-	datagram := seal(k, format(fmt.Sprintf("%0*d", randomDigits, number), r))
+	datagram := seal(k, withDigest(format(fmt.Sprintf("%0*d", randomDigits, number), r)))
 	if len(datagram) > MaxSize {
 		return nil, fmt.Errorf("the datagram would have %d bytes, and fwknop accepts at most %d: ask for fewer ports", len(datagram), MaxSize)
 	}
 	return datagram, nil
 }
 
-// seal encrypts content and its digest, and adds the HMAC.
-func seal(k Keys, content string) []byte {
+// withDigest appends the digest of content.
+func withDigest(content string) string {
+	digest := sha256.Sum256([]byte(content))
+	return content + ":" + encoding.EncodeToString(digest[:])
+}
+
+// seal encrypts a text, and adds the HMAC.
+func seal(k Keys, text string) []byte {
 	salt := make([]byte, saltSize)
 	rand.Read(salt) // never fails
-	digest := sha256.Sum256([]byte(content))
-	plain := pad([]byte(content + ":" + encoding.EncodeToString(digest[:])))
+	plain := pad([]byte(text))
 	block, iv := newCipher(k.Cipher, salt)
 	cipher.NewCBCEncrypter(block, iv).CryptBlocks(plain, plain)
 
-	text := encoding.EncodeToString([]byte(marker + string(salt) + string(plain)))
+	sealed := encoding.EncodeToString([]byte(marker + string(salt) + string(plain)))
 	mac := hmac.New(hashes[k.Kind].make, k.HMAC)
-	mac.Write([]byte(text))
-	return []byte(text[len(unsent):] + encoding.EncodeToString(mac.Sum(nil)))
+	mac.Write([]byte(sealed))
+	return []byte(sealed[len(unsent):] + encoding.EncodeToString(mac.Sum(nil)))
 }
 
 // format returns the content of a datagram.

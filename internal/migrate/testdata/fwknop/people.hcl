@@ -70,3 +70,16 @@ door "port-443" {
     expires  = "2030-01-01T00:00:00Z"
   }
 }
+
+door "ssh-2" {
+  ports  = [22]
+  window = "1m"
+
+  fwknop "alice-2" {
+    port     = "5000/udp"
+    key      = file("/etc/knockwall.secrets/alice-2.key")
+    hmac_key = file("/etc/knockwall.secrets/alice-2.hmac")
+    user     = "alice"
+    from     = ["203.0.113.0/24"]
+  }
+}

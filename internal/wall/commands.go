@@ -111,21 +111,19 @@ func (c *commands) run(e windowEvent) {
 	if e.Failed {
 		return
 	}
+	d := c.door(e.Door)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	key := windowKey{e.Door, e.Source}
 	due := c.due[key]
-	switch e.Kind {
-	case audit.Closed, audit.Expired:
+	switch {
+	case e.Kind == audit.Closed, e.Kind == audit.Expired:
 		if due != nil {
 			delete(c.due, key)
 			c.runDue(due, e.Kind)
 		}
+	case d == nil || d.OnOpen == nil || d.OnClose != nil && due != nil && due.begun:
 	default:
-		d := c.door(e.Door)
-		if d == nil || d.OnOpen == nil || d.OnClose != nil && due.begun {
-			return
-		}
 		if due != nil {
 			due.begun = true
 		}

@@ -43,9 +43,11 @@
 //   - packets.mu guards what decides about packets. It is held while packets get their
 //     verdicts, so that verdicts are given in order and agree with that state.
 //   - windows.mu guards the record of windows.
-//   - The other parts have a lock of their own, and take no other under it.
+//   - The other parts have a lock of their own. Under it they take only those of a store
+//     and of losses.
 //
-// No lock called mu is held during a transaction or while an event is written.
+// No lock called mu is held during a transaction, and only that of commands while an event
+// is written.
 //
 // Closing a socket waits for its handler, and the handler may need change. So no socket is
 // closed with change held.

@@ -13,7 +13,7 @@ import (
 
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "explain ADDRESS",
+		Use:   "explain ADDRESS|PERSON",
 		Short: "Say why a client is let in, or is not",
 		Long: `explain says in a sentence for each door why a client is let in there, or is
 not. For example, the client has never knocked, or it knocked in the wrong order
@@ -24,10 +24,15 @@ guards nothing on this host, explain says why. The daemon remembers the last
   journalctl -u knockwall KNOCKWALL_SOURCE=192.0.2.7
 
 With --json it prints the answer of GET /v1/explain/192.0.2.7 on the control
-socket.`,
+socket.
+
+PERSON is somebody who has knocked with a key or an fwknop client: the comment of
+the line in the people file, the key id of the certificate, or the name of the
+fwknop block. explain then says it for each address that the person came from.`,
 		Example: `  sudo knockwall explain 192.0.2.7
-  sudo knockwall explain 2001:db8::7 --json`,
-		Args: takes("one argument, the client's address", 1, 1),
+  sudo knockwall explain 2001:db8::7 --json
+  sudo knockwall explain alice@laptop`,
+		Args: takes("one argument, the client's address or a person", 1, 1),
 	}
 	path := controlFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the answer as JSON")

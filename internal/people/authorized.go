@@ -147,7 +147,7 @@ const minRSA = 2048
 // unfit returns why a key must not be used, or "".
 func unfit(key ssh.PublicKey) string {
 	switch key.Type() {
-	case ssh.InsecureKeyAlgoDSA:
+	case "ssh-dss": // the constant is deprecated, as DSA is
 		return "DSA keys are too weak."
 	case ssh.KeyAlgoRSA:
 		if bits := rsaBits(key); bits < minRSA {

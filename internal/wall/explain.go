@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -42,6 +43,7 @@ const (
 	TrappedWhy   Why = "trapped"  // it has tried a trap
 	ReplayedWhy  Why = "replayed" // it has sent a used one-time password or sequence
 	BadPassword  Why = "bad password"
+	Rejected     Why = "rejected"  // a person's knock was authentic, and was rejected
 	Forgotten    Why = "forgotten" // the end of an attempt is not in the history
 	WindowOver   Why = "window over"
 	WindowClosed Why = "window closed"
@@ -55,13 +57,16 @@ const (
 // An address stands for the source that it belongs to. A prefix may name the source
 // instead. A network that is not one source at any door is [ErrBadSource].
 func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Explanation, error) {
-	addr, prefix, err := parseSource(address)
-	if err != nil {
-		return nil, err
-	}
 	f := w.packets.current()
 	if f == nil {
 		return nil, errNotInstalled
+	}
+	addr, prefix, err := parseSource(address)
+	if err != nil {
+		if known := w.explainPerson(f, address, remembered()); len(known) > 0 {
+			return known, nil
+		}
+		return nil, &request{ErrBadSource, err.Error() + ", and nobody of that name has knocked since the daemon started"}
 	}
 	if prefix.IsValid() && !slices.ContainsFunc(f.config.Doors, func(d effective.Door) bool { return d.SourcePrefix.Of(addr).Prefix == prefix }) {
 		return nil, &request{ErrBadSource, fmt.Sprintf("%s is not one source at any door: give one address of it", address)}
@@ -101,6 +106,36 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 		}
 	}
 	return all, nil
+}
+
+// explainPerson says for each door and source where a person has knocked why the person is
+// admitted or not.
+func (w *Wall) explainPerson(f *policy, name string, past []audit.Event) []Explanation {
+	seen := map[windowKey]bool{}
+	add := func(person, door string, source packet.Source) {
+		if strings.EqualFold(person, name) && f.doorNamed(door) >= 0 && source.IsValid() {
+			seen[windowKey{door, source}] = true
+		}
+	}
+	for _, win := range w.windows.status() {
+		add(win.Person, win.Door, win.Source)
+	}
+	for _, e := range past {
+		add(e.Person, e.Door, e.Source)
+	}
+	all := []Explanation{}
+	since := knocksSince(past)
+	w.packets.mu.Lock()
+	defer w.packets.mu.Unlock()
+	for at := range seen {
+		if i := w.packets.policy.doorNamed(at.door); i >= 0 {
+			all = append(all, w.explain(i, at.source.Addr(), past, since, 0))
+		}
+	}
+	slices.SortFunc(all, func(a, b Explanation) int {
+		return cmp.Or(cmp.Compare(a.Door, b.Door), a.Since.Compare(b.Since), cmp.Compare(a.Source.String(), b.Source.String()))
+	})
+	return all
 }
 
 // explainAll explains all doors. The indexes of trapped are those of the doors of f,
@@ -289,6 +324,8 @@ func (q *inquiry) afterKnocks(last audit.Event) (e Explanation, ok bool) {
 	case last.Kind == audit.Reset && last.Code == audit.CodeNotAPassword:
 		e = q.out(BadPassword, last.Time, "what it sent at %s is not a valid one-time password for its address and that minute: "+
 			"the secrets differ, a clock is wrong, or the password was made for another address", at)
+	case last.Kind == audit.Reset && last.Person != "":
+		e = q.out(Rejected, last.Time, "%s knocked at %s, and the knock was rejected: %s", last.Person, at, last.Reason)
 	case last.Kind == audit.Reset && last.Code == audit.CodeTooLate:
 		e = q.out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s", at, last.Step, last.Steps, q.door.SequenceTimeout)
 	case last.Kind == audit.Reset:

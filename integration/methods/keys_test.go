@@ -235,7 +235,7 @@ func TestFilesOfKeysThatOthersCanUse(t *testing.T) {
 	k := newKeyed(t)
 	k.admit(newPerson(t, "alice"))
 	check := func() string {
-		out, _ := lab.Knockwall("check", k.rules).CombinedOutput()
+		out, _ := lab.Knockwall("check", "--config", k.rules).CombinedOutput()
 		return string(out)
 	}
 	if out := check(); strings.Contains(out, "Error") {

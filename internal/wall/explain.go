@@ -113,7 +113,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 func (w *Wall) explainPerson(f *policy, name string, past []audit.Event) []Explanation {
 	seen := map[windowKey]bool{}
 	add := func(person, door string, source packet.Source) {
-		if strings.EqualFold(person, name) && f.doorNamed(door) >= 0 && source.IsValid() {
+		if person != "" && strings.EqualFold(person, name) && f.doorNamed(door) >= 0 && source.IsValid() {
 			seen[windowKey{door, source}] = true
 		}
 	}

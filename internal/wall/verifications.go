@@ -13,17 +13,24 @@ import (
 )
 
 // The limits of verifications. One takes about 130 microseconds, so that the total rate is
-// a quarter of a CPU. A client needs one, or one for each of its doors. The limit of a
-// source keeps one that sends many from using up the rate of all others.
+// a quarter of a CPU. A client needs one, or one for each of its doors, and may have many
+// neighbours in its network. While less than half of the total rate is in use, a source may
+// use much of it. Otherwise only those may have some that have sent few: so one that sends
+// many does not use up the rate of all others.
+var (
+	totalRate  = rate{2000, 2000}
+	sourceRate = rate{100, 400}
+	fewRate    = rate{2, 20}
+)
+
 const (
-	maxVerifications     = 256  // that wait
-	verificationsRate    = 2000 // a second, for all sources together
-	verificationsBurst   = 500
-	verificationsOfOne   = 5 // a second, for one source
-	verificationsAtOnce  = 20
+	maxVerifications     = 256     // that wait
 	verificationSources  = 1 << 14 // sources that are told apart, by a hash
 	verificationPrefixV6 = 64      // what belongs to one source: one subscriber has that many addresses
 )
+
+// rate is the rate of a token bucket.
+type rate struct{ perSecond, burst float32 }
 
 // verifications verifies datagrams that take long to verify, in a goroutine of its own, so
 // that the log is read meanwhile. It allocates nothing for a datagram. Those beyond its
@@ -40,7 +47,7 @@ type verifications struct {
 	done    uint64         // jobs so far
 	running bool           // the goroutine runs
 	all     bucket
-	bySlot  []bucket // by the hash of a source
+	bySlot  []slot // by the hash of a source
 }
 
 // verification is a datagram to be verified.
@@ -61,13 +68,16 @@ type bucket struct {
 	filled int64 // Unix time in nanoseconds; 0: full
 }
 
-// take takes a token from a bucket that gets rate tokens a second, up to burst.
-func (b *bucket) take(now time.Time, rate, burst float32) bool {
+// slot has what a source has used lately.
+type slot struct{ all, few bucket }
+
+// take takes a token from a bucket.
+func (b *bucket) take(now time.Time, r rate) bool {
 	at := now.UnixNano()
 	if b.filled == 0 {
-		b.tokens = burst
+		b.tokens = r.burst
 	} else if since := at - b.filled; since > 0 {
-		b.tokens = min(burst, b.tokens+rate*float32(time.Duration(since).Seconds()))
+		b.tokens = min(r.burst, b.tokens+r.perSecond*float32(time.Duration(since).Seconds()))
 	}
 	b.filled = at
 	if b.tokens < 1 {
@@ -87,13 +97,16 @@ func (vs *verifications) add(s knocks, f *policy, check method.SlowVerifier, v *
 	vs.mu.Lock()
 	defer vs.mu.Unlock()
 	if vs.jobs == nil { // most walls never need them
-		vs.jobs, vs.bySlot = make([]verification, maxVerifications), make([]bucket, verificationSources)
+		vs.jobs, vs.bySlot = make([]verification, maxVerifications), make([]slot, verificationSources)
 	}
 	now := v.base.Time
-	if !vs.bucketOf(source).take(now, verificationsOfOne, verificationsAtOnce) {
+	of := vs.slotOf(source)
+	few := of.few.take(now, fewRate)
+	scarce := vs.waiting > maxVerifications/2 || vs.all.filled != 0 && vs.all.tokens < totalRate.burst/2
+	if !of.all.take(now, sourceRate) || scarce && !few {
 		return // this source alone misses it
 	}
-	if vs.waiting == maxVerifications || !vs.all.take(now, verificationsRate, verificationsBurst) {
+	if vs.waiting == maxVerifications || !vs.all.take(now, totalRate) {
 		vs.packets.losses.add(1)
 		return
 	}
@@ -107,8 +120,8 @@ func (vs *verifications) add(s knocks, f *policy, check method.SlowVerifier, v *
 	}
 }
 
-// bucketOf returns the bucket of a source. It is called with mu held.
-func (vs *verifications) bucketOf(source netip.Addr) *bucket {
+// slotOf returns the slot of a source. It is called with mu held.
+func (vs *verifications) slotOf(source netip.Addr) *slot {
 	a := source.As16()
 	if source.Is6() {
 		clear(a[verificationPrefixV6/8:])

@@ -58,15 +58,17 @@ const (
 // instead. A network that is not one source at any door is [ErrBadSource].
 func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Explanation, error) {
 	f := w.packets.current()
-	if f == nil {
-		return nil, errNotInstalled
-	}
 	addr, prefix, err := parseSource(address)
-	if err != nil {
+	switch {
+	case err != nil && f != nil:
 		if known := w.explainPerson(f, address, remembered()); len(known) > 0 {
 			return known, nil
 		}
 		return nil, &request{ErrBadSource, err.Error() + ", and nobody of that name has knocked since the daemon started"}
+	case err != nil:
+		return nil, err
+	case f == nil:
+		return nil, errNotInstalled
 	}
 	if prefix.IsValid() && !slices.ContainsFunc(f.config.Doors, func(d effective.Door) bool { return d.SourcePrefix.Of(addr).Prefix == prefix }) {
 		return nil, &request{ErrBadSource, fmt.Sprintf("%s is not one source at any door: give one address of it", address)}

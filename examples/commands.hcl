@@ -23,6 +23,33 @@
 #
 #   sudo systemctl enable --now backup.path
 #
+# The script of such a unit is run by root, with a network, so it can send mail or call a
+# webhook, too. To start and stop another unit, no script is needed. The part behind the @
+# is the name of that unit:
+#
+#   /etc/systemd/system/knocked-start@.path
+#       [Path]
+#       PathChanged=/run/knockwall/start-%i
+#       Unit=%i.service
+#       [Install]
+#       WantedBy=multi-user.target
+#
+#   /etc/systemd/system/knocked-stop@.path
+#       [Path]
+#       PathChanged=/run/knockwall/stop-%i
+#       [Install]
+#       WantedBy=multi-user.target
+#
+#   /etc/systemd/system/knocked-stop@.service
+#       [Service]
+#       Type=oneshot
+#       ExecStart=/usr/bin/systemctl stop %i.service
+#
+#   sudo systemctl enable --now knocked-start@wiki.path knocked-stop@wiki.path
+#
+# Then on_open is ["touch", "/run/knockwall/start-wiki"], and on_close is
+# ["touch", "/run/knockwall/stop-wiki"].
+#
 # Choose your own sequences.
 #
 # What it costs: anybody who knows the knocks can run the command, as often as they like.

@@ -26,6 +26,7 @@ type Stream struct {
 	Among    netip.Prefix     // the sources are in here; To needs a route to them
 	Sources  int              // this many sources send in turn; 0: the whole prefix
 	Payload  int              // bytes in a datagram: random characters of base64
+	Data     [][]byte         // or the datagrams to send in turn, all of one size
 	Rate     int              // packets per second; 0: as many as possible
 	Packets  int64            // limit; 0: none
 	Time     time.Duration    // limit; 0: none
@@ -204,9 +205,13 @@ func newPackets(s Stream) *packets {
 	}
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	payload := make([]byte, s.Payload)
-	for range slots {
-		for i := range payload {
-			payload[i] = alphabet[random.IntN(len(alphabet))]
+	for slot := range slots {
+		if len(s.Data) > 0 {
+			payload = s.Data[slot%len(s.Data)]
+		} else {
+			for i := range payload {
+				payload[i] = alphabet[random.IntN(len(alphabet))]
+			}
 		}
 		segment := Segment{
 			From: from, To: s.To, SourcePort: uint16(1024 + random.IntN(64000)),

@@ -15,6 +15,7 @@ import (
 
 func (l *Loaded) check(raw *rawConfig) *Config {
 	c := &Config{Wall: defaultWall}
+	c.Wall.IdentityPath = DefaultIdentity(l.path)
 	l.identity.wall = &c.Wall
 	for i, r := range raw.Walls {
 		if i > 0 {

@@ -100,14 +100,13 @@ const (
 // The defaults of rule files.
 var (
 	defaultWall = Wall{
-		Table:        "knockwall",
-		LogGroup:     7100,
-		Queue:        7100,
-		OnStop:       Keep,
-		Hold:         200 * time.Millisecond,
-		Reorder:      20 * time.Millisecond,
-		MaxSources:   65536,
-		IdentityPath: DefaultIdentity,
+		Table:      "knockwall",
+		LogGroup:   7100,
+		Queue:      7100,
+		OnStop:     Keep,
+		Hold:       200 * time.Millisecond,
+		Reorder:    20 * time.Millisecond,
+		MaxSources: 65536,
 	}
 	defaultDoor = Door{
 		SequenceTimeout: 5 * time.Second,

@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -15,9 +17,15 @@ import (
 	"github.com/knockwall/knockwall/internal/spa"
 )
 
-// DefaultIdentity is the file of the host's private identity, unless the rule files name
-// another source.
-const DefaultIdentity = "/etc/knockwall.d/identity"
+// DefaultIdentity returns the file of the host's private identity, unless the rule files at
+// path name another source: the file "identity" beside them.
+func DefaultIdentity(path string) string {
+	folder := absolute(path)
+	if info, err := os.Stat(folder); err == nil && !info.IsDir() || strings.HasSuffix(folder, ".hcl") {
+		folder = filepath.Dir(folder)
+	}
+	return filepath.Join(folder, "identity")
+}
 
 // identity reads the host's private identity when the first door needs it.
 type identity struct {

@@ -79,9 +79,7 @@ func Recall(folder, path string) (*Loaded, error) {
 	if string(of) != absolute(path) {
 		return nil, fmt.Errorf("%w of %s: those in %s are of other rule files", ErrNoneKept, path, folder)
 	}
-	l := load(folder, makeshift)
-	l.path = path
-	return l, nil
+	return load(folder, path, makeshift), nil
 }
 
 // Differs reports whether the rule files have changed since they were read. The error says

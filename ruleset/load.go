@@ -60,23 +60,24 @@ const (
 
 // Load reads the rule files at path as one configuration. path is one file, or a folder
 // whose *.hcl files are read in lexical order. Load reports all errors, not only the first.
-func Load(path string) *Loaded { return load(path, daemon) }
+func Load(path string) *Loaded { return load(path, path, daemon) }
 
 // Review reads rule files as [Load] does, for a process that is not the daemon. systemd
 // gives credentials to the daemon only, and lists may be made later. A missing credential
 // or list is a warning, and is missing from the configuration.
-func Review(path string) *Loaded { return load(path, reviewer) }
+func Review(path string) *Loaded { return load(path, path, reviewer) }
 
 // Rehearse reads rule files as [Load] does, for a process that has all that the daemon has
 // except its credentials. A missing credential is a warning.
-func Rehearse(path string) *Loaded { return load(path, rehearsing) }
+func Rehearse(path string) *Loaded { return load(path, path, rehearsing) }
 
 func newLoaded(w *words, path string, by reader) *Loaded {
 	return &Loaded{words: w, files: map[string]*hcl.File{}, shown: map[string][]byte{}, named: map[string]bool{}, broken: map[string]map[int]bool{}, path: path, reader: by}
 }
 
-func load(path string, by reader) *Loaded {
-	l := newLoaded(ruleWords, path, by)
+// load reads the rule files at path, which may be a copy of those at origin.
+func load(path, origin string, by reader) *Loaded {
+	l := newLoaded(ruleWords, origin, by)
 	names, err := ruleFiles(path)
 	if err != nil {
 		l.fail("Cannot read the rule files", forbidden(err, "r").Error(), nil)

@@ -26,9 +26,10 @@ guards nothing on this host, explain says why. The daemon remembers the last
 With --json it prints the answer of GET /v1/explain/192.0.2.7 on the control
 socket.
 
-PERSON is somebody who has knocked with a key or an fwknop client: the comment of
-the line in the people file, the key id of the certificate, or the name of the
-fwknop block. explain then says it for each address that the person came from.`,
+PERSON is somebody who has knocked with a key or an fwknop client: the comment
+of the line in the people file, the key id of the certificate, or the name of
+the fwknop block. explain then says it for each address that the person came
+from.`,
 		Example: `  sudo knockwall explain 192.0.2.7
   sudo knockwall explain 2001:db8::7 --json
   sudo knockwall explain alice@laptop`,

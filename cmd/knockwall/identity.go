@@ -24,7 +24,7 @@ func identityCommand() *cobra.Command {
 to send knocks signed with an ssh key. If there is no identity, it makes one.
 
 The private half is in the file that the rule files name (wall { identity }), by
-default ` + ruleset.DefaultIdentity + `. Only root and the daemon can read it, and
+default ` + ruleset.DefaultIdentity(defaultConfig) + `. Only root and the daemon can read it, and
 nothing prints it. Whoever has it can read the knocks of clients, but can open
 nothing. The public half is no secret. Whoever does not have it cannot tell that
 this host takes signed knocks.`,
@@ -49,7 +49,7 @@ this host takes signed knocks.`,
 // identityOf returns the identity of this host. If there is none it makes one; made is the
 // path of the new file.
 func identityOf(c *cobra.Command, config string) (public spa.Public, made string, err error) {
-	path := ruleset.DefaultIdentity
+	path := ruleset.DefaultIdentity(config)
 	if _, err := os.Stat(config); err == nil || config != defaultConfig {
 		loaded := ruleset.Review(config)
 		if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {

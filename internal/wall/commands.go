@@ -234,6 +234,9 @@ func values(e audit.Event) ruleset.Variables {
 func environment(e audit.Event) []string {
 	var env []string
 	for name, value := range values(e) {
+		if name == "person" && value == "" { // most ways to knock know no persons
+			continue
+		}
 		env = append(env, "KNOCKWALL_"+strings.ToUpper(name)+"="+value)
 	}
 	if e.Window != 0 {

@@ -136,6 +136,11 @@ func (ps *packets) exchange(s *sockets, former *policy, now time.Time) (retired 
 		retired.former = nil // the one before is closed
 	}
 	ps.sockets = s
+	kept := make([]tally, len(ps.tallies)) // a door that is removed loses its counts
+	for _, id := range ps.policy.ids {
+		kept[id] = ps.tallies[id]
+	}
+	ps.tallies = kept
 	if former == nil {
 		ps.since = now
 	} else {

@@ -15,7 +15,7 @@ import (
 
 func checkCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "check",
+		Use:   "check [PATH]",
 		Short: "Check the rule files and report all errors",
 		Long: `check reads the rule files as run would, and reports everything that is wrong or
 unwise in them, with file and line. Then it examines this host, and warns if a
@@ -30,13 +30,21 @@ an error. For root and for that user a missing list is an error too, as the
 daemon would refuse it. For others it is a warning. Only the service can read
 its credentials.`,
 		Example: `  knockwall check
-  knockwall check --config ssh.hcl
+  knockwall check ssh.hcl
   knockwall check --json | jq '.diagnostics[].summary'`,
-		Args: noArguments,
+		Args: takes("at most one argument, a rule file or a folder of them", 0, 1),
 	}
 	config := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the result as JSON")
-	c.RunE = func(c *cobra.Command, _ []string) error { return check(c, *config, *asJSON) }
+	c.RunE = func(c *cobra.Command, arguments []string) error {
+		if len(arguments) > 0 {
+			if c.Flags().Changed("config") {
+				return usage("name the rule files once: as PATH or by --config")
+			}
+			*config = arguments[0]
+		}
+		return check(c, *config, *asJSON)
+	}
 	return c
 }
 

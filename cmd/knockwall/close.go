@@ -3,42 +3,90 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/printable"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 func closeCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "close DOOR ADDRESS",
+		Use:   "close DOOR ADDRESS|PERSON",
 		Short: "Close a door for an address before its time is up",
 		Long: `close closes the window of an address at a door. The door then admits no new
 connections from this address. Established connections go on. With --sessions
-they end too, whether a window is open or not.`,
+they end too, whether a window is open or not.
+
+PERSON is somebody who has knocked with a key or an fwknop client, as status and
+events name the person. close then does this for each address that the person
+has knocked from since the daemon started. To lock the person out for good,
+delete the line in the people file, and reload.`,
 		Example: `  sudo knockwall close ssh 198.51.100.7
-  sudo knockwall close ssh 198.51.100.7 --sessions`,
-		Args: takes("the name of a door and an address", 2, 2),
+  sudo knockwall close ssh 198.51.100.7 --sessions
+  sudo knockwall close ssh alice@laptop --sessions`,
+		Args: takes("the name of a door, and an address or a person", 2, 2),
 	}
 	path := controlFlag(c)
 	sessions := c.Flags().Bool("sessions", false, "also end the connections of the address through the door")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
-		closed, err := control.NewClient(*path).Close(c.Context(), arguments[0], arguments[1], *sessions)
+		client := control.NewClient(*path)
+		door := arguments[0]
+		sources, err := sourcesOf(c.Context(), client, door, arguments[1], *sessions)
 		if err != nil {
 			return err
 		}
-		out := c.OutOrStdout()
-		if closed.Closed {
-			_, err = fmt.Fprintf(out, "%s is closed for %s\n", closed.Door, closed.Source)
-		} else {
-			_, err = fmt.Fprintf(out, "%s was not open for %s\n", closed.Door, closed.Source)
+		for _, source := range sources {
+			if err := closeOne(c, client, door, source, *sessions); err != nil {
+				return err
+			}
 		}
-		if *sessions {
-			_, err = fmt.Fprintf(out, "%s ended\n", printable.Count(closed.Ended, "connection"))
-		}
-		return err
+		return nil
 	}
 	return c
+}
+
+// sourcesOf returns the address, or the addresses from which a person has knocked at a door:
+// all of them, or those with an open window.
+func sourcesOf(ctx context.Context, client *control.Client, door, who string, all bool) (sources []string, err error) {
+	if _, err := netip.ParseAddr(who); err == nil {
+		return []string{who}, nil
+	}
+	if _, err := netip.ParsePrefix(who); err == nil {
+		return []string{who}, nil
+	}
+	known, err := client.Explain(ctx, who)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range known {
+		if e.Door == door && (all || e.Reason == wall.WindowOpen || e.Reason == wall.NotAnswered) {
+			sources = append(sources, e.Source.String())
+		}
+	}
+	if len(sources) == 0 {
+		return nil, fmt.Errorf("no window of %s is open at the door %s", who, door)
+	}
+	return sources, nil
+}
+
+func closeOne(c *cobra.Command, client *control.Client, door, source string, sessions bool) error {
+	closed, err := client.Close(c.Context(), door, source, sessions)
+	if err != nil {
+		return err
+	}
+	out := c.OutOrStdout()
+	if closed.Closed {
+		_, err = fmt.Fprintf(out, "%s is closed for %s\n", closed.Door, closed.Source)
+	} else {
+		_, err = fmt.Fprintf(out, "%s was not open for %s\n", closed.Door, closed.Source)
+	}
+	if sessions {
+		_, err = fmt.Fprintf(out, "%s ended\n", printable.Count(closed.Ended, "connection"))
+	}
+	return err
 }

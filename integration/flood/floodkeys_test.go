@@ -9,6 +9,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,18 +46,19 @@ func TestAFloodOfSignedKnocksKeepsNobodyOut(t *testing.T) {
 		lab.Must(t, err)
 		return b
 	}
-	tagged := make([][]byte, 256)
+	garbage, tagged := make([][]byte, 256), make([][]byte, 256)
 	for i := range tagged {
 		tagged[i] = withTag(t, identity.Public())
+		garbage[i] = slices.Concat(tagged[i][1:], tagged[i][:1])
 	}
 	replayed := [][]byte{knock()}
 	for _, c := range []struct {
-		name   string
-		stream forge.Stream
+		name string
+		data [][]byte
 	}{
-		{"garbage of the right size", forge.Stream{Payload: spa.ShortSize}},
-		{"garbage from somebody who knows the identity", forge.Stream{Data: tagged, Sources: 100}},
-		{"a replay", forge.Stream{Data: replayed, Sources: 100}},
+		{"garbage of the right size", garbage},
+		{"garbage from somebody who knows the identity", tagged},
+		{"a replay", replayed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			const clients = 50
@@ -67,10 +69,8 @@ func TestAFloodOfSignedKnocksKeepsNobodyOut(t *testing.T) {
 			l.ServeTCP(22)
 			d := l.Run(fmt.Sprintf("wall { identity = %q }\ndoor \"keyed\" {\nports = [22]\nkeys { authorized = [%q] }\n}\n%s",
 				filepath.Join(folder, "identity"), filepath.Join(folder, "people"), synRules))
-			s := c.stream
-			s.To, s.Ports = lab.Server4, []packet.Port{lab.UDP(keyPort)}
 			began, before := time.Now(), readVitals(d)
-			f := follow(d, s)
+			f := follow(d, forge.Stream{To: lab.Server4, Ports: []packet.Port{lab.UDP(keyPort)}, Data: c.data, Sources: 100})
 			lab.Eventually(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
 			for n := range clients {
 				source := lab.Source(n+1, lab.Server4)

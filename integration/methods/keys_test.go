@@ -212,8 +212,8 @@ func TestGarbageIsNotHeard(t *testing.T) {
 	}
 }
 
-// explain says of a person what came of the knocks.
-func TestExplainKnowsPersons(t *testing.T) {
+// explain says of a person what came of the knocks, and close closes what the person has open.
+func TestExplainAndCloseKnowPersons(t *testing.T) {
 	t.Parallel()
 	k := newKeyed(t)
 	alice := newPerson(t, "alice@laptop")
@@ -226,6 +226,17 @@ func TestExplainKnowsPersons(t *testing.T) {
 	said := k.RunOnServer("explain", "alice@laptop", "--control", d.Control)
 	if want := "the knock was rejected: the client's clock is 10m0s ahead of this host's"; !strings.Contains(said, want) || !strings.Contains(said, source.String()) {
 		t.Errorf("it says %q, want %q", said, want)
+	}
+	k.last = time.Now()
+	k.SendDatagram(source, lab.Server4, keyPort, k.knock(alice))
+	d.WaitFor("opened", "person=alice@laptop")
+	said = k.RunOnServer("close", "ssh", "ALICE@laptop", "--control", d.Control)
+	if want := "ssh is closed for " + source.String() + "\n"; said != want {
+		t.Errorf("close says %q, want %q", said, want)
+	}
+	said = k.RunOnServer("close", "ssh", "alice@laptop", "--sessions", "--control", d.Control)
+	if want := "ssh was not open for " + source.String() + "\n0 connections ended\n"; said != want {
+		t.Errorf("close --sessions says %q, want %q", said, want)
 	}
 }
 

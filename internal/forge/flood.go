@@ -26,7 +26,7 @@ type Stream struct {
 	Among    netip.Prefix     // the sources are in here; To needs a route to them
 	Sources  int              // this many sources send in turn; 0: the whole prefix
 	Payload  int              // bytes in a datagram: random characters of base64
-	Data     [][]byte         // or the datagrams to send in turn, all of one size
+	Data     [][]byte         // or the datagrams to send in turn, all of one size, from few ports: conntrack has room for them
 	Rate     int              // packets per second; 0: as many as possible
 	Packets  int64            // limit; 0: none
 	Time     time.Duration    // limit; 0: none
@@ -169,6 +169,8 @@ func (f *Flood) Rate() float64 { return float64(f.sent.Load()) / f.took.Seconds(
 const (
 	slots = 1 << 16 // prepared packets; each round changes their sources
 	batch = 256     // packets per system call
+
+	fewPorts = 16 // source ports of prepared datagrams
 )
 
 // mmsghdr is struct mmsghdr of sys/socket.h.
@@ -213,8 +215,12 @@ func newPackets(s Stream) *packets {
 				payload[i] = alphabet[random.IntN(len(alphabet))]
 			}
 		}
+		sourcePort := uint16(1024 + random.IntN(64000))
+		if len(s.Data) > 0 {
+			sourcePort = uint16(1024 + slot%fewPorts)
+		}
 		segment := Segment{
-			From: from, To: s.To, SourcePort: uint16(1024 + random.IntN(64000)),
+			From: from, To: s.To, SourcePort: sourcePort,
 			Port: s.Ports[random.IntN(len(s.Ports))], Sequence: random.Uint32(), Flags: packet.SYN, Payload: payload,
 		}
 		p.bytes = append(p.bytes, s.Hardware...)

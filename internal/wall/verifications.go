@@ -14,30 +14,32 @@ import (
 
 // The limits of verifications. One takes about 130 microseconds, so that the total rate is
 // a quarter of a CPU. A client needs one, or one for each of its doors, and may have many
-// neighbours in its network. While less than half of the total rate is in use, a source may
-// use much of it. Otherwise only those may have some that have sent few: so one that sends
-// many does not use up the rate of all others.
-var (
-	totalRate  = rate{2000, 2000}
-	sourceRate = rate{100, 400}
-	fewRate    = rate{2, 20}
-)
-
+// neighbours in its network.
 const (
-	maxVerifications     = 256     // that wait
-	verificationSources  = 1 << 14 // sources that are told apart, by a hash
-	verificationPrefixV6 = 64      // what belongs to one source: one subscriber has that many addresses
+	maxVerifications     = 256  // that wait
+	verificationsRate    = 2000 // a second
+	verificationsBurst   = 2000
+	verificationPrefixV6 = 64 // what belongs to one source: one subscriber has that many addresses
 )
 
-// rate is the rate of a token bucket.
-type rate struct{ perSecond, burst float32 }
+// share returns how much of the room, in the queue and in the total rate, a source may find
+// taken before it is refused. One that has sent few datagrams lately may use all of it. So
+// sources that send many leave room for all others.
+func share(lately float32) float32 {
+	switch {
+	case lately < 1:
+		return 1
+	case lately < 4:
+		return 0.5
+	}
+	return 0.25
+}
 
 // verifications verifies datagrams that take long to verify, in a goroutine of its own, so
 // that the log is read meanwhile. It allocates nothing for a datagram. Those beyond its
 // limits are dropped.
 type verifications struct {
 	packets *packets
-	seed    maphash.Seed
 
 	// mu may be taken with the mu of packets held.
 	mu      sync.Mutex
@@ -46,8 +48,9 @@ type verifications struct {
 	waiting int            // jobs in it, with the one under way
 	done    uint64         // jobs so far
 	running bool           // the goroutine runs
-	all     bucket
-	bySlot  []slot // by the hash of a source
+	tokens  float32        // of the total rate
+	filled  time.Time
+	sources *senders
 }
 
 // verification is a datagram to be verified.
@@ -62,33 +65,44 @@ type verification struct {
 	data    [packet.MaxPayload]byte
 }
 
-// bucket is a token bucket.
-type bucket struct {
-	tokens float32
-	filled int64 // Unix time in nanoseconds; 0: full
+// senders counts what each source has sent lately. It is a count-min sketch: a source has
+// a counter in each row, by a hash, and its count is the least of them. So a source that
+// sends few has little chance to be taken for one that sends many.
+type senders struct {
+	seed maphash.Seed
+	rows [4][1 << senderBits]sender
 }
 
-// slot has what a source has used lately.
-type slot struct{ all, few bucket }
+const (
+	senderBits = 13
+	maxLately  = 8 // up to how many datagrams are counted
+)
 
-// take takes a token from a bucket.
-func (b *bucket) take(now time.Time, r rate) bool {
-	at := now.UnixNano()
-	if b.filled == 0 {
-		b.tokens = r.burst
-	} else if since := at - b.filled; since > 0 {
-		b.tokens = min(r.burst, b.tokens+r.perSecond*float32(time.Duration(since).Seconds()))
+// sender is a counter that loses one each second.
+type sender struct {
+	lately float32
+	at     time.Time
+}
+
+// add counts a datagram, and returns how many the source had sent lately.
+func (ss *senders) add(source netip.Addr, now time.Time) float32 {
+	a := source.As16()
+	if source.Is6() {
+		clear(a[verificationPrefixV6/8:])
 	}
-	b.filled = at
-	if b.tokens < 1 {
-		return false
+	hash := maphash.Bytes(ss.seed, a[:])
+	least := float32(maxLately)
+	for i := range ss.rows {
+		c := &ss.rows[i][hash>>(i*senderBits)%(1<<senderBits)]
+		c.lately = max(0, c.lately-float32(max(0, now.Sub(c.at).Seconds())))
+		least = min(least, c.lately)
+		c.lately, c.at = min(maxLately, c.lately+1), now
 	}
-	b.tokens--
-	return true
+	return least
 }
 
 func newVerifications(ps *packets) *verifications {
-	return &verifications{packets: ps, seed: maphash.MakeSeed()}
+	return &verifications{packets: ps}
 }
 
 // add adds a datagram for a door, unless a limit is reached. It is called with the mu of
@@ -96,20 +110,23 @@ func newVerifications(ps *packets) *verifications {
 func (vs *verifications) add(s knocks, f *policy, check method.SlowVerifier, v *decision, source netip.Addr, data []byte) {
 	vs.mu.Lock()
 	defer vs.mu.Unlock()
-	if vs.jobs == nil { // most walls never need them
-		vs.jobs, vs.bySlot = make([]verification, maxVerifications), make([]slot, verificationSources)
-	}
 	now := v.base.Time
-	of := vs.slotOf(source)
-	few := of.few.take(now, fewRate)
-	scarce := vs.waiting > maxVerifications/2 || vs.all.filled != 0 && vs.all.tokens < totalRate.burst/2
-	if !of.all.take(now, sourceRate) || scarce && !few {
-		return // this source alone misses it
+	if vs.jobs == nil { // most walls never need them
+		vs.jobs, vs.sources = make([]verification, maxVerifications), &senders{seed: maphash.MakeSeed()}
+		vs.tokens, vs.filled = verificationsBurst, now
 	}
-	if vs.waiting == maxVerifications || !vs.all.take(now, totalRate) {
-		vs.packets.losses.add(1)
+	if since := now.Sub(vs.filled); since > 0 {
+		vs.tokens = min(verificationsBurst, vs.tokens+verificationsRate*float32(since.Seconds()))
+	}
+	vs.filled = now
+	room := share(vs.sources.add(source, now))
+	if float32(vs.waiting) >= room*maxVerifications || vs.tokens < (1-room)*verificationsBurst+1 {
+		if room == 1 {
+			vs.packets.losses.add(1) // else this source alone misses it
+		}
 		return
 	}
+	vs.tokens--
 	j := &vs.jobs[(vs.first+vs.waiting)%maxVerifications]
 	j.sockets, j.policy, j.check, j.door, j.base, j.source = s, f, check, v.door, v.base, source
 	j.size = copy(j.data[:], data)
@@ -118,15 +135,6 @@ func (vs *verifications) add(s knocks, f *policy, check method.SlowVerifier, v *
 		vs.running = true
 		go vs.run()
 	}
-}
-
-// slotOf returns the slot of a source. It is called with mu held.
-func (vs *verifications) slotOf(source netip.Addr) *slot {
-	a := source.As16()
-	if source.Is6() {
-		clear(a[verificationPrefixV6/8:])
-	}
-	return &vs.bySlot[maphash.Bytes(vs.seed, a[:])%verificationSources]
 }
 
 // run verifies datagrams until none waits.

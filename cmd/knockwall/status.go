@@ -119,7 +119,11 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 	if len(s.Windows) > 0 {
 		fmt.Fprintf(w, "\nOPEN FOR\tDOOR\tTIME LEFT\tCONNECTIONS\n")
 		for _, win := range s.Windows {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", win.Source, win.Door, inSeconds(win.LeftSeconds), win.Connections)
+			source := win.Source.String()
+			if win.Person != "" {
+				source += " (" + printable.Escape(win.Person) + ")"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", source, win.Door, inSeconds(win.LeftSeconds), win.Connections)
 		}
 	} else {
 		fmt.Fprintf(w, "\nNo window is open.\n")

@@ -103,11 +103,11 @@ knockwall check # root is not the service
 systemctl daemon-reload
 systemctl restart knockwall
 ! stranger || failed "a stranger gets in"
-client knockwall knock --otp-file /root/vpn-open 192.0.2.1 2000
-eventually "the password opens the door" stranger
 # Within the same minute the client sends the same password; later it sends another.
 minute() { echo $(($(date +%s) / 60)); }
-used=$(minute)
+used=$(minute) # before the client makes the password
+client knockwall knock --otp-file /root/vpn-open 192.0.2.1 2000
+eventually "the password opens the door" stranger
 kill -9 "$(systemctl show -p MainPID --value knockwall)"
 up() { knockwall status >/dev/null 2>&1; }
 eventually "the daemon is back" up

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -103,7 +104,8 @@ func indent(text string) string {
 }
 
 // addToSSH puts a stanza at the beginning of ~/.ssh/config, as the first value that ssh finds
-// is used. A file that names the host already stays as it is.
+// is used. Options for all hosts that stood there stay for all hosts. A file that names the
+// host already stays as it is.
 func addToSSH(c *cobra.Command, host, stanza string) error {
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -123,8 +125,7 @@ func addToSSH(c *cobra.Command, host, stanza string) error {
 		mode = info.Mode().Perm()
 	}
 	for line := range strings.Lines(string(text)) {
-		words := strings.Fields(line)
-		if len(words) > 1 && strings.EqualFold(words[0], "host") && slices.Contains(words[1:], host) {
+		if words := sshWords(line); len(words) > 1 && strings.EqualFold(words[0], "host") && slices.Contains(words[1:], host) {
 			fmt.Fprintf(c.OutOrStdout(), "%s: has %s already. See that it has this line:\n\n    ProxyCommand knockwall connect %%h %%p\n", path, host)
 			return nil
 		}
@@ -132,9 +133,29 @@ func addToSSH(c *cobra.Command, host, stanza string) error {
 	if len(text) > 0 {
 		stanza += "\n"
 	}
+	if beginsForAll(string(text)) {
+		stanza += "Host *\n"
+	}
 	if err := durable.Replace(path, []byte(stanza+string(text)), mode); err != nil {
 		return err
 	}
 	fmt.Fprintf(c.OutOrStdout(), "%s: added %s. Now type: ssh %s\n", path, host, host)
 	return nil
+}
+
+// beginsForAll reports whether the text of an ssh_config(5) has options for all hosts before
+// its first Host or Match.
+func beginsForAll(text string) bool {
+	for line := range strings.Lines(text) {
+		if words := sshWords(line); len(words) > 0 && !strings.HasPrefix(words[0], "#") {
+			return !strings.EqualFold(words[0], "host") && !strings.EqualFold(words[0], "match")
+		}
+	}
+	return false
+}
+
+// sshWords returns the words of a line of ssh_config(5). After the first word may be an
+// equals sign.
+func sshWords(line string) []string {
+	return strings.FieldsFunc(line, func(r rune) bool { return unicode.IsSpace(r) || r == '=' })
 }

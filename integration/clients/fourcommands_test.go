@@ -73,6 +73,11 @@ func TestTheFourCommandsOfTheREADME(t *testing.T) {
 	lab.Must(t, err)
 	fill := strings.NewReplacer("LINE", line, "HOST", name)
 	client.run(fill.Replace(commands[2]))
+	for _, option := range []string{"user root\n", "batchmode yes\n"} { // as the file says for all hosts
+		if out := client.run("ssh -G other"); !strings.Contains(out, option) {
+			t.Errorf("after join --ssh, another host lacks %q:\n%s", option, out)
+		}
+	}
 	ssh := fill.Replace(commands[3]) + " echo inside"
 	if out := client.run(ssh); out != "inside\n" {
 		t.Errorf("%s: %s", ssh, out)

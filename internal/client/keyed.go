@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -29,24 +30,39 @@ type Keyed struct {
 	last time.Time // of the latest datagram
 }
 
-// Knock sends the datagrams to one address of the host. It returns an error if it cannot
-// sign or send one.
+// Knock sends the datagrams to one address of the host. A key that cannot sign, or whose
+// datagram cannot be sent, does not stop the others. If no datagram was sent, the error has
+// the reason for each key.
 func (k *Keyed) Knock(ctx context.Context, host netip.Addr) error {
 	source, err := k.Source.Towards(ctx, host)
 	if err != nil {
 		return err
 	}
+	var failed []error
 	for _, key := range k.Keys {
-		k.Said(host, key, source)
-		datagram, err := spa.Seal(k.Identity, spa.Knock{
-			What: k.What, Time: k.now(), Door: spa.HashDoor(k.Door), Source: source.WithZone(""),
-		}, key.Public, key.Sign)
-		if err != nil {
-			return fmt.Errorf("signing a knock with %s: %w", key, err)
+		if err := ctx.Err(); err != nil { // no key is asked in vain, as it may ask its owner
+			return err
 		}
-		if err := sendFrom(ctx, source, netip.AddrPortFrom(host, k.Port), datagram); err != nil {
-			return fmt.Errorf("sending a signed knock to %d/udp of %s: %w", k.Port, host, err)
+		if err := k.knockWith(ctx, key, source, host); err != nil {
+			failed = append(failed, err)
 		}
+	}
+	if len(failed) < len(k.Keys) {
+		return nil
+	}
+	return errors.Join(failed...)
+}
+
+func (k *Keyed) knockWith(ctx context.Context, key sshkeys.Key, source, host netip.Addr) error {
+	k.Said(host, key, source)
+	datagram, err := spa.Seal(k.Identity, spa.Knock{
+		What: k.What, Time: k.now(), Door: spa.HashDoor(k.Door), Source: source.WithZone(""),
+	}, key.Public, key.Sign)
+	if err != nil {
+		return fmt.Errorf("signing a knock with %s: %w", key, err)
+	}
+	if err := sendFrom(ctx, source, netip.AddrPortFrom(host, k.Port), datagram); err != nil {
+		return fmt.Errorf("sending a signed knock to %d/udp of %s: %w", k.Port, host, err)
 	}
 	return nil
 }

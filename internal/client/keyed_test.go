@@ -1,6 +1,7 @@
 package client
 
 import (
+	"context"
 	"crypto/ed25519"
 	"errors"
 	"net/netip"
@@ -101,9 +102,60 @@ func TestASignedKnockThatCannotBeMade(t *testing.T) {
 	if err := k.Knock(t.Context(), netip.MustParseAddr("127.0.0.1")); !errors.Is(err, refused) || !strings.Contains(err.Error(), ssh.FingerprintSHA256(key.Public)) {
 		t.Errorf("the error is %v", err)
 	}
+	k.Keys = []sshkeys.Key{refusing, refusing}
+	if err := k.Knock(t.Context(), netip.MustParseAddr("127.0.0.1")); err == nil || strings.Count(err.Error(), refused.Error()) != 2 {
+		t.Errorf("the error of two keys is %v", err)
+	}
 	k.Keys = []sshkeys.Key{key}
 	k.Source = Source{Addr: netip.MustParseAddr("127.0.0.1")} // loopback cannot send to other hosts
 	if err := k.Knock(t.Context(), netip.MustParseAddr("192.0.2.1")); err == nil || !strings.Contains(err.Error(), "sending a signed knock to 62201/udp of 192.0.2.1: ") {
 		t.Errorf("the error is %v", err)
+	}
+}
+
+func TestAKeyThatCannotSignStopsNoOther(t *testing.T) {
+	identity, err := spa.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, refusing := newKey(t), newKey(t)
+	refusing.Sign = func([]byte) (*ssh.Signature, error) { return nil, errors.New("the user said no") }
+	for _, keys := range [][]sshkeys.Key{{refusing, good}, {good, refusing}} {
+		addr := netip.MustParseAddr("127.0.0.1")
+		l, port := listenUDP(t, addr)
+		k := &Keyed{
+			Identity: identity.Public(), Door: "ssh", Port: port.Number, What: spa.Open, Keys: keys,
+			Said: func(netip.Addr, sshkeys.Key, netip.Addr) {},
+		}
+		if err := k.Knock(t.Context(), addr); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := l.ReadFromUDPAddrPort(make([]byte, 2*spa.LongSize)); err != nil {
+			t.Error(err)
+		}
+		wantNoMore(t, l)
+	}
+}
+
+// Somebody who ends the program is not asked by the other keys.
+func TestNoKeySignsAfterTheEnd(t *testing.T) {
+	identity, err := spa.NewIdentity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(t.Context())
+	asked := 0
+	ending := newKey(t)
+	ending.Sign = func([]byte) (*ssh.Signature, error) {
+		asked++
+		end()
+		return nil, errors.New("the user said no")
+	}
+	k := &Keyed{
+		Identity: identity.Public(), Door: "ssh", Port: 62201, What: spa.Open, Keys: []sshkeys.Key{ending, ending},
+		Said: func(netip.Addr, sshkeys.Key, netip.Addr) {},
+	}
+	if err := k.Knock(ctx, netip.MustParseAddr("127.0.0.1")); !errors.Is(err, context.Canceled) || asked != 1 {
+		t.Errorf("%d keys were asked, and the error is %v", asked, err)
 	}
 }

@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -102,8 +103,11 @@ func body(i *invitation.Invitation) string {
 	return b.String()
 }
 
-// says reports whether a host is knocked at as an invitation says.
+// says reports whether a host is knocked at where and how an invitation says.
 func (h *Host) says(i *invitation.Invitation) bool {
+	if !strings.EqualFold(cmp.Or(h.Address, i.Host), cmp.Or(i.Address, i.Host)) {
+		return false
+	}
 	switch {
 	case i.Keyed != nil:
 		return h.Keyed != nil && h.Keyed.Identity == i.Keyed.Identity && h.Keyed.Door == i.Door && h.Keyed.Port == i.Keyed.Port

@@ -74,6 +74,36 @@ func TestJoining(t *testing.T) {
 	}
 }
 
+// A block with the address that the host had before must not pass for the invitation.
+func TestTheHostHasMoved(t *testing.T) {
+	const nowhere, own, first, second = "", "/address=server.example.org", "/address=203.0.113.7", "/address=203.0.113.8"
+	line := func(address string) string { return strings.Replace(keyedLine, first, address, 1) }
+	for _, test := range []struct {
+		before, after string
+		same          bool
+	}{
+		{first, first, true},
+		{nowhere, own, true}, // without an address clients knock at the name
+		{own, nowhere, true},
+		{first, second, false},
+		{first, nowhere, false},
+		{nowhere, first, false},
+	} {
+		path := filepath.Join(t.TempDir(), "hosts.hcl")
+		if _, _, err := Join(path, parseLine(t, line(test.before))); err != nil {
+			t.Fatal(err)
+		}
+		before := content(t, path)
+		added, _, err := Join(path, parseLine(t, line(test.after)))
+		if added || (err == nil) != test.same || content(t, path) != before {
+			t.Errorf("%q after %q: added: %t, %v\n%s", test.after, test.before, added, err, content(t, path))
+		}
+		if err != nil && !strings.Contains(err.Error(), path+" line 1 has another block for server.example.org: ") {
+			t.Errorf("%q after %q: %v", test.after, test.before, err)
+		}
+	}
+}
+
 func TestABlockIsAddedWhereItIsUsed(t *testing.T) {
 	for _, test := range []struct{ before, after string }{
 		{"", keyedBlock},

@@ -23,9 +23,10 @@ connections from this address. Established connections go on. With --sessions
 they end too, whether a window is open or not.
 
 PERSON is somebody who has knocked with a key or an fwknop client, as status and
-events name the person. close then does this for each address that the person
-has knocked from since the daemon started. To lock the person out for good,
-delete the line in the people file, and reload.`,
+events name the person. close then closes each open window of the person. With
+--sessions it also ends the connections from all addresses of the person that
+the daemon remembers: those of open windows and of the latest events. To lock
+the person out for good, delete the line in the people file, and reload.`,
 		Example: `  sudo knockwall close ssh 198.51.100.7
   sudo knockwall close ssh 198.51.100.7 --sessions
   sudo knockwall close ssh alice@laptop --sessions`,

@@ -323,20 +323,22 @@ func (n *newDoor) explain(c *cobra.Command) error {
 	if loaded.Config == nil {
 		return &usageError{errSaid}
 	}
-	door := loaded.Config.Door(n.name)
-	i, err := inviteTo(door, &loaded.Config.Wall)
-	if err != nil {
-		return err
-	}
-	i.Host, i.Address = ownName()
 	out := c.OutOrStdout()
 	next := "  sudo knockwall check\n  sudo knockwall reload --confirm 2m\n"
 	if n.folder != defaultConfig {
 		next = fmt.Sprintf("  sudo knockwall check --config %s\n  sudo knockwall run --config %[1]s --confirm 2m\n", n.folder)
 	}
 	fmt.Fprintf(out, "\nNothing is in force yet. Next, in a session that stays open:\n\n%s\n"+
-		"Then come in from elsewhere, and type there: sudo knockwall confirm\n\n"+
-		"On a client (invite %s prints the line again, with a name by --host):\n\n  knockwall join %s\n", next, n.name, i)
+		"Then come in from elsewhere, and type there: sudo knockwall confirm\n", next)
+	i, err := inviteTo(loaded.Config.Door(n.name), &loaded.Config.Wall, "")
+	if unfit, ok := errors.AsType[*unfitName](err); ok {
+		fmt.Fprintf(out, "\n%s. For the line that a client needs, type: knockwall invite %s --host NAME\n", unfit, n.name)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\nOn a client (invite %s prints the line again, with a name by --host):\n\n  knockwall join %s\n", n.name, i)
 	if i.HasSecret() {
 		fmt.Fprint(out, "\nKeep this line secret: it has the knocks.\n")
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -56,20 +57,17 @@ should send the line only where you would send a password.`,
 		if door == nil {
 			return usage("the rule files have no door %q", arguments[0])
 		}
-		i, err := inviteTo(door, &loaded.Config.Wall)
+		i, err := inviteTo(door, &loaded.Config.Wall, *name)
+		if unfit, ok := errors.AsType[*unfitName](err); ok {
+			return usage("%w: give another by --host", unfit)
+		}
 		if err != nil {
 			return err
-		}
-		if i.Host, i.Address = *name, ""; *name == "" {
-			i.Host, i.Address = ownName()
-		}
-		line := i.String()
-		if _, err := invitation.Parse(line); err != nil {
-			return usage("%q cannot be in an invitation as the name of this host: give another by --host", i.Host)
 		}
 		if i.HasSecret() {
 			fmt.Fprintf(c.ErrOrStderr(), "knockwall: this line opens the door %s for everybody who has it: keep it secret\n", door.Name)
 		}
+		line := i.String()
 		fmt.Fprintln(c.OutOrStdout(), line)
 		if !*asQR {
 			return nil
@@ -85,8 +83,32 @@ should send the line only where you would send a password.`,
 	return c
 }
 
-// inviteTo returns an invitation to a door, by signed knocks if the door takes them.
-func inviteTo(d *ruleset.Door, w *ruleset.Wall) (*invitation.Invitation, error) {
+// unfitName is the error for a name of this host that no invitation can have.
+type unfitName struct{ name string }
+
+func (e *unfitName) Error() string {
+	return fmt.Sprintf("%q cannot be in an invitation as the name of this host", e.name)
+}
+
+// inviteTo returns an invitation to a door of this host, as a client can read it. If name is
+// empty, it has the host name and an address.
+func inviteTo(d *ruleset.Door, w *ruleset.Wall, name string) (*invitation.Invitation, error) {
+	i, err := wayInto(d, w)
+	if err != nil {
+		return nil, err
+	}
+	if i.Host = name; name == "" {
+		i.Host, i.Address = ownName()
+	}
+	if _, err := invitation.Parse(i.String()); err != nil {
+		return nil, &unfitName{i.Host}
+	}
+	return i, nil
+}
+
+// wayInto returns an invitation to a door without a host. It is by signed knocks if the door
+// takes them.
+func wayInto(d *ruleset.Door, w *ruleset.Wall) (*invitation.Invitation, error) {
 	i := &invitation.Invitation{Door: d.Name}
 	for _, ports := range d.Ports {
 		if i.Port.Number == 0 || ports.Protocol == packet.TCP && i.Port.Protocol != packet.TCP {

@@ -16,6 +16,17 @@ import (
 	"github.com/knockwall/knockwall/nfqueue"
 )
 
+// takedown takes walls down.
+type takedown struct {
+	out    io.Writer
+	path   string      // of the control socket
+	kernel *nft.Kernel // nil without the privilege
+	// others are the tables that removeLate must leave: those that stood before a connection to
+	// systemd's socket, which may start a daemon that puts up another. removeUnserved fills it,
+	// unless it removes them all. askDaemon takes out the table of the daemon that it has ended.
+	others []string
+}
+
 // Run takes down the wall of the daemon that listens at a control socket. If none listens
 // there, it removes the tables that daemons have left. It writes to out what it has done.
 func Run(ctx context.Context, out io.Writer, controlPath string) error {
@@ -43,45 +54,8 @@ func Run(ctx context.Context, out io.Writer, controlPath string) error {
 	return err
 }
 
-// askDaemon makes the daemon remove its wall and end.
-func (d *takedown) askDaemon(ctx context.Context) error {
-	lowered, err := control.NewClient(d.path).Down(ctx)
-	if err != nil {
-		return err
-	}
-	if lowered.Ending {
-		fmt.Fprintln(d.out, "The wall is down. The daemon ends within seconds, when its on_close commands have ended.")
-	} else {
-		fmt.Fprintln(d.out, "The wall is down, and the daemon has ended.")
-	}
-	if lowered.SocketUnit == "" {
-		return nil
-	}
-	d.others = slices.DeleteFunc(d.others, func(table string) bool { return table == lowered.Table })
-	return d.stopUnits(lowered.SocketUnit)
-}
-
-// takedown takes walls down.
-type takedown struct {
-	out    io.Writer
-	path   string      // of the control socket
-	kernel *nft.Kernel // nil without the privilege
-	others []string    // tables of walls that must stay
-}
-
 // ours reports whether the control socket is the one of this system's service.
 func (d *takedown) ours() bool { return d.path == control.DefaultPath }
-
-// served reports whether a daemon serves a wall, that is, listens on one of its queues. A
-// wall without doors has no queues: then known is false.
-func served(w *nft.Standing) (served, known bool, err error) {
-	for _, queue := range w.Queues {
-		if served, err := nfqueue.InUse(queue); served || err != nil {
-			return served, true, err
-		}
-	}
-	return false, len(w.Queues) > 0, nil
-}
 
 // removeUnserved removes the tables of all walls if no daemon serves any of them, and
 // prevents systemd from starting a daemon. It reports whether nothing more is to be done.
@@ -106,6 +80,24 @@ func (d *takedown) removeUnserved() (done bool, err error) {
 		return true, d.stopUnits(socketUnit)
 	}
 	return true, nil
+}
+
+// askDaemon makes the daemon remove its wall and end.
+func (d *takedown) askDaemon(ctx context.Context) error {
+	lowered, err := control.NewClient(d.path).Down(ctx)
+	if err != nil {
+		return err
+	}
+	if lowered.Ending {
+		fmt.Fprintln(d.out, "The wall is down. The daemon ends within seconds, when its on_close commands have ended.")
+	} else {
+		fmt.Fprintln(d.out, "The wall is down, and the daemon has ended.")
+	}
+	if lowered.SocketUnit == "" {
+		return nil
+	}
+	d.others = slices.DeleteFunc(d.others, func(table string) bool { return table == lowered.Table })
+	return d.stopUnits(lowered.SocketUnit)
 }
 
 // removeAll removes the tables of walls that no daemon serves. The other walls are an
@@ -134,4 +126,15 @@ func (d *takedown) removeAll() error {
 		fmt.Fprintln(d.out, "No wall stands.")
 	}
 	return err
+}
+
+// served reports whether a daemon serves a wall, that is, listens on one of its queues. A
+// wall without doors has no queues: then known is false.
+func served(w *nft.Standing) (served, known bool, err error) {
+	for _, queue := range w.Queues {
+		if served, err := nfqueue.InUse(queue); served || err != nil {
+			return served, true, err
+		}
+	}
+	return false, len(w.Queues) > 0, nil
 }

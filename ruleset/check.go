@@ -50,6 +50,9 @@ var (
 	doorName  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
 )
 
+// IsDoorName reports whether a door can have a name.
+func IsDoorName(name string) bool { return doorName.MatchString(name) }
+
 func (l *Loaded) checkWall(r *rawWall, w *Wall) {
 	l.text(r.Table, &w.Table)
 	if !tableName.MatchString(w.Table) {
@@ -97,7 +100,7 @@ func (d *Door) meets(other *Door) bool {
 func (l *Loaded) checkDoor(r *rawDoor, w *Wall) Door {
 	d := defaultDoor
 	d.Name = r.Name
-	if !doorName.MatchString(d.Name) {
+	if !IsDoorName(d.Name) {
 		l.fail("Not a door name", "A door's name is a letter, then up to 31 letters, digits, hyphens and underscores.", &r.NameRange)
 	}
 	d.Ports = l.ports(r)

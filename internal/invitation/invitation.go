@@ -19,6 +19,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/spa"
+	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
 
@@ -125,7 +126,6 @@ func word(p packet.Port) string { return fmt.Sprintf("%d:%s", p.Number, p.Protoc
 var (
 	// hostName is a name of the DNS or an address.
 	hostName = regexp.MustCompile(`^[A-Za-z0-9_:]([A-Za-z0-9_.:-]{0,252})$`)
-	doorName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
 	// secretText is text that hosts files can have in quotes as it is.
 	secretText = regexp.MustCompile(`^[!#-&(-\[\]-z|~ ]{1,255}$`)
 )
@@ -188,7 +188,7 @@ func (p *parser) set(name, value string) bool {
 	case "address":
 		p.i.Address, ok = value, hostName.MatchString(value)
 	case "door":
-		p.i.Door, ok = value, doorName.MatchString(value)
+		p.i.Door, ok = value, ruleset.IsDoorName(value)
 	case "port":
 		p.i.Port, err = packet.ParsePort(value)
 	case "identity":

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,6 +37,7 @@ var examples = map[string]func(*example){
 	"one-time":  (*example).oneTime,
 	"commands":  (*example).commands,
 	"fwknop":    (*example).fwknop,
+	"keys":      (*example).keys,
 }
 
 // neighbours returns addresses of the client's network that no host has: two within one
@@ -272,6 +274,61 @@ func (e *example) fwknop() {
 		e.opens("ssh", "fwknop -n server")
 		e.open(e.self, lab.TCP(22), "alice has sent a datagram by fwknop")
 	}
+}
+
+func (e *example) keys() {
+	keygen := lab.NeedsProgram(e.t, "ssh-keygen")
+	e.ServeTCP(22)
+	e.ServeUDP(51820, e.to)
+	said := func(arguments ...string) string {
+		out, err := lab.Knockwall(append(arguments, "--config", e.path)...).Output()
+		lab.Must(e.t, err)
+		return string(out)
+	}
+	said("identity")
+	// The lines of the comments, with keys.
+	lines := regexp.MustCompile(`(?m)^#   (.*ssh-ed25519 )AAAA\.\.\. ((\w+)@\w+)$`).FindAllStringSubmatch(e.text, -1)
+	var people strings.Builder
+	for _, m := range lines {
+		if out, err := exec.Command(keygen, "-q", "-t", "ed25519", "-N", "", "-C", m[2], "-f", e.file(m[3])).CombinedOutput(); err != nil {
+			e.t.Fatalf("ssh-keygen: %v\n%s", err, out)
+		}
+		public, err := os.ReadFile(e.file(m[3] + ".pub"))
+		lab.Must(e.t, err)
+		people.WriteString(strings.TrimSuffix(m[1], "ssh-ed25519 ") + string(public))
+	}
+	lab.WriteFile(e.t, e.file("people"), people.String(), 0o640)
+	e.run()
+	e.shut(e.self, lab.TCP(22), "it has not knocked")
+
+	knock := "export SSH_AUTH_SOCK=; " + e.knocks()[0]
+	join := func(door, person string) {
+		e.copy(e.file(person), e.file("home/.ssh/id_ed25519"))
+		lab.Must(e.t, os.RemoveAll(e.file("home/.config")))
+		e.types("knockwall join --ssh " + said("invite", door, "--host", e.to.String()))
+	}
+	join("ssh", "alice")
+	e.opens("ssh", knock)
+	e.d.WaitFor("opened", "door=ssh", "person=alice@laptop")
+	e.open(e.self, lab.TCP(22), "alice has knocked")
+	e.shut(lab.Source(1, e.to), lab.TCP(22), "another one has knocked")
+
+	// Alice's line goes, and the window with it.
+	alice, rest, _ := strings.Cut(people.String(), "\n")
+	lab.WriteFile(e.t, e.file("people"), "# "+alice+"\n"+rest, 0o640)
+	e.RunOnServer("reload", "--control", e.d.Control)
+	e.d.WaitFor("closed", "door=ssh", "person=alice@laptop", "code=no-longer")
+	e.shut(e.self, lab.TCP(22), "alice is no longer listed")
+
+	// Bob may open only the other door, and for ten minutes.
+	join("ssh", "bob")
+	e.types(knock)
+	e.d.WaitFor("reset", "door=ssh", "person=bob@phone", "code=not-allowed")
+	e.shut(e.self, lab.UDP(51820), "nobody has knocked at this door")
+	join("vpn", "bob")
+	e.opens("vpn", knock)
+	e.d.WaitFor("opened", "door=vpn", "person=bob@phone", "window=10m")
+	e.open(e.self, lab.UDP(51820), "bob has knocked")
 }
 
 // hostsFile writes a hosts file for a person with fwknop, with more lines in the blocks of

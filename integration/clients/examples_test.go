@@ -78,6 +78,7 @@ func newExample(t *testing.T, file string, to netip.Addr) *example {
 	lab.Must(t, err)
 	e.text = strings.NewReplacer(
 		"/etc/knockwall.secrets", e.file("secrets"),
+		"/etc/knockwall.d/people", e.file("people"),
 		"/var/lib/knockwall", e.file("state"),
 		"/run/knockwall", e.file("run"),
 		`"logger"`, fmt.Sprintf("%q", e.file("bin/logger")),

@@ -106,6 +106,7 @@ func load(path, origin string, by reader) *Loaded {
 	if !l.Diagnostics.HasErrors() {
 		l.Config = config
 	}
+	l.dropRepeated()
 	l.Sort()
 	l.shorten()
 	return l
@@ -116,6 +117,21 @@ func (l *Loaded) Errors() *Loaded {
 	errors := *l
 	errors.Diagnostics = slices.DeleteFunc(slices.Clone(l.Diagnostics), func(d *hcl.Diagnostic) bool { return d.Severity != hcl.DiagError })
 	return &errors
+}
+
+// dropRepeated drops diagnostics that say the same of the same place. Several doors may name
+// one file.
+func (l *Loaded) dropRepeated() {
+	seen := map[string]bool{}
+	l.Diagnostics = slices.DeleteFunc(l.Diagnostics, func(d *hcl.Diagnostic) bool {
+		if d.Subject == nil {
+			return false
+		}
+		text := d.Error() // with the place
+		repeated := seen[text]
+		seen[text] = true
+		return repeated
+	})
 }
 
 // shorten keeps the first maxDiagnostics diagnostics, and says how many it left out.

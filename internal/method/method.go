@@ -179,15 +179,14 @@ type Meaning struct {
 	Code   audit.Code // of the audit event
 	Reason string     // of the audit event
 	Once   Use        // the use of the datagram, unless Action is Nothing
-	Person Person     // the sender, if the method knows persons
+	// Person is the sender, if the method knows persons. With no Action, the datagram is
+	// certainly of this person, but was rejected for the Reason.
+	Person Person
 	// Source is the address to open for. The zero Addr means the source of the packet.
 	Source netip.Addr
 	// Window is how long the window should be open, up to Most. Zero Most means the door's
 	// window, and so does zero Window.
 	Window, Most time.Duration
-	// Rejected says that a datagram without an Action is certainly of this Person, but was
-	// rejected for the Reason.
-	Rejected bool
 }
 
 // Person is the sender of a datagram. The zero value is nobody in particular.

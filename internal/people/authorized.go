@@ -11,25 +11,35 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
+// Place is a part of a line in a file.
+type Place struct {
+	Line     int // from 1 on
+	Begin    int // of the line in the file, in bytes
+	From, To int // bytes of the line, from 0 on
+}
+
 // Problem is an error or a warning about a place in a file.
 type Problem struct {
-	Line, From, To  int // line from 1 on; bytes of it, from 0 on
+	Place
 	Warning         bool
 	Summary, Detail string
 }
 
 // problems collects problems of one line at a time.
 type problems struct {
-	all  []Problem
-	line int
+	all         []Problem
+	line, begin int // of the line that is read
 }
 
+// at returns a place in the line that is read.
+func (p *problems) at(from, to int) Place { return Place{p.line, p.begin, from, to} }
+
 func (p *problems) fail(from, to int, summary, detail string) {
-	p.all = append(p.all, Problem{Line: p.line, From: from, To: to, Summary: summary, Detail: detail})
+	p.all = append(p.all, Problem{Place: p.at(from, to), Summary: summary, Detail: detail})
 }
 
 func (p *problems) warn(from, to int, summary, detail string) {
-	p.all = append(p.all, Problem{Line: p.line, From: from, To: to, Warning: true, Summary: summary, Detail: detail})
+	p.all = append(p.all, Problem{Place: p.at(from, to), Warning: true, Summary: summary, Detail: detail})
 }
 
 // The range of window=.
@@ -70,8 +80,13 @@ func (l *List) Authorize(file string, text []byte) []Problem {
 // each calls f with each line that is neither empty nor a comment, without the spaces at its
 // end.
 func (p *problems) each(text []byte, f func(string)) {
-	for line := range bytes.Lines(text) {
-		p.line++
+	for next := 0; next < len(text); {
+		p.line, p.begin = p.line+1, next
+		line := text[next:]
+		if end := bytes.IndexByte(line, '\n'); end >= 0 {
+			line = line[:end+1]
+		}
+		next += len(line)
 		if p.line > maxLines {
 			p.fail(0, len(line), "Too many lines", fmt.Sprintf("A file has at most %d lines.", maxLines))
 			return
@@ -107,8 +122,11 @@ func (p *problems) parse(s string) *Line {
 			good = false
 			continue
 		}
+		if strings.EqualFold(o.name, "doors") {
+			line.DoorsAt = p.at(o.from, o.to)
+		}
 		if problem := line.apply(o); problem != nil {
-			problem.Line, problem.From, problem.To = p.line, o.from, o.to
+			problem.Place = p.at(o.from, o.to)
 			p.all = append(p.all, *problem)
 			good = good && problem.Warning
 		}
@@ -280,7 +298,7 @@ func (l *Line) apply(o option) *Problem {
 	case "principals":
 		l.principals = strings.Split(o.value, ",")
 	case "doors":
-		l.Doors, l.doorsAt = strings.Split(o.value, ","), o
+		l.Doors = strings.Split(o.value, ",")
 	case "window":
 		d, err := time.ParseDuration(o.value)
 		if err != nil || d < minWindow || d > maxWindow {

@@ -12,6 +12,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -85,6 +87,7 @@ type Line struct {
 	Name      string   // the comment; for keys without one, the fingerprint
 	Authority bool     // the key signs certificates of people
 	Doors     []string // names of the only doors that it opens; nil: all
+	DoorsAt   Place    // the option with them
 	Window    time.Duration
 	Expires   time.Time // zero: never
 
@@ -92,16 +95,12 @@ type Line struct {
 	from       addresses
 	verifyUser bool // a hardware key must have checked its user
 	hasLimit   bool // from is given
-	doorsAt    option
 }
 
 // Compare orders lines by file and number.
 func (l *Line) Compare(other *Line) int {
 	return cmp.Or(cmp.Compare(l.File, other.File), cmp.Compare(l.Number, other.Number))
 }
-
-// DoorsAt returns the place of the option doors in the line, in bytes.
-func (l *Line) DoorsAt() (from, to int) { return l.doorsAt.from, l.doorsAt.to }
 
 // Opens reports whether the line allows a door.
 func (l *Line) Opens(door string) bool { return l.Doors == nil || slices.Contains(l.Doors, door) }
@@ -122,6 +121,7 @@ const (
 	Revoked    RefusalReason = iota + 1 // the key or certificate is revoked
 	Expired                             // the line or certificate is not valid at this time
 	NotFrom                             // the line or certificate is not valid for this address
+	NotSigned                           // the authority has not signed the certificate
 	NotAllowed                          // anything else
 )
 
@@ -184,28 +184,28 @@ func (l *List) CheckCertificate(line *Line, c *ssh.Certificate, now time.Time, s
 	refuse := func(reason RefusalReason, format string, a ...any) error {
 		return &Refusal{reason, "the certificate " + fmt.Sprintf(format, a...)}
 	}
+	// First of all, as whoever makes a certificate up can write anybody's name into it.
+	if !isSigned(c) {
+		return refuse(NotSigned, "has no signature of its authority")
+	}
 	switch {
 	case c.CertType != ssh.UserCert:
 		return refuse(NotAllowed, "is not one of a user")
 	case l.revoked.hasCertificate(c.Serial, c.KeyId):
 		return refuse(Revoked, "is revoked")
-	case c.Signature == nil || c.Signature.Format == ssh.KeyAlgoRSA:
+	case c.Signature.Format == ssh.KeyAlgoRSA:
 		return refuse(NotAllowed, "is signed with SHA-1. Sign it again with a newer ssh-keygen")
 	}
-	principal, ok := line.principalOf(c)
-	if !ok {
+	if !line.hasPrincipalOf(c) {
 		return refuse(NotAllowed, "has none of the principals in line %d of %s", line.Number, line.File)
 	}
-	// The package's own check has the same order, but its errors do not tell these apart.
 	if at := uint64(now.Unix()); at < c.ValidAfter || c.ValidBefore != ssh.CertTimeInfinity && at >= c.ValidBefore {
 		return refuse(Expired, "is valid from %s to %s", certificateTime(c.ValidAfter), certificateTime(c.ValidBefore))
 	}
-	checker := ssh.CertChecker{
-		SupportedCriticalOptions: []string{optionSourceAddress, optionForceCommand, optionVerifyRequired},
-		Clock:                    func() time.Time { return now },
-	}
-	if err := checker.CheckCert(principal, c); err != nil {
-		return refuse(NotAllowed, "is not valid: %v", err)
+	for name := range c.CriticalOptions {
+		if name != optionSourceAddress && name != optionForceCommand && name != optionVerifyRequired {
+			return refuse(NotAllowed, "has the critical option %q, which is unknown", name)
+		}
 	}
 	if allowed, ok := c.CriticalOptions[optionSourceAddress]; ok && source.IsValid() {
 		if from, err := parsePrefixes(allowed); err != nil || !from.match(source) {
@@ -225,21 +225,28 @@ const (
 	optionVerifyRequired = "verify-required"
 )
 
-// principalOf returns a principal of a certificate that the line allows, and false if it has
-// none. A certificate without principals is valid for all, if the line names none.
-func (l *Line) principalOf(c *ssh.Certificate) (string, bool) {
-	if l.principals == nil {
-		if len(c.ValidPrincipals) == 0 {
-			return "", true
-		}
-		return c.ValidPrincipals[0], true
+// isSigned reports whether the authority that a certificate names has signed it.
+func isSigned(c *ssh.Certificate) bool {
+	if c.Signature == nil || c.ValidAfter > math.MaxInt64 {
+		return false
 	}
-	for _, p := range c.ValidPrincipals {
-		if slices.Contains(l.principals, p) {
-			return p, true
-		}
+	// Package ssh has no check of the signature alone. So ask for one that nothing else in the
+	// certificate can fail.
+	var principal string
+	if len(c.ValidPrincipals) > 0 {
+		principal = c.ValidPrincipals[0]
 	}
-	return "", false
+	checker := ssh.CertChecker{
+		SupportedCriticalOptions: slices.Collect(maps.Keys(c.CriticalOptions)),
+		Clock:                    func() time.Time { return time.Unix(int64(c.ValidAfter), 0) },
+	}
+	return checker.CheckCert(principal, c) == nil
+}
+
+// hasPrincipalOf reports whether the line allows a certificate by its principals. A line
+// without principals allows all.
+func (l *Line) hasPrincipalOf(c *ssh.Certificate) bool {
+	return l.principals == nil || slices.ContainsFunc(c.ValidPrincipals, func(p string) bool { return slices.Contains(l.principals, p) })
 }
 
 // certificateTime formats a time of a certificate.

@@ -266,8 +266,21 @@ func TestCertificates(t *testing.T) {
 	}
 	forged := certificate(t, key, newKey(t), nil)
 	forged.SignatureKey = ca.PublicKey()
-	if err := l.CheckCertificate(l.ByAuthority(forged), forged, noon, netip.Addr{}, false); err == nil {
-		t.Error("a forged signature is accepted")
+	for _, change := range []func(){
+		func() {},
+		func() { forged.ValidBefore = 1 },
+		func() { forged.CertType = ssh.HostCert },
+		func() { forged.CriticalOptions = map[string]string{"moon-phase": ""} },
+		func() { forged.ValidPrincipals = nil },
+		func() { forged.Signature = nil },
+	} {
+		// Whatever else is wrong with it: what a forged certificate says of its person is not
+		// true.
+		change()
+		err := l.CheckCertificate(l.ByAuthority(forged), forged, noon, netip.Addr{}, false)
+		if r, _ := errors.AsType[*Refusal](err); r == nil || r.Reason != NotSigned {
+			t.Errorf("a forged certificate: %v", err)
+		}
 	}
 	if l.ByKey(FingerprintOf(ca.PublicKey())) != nil {
 		t.Error("an authority's own key is admitted")

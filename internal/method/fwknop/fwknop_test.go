@@ -78,7 +78,7 @@ func TestADatagramOpensForItsPerson(t *testing.T) {
 		r := request()
 		r.Timeout = time.Minute
 		m := verify(t, f, datagram(t, keysOf(name, kind), r))
-		if m.Action != method.Open || m.Person.Name != name || m.Code != audit.CodeFwknop || m.Source != inside || m.Window != time.Minute || m.Rejected {
+		if m.Action != method.Open || m.Person.Name != name || m.Code != audit.CodeFwknop || m.Source != inside || m.Window != time.Minute {
 			t.Errorf("%s: %+v", name, m)
 		}
 		if !m.Once.Begins.Equal(now) || m.Once.Early != 2*time.Minute || m.Once.Kind != "fwknop" || len(m.Once.Detail) != 32 {
@@ -118,7 +118,7 @@ func TestGarbageIsOfNobody(t *testing.T) {
 		"another kind of HMAC": datagram(t, keysOf("alice", wire.SHA512), request()), "no HMAC": good[:len(good)-43],
 	} {
 		m := verify(t, load(t, block("alice", "")), b)
-		if m.Action != method.Nothing || m.Rejected || m.Person != (method.Person{}) || m.Code != audit.CodeNotFwknop {
+		if m.Action != method.Nothing || m.Person != (method.Person{}) || m.Code != audit.CodeNotFwknop {
 			t.Errorf("%s: %+v", name, m)
 		}
 	}
@@ -153,7 +153,7 @@ func TestARequestIsRefusedWithItsReason(t *testing.T) {
 			test.change(&r)
 		}
 		m := verify(t, load(t, block("alice", test.settings)), datagram(t, keysOf("alice", 0), r))
-		if m.Action != method.Nothing || !m.Rejected || m.Person.Name != "alice" || m.Code != test.code || m.Reason != test.reason {
+		if m.Action != method.Nothing || m.Person.Name != "alice" || m.Code != test.code || m.Reason != test.reason {
 			t.Errorf("%s: %+v", name, m)
 		}
 	}
@@ -214,7 +214,7 @@ func TestNATOpensOnlyWhatTheDoorGuards(t *testing.T) {
 		}
 		b, at := stock(t, test.part)
 		m := l.Config.Doors[0].Methods[0].(*fwknop.FWKnop).Verifier().Verify(b, source, at)
-		if (m.Action == method.Open) != (test.refused == "") || m.Rejected != (test.refused != "") || m.Rejected && !strings.Contains(m.Reason, test.refused) {
+		if (m.Action == method.Open) != (test.refused == "") || !strings.Contains(m.Reason, test.refused) {
 			t.Errorf("%s at %s with %q: %+v", test.part, test.ports, test.settings, m)
 		}
 	}

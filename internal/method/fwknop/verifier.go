@@ -50,7 +50,6 @@ func (v *verifier) Verify(datagram []byte, source netip.Addr, now time.Time) met
 			m.Code, m.Reason = v.method.objection(p, r, source, now)
 		}
 		if m.Code != "" {
-			m.Rejected = true
 			return m
 		}
 		m.Action, m.Code, m.Reason = method.Open, audit.CodeFwknop, "an fwknop datagram"

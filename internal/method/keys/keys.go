@@ -40,11 +40,10 @@ type Keys struct {
 	closed bool        // the list of revoked keys cannot be used: nobody is admitted
 	// all are the doors with keys at the same port, and first says that this is the first of
 	// them. It answers for datagrams to doors that do not exist.
-	all     []spa.DoorHash
-	first   bool
-	at      raw
-	block   hcl.Range
-	doorsAt map[*people.Line]hcl.Range
+	all   []spa.DoorHash
+	first bool
+	at    raw
+	block hcl.Range
 }
 
 // raw is the block as HCL decodes it.
@@ -59,11 +58,11 @@ type raw struct {
 func read(r method.Reader, d *method.Door, b *hcl.Block) method.Method {
 	k := &Keys{
 		Port: packet.Port{Number: defaultPort, Protocol: packet.UDP}, Skew: defaultSkew, People: people.NewList(),
-		door: d.Name, hash: spa.HashDoor(d.Name), block: b.DefRange, doorsAt: map[*people.Line]hcl.Range{},
+		door: d.Name, hash: spa.HashDoor(d.Name), block: b.DefRange,
 	}
 	r.Decode(b, &k.at)
 	if r.IsAbsent(k.at.Port) {
-		k.checkPort(d, func(summary, detail string) { r.LackAt(k.block, summary, detail) })
+		k.checkPort(d, func(summary, detail string) { r.FailAt(k.block, summary, detail) })
 	} else {
 		k.readPort(r, d)
 	}
@@ -130,63 +129,49 @@ func (k *Keys) readSource(r method.Reader) {
 
 // readPeople reads the files with the authorized and the revoked keys.
 func (k *Keys) readPeople(r method.Reader) {
-	files, lines := 0, 0
-	read := func(add func(string, []byte) []people.Problem, missing func()) func(hcl.Expression, string) {
-		return func(e hcl.Expression, path string) {
-			files++
-			path = filepath.Clean(path)
-			text, ok := r.File(e, path, people.MaxSize)
-			if !ok {
-				missing()
-				return
-			}
-			if people.HasPrivateKey(text) { // no excerpt may show it
-				r.Lack(e, "Private key", fmt.Sprintf("%s has a private key. Name a file with public keys, and make a new key if others could read this one.", path))
-				missing()
-				return
-			}
-			problems := add(path, text)
-			k.remember(path, text)
-			for _, p := range problems {
-				at := place(path, text, p.Line, p.From, p.To)
-				lines++
-				if p.Warning {
-					r.WarnAt(at, p.Summary, p.Detail)
-					continue
-				}
-				r.LackAt(at, p.Summary, p.Detail)
-				missing()
-			}
+	files := 0
+	r.List(k.at.Authorized, func(e hcl.Expression, path string) {
+		files++
+		readFile(r, e, path, k.People.Authorize)
+	})
+	r.List(k.at.Revoked, func(e hcl.Expression, path string) {
+		if !readFile(r, e, path, k.People.Revoke) {
+			k.closed = true
 		}
-	}
-	r.List(k.at.Authorized, read(k.People.Authorize, func() {}))
-	r.List(k.at.Revoked, read(k.People.Revoke, func() { k.closed = true }))
-	if k.People.Len() == 0 && lines == 0 && !r.IsAbsent(k.at.Authorized) && files == 0 {
+	})
+	if files == 0 {
 		r.Warn(k.at.Authorized, "Nobody is listed", "Nobody can open the door with a key. Name a file with public keys.")
 	}
 }
 
-// place returns the place of some bytes of a line in a file.
-func place(path string, text []byte, number, from, to int) hcl.Range {
-	begin := 0
-	for line := 1; line < number; line++ {
-		for begin < len(text) && text[begin] != '\n' {
-			begin++
-		}
-		begin++
+// readFile passes a file to add, and reports its problems. whole says that all of the file
+// could be used.
+func readFile(r method.Reader, e hcl.Expression, path string, add func(path string, text []byte) []people.Problem) (whole bool) {
+	path = filepath.Clean(path)
+	text, ok := r.File(e, path, people.MaxSize)
+	if !ok {
+		return false
 	}
-	pos := func(at int) hcl.Pos { return hcl.Pos{Line: number, Column: at + 1, Byte: min(begin+at, len(text))} }
-	return hcl.Range{Filename: path, Start: pos(from), End: pos(to)}
+	if people.HasPrivateKey(text) { // no excerpt may show it
+		r.Lack(e, "Private key", fmt.Sprintf("%s has a private key. Name a file with public keys, and make a new key if others could read this one.", path))
+		return false
+	}
+	whole = true
+	for _, p := range add(path, text) {
+		if p.Warning {
+			r.WarnAt(rangeOf(path, p.Place), p.Summary, p.Detail)
+			continue
+		}
+		r.LackAt(rangeOf(path, p.Place), p.Summary, p.Detail)
+		whole = false
+	}
+	return whole
 }
 
-// remember remembers where the lines of a file name doors.
-func (k *Keys) remember(path string, text []byte) {
-	for _, l := range k.People.Lines() {
-		if l.File == path && l.Doors != nil {
-			from, to := l.DoorsAt()
-			k.doorsAt[l] = place(path, text, l.Number, from, to)
-		}
-	}
+// rangeOf returns a place in a file as diagnostics have it.
+func rangeOf(path string, p people.Place) hcl.Range {
+	at := func(column int) hcl.Pos { return hcl.Pos{Line: p.Line, Column: column + 1, Byte: p.Begin + column} }
+	return hcl.Range{Filename: path, Start: at(p.From), End: at(p.To)}
 }
 
 func (*Keys) Name() string                  { return Kind.Name }
@@ -237,7 +222,7 @@ func (k *Keys) Advise(r method.Reader, doors []method.Door, own int) {
 		}
 		for _, name := range l.Doors {
 			if !known[name] && k.first {
-				r.WarnAt(k.doorsAt[l], "No such door", fmt.Sprintf("doors= in line %d of %s names %q, and the rule files have no such door.", l.Number, l.File, name))
+				r.WarnAt(rangeOf(l.File, l.DoorsAt), "No such door", fmt.Sprintf("doors= in line %d of %s names %q, and the rule files have no such door.", l.Number, l.File, name))
 			}
 		}
 	}

@@ -38,9 +38,8 @@ func (v *verifier) Verify(datagram []byte, from netip.Addr, now time.Time) metho
 	if line == nil || s.Verify(key) != nil {
 		return method.Meaning{}
 	}
-	// From here on the person has proved to have sent the datagram, and hears in the audit
-	// trail why the door stays closed. For a certificate this holds only if its authority has
-	// signed it.
+	// From here on the person has proved to have sent the datagram, and the audit trail says
+	// why the door stays closed. A certificate proves that only if its authority has signed it.
 	m := method.Meaning{Person: method.Person{Name: line.Name, Key: people.FingerprintOf(key).String(), Grant: keyGrant}}
 	from = from.WithZone("")
 	mismatch := v.mismatch(s, from)
@@ -51,15 +50,15 @@ func (v *verifier) Verify(datagram []byte, from netip.Addr, now time.Time) metho
 		err = v.People.Check(line, key, now, from, s.UserVerified(key))
 	}
 	reject := func(code audit.Code, reason string) method.Meaning {
-		m.Rejected, m.Code, m.Reason = true, code, reason
+		m.Code, m.Reason = code, reason
 		return m
 	}
 	off := s.Time.Sub(now)
 	switch refused, _ := errors.AsType[*people.Refusal](err); {
+	case refused != nil && refused.Reason == people.NotSigned:
+		return method.Meaning{}
 	case v.closed:
 		return reject(audit.CodeNotAllowed, "the list of revoked keys cannot be read, so no key opens the door")
-	case refused != nil && refused.Reason == people.NotAllowed && certificate != nil:
-		return method.Meaning{} // its authority may not have signed it
 	case s.Door != v.hash:
 		return reject(audit.CodeUnknownDoor, "no door of this host has the name that the client's hosts file says")
 	case off.Abs() > v.Skew:

@@ -73,7 +73,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("run ended with %v", err)
 	}
-	if want := "knockwall: opening the store " + socket + ".used: "; !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "no one-time password opens a door") {
+	if want := "knockwall: opening the store " + socket + ".used: "; !strings.Contains(said.String(), want) || !strings.Contains(said.String(), "what is good only once (one-time passwords, signed knocks) opens no door") {
 		t.Errorf("run has said %q, and not %q", said, want)
 	}
 

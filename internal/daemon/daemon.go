@@ -93,9 +93,12 @@ func (d *daemon) run(ctx context.Context) error {
 	}
 	defer listener.Close()
 	defer d.stores.close()
-	if err := d.stores.open(config); err != nil {
-		// The wall matters more than the files.
-		d.logError("%v: until this is repaired, no one-time password opens a door", err)
+	// The wall matters more than the files.
+	if err := d.stores.used.open(config.NeedsReplayMemory()); err != nil {
+		d.logError("%v: until this is repaired, what is good only once (one-time passwords, signed knocks) opens no door", err)
+	}
+	if err := d.stores.due.open(config.HasCommands()); err != nil {
+		d.logError("%v: until this is repaired, a restart forgets the on_close commands of open windows", err)
 	}
 	d.warnOfLockout(config)
 

@@ -57,43 +57,51 @@ func (l *lateStore) get() *filestore.Store {
 	return l.store
 }
 
-// errKnown says that an entry is not added because it already was in a store that could
-// not be read when the caller asked for the entry.
-var errKnown = errors.New("it was used before")
+// reach returns the store, nil if there is no file yet or if it cannot be read. The file may
+// have been away, and be back now.
+func (l *lateStore) reach() *filestore.Store {
+	_ = l.open(false) // Add returns the error
+	return l.get()
+}
+
+// errJustBack says that nothing is added to a store that could not be read when the caller
+// asked what is in it.
+var errJustBack = errors.New("the file that remembers what was used could be read only now: knock again")
 
 func (l *lateStore) Add(entry string) error {
-	known := l.get() != nil // whether Has could read the store
-	if err := l.open(true); err != nil {
-		return err
-	}
-	if !known && l.get().Has(entry) {
-		return errKnown
+	if l.get() == nil {
+		_, missing := os.Lstat(l.path)
+		if err := l.open(true); err != nil {
+			return err
+		}
+		if missing == nil {
+			return errJustBack
+		}
 	}
 	return l.get().Add(entry)
 }
 
 func (l *lateStore) Remove(entry string) error {
-	if opened := l.get(); opened != nil {
+	if opened := l.reach(); opened != nil {
 		return opened.Remove(entry)
 	}
 	return nil
 }
 
 func (l *lateStore) Has(entry string) bool {
-	_ = l.open(false) // the folder may have been away; Add returns the error
-	opened := l.get()
+	opened := l.reach()
 	return opened != nil && opened.Has(entry)
 }
 
 func (l *lateStore) All() []string {
-	if opened := l.get(); opened != nil {
+	if opened := l.reach(); opened != nil {
 		return opened.All()
 	}
 	return nil
 }
 
 func (l *lateStore) Damaged() time.Time {
-	opened := l.get()
+	opened := l.reach()
 	if opened == nil {
 		return time.Time{}
 	}
@@ -102,7 +110,7 @@ func (l *lateStore) Damaged() time.Time {
 }
 
 func (l *lateStore) Len() int {
-	if opened := l.get(); opened != nil {
+	if opened := l.reach(); opened != nil {
 		return opened.Len()
 	}
 	return 0

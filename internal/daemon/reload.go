@@ -100,8 +100,10 @@ func (r *rules) confirm() error {
 	if onTrial != nil {
 		r.nowInForce(onTrial)
 	}
-	if err := r.keep(); err != nil {
-		return fmt.Errorf("the rules are confirmed, but a restart may use other rules: %w", err)
+	err := r.keep()
+	if err != nil {
+		err = fmt.Errorf("the rules are confirmed, but a restart may use other rules: %w", err)
 	}
-	return r.markConfirmed()
+	// Without the mark a restart reads the rule files, which are those that are confirmed.
+	return errors.Join(err, r.markConfirmed())
 }

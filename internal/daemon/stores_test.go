@@ -193,6 +193,44 @@ func TestAMemoryThatIsBrokenIsAnErrorWhereItIsNeeded(t *testing.T) {
 	}
 }
 
+// Whoever asks a memory that is back sees all of it. If it comes back between the question
+// and the answer, nothing is added: the caller does not know what is in it.
+func TestAMemoryThatIsBackIsAskedFirst(t *testing.T) {
+	for what, ask := range map[string]func(*lateStore) bool{
+		"all":     func(l *lateStore) bool { return slices.Equal(l.All(), []string{"7 otp"}) },
+		"the sum": func(l *lateStore) bool { return l.Len() == 1 },
+		"one":     func(l *lateStore) bool { return l.Has("7 otp") },
+	} {
+		s, folder := inFolder(t)
+		if err := errors.Join(s.open(withPasswords), s.used.Add("7 otp")); err != nil {
+			t.Fatal(err)
+		}
+		s.close()
+		if err := os.Rename(folder, folder+".away"); err != nil {
+			t.Fatal(err)
+		}
+		next := newStores(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
+		other := newStores(filepath.Join(folder, "control.sock"), func(text string) { t.Errorf("told: %s", text) })
+		if ask(next.used) || ask(other.used) {
+			t.Errorf("%s: asked where there is no folder", what)
+		}
+		if err := os.Rename(folder+".away", folder); err != nil {
+			t.Fatal(err)
+		}
+		if !ask(next.used) {
+			t.Errorf("%s: what is in it is not seen", what)
+		}
+		next.close()
+		if err := other.used.Add("8 otp"); !errors.Is(err, errJustBack) {
+			t.Errorf("%s: added to a memory that nobody has asked: %v", what, err)
+		}
+		if err := other.used.Add("8 otp"); err != nil || !ask(other.used) && other.used.Len() != 2 {
+			t.Errorf("%s: %v, %q", what, err, other.used.All())
+		}
+		other.close()
+	}
+}
+
 // A state folder that was missing when the daemon started is read before anything opens a
 // door. A folder that is taken away while the daemon runs, and is put back or made again,
 // gets everything that was used.

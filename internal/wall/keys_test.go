@@ -288,3 +288,23 @@ func TestAReplayIsKnownAfterARestart(t *testing.T) {
 		next.client(alice).sendsKey("a later one", k.knock("alice", nil), "refreshed ssh 192.0.2.1")
 	})
 }
+
+// While the memory is away nothing opens. When it is back, what it has counts.
+func TestAReplayIsKnownWhenTheMemoryIsBack(t *testing.T) {
+	k := newKeyed(t, "alice")
+	guarded(t, k.config(k.line("", "alice"), ""), func(h *host) {
+		memory := &notebook{}
+		h.used = memory
+		h = h.again(k.config(k.line("", "alice"), "")) // with that memory
+		a := h.client(alice)
+		old := k.knock("alice", func(n *spa.Knock) { n.Time = n.Time.Add(-time.Second) })
+		a.sendsKey("a knock", k.knock("alice", nil), "opened ssh 192.0.2.1")
+		memory.setAway(true)
+		next := h.again(k.config(k.line("", "alice"), ""))
+		next.client(alice).sendsKey("while it is away", k.knock("alice", func(n *spa.Knock) { n.Time = n.Time.Add(time.Second) }), "refused ssh 192.0.2.1: it is away")
+		memory.setAway(false)
+		time.Sleep(audit.SumInterval)
+		next.client(alice).sendsKey("an earlier one", old, "replayed ssh 192.0.2.1")
+		next.client(alice).sendsKey("a later one", k.knock("alice", nil), "refreshed ssh 192.0.2.1")
+	})
+}

@@ -1,6 +1,7 @@
 package wall_test
 
 import (
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -16,9 +17,17 @@ type notebook struct {
 	known   map[string]bool
 	failure error
 	damaged time.Time // set before it is used
+	away    bool      // nothing of it can be read or changed
 }
 
 func (n *notebook) Damaged() time.Time { return n.damaged }
+
+// setAway makes the store unreadable, or readable again.
+func (n *notebook) setAway(away bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.away = away
+}
 
 // fail makes changes fail from now on, or succeed again.
 func (n *notebook) fail(err error) {
@@ -30,6 +39,9 @@ func (n *notebook) fail(err error) {
 func (n *notebook) Add(entry string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.away {
+		return errors.New("it is away")
+	}
 	if n.failure != nil || n.known[entry] {
 		return n.failure
 	}
@@ -61,6 +73,9 @@ func (n *notebook) Has(entry string) bool {
 func (n *notebook) All() []string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.away {
+		return nil
+	}
 	return slices.Clone(n.entries)
 }
 

@@ -85,6 +85,7 @@ func (g *replayGuard) takeInOrder(u method.Use, now time.Time) (replay bool, err
 	}
 	entry := fmt.Sprintf("%d %s %s %s %d", u.Begins.Unix(), u.Kind, anyDoor, u.Detail, u.Begins.UnixMilli())
 	if err := g.store.Add(entry); err != nil {
+		g.last = nil // the store may have been away
 		return false, err
 	}
 	g.ordered()[key] = ordered{u.Begins, entry}

@@ -153,32 +153,6 @@ func (l *reload) install(onTrial bool) error {
 	return nil
 }
 
-// closeForeign closes the windows of persons whom the new rules no longer admit. Their sets
-// have stayed, with all elements. If the daemon is killed before, the next one does it.
-func (l *reload) closeForeign(now time.Time) {
-	var found []nft.Window
-	if l.standing != nil {
-		found = l.standing.Windows
-	}
-	for _, win := range found {
-		if !l.next.hasSource(win.Door, win.Source) || l.next.admitsStill(win.Door, win.Person, now) {
-			continue
-		}
-		e := audit.Event{Time: now, Kind: audit.Closed, Door: win.Door, Source: win.Source, Person: win.Person.Name, Key: win.Person.Key,
-			Code: audit.CodeNoLonger, Reason: noLonger}
-		_, err := l.edges.Kernel.CloseWindow(l.next.config.Wall.Table, win.Door, win.Source)
-		if err != nil {
-			e.Code, e.Reason, e.Failed = audit.CodeNotClosed, err.Error(), true
-		}
-		if err != nil || l.former == nil { // others are recorded, and observers see that they close
-			l.trail.Record(e)
-		}
-	}
-}
-
-// noLonger is the reason of events with [audit.CodeNoLonger].
-const noLonger = "the rules no longer admit the person who opened it"
-
 // finish retires the former sockets and writes the events, after the table was installed.
 func (l *reload) finish(why cause) {
 	// Seed again for connections that began meanwhile. The wall is installed now, so the
@@ -193,7 +167,6 @@ func (l *reload) finish(why cause) {
 		e.Kind = audit.Started
 	}
 	retired := l.packets.exchange(l.sockets, l.former, now)
-	l.closeForeign(now)
 	l.rules.windows.reconcileWith(l.windows, now)
 	if retired != nil {
 		l.table.retire(retired)

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -41,6 +42,28 @@ func (ws *windows) close(door string, source packet.Source, code audit.Code, why
 	ws.wake()
 	ws.notify()
 	return closed, nil
+}
+
+// closeUnadmitted closes the windows of persons whom their door no longer admits, after a
+// reload or because their time is over. What it cannot close, it tries again when it is
+// called next.
+func (ws *windows) closeUnadmitted(now time.Time) {
+	f := ws.packets.current()
+	if f == nil || !f.knowsPersons() {
+		return
+	}
+	var gone []windowKey
+	ws.each(func(door string, win *sequence.Window, _ time.Duration) {
+		if p := method.ParsePerson(win.Opener); !p.IsZero() && !f.admitsStill(door, p, now) {
+			gone = append(gone, windowKey{door, win.Source})
+		}
+	})
+	for _, at := range gone { // one at a time, so that knocks need not wait for all
+		if _, err := ws.close(at.door, at.source, audit.CodeNoLonger, "the rules no longer admit the person who opened it"); err != nil {
+			ws.trail.Record(audit.Event{Time: now, Kind: audit.Closed, Door: at.door, Source: at.source,
+				Code: audit.CodeNotClosed, Reason: err.Error(), Failed: true})
+		}
+	}
 }
 
 // closeSpent closes a window that has admitted max_connections. The record keeps it until

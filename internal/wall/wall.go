@@ -64,6 +64,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	w.housekeeping.add(w.packets.refuseDue)
 	w.housekeeping.add(w.packets.expireAttempts)
 	w.housekeeping.every(audit.SumInterval, w.report)
+	w.housekeeping.every(audit.SumInterval, w.windows.closeUnadmitted)
 	w.housekeeping.add(w.trials.end)
 	w.housekeeping.add(w.rules.reresolve)
 	w.housekeeping.every(hostInterval, w.rules.checkHost)
@@ -121,12 +122,7 @@ func (w *Wall) Run(ctx context.Context) error {
 // Apply replaces it and takes over its open windows, attempts and held packets. After an
 // error, everything is as before.
 func (w *Wall) Apply(c *ruleset.Config) error {
-	w.table.begin()
-	defer w.table.end()
-	if w.OnTrial() {
-		return ErrOnTrial
-	}
-	return w.rules.apply(c, false, requested)
+	return w.change(func() error { return w.rules.apply(c, false, requested) })
 }
 
 // Try installs a wall as [Wall.Apply] does. Unless [Wall.Confirm] is called within the
@@ -135,12 +131,23 @@ func (w *Wall) Apply(c *ruleset.Config) error {
 // killed and there was no wall before, the kernel removes the wall where it can (Linux
 // 6.9).
 func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
-	w.table.begin()
-	defer w.table.end()
-	if w.OnTrial() {
-		return ErrOnTrial
+	return w.change(func() error { return w.trials.try(c, w.packets.current(), within) })
+}
+
+// change puts other rules in force, unless some are on trial.
+func (w *Wall) change(do func() error) error {
+	err := func() error {
+		w.table.begin()
+		defer w.table.end()
+		if w.OnTrial() {
+			return ErrOnTrial
+		}
+		return do()
+	}()
+	if err == nil {
+		w.windows.closeUnadmitted(time.Now())
 	}
-	return w.trials.try(c, w.packets.current(), within)
+	return err
 }
 
 // Confirm ends a trial: its rules stay.

@@ -293,7 +293,6 @@ func (ws *windows) reconcileWith(table []nft.Window, now time.Time) {
 	for _, win := range table {
 		open[windowKey{win.Door, win.Source}] = true
 	}
-	f := ws.packets.current() // before mu
 	ws.mu.Lock()
 	if len(table) > 0 {
 		ws.uncertainUntil = now.Add(ruleset.MaxWindow)
@@ -306,13 +305,9 @@ func (ws *windows) reconcileWith(table []nft.Window, now time.Time) {
 	}
 	for _, win := range gone {
 		ws.record.Close(win.Door, win.Source)
-		e := withPerson(audit.Event{
+		ws.undelivered = append(ws.undelivered, windowEvent{Event: withPerson(audit.Event{
 			Time: now, Kind: audit.Closed, Door: ws.doors.name(win.Door), Source: win.Source,
-			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"}, win)
-		if f.hasSource(e.Door, e.Source) {
-			e.Code, e.Reason = audit.CodeNoLonger, noLonger
-		}
-		ws.undelivered = append(ws.undelivered, windowEvent{Event: e})
+			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"}, win)})
 	}
 	ws.mu.Unlock()
 	ws.notify()

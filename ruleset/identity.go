@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -102,8 +103,9 @@ func (i *identity) of(l *Loaded, block hcl.Range) *spa.Opener {
 	return opener
 }
 
-// namedFile reads a file that a rule file names, and remembers its text for diagnostics.
-func (l *Loaded) namedFile(e hcl.Expression, path string, most int) ([]byte, bool) {
+// namedFile reads a file that a rule file names, and remembers its public lines for
+// diagnostics.
+func (l *Loaded) namedFile(e hcl.Expression, path string, most int, isPublic func(line string) bool) ([]byte, bool) {
 	if !isWhole(path) {
 		l.failAt(e, "Not an absolute path", "Write the absolute path of the file, which begins with /.")
 		return nil, false
@@ -120,7 +122,14 @@ func (l *Loaded) namedFile(e hcl.Expression, path string, most int) ([]byte, boo
 		l.lackAt(e, "File that cannot be used", sentence(forbidden(err, "r")))
 		return nil, false
 	}
-	l.named[path], l.shown[path] = true, text
+	shown := make([]byte, 0, len(text))
+	for line := range bytes.Lines(text) {
+		if content := bytes.TrimRight(line, "\r\n"); !isPublic(string(content)) {
+			line = append(bytes.Repeat([]byte("*"), len(content)), line[len(content):]...)
+		}
+		shown = append(shown, line...)
+	}
+	l.named[path], l.shown[path] = true, shown
 	return text, true
 }
 

@@ -159,8 +159,8 @@ func (r reading) FailAt(at hcl.Range, summary, detail string) { r.l.fail(summary
 func (r reading) WarnAt(at hcl.Range, summary, detail string) { r.l.warn(summary, detail, &at) }
 func (r reading) LackAt(at hcl.Range, summary, detail string) { r.l.lackIn(&at, summary, detail) }
 
-func (r reading) File(e hcl.Expression, path string, most int) ([]byte, bool) {
-	return r.l.namedFile(e, path, most)
+func (r reading) File(e hcl.Expression, path string, most int, isPublic func(string) bool) ([]byte, bool) {
+	return r.l.namedFile(e, path, most, isPublic)
 }
 
 func (r reading) Identity(block hcl.Range) *spa.Opener { return r.l.identity.of(r.l, block) }

@@ -73,7 +73,14 @@ func (s *Summer) Record(e Event) {
 
 func (s *Summer) sum(e Event) {
 	key := sumKey{e.Kind, e.Door, e.Source, e.Failed}
-	if known := s.sums[key]; known != nil {
+	known := s.sums[key]
+	if known != nil && (known.Person != e.Person || known.Key != e.Key) {
+		// Several persons may have one address. Each gets a sum of its own.
+		s.pass(known)
+		delete(s.sums, key)
+		known = nil
+	}
+	if known != nil {
 		e.Count += known.Count
 		*known = e
 		return

@@ -379,3 +379,36 @@ func TestSummerBoundsEachDoorByItself(t *testing.T) {
 	s.Record(audit.Event{Kind: audit.Knock, Door: "ssh", Source: source(1)})
 	got.expect(t, "at once", "refused vpn 10.0.0.1 ×1", "knock ssh 10.0.0.1 ×1")
 }
+
+// Several persons may come from one address. What one of them does is not counted as
+// another's, and a flood of both is summed up all the same.
+func TestSummerKeepsPersonsApart(t *testing.T) {
+	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
+		knock := func(person string) audit.Event {
+			return audit.Event{Kind: audit.Reset, Door: "ssh", Source: source(1), Person: person, Key: "SHA256:" + person}
+		}
+		for _, person := range []string{"alice", "alice", "bob", "bob", "alice"} {
+			record(knock(person))
+		}
+		s.Flush()
+		counts := map[string]int{}
+		for _, e := range *got {
+			if e.Key != "SHA256:"+e.Person {
+				t.Errorf("%s", e)
+			}
+			counts[e.Person] += e.Count
+		}
+		if counts["alice"] != 3 || counts["bob"] != 2 {
+			t.Errorf("counted: %v", counts)
+		}
+		*got = nil
+		for range 1000 {
+			record(knock("alice"))
+			record(knock("bob"))
+		}
+		s.Flush()
+		if n := len(*got); n > 100 {
+			t.Errorf("%d events of 2000", n)
+		}
+	})
+}

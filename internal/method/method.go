@@ -277,7 +277,8 @@ type Reader interface {
 	Secret(e hcl.Expression, block hcl.Range) secret.Secret
 	// File reads a whole file that e names by its absolute path, with at most so many bytes.
 	// It reports an error if it cannot, or if other users can change the file.
-	File(e hcl.Expression, path string, most int) (text []byte, ok bool)
+	// Diagnostics show only the lines of it that are public.
+	File(e hcl.Expression, path string, most int, isPublic func(line string) bool) (text []byte, ok bool)
 	// Identity returns the opener of datagrams that are sealed to this host. It is nil after
 	// an error, such as that the host has no identity.
 	Identity(block hcl.Range) *spa.Opener

@@ -26,8 +26,7 @@ import (
 const (
 	MaxSize  = 8 << 20 // bytes
 	maxLines = 1 << 16
-	// maxName is how long the name of a person may be, in bytes, so that it fits beside a
-	// fingerprint into the comment of a set's element.
+	// maxName is how long the name of a person may be, in bytes.
 	maxName = 48
 )
 
@@ -137,8 +136,8 @@ func (l *List) ByAuthority(c *ssh.Certificate) *Line {
 	return l.authorities[FingerprintOf(c.SignatureKey)]
 }
 
-// Admits reports whether somebody who was admitted before still would be, apart from the
-// address and the time in the certificate. key is the fingerprint of the key. authority is
+// Admits reports whether somebody who was admitted before still would be, by what a window
+// remembers: not by the address, nor by the times and principals of a certificate. key is the fingerprint of the key. authority is
 // the short fingerprint of the authority, or "" for a plain key.
 func (l *List) Admits(key, authority string, serial uint64, name, door string, now time.Time) bool {
 	f, ok := parseFingerprint(key)
@@ -149,12 +148,24 @@ func (l *List) Admits(key, authority string, serial uint64, name, door string, n
 	if authority != "" {
 		line = nil
 		for by, of := range l.authorities {
-			if by.Short() == authority && !l.revoked.hasKey(by) && !l.revoked.hasCertificate(serial, name) {
+			if by.Short() == authority && !l.revoked.hasKey(by) && !l.revoked.hasSerial(serial) && !l.revoked.hasName(name) {
 				line = of
 			}
 		}
 	}
 	return line != nil && line.Opens(door) && (line.Expires.IsZero() || now.Before(line.Expires))
+}
+
+// IsPublic reports whether a line of a file may be shown: it has a public key, a fingerprint,
+// a serial number or an ID. Somebody may have named a file with a secret by mistake.
+func IsPublic(line string) bool {
+	for word := range strings.FieldsSeq(line) {
+		if isKeyTypeLike(word) {
+			return true
+		}
+	}
+	tag, _, tagged := strings.Cut(strings.TrimSpace(line), ":")
+	return tagged && slices.Contains([]string{"sha256", "serial", "id", "hash", "key"}, strings.ToLower(tag))
 }
 
 // HasPrivateKey reports whether a file has a private key, which somebody may have named by
@@ -193,6 +204,8 @@ func (l *List) CheckCertificate(line *Line, c *ssh.Certificate, now time.Time, s
 		return refuse(NotAllowed, "is not one of a user")
 	case l.revoked.hasCertificate(c.Serial, c.KeyId):
 		return refuse(Revoked, "is revoked")
+	case unfit(c.Key) != "":
+		return refuse(NotAllowed, "is of a key that sshd no longer takes")
 	case c.Signature.Format == ssh.KeyAlgoRSA:
 		return refuse(NotAllowed, "is signed with SHA-1. Sign it again with a newer ssh-keygen")
 	}

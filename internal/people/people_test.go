@@ -338,6 +338,37 @@ func TestRevoked(t *testing.T) {
 	}
 }
 
+// A window remembers the beginning of a long ID.
+func TestALongIDThatIsRevokedClosesItsWindow(t *testing.T) {
+	ca, key := newKey(t), newKey(t)
+	long := strings.Repeat("alice ", 20)
+	l := listOf(t, "cert-authority "+text(ca))
+	l.Revoke("revoked", []byte("id: "+long))
+	c := certificate(t, key, ca, func(c *ssh.Certificate) { c.KeyId = strings.TrimSpace(long) })
+	for _, name := range []string{NameOf(c), NameOf(c)[:20]} {
+		if l.Admits(FingerprintOf(key.PublicKey()).String(), FingerprintOf(ca.PublicKey()).Short(), c.Serial, name, "ssh", noon) {
+			t.Errorf("the window of %q stays", name)
+		}
+	}
+}
+
+func TestACertificateOfAWeakKeyIsRefused(t *testing.T) {
+	ca := newKey(t)
+	private, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	weak, err := ssh.NewSignerFromSigner(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listOf(t, "cert-authority "+text(ca))
+	c := certificate(t, weak, ca, nil)
+	if err := l.CheckCertificate(l.ByAuthority(c), c, noon, netip.Addr{}, false); err == nil {
+		t.Error("admitted")
+	}
+}
+
 func TestARevokedAuthorityAdmitsNobody(t *testing.T) {
 	ca, key := newKey(t), newKey(t)
 	l := listOf(t, "cert-authority "+text(ca))

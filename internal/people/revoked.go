@@ -2,11 +2,9 @@ package people
 
 import (
 	"bytes"
-	"fmt"
+	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // revoked are keys and certificates that admit nobody.
@@ -22,12 +20,23 @@ type serials struct{ first, last uint64 }
 func (r *revoked) hasKey(f Fingerprint) bool { return r.keys[f] }
 
 func (r *revoked) hasCertificate(serial uint64, id string) bool {
-	for _, s := range r.serials {
-		if s.first <= serial && serial <= s.last {
+	return r.hasSerial(serial) || r.ids[id]
+}
+
+func (r *revoked) hasSerial(serial uint64) bool {
+	return slices.ContainsFunc(r.serials, func(s serials) bool { return s.first <= serial && serial <= s.last })
+}
+
+// hasName reports whether an ID that is revoked may have this name. Of a long one a window
+// remembers the beginning, so this may be true of too many IDs.
+func (r *revoked) hasName(name string) bool {
+	begin := strings.TrimSuffix(name, "…")
+	for id := range r.ids {
+		if strings.HasPrefix(nameOr(id, Fingerprint{}), begin) {
 			return true
 		}
 	}
-	return r.ids[id]
+	return false
 }
 
 // krlMagic begins a binary revocation list. Source: PROTOCOL.krl of OpenSSH.
@@ -49,17 +58,10 @@ func (l *List) Revoke(file string, text []byte) []Problem {
 	}
 	p.each(text, func(s string) {
 		if !l.revoked.add(strings.TrimLeft(s, " \t")) {
-			p.fail(0, len(s), "Not something to revoke", fmt.Sprintf("%s is neither a public key nor a fingerprint nor a serial number. Write one a line: \"ssh-ed25519 AAAA…\", \"SHA256:…\", \"serial: 7-9\" or \"id: alice\".", printable.Quote(shortened(s))))
+			p.fail(0, len(s), "Not something to revoke", "The line is neither a public key nor a fingerprint nor a serial number. Write one a line: \"ssh-ed25519 AAAA…\", \"SHA256:…\", \"serial: 7-9\" or \"id: alice\".")
 		}
 	})
 	return p.all
-}
-
-func shortened(s string) string {
-	if len(s) > 40 {
-		return strings.ToValidUTF8(s[:40], "") + "…"
-	}
-	return s
 }
 
 // add adds a line, and reports whether it is one.
@@ -71,7 +73,9 @@ func (r *revoked) add(s string) bool {
 		case "serial":
 			return r.addSerials(value)
 		case "id":
-			r.ids[value] = true
+			if value != "" {
+				r.ids[value] = true
+			}
 			return value != ""
 		case "key", "sha1":
 			s = value

@@ -84,7 +84,7 @@ const (
 	maskLabel = label + " mask"
 )
 
-// kem, kdf and aead are the algorithms of HPKE.
+// suite returns the key derivation and the encryption of HPKE.
 func suite() (hpke.KDF, hpke.AEAD) { return hpke.HKDFSHA256(), hpke.ChaCha20Poly1305() }
 
 // What is what a knock asks for.

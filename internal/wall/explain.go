@@ -1,11 +1,11 @@
 package wall
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -61,10 +61,10 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	addr, prefix, err := parseSource(address)
 	switch {
 	case err != nil && f != nil:
-		if known := w.explainPerson(f, address, remembered()); len(known) > 0 {
-			return known, nil
+		if known, failed := w.explainPerson(f, address, remembered); failed != nil || len(known) > 0 {
+			return known, failed
 		}
-		return nil, &request{ErrBadSource, err.Error() + ", and nobody of that name has knocked since the daemon started"}
+		return nil, &request{ErrBadSource, err.Error() + ", and the daemon remembers no knock of a person of that name"}
 	case err != nil:
 		return nil, err
 	case f == nil:
@@ -73,6 +73,11 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	if prefix.IsValid() && !slices.ContainsFunc(f.config.Doors, func(d effective.Door) bool { return d.SourcePrefix.Of(addr).Prefix == prefix }) {
 		return nil, &request{ErrBadSource, fmt.Sprintf("%s is not one source at any door: give one address of it", address)}
 	}
+	return w.explainAddress(f, addr, remembered)
+}
+
+// explainAddress says for each door why an address is admitted or not.
+func (w *Wall) explainAddress(f *policy, addr netip.Addr, remembered func() []audit.Event) (all []Explanation, err error) {
 	for _, d := range f.config.Doors { // so that summed events are remembered, too
 		w.trail.Settle(d.Name, d.SourcePrefix.Of(addr))
 		w.trail.Settle(d.Name, packet.Source{})
@@ -86,7 +91,7 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 			return nil, err
 		}
 	}
-	all := w.explainAll(addr, past, since, f, trapped)
+	all = w.explainAll(addr, past, since, f, trapped)
 	var unanswered map[string][]packet.Port
 	var unknown error // why it is unknown whether the source gets replies
 	if slices.ContainsFunc(all, func(e Explanation) bool { return e.In }) {
@@ -110,34 +115,46 @@ func (w *Wall) Explain(address string, remembered func() []audit.Event) ([]Expla
 	return all, nil
 }
 
-// explainPerson says for each door and source where a person has knocked why the person is
+// maxPersonSources is for how many sources of a person explainPerson answers: the latest.
+const maxPersonSources = 16
+
+// explainPerson says for each door and source where a person has knocked why that source is
 // admitted or not.
-func (w *Wall) explainPerson(f *policy, name string, past []audit.Event) []Explanation {
-	seen := map[windowKey]bool{}
+func (w *Wall) explainPerson(f *policy, name string, remembered func() []audit.Event) ([]Explanation, error) {
+	var knocked []windowKey // the latest last
 	add := func(person, door string, source packet.Source) {
-		if person != "" && strings.EqualFold(person, name) && f.doorNamed(door) >= 0 && source.IsValid() {
-			seen[windowKey{door, source}] = true
+		at := windowKey{door, source}
+		if person == "" || !strings.EqualFold(person, name) || f.doorNamed(door) < 0 || !source.IsValid() {
+			return
 		}
+		knocked = append(slices.DeleteFunc(knocked, func(other windowKey) bool { return other == at }), at)
+		if len(knocked) > maxPersonSources {
+			knocked = knocked[1:]
+		}
+	}
+	for _, e := range remembered() {
+		add(e.Person, e.Door, e.Source)
 	}
 	for _, win := range w.windows.status() {
 		add(win.Person, win.Door, win.Source)
 	}
-	for _, e := range past {
-		add(e.Person, e.Door, e.Source)
-	}
 	all := []Explanation{}
-	since := knocksSince(past)
-	w.packets.mu.Lock()
-	defer w.packets.mu.Unlock()
-	for at := range seen {
-		if i := w.packets.policy.doorNamed(at.door); i >= 0 {
-			all = append(all, w.explain(i, at.source.Addr(), past, since, 0))
+	for _, at := range knocked {
+		addr := at.source.Addr()
+		if at.source.Link != 0 {
+			addr = addr.WithZone(strconv.FormatUint(uint64(at.source.Link), 10))
+		}
+		doors, err := w.explainAddress(f, addr, remembered)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range doors {
+			if e.Door == at.door {
+				all = append(all, e)
+			}
 		}
 	}
-	slices.SortFunc(all, func(a, b Explanation) int {
-		return cmp.Or(cmp.Compare(a.Door, b.Door), a.Since.Compare(b.Since), cmp.Compare(a.Source.String(), b.Source.String()))
-	})
-	return all
+	return all, nil
 }
 
 // explainAll explains all doors. The indexes of trapped are those of the doors of f,

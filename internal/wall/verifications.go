@@ -175,7 +175,8 @@ func (vs *verifications) verify(j *verification) {
 func (vs *verifications) remove() {
 	vs.mu.Lock()
 	defer vs.mu.Unlock()
-	vs.jobs[vs.first].policy = nil // for the garbage collector
+	j := &vs.jobs[vs.first]
+	j.sockets, j.policy, j.check = knocks{}, nil, nil // for the garbage collector
 	vs.first = (vs.first + 1) % maxVerifications
 	vs.waiting--
 	vs.done++

@@ -96,17 +96,8 @@ func (k *Keys) readPort(r method.Reader, d *method.Door) {
 
 // checkPort reports an error if something else of the door uses the port.
 func (k *Keys) checkPort(d *method.Door, fail func(summary, detail string)) {
-	isKnock, mayBe := false, false
-	for _, m := range d.Methods {
-		if _, datagrams := m.(method.Listener); datagrams {
-			continue // sizes tell datagrams of several methods apart
-		}
-		fixed, chosen := m.Ports()
-		isKnock = isKnock || packet.InRanges(k.Port, fixed)
-		mayBe = mayBe || packet.InRanges(k.Port, chosen)
-	}
-	switch {
-	case isKnock || slices.Contains(d.Close, k.Port):
+	switch isKnock, mayBe := d.Knocks(k.Port); {
+	case isKnock:
 		fail("Signed knock at a knock", fmt.Sprintf("%s is one of the door's knocks. Choose another port for one of the two.", k.Port))
 	case mayBe:
 		fail("Signed knock at a knock", fmt.Sprintf("The door's knocks are chosen from a range that contains %s. Choose another port.", k.Port))
@@ -148,7 +139,7 @@ func (k *Keys) readPeople(r method.Reader) {
 // could be used.
 func readFile(r method.Reader, e hcl.Expression, path string, add func(path string, text []byte) []people.Problem) (whole bool) {
 	path = filepath.Clean(path)
-	text, ok := r.File(e, path, people.MaxSize)
+	text, ok := r.File(e, path, people.MaxSize, people.IsPublic)
 	if !ok {
 		return false
 	}

@@ -208,3 +208,31 @@ func TestProblemsAreReportedOnceAtTheirPlace(t *testing.T) {
 		t.Error(l.Diagnostics)
 	}
 }
+
+// A file with a secret may be named by mistake. Nothing of it is printed.
+func TestNoExcerptShowsASecret(t *testing.T) {
+	const secret = "hipjazz4Dq9yWk2+abcdefgh="
+	h, key := newHost(t), newSigner(t)
+	for _, tt := range []struct{ people, revoked string }{
+		{secret + "\n", ""},
+		{"# x\n\t" + secret, ""},
+		{line("", key, "alice"), secret},
+		{"key = " + secret + "\n", ""},
+	} {
+		h.write("revoked", tt.revoked)
+		l := h.rules(tt.people, `revoked = ["%s/revoked"]`, "ssh")
+		var text strings.Builder
+		if err := l.WriteText(&text, 80, false); err != nil {
+			t.Fatal(err)
+		}
+		if l.Config != nil || strings.Contains(text.String(), "hipjazz") || strings.Contains(text.String(), "abcdefgh") {
+			t.Errorf("%q: %s", tt, &text)
+		}
+	}
+	// What is public is shown.
+	l := h.rules(line(`door="ssh"`, key, "alice"), "", "ssh")
+	var text strings.Builder
+	if err := l.WriteText(&text, 80, false); err != nil || !strings.Contains(text.String(), `door="ssh" ssh-ed25519 AAAA`) {
+		t.Errorf("%s", &text)
+	}
+}

@@ -5,12 +5,14 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
 
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/methods"
+	"github.com/knockwall/knockwall/internal/spa"
 )
 
 // Diagnostics must not show a secret, whatever the mistake in the file is: a mistyped
@@ -148,14 +150,12 @@ func (h *hider) line() {
 	for at := 0; at < len(h.text); {
 		at = h.statement(at)
 	}
-	if at := bytes.Index(h.text, []byte(privateIdentity)); at >= 0 {
+	// Somebody may write the private identity in place of the public one or of its file, and
+	// without the colon at its end.
+	if at := bytes.Index(h.text, []byte(strings.TrimSuffix(spa.PrivatePrefix, ":"))); at >= 0 {
 		h.star(at, len(h.text))
 	}
 }
-
-// privateIdentity begins the private identity of a host, which somebody may write in place
-// of the public one or of its file.
-const privateIdentity = "kw1-private"
 
 // star hides the bytes of the line from one place up to another, except white space.
 func (h *hider) star(from, to int) {

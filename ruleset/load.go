@@ -119,12 +119,12 @@ func (l *Loaded) Errors() *Loaded {
 	return &errors
 }
 
-// dropRepeated drops diagnostics that say the same of the same place. Several doors may name
-// one file.
+// dropRepeated drops diagnostics that say the same of the same place in a file that several
+// doors name.
 func (l *Loaded) dropRepeated() {
 	seen := map[string]bool{}
 	l.Diagnostics = slices.DeleteFunc(l.Diagnostics, func(d *hcl.Diagnostic) bool {
-		if d.Subject == nil {
+		if d.Subject == nil || !l.named[d.Subject.Filename] {
 			return false
 		}
 		text := d.Error() // with the place

@@ -60,7 +60,8 @@ type Method interface {
 	// state says so.
 	Resolve(now time.Time) (State, error)
 	// Advise warns of settings that are valid but seldom intended. own is the index of the
-	// door that has the method.
+	// door that has the method. It is called once, before the method is used, and shows the
+	// method the other doors.
 	Advise(r Reader, doors []Door, own int)
 }
 

@@ -7,7 +7,6 @@
 package people
 
 import (
-	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
@@ -166,12 +165,6 @@ func IsPublic(line string) bool {
 	}
 	tag, _, tagged := strings.Cut(strings.TrimSpace(line), ":")
 	return tagged && slices.Contains([]string{"sha256", "serial", "id", "hash", "key"}, strings.ToLower(tag))
-}
-
-// HasPrivateKey reports whether a file has a private key, which somebody may have named by
-// mistake.
-func HasPrivateKey(text []byte) bool {
-	return bytes.Contains(text, []byte("PRIVATE KEY-----")) || bytes.Contains(text, []byte("kw1-private:"))
 }
 
 // Check returns a *Refusal if a line admits nobody with its key at a time from an address.

@@ -403,16 +403,6 @@ func TestThousandsOfLines(t *testing.T) {
 	}
 }
 
-func TestAPrivateKeyIsRecognised(t *testing.T) {
-	for s, want := range map[string]bool{
-		"-----BEGIN OPENSSH PRIVATE KEY-----\nx": true, "kw1-private:abc": true, text(newKey(t)): false,
-	} {
-		if HasPrivateKey([]byte(s)) != want {
-			t.Errorf("%.20q: %t", s, !want)
-		}
-	}
-}
-
 func FuzzAuthorize(f *testing.F) {
 	key := text(newKey(f))
 	for _, s := range []string{key, `from="10.0.0.1",doors="ssh",window="1m" ` + key + " alice", "cert-authority,principals=\"a\" " + key, `a="\"`, "ssh-", "# x\n\n", "\xff\x00"} {

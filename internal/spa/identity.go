@@ -15,11 +15,11 @@ import (
 // opens nothing.
 type Public [32]byte
 
-// publicPrefix begins the text of a public identity. privatePrefix begins the line in an
-// identity file. The number is the version of the wire format.
+// publicPrefix begins the text of a public identity, and PrivatePrefix the line in an identity
+// file. The number is the version of the wire format.
 const (
 	publicPrefix  = "kw1:"
-	privatePrefix = "kw1-private:"
+	PrivatePrefix = "kw1-private:"
 )
 
 var encoding = base64.RawURLEncoding.Strict()
@@ -31,7 +31,7 @@ func (p Public) String() string { return publicPrefix + encoding.EncodeToString(
 func ParsePublic(s string) (p Public, err error) {
 	text, ok := strings.CutPrefix(s, publicPrefix)
 	if !ok {
-		if strings.HasPrefix(s, privatePrefix) {
+		if strings.HasPrefix(s, PrivatePrefix) {
 			return p, errors.New("this is a private identity. Write the public one, which `knockwall identity` prints")
 		}
 		return p, fmt.Errorf("a public identity begins with %q, as `knockwall identity` prints it", publicPrefix)
@@ -81,7 +81,7 @@ func NewIdentity() (Identity, error) {
 
 // ParseIdentity parses the content of an identity file. Its errors do not quote it.
 func ParseIdentity(text []byte) (Identity, error) {
-	s, ok := strings.CutPrefix(strings.TrimSpace(string(text)), privatePrefix)
+	s, ok := strings.CutPrefix(strings.TrimSpace(string(text)), PrivatePrefix)
 	if !ok {
 		if strings.HasPrefix(string(text), publicPrefix) {
 			return Identity{}, errors.New("it holds a public identity. The host needs the private one, which `knockwall identity` makes")
@@ -104,7 +104,7 @@ func (i Identity) IsSet() bool { return i.private != nil }
 
 // Text returns what the identity file holds: a secret.
 func (i Identity) Text() []byte {
-	return []byte(privatePrefix + encoding.EncodeToString(i.private.Bytes()) + "\n")
+	return []byte(PrivatePrefix + encoding.EncodeToString(i.private.Bytes()) + "\n")
 }
 
 // Public returns the public half.

@@ -341,7 +341,7 @@ func TestIdentities(t *testing.T) {
 		Public{}.String(), Public{1}.String()} {
 		if _, err := ParsePublic(text); err == nil {
 			t.Errorf("%q is a public identity", text)
-		} else if strings.Contains(err.Error(), string(i.Text()[len(privatePrefix):])) {
+		} else if strings.Contains(err.Error(), string(i.Text()[len(PrivatePrefix):])) {
 			t.Errorf("the error quotes the secret: %v", err)
 		}
 	}
@@ -358,7 +358,7 @@ func TestAnIdentityPrintsItsPublicHalf(t *testing.T) {
 		if s := fmt.Sprintf(verb, i); s != i.Public().String() {
 			t.Errorf("%s prints %s", verb, s)
 		}
-		if s := fmt.Sprintf(verb, struct{ I Identity }{i}); strings.Contains(s, strings.TrimSpace(string(i.Text()[len(privatePrefix):]))) {
+		if s := fmt.Sprintf(verb, struct{ I Identity }{i}); strings.Contains(s, strings.TrimSpace(string(i.Text()[len(PrivatePrefix):]))) {
 			t.Errorf("%s prints %s", verb, s)
 		}
 	}

@@ -3,6 +3,7 @@
 package keys
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -143,7 +144,7 @@ func readFile(r method.Reader, e hcl.Expression, path string, add func(path stri
 	if !ok {
 		return false
 	}
-	if people.HasPrivateKey(text) { // no excerpt may show it
+	if isPrivate(text) { // no excerpt may show it
 		r.Lack(e, "Private key", fmt.Sprintf("%s has a private key. Name a file with public keys, and make a new key if others could read this one.", path))
 		return false
 	}
@@ -157,6 +158,12 @@ func readFile(r method.Reader, e hcl.Expression, path string, add func(path stri
 		whole = false
 	}
 	return whole
+}
+
+// isPrivate reports whether a file has a private key, which somebody may have named by
+// mistake.
+func isPrivate(text []byte) bool {
+	return bytes.Contains(text, []byte("PRIVATE KEY-----")) || bytes.Contains(text, []byte(spa.PrivatePrefix))
 }
 
 // rangeOf returns a place in a file as diagnostics have it.

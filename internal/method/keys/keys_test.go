@@ -229,6 +229,11 @@ func TestNoExcerptShowsASecret(t *testing.T) {
 			t.Errorf("%q: %s", tt, &text)
 		}
 	}
+	for _, private := range []string{string(h.identity.Text()), "-----BEGIN OPENSSH PRIVATE KEY-----\nhipjazz\n"} {
+		if l := h.rules(private, "revoked = []", "ssh"); len(l.Diagnostics) != 1 || l.Diagnostics[0].Summary != "Private key" {
+			t.Errorf("a private key: %v", l.Diagnostics)
+		}
+	}
 	// What is public is shown.
 	l := h.rules(line(`door="ssh"`, key, "alice"), "", "ssh")
 	var text strings.Builder

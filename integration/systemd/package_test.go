@@ -27,7 +27,10 @@ func TestPackageUnderSystemd(t *testing.T) {
 		}
 		t.Skipf("this is no clone: %v", err)
 	}
-	deb := debOf(t, "../..")
+	// In a clone of its own, as somebody may be building in this one.
+	clone := filepath.Join(l.Folder, "clone")
+	lab.Must(t, runQuietly("git", "clone", "--quiet", "../..", clone))
+	deb := debOf(t, clone)
 	m := newMachine(l)
 	m.copy(deb, "/root/new.deb")
 	m.copy(olderThan(t, deb, l.Folder), "/root/old.deb")

@@ -107,9 +107,10 @@ func (f *FWKnop) datagrams(port packet.Port, sizes []uint16) (all []method.Datag
 	return all
 }
 
-// Admits reports whether a person still has a block with keys that has not expired.
+// Admits reports whether a person still has a block with keys that has not expired. Who came
+// with an ssh key is another person, even if the names are the same.
 func (f *FWKnop) Admits(who method.Person, now time.Time) bool {
-	return slices.ContainsFunc(f.People, func(p *Person) bool {
+	return who.Key == "" && slices.ContainsFunc(f.People, func(p *Person) bool {
 		return p.Name == who.Name && p.isUsable() && !p.hasExpired(now)
 	})
 }

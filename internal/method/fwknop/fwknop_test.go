@@ -178,14 +178,18 @@ func stock(t *testing.T, part string) ([]byte, time.Time) {
 	return nil, time.Time{}
 }
 
-// NAT opens a door only if the door guards what the client wants to reach.
-func TestNATOpensOnlyWhatTheDoorGuards(t *testing.T) {
+// A request opens a door only if the door guards what the client wants to reach, or if the
+// door guards nothing and the client wants no NAT.
+func TestARequestOpensOnlyWhatTheDoorGuards(t *testing.T) {
 	const (
 		nat      = ":2:MTkyLjAuMi43LHRjcC8yMg:MTAuMS4yLjMsMjI"            // tcp/22 to 10.1.2.3,22
 		natLong  = ":4:MTkyLjAuMi43LHRjcC8yMg:MTAuMS4yLjMsMjI"            // the same, with a timeout
 		natName  = ":2:MTkyLjAuMi43LHRjcC8yMg:aG9zdC5leGFtcGxlLm9yZywyMg" // tcp/22 to host.example.org,22
 		local    = ":5:MTkyLjAuMi43LHRjcC81NTU1NQ:MTI3LjAuMC4xLDIy"       // tcp/55555 to 127.0.0.1,22
 		command  = ":0:MTkyLjAuMi43LGlk"                                  // id
+		access   = "7390657761385195"                                     // tcp/22
+		long     = ":3:MTkyLjAuMi43LHRjcC8yMg"                            // the same, with a timeout
+		runs     = "on_open {\ncommand = [\"/bin/true\"]\n}\n"
 		noNAT    = "knockwall makes no NAT rules, and this door does not guard that port"
 		toTarget = "to = [\"10.1.2.0/24\"]\n"
 	)
@@ -201,9 +205,20 @@ func TestNATOpensOnlyWhatTheDoorGuards(t *testing.T) {
 		{local, "55555", "", ""},
 		{local, "23", "", "55555/tcp, which should lead to port 22"},
 		{command, "22", "", "asks for a command"},
+		{access, "22", "", ""},
+		{access, "23", "", "22/tcp, which this door does not guard"},
+		{access, "", runs, ""},
+		{long, "", runs, ""},
+		{nat, "", runs, noNAT},
+		{local, "", runs, "this door guards neither"},
+		{command, "", runs, "asks for a command"},
 	} {
 		path := filepath.Join(t.TempDir(), "rules.hcl")
-		text := "door \"d\" {\nports = [" + test.ports + "]\n" + test.settings + "fwknop \"alice\" {\nkey = \"9uBaXTpu7gZxzxJWCBcc2jajIavpXPA847GX1ZYYGrY=\"\n" +
+		ports := "ports = [" + test.ports + "]\n"
+		if test.ports == "" {
+			ports = ""
+		}
+		text := "door \"d\" {\n" + ports + test.settings + "fwknop \"alice\" {\nkey = \"9uBaXTpu7gZxzxJWCBcc2jajIavpXPA847GX1ZYYGrY=\"\n" +
 			"hmac_key = \"TPZ3jmyNthUPxqzFl0NIQmlMZfa+ZSSiJZS3F6f6xhS/+39iK2GSvhGKOVUd6iSV+5GoiTT1dg+Pcrps3bC9oQ==\"\n}\n}\n"
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -259,6 +274,9 @@ func TestAdmits(t *testing.T) {
 	}
 	if !f.Admits(method.Person{Name: "bob"}, now.AddDate(0, 0, -7)) {
 		t.Error("bob is out before he expires")
+	}
+	if f.Admits(method.Person{Name: "alice", Key: "SHA256:abc"}, now) {
+		t.Error("it admits who came with an ssh key by the same name")
 	}
 }
 

@@ -85,7 +85,8 @@ func (f *FWKnop) objection(p *Person, r wire.Request, source netip.Addr, now tim
 	return f.refusal(r)
 }
 
-// refusal returns why a request does not mean ports of this door.
+// refusal returns why a request does not mean ports of this door. A door without ports, which
+// only runs on_open, takes a request for any port: fwknopd did so with CMD_CYCLE_OPEN.
 func (f *FWKnop) refusal(r wire.Request) (audit.Code, string) {
 	asked := portNames(r.Ports)
 	guarded := slices.ContainsFunc(r.Ports, f.guards)
@@ -102,7 +103,7 @@ func (f *FWKnop) refusal(r wire.Request) (audit.Code, string) {
 			return audit.CodeNotAllowed, fmt.Sprintf("the datagram asks for %s, which should lead to port %d (fwknop --nat-local): this door guards neither", asked, r.To.Port)
 		}
 	case wire.Access:
-		if !guarded {
+		if !guarded && len(f.ports) > 0 {
 			return audit.CodeNotAllowed, fmt.Sprintf("the datagram asks for %s, which this door does not guard", asked)
 		}
 	}

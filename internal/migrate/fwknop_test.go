@@ -53,7 +53,7 @@ func importFwknop(t *testing.T, name string) (rules []byte, keys []migrate.KeyFi
 }
 
 func TestAccessFilesBecomeRuleFilesAsReviewed(t *testing.T) {
-	for _, name := range []string{"people", "folder", "open", "odd", "commands"} {
+	for _, name := range []string{"people", "folder", "open", "odd", "commands", "narrow"} {
 		t.Run(name, func(t *testing.T) {
 			rules, keys, folder, err := importFwknop(t, name)
 			if err != nil {
@@ -150,7 +150,7 @@ func TestWithoutAFolderNothingElseIsRead(t *testing.T) {
 
 // FuzzImportFwknop imports garbage. The result must be a valid rule file, or errors.
 func FuzzImportFwknop(f *testing.F) {
-	for _, name := range []string{"people", "folder", "open", "odd", "commands", "errors"} {
+	for _, name := range []string{"people", "folder", "open", "odd", "commands", "narrow", "errors"} {
 		files := fwknopFolder(f, name)
 		more := &fstest.MapFile{}
 		if files["etc/fwknop/fwknopd.conf"] != nil {

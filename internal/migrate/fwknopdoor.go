@@ -30,6 +30,7 @@ type fwknopDoor struct {
 	onOpen  string // a command of fwknopd; "": none
 	onClose string
 	people  []*fwknopPerson
+	asks    bool // somebody has to complete its person
 }
 
 // fwknopPerson is a block of a door.
@@ -43,13 +44,16 @@ type fwknopPerson struct {
 	name, keyFile, hmacFile string // as they are written
 }
 
+// completion ends the note for a person whose block somebody has to complete.
+const completion = " Without that this person's datagrams would open to anybody, so complete the line, remove the # from the door's lines, and let your firewall accept its ports, too."
+
 func (p *fwknopPerson) note(format string, a ...any) {
 	p.notes = append(p.notes, fmt.Sprintf(format, a...))
 }
 
 // same reports whether two doors differ only in their persons.
 func (d *fwknopDoor) same(o *fwknopDoor) bool {
-	return slices.Equal(d.ports, o.ports) && slices.Equal(d.to, o.to) && d.window == o.window && d.onOpen == o.onOpen && d.onClose == o.onClose
+	return slices.Equal(d.ports, o.ports) && slices.Equal(d.to, o.to) && d.window == o.window && d.onOpen == o.onOpen && d.onClose == o.onClose && d.asks == o.asks
 }
 
 // knows reports whether the door has a person with this HMAC key. Then nobody could tell
@@ -104,7 +108,7 @@ func (im *fwknopImport) translate(s *stanza) (d *fwknopDoor, p *fwknopPerson, re
 		p.note("The GPG keys of this stanza are left out: knockwall does not read them.")
 	}
 	im.keys(s, p)
-	im.conditions(s, p)
+	d.asks = !im.conditions(s, p)
 	im.opening(s, d, p)
 	for _, name := range s.order {
 		why, isForeign := foreign[name]
@@ -137,22 +141,29 @@ func (im *fwknopImport) keys(s *stanza, p *fwknopPerson) {
 	}
 }
 
-// conditions reads who may open the door from where, and until when.
-func (im *fwknopImport) conditions(s *stanza, p *fwknopPerson) {
+// conditions reads who may open the door from where, and until when. It returns false if a
+// condition got a value that only holds its place.
+func (im *fwknopImport) conditions(s *stanza, p *fwknopPerson) (isWhole bool) {
+	isWhole = true
 	p.user = s.values["REQUIRE_USERNAME"].text
 	p.title = p.user
 	if base := strings.TrimSuffix(path.Base(s.file), ".conf"); p.title == "" && base != "access" && base != "stdin" && base != "-" {
 		p.title = base // a file for one person, such as /etc/fwknop/people/alice.conf
 	}
 	if !exact(p.user) {
-		p.note("REQUIRE_USERNAME is not UTF-8 in normal form C, and left out.")
-		p.user = ""
+		p.note("REQUIRE_USERNAME is not UTF-8 in normal form C, which a rule file cannot hold. Write the user's name in ASCII into \"user\", as the client sends it (SPOOF_USER)." + completion)
+		p.user, isWhole = "somebody", false
 	}
 	p.signed = s.yes("REQUIRE_SOURCE_ADDRESS") || s.yes("REQUIRE_SOURCE")
 	var others []string
 	p.from, others = addresses(s.values["SOURCE"].text)
 	if len(others) > 0 {
-		p.note("SOURCE had %s, which is not an address. Write the addresses: from = [\"192.0.2.0/24\"].", strings.Join(others, ", "))
+		note := fmt.Sprintf("SOURCE had %s, which is not an address. Write the addresses: from = [%q].", strings.Join(others, ", "), someAddresses)
+		if len(p.from) == 0 {
+			p.from, isWhole = []string{someAddresses}, false
+			note += completion
+		}
+		p.note("%s", note)
 	}
 	if v, ok := s.values["ACCESS_EXPIRE"]; ok {
 		date, err := time.Parse("01/02/2006", v.text)
@@ -168,7 +179,11 @@ func (im *fwknopImport) conditions(s *stanza, p *fwknopPerson) {
 		}
 		p.expires = time.Unix(seconds, 0).UTC().Format(time.RFC3339)
 	}
+	return isWhole
 }
+
+// someAddresses stands for addresses that somebody has to write. They are nobody's: RFC 5737.
+const someAddresses = "192.0.2.0/24"
 
 // addresses reads a list of SOURCE or DESTINATION. ANY is no address. others are the items
 // that are no addresses.
@@ -222,7 +237,11 @@ func (im *fwknopImport) opening(s *stanza, d *fwknopDoor, p *fwknopPerson) {
 	}
 	open, ok := im.ports(s, "OPEN_PORTS")
 	closed, _ := im.ports(s, "RESTRICT_PORTS")
-	d.ports = slices.DeleteFunc(open, func(r packet.PortRange) bool { return slices.Contains(closed, r) })
+	forbidden := map[packet.Port]bool{}
+	for _, p := range closed {
+		forbidden[p] = true
+	}
+	d.ports = packet.MergeRanges(packet.Ranges(slices.DeleteFunc(open, func(p packet.Port) bool { return forbidden[p] })))
 	if ok && len(d.ports) == 0 {
 		im.fail(s.file, s.line, "RESTRICT_PORTS of this stanza forbids all of its OPEN_PORTS")
 	}
@@ -239,7 +258,7 @@ func (im *fwknopImport) opening(s *stanza, d *fwknopDoor, p *fwknopPerson) {
 }
 
 // ports reads a list such as tcp/22,udp/53.
-func (im *fwknopImport) ports(s *stanza, name string) (ports []packet.PortRange, ok bool) {
+func (im *fwknopImport) ports(s *stanza, name string) (ports []packet.Port, ok bool) {
 	v, ok := s.values[name]
 	if !ok {
 		return nil, false
@@ -251,9 +270,9 @@ func (im *fwknopImport) ports(s *stanza, name string) (ports []packet.PortRange,
 			im.fail(v.file, v.line, "%s is a list such as tcp/22,udp/53", name)
 			return nil, true
 		}
-		ports = append(ports, packet.PortRange{First: p.Number, Last: p.Number, Protocol: p.Protocol})
+		ports = append(ports, p)
 	}
-	return packet.MergeRanges(ports), true
+	return ports, true
 }
 
 // forceNAT proposes the rule for a FORCE_NAT such as "10.1.2.3 22".
@@ -345,7 +364,7 @@ func (im *fwknopImport) door(w *writer, d *fwknopDoor, name, folder string) {
 	for _, p := range d.people {
 		im.person(&b, p, folder)
 	}
-	isWhole = d.command(&b, w, "on_open", d.onOpen) && isWhole
+	isWhole = d.command(&b, w, "on_open", d.onOpen) && isWhole && !d.asks
 	isWhole = d.command(&b, w, "on_close", d.onClose) && isWhole
 	b.WriteString("}\n")
 	if isWhole {
@@ -457,10 +476,10 @@ func (im *fwknopImport) header(w *writer, name, folder string, doors []*fwknopDo
 	}
 }
 
-// guardedBy returns the ports of doors.
+// guardedBy returns the ports of the doors that are whole.
 func guardedBy(doors []*fwknopDoor) (ports []packet.PortRange) {
 	for _, d := range doors {
-		if d.onOpen == "" {
+		if d.onOpen == "" && !d.asks {
 			ports = append(ports, d.ports...)
 		}
 	}

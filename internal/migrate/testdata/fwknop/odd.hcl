@@ -15,23 +15,15 @@
 #    /etc/knockwall.d, and reload:
 #        sudo knockwall reload
 #
-# 5. Then, and not before, let your firewall accept these ports, from
-#    everybody: 2222/tcp. Under fwknopd your firewall drops them, and fwknopd
-#    adds an ACCEPT for one source. knockwall adds no rules to your firewall.
-#    Its table comes before the firewall, and only refuses sources that have
-#    not knocked. As long as that DROP is there, nobody gets in. If you remove
-#    it before the wall is up, everybody gets in. So replace it by an ACCEPT
-#    while the wall is up, and save the rules:
-#        iptables -I INPUT -p tcp --dport 2222 -j ACCEPT
-#        ufw allow 2222/tcp
-#
-# 6. Try it with a client. The clients need no change. Then stop fwknopd:
+# 5. Try it with a client. The clients need no change. Then stop fwknopd:
 #        sudo systemctl disable --now fwknop-server
 
 # person-4, line 16: The GPG keys of this stanza are left out: knockwall does
 # not read them.
 # person-4, line 16: SOURCE had host.example.org, which is not an address.
-# Write the addresses: from = ["192.0.2.0/24"].
+# Write the addresses: from = ["192.0.2.0/24"]. Without that this person's
+# datagrams would open to anybody, so complete the line, remove the # from the
+# door's lines, and let your firewall accept its ports, too.
 # person-4, line 16: FW_ACCESS_TIMEOUT was 0 s. Here it is one second, the
 # minimum.
 # person-4, line 16: FORCE_NAT led connections to 10.1.2.3 port 22. knockwall
@@ -47,16 +39,17 @@
 # clients, which are not run here.
 # person-4, line 16: WHATEVER is not known, and left out.
 # person-4, line 16: The stanza had no name for this person. Write one.
-door "port-2222" {
-  ports  = [2222]
-  to     = ["203.0.113.7", "2001:db8::/48"]
-  window = "1s"
-
-  fwknop "person-4" {
-    key      = file("/etc/knockwall.secrets/person-4.key")
-    hmac_key = file("/etc/knockwall.secrets/person-4.hmac")
-  }
-}
+# door "port-2222" {
+#   ports  = [2222]
+#   to     = ["203.0.113.7", "2001:db8::/48"]
+#   window = "1s"
+#
+#   fwknop "person-4" {
+#     key      = file("/etc/knockwall.secrets/person-4.key")
+#     hmac_key = file("/etc/knockwall.secrets/person-4.hmac")
+#     from     = ["192.0.2.0/24"]
+#   }
+# }
 
 # /etc/fwknop/access.conf line 1: this stanza is left out: it has no
 # HMAC_KEY_BASE64. Without an HMAC, a datagram can be changed on its way. Make

@@ -184,13 +184,18 @@ func (r *iptablesRule) acts() []act {
 	r.verdictOf(r.target)
 	r.pathOf()
 	r.readPorts()
-	if r.states != "" && !slices.ContainsFunc(strings.Split(strings.ToUpper(r.states), ","), func(s string) bool { return s == "NEW" || s == "DNAT" }) {
-		r.question("it is for connections that are %s, and a door is for new ones", r.states)
-	}
+	r.checkStates()
 	if r.table != "filter" && r.verdict != translates {
 		r.question("it changes the table %s", r.table)
 	}
 	return []act{r.act}
+}
+
+// checkStates questions a rule that is not for new connections.
+func (r *iptablesRule) checkStates() {
+	if r.states != "" && !slices.ContainsFunc(strings.Split(strings.ToUpper(r.states), ","), func(s string) bool { return s == "NEW" || s == "DNAT" }) {
+		r.question("it is for connections that are %s, and a door is for new ones", r.states)
+	}
 }
 
 // verdictOf reads the target of the rule.

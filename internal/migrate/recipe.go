@@ -1,7 +1,10 @@
 package migrate
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +21,7 @@ type recipe struct {
 	what   string // "this is" and the format, for messages
 	moves  []move
 	admits []admit
+	jumps  map[string][]jump // to chains, if the rules are not followed from chain to chain
 }
 
 // move is a rule that puts sources into a set.
@@ -26,6 +30,8 @@ type move struct {
 	from  stage       // if they are in this set; no name: any source
 	to    string
 	lasts time.Duration // how long they stay in it; 0: not said here
+	chain string        // if the recipe has jumps
+	terms
 }
 
 // stage is a set that a rule asks for.
@@ -36,8 +42,45 @@ type stage struct {
 
 // admit is a rule that accepts the sources in a set.
 type admit struct {
+	line  int
 	ports []packet.PortRange // empty: every port
 	from  stage
+	chain string // if the recipe has jumps
+	terms
+}
+
+// terms are what a rule asks for beside ports and sets.
+type terms struct {
+	device string // interface that packets come in by; "": any
+	to     string // destination; "": any
+	doubt  string // what a door cannot ask for; "": nothing
+	notes  string // what a door does in another way
+}
+
+func termsOf(a act) terms { return terms{a.device, a.to, a.doubt, strings.Join(a.notes, " ")} }
+
+// apart is the doubt about rules with different terms.
+const apart = "its rules name different interfaces or destinations"
+
+// and returns the terms of a rule that is reached by another.
+func (t terms) and(o terms) terms {
+	if t.device != "" && o.device != "" && t.device != o.device || t.to != "" && o.to != "" && t.to != o.to {
+		t.doubt = cmp.Or(t.doubt, apart)
+	}
+	t.device, t.to, t.doubt, t.notes = cmp.Or(t.device, o.device), cmp.Or(t.to, o.to), cmp.Or(t.doubt, o.doubt), strings.TrimSpace(t.notes+" "+o.notes)
+	return t
+}
+
+// or returns the terms of two rules of which one suffices.
+func (t terms) or(o terms) terms {
+	switch none := (terms{}); {
+	case t == o, t == none:
+		return t
+	case o == none:
+		return o
+	}
+	t.doubt = cmp.Or(t.doubt, o.doubt, apart)
+	return t
 }
 
 // maxRules is the maximum number of rules of a recipe that are followed.
@@ -57,8 +100,17 @@ func (im *importer) recipe(r *recipe) *ruleFile {
 		if d == nil {
 			continue
 		}
-		if same := slices.IndexFunc(doors, func(o *door) bool { return slices.Equal(o.sequence, d.sequence) }); same >= 0 {
+		if d.left {
+			doors = append(doors, d)
+			continue
+		}
+		if same := slices.IndexFunc(doors, func(o *door) bool { return !o.left && slices.Equal(o.sequence, d.sequence) }); same >= 0 {
 			o := doors[same]
+			if o.device != d.device || !slices.Equal(o.to, d.to) {
+				d.propose(apart)
+				doors = append(doors, d)
+				continue
+			}
 			o.ports = distinct(slices.Concat(o.ports, d.ports))
 			o.window, o.seqTimeout = max(o.window, d.window), max(o.seqTimeout, d.seqTimeout)
 			continue
@@ -72,9 +124,68 @@ func (im *importer) recipe(r *recipe) *ruleFile {
 	return f
 }
 
+// jump is a rule that leads to a chain.
+type jump struct {
+	from string // a chain
+	terms
+}
+
+// maxJumps is the maximum number of jumps that are followed one after the other, and of
+// different ones to one chain.
+const maxJumps = 4
+
+// jump adds a rule that leads to a chain.
+func (r *recipe) jump(to string, j jump) {
+	if r.jumps == nil {
+		r.jumps = map[string][]jump{}
+	}
+	if all := r.jumps[to]; len(all) <= maxJumps && !slices.Contains(all, j) {
+		r.jumps[to] = append(all, j)
+	}
+}
+
+// reach adds to all rules the terms of the jumps by which packets reach their chains.
+func (r *recipe) reach() {
+	for i := range r.moves {
+		r.moves[i].terms = r.termsOf(r.moves[i].chain, 0).and(r.moves[i].terms)
+	}
+	for i := range r.admits {
+		r.admits[i].terms = r.termsOf(r.admits[i].chain, 0).and(r.admits[i].terms)
+	}
+}
+
+func (r *recipe) termsOf(chain string, depth int) (all terms) {
+	jumps := r.jumps[chain]
+	if len(jumps) > maxJumps || len(jumps) > 0 && depth == maxJumps {
+		return terms{doubt: "too many rules lead to its chains"}
+	}
+	for i, j := range jumps {
+		if under := r.termsOf(j.from, depth+1).and(j.terms); i == 0 {
+			all = under
+		} else {
+			all = all.or(under)
+		}
+	}
+	return all
+}
+
+// propose makes the door a comment, with the reason.
+func (d *door) propose(doubt string) {
+	d.left, d.proposed = true, true
+	d.note("These rules open ports, but a door cannot do the same for certain: %s. This door would be wider or another one. "+
+		"So correct it, or accept what it does, and remove the # before it:", doubt)
+}
+
 // door follows a recipe backwards, from the rule that accepts to the first knock.
 func (r *recipe) door(im *importer, a admit) *door {
-	d := &door{title: a.from.set, ports: a.ports}
+	d := &door{title: a.from.set, line: a.line, ports: a.ports, device: a.device}
+	if a.to != "" {
+		d.to = []string{a.to}
+	}
+	if d.device != "" {
+		d.note("The rule named the interface %s, so the door guards only this one. "+elsewhereOpen, d.device)
+	}
+	doubt, notes := a.doubt, []string{a.notes}
 	if len(a.ports) == 0 {
 		d.ports = everyPort(both)
 		d.opened = &opening{every: true, ports: d.ports}
@@ -84,7 +195,12 @@ func (r *recipe) door(im *importer, a admit) *door {
 	for {
 		var into []move
 		for _, m := range r.moves {
-			if m.to == next.set && !slices.ContainsFunc(into, func(o move) bool { return o.port == m.port && o.from.set == m.from.set }) {
+			if m.to != next.set {
+				continue
+			}
+			if same := slices.IndexFunc(into, func(o move) bool { return o.port == m.port && o.from.set == m.from.set }); same >= 0 {
+				into[same].terms = into[same].terms.or(m.terms)
+			} else {
 				into = append(into, m)
 			}
 		}
@@ -104,6 +220,10 @@ func (r *recipe) door(im *importer, a admit) *door {
 			return nil
 		}
 		m := into[0]
+		if doubt = cmp.Or(doubt, m.doubt); m.device != a.device || m.terms.to != a.to {
+			doubt = cmp.Or(doubt, apart)
+		}
+		notes = append(notes, m.notes)
 		lasts := next.within
 		if lasts == 0 {
 			lasts = m.lasts
@@ -132,6 +252,14 @@ func (r *recipe) door(im *importer, a admit) *door {
 	if len(d.sequence) > 2 {
 		d.note("Each knock had its own time. Here seq_timeout is the sum of them, from the first knock to the last.")
 	}
+	for _, note := range notes {
+		if note != "" && !slices.Contains(d.notes, note) {
+			d.notes = append(d.notes, note)
+		}
+	}
+	if doubt != "" {
+		d.propose(doubt)
+	}
 	return d
 }
 
@@ -142,6 +270,8 @@ type chainRule struct {
 	needs  []stage
 	sets   []string
 	target string
+	line   int
+	terms
 }
 
 // recentRules reads rules of iptables that use the match recent, as iptables-save prints them
@@ -161,6 +291,7 @@ func recentRules(lines []line) *recipe {
 		if !ok {
 			continue
 		}
+		rule.line = l.number
 		if chains[chain] == nil {
 			order = append(order, chain)
 		}
@@ -175,7 +306,7 @@ func recentRules(lines []line) *recipe {
 			if visits++; visits > maxRules || depth > 2*sequence.MaxSteps {
 				return
 			}
-			all := chainRule{port: before.port, ports: before.ports, needs: slices.Concat(before.needs, rule.needs)}
+			all := chainRule{port: before.port, ports: before.ports, needs: slices.Concat(before.needs, rule.needs), terms: before.and(rule.terms)}
 			if len(rule.ports) > 0 {
 				all.port, all.ports = rule.port, rule.ports
 			}
@@ -185,11 +316,11 @@ func recentRules(lines []line) *recipe {
 			}
 			for _, set := range rule.sets {
 				if all.port.Number != 0 {
-					r.moves = append(r.moves, move{port: all.port, from: last, to: set})
+					r.moves = append(r.moves, move{port: all.port, from: last, to: set, terms: all.terms})
 				}
 			}
 			if rule.target == "ACCEPT" && last.set != "" {
-				r.admits = append(r.admits, admit{all.ports, last})
+				r.admits = append(r.admits, admit{line: rule.line, ports: all.ports, from: last, terms: all.terms})
 			} else if chains[rule.target] != nil {
 				follow(rule.target, all, depth+1)
 			}
@@ -207,52 +338,65 @@ func recentRules(lines []line) *recipe {
 // negation, as it is then for the sources that are in no set.
 func recentRule(words []string) (rule chainRule, ok bool) {
 	a := &arguments{words: words}
-	protocol, list := onlyTCP, ""
+	a.number() // its place in the chain
+	r := &iptablesRule{act: act{everybody: true}}
 	type operation struct {
 		kind, name string
 		within     time.Duration
 	}
-	var operations []operation
+	operations := []operation{{}} // the first one is of no match
 	for len(a.words) > 0 {
+		last := &operations[len(operations)-1]
 		switch option := a.option(); option {
 		case "!":
 			return rule, false
-		case "-p", "--protocol":
-			if p, known := protocols(a.next()); known {
-				protocol = p
-			}
-		case "--dport", "--dports", "--destination-port":
-			list = a.next()
 		case "-m", "--match":
-			if a.next() == "recent" {
+			if a.accept("recent") {
 				operations = append(operations, operation{name: "DEFAULT"})
+				continue
 			}
+			a.words = append([]string{option}, a.words...)
+			r.option(a)
 		case "--set", "--rcheck", "--update", "--remove":
-			if n := len(operations); n > 0 {
-				operations[n-1].kind = option
-			}
+			last.kind = option
 		case "--name":
-			if name, n := a.next(), len(operations); n > 0 {
-				operations[n-1].name = name
-			}
+			last.name = a.next()
 		case "--seconds":
-			if lasts, known := nftTime(a.next()); known && len(operations) > 0 {
-				operations[len(operations)-1].within = lasts
+			if lasts, known := nftTime(a.next()); known {
+				last.within = lasts
 			}
-		case "-j", "--jump", "-g", "--goto":
-			rule.target = a.next()
+		case "--hitcount":
+			if count := a.next(); count != "1" {
+				r.question("it counts %s packets of the source (--hitcount)", count)
+			}
+		case "--mask":
+			if mask := a.next(); mask != "255.255.255.255" && mask != "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff" {
+				r.question("it knows sources by their prefix %s, which a door does by source_prefix", mask)
+			}
+		case "--rdest":
+			r.question("it remembers destinations (--rdest)")
+		case "--rsource", "--reap", "--rttl":
+		default:
+			a.words = append([]string{option}, a.words...)
+			r.option(a)
 		}
 	}
-	if list != "" {
-		var known bool
-		if rule.ports, known = portList(list, ":", protocol); !known {
+	r.checkStates()
+	rule.target = r.target
+	protocol, known := protocols(r.protocol)
+	if !known {
+		protocol = onlyTCP
+	}
+	if r.ports != "" {
+		if rule.ports, known = portList(r.ports, ":", protocol); !known {
 			return rule, false
 		}
 		if first := rule.ports[0]; len(rule.ports) == 1 && first.First == first.Last {
 			rule.port = packet.Port{Number: first.First, Protocol: first.Protocol}
 		}
 	}
-	for _, o := range operations {
+	rule.terms = termsOf(r.act)
+	for _, o := range operations[1:] {
 		switch o.kind {
 		case "--set":
 			rule.sets = append(rule.sets, o.name)
@@ -268,9 +412,9 @@ func nftRecipe(lines []line) *recipe {
 	r := &recipe{what: "this is a ruleset of nftables"}
 	timeouts := map[string]time.Duration{}
 	defined := map[string]string{}
-	set := ""
+	set, chain := "", ""
 	for _, l := range lines {
-		text, _, _ := strings.Cut(l.text, "#")
+		text, _, _ := strings.Cut(nftText.ReplaceAllString(l.text, ""), "#")
 		if name, value, ok := strings.Cut(strings.TrimPrefix(text, "define "), "="); ok && strings.HasPrefix(text, "define ") {
 			defined[strings.TrimSpace(name)] = strings.TrimSpace(value)
 			continue
@@ -288,15 +432,16 @@ func nftRecipe(lines []line) *recipe {
 			case "set":
 				set = words[i+1]
 			case "chain":
-				set = ""
+				set, chain = "", words[i+1]
 			case "timeout":
 				if lasts, ok := nftTime(words[i+1]); ok && set != "" {
 					timeouts[set] = lasts
 				}
 			}
 		}
-		r.nftRule(words)
+		r.nftRule(chain, l.number, words)
 	}
+	r.reach()
 	for i := range r.moves {
 		name, _, _ := strings.Cut(r.moves[i].to, " . ")
 		if r.moves[i].lasts == 0 {
@@ -306,16 +451,22 @@ func nftRecipe(lines []line) *recipe {
 	return r
 }
 
+// nftText matches texts that are no part of a rule's conditions.
+var nftText = regexp.MustCompile(`(?:comment|prefix)\s+"[^"]*"`)
+
 // nftRule reads one rule. An element of an address and a port, as the next knock, is a stage
 // of its own.
-func (r *recipe) nftRule(words []string) {
-	var m move
+func (r *recipe) nftRule(chain string, line int, words []string) {
+	m := move{chain: chain}
 	var ports []packet.PortRange
 	a := &arguments{words: words}
-	c := act{}
+	c := act{everybody: true}
 	for len(a.words) > 0 {
 		switch word := a.next(); word {
 		case "tcp", "udp":
+			if a.accept("sport") {
+				c.question("it names the source port %s, and a door knows only addresses", strings.Join(c.nftSet(a), ","))
+			}
 			if !a.accept("dport") {
 				continue
 			}
@@ -324,8 +475,9 @@ func (r *recipe) nftRule(words []string) {
 				continue
 			}
 			protocol, _ := protocols(word)
-			list, ok := portList(strings.Join(c.nftSet(a), ","), "-", protocol)
-			if !ok || c.doubt != "" {
+			var destination act
+			list, ok := portList(strings.Join(destination.nftSet(a), ","), "-", protocol)
+			if !ok || destination.doubt != "" {
 				return
 			}
 			ports = list
@@ -333,15 +485,52 @@ func (r *recipe) nftRule(words []string) {
 				m.port = packet.Port{Number: list[0].First, Protocol: list[0].Protocol}
 			}
 		case "ip", "ip6":
-			if !a.accept("saddr") {
-				continue
+			switch field := a.next(); field {
+			case "saddr":
+				switch {
+				case a.accept("!="):
+					return
+				case strings.HasPrefix(a.peek(), "@"):
+					m.from.set = a.next()[1:]
+				case a.accept("."): // the rest of what is looked up follows
+				default:
+					for _, value := range c.nftSet(a) {
+						c.from(value)
+					}
+				}
+			case "daddr":
+				if values := c.nftSet(a); len(values) == 1 {
+					c.toward(values[0])
+				} else {
+					c.question("it names more than one destination, which a door lists in \"to\"")
+				}
+			case "protocol", "nexthdr":
+				c.nftSet(a)
+			default:
+				c.question("it looks at %s %s, which a door does not", word, field)
 			}
-			if a.accept("!=") {
-				return
+		case "iif", "iifname":
+			c.nftDevice(a)
+		case "meta":
+			switch field := a.next(); field {
+			case "iif", "iifname":
+				c.nftDevice(a)
+			case "l4proto", "nfproto", "oif", "oifname":
+				c.nftSet(a)
+			default:
+				c.question("it looks at meta %s, which a door does not", field)
 			}
-			if strings.HasPrefix(a.peek(), "@") {
-				m.from.set = a.next()[1:]
+		case "ct":
+			field := a.next()
+			if values := c.nftSet(a); field == "state" && !slices.Contains(values, "new") {
+				c.question("it is for connections that are %s, and a door is for new ones", strings.Join(values, ","))
+			} else if field != "state" {
+				c.question("it looks at ct %s, which a door does not", field)
 			}
+		case "ether", "fib", "socket", "mark", "pkttype", "osf", "time", "hour", "day", "vlan", "numgen", "rt", "icmp", "icmpv6":
+			c.question("it looks at %s, which a door does not", word)
+		case "limit":
+			c.notes = append(c.notes, "The limit of a rule is left out. Your firewall's own rule for the ports can have it.")
 		case "add", "update", "set":
 			verb := word
 			if verb == "set" && !a.accept("add", "update") {
@@ -365,11 +554,14 @@ func (r *recipe) nftRule(words []string) {
 			}
 		case "accept":
 			if m.from.set != "" && m.to == "" {
-				r.admits = append(r.admits, admit{ports, m.from})
+				r.admits = append(r.admits, admit{line, ports, m.from, chain, termsOf(c)})
 			}
+		case "jump", "goto":
+			r.jump(a.next(), jump{chain, termsOf(c)})
 		}
 	}
 	if m.to != "" && m.port.Number != 0 {
+		m.terms = termsOf(c)
 		r.moves = append(r.moves, m)
 	}
 }
@@ -403,19 +595,45 @@ func routerOS(lines []line) *recipe {
 		if strings.HasPrefix(from.set, "!") || values["disabled"] == "yes" {
 			continue
 		}
+		also := routerTerms(values)
 		switch values["action"] {
 		case "add-src-to-address-list":
 			lasts, _ := routerTime(values["address-list-timeout"])
 			if ok && len(ports) == 1 && ports[0].First == ports[0].Last {
-				r.moves = append(r.moves, move{port: packet.Port{Number: ports[0].First, Protocol: ports[0].Protocol}, from: from, to: values["address-list"], lasts: lasts})
+				r.moves = append(r.moves, move{port: packet.Port{Number: ports[0].First, Protocol: ports[0].Protocol}, from: from, to: values["address-list"], lasts: lasts, chain: values["chain"], terms: also})
 			}
 		case "accept", "":
 			if from.set != "" && (values["chain"] == "input" || values["chain"] == "") {
-				r.admits = append(r.admits, admit{ports, from})
+				r.admits = append(r.admits, admit{l.number, ports, from, values["chain"], also})
 			}
+		case "jump":
+			r.jump(values["jump-target"], jump{values["chain"], also})
 		}
 	}
+	r.reach()
 	return r
+}
+
+// routerKeys are the properties of a rule of RouterOS that are read, or that change nothing.
+var routerKeys = []string{"action", "address-list", "address-list-timeout", "chain", "comment", "connection-state", "disabled", "dst-address", "dst-port",
+	"in-interface", "in-interface-list", "jump-target", "log", "log-prefix", "place-before", "protocol", "src-address-list"}
+
+// routerTerms reads what else a rule of RouterOS asks for.
+func routerTerms(values map[string]string) terms {
+	c := act{everybody: true}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if !slices.Contains(routerKeys, key) {
+			c.question("it asks for %s=%s, which a door does not", key, values[key])
+		}
+	}
+	if to := values["dst-address"]; to != "" {
+		c.toward(to)
+	}
+	// The router's interfaces have other names than this host's.
+	if device := cmp.Or(values["in-interface"], values["in-interface-list"]); device != "" {
+		c.notes = []string{"The rule named the router's interface " + device + ". Here the door guards all interfaces but lo. To guard some only, write interfaces = [\"eth0\"]."}
+	}
+	return termsOf(c)
 }
 
 // routerTime reads a time such as 30s, 1h30m or 00:01:00.

@@ -1,0 +1,79 @@
+# From nft-terms.conf, by `knockwall import`. What remains to be done:
+#
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
+#        knockwall check --config THIS-FILE
+#
+# 2. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
+#        sudo knockwall reload
+#
+# 3. Then, and not before, let your firewall accept these ports, from
+#    everybody: 22/tcp. So far your firewall accepts these ports from the
+#    sources in a set, which its own rules fill after the knocks. knockwall
+#    adds no rules to your firewall. Its table comes before the firewall, and
+#    only refuses sources that have not knocked. Your firewall still decides
+#    about what the table lets pass. As long as that DROP is there, nobody
+#    gets in, with or without a knock. If you remove it before the wall is up,
+#    everybody gets in. So replace it by an ACCEPT while the wall is up, and
+#    save the rules. Other rules can stay. The command depends on your
+#    firewall (ip6tables for IPv6):
+#        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
+#        ufw allow 22/tcp
+#        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
+#
+# 4. Try a knock. Then remove the rules of the old recipe from your firewall:
+#    what they drop stays dropped.
+
+# [office], line 10
+# These rules open ports, but a door cannot do the same for certain: it names
+# the source 10.0.0.0/8 and not the one that knocked. This door would be wider
+# or another one. So correct it, or accept what it does, and remove the #
+# before it:
+# door "office" {
+#   ports       = [23]
+#   sequence    = [1917]
+#   seq_timeout = "25s"
+#   window      = "1m"
+# }
+
+# [chosen], line 12
+# The rule named the interface eth0, so the door guards only this one. On
+# other interfaces your firewall decides alone: everybody can reach what it
+# accepts there.
+# These rules open ports, but a door cannot do the same for certain: it looks
+# at ether, which a door does not. This door would be wider or another one. So
+# correct it, or accept what it does, and remove the # before it:
+# door "chosen" {
+#   ports       = [24]
+#   sequence    = [1918]
+#   seq_timeout = "25s"
+#   window      = "1m"
+#   interfaces  = ["eth0"]
+# }
+
+# The rule named the interface eth0, so the door guards only this one. On
+# other interfaces your firewall decides alone: everybody can reach what it
+# accepts there.
+# The limit of a rule is left out. Your firewall's own rule for the ports can
+# have it.
+door "second" {
+  ports       = [22]
+  sequence    = [5116, 1916]
+  seq_timeout = "5s"
+  window      = "1m"
+  interfaces  = ["eth0"]
+  to          = ["192.0.2.1"]
+}
+
+# [lan], line 22
+# These rules open ports, but a door cannot do the same for certain: it names
+# the source 10.0.0.0/8 and not the one that knocked. This door would be wider
+# or another one. So correct it, or accept what it does, and remove the #
+# before it:
+# door "lan" {
+#   ports       = [25]
+#   sequence    = [1919]
+#   seq_timeout = "25s"
+#   window      = "1m"
+# }

@@ -1,0 +1,100 @@
+# From recent-terms.conf, by `knockwall import`. What remains to be done:
+#
+# 1. Read this file. Comments above each door say what is different from
+#    before. Then check it:
+#        knockwall check --config THIS-FILE
+#
+# 2. Put the rules in force, in a session that stays open. Move this file to
+#    /etc/knockwall.d, and reload:
+#        sudo knockwall reload
+#
+# 3. Then, and not before, let your firewall accept these ports, from
+#    everybody: 22/tcp, 26/tcp. So far your firewall accepts these ports from
+#    the sources in a set, which its own rules fill after the knocks.
+#    knockwall adds no rules to your firewall. Its table comes before the
+#    firewall, and only refuses sources that have not knocked. Your firewall
+#    still decides about what the table lets pass. As long as that DROP is
+#    there, nobody gets in, with or without a knock. If you remove it before
+#    the wall is up, everybody gets in. So replace it by an ACCEPT while the
+#    wall is up, and save the rules. Other rules can stay. The command depends
+#    on your firewall (ip6tables for IPv6):
+#        iptables -I INPUT -p tcp --dport 22 -j ACCEPT
+#        ufw allow 22/tcp
+#        firewall-cmd --permanent --add-port=22/tcp && firewall-cmd --reload
+#
+# 4. Try a knock. Then remove the rules of the old recipe from your firewall:
+#    what they drop stays dropped.
+
+# The rule named the interface eth0, so the door guards only this one. On
+# other interfaces your firewall decides alone: everybody can reach what it
+# accepts there.
+door "EVERY1" {
+  ports       = [22]
+  sequence    = [5111, 1911]
+  seq_timeout = "5s"
+  window      = "1m"
+  interfaces  = ["eth0"]
+  to          = ["192.0.2.1"]
+}
+
+# [SOME1], line 7
+# These rules open ports, but a door cannot do the same for certain: it names
+# the source 10.0.0.0/8 and not the one that knocked. This door would be wider
+# or another one. So correct it, or accept what it does, and remove the #
+# before it:
+# door "SOME1" {
+#   ports       = [23]
+#   sequence    = [5112, 1912]
+#   seq_timeout = "5s"
+#   window      = "1m"
+# }
+
+# [COUNTED], line 11
+# These rules open ports, but a door cannot do the same for certain: it counts
+# 3 packets of the source (--hitcount). This door would be wider or another
+# one. So correct it, or accept what it does, and remove the # before it:
+# door "COUNTED" {
+#   ports       = [24]
+#   sequence    = [1913]
+#   seq_timeout = "25s"
+#   window      = "1m"
+# }
+
+# [APART], line 14
+# The rule named the interface eth0, so the door guards only this one. On
+# other interfaces your firewall decides alone: everybody can reach what it
+# accepts there.
+# These rules open ports, but a door cannot do the same for certain: its rules
+# name different interfaces or destinations. This door would be wider or
+# another one. So correct it, or accept what it does, and remove the # before
+# it:
+# door "APART" {
+#   ports       = [25]
+#   sequence    = [1914]
+#   seq_timeout = "25s"
+#   window      = "1m"
+#   interfaces  = ["eth0"]
+# }
+
+door "EITHER" {
+  ports       = [26]
+  sequence    = [1915]
+  seq_timeout = "25s"
+  window      = "1m"
+}
+
+# [TWICE], line 21
+# The rule named the interface eth2, so the door guards only this one. On
+# other interfaces your firewall decides alone: everybody can reach what it
+# accepts there.
+# These rules open ports, but a door cannot do the same for certain: its rules
+# name different interfaces or destinations. This door would be wider or
+# another one. So correct it, or accept what it does, and remove the # before
+# it:
+# door "TWICE" {
+#   ports       = [27]
+#   sequence    = [1915]
+#   seq_timeout = "25s"
+#   window      = "1m"
+#   interfaces  = ["eth2"]
+# }

@@ -1,7 +1,6 @@
 package migrate
 
 import (
-	"bytes"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -43,7 +42,7 @@ var firstOfAccess = regexp.MustCompile(`^(?:SOURCE\b|%include|%include_folder)`)
 // IsFwknop reports whether a file is an access.conf of fwknop, by its first line that is
 // neither blank nor a comment.
 func IsFwknop(text []byte) bool {
-	lines := significant(string(text))
+	lines := significant(text)
 	return len(lines) > 0 && firstOfAccess.MatchString(lines[0].text)
 }
 
@@ -55,15 +54,15 @@ func ImportFwknop(name string, text []byte, files fs.FS, folder string) ([]byte,
 	im := &fwknopImport{files: files, port: wire.Port}
 	im.readAccess(name, text)
 	im.readDaemon(path.Join(path.Dir(name), fwknopdConfig))
-	if len(im.stanzas) == 0 && len(im.errs) == 0 {
+	if len(im.stanzas) == 0 && len(im.mistakes) == 0 {
 		im.fail(name, 0, "there is no line with SOURCE, so nobody has access")
 	}
 	rules, keys := im.write(name, folder)
 	if len(rules) > maxResult {
 		im.fail(name, 0, "the rule file would have %d KiB, and a rule file has at most %d KiB: split the file, and import the parts", len(rules)>>10, maxResult>>10)
 	}
-	if len(im.errs) > 0 {
-		return nil, nil, im.errs[:min(len(im.errs), maxErrors)]
+	if len(im.mistakes) > 0 {
+		return nil, nil, im.shown(printable.Escape(name))
 	}
 	return rules, keys, nil
 }
@@ -71,11 +70,12 @@ func ImportFwknop(name string, text []byte, files fs.FS, folder string) ([]byte,
 // fwknopImport is one run of ImportFwknop.
 type fwknopImport struct {
 	files    fs.FS
+	within   []string // the files that are being read: each includes the next
 	included int
 	stanzas  []*stanza
 	notes    []string // for all doors
 	port     uint16   // to which clients send
-	errs     Errors
+	mistakes
 }
 
 // stanza is what follows a line with SOURCE.
@@ -95,37 +95,20 @@ type setting struct {
 
 // fail adds an error at a line of a file, or in the whole file if line is 0.
 func (im *fwknopImport) fail(file string, line int, format string, a ...any) {
-	where := printable.Escape(file)
-	if line > 0 {
-		where = fmt.Sprintf("%s line %d", where, line)
-	}
-	im.errs = append(im.errs, fmt.Errorf("%s: "+format, append([]any{where}, a...)...))
+	im.add(printable.Escape(file), line, format, a...)
 }
 
 func (im *fwknopImport) note(format string, a ...any) {
 	im.notes = append(im.notes, fmt.Sprintf(format, a...))
 }
 
-// usable reports whether a text can be a configuration of fwknop.
-func (im *fwknopImport) usable(name string, text []byte) bool {
-	switch {
-	case len(text) > MaxSize:
-		im.fail(name, 0, "the file has more than %d KiB", MaxSize>>10)
-	case bytes.IndexByte(text, 0) >= 0:
-		im.fail(name, 0, "there is a NUL byte, so this is not a text file")
-	default:
-		return true
-	}
-	return false
-}
-
 // readAccess reads an access.conf, or a file that one includes.
 func (im *fwknopImport) readAccess(name string, text []byte) {
-	if !im.usable(name, text) {
-		return
-	}
+	im.within = append(im.within, name)
+	defer func() { im.within = im.within[:len(im.within)-1] }()
+	lines, _ := im.lines(printable.Escape(name), text)
 	var current *stanza
-	for _, l := range significant(string(text)) {
+	for _, l := range lines {
 		key, value := variable(l.text)
 		switch {
 		case key == "%include":
@@ -154,10 +137,8 @@ func (im *fwknopImport) readAccess(name string, text []byte) {
 
 // readKeys reads a file with keys of a stanza.
 func (im *fwknopImport) readKeys(s *stanza, name string, text []byte) {
-	if !im.usable(name, text) {
-		return
-	}
-	for _, l := range significant(string(text)) {
+	lines, _ := im.lines(printable.Escape(name), text)
+	for _, l := range lines {
 		key, value := variable(l.text)
 		im.set(s, name, l.number, key, value)
 	}
@@ -247,8 +228,11 @@ func unread(name string, err error) error {
 }
 
 func (im *fwknopImport) include(from string, line int, name string) {
-	if text, ok := im.open(from, line, name); ok {
-		im.readAccess(resolve(from, name), text)
+	file := resolve(from, name)
+	if slices.Contains(im.within, file) {
+		im.fail(from, line, "this line includes %s, which leads here: remove the line", printable.Escape(file))
+	} else if text, ok := im.open(from, line, name); ok {
+		im.readAccess(file, text)
 	}
 }
 
@@ -277,23 +261,27 @@ var udpPort = regexp.MustCompile(`^udp (?:dst )?port ([0-9]{1,5})$`)
 // usualAge is the default of MAX_SPA_PACKET_AGE in seconds.
 const usualAge = "120"
 
+// anotherPort ends the notes that the port is not known.
+const anotherPort = "If clients send to another UDP port than 62201, write the port into each fwknop block: port = \"5000/udp\"."
+
 // readDaemon reads the fwknopd.conf beside access.conf, if there is one.
 func (im *fwknopImport) readDaemon(name string) {
 	if im.files == nil {
 		return
 	}
 	text, err := im.read(name)
-	if err != nil || !im.usable(name, text) {
-		return
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		im.note("%s was not read: %v. "+anotherPort, fwknopdConfig, err)
 	}
-	for _, l := range significant(string(text)) {
+	lines, _ := im.lines(printable.Escape(name), text)
+	for _, l := range lines {
 		key, value := variable(l.text)
 		switch key {
 		case "PCAP_FILTER":
 			if m := udpPort.FindStringSubmatch(value); m != nil {
 				im.sets(m[1])
 			} else {
-				im.note("fwknopd.conf line %d: PCAP_FILTER is %s. If clients send to another UDP port than 62201, write the port into each fwknop block: port = \"5000/udp\".", l.number, value)
+				im.note("fwknopd.conf line %d: PCAP_FILTER is %s. "+anotherPort, l.number, value)
 			}
 		case "UDPSERV_PORT":
 			im.sets(value)

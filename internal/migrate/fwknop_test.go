@@ -148,6 +148,55 @@ func TestWithoutAFolderNothingElseIsRead(t *testing.T) {
 	}
 }
 
+const oneStanza = "SOURCE ANY\nOPEN_PORTS tcp/22\nKEY alice\nHMAC_KEY bob\n"
+
+// access imports an access.conf with other files of its folder.
+func access(text string, others fstest.MapFS) (string, error) {
+	others["etc/fwknop/access.conf"] = &fstest.MapFile{Data: []byte(text)}
+	rules, _, err := migrate.ImportFwknop(accessPath, []byte(text), others, migrate.SecretsFolder)
+	return string(rules), err
+}
+
+func TestAFileThatIncludesItselfIsRefused(t *testing.T) {
+	for text, others := range map[string]fstest.MapFS{
+		"%include access.conf\n": {}, "%include_folder .\n": {}, "%include people/../access.conf\n": {},
+		"%include more.conf\n": {"etc/fwknop/more.conf": {Data: []byte("%include access.conf\n")}},
+	} {
+		_, err := access(text+oneStanza, others)
+		if err == nil || strings.Count(err.Error(), "\n") > 0 || !strings.HasSuffix(err.Error(), "line 1: this line includes /etc/fwknop/access.conf, which leads here: remove the line") {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	twice := fstest.MapFS{"etc/fwknop/more.conf": {Data: []byte(oneStanza)}}
+	if _, err := access("%include more.conf\n%include more.conf\n", twice); err != nil {
+		t.Errorf("a file that is included twice: %v", err)
+	}
+}
+
+func TestErrorsOfAccessFilesHaveALimit(t *testing.T) {
+	more := fstest.MapFS{"etc/fwknop/more.conf": {Data: []byte(strings.Repeat("wrong\n", 10_000))}}
+	_, err := access(strings.Repeat("%include more.conf\n", 90), more)
+	if err == nil || strings.Count(err.Error(), "\n") != 100 || !strings.HasSuffix(err.Error(), accessPath+": there are more errors: only the first 100 are shown") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestAByteOrderMarkIsNoPartOfAnAccessFile(t *testing.T) {
+	text := "\ufeff" + oneStanza
+	if rules, err := access(text, fstest.MapFS{}); err != nil || !strings.Contains(rules, "\ndoor ") || !migrate.IsFwknop([]byte(text)) {
+		t.Errorf("%v\n%s", err, rules)
+	}
+}
+
+func TestADaemonsFileThatCannotBeReadIsNoted(t *testing.T) {
+	const told = "fwknopd.conf was not read: /etc/fwknop/fwknopd.conf is not"
+	for want, others := range map[bool]fstest.MapFS{true: {"etc/fwknop/fwknopd.conf": {Mode: fs.ModeDir}}, false: {}} {
+		if rules, err := access(oneStanza, others); err != nil || strings.Contains(rules, told) != want {
+			t.Errorf("%v\n%s", err, rules)
+		}
+	}
+}
+
 // FuzzImportFwknop imports garbage. The result must be a valid rule file, or errors.
 func FuzzImportFwknop(f *testing.F) {
 	for _, name := range []string{"people", "folder", "open", "odd", "commands", "narrow", "errors"} {

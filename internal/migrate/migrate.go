@@ -52,7 +52,8 @@ func Import(files ...File) ([]byte, error) {
 		} else if i < MaxFiles {
 			parts = append(parts, im.read(file.Text))
 		}
-		errs = append(errs, im.sorted()...)
+		slices.SortStableFunc(im.mistakes, func(a, b wrong) int { return a.line - b.line })
+		errs = append(errs, im.shown(im.name)...)
 	}
 	if len(errs) > 0 {
 		return nil, errs
@@ -71,18 +72,6 @@ func Import(files ...File) ([]byte, error) {
 	return hcl, nil
 }
 
-// sorted returns the errors of a file in the order of its lines.
-func (im *importer) sorted() (errs []error) {
-	slices.SortStableFunc(im.errs, func(a, b wrong) int { return a.line - b.line })
-	for _, w := range im.errs[:min(len(im.errs), maxErrors)] {
-		errs = append(errs, w.err)
-	}
-	if len(im.errs) > maxErrors {
-		errs = append(errs, fmt.Errorf("%s: there are more errors: only the first %d are shown", im.name, maxErrors))
-	}
-	return errs
-}
-
 // Errors are the errors in a file, with their line numbers, sorted by line.
 type Errors []error
 
@@ -91,9 +80,12 @@ func (e Errors) Unwrap() []error { return e }
 
 // importer reads one file.
 type importer struct {
-	name string
-	errs []wrong
+	name string // in a form that can be printed
+	mistakes
 }
+
+// mistakes are the errors that an import finds.
+type mistakes []wrong
 
 // wrong is an error in a line, or in the whole file if line is 0.
 type wrong struct {
@@ -101,30 +93,53 @@ type wrong struct {
 	err  error
 }
 
-// fail adds an error in a line, or in the whole file if line is 0. The import goes on, so
-// that it finds the errors of all lines.
-func (im *importer) fail(line int, format string, a ...any) {
-	if len(im.errs) == 10*maxErrors {
+// add adds an error in a line of a file, or in the whole file if line is 0. It ignores an error
+// that is far from being shown.
+func (m *mistakes) add(file string, line int, format string, a ...any) {
+	if len(*m) == 10*maxErrors {
 		return
 	}
-	where := im.name
 	if line > 0 {
-		where = fmt.Sprintf("%s line %d", im.name, line)
+		file = fmt.Sprintf("%s line %d", file, line)
 	}
-	im.errs = append(im.errs, wrong{line, fmt.Errorf("%s: "+format, append([]any{where}, a...)...)})
+	*m = append(*m, wrong{line, fmt.Errorf("%s: "+format, append([]any{file}, a...)...)})
 }
+
+// shown returns the first mistakes.
+func (m mistakes) shown(file string) (errs Errors) {
+	for _, w := range m[:min(len(m), maxErrors)] {
+		errs = append(errs, w.err)
+	}
+	if len(m) > maxErrors {
+		errs = append(errs, fmt.Errorf("%s: there are more errors: only the first %d are shown", file, maxErrors))
+	}
+	return errs
+}
+
+// lines returns the lines of a file that are neither blank nor comments. It returns false and
+// adds an error if the file is none that configures a program.
+func (m *mistakes) lines(file string, text []byte) (lines []line, ok bool) {
+	if len(text) > MaxSize {
+		m.add(file, 0, "the file has more than %d KiB, too many for a list of doors", MaxSize>>10)
+		return nil, false
+	}
+	if i := bytes.IndexByte(text, 0); i >= 0 {
+		m.add(file, 1+bytes.Count(text[:i], []byte("\n")), "there is a NUL byte, so this is not a text file. Name the file that configures the knock daemon")
+		return nil, false
+	}
+	return significant(text), true
+}
+
+// fail adds an error in a line, or in the whole file if line is 0. The import goes on, so
+// that it finds the errors of all lines.
+func (im *importer) fail(line int, format string, a ...any) { im.add(im.name, line, format, a...) }
 
 // read reads a file. It returns nil if the file has errors.
 func (im *importer) read(text []byte) *ruleFile {
-	if len(text) > MaxSize {
-		im.fail(0, "the file has more than %d KiB, too many for a list of doors", MaxSize>>10)
+	lines, ok := im.lines(im.name, text)
+	if !ok {
 		return nil
 	}
-	if i := bytes.IndexByte(text, 0); i >= 0 {
-		im.fail(1+bytes.Count(text[:i], []byte("\n")), "there is a NUL byte, so this is not a text file. Name the file that configures knockd")
-		return nil
-	}
-	lines := significant(string(bytes.TrimPrefix(text, []byte("\ufeff"))))
 	if len(lines) == 0 {
 		im.fail(0, "the file has only blank lines and comments. Name the file that configures knockd")
 		return nil
@@ -153,11 +168,12 @@ type line struct {
 	text   string // without leading and trailing space
 }
 
-// significant returns the lines that are neither blank nor comments.
-func significant(text string) []line {
+// significant returns the lines that are neither blank nor comments. A byte order mark, which
+// editors of Windows write, is none of the text.
+func significant(text []byte) []line {
 	var lines []line
 	number := 0
-	for s := range strings.SplitSeq(text, "\n") {
+	for s := range strings.SplitSeq(strings.TrimPrefix(string(text), "\ufeff"), "\n") {
 		number++
 		if s = strings.TrimSpace(s); s != "" && s[0] != '#' {
 			lines = append(lines, line{number, s})

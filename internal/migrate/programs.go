@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/knockwall/knockwall/internal/sandbox"
 )
 
 // call follows a simple command.
@@ -21,7 +23,7 @@ func (r *run) call(s *syntax.Stmt, c *syntax.CallExpr) {
 		return
 	}
 	words, known := wordsOf(r.v, c)
-	bare := r.unwrapped(words)
+	bare := sandbox.Unwrapped(words)
 	if len(bare) == 0 {
 		r.other(s)
 		return
@@ -39,7 +41,7 @@ func (r *run) call(s *syntax.Stmt, c *syntax.CallExpr) {
 		for _, word := range bare[1:] {
 			r.sleep(word)
 		}
-	case slices.Contains(shells, program) && known && len(bare) >= 3 && hasCommandOption(bare[1]):
+	case sandbox.IsShell(program) && known && len(bare) >= 3 && sandbox.HasCommandOption(bare[1]):
 		if r.peekText(bare[2]).touchesFirewall() {
 			r.within(bare[2])
 			return
@@ -53,7 +55,7 @@ func (r *run) call(s *syntax.Stmt, c *syntax.CallExpr) {
 		r.systemdRun(s, bare)
 	case (program == "echo" || program == "printf") && r.recent(s):
 	default:
-		if known && len(bare) != len(words) && !anyFirewall.MatchString(r.sourceOf(s)) && isSudo(words[0]) {
+		if known && len(bare) != len(words) && !anyFirewall.MatchString(r.sourceOf(s)) && sandbox.IsSudo(words[0]) {
 			// knockd ran as root, so sudo made no difference.
 			r.add(step{text: r.afterWords(s, c, len(words)-len(bare))})
 			return
@@ -66,11 +68,6 @@ func (r *run) call(s *syntax.Stmt, c *syntax.CallExpr) {
 		}
 		r.other(s)
 	}
-}
-
-// hasCommandOption reports whether an option of a shell is -c, alone or with others.
-func hasCommandOption(option string) bool {
-	return strings.HasPrefix(option, "-") && strings.HasSuffix(option, "c") && !strings.HasPrefix(option, "--")
 }
 
 // afterWords returns the text of a statement without its first words.
@@ -177,7 +174,7 @@ func (r *run) systemdRun(s *syntax.Stmt, words []string) {
 		r.at = began
 		return
 	}
-	if len(a.words) >= 3 && slices.Contains(shells, path.Base(a.words[0])) && hasCommandOption(a.words[1]) && r.peekText(a.words[2]).touchesFirewall() {
+	if len(a.words) >= 3 && sandbox.IsShell(a.words[0]) && sandbox.HasCommandOption(a.words[1]) && r.peekText(a.words[2]).touchesFirewall() {
 		r.later(a.words[2], after)
 		return
 	}
@@ -228,58 +225,6 @@ func (r *run) recent(s *syntax.Stmt) bool {
 		return true
 	}
 	return false
-}
-
-// wrappers are programs that run another, with the number of their own arguments and their
-// options that have a value.
-var wrappers = map[string]struct {
-	own    int
-	valued []string
-}{
-	"sudo": {0, []string{"-u", "--user", "-g", "--group", "-p", "-h", "-C"}}, "doas": {0, []string{"-u", "-C"}},
-	"nice": {0, []string{"-n"}}, "ionice": {0, []string{"-c", "-n"}}, "nohup": {}, "setsid": {}, "exec": {}, "command": {}, "env": {}, "time": {},
-	"timeout": {1, []string{"-k", "-s", "--kill-after", "--signal"}}, "flock": {1, []string{"-w", "-E", "--timeout"}}, "busybox": {},
-	"stdbuf": {0, []string{"-i", "-o", "-e"}}, "chrt": {1, nil}, "unbuffer": {},
-}
-
-func isSudo(program string) bool {
-	return slices.Contains([]string{"sudo", "doas"}, path.Base(program))
-}
-
-// unwrapped removes programs that only run another from the beginning of a command. sudo to
-// another user than root stays.
-func (r *run) unwrapped(words []string) []string {
-	for len(words) > 1 {
-		program := path.Base(words[0])
-		wrapper, ok := wrappers[program]
-		if !ok {
-			break
-		}
-		rest := words[1:]
-		own := wrapper.own
-		for len(rest) > 0 {
-			if option := rest[0]; strings.HasPrefix(option, "-") && option != "-" {
-				rest = rest[1:]
-				if slices.Contains(wrapper.valued, option) && len(rest) > 0 {
-					if isSudo(program) && (option == "-u" || option == "--user") && rest[0] != "root" {
-						return words
-					}
-					rest = rest[1:]
-				}
-			} else if program == "env" && strings.Contains(option, "=") {
-				rest = rest[1:]
-			} else if own > 0 {
-				own, rest = own-1, rest[1:]
-			} else {
-				break
-			}
-		}
-		if len(rest) == 0 {
-			return words
-		}
-		words = rest
-	}
-	return words
 }
 
 // firewalls are the functions that read the arguments of programs that change a firewall.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"mvdan.cc/sh/v3/syntax"
+
+	"github.com/knockwall/knockwall/internal/sandbox"
 )
 
 // script is what a command line does, in order.
@@ -288,7 +290,7 @@ func (r *run) written(s *syntax.Stmt) (string, bool) {
 // fed follows a program that gets a text as its input. It returns false if the program is
 // none that is known to read commands.
 func (r *run) fed(words []string, text string) bool {
-	words = r.unwrapped(words)
+	words = sandbox.Unwrapped(words)
 	if len(words) == 0 {
 		return false
 	}
@@ -303,7 +305,7 @@ func (r *run) fed(words []string, text string) bool {
 			return false
 		}
 		r.later(text, after)
-	case slices.Contains(shells, program) && (len(words) == 1 || words[1] == "-s" || words[1] == "-"):
+	case sandbox.IsShell(program) && (len(words) == 1 || words[1] == "-s" || words[1] == "-"):
 		r.later(text, 0)
 	case program == "nft" && slices.Contains(words, "-"):
 		r.add(step{firewall: true, acts: nftScript(program, text)})
@@ -338,8 +340,6 @@ func (r *run) within(text string) {
 	r.statements(f.Stmts)
 	r.text, r.depth = outer, depth
 }
-
-var shells = []string{"sh", "bash", "dash", "ash", "ksh", "busybox"}
 
 // atTime reads the arguments of at: now + 5 minutes. A queue and -M may come before.
 func atTime(words []string) (time.Duration, bool) {

@@ -4,7 +4,6 @@ package sandbox
 
 import (
 	"path"
-	"slices"
 	"strings"
 
 	"mvdan.cc/sh/v3/syntax"
@@ -39,11 +38,6 @@ func init() {
 	}
 }
 
-// carriers run the program that follows them.
-var carriers = []string{"timeout", "nice", "ionice", "nohup", "setsid", "env", "exec", "command", "flock", "time", "stdbuf", "xargs"}
-
-var shells = []string{"sh", "bash", "dash", "ash", "ksh"}
-
 // maxText is the maximum length of a text for a shell that is looked into, in bytes.
 const maxText = 16 << 10
 
@@ -59,16 +53,20 @@ func forbids(words []string, depth int) string {
 		return ""
 	}
 	program := path.Base(words[0])
+	w, isWrapper := wrappers[program]
+	if program == "xargs" {
+		w, isWrapper = xargs, true
+	}
 	switch reason := stopped[program]; {
 	case reason != "":
 		return program + " " + reason
-	case slices.Contains(carriers, program):
-		for i, word := range words[1:] {
-			if stopped[path.Base(word)] != "" || slices.Contains(shells, path.Base(word)) {
-				return forbids(words[i+1:], depth)
-			}
+	case program == "command" && len(words) > 1 && (words[1] == "-v" || words[1] == "-V"):
+		// It only tells where a program is.
+	case isWrapper:
+		if rest := w.unwrap(words); len(rest) < len(words) {
+			return forbids(rest, depth)
 		}
-	case slices.Contains(shells, program) && len(words) > 2 && strings.HasSuffix(words[1], "c") && len(words[2]) <= maxText && depth < 4:
+	case IsShell(program) && len(words) > 2 && HasCommandOption(words[1]) && len(words[2]) <= maxText && depth < 4:
 		return inText(words[2], depth+1)
 	}
 	return ""

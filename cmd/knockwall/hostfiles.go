@@ -1,5 +1,3 @@
-//go:build linux
-
 package main
 
 import (
@@ -9,6 +7,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"runtime"
 	"strconv"
 
 	"github.com/knockwall/knockwall/internal/durable"
@@ -37,7 +36,14 @@ func createForDaemon(path, text string) error {
 	folder := filepath.Dir(path)
 	if err := os.Mkdir(folder, 0o700); err == nil {
 		search := mode >> 2 & 0o111 // whoever can read the file can enter
-		if err := errors.Join(os.Chown(folder, -1, group), os.Chmod(folder, mode|search), durable.SyncFolder(filepath.Dir(folder))); err != nil {
+		err = os.Chmod(folder, mode|search)
+		if group >= 0 {
+			err = errors.Join(err, os.Chown(folder, -1, group))
+		}
+		if runtime.GOOS != "windows" { // which cannot sync a folder
+			err = errors.Join(err, durable.SyncFolder(filepath.Dir(folder)))
+		}
+		if err != nil {
 			return err
 		}
 	} else if !errors.Is(err, fs.ErrExist) {
@@ -48,7 +54,7 @@ func createForDaemon(path, text string) error {
 
 // withSudo adds the cure to an error that says that permissions are missing.
 func withSudo(err error) error {
-	if errors.Is(err, fs.ErrPermission) && os.Geteuid() != 0 {
+	if errors.Is(err, fs.ErrPermission) && os.Geteuid() > 0 { // -1 on Windows
 		return fmt.Errorf("%w. Run it with sudo", err)
 	}
 	return err

@@ -6,15 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/user"
 	"path/filepath"
-	"strconv"
 
 	"github.com/knockwall/knockwall/internal/migrate"
 )
-
-// daemonGroup is the group of the daemon, which may read keys.
-const daemonGroup = "knockwall"
 
 // importFwknop turns an access.conf into a rule file, and writes the keys to a folder if one
 // is named.
@@ -42,27 +37,9 @@ func importFwknop(name string, text []byte, folder string) ([]byte, error) {
 	return rules, writeKeys(folder, keys)
 }
 
-// writeKeys writes keys to files of a folder, which it makes if it does not exist. The files
-// belong to root and can be read by the daemon's group, or by the user alone if this process
-// is not root's or there is no such group. It changes no existing file, and removes its own
-// after an error.
+// writeKeys writes keys to files of a folder for the daemon. It makes the folder if there is
+// none. It changes no existing file, and removes its own after an error.
 func writeKeys(folder string, keys []migrate.KeyFile) (err error) {
-	gid, mode, folderMode := -1, fs.FileMode(0o600), fs.FileMode(0o700)
-	if group, err := user.LookupGroup(daemonGroup); err == nil && os.Geteuid() == 0 {
-		if gid, err = strconv.Atoi(group.Gid); err != nil {
-			return err
-		}
-		mode, folderMode = 0o640, 0o750
-	}
-	switch err := os.Mkdir(folder, folderMode); {
-	case errors.Is(err, fs.ErrExist):
-	case err != nil:
-		return err
-	case gid >= 0:
-		if err := os.Chown(folder, 0, gid); err != nil {
-			return err
-		}
-	}
 	var written []string
 	defer func() {
 		if err != nil {
@@ -76,7 +53,7 @@ func writeKeys(folder string, keys []migrate.KeyFile) (err error) {
 		if there, err := os.ReadFile(path); err == nil && bytes.Equal(there, k.Text) {
 			continue // of an earlier import
 		}
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		err := createForDaemon(path, string(k.Text))
 		if errors.Is(err, fs.ErrExist) {
 			return fmt.Errorf("%s has another key: remove it, or name another folder with --secrets", path)
 		}
@@ -84,18 +61,6 @@ func writeKeys(folder string, keys []migrate.KeyFile) (err error) {
 			return err
 		}
 		written = append(written, path)
-		if gid >= 0 {
-			err = f.Chown(0, gid)
-		}
-		if err == nil {
-			err = f.Chmod(mode)
-		}
-		if err == nil {
-			_, err = f.Write(k.Text)
-		}
-		if err = errors.Join(err, f.Close()); err != nil {
-			return err
-		}
 	}
 	return nil
 }

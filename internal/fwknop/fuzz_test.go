@@ -62,6 +62,7 @@ var malformed = []string{
 	"1234567890123456:Y:1:3.0.0:1:MTkyLjAuMi43LHRjcC8yMg",                   // user: no base64
 	"1234567890123456:YR:1:3.0.0:1:MTkyLjAuMi43LHRjcC8yMg",                  // user: spare bits
 	"1234567890123456:Cg:1:3.0.0:1:MTkyLjAuMi43LHRjcC8yMg",                  // user: newline
+	"1234567890123456:Y\nQ:1:3.0.0:1:MTkyLjAuMi43LHRjcC8yMg",                // user: newline in the base64
 	"1234567890123456:YQ:-1:3.0.0:1:MTkyLjAuMi43LHRjcC8yMg",                 // time: negative
 	"1234567890123456:YQ:+1:3.0.0:1:MTkyLjAuMi43LHRjcC8yMg",                 // time: sign
 	"1234567890123456:YQ:99999999999999999999:3.0.0:1:MTkyLjAuMi43LHRjcC8y", // time: too far
@@ -94,6 +95,18 @@ func TestMalformedContentIsTold(t *testing.T) {
 		}
 		if _, _, err := reader.Read(datagram); (err == nil) != isRead[content] || errors.Is(err, fwknop.ErrNotAuthentic) {
 			t.Errorf("%q: %v", content, err)
+		}
+	}
+}
+
+// Nobody who has the HMAC key makes another text of the same content that is read as well.
+func TestAnEndOfALineInBase64IsNotRead(t *testing.T) {
+	k := keys(t, fwknop.SHA512)
+	good := fwknop.Seal(k, "1234567890123456:YQ:1:3.0.0:1:MTkyLjAuMi43LHRjcC8yMg")
+	for _, end := range []string{"\n", "\r", "\r\n"} {
+		datagram := fwknop.WithHMAC(k, string(good[:20])+end+string(good[20:len(good)-86]))
+		if _, _, err := fwknop.NewReader(k).Read(datagram); err == nil || errors.Is(err, fwknop.ErrNotAuthentic) {
+			t.Errorf("%q: %v", end, err)
 		}
 	}
 }

@@ -12,6 +12,7 @@
 package fwknop
 
 import (
+	"bytes"
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -55,8 +56,17 @@ const (
 	saltSize = 8
 )
 
-// encoding is the base64 of datagrams. It accepts only one text for the same bytes.
+// encoding is the base64 of datagrams. With decode it accepts only one text for the same
+// bytes.
 var encoding = base64.RawStdEncoding.Strict()
+
+// decode decodes base64. It refuses the ends of lines, which package base64 skips.
+func decode(text []byte) ([]byte, error) {
+	if bytes.ContainsAny(text, "\r\n") {
+		return nil, errForm
+	}
+	return encoding.AppendDecode(nil, text)
+}
 
 // HMAC is a kind of HMAC, by its hash.
 type HMAC uint8

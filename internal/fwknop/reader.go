@@ -79,8 +79,8 @@ func (r *Reader) Read(datagram []byte) (Request, ID, error) {
 		return Request{}, ID{}, ErrNotAuthentic
 	}
 	encrypted, _ := split(datagram, r.kind)
-	sealed := make([]byte, encoding.DecodedLen(len(unsent)+len(encrypted)))
-	if _, err := encoding.Decode(sealed, append([]byte(unsent), encrypted...)); err != nil {
+	sealed, err := decode(append([]byte(unsent), encrypted...))
+	if err != nil {
 		return Request{}, ID{}, errNotReadable
 	}
 	salt, sealed := sealed[len(marker):len(marker)+saltSize], sealed[len(marker)+saltSize:]
@@ -146,7 +146,7 @@ func parse(content string) (r Request, err error) {
 		return Request{}, err
 	}
 	r.Time = time.Unix(seconds, 0)
-	if r.User, err = decode(fields[1]); err != nil {
+	if r.User, err = decodeText(fields[1]); err != nil {
 		return Request{}, err
 	}
 	number, err := parseNumber(fields[4], int64(len(types)-1))
@@ -154,7 +154,7 @@ func parse(content string) (r Request, err error) {
 		return Request{}, err
 	}
 	r.Kind = types[number].kind
-	message, err := decode(fields[5])
+	message, err := decodeText(fields[5])
 	if err != nil {
 		return Request{}, err
 	}
@@ -222,7 +222,7 @@ func parseMessage(message string, kind Kind) (netip.Addr, []packet.Port, error) 
 
 // parseTarget reads an address or name, and a port, such as 10.1.2.3,22.
 func parseTarget(field string) (NATTarget, error) {
-	text, err := decode(field)
+	text, err := decodeText(field)
 	if err != nil {
 		return NATTarget{}, err
 	}
@@ -234,9 +234,9 @@ func parseTarget(field string) (NATTarget, error) {
 	return NATTarget{host, port}, nil
 }
 
-// decode reads a field in base64. It accepts printable ASCII only.
-func decode(field string) (string, error) {
-	b, err := encoding.DecodeString(field)
+// decodeText reads a field in base64. It accepts printable ASCII only.
+func decodeText(field string) (string, error) {
+	b, err := decode([]byte(field))
 	if err != nil || bytes.ContainsFunc(b, func(c rune) bool { return c < ' ' || c > '~' }) {
 		return "", errForm
 	}

@@ -55,7 +55,11 @@ func seal(k Keys, text string) []byte {
 	block, iv := newCipher(k.Cipher, salt)
 	cipher.NewCBCEncrypter(block, iv).CryptBlocks(plain, plain)
 
-	sealed := encoding.EncodeToString([]byte(marker + string(salt) + string(plain)))
+	return withHMAC(k, encoding.EncodeToString([]byte(marker+string(salt)+string(plain))))
+}
+
+// withHMAC returns the datagram of an encrypted part in base64.
+func withHMAC(k Keys, sealed string) []byte {
 	mac := hmac.New(hashes[k.Kind].make, k.HMAC)
 	mac.Write([]byte(sealed))
 	return []byte(sealed[len(unsent):] + encoding.EncodeToString(mac.Sum(nil)))

@@ -16,40 +16,37 @@ import (
 // Nft runs nft on the server and returns its output. The test fails if nft does.
 func (l *Lab) Nft(arguments ...string) string {
 	l.T.Helper()
-	cmd := exec.Command(NeedsProgram(l.T, "nft"), arguments...)
-	var out, problem bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &problem
-	Must(l.T, StartOn(l.Server, cmd))
-	if err := cmd.Wait(); err != nil {
-		l.T.Fatalf("nft %s: %v\n%s", strings.Join(arguments, " "), err, &problem)
-	}
-	return out.String()
+	out, err := l.nft("", arguments...)
+	Must(l.T, err)
+	return out
 }
 
 // TryNft runs nft on the server. The error contains nft's message.
 func (l *Lab) TryNft(arguments ...string) error {
 	l.T.Helper()
-	cmd := exec.Command(NeedsProgram(l.T, "nft"), arguments...)
-	var problem bytes.Buffer
-	cmd.Stderr = &problem
-	Must(l.T, StartOn(l.Server, cmd))
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("nft: %w: %s", err, &problem)
-	}
-	return nil
+	_, err := l.nft("", arguments...)
+	return err
 }
 
 // LoadNft loads a script for nft on the server.
 func (l *Lab) LoadNft(script string) {
 	l.T.Helper()
-	cmd := exec.Command(NeedsProgram(l.T, "nft"), "-f", "-")
-	cmd.Stdin = strings.NewReader(script)
-	var out bytes.Buffer
-	cmd.Stderr = &out
+	_, err := l.nft(script, "-f", "-")
+	Must(l.T, err)
+}
+
+// nft runs nft on the server with an input.
+func (l *Lab) nft(input string, arguments ...string) (string, error) {
+	l.T.Helper()
+	cmd := exec.Command(NeedsProgram(l.T, "nft"), arguments...)
+	cmd.Stdin = strings.NewReader(input)
+	var out, problem bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &problem
 	Must(l.T, StartOn(l.Server, cmd))
 	if err := cmd.Wait(); err != nil {
-		l.T.Fatalf("nft -f: %v\n%s", err, &out)
+		return "", fmt.Errorf("nft %s: %w: %s", strings.Join(arguments, " "), err, &problem)
 	}
+	return out.String(), nil
 }
 
 // Listing returns the wall's table as nft lists it, WithoutCounters.

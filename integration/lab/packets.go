@@ -109,10 +109,13 @@ func BoundSocket(from, to netip.Addr, kind int) (int, error) {
 	timeout := unix.NsecToTimeval(int64(Deadline))
 	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, option, &timeout); err != nil {
-			return fd, err
+			return 0, errors.Join(err, unix.Close(fd))
 		}
 	}
-	return fd, Bind(fd, from)
+	if err := Bind(fd, from); err != nil {
+		return 0, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
 }
 
 // Bind binds a socket to one of the client's many addresses, with the port that was unused

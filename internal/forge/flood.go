@@ -208,16 +208,14 @@ func newPackets(s Stream) *packets {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
 	payload := make([]byte, s.Payload)
 	for slot := range slots {
+		var sourcePort uint16
 		if len(s.Data) > 0 {
-			payload = s.Data[slot%len(s.Data)]
+			payload, sourcePort = s.Data[slot%len(s.Data)], uint16(1024+slot%fewPorts)
 		} else {
+			sourcePort = uint16(1024 + random.IntN(64000))
 			for i := range payload {
 				payload[i] = alphabet[random.IntN(len(alphabet))]
 			}
-		}
-		sourcePort := uint16(1024 + random.IntN(64000))
-		if len(s.Data) > 0 {
-			sourcePort = uint16(1024 + slot%fewPorts)
 		}
 		segment := Segment{
 			From: from, To: s.To, SourcePort: sourcePort,

@@ -113,12 +113,9 @@ func TestAFloodKeepsNobodyOut(t *testing.T) {
 			if slices.Equal(c.ports, knocks) && counters.Knocks+after.Counters.Lost < received/2 {
 				t.Errorf("%d knocks arrived, of which %d were heard and %d lost", received, counters.Knocks, after.Counters.Lost)
 			}
-			least := uint64(20)
-			if len(c.ports) > 1 {
-				least = 5 // knocks cost the kernel more, because it answers them
-			}
-			if slices.Contains(c.ports, 22) && counters.KernelRefused < least*max(counters.Held, 1) {
-				t.Errorf("no flood: %d SYNs were refused, and of them %d held", counters.KernelRefused, counters.Held)
+			// It was more than the rules hand on, whatever this machine's speed.
+			if slices.Contains(c.ports, 22) && counters.KernelRefused < max(counters.Held, 1) {
+				t.Errorf("no flood: %d SYNs were refused, and %d held", counters.KernelRefused, counters.Held)
 			}
 
 			// The daemon received no more than that.

@@ -23,7 +23,7 @@ func TestTheFourCommandsOfTheREADME(t *testing.T) {
 	lab.NeedsProgram(t, "ssh-agent")
 	readme, err := os.ReadFile("../../README.md")
 	lab.Must(t, err)
-	_, text, _ := strings.Cut(string(readme), "## Hide ssh behind your ssh key\n")
+	_, text, _ := strings.Cut(string(readme), "## Hide ssh in five minutes\n")
 	text, _, _ = strings.Cut(text, "\n## ")
 	var commands []string
 	for _, m := range regexp.MustCompile(`(?m)^    (\S.*)$`).FindAllStringSubmatch(text, -1) {

@@ -66,19 +66,19 @@ func TestARestoredTableGivesNoWindows(t *testing.T) {
 	}
 }
 
-// saving is how the README says to save a ruleset.
+// saving is how docs/limits.md says to save a ruleset.
 const saving = `{ echo '#!/usr/sbin/nft -f'; echo 'flush ruleset'
   nft list tables | grep -vx 'table inet knockwall' | xargs -rL1 nft list; } > "$0"`
 
 // A ruleset that was saved without the wall can be loaded while the wall is in force, and
 // does not change it.
-func TestARulesetSavedAsTheReadmeSaysDoesNoHarm(t *testing.T) {
+func TestARulesetSavedAsDocumentedDoesNoHarm(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/limits.md")
 	lab.Must(t, err)
-	squeezed := strings.Join(strings.Fields(string(readme)), " ")
+	squeezed := strings.Join(strings.Fields(string(page)), " ")
 	if says := strings.Join(strings.Fields(strings.Replace(saving, `"$0"`, "/etc/nftables.conf", 1)), " "); !strings.Contains(squeezed, says) {
-		t.Errorf("the README does not say %s", says)
+		t.Errorf("the page does not say %s", says)
 	}
 	l := lab.New(t)
 	l.ServeTCP(22)

@@ -18,9 +18,19 @@ echo "$version" | sed 's/-/~/; s/-/./g' >build/version
 rm -rf build/man build/completions build/licenses
 mkdir -p build/man build/completions build/licenses
 CGO_ENABLED=0 go build -trimpath -buildvcs=true -tags man -o build/manual ./cmd/knockwall
-build/manual man build/man
+build/manual man build/man docs/*.[58].md
 rm build/manual
 gzip -9n build/man/*
+
+# The texts, with links to what the packages have, else to the repository.
+rm -rf build/doc
+mkdir -p build/doc/docs
+cp README.md SECURITY.md CHANGELOG.md build/doc
+cp docs/*.md internal/control/API.md build/doc/docs
+web=https://github.com/knockwall/knockwall/blob/main
+sed -i -E "s#\\]\\((\\.\\./)?internal/control/API\\.md#](docs/API.md#g
+  s#\\]\\((\\.\\./)?((ARCHITECTURE|CONTRIBUTING)\\.md|(cmd|integration|internal|nflog|nfqueue|ruleset|sequence|systemd)[/)])#]($web/\\2#g" build/doc/*.md build/doc/docs/*.md
+sed -i 's#](docs/API\.md#](API.md#g' build/doc/docs/*.md
 for shell in bash zsh fish; do
   "$host" completion $shell >build/completions/$shell
 done

@@ -40,12 +40,17 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/lib/sysusers.d/knockwall.conf
 -rw-r--r-- root/root /usr/share/bash-completion/completions/knockwall
 -rw-r--r-- root/root /usr/share/doc/knockwall/README.md
+-rw-r--r-- root/root /usr/share/doc/knockwall/SECURITY.md
 -rw-r--r-- root/root /usr/share/doc/knockwall/changelog.gz
 -rw-r--r-- root/root /usr/share/doc/knockwall/copyright
+-rw-r--r-- root/root /usr/share/doc/knockwall/docs/API.md
+-rw-r--r-- root/root /usr/share/doc/knockwall/docs/limits.md
 -rw-r--r-- root/root /usr/share/doc/knockwall/examples/ssh.hcl
 -rw-r--r-- root/root /usr/share/doc/knockwall/licenses/github.com/spf13/cobra/LICENSE.txt
 -rw-r--r-- root/root /usr/share/doc/knockwall/licenses/go/LICENSE
 -rw-r--r-- root/root /usr/share/fish/vendor_completions.d/knockwall.fish
+-rw-r--r-- root/root /usr/share/man/man1/knockwall-knock.1.gz
+-rw-r--r-- root/root /usr/share/man/man5/knockwall.hcl.5.gz
 -rw-r--r-- root/root /usr/share/man/man8/knockwall-run.8.gz
 -rw-r--r-- root/root /usr/share/man/man8/knockwall.8.gz
 -rw-r--r-- root/root /usr/share/zsh/vendor-completions/_knockwall
@@ -59,6 +64,14 @@ missing=$(comm -13 "$work/list" "$work/expected")
 odd=$(comm -23 "$work/list" "$work/expected" | grep -vE '^(-rw-r--r--|drwxr-xr-x) root/root /' || true)
 [ -z "$odd" ] || { echo "wrong mode or owner: $odd"; exit 1; }
 echo "right modes and owners: $(wc -l <"$work/list") files and folders"
+
+# Links in the texts lead to files of the package, or to the web.
+dpkg-deb -x "$deb" "$work/unpacked"
+for page in "$work"/unpacked/usr/share/doc/knockwall/{,docs/}*.md; do
+  grep -oE '\]\([^)#]+' "$page" | cut -c 3- | grep -v :// | while read -r link; do
+    [ -e "$(dirname "$page")/$link" ] || { echo "${page##*/} links to $link, which the package does not have"; exit 1; }
+  done
+done
 
 # Packages of later commits and releases must sort later.
 package=$(dpkg-deb -f "$deb" Version)

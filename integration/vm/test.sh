@@ -52,7 +52,7 @@ mkdir -p "$work/payload/integration" "$work/payload/internal/nft"
 cp "$top"/build/amd64/knockwall "$top"/integration/vm/package.sh "$work/payload/"
 cp "$top/build/knockwall_$(cat "$top/build/version")_amd64.deb" "$work/payload/knockwall.deb"
 cp -r "$top/internal/nft/testdata" "$work/payload/internal/nft/"
-cp -r "$top/examples" "$top/README.md" "$work/payload/"
+cp -r "$top/examples" "$top/docs" "$top/README.md" "$work/payload/"
 echo "$tests" >"$work/payload/tests"
 cat >"$work/payload/run" <<'RUN'
 uname -r

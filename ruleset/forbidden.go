@@ -11,22 +11,28 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/knockwall/knockwall/internal/ownership"
 )
 
 // forbidden adds the cure to an error that says that this user lacks permissions for a
-// file. rights are the permissions that the file needs, r or rw.
+// file. rights are the permissions that the file needs, r or rw. Only the daemon's user should
+// get them: rule files and what they name have secrets.
 func forbidden(err error, rights string) error {
 	var at *fs.PathError
 	if !errors.As(err, &at) || !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	name := barrier(at.Path)
-	if info, err := os.Stat(name); err == nil && info.IsDir() {
-		rights = "rx"
-	}
 	who, group := strconv.Itoa(os.Geteuid()), strconv.Itoa(os.Getegid())
 	if u, err := user.LookupId(who); err == nil {
 		who = u.Username
+	}
+	if who != ownership.DaemonUser {
+		return fmt.Errorf("%w. Use sudo", err)
+	}
+	name := barrier(at.Path)
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		rights = "rx"
 	}
 	if g, err := user.LookupGroupId(group); err == nil {
 		group = g.Name

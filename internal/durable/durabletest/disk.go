@@ -1,3 +1,5 @@
+//go:build unix
+
 // Package durabletest shows what a disk would contain after a power failure.
 package durabletest
 

@@ -132,6 +132,7 @@ func (r reading) IsAbsent(e hcl.Expression) bool                { return absent(
 func (r reading) Fail(e hcl.Expression, summary, detail string) { r.l.failAt(e, summary, detail) }
 func (r reading) Warn(e hcl.Expression, summary, detail string) { r.l.warnAt(e, summary, detail) }
 func (r reading) Lack(e hcl.Expression, summary, detail string) { r.l.lackAt(e, summary, detail) }
+func (r reading) IsExposed(e hcl.Expression) bool               { return r.l.isExposed(e.Range().Filename) }
 func (r reading) Reviewing() bool                               { return r.l.reader == reviewer }
 func (r reading) Explain(err error, access string) string       { return sentence(forbidden(err, access)) }
 

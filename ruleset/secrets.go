@@ -83,8 +83,8 @@ func (l *Loaded) plainSecret(e hcl.Expression) secret.Secret {
 	return secret.New([]byte(text))
 }
 
-// isExposed reports whether users outside its group can access a rule file. It returns true
-// for a file that it cannot look at.
+// isExposed reports whether users outside its group can access a file. It returns true for
+// a file that it cannot look at.
 func (l *Loaded) isExposed(name string) bool {
 	info, err := os.Stat(name)
 	return err != nil || ownership.Mode(info)&0o007 != 0

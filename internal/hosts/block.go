@@ -89,13 +89,11 @@ func (b *block) ways(r method.Reader) (ways []func(*Host)) {
 	if !r.IsAbsent(f.Identity) {
 		ways = append(ways, func(h *Host) { h.Keyed = b.keyed(r) })
 	}
-	for _, way := range []struct {
-		kind *method.Kind
-		at   hcl.Expression
-	}{{&fixed.Kind, f.Knock}, {&lists.Kind, f.List}} {
-		if !r.IsAbsent(way.at) {
-			ways = append(ways, func(h *Host) { h.Method = way.kind.Attribute(r, &method.Door{}, way.at) })
-		}
+	if !r.IsAbsent(f.Knock) {
+		ways = append(ways, func(h *Host) { h.Method = b.knocks(r) })
+	}
+	if !r.IsAbsent(f.List) {
+		ways = append(ways, func(h *Host) { h.Method = lists.Kind.Attribute(r, &method.Door{}, f.List) })
 	}
 	for _, way := range []struct {
 		kind *method.Kind
@@ -109,6 +107,17 @@ func (b *block) ways(r method.Reader) (ways []func(*Host)) {
 		ways = append(ways, func(h *Host) { h.Fwknop = readFwknop(r, f.Fwknop.block(&fwknop.Kind)) })
 	}
 	return ways
+}
+
+// knocks reads a sequence. It is a secret in plain text.
+func (b *block) knocks(r method.Reader) method.Method {
+	e := b.fields.Knock
+	m := fixed.Kind.Attribute(r, &method.Door{}, e)
+	if m != nil && r.IsExposed(e) {
+		r.Fail(e, "Knocks that others can read", fmt.Sprintf(
+			"Whoever knows the knocks can come in, and others can read or write %s. Run chmod o= %[1]s.", e.Range().Filename))
+	}
+	return m
 }
 
 func (b *block) keyed(r method.Reader) *Keyed {

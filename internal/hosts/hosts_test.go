@@ -222,13 +222,14 @@ func TestAFileWithSecretsThatOthersCanReadIsRefused(t *testing.T) {
 	for way, refused := range map[string]bool{
 		`rolling { secret = "correct horse battery staple" }`:            true,
 		"otp {\nport = \"2000/udp\"\nopen_secret = \"correct horse\"\n}": true,
+		"knock = [1001, \"1002/udp\"]":                                   true,
 		"identity = \"" + identity + "\"\ndoor = \"ssh\"":                false,
 	} {
 		for _, mode := range []os.FileMode{0o644, 0o600} {
 			write(t, path, "host \"a\" {\n"+way+"\n}\n", mode)
 			host, read := Find("a", []string{path})
 			out := said(t, read)
-			if want := refused && mode == 0o644; (host == nil) != want || strings.Contains(out, "Secret that others can read") != want {
+			if want := refused && mode == 0o644; (host == nil) != want || strings.Contains(out, "that others can read") != want || want && !strings.Contains(strings.Join(strings.Fields(out), " "), "chmod o= "+path) {
 				t.Errorf("%s\nwith mode %o the host is %+v\n%s", way, mode, host, out)
 			}
 			if strings.Contains(out, "horse") {

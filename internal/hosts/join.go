@@ -37,7 +37,10 @@ func Join(path string, i *invitation.Invitation) (added bool, read *ruleset.Load
 		if n := f.fitting(i.Host); n >= 0 {
 			b := f.blocks[n]
 			if slices.ContainsFunc(b.Labels, func(label string) bool { return strings.EqualFold(label, i.Host) }) {
-				if h := b.host(f.loaded.Reader()); h != nil && h.says(i) {
+				switch h := b.host(f.loaded.Reader()); {
+				case f.loaded.Diagnostics.HasErrors():
+					return false, f.loaded, errors.New("the hosts file has errors")
+				case h.says(i):
 					return false, nil, nil
 				}
 				return false, nil, fmt.Errorf("%s line %d has another block for %s: delete it, or join under another name (--as NAME)",

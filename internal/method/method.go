@@ -276,6 +276,8 @@ type Reader interface {
 	Addresses(e hcl.Expression, empty string) []netip.Prefix
 	// Secret reads a secret that a block needs. The secret is unset if it cannot be read.
 	Secret(e hcl.Expression, block hcl.Range) secret.Secret
+	// IsExposed reports whether users outside its group can access the file that has e.
+	IsExposed(e hcl.Expression) bool
 	// File reads a whole file that e names by its absolute path, with at most so many bytes.
 	// It reports an error if it cannot, or if other users can change the file.
 	// Diagnostics show only the lines of it that are public.

@@ -29,7 +29,7 @@ const longestTimeout = 24 * time.Hour
 
 func readFwknop(r method.Reader, b *hcl.Block) *client.Fwknop {
 	var at fwknopFields
-	r.Decode(b, &at)
+	r.Decode(fwknop.RefuseGPG(r, b), &at)
 	f := &client.Fwknop{Port: wire.Port}
 	cipher, mac, kind := fwknop.ReadKeys(r, at.Key, at.HMACKey, at.HMAC, b.DefRange)
 	f.Keys = wire.Keys{Cipher: cipher.Key(), HMAC: mac.Key(), Kind: kind}

@@ -50,7 +50,7 @@ func readPerson(r method.Reader, d *method.Door, b *hcl.Block) *Person {
 		r.FailAt(b.LabelRanges[0], "Not a person", fmt.Sprintf("A person's name has 1 to %d characters that can be printed.", maxName))
 	}
 	at := &p.at
-	r.Decode(b, at)
+	r.Decode(RefuseGPG(r, b), at)
 	p.readPort(r, d)
 	p.Key, p.HMACKey, p.HMAC = ReadKeys(r, at.Key, at.HMACKey, at.HMAC, b.DefRange)
 	if user, ok := text(r, at.User); ok {

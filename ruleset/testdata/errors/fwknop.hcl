@@ -73,3 +73,14 @@ door "values" {
     from     = []
   }
 }
+
+door "gpg" {
+  ports = [28]
+  fwknop "alice" {
+    source         = "signed"
+    GPG_DECRYPT_ID = "ABCD1234"
+    gpg_decrypt_pw = "qzqz"
+    gpg_remote_id  = "00000001"
+    hmac_key       = env("KNOCKWALL_TEST_HMAC_KEY")
+  }
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/printable"
 )
 
@@ -60,9 +61,18 @@ func familyName(f nftables.TableFamily) string {
 
 // readFirewall reads all tables except one of the family inet.
 func readFirewall(but string) (f *firewall, err error) {
-	const tries = 3 // the rules may change during a read
+	conn, err := nftables.New(nftables.AsLasting())
+	if err != nil {
+		return nil, fmt.Errorf("connecting to nftables: %w", err)
+	}
+	defer conn.CloseLasting()
+	const tries = 5 // the rules may change during a read
 	for range tries {
-		if f, err = readTables(but); err == nil {
+		err = nft.Whole(conn, func() (err error) {
+			f, err = readTables(conn, but)
+			return err
+		})
+		if err == nil {
 			return f, nil
 		}
 		if errors.Is(err, unix.EPERM) {
@@ -72,12 +82,7 @@ func readFirewall(but string) (f *firewall, err error) {
 	return nil, fmt.Errorf("reading the firewall: %w", err)
 }
 
-func readTables(but string) (*firewall, error) {
-	conn, err := nftables.New(nftables.AsLasting())
-	if err != nil {
-		return nil, fmt.Errorf("connecting to nftables: %w", err)
-	}
-	defer conn.CloseLasting()
+func readTables(conn *nftables.Conn, but string) (*firewall, error) {
 	all, err := conn.ListChains()
 	if err != nil {
 		return nil, err

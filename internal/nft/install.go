@@ -92,6 +92,16 @@ func (k *Kernel) unhindered(do func() error) error {
 	}
 }
 
+// reading calls read until no other process's change interrupts it, see [Whole]. Nothing is
+// locked during the pauses, so that windows open meanwhile.
+func (k *Kernel) reading(read func() error) error {
+	return k.unhindered(func() error {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		return Whole(k.conn, read)
+	})
+}
+
 // tryPut sends the transaction once.
 func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) error {
 	if replaced == t.Name {

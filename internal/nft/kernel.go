@@ -239,9 +239,11 @@ type Counts struct {
 
 // Counts reads the counters of all doors of the table, by door name.
 func (k *Kernel) Counts(table string) (map[string]Counts, error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	objects, err := namedObjects(k.conn, tableNamed(table))
+	var objects []nftables.Obj
+	err := k.reading(func() (err error) {
+		objects, err = namedObjects(k.conn, tableNamed(table))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the counters of table inet %s: %w", table, err)
 	}

@@ -4,6 +4,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -130,5 +131,64 @@ func TestAnElementWithoutATimeoutIsNoWindow(t *testing.T) {
 	}
 	if f.shapes[name] != (shape{}) {
 		t.Errorf("the set is kept: %+v", f.shapes[name])
+	}
+}
+
+// counters answers requests for the generation and for the counters of a table. The
+// generations are given in order, and the last one stays. The counter is in the list from
+// the second request for it on.
+func counters(t *testing.T, generations ...uint32) (k *Kernel, requested *int) {
+	t.Helper()
+	requested = new(int)
+	k = answering(t, func(requests []netlink.Message) ([]netlink.Message, error) {
+		switch {
+		case isRequest(requests[0], unix.NFT_MSG_GETGEN):
+			generation := generations[0]
+			generations = generations[min(1, len(generations)-1):]
+			return []netlink.Message{of(t, unix.NFT_MSG_NEWGEN, func(e *netlink.AttributeEncoder) error {
+				e.Uint32(unix.NFTA_GEN_ID, generation)
+				return nil
+			})}, nil
+		case isRequest(requests[0], unix.NFT_MSG_GETOBJ):
+			if *requested++; *requested == 1 {
+				return nil, nil
+			}
+			return []netlink.Message{of(t, unix.NFT_MSG_NEWOBJ, func(e *netlink.AttributeEncoder) error {
+				e.String(unix.NFTA_OBJ_TABLE, "knockwall")
+				e.String(unix.NFTA_OBJ_NAME, admittedCounter("ssh"))
+				e.Uint32(unix.NFTA_OBJ_TYPE, unix.NFT_OBJECT_COUNTER)
+				e.Nested(unix.NFTA_OBJ_DATA, func(e *netlink.AttributeEncoder) error {
+					e.Uint64(unix.NFTA_COUNTER_BYTES, 0)
+					e.Uint64(unix.NFTA_COUNTER_PACKETS, 7)
+					return nil
+				})
+				return nil
+			})}, nil
+		}
+		return nltest.Error(int(unix.EPERM), requests)
+	})
+	return k, requested
+}
+
+// A list that the kernel made while tables changed may lack some items. It is read again.
+func TestAReadThatAChangeInterruptsIsMadeAgain(t *testing.T) {
+	k, requested := counters(t, 1, 2)
+	counts, err := k.Counts("knockwall")
+	if err != nil || counts["ssh"].Admitted != 7 || *requested != 2 {
+		t.Errorf("after %d requests the counts are %v: %v", *requested, counts, err)
+	}
+	k, requested = counters(t, 1)
+	if counts, err := k.Counts("knockwall"); err != nil || len(counts) != 0 || *requested != 1 {
+		t.Errorf("though nothing has changed, after %d requests the counts are %v: %v", *requested, counts, err)
+	}
+}
+
+// The error of a read keeps its cause, by which callers know that they may not read.
+func TestAReadThatIsForbiddenSaysSo(t *testing.T) {
+	k := answering(t, func(requests []netlink.Message) ([]netlink.Message, error) {
+		return nltest.Error(int(unix.EPERM), requests)
+	})
+	if _, err := k.Counts("knockwall"); !errors.Is(err, unix.EPERM) {
+		t.Errorf("the error is %v", err)
 	}
 }

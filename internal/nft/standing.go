@@ -56,9 +56,7 @@ func (k *Kernel) Others(name string) ([]*Standing, error) {
 // walls reads the walls' tables with wanted names. It leaves other tables alone, because
 // they may be large.
 func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	err = k.unhindered(func() error {
+	err = k.reading(func() error {
 		all = nil
 		chains, err := k.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 		if err != nil {
@@ -87,10 +85,16 @@ func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err erro
 // Intact reports whether a table is still as it was installed, judged by the names and
 // numbers of its parts.
 func (k *Kernel) Intact(t *Table) (intact bool, err error) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
 	err = k.unhindered(func() error {
-		intact, err = k.intact(t)
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		err := Whole(k.conn, func() (err error) {
+			intact, err = k.intact(t)
+			return err
+		})
+		if intact {
+			return nil // no change meanwhile can make it look so
+		}
 		return err
 	})
 	return intact, err

@@ -413,31 +413,40 @@ type sourceHistory struct {
 // within.
 func historyOf(past []audit.Event, door string, source packet.Source, within time.Duration) (s sourceHistory) {
 	for _, e := range past {
-		everywhere := e.Kind == audit.Trapped && e.Door == "" // a spray: at all doors
 		switch {
-		case everywhere && source.Link == e.Source.Link && source.Contains(e.Source.Addr()):
+		case isSprayOf(e, source):
+			s.last = e
 		case e.Door != door:
-			continue
-		case e.Source != source:
-			if !e.Source.IsValid() && (e.Kind == audit.Knock || e.Kind == audit.Reset) {
-				s.overlooked = e.Time
-			}
-			continue
-		case e.Kind == audit.Accepted, e.Kind == audit.Command:
-			continue
-		case e.Kind == audit.Refused && !e.Failed:
-			s.tried = e
-			continue
-		case e.Kind == audit.Knock:
-			s.wrong = audit.Event{}
-			if ended := s.last; ended.Kind == audit.Reset && (ended.Time.Equal(e.Time) ||
-				ended.Code == audit.CodeWrongOrder && e.Time.Sub(ended.Time) <= within) {
-				s.wrong = ended
-			}
+		case e.Source == source:
+			s.add(e, within)
+		case !e.Source.IsValid() && (e.Kind == audit.Knock || e.Kind == audit.Reset):
+			s.overlooked = e.Time
 		}
-		s.last = e
 	}
 	return s
+}
+
+// isSprayOf reports whether an event traps a source at all doors.
+func isSprayOf(e audit.Event, source packet.Source) bool {
+	return e.Kind == audit.Trapped && e.Door == "" && source.Link == e.Source.Link && source.Contains(e.Source.Addr())
+}
+
+// add adds the next event of the source at the door.
+func (s *sourceHistory) add(e audit.Event, within time.Duration) {
+	switch {
+	case e.Kind == audit.Accepted, e.Kind == audit.Command:
+		return
+	case e.Kind == audit.Refused && !e.Failed:
+		s.tried = e
+		return
+	case e.Kind == audit.Knock:
+		s.wrong = audit.Event{}
+		if ended := s.last; ended.Kind == audit.Reset && (ended.Time.Equal(e.Time) ||
+			ended.Code == audit.CodeWrongOrder && e.Time.Sub(ended.Time) <= within) {
+			s.wrong = ended
+		}
+	}
+	s.last = e
 }
 
 // knocksSince returns since when the history has all knocks. It is zero if the history

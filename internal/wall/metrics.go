@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/doctor"
 )
 
 // metrics are the histograms, which are measured where things happen. All other metrics
@@ -111,59 +112,76 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 		to <- prometheus.NewInvalidMetric(startedMetric, err)
 		return
 	}
-	total := func(d *prometheus.Desc, n uint64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
-	}
-	now := func(d *prometheus.Desc, n float64, labels ...string) {
-		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
-	}
+	c := collection{to}
+	c.events(&events.host, false)
 	open := map[string]int{}
 	for _, win := range s.Windows {
 		open[win.Door]++
 	}
+	for i := range s.Doors {
+		d := &s.Doors[i]
+		c.events(&events.doors[i], true, d.Name)
+		c.door(d, open[d.Name])
+	}
+	c.findings(s.Findings)
+	c.now(waitingMetric, float64(s.Counters.Waiting))
+	c.now(attemptsMetric, float64(s.Counters.Attempts))
+	c.total(evictedMetric, s.Counters.Evicted)
+	c.total(lostMetric, s.Counters.Lost)
+	c.now(differMetric, oneIf(s.FilesDiffer))
+	c.now(trackedMetric, float64(s.Counters.Tracked))
+	c.now(limitMetric, float64(s.Counters.TrackedLimit))
+	c.now(startedMetric, float64(s.Since.UnixNano())/float64(time.Second))
+}
+
+// collection sends metrics.
+type collection struct{ to chan<- prometheus.Metric }
+
+func (c collection) total(d *prometheus.Desc, n uint64, labels ...string) {
+	c.to <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+}
+
+func (c collection) now(d *prometheus.Desc, n float64, labels ...string) {
+	c.to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
+}
+
+// events sends the numbers of events that are counted by door, or of those that are not.
+func (c collection) events(counts *audit.Counts, byDoor bool, door ...string) {
+	for _, row := range audit.Table() {
+		if m := row.Metric; m != nil && m.ByDoor == byDoor {
+			c.total(eventMetrics[m.Name], counts.Of(row.Kind), slices.Concat(door, m.Values)...)
+		}
+	}
+}
+
+// door sends what is not an event of a door.
+func (c collection) door(d *DoorStatus, open int) {
+	n := &d.Counters
+	c.now(bareMetric, oneIf(d.Bare), d.Name)
+	if d.SequencesLeft != nil {
+		c.now(leftMetric, float64(*d.SequencesLeft), d.Name)
+	}
+	c.now(openMetric, float64(open), d.Name)
+	c.total(verdictsMetric, n.Exhausted, d.Name, "admitted", "refuse")
+	c.total(verdictsMetric, n.Released, d.Name, "strangers", "repeat")
+	c.total(heldMetric, n.Held, d.Name)
+	c.total(kernelMetric, n.KernelAdmitted, d.Name, "admitted")
+	c.total(kernelMetric, n.KernelRefused, d.Name, "refused")
+}
+
+func (c collection) findings(all []doctor.Finding) {
 	found := map[[3]string]int{}
-	for _, f := range s.Findings {
+	for _, f := range all {
 		found[[3]string{f.Check, f.Door, string(f.Severity)}]++
 	}
 	for labels, n := range found {
-		now(findingsMetric, float64(n), labels[:]...)
+		c.now(findingsMetric, float64(n), labels[:]...)
 	}
-	countEvents := func(counts *audit.Counts, byDoor bool, door ...string) {
-		for _, row := range audit.Table() {
-			if m := row.Metric; m != nil && m.ByDoor == byDoor {
-				total(eventMetrics[m.Name], counts.Of(row.Kind), slices.Concat(door, m.Values)...)
-			}
-		}
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
 	}
-	countEvents(&events.host, false)
-	for i, d := range s.Doors {
-		c := d.Counters
-		countEvents(&events.doors[i], true, d.Name)
-		bare := 0.0
-		if d.Bare {
-			bare = 1
-		}
-		now(bareMetric, bare, d.Name)
-		if d.SequencesLeft != nil {
-			now(leftMetric, float64(*d.SequencesLeft), d.Name)
-		}
-		now(openMetric, float64(open[d.Name]), d.Name)
-		total(verdictsMetric, c.Exhausted, d.Name, "admitted", "refuse")
-		total(verdictsMetric, c.Released, d.Name, "strangers", "repeat")
-		total(heldMetric, c.Held, d.Name)
-		total(kernelMetric, c.KernelAdmitted, d.Name, "admitted")
-		total(kernelMetric, c.KernelRefused, d.Name, "refused")
-	}
-	now(waitingMetric, float64(s.Counters.Waiting))
-	now(attemptsMetric, float64(s.Counters.Attempts))
-	total(evictedMetric, s.Counters.Evicted)
-	total(lostMetric, s.Counters.Lost)
-	differ := 0.0
-	if s.FilesDiffer {
-		differ = 1
-	}
-	now(differMetric, differ)
-	now(trackedMetric, float64(s.Counters.Tracked))
-	now(limitMetric, float64(s.Counters.TrackedLimit))
-	now(startedMetric, float64(s.Since.UnixNano())/float64(time.Second))
+	return 0
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -130,7 +132,7 @@ type counted struct {
 }
 
 // measure returns the state of the wall and its event counts.
-func (w *Wall) measure() (Status, counted, error) {
+func (w *Wall) measure() (s Status, events counted, err error) {
 	f := w.packets.current()
 	if f == nil {
 		return Status{}, counted{}, errNotInstalled
@@ -139,63 +141,72 @@ func (w *Wall) measure() (Status, counted, error) {
 	if err != nil {
 		return Status{}, counted{}, err
 	}
-	var differ bool
-	findings := []doctor.Finding{}
+	s.Findings, s.FilesDiffer = w.diagnose()
+	if w.packets.present() == nil {
+		return Status{}, counted{}, errNotInstalled
+	}
+	w.packets.countLosses()
+	s.Windows, events.host = w.windows.status(), w.table.events()
+	usage := w.usage.reading()
+	now := time.Now()
+	if trial := w.trials.current(); trial != nil {
+		s.Trial = &TrialStatus{seconds(trial.until.Sub(now))}
+	}
+	bareReasons := doctor.BareDoors(s.Findings)
+
+	w.packets.mu.Lock()
+	defer w.packets.mu.Unlock()
+	f = w.packets.policy
+	s.Table, s.Since = f.config.Wall.Table, w.packets.since
+	for i := range f.config.Doors {
+		d, t := &f.config.Doors[i], f.tally(i)
+		events.doors = append(events.doors, t.Counts)
+		s.Doors = append(s.Doors, doorStatus(d, t, counts[d.Name], bareReasons[d.Name] != ""))
+	}
+	s.Attempts = f.attemptsAt(now)
+	s.Counters = Counters{
+		Attempts: uint64(f.tracker.Len()), Evicted: w.packets.evicted + f.tracker.Evicted(),
+		Lost: w.losses.total(), Waiting: uint64(w.packets.sockets.hold.Len()), Healed: events.host.Of(audit.Healed),
+		Tracked: uint64(usage.known), TrackedLimit: uint64(usage.room),
+	}
+	return s, events, nil
+}
+
+// diagnose returns the findings about the rule files and about the host, and whether the
+// rule files differ from the rules in force.
+func (w *Wall) diagnose() (findings []doctor.Finding, differ bool) {
+	findings = []doctor.Finding{}
 	if w.edges.Rules != nil {
 		var ofRules []doctor.Finding
 		differ, ofRules = w.edges.Rules()
 		findings = append(findings, ofRules...)
 	}
-	findings = append(findings, w.Findings()...)
-	bareReasons := doctor.BareDoors(findings)
+	return append(findings, w.Findings()...), differ
+}
 
-	if w.packets.present() == nil {
-		return Status{}, counted{}, errNotInstalled
-	}
-	w.packets.countLosses()
-	windows, usage, hostEvents := w.windows.status(), w.usage.reading(), w.table.events()
-	trial := w.trials.current()
-	now := time.Now()
-	w.packets.mu.Lock()
-	defer w.packets.mu.Unlock()
-	f = w.packets.policy
-	s := Status{
-		Findings: findings, FilesDiffer: differ,
-		Table:    f.config.Wall.Table,
-		Since:    w.packets.since,
-		Windows:  windows,
-		Attempts: []AttemptStatus{},
-		Counters: Counters{
-			Attempts: uint64(f.tracker.Len()), Evicted: w.packets.evicted + f.tracker.Evicted(),
-			Lost: w.losses.total(), Waiting: uint64(w.packets.sockets.hold.Len()), Healed: hostEvents.Of(audit.Healed),
-			Tracked: uint64(usage.known), TrackedLimit: uint64(usage.room),
+func doorStatus(d *effective.Door, t *tally, kernel nft.Counts, bare bool) DoorStatus {
+	s := DoorStatus{
+		Name: d.Name, Bare: bare, Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.OpensBy(),
+		WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
+		Counters: DoorCounters{
+			Knocks: t.Of(audit.Knock), Resets: t.Of(audit.Reset), Trapped: t.Of(audit.Trapped), Replayed: t.Of(audit.Replayed),
+			Opened: t.Of(audit.Opened), Refreshed: t.Of(audit.Refreshed), Expired: t.Of(audit.Expired), Closed: t.Of(audit.Closed),
+			Accepted: t.Of(audit.Accepted), Refused: t.Of(audit.Refused),
+			Exhausted: t.exhausted, Held: t.held, Released: t.released,
+			KernelAdmitted: kernel.Admitted, KernelRefused: kernel.Refused,
 		},
 	}
-	events := counted{host: hostEvents}
-	if trial != nil {
-		s.Trial = &TrialStatus{seconds(trial.until.Sub(now))}
+	if stock := d.Stock(); stock != nil {
+		s.SequencesLeft = &stock.Left
 	}
-	for i, d := range f.config.Doors {
-		t, k := *f.tally(i), counts[d.Name]
-		events.doors = append(events.doors, t.Counts)
-		var left *int
-		if stock := d.Stock(); stock != nil {
-			left = &stock.Left
-		}
-		s.Doors = append(s.Doors, DoorStatus{
-			Name: d.Name, Bare: bareReasons[d.Name] != "", Ports: d.Ports, Knocks: d.Steps(), OpensBy: d.OpensBy(), SequencesLeft: left,
-			WindowSeconds: seconds(d.Window), MaxConnections: d.MaxConnections, Closed: d.Closed,
-			Counters: DoorCounters{
-				Knocks: t.Of(audit.Knock), Resets: t.Of(audit.Reset), Trapped: t.Of(audit.Trapped), Replayed: t.Of(audit.Replayed),
-				Opened: t.Of(audit.Opened), Refreshed: t.Of(audit.Refreshed), Expired: t.Of(audit.Expired), Closed: t.Of(audit.Closed),
-				Accepted: t.Of(audit.Accepted), Refused: t.Of(audit.Refused),
-				Exhausted: t.exhausted, Held: t.held, Released: t.released,
-				KernelAdmitted: k.Admitted, KernelRefused: k.Refused,
-			},
-		})
-	}
+	return s
+}
+
+// attemptsAt returns the attempts under way, up to a limit.
+func (f *policy) attemptsAt(now time.Time) []AttemptStatus {
+	all := []AttemptStatus{}
 	for a := range f.tracker.All(now) {
-		if len(s.Attempts) == maxAttempts {
+		if len(all) == maxAttempts {
 			break
 		}
 		l := &f.locks[a.Lock]
@@ -204,9 +215,9 @@ func (w *Wall) measure() (Status, counted, error) {
 		}
 		d := &f.config.Doors[l.door]
 		age := now.Sub(a.Started)
-		s.Attempts = append(s.Attempts, AttemptStatus{d.Name, a.Source, a.Step, len(l.steps), seconds(age), seconds(d.SequenceTimeout - age)})
+		all = append(all, AttemptStatus{d.Name, a.Source, a.Step, len(l.steps), seconds(age), seconds(d.SequenceTimeout - age)})
 	}
-	return s, events, nil
+	return all
 }
 
 func compareWindows(a, b WindowStatus) int {

@@ -15,6 +15,8 @@ import (
 	"github.com/cpuguy83/go-md2man/v2/md2man"
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
+
+	"github.com/knockwall/knockwall/internal/build"
 )
 
 // packagerCommands returns the commands for package builds. Cobra makes manual pages from
@@ -80,7 +82,7 @@ func manPage(c *cobra.Command) ([]byte, error) {
 	c.InitDefaultHelpFlag()
 	c.Flags().Lookup("help").Hidden = true // readers of a manual page do not need it
 	var page bytes.Buffer
-	header := &doc.GenManHeader{Section: manSection(c), Source: "knockwall " + version(), Manual: "knockwall"}
+	header := &doc.GenManHeader{Section: manSection(c), Source: "knockwall " + build.Version(), Manual: "knockwall"}
 	if err := doc.GenMan(c, header, &page); err != nil {
 		return nil, err
 	}
@@ -113,7 +115,7 @@ func writtenPage(path, text string) (name string, page []byte, err error) {
 		return "", nil, err
 	}
 	head := fmt.Sprintf("%% %q %q %q %q %q\n# NAME\n%s \\- %s\n\n# DESCRIPTION\n",
-		strings.ToUpper(title[1]), title[2], date.Format("Jan 2006"), "knockwall "+version(), "knockwall", title[1], title[3])
+		strings.ToUpper(title[1]), title[2], date.Format("Jan 2006"), "knockwall "+build.Version(), "knockwall", title[1], title[3])
 	text = manHeading.ReplaceAllStringFunc(text[len(title[0]):], func(heading string) string { return strings.ToUpper(heading[1:]) })
 	return title[1] + "." + title[2], md2man.Render([]byte(head + manLink.ReplaceAllString(text, "$1"))), nil
 }

@@ -24,15 +24,19 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 	r.service.Reloading()
 	defer r.service.Ready()
 	loaded, warnings, err := r.read()
+	switch {
+	case err != nil:
+	case confirm != 0:
+		err = r.try(loaded, confirm)
+	default:
+		err = r.wall.Apply(loaded.Config)
+	}
 	if err != nil {
+		r.reloadFailed()
 		return 0, "", err
 	}
 	if confirm != 0 {
-		err = r.try(loaded, confirm)
-		return len(loaded.Config.Doors), warnings, err
-	}
-	if err := r.wall.Apply(loaded.Config); err != nil {
-		return 0, "", err
+		return len(loaded.Config.Doors), warnings, nil
 	}
 	r.nowInForce(loaded)
 	if err := r.keep(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
@@ -38,7 +39,9 @@ type rules struct {
 	inForce  *ruleset.Loaded // in force for good, not on trial
 	former   bool            // inForce are the kept rules
 	onTrial  *ruleset.Loaded
-	degraded string // the error in the rule files because of which the kept rules are in force
+	degraded string    // the error in the rule files because of which the kept rules are in force
+	failed   bool      // the last start or reload could not put the rule files in force
+	usedAt   time.Time // when the rule files were last put in force; zero: not by this daemon
 }
 
 // newRules returns the rules of the files at path, for a daemon that listens at
@@ -52,6 +55,7 @@ func (r *rules) nowInForce(l *ruleset.Loaded) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.inForce, r.former, r.onTrial, r.degraded = l, false, nil, ""
+	r.failed, r.usedAt = false, time.Now()
 }
 
 // nowOnTrial records that rule files are on trial.
@@ -59,6 +63,14 @@ func (r *rules) nowOnTrial(l *ruleset.Loaded) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.onTrial = l
+	r.failed, r.usedAt = false, time.Now()
+}
+
+// reloadFailed records that the rule files could not be put in force.
+func (r *rules) reloadFailed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = true
 }
 
 // keep saves the rules that are in force for good. It is called with changing held.

@@ -47,7 +47,7 @@ func (r *rules) start(stderr io.Writer, onTrial bool) (*ruleset.Config, error) {
 		return nil, err
 	}
 	if loaded.Config != nil {
-		r.inForce = loaded
+		r.inForce, r.usedAt = loaded, time.Now()
 		return loaded.Config, nil
 	}
 	if onTrial {
@@ -68,7 +68,7 @@ func (r *rules) startFormer(stderr io.Writer) (*ruleset.Config, error) {
 	}
 	fmt.Fprintf(systemd.At(stderr, systemd.Warning), "The rules of %s were on trial and not confirmed: the former ones are in\n"+
 		"force. Type `knockwall reload` to put the new ones in force.\n", r.path)
-	r.inForce, r.former = former, true
+	r.inForce, r.former, r.failed = former, true, true
 	return former.Config, nil
 }
 
@@ -90,7 +90,7 @@ func (r *rules) startDegraded(stderr io.Writer, because string) (*ruleset.Config
 	if err := terminal.WriteDiagnostics(systemd.At(stderr, systemd.Warning), kept); err != nil {
 		return nil, err
 	}
-	r.inForce, r.former, r.degraded = kept, true, because
+	r.inForce, r.former, r.degraded, r.failed = kept, true, because, true
 	return kept.Config, nil
 }
 

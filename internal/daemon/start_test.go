@@ -71,9 +71,12 @@ func TestStartWithBrokenRuleFiles(t *testing.T) {
 	if err != nil || doors != "ssh" || !strings.Contains(stderr, "the last rules that were in force are in force") {
 		t.Fatalf("rules are kept: doors %q, %v, stderr %s", doors, err, stderr)
 	}
-	differ, findings := r.examine()
-	if !differ || len(findings) != 1 || findings[0].Severity != doctor.Error || !strings.Contains(findings[0].Problem, "rules.hcl line ") {
-		t.Errorf("the files differ: %t, findings %+v", differ, findings)
+	files := r.examine()
+	if !files.Differ || len(files.Findings) != 1 || files.Findings[0].Severity != doctor.Error || !strings.Contains(files.Findings[0].Problem, "rules.hcl line ") {
+		t.Errorf("the files differ: %t, findings %+v", files.Differ, files.Findings)
+	}
+	if !files.Failed || !files.InForce.IsZero() {
+		t.Errorf("the broken files failed: %t, and are in force since %s", files.Failed, files.InForce)
 	}
 	if err := os.WriteFile(f.path, []byte("wall { }\n"), 0o600); err != nil {
 		t.Fatal(err)

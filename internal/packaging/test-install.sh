@@ -143,6 +143,24 @@ dpkg -i "$new"
 active "active active"
 nft list table inet knockwall >/dev/null 2>&1 || failed "no wall"
 
+said "metrics for the node exporter, only while the daemon runs"
+metrics=/var/lib/prometheus/node-exporter/knockwall.prom
+mkdir -p "${metrics%/*}"
+systemctl enable --now knockwall-metrics.timer
+for _ in $(seq 300); do
+  [ ! -s $metrics ] || break
+  sleep 0.1
+done
+grep -q '^knockwall_build_info{' $metrics || failed "no metrics: $(cat $metrics)"
+! grep -vE '^(# [A-Z]+ )?knockwall_' $metrics || failed "metrics that the node exporter has, too"
+systemctl stop knockwall.service
+systemctl start knockwall-metrics.service # as the timer does
+[ ! -e $metrics ] || failed "metrics of no daemon"
+active "active inactive"
+systemctl start knockwall.service
+systemctl start knockwall-metrics.service
+[ -s $metrics ] || failed "no metrics again"
+
 said "purge, with a daemon: only the user is left"
 dpkg -P knockwall
 bare

@@ -35,6 +35,8 @@ dpkg-deb -c "$deb" | awk '{ print $1, $2, substr($6, 2) }' | sort >"$work/list"
 cat >"$work/expected" <<'LIST'
 -rw-r----- root/root /etc/knockwall.d/example.hcl
 -rw-r--r-- root/root /usr/lib/systemd/catalog/knockwall.catalog
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-metrics.service
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-metrics.timer
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall.service
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall.socket
 -rw-r--r-- root/root /usr/lib/sysusers.d/knockwall.conf
@@ -49,6 +51,8 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/share/doc/knockwall/licenses/github.com/spf13/cobra/LICENSE.txt
 -rw-r--r-- root/root /usr/share/doc/knockwall/licenses/go/LICENSE
 -rw-r--r-- root/root /usr/share/fish/vendor_completions.d/knockwall.fish
+-rw-r--r-- root/root /usr/share/knockwall/alerts.yml
+-rw-r--r-- root/root /usr/share/knockwall/dashboard.json
 -rw-r--r-- root/root /usr/share/man/man1/knockwall-knock.1.gz
 -rw-r--r-- root/root /usr/share/man/man5/knockwall.hcl.5.gz
 -rw-r--r-- root/root /usr/share/man/man8/knockwall-run.8.gz
@@ -56,6 +60,7 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/share/zsh/vendor-completions/_knockwall
 -rwxr-xr-x root/root /usr/bin/knockwall
 -rwxr-xr-x root/root /usr/libexec/knockwall/try-start
+-rwxr-xr-x root/root /usr/libexec/knockwall/write-metrics
 drwxr-x--- root/root /etc/knockwall.d/
 LIST
 sort -o "$work/expected" "$work/expected"

@@ -91,9 +91,16 @@ type Edges struct {
 	// Found is called when the findings differ from those of the examination before. It
 	// may be nil.
 	Found func(c *effective.Config, before, now []doctor.Finding)
-	// Rules reports whether the rule files differ from the rules in force, and the
-	// findings about the files. It is nil where there are no files.
-	Rules func() (differ bool, findings []doctor.Finding)
+	// Rules examines the rule files. It is nil where there are none.
+	Rules func() RuleFiles
+}
+
+// RuleFiles is the state of the rule files.
+type RuleFiles struct {
+	Differ   bool      // they differ from the rules in force
+	Failed   bool      // the last start or reload could not put them in force
+	InForce  time.Time // when they were last put in force; zero: not by this daemon
+	Findings []doctor.Finding
 }
 
 // KernelEdges returns the edges of the real kernel. Its two stores are in memory and last

@@ -1,12 +1,14 @@
 package wall
 
 import (
+	"runtime"
 	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/build"
 	"github.com/knockwall/knockwall/internal/doctor"
 )
 
@@ -58,13 +60,24 @@ var (
 	lostMetric      = describe("lost_total", "Logged or queued packets that could not be read in time.", nil)
 	findingsMetric  = describe("findings", "Findings about conditions that make a door ineffective or weaker.", []string{"check", "door", "severity"})
 	bareMetric      = describe("door_bare", "1 for a door that guards nothing on this host, else 0.", byDoor)
+	degradedMetric  = describe("degraded", "1 if a door does not do what it should, or the rule files could not be used at start, else 0.", nil)
+	trialMetric     = describe("on_trial", "1 if the rules in force are on trial, else 0.", nil)
+	reloadMetric    = describe("last_reload_successful", "1 if the last start or reload put the rule files in force, else 0.", nil)
+	reloadedMetric  = describe("last_reload_success_timestamp_seconds", "When the rule files were last put in force, in seconds since 1970; 0: not by this daemon.", nil)
 	differMetric    = describe("rule_files_differ", "1 if the rule files differ from the rules in force, else 0.", nil)
 	trackedMetric   = describe("conntrack_entries", "Connections in conntrack's table, read some seconds ago.", nil)
 	limitMetric     = describe("conntrack_limit", "Maximum of connections in conntrack's table, above which the kernel drops new ones; 0 if unknown.", nil)
 	startedMetric   = describe("start_time_seconds", "When the daemon installed the wall, in seconds since 1970.", nil)
 	collectedByDoor = []*prometheus.Desc{leftMetric, openMetric, heldMetric, kernelMetric, bareMetric}
-	collected       = []*prometheus.Desc{waitingMetric, attemptsMetric, evictedMetric, lostMetric, trackedMetric, limitMetric, differMetric, startedMetric, findingsMetric}
+	collected       = []*prometheus.Desc{
+		waitingMetric, attemptsMetric, evictedMetric, lostMetric, trackedMetric, limitMetric, degradedMetric, trialMetric,
+		reloadMetric, reloadedMetric, differMetric, startedMetric, findingsMetric, buildMetric,
+	}
 )
+
+// buildMetric is always 1. Its labels describe the build.
+var buildMetric = prometheus.NewDesc("knockwall_build_info", "1; the labels are the version of knockwall and of the Go that built it.", nil,
+	prometheus.Labels{"version": build.Version(), "goversion": runtime.Version()})
 
 func describe(name, help string, labels []string) *prometheus.Desc {
 	return prometheus.NewDesc("knockwall_"+name, help, labels, nil)
@@ -128,10 +141,15 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 	c.now(attemptsMetric, float64(s.Counters.Attempts))
 	c.total(evictedMetric, s.Counters.Evicted)
 	c.total(lostMetric, s.Counters.Lost)
+	c.now(degradedMetric, oneIf(slices.ContainsFunc(s.Findings, func(f doctor.Finding) bool { return f.Severity == doctor.Error })))
+	c.now(trialMetric, oneIf(s.Trial != nil))
+	c.now(reloadMetric, oneIf(!events.files.Failed))
+	c.now(reloadedMetric, since1970(events.files.InForce))
 	c.now(differMetric, oneIf(s.FilesDiffer))
 	c.now(trackedMetric, float64(s.Counters.Tracked))
 	c.now(limitMetric, float64(s.Counters.TrackedLimit))
-	c.now(startedMetric, float64(s.Since.UnixNano())/float64(time.Second))
+	c.now(startedMetric, since1970(s.Since))
+	c.now(buildMetric, 1)
 }
 
 // collection sends metrics.
@@ -184,4 +202,12 @@ func oneIf(is bool) float64 {
 		return 1
 	}
 	return 0
+}
+
+// since1970 returns a time in seconds, 0 for the zero time.
+func since1970(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixNano()) / float64(time.Second)
 }

@@ -14,7 +14,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/nft"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 // gather returns the values of all metrics; of histograms, the number of observations.
@@ -36,6 +38,9 @@ func (h *host) gather() map[string]float64 {
 		for _, m := range f.GetMetric() {
 			name := strings.TrimPrefix(f.GetName(), "knockwall_")
 			for _, l := range m.GetLabel() {
+				if name == "build_info" {
+					break // its values depend on the build
+				}
 				name += " " + l.GetValue()
 			}
 			switch {
@@ -59,8 +64,9 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 		began := h.status().Since
 		a, b := h.client(alice), h.client(bob)
 		before := h.gather()
+		always := map[string]bool{"start_time_seconds": true, "last_reload_successful": true, "build_info": true}
 		for name, value := range before {
-			if value != 0 && name != "start_time_seconds" {
+			if value != 0 && !always[name] {
 				h.t.Errorf("%s is %v before anything happens", name, value)
 			}
 		}
@@ -117,7 +123,8 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 			"kernel_packets_total web admitted": 0, "kernel_packets_total web refused": 0,
 			"door_bare ssh": 0, "door_bare web": 0,
 			"waiting": 2, "attempts": 2, "lost_total": 9, "healed_total": 1,
-			"rule_files_differ": 0,
+			"degraded": 0, "on_trial": 0, "build_info": 1,
+			"rule_files_differ": 0, "last_reload_successful": 1, "last_reload_success_timestamp_seconds": 0, // there are no files
 			"conntrack_entries": 0, "conntrack_limit": 0, // unknown
 			"start_time_seconds": float64(began.Unix()),
 			"opening_seconds":    4, "opening_seconds sum": 0,
@@ -150,6 +157,50 @@ func TestMetricsCountWhatHappens(t *testing.T) {
 		if got := h.gather()["windows_total web expired"]; got != 1 {
 			h.t.Errorf("%v windows have expired", got)
 		}
+	})
+}
+
+// The rule files, a trial and an error on the host are in the metrics as in the status.
+func TestMetricsOfTheRulesInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		edges := h.edges()
+		var files wall.RuleFiles
+		edges.Rules = func() wall.RuleFiles { return files }
+		h.wall = wall.New(edges, h.trail)
+		if err := h.raise(config(sshDoor())); err != nil {
+			t.Fatal(err)
+		}
+		h.run()
+		expect := func(want map[string]float64) {
+			t.Helper()
+			got := h.gather()
+			for name, value := range want {
+				if has, ok := got[name]; !ok || has != value {
+					t.Errorf("%s is %v, want %v", name, has, value)
+				}
+			}
+		}
+		files.InForce = time.Unix(1_800_000_000, 5e8)
+		expect(map[string]float64{
+			"rule_files_differ": 0, "last_reload_successful": 1, "last_reload_success_timestamp_seconds": 1_800_000_000.5,
+			"on_trial": 0, "degraded": 0,
+		})
+		files.Differ, files.Failed = true, true
+		files.Findings = []doctor.Finding{{Check: "rules", Severity: doctor.Warning}}
+		expect(map[string]float64{
+			"rule_files_differ": 1, "last_reload_successful": 0, "last_reload_success_timestamp_seconds": 1_800_000_000.5,
+			"findings rules  warning": 1, "degraded": 0,
+		})
+		files.Findings[0].Severity = doctor.Error
+		if err := h.try(config(door("web", 443, 7001)), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		expect(map[string]float64{"findings rules  error": 1, "degraded": 1, "on_trial": 1})
+		if err := h.wall.Confirm(); err != nil {
+			t.Fatal(err)
+		}
+		expect(map[string]float64{"on_trial": 0})
 	})
 }
 

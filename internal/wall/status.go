@@ -124,11 +124,12 @@ func (w *Wall) Status() (Status, error) {
 	return s, err
 }
 
-// counted are the event counts of the host, and those of each door in the order of the
-// status.
+// counted is what the metrics have and the status has not: the event counts of the host,
+// those of each door in the order of the status, and the state of the rule files.
 type counted struct {
 	host  audit.Counts
 	doors []audit.Counts
+	files RuleFiles
 }
 
 // measure returns the state of the wall and its event counts.
@@ -141,7 +142,11 @@ func (w *Wall) measure() (s Status, events counted, err error) {
 	if err != nil {
 		return Status{}, counted{}, err
 	}
-	s.Findings, s.FilesDiffer = w.diagnose()
+	if w.edges.Rules != nil {
+		events.files = w.edges.Rules()
+	}
+	s.FilesDiffer = events.files.Differ
+	s.Findings = append(append([]doctor.Finding{}, events.files.Findings...), w.Findings()...)
 	if w.packets.present() == nil {
 		return Status{}, counted{}, errNotInstalled
 	}
@@ -170,18 +175,6 @@ func (w *Wall) measure() (s Status, events counted, err error) {
 		Tracked: uint64(usage.known), TrackedLimit: uint64(usage.room),
 	}
 	return s, events, nil
-}
-
-// diagnose returns the findings about the rule files and about the host, and whether the
-// rule files differ from the rules in force.
-func (w *Wall) diagnose() (findings []doctor.Finding, differ bool) {
-	findings = []doctor.Finding{}
-	if w.edges.Rules != nil {
-		var ofRules []doctor.Finding
-		differ, ofRules = w.edges.Rules()
-		findings = append(findings, ofRules...)
-	}
-	return append(findings, w.Findings()...), differ
 }
 
 func doorStatus(d *effective.Door, t *tally, kernel nft.Counts, bare bool) DoorStatus {

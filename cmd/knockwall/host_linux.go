@@ -1,3 +1,5 @@
+//go:build !client
+
 package main
 
 import (
@@ -29,6 +31,7 @@ func hostCommands() []*cobra.Command {
 		rulesetCommand(),
 		statusCommand(),
 		eventsCommand(),
+		reportCommand(),
 		explainCommand(),
 		openCommand(),
 		closeCommand(),

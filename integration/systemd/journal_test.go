@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,6 +167,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 			}
 		}
 	}
+	checkReport(t, m, servers)
 	if all := m.entries("--priority=warning"); len(all) != 0 {
 		t.Errorf("the journal has warnings about ordinary traffic: %v", all)
 	}
@@ -191,6 +193,28 @@ func TestJournalUnderSystemd(t *testing.T) {
 	}
 	if want := len(saidFields) + 2; len(seen) != want {
 		t.Errorf("%d kinds of messages were seen, want %d: started, %s and what clients do", len(seen), want, warned)
+	}
+}
+
+// checkReport checks that the report names the clients that came in, and no others, from the
+// journal and from the daemon's memory.
+func checkReport(t *testing.T, m *machine, servers []netip.Addr) {
+	t.Helper()
+	for origin, arguments := range map[string][]string{
+		"the journal of knockwall.service:": {"report", "--since", "1h"},
+		"the daemon's memory:":              {"report", "--since", "1h", "--control", "/run/knockwall/control.sock"},
+	} {
+		out := m.does("knockwall", arguments...)
+		guests, others, _ := strings.Cut(out, "REFUSED CONNECTIONS BY HOUR")
+		if !strings.Contains(strings.Join(strings.Fields(guests), " "), origin) || !strings.Contains(others, "Each door was opened") {
+			t.Errorf("%v: the report is\n%s", arguments, out)
+		}
+		for _, server := range servers {
+			row := regexp.MustCompile(regexp.QuoteMeta(lab.Source(1, server).String()) + ` +ssh +knocks +1 +1\n`)
+			if !row.MatchString(guests) || strings.Contains(guests, lab.Source(2, server).String()) {
+				t.Errorf("%v: the guests are\n%s", arguments, guests)
+			}
+		}
 	}
 }
 

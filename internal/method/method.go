@@ -205,6 +205,9 @@ type Members interface {
 	// Admits reports whether the method would still admit a person whom it admitted before.
 	// A reload closes the windows of those whom no method of their door admits.
 	Admits(p Person, now time.Time) bool
+	// Listed returns the names of the persons who may open the door at a time. Those whom an
+	// authority may name are not among them.
+	Listed(now time.Time) []string
 }
 
 // SlowVerifier is a Verifier that takes long. The caller uses it in a goroutine of its own,

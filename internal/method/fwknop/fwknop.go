@@ -115,6 +115,16 @@ func (f *FWKnop) Admits(who method.Person, now time.Time) bool {
 	})
 }
 
+// Listed returns the names of the persons whose block has keys and has not expired.
+func (f *FWKnop) Listed(now time.Time) (names []string) {
+	for _, p := range f.People {
+		if p.isUsable() && !p.hasExpired(now) {
+			names = append(names, p.Name)
+		}
+	}
+	return names
+}
+
 func (p *Person) isUsable() bool { return p.Key.IsSet() && p.HMACKey.IsSet() }
 
 func (p *Person) hasExpired(now time.Time) bool { return !p.Expires.IsZero() && !now.Before(p.Expires) }

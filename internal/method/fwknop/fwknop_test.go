@@ -272,6 +272,9 @@ func TestAdmits(t *testing.T) {
 			t.Errorf("%q: %t", name, got)
 		}
 	}
+	if got := f.Listed(now); !slices.Equal(got, []string{"alice"}) {
+		t.Errorf("listed are %q", got)
+	}
 	if !f.Admits(method.Person{Name: "bob"}, now.AddDate(0, 0, -7)) {
 		t.Error("bob is out before he expires")
 	}

@@ -198,6 +198,19 @@ func (k *Keys) Admits(p method.Person, now time.Time) bool {
 	return ok && k.People.Admits(g.key, g.authority, g.serial, p.Name, k.door, now)
 }
 
+// Listed returns the names in the lines with a key that open the door.
+func (k *Keys) Listed(now time.Time) (names []string) {
+	if k.closed {
+		return nil
+	}
+	for _, line := range k.People.Lines() {
+		if !line.Authority && line.Opens(k.door) && k.People.Check(line, line.Key, now, netip.Addr{}, true) == nil {
+			names = append(names, line.Name)
+		}
+	}
+	return names
+}
+
 // Advise warns of lines that open no door.
 func (k *Keys) Advise(r method.Reader, doors []method.Door, own int) {
 	k.all, k.first = nil, true

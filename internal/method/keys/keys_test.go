@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -163,6 +164,23 @@ func TestOneDoorAnswersForUnknownDoors(t *testing.T) {
 		if got := [2]audit.Code{h.verify(l, "ssh", datagram).Code, h.verify(l, "web", datagram).Code}; got != want {
 			t.Errorf("for %s: %q, want %q", door, got, want)
 		}
+	}
+}
+
+// Listed are those who may open the door now with a key of their own.
+func TestListed(t *testing.T) {
+	h, revoked := newHost(t), newSigner(t)
+	h.write("revoked", ssh.FingerprintSHA256(revoked.PublicKey())+"\n")
+	l := h.rules(line("", newSigner(t), "alice")+line(`from="198.51.100.1"`, newSigner(t), "bob")+
+		line(`doors="web"`, newSigner(t), "of another door")+line(`expiry-time="20200101"`, newSigner(t), "expired")+
+		line("", revoked, "revoked")+line("cert-authority", newSigner(t), "an authority"), `revoked = ["%s/revoked"]`, "ssh", "web")
+	if l.Config == nil {
+		t.Fatal(l.Diagnostics)
+	}
+	got := l.Config.Door("ssh").Methods[0].(method.Members).Listed(now)
+	slices.Sort(got)
+	if want := []string{"alice", "bob"}; !slices.Equal(got, want) {
+		t.Errorf("listed are %q, want %q", got, want)
 	}
 }
 

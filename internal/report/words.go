@@ -1,0 +1,76 @@
+package report
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/knockwall/knockwall/internal/audit"
+)
+
+// ways are the words for how a door was opened.
+var ways = map[audit.Code]string{
+	audit.CodeSequence: "knocks",
+	audit.CodePassword: "password",
+	audit.CodeKey:      "ssh key",
+	audit.CodeFwknop:   "fwknop",
+	audit.CodeManual:   "by hand",
+}
+
+// By returns in words how the guest has opened the door.
+func (g *Guest) By() string {
+	var words []string
+	for _, c := range g.Ways {
+		word := ways[c]
+		if word == "" {
+			word = string(c) // of a later version
+		}
+		words = append(words, word)
+	}
+	if words == nil {
+		return "earlier" // the window was open when the period began
+	}
+	return strings.Join(words, ", ")
+}
+
+// Why returns in words why the source was trapped.
+func (t *Trapped) Why() string {
+	switch t.Code {
+	case audit.CodeTrap:
+		return "trap port"
+	case audit.CodeSpray:
+		return "many ports"
+	}
+	return string(t.Code)
+}
+
+// moment returns a time in a zone to the minute, without the year.
+func moment(t time.Time, zone *time.Location) string { return t.In(zone).Format("Mon 2 Jan 15:04") }
+
+// number returns a number with commas between groups of three digits.
+func number(n int) string {
+	digits := strconv.Itoa(n)
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return digits
+}
+
+// short returns about a number in at most four characters.
+func short(n int) string {
+	switch {
+	case n < 1000:
+		return strconv.Itoa(n)
+	case n < 1_000_000:
+		return strconv.FormatFloat(float64(n)/1000, 'f', decimals(n/1000), 64) + "k"
+	}
+	return strconv.FormatFloat(float64(n)/1_000_000, 'f', decimals(n/1_000_000), 64) + "M"
+}
+
+// decimals returns how many decimals a number with such a whole part gets.
+func decimals(whole int) int {
+	if whole < 10 {
+		return 1
+	}
+	return 0
+}

@@ -15,6 +15,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // absent reports whether an optional attribute is missing or null.
@@ -147,22 +148,10 @@ func (l *Loaded) duration(e hcl.Expression, to *time.Duration, least, most time.
 	case err != nil:
 		l.failAt(e, "Not a duration", `A duration is a number with its unit, in quotes: "200ms", "5s", "1m30s" or "2h".`)
 	case d < least || d > most:
-		l.failAt(e, "Duration out of range", fmt.Sprintf("Write a duration from %s to %s.", short(least), short(most)))
+		l.failAt(e, "Duration out of range", fmt.Sprintf("Write a duration from %s to %s.", printable.Time(least), printable.Time(most)))
 	default:
 		*to = d
 	}
-}
-
-// short formats a duration without zero minutes and seconds at its end.
-func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }
 
 // list reads an optional list of strings and numbers. It calls item with the text of each,
@@ -278,19 +267,24 @@ func (l *Loaded) prefixes(e hcl.Expression, empty string, say func(error) string
 	if ok && n == 0 && empty != "" {
 		l.failAt(e, "No addresses", empty)
 	}
+	return distinct(all)
+}
+
+// distinct sorts prefixes, and leaves out those that another contains.
+func distinct(all []netip.Prefix) []netip.Prefix {
 	slices.SortFunc(all, func(a, b netip.Prefix) int {
 		if c := a.Addr().Compare(b.Addr()); c != 0 {
 			return c
 		}
 		return a.Bits() - b.Bits()
 	})
-	var distinct []netip.Prefix
+	var kept []netip.Prefix
 	for _, p := range all {
-		if n := len(distinct); n == 0 || !distinct[n-1].Overlaps(p) {
-			distinct = append(distinct, p)
+		if n := len(kept); n == 0 || !kept[n-1].Overlaps(p) {
+			kept = append(kept, p)
 		}
 	}
-	return distinct
+	return kept
 }
 
 func parsePrefix(s string) (netip.Prefix, error) {

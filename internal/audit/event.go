@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // Event is one event. Fields that do not apply are zero.
@@ -73,7 +74,7 @@ func (e Event) String() string {
 		field("step", fmt.Sprintf("%d/%d", e.Step, e.Steps))
 	}
 	if e.Window != 0 {
-		field("window", e.Window.Round(time.Millisecond).String())
+		field("window", printable.Time(e.Window.Round(time.Millisecond)))
 	}
 	if e.Count > 1 {
 		field("count", strconv.Itoa(e.Count))

@@ -54,7 +54,7 @@ func TestEventAsASentence(t *testing.T) {
 		{audit.Event{Kind: audit.Opened, Door: "ssh", Source: network, Window: 90*time.Second + 1500*time.Microsecond, Reason: "by hand"},
 			"ssh is open for 2001:db8::/64, for 1m30.002s: by hand"},
 		{audit.Event{Kind: audit.Refreshed, Door: "ssh", Source: alice, Port: tcp(9000), Step: 3, Steps: 3, Window: time.Minute},
-			"ssh stays open for 192.0.2.1, for 1m0s from now (9000/tcp)"},
+			"ssh stays open for 192.0.2.1, for 1m from now (9000/tcp)"},
 		{audit.Event{Kind: audit.Accepted, Door: "ssh", Source: alice, Port: tcp(22), Count: 1},
 			"192.0.2.1 is admitted at ssh (22/tcp)"},
 		{audit.Event{Kind: audit.Accepted, Door: "ssh", Source: alice, Port: tcp(22), Count: 12},

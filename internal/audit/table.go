@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // Kind is the kind of an event.
@@ -224,7 +226,7 @@ var table = [...]Row{
 		Metric: windowsMetric(Opened), Recounts: true,
 		Codes: []Code{CodeSequence, CodePassword, CodeKey, CodeFwknop, CodeManual, CodeManySources},
 		sentence: func(e Event, source string) string {
-			return fmt.Sprintf("%s is open for %s, for %s", e.Door, source, e.Window.Round(time.Millisecond))
+			return fmt.Sprintf("%s is open for %s, for %s", e.Door, source, printable.Time(e.Window.Round(time.Millisecond)))
 		},
 	},
 	{
@@ -232,7 +234,7 @@ var table = [...]Row{
 		Metric: windowsMetric(Refreshed),
 		Codes:  []Code{CodeSequence, CodePassword, CodeKey, CodeFwknop, CodeManual, CodeManySources},
 		sentence: func(e Event, source string) string {
-			return fmt.Sprintf("%s stays open for %s, for %s from now", e.Door, source, e.Window.Round(time.Millisecond))
+			return fmt.Sprintf("%s stays open for %s, for %s from now", e.Door, source, printable.Time(e.Window.Round(time.Millisecond)))
 		},
 	},
 	{

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // process is a running command, the leader of its own process group.
@@ -41,7 +43,7 @@ func execute(j Job, closing <-chan struct{}) Result {
 	select {
 	case <-p.exited:
 	case <-limit.C:
-		result.Err = fmt.Errorf("%s was killed: it ran longer than %v, its time limit", j.Arguments[0], j.Timeout)
+		result.Err = fmt.Errorf("%s was killed: it ran longer than %s, its time limit", j.Arguments[0], printable.Time(j.Timeout))
 		p.kill()
 	case <-closing:
 		result.Err = fmt.Errorf("%s was killed: %w", j.Arguments[0], ErrClosed)

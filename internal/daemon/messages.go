@@ -36,7 +36,7 @@ func writeGuarded(w io.Writer, config *ruleset.Config, findings []doctor.Finding
 	guarded := writeBare(systemd.At(w, systemd.Error), config.Doors, findings)
 	for i := range guarded {
 		d := &guarded[i]
-		fmt.Fprintf(w, "%s, open for %s after %s\n", purposeOf(d), d.Window, openersOf(d))
+		fmt.Fprintf(w, "%s, open for %s after %s\n", purposeOf(d), printable.Time(d.Window), openersOf(d))
 	}
 	if len(config.Doors) == 0 {
 		fmt.Fprintln(w, "guarding nothing: the rule files have no door")

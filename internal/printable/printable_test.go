@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -106,6 +107,17 @@ func TestCount(t *testing.T) {
 	for n, want := range []string{"no doors", "1 door", "2 doors"} {
 		if got := printable.Count(n, "door"); got != want {
 			t.Errorf("Count(%d) = %q, want %q", n, got, want)
+		}
+	}
+}
+
+func TestTime(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 5 * time.Minute: "5m", 2 * time.Hour: "2h", 90 * time.Minute: "1h30m", 10 * time.Hour: "10h", -time.Minute: "-1m",
+		24*time.Hour - 2*time.Second: "23h59m58s", time.Hour + 10*time.Second: "1h0m10s", 1500 * time.Millisecond: "1.5s", 100 * time.Minute: "1h40m",
+	} {
+		if got := printable.Time(d); got != want {
+			t.Errorf("Time(%d) = %q, want %q", d, got, want)
 		}
 	}
 }

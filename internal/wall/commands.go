@@ -13,6 +13,7 @@ import (
 	"github.com/knockwall/knockwall/internal/command"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -191,7 +192,7 @@ func (c *commands) ended(r command.Result) {
 			t.emit(c.record, audit.CodeMayRunAgain, "would be run again by the next daemon: "+err.Error())
 		}
 	}
-	text := fmt.Sprintf("exit code %d after %s", r.ExitCode, r.Took.Round(time.Millisecond))
+	text := fmt.Sprintf("exit code %d after %s", r.ExitCode, printable.Time(r.Took.Round(time.Millisecond)))
 	code := audit.CodeSucceeded
 	switch {
 	case cut:

@@ -13,6 +13,7 @@ import (
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/sessions"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -346,7 +347,7 @@ func (q *inquiry) afterKnocks(last audit.Event) (e Explanation, ok bool) {
 	case last.Kind == audit.Reset && last.Person != "":
 		e = q.out(Rejected, last.Time, "%s knocked at %s, and the knock was rejected: %s", last.Person, at, last.Reason)
 	case last.Kind == audit.Reset && last.Code == audit.CodeTooLate:
-		e = q.out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s", at, last.Step, last.Steps, q.door.SequenceTimeout)
+		e = q.out(TooLate, last.Time, "it knocked too slowly: by %s only %d of %d had come within %s", at, last.Step, last.Steps, printable.Time(q.door.SequenceTimeout))
 	case last.Kind == audit.Reset:
 		e = q.out(WrongOrder, last.Time, "it knocked in the wrong order at %s, after %d of %d right knocks", at, last.Step, last.Steps)
 	case isToClose(last):
@@ -478,9 +479,9 @@ func when(t, now time.Time) string {
 }
 
 // roughly rounds a duration for a sentence.
-func roughly(d time.Duration) time.Duration {
+func roughly(d time.Duration) string {
 	if d < 10*time.Second {
-		return d.Round(100 * time.Millisecond)
+		return printable.Time(d.Round(100 * time.Millisecond))
 	}
-	return d.Round(time.Second)
+	return printable.Time(d.Round(time.Second))
 }

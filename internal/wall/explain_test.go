@@ -346,7 +346,7 @@ func TestAWindowThatCouldNotBeRefreshedIsOpen(t *testing.T) {
 func TestExplainSaysThatASourceHasNeverKnocked(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		since := h.status().Since
-		heard := "no knock from it was received since " + at(since, "1m0s")
+		heard := "no knock from it was received since " + at(since, "1m")
 		h.because(alice, wall.NeverKnocked, unknown, heard)
 		h.client(alice).dial(22)
 		time.Sleep(2 * time.Second)

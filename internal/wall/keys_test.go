@@ -173,8 +173,8 @@ func TestAnAuthenticDatagramThatIsRefusedSaysWhy(t *testing.T) {
 			change func(*spa.Knock)
 			want   string
 		}{
-			{"alice", func(n *spa.Knock) { n.Time = n.Time.Add(-10 * time.Minute) }, "the client's clock is 10m0s behind this host's, and skew allows 2m0s"},
-			{"alice", func(n *spa.Knock) { n.Time = n.Time.Add(3 * time.Minute) }, "the client's clock is 3m0s ahead of this host's, and skew allows 2m0s"},
+			{"alice", func(n *spa.Knock) { n.Time = n.Time.Add(-10 * time.Minute) }, "the client's clock is 10m behind this host's, and skew allows 2m"},
+			{"alice", func(n *spa.Knock) { n.Time = n.Time.Add(3 * time.Minute) }, "the client's clock is 3m ahead of this host's, and skew allows 2m"},
 			{"alice", func(n *spa.Knock) { n.Source = bob }, "the datagram is for 192.0.2.2, and comes from 192.0.2.1"},
 			{"alice", func(n *spa.Knock) { n.Door = spa.HashDoor("web") }, "no door of this host has the name that the client's hosts file says"},
 			{"bob", nil, "from= in line 2 of " + file + " does not allow 192.0.2.1"},

@@ -11,6 +11,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -46,7 +47,7 @@ func (w *Wall) Open(door, source string, length time.Duration) (WindowStatus, er
 	}
 	if length < ruleset.MinWindow || length > ruleset.MaxWindow {
 		return WindowStatus{}, &request{ErrBadWindow, fmt.Sprintf(
-			"a window is open for %s to %.0fh, not for %s", ruleset.MinWindow, ruleset.MaxWindow.Hours(), length)}
+			"a window is open for %s to %.0fh, not for %s", ruleset.MinWindow, ruleset.MaxWindow.Hours(), printable.Time(length))}
 	}
 	w.table.change.Lock()
 	defer w.table.change.Unlock()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // Kind reads the attribute.
@@ -40,9 +41,9 @@ func (s *Sequence) Ports() (fixed, chosen []packet.PortRange) {
 func (s *Sequence) Describe(within time.Duration) string {
 	n := len(s.Sequences[0])
 	if n == 1 {
-		return "1 knock within " + within.String()
+		return "1 knock within " + printable.Time(within)
 	}
-	return fmt.Sprintf("%d knocks within %s", n, within)
+	return fmt.Sprintf("%d knocks within %s", n, printable.Time(within))
 }
 
 func (s *Sequence) Resolve(time.Time) (method.State, error) {

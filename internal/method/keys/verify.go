@@ -14,6 +14,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/people"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/spa"
 )
 
@@ -123,7 +124,7 @@ func clockText(off, skew time.Duration) string {
 	if off < 0 {
 		which = "behind"
 	}
-	return fmt.Sprintf("the client's clock is %s %s this host's, and skew allows %s", off.Abs().Round(time.Second), which, skew)
+	return fmt.Sprintf("the client's clock is %s %s this host's, and skew allows %s", printable.Time(off.Abs().Round(time.Second)), which, printable.Time(skew))
 }
 
 // keyGrant is the grant of somebody whose own key is listed. certificateGrant is the grant

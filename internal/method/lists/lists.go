@@ -15,6 +15,7 @@ import (
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/onetime"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // Kind reads the attribute.
@@ -60,7 +61,7 @@ func (*List) Traits() method.Traits { return method.Traits{Consumes: true} }
 func (*List) Ports() (fixed, chosen []packet.PortRange) { return nil, nil }
 
 func (*List) Describe(within time.Duration) string {
-	return "the next of its sequences within " + within.String()
+	return "the next of its sequences within " + printable.Time(within)
 }
 
 // Resolve returns the first unused sequence. If there is none, its place is nil.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/secret"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -78,7 +79,7 @@ func (r *Rolling) Ports() (fixed, chosen []packet.PortRange) {
 }
 
 func (r *Rolling) Describe(within time.Duration) string {
-	return fmt.Sprintf("%d knocks within %s, others every %s", r.Length, within, r.Step)
+	return fmt.Sprintf("%d knocks within %s, others every %s", r.Length, printable.Time(within), printable.Time(r.Step))
 }
 
 // Sequence returns the generator of the knocks.

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/method/fixed"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/people"
 	"github.com/knockwall/knockwall/internal/printable"
@@ -218,9 +219,6 @@ const (
 	firstKnock = 1024
 )
 
-// exampleKnocks are the ports in the manuals, which everybody knows.
-var exampleKnocks = []uint16{1840, 2000, 4113, 7000, 8000, 9000, 27911}
-
 // randomKnocks returns TCP knocks that nobody can guess, in no order. None of them is taken
 // or served.
 func randomKnocks(isTaken func(packet.Port) bool) ([]packet.Port, error) {
@@ -237,7 +235,7 @@ func randomKnocks(isTaken func(packet.Port) bool) ([]packet.Port, error) {
 				return nil, err
 			}
 			p := packet.Port{Number: uint16(firstKnock + r.Int64()), Protocol: packet.TCP}
-			if served[p] || isTaken(p) || slices.Contains(knocks, p) || slices.Contains(exampleKnocks, p.Number) {
+			if served[p] || isTaken(p) || slices.Contains(knocks, p) || fixed.IsPublishedKnock(p.Number) {
 				continue
 			}
 			knocks, numbers = append(knocks, p), append(numbers, int(p.Number))

@@ -130,7 +130,7 @@ func said(t *testing.T, from io.Reader, stderr *os.File, flags ...string) string
 	}
 	defer os.RemoveAll(folder)
 	rules := filepath.Join(folder, "ssh.hcl")
-	if err := os.WriteFile(rules, []byte("door \"ssh\" {\n  ports = [22]\n  sequence = [4113, \"27911/udp\", 1840]\n}\n"), 0o600); err != nil {
+	if err := os.WriteFile(rules, []byte("door \"ssh\" {\n  ports = [22]\n  sequence = [4118, \"27917/udp\", 1847]\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, append([]string{"run", "--config", rules, "--control", filepath.Join(folder, "control.sock")}, flags...)...)

@@ -19,7 +19,7 @@ import (
 func sshAt(interfaces string) string {
 	return `door "ssh" {
 		ports      = [22]
-		sequence   = [4113, "27911/udp", 1840]
+		sequence   = [4118, "27917/udp", 1847]
 		interfaces = [` + interfaces + `]
 		traps      = 0
 	}`
@@ -201,7 +201,7 @@ func TestInterfacesThatComeAndGo(t *testing.T) {
 	_, _, err = netlab.Link(l.Client, l.Server, []netip.Prefix{far}, []netip.Prefix{near})
 	lab.Must(t, err)
 	refuses(far.Addr(), near.Addr())
-	l.Knock(far.Addr(), near.Addr(), lab.TCP(4113), lab.UDP(27911), lab.TCP(1840))
+	l.Knock(far.Addr(), near.Addr(), lab.TCP(4118), lab.UDP(27917), lab.TCP(1847))
 	if !l.Admits(far.Addr(), near.Addr(), 22) {
 		t.Error("who knocks there is not let in")
 	}

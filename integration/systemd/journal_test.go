@@ -168,8 +168,10 @@ func TestJournalUnderSystemd(t *testing.T) {
 		}
 	}
 	checkReport(t, m, servers)
-	if all := m.entries("--priority=warning"); len(all) != 0 {
-		t.Errorf("the journal has warnings about ordinary traffic: %v", all)
+	for _, e := range m.entries("--priority=warning") {
+		if e["KNOCKWALL_EVENT"] != "" { // the others are about the rule files
+			t.Errorf("the journal has a warning about ordinary traffic: %v", e)
+		}
 	}
 
 	if l.SupportsOwnership() {

@@ -30,7 +30,7 @@ func folderOf(t *testing.T) string {
 
 const sshRules = `door "ssh" {
   ports    = [22]
-  sequence = [4113, "27911/udp", 1840]
+  sequence = [4118, "27917/udp", 1847]
 }
 `
 
@@ -87,7 +87,7 @@ func TestLifeOfADaemon(t *testing.T) {
 	var kinds []audit.Kind
 	following, followed := make(chan struct{}), make(chan error, 1)
 	go func() {
-		followed <- client.Events(t.Context(), true, func(e audit.Event) error {
+		followed <- client.Events(t.Context(), control.Selection{Follow: true}, func(e audit.Event) error {
 			if kinds = append(kinds, e.Kind); len(kinds) == 1 {
 				close(following)
 			}

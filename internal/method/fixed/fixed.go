@@ -107,8 +107,8 @@ func adviseSteps(steps []packet.Port) (advice []string) {
 		numbers = append(numbers, int(s.Number))
 	}
 	switch {
-	case slices.Equal(numbers, []int{7000, 8000, 9000}):
-		return []string{"7000, 8000, 9000 is the example of many manuals, and the first guess. Choose other ports."}
+	case IsPublished(steps):
+		return []string{"This sequence is an example in a manual, so it is among the first guesses. Choose other ports."}
 	case len(steps) < method.FewKnocks:
 		return []string{method.TooFewKnocks}
 	case slices.IsSorted(numbers):

@@ -1,5 +1,5 @@
 door "ssh" {
   ports          = [22, 1999]
-  sequence       = [4113, "27911/udp", 1840]
-  close_sequence = [1840, 1999, 4113]
+  sequence       = [4118, "27917/udp", 1847]
+  close_sequence = [1847, 1999, 4118]
 }

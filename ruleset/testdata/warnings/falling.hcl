@@ -1,4 +1,4 @@
 door "ssh" {
   ports    = [22]
-  sequence = ["27911/udp", 4113, 1840]
+  sequence = ["27917/udp", 4118, 1847]
 }

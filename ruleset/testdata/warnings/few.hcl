@@ -1,4 +1,4 @@
 door "ssh" {
   ports    = [22]
-  sequence = [4113, "27911/udp"]
+  sequence = [4118, "27917/udp"]
 }

@@ -1,7 +1,7 @@
 # Three knocks from the ports that are guessed first. One knock more, or one from other ports, is enough.
 door "ssh" {
   ports    = [22]
-  sequence = [4113, "9999/udp", 1840]
+  sequence = [4118, "9999/udp", 1847]
 }
 
 door "rising" {
@@ -11,10 +11,10 @@ door "rising" {
 
 door "web" {
   ports    = [443]
-  sequence = [4113, "10000/udp", 1840]
+  sequence = [4118, "10000/udp", 1847]
 }
 
 door "vpn" {
   ports    = ["51820/udp"]
-  sequence = [4113, "9999/udp", 1840, 5022]
+  sequence = [4118, "9999/udp", 1847, 5022]
 }

@@ -1,4 +1,4 @@
 door "ssh" {
   ports    = [22]
-  sequence = [1840, 4113, "27911/udp"]
+  sequence = [1847, 4118, "27917/udp"]
 }

@@ -1,6 +1,6 @@
 door "ufw" {
   ports    = [22]
-  sequence = [24113, "27911/udp", 1840]
+  sequence = [24113, "27917/udp", 1847]
 
   on_open {
     command = ["/bin/sh", "-c", "logger open; ufw allow from $KNOCKWALL_SOURCE"]

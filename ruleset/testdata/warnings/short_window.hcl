@@ -1,5 +1,5 @@
 door "ssh" {
   ports    = [22]
-  sequence = [4113, "27911/udp", 1840]
+  sequence = [4118, "27917/udp", 1847]
   window   = "900ms"
 }

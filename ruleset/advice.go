@@ -1,9 +1,13 @@
 package ruleset
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
@@ -116,6 +120,42 @@ func (l *Loaded) adviseProgram(r *rawCommand, c *Command) {
 	if name := arguments[0]; !command.Exists(name) {
 		l.warnAt(elements[0], "No such program", fmt.Sprintf("This host has no executable program %s.", name))
 	}
+}
+
+// mostUnread is the number of names in the warning about unread files.
+const mostUnread = 10
+
+// adviseUnread warns of what lies in the folder of the rule files, and is neither a rule file
+// nor named in one: perhaps a rule file with the wrong name.
+func (l *Loaded) adviseUnread(folder string, others []string) {
+	if l.reader == makeshift {
+		return // the folder is that of the kept rules
+	}
+	var unread []string
+	for _, path := range others {
+		if path := absolute(path); path != l.identity.wall.IdentityPath && !l.isNamed(path) {
+			unread = append(unread, filepath.Base(path))
+		}
+	}
+	if len(unread) == 0 {
+		return
+	}
+	names := strings.Join(unread[:min(len(unread), mostUnread)], ", ")
+	if more := len(unread) - mostUnread; more > 0 {
+		names += fmt.Sprintf(", and %d more", more)
+	}
+	l.warn("Not read", fmt.Sprintf("In %s, only files that end in .hcl are rule files. These are neither that nor named in one: %s.", folder, names), nil)
+}
+
+// isNamed reports whether a rule file has a path in quotes.
+func (l *Loaded) isNamed(path string) bool {
+	quoted := []byte(strconv.Quote(path))
+	for _, file := range l.files {
+		if bytes.Contains(file.Bytes, quoted) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *Loaded) warn(summary, detail string, at *hcl.Range) {

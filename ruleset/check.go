@@ -17,13 +17,7 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 	c := &Config{Wall: defaultWall}
 	c.Wall.IdentityPath = DefaultIdentity(l.path)
 	l.identity.wall = &c.Wall
-	for i, r := range raw.Walls {
-		if i > 0 {
-			l.fail("Second wall block", fmt.Sprintf("Only one wall block is allowed. The first is at %s.", fileLine(raw.Walls[0].Range)), &r.Range)
-			continue
-		}
-		l.checkWall(&r, &c.Wall)
-	}
+	l.checkWalls(raw.Walls, &c.Wall)
 	if len(raw.Doors) > maxDoors {
 		l.fail("Too many doors", fmt.Sprintf("The rule files have %d doors. At most %d are allowed.", len(raw.Doors), maxDoors), &raw.Doors[maxDoors].Range)
 		raw.Doors = raw.Doors[:maxDoors]
@@ -45,29 +39,10 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 
 func fileLine(at hcl.Range) string { return fmt.Sprintf("%s line %d", at.Filename, at.Start.Line) }
 
-var (
-	tableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,31}$`)
-	doorName  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
-)
+var doorName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
 
 // IsDoorName reports whether a door can have a name.
 func IsDoorName(name string) bool { return doorName.MatchString(name) }
-
-func (l *Loaded) checkWall(r *rawWall, w *Wall) {
-	l.text(r.Table, &w.Table)
-	if !tableName.MatchString(w.Table) {
-		l.failAt(r.Table, "Not a table name", "A table name is a letter or underscore, then up to 31 letters, digits and underscores.")
-	}
-	number(l, r.LogGroup, &w.LogGroup, 1, 65534, "An NFLOG group is a whole number from %d to %d. The daemon uses it and the next one.")
-	number(l, r.Queue, &w.Queue, 0, 65530, "A queue is a whole number from %d to %d. The daemon uses it and the next five.")
-	w.Interfaces = l.interfaces(r.Interfaces)
-	w.Trusted = l.addresses(r.Trusted, "")
-	choose(l, r.OnStop, &w.OnStop, Keep, Remove)
-	l.duration(r.Hold, &w.Hold, 0, 2*time.Second)
-	l.duration(r.Reorder, &w.Reorder, 0, time.Second)
-	l.identity.read(l, r.Identity, w)
-	number(l, r.MaxSources, &w.MaxSources, 16, 1<<22, "The number of sources that are tracked at once is a whole number from %d to %d.")
-}
 
 // checkAgreement reports an error if the last door and an earlier one guard the same port,
 // but answer sources without a window there in different ways.

@@ -41,7 +41,7 @@ func (i *identity) read(l *Loaded, e hcl.Expression, w *Wall) {
 	if absent(e) {
 		return
 	}
-	i.written = e
+	i.written, i.secret = e, secret.Secret{}
 	if _, isCall := e.(*hclsyntax.FunctionCallExpr); isCall {
 		w.IdentityPath = ""
 		if i.secret = l.secret(e, e.Range()); !i.secret.IsSet() {

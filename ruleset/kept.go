@@ -85,7 +85,7 @@ func Recall(folder, path string) (*Loaded, error) {
 // Differs reports whether the rule files have changed since they were read. The error says
 // why they cannot be read.
 func (l *Loaded) Differs() (bool, error) {
-	names, err := ruleFiles(l.path)
+	names, _, err := entries(l.path)
 	if err != nil {
 		return true, err
 	}

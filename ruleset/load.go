@@ -78,7 +78,7 @@ func newLoaded(w *words, path string, by reader) *Loaded {
 // load reads the rule files at path, which may be a copy of those at origin.
 func load(path, origin string, by reader) *Loaded {
 	l := newLoaded(ruleWords, origin, by)
-	names, err := ruleFiles(path)
+	names, others, err := entries(path)
 	if err != nil {
 		l.fail("Cannot read the rule files", forbidden(err, "r").Error(), nil)
 		return l
@@ -105,6 +105,7 @@ func load(path, origin string, by reader) *Loaded {
 	config := l.check(&raw)
 	if !l.Diagnostics.HasErrors() {
 		l.Config = config
+		l.adviseUnread(path, others)
 	}
 	l.dropRepeated()
 	l.Sort()
@@ -152,40 +153,47 @@ func inOrder(a, b *hcl.Diagnostic) int {
 	return cmp.Or(cmp.Compare(p.Filename, q.Filename), cmp.Compare(p.Start.Byte, q.Start.Byte))
 }
 
-func ruleFiles(path string) ([]string, error) {
+// entries returns the paths of the rule files, and of what else lies in their folder. It
+// leaves hidden files out.
+func entries(path string) (ruleFiles, others []string, err error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s does not exist. Make it, or name another folder or file with --config", path)
+		return nil, nil, fmt.Errorf("%s does not exist. Make it, or name another folder or file with --config", path)
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if !info.IsDir() {
-		return []string{path}, nil
+		return []string{path}, nil, nil
 	}
 	folder, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer folder.Close()
-	entries, err := folder.ReadDir(maxEntries + 1)
+	all, err := folder.ReadDir(maxEntries + 1)
 	if err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
+		return nil, nil, err
 	}
-	if len(entries) > maxEntries {
-		return nil, fmt.Errorf("%s has more than %d entries, too many for a folder of rule files: name another with --config", path, maxEntries)
+	if len(all) > maxEntries {
+		return nil, nil, fmt.Errorf("%s has more than %d entries, too many for a folder of rule files: name another with --config", path, maxEntries)
 	}
-	var names []string
-	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".hcl") && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, filepath.Join(path, e.Name()))
+	for _, e := range all {
+		name := filepath.Join(path, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), "."):
+		case strings.HasSuffix(name, ".hcl"):
+			ruleFiles = append(ruleFiles, name)
+		default:
+			others = append(others, name)
 		}
 	}
-	if len(names) > maxFiles {
-		return nil, fmt.Errorf("%s has %d rule files; at most %d are read", path, len(names), maxFiles)
+	if len(ruleFiles) > maxFiles {
+		return nil, nil, fmt.Errorf("%s has %d rule files; at most %d are read", path, len(ruleFiles), maxFiles)
 	}
-	slices.Sort(names)
-	return names, nil
+	slices.Sort(ruleFiles)
+	slices.Sort(others)
+	return ruleFiles, others, nil
 }
 
 func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {

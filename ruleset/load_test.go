@@ -305,6 +305,70 @@ func TestOneFileMayHaveAnySuffix(t *testing.T) {
 	mustLoad(t, path)
 }
 
+// writeAll writes files to a new folder, and returns it.
+func writeAll(t *testing.T, files map[string]string) (folder string) {
+	t.Helper()
+	folder = t.TempDir()
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+func TestWallBlocksAreOneIfTheyAgree(t *testing.T) {
+	const door = "door \"a\" {\nports = [22]\nsequence = [3, 1, 2, 4, 65000]\n}\n"
+	w := mustLoad(t, writeAll(t, map[string]string{
+		"1.hcl": "wall {\ntrusted = [\"192.0.2.0/24\"]\nhold = \"200ms\"\ntable = \"house\"\n}\n" + door,
+		"2.hcl": "wall {\ntrusted = [\"2001:db8::1\", \"192.0.2.7\"]\nhold = \"0.2s\"\nqueue = 7200\n}\nwall {\nqueue = 7200\n}\n",
+	})).Wall
+	want := defaultWall
+	want.Table, want.Queue = "house", 7200
+	want.Trusted = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::1/128")}
+	if diff := cmp.Diff(want, w, equalConfigs); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+// A rule file with another name than *.hcl is not overlooked in silence. What rule files name
+// may lie beside them.
+func TestWhatElseLiesInTheFolderIsNamedOnce(t *testing.T) {
+	folder := writeAll(t, map[string]string{
+		"identity": "", ".hidden": "", "web.conf": "", "ssh.hcl.bak": "", "list": "1001,1002,1003\n1002,1003,1004\n", "list.old": "",
+		"other.hcl": "",
+	})
+	text := fmt.Sprintf("door \"ssh\" {\nports = [22]\none_time_sequences = %q\n}\n", filepath.Join(folder, "list"))
+	if err := os.WriteFile(filepath.Join(folder, "ssh.hcl"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for _, d := range Load(folder).Diagnostics {
+		if d.Severity != hcl.DiagWarning {
+			t.Errorf("an error: %v", d)
+		}
+		if d.Summary == "Not read" {
+			told = append(told, d.Detail)
+		}
+	}
+	if len(told) != 1 || !strings.HasSuffix(told[0], ": list.old, ssh.hcl.bak, web.conf.") {
+		t.Errorf("told: %q", told)
+	}
+	for i := range mostUnread {
+		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("a%02d", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := diagnosticText(t, Load(folder)); !strings.Contains(text, "a09, and 3 more.") {
+		t.Errorf("of many: %s", text)
+	}
+	for _, d := range Load(filepath.Join(folder, "ssh.hcl")).Diagnostics {
+		if d.Summary == "Not read" {
+			t.Error("one file was named, and the folder is told about")
+		}
+	}
+}
+
 func TestErrorsOfAllFilesAreToldAtOnce(t *testing.T) {
 	folder := t.TempDir()
 	for name, text := range map[string]string{
@@ -322,7 +386,7 @@ func TestErrorsOfAllFilesAreToldAtOnce(t *testing.T) {
 	}
 	want := []string{
 		"a.hcl: Number out of range", "b.hcl: Unclosed configuration block", "b.hcl: Missing name for door",
-		"c.hcl: Second wall block", "c.hcl: No ports", "c.hcl: No sequence",
+		"c.hcl: No ports", "c.hcl: No sequence",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

@@ -9,6 +9,3 @@ wall {
   reorder     = "-20ms"
   max_sources = 1e999999
 }
-
-wall {
-}

@@ -32,7 +32,8 @@ its credentials.`,
 		Example: `  knockwall check
   knockwall check ssh.hcl
   knockwall check --json | jq '.diagnostics[].summary'`,
-		Args: takes("at most one argument, a rule file or a folder of them", 0, 1),
+		Args:              takes("at most one argument, a rule file or a folder of them", 0, 1),
+		ValidArgsFunction: completeFiles,
 	}
 	config := configFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the result as JSON")

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -16,11 +17,12 @@ import (
 
 func closeCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "close DOOR ADDRESS|PERSON",
+		Use:   "close DOOR ADDRESS|HOST|PERSON",
 		Short: "Close a door for an address before its time is up",
 		Long: `close closes the window of an address at a door. The door then admits no new
 connections from this address. Established connections go on. With --sessions
-they end too, whether a window is open or not.
+they end too, whether a window is open or not. For the name of a HOST, close
+does so for each of its addresses.
 
 PERSON is somebody who has knocked with a key or an fwknop client, as status and
 events name the person. close then closes each open window of the person. With
@@ -30,10 +32,11 @@ the person out for good, delete the line in the people file, and reload.`,
 		Example: `  sudo knockwall close ssh 198.51.100.7
   sudo knockwall close ssh 198.51.100.7 --sessions
   sudo knockwall close ssh alice@laptop --sessions`,
-		Args: takes("the name of a door, and an address or a person", 2, 2),
+		Args: takes("the name of a door, and an address, the name of a host or a person", 2, 2),
 	}
 	path := controlFlag(c)
 	sessions := c.Flags().Bool("sessions", false, "also end the connections of the address through the door")
+	c.ValidArgsFunction = completeFromStatus(path, doorThenGuest)
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		client := control.NewClient(*path)
 		door := arguments[0]
@@ -41,18 +44,17 @@ the person out for good, delete the line in the people file, and reload.`,
 		if err != nil {
 			return err
 		}
+		var failures []error
 		for _, source := range sources {
-			if err := closeOne(c, client, door, source, *sessions); err != nil {
-				return err
-			}
+			failures = append(failures, closeOne(c, client, door, source, *sessions))
 		}
-		return nil
+		return errors.Join(failures...)
 	}
 	return c
 }
 
-// sourcesOf returns the address, or the addresses from which a person has knocked at a door:
-// all of them, or those with an open window.
+// sourcesOf returns the address, or the addresses of a host, or those from which a person has
+// knocked at a door: all of them, or those with an open window.
 func sourcesOf(ctx context.Context, client *control.Client, door, who string, all bool) (sources []string, err error) {
 	if _, err := netip.ParseAddr(who); err == nil {
 		return []string{who}, nil
@@ -60,7 +62,7 @@ func sourcesOf(ctx context.Context, client *control.Client, door, who string, al
 	if _, err := netip.ParsePrefix(who); err == nil {
 		return []string{who}, nil
 	}
-	known, err := client.Explain(ctx, who)
+	known, err := explainAll(ctx, client, who)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,8 @@ password.`,
 
   # with a one-time password:
       ProxyCommand knockwall connect --otp-file ~/.ssh/otp.key %h %p 2000`,
-		Args: takes("a HOST, its PORT, and the knocks unless the hosts file has them", 2, math.MaxInt),
+		Args:              takes("a HOST, its PORT, and the knocks unless the hosts file has them", 2, math.MaxInt),
+		ValidArgsFunction: completeHosts,
 	}
 	r := reachFlags(c)
 	timeout := c.Flags().Duration("timeout", 10*time.Second, "give up on an address after `DURATION`, such as 500ms or 1m")

@@ -6,12 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/doctor"
-	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/terminal"
 )
 
@@ -71,7 +69,7 @@ func writeReport(w io.Writer, r doctor.Report) {
 		writeFinding(w, string(f.Severity), f)
 	}
 	for _, u := range r.Unmade {
-		fmt.Fprintf(w, "not checked: %s: %s\n", u.Check, u.Why)
+		terminal.WriteWrapped(w, "not checked: "+u.Check+": "+u.Why)
 	}
 	if len(r.Findings) == 0 && len(r.Unmade) == 0 {
 		fmt.Fprintln(w, "Nothing found.")
@@ -83,8 +81,5 @@ func writeFinding(w io.Writer, word string, f doctor.Finding) {
 	if f.Door != "" {
 		word += ": door " + f.Door
 	}
-	const indent = "  "
-	columns, _ := terminal.Width(w)
-	lines := printable.Wrap(word+": "+f.Problem+"\n"+f.Cure, int(columns)-len(indent))
-	fmt.Fprintln(w, strings.Join(lines, "\n"+indent))
+	terminal.WriteWrapped(w, word+": "+f.Problem+"\n"+f.Cure)
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/terminal"
 )
 
 func explainCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "explain ADDRESS|PERSON",
+		Use:   "explain ADDRESS|HOST|PERSON",
 		Short: "Say why a client is let in, or is not",
 		Long: `explain says in a sentence for each door why a client is let in there, or is
 not. For example, the client has never knocked, or it knocked in the wrong order
@@ -24,7 +25,7 @@ guards nothing on this host, explain says why. The daemon remembers the last
   journalctl -u knockwall KNOCKWALL_SOURCE=192.0.2.7
 
 With --json it prints the answer of GET /v1/explain/192.0.2.7 on the control
-socket.
+socket. For the name of a HOST, explain says it for each of its addresses.
 
 PERSON is somebody who has knocked with a key or an fwknop client: the comment
 of the line in the people file, the key id of the certificate, or the name of
@@ -33,12 +34,13 @@ from.`,
 		Example: `  sudo knockwall explain 192.0.2.7
   sudo knockwall explain 2001:db8::7 --json
   sudo knockwall explain alice@laptop`,
-		Args: takes("one argument, the client's address or a person", 1, 1),
+		Args: takes("one argument, the client's address or name, or a person", 1, 1),
 	}
 	path := controlFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the answer as JSON")
+	c.ValidArgsFunction = completeFromStatus(path, first(guestsOf))
 	c.RunE = func(c *cobra.Command, arguments []string) error {
-		doors, err := control.NewClient(*path).Explain(c.Context(), arguments[0])
+		doors, err := explainAll(c.Context(), control.NewClient(*path), arguments[0])
 		if err != nil {
 			return err
 		}
@@ -51,8 +53,13 @@ from.`,
 		if len(doors) == 0 {
 			fmt.Fprintln(out, "The wall guards no door: everybody is let in.")
 		}
+		_, isTerminal := terminal.Width(out)
 		for _, d := range doors {
-			fmt.Fprintf(out, "%s: %s\n", d.Door, d.Sentence)
+			if line := d.Door + ": " + d.Sentence; isTerminal {
+				terminal.WriteWrapped(out, line)
+			} else {
+				fmt.Fprintln(out, line) // for grep
+			}
 		}
 		return nil
 	}

@@ -37,6 +37,7 @@ func hostCommands() []*cobra.Command {
 		closeCommand(),
 		reloadCommand(),
 		confirmCommand(),
+		revertCommand(),
 		downCommand(),
 		doctorCommand(),
 		demoCommand(),

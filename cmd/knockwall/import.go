@@ -49,7 +49,8 @@ nobody gets in there, with or without knocks.`,
 
   ssh old.example.org cat /etc/knockd.conf | knockwall import - > knockd.hcl
   knockwall check --config knockd.hcl`,
-		Args: takes("one FILE or more", 1, migrate.MaxFiles),
+		Args:              takes("one FILE or more", 1, migrate.MaxFiles),
+		ValidArgsFunction: completeFiles,
 		RunE: func(c *cobra.Command, arguments []string) error {
 			var files []migrate.File
 			for _, path := range arguments {

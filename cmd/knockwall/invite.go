@@ -43,6 +43,7 @@ should send the line only where you would send a password.`,
 		Args: takes("the name of one DOOR", 1, 1),
 	}
 	config := configFlag(c)
+	c.ValidArgsFunction = completeRuleDoors(config)
 	name := c.Flags().String("host", "", "the `NAME` or address of this host for clients; default: its host name, with an address")
 	asQR := c.Flags().Bool("qr", false, "print a QR code, too")
 	c.RunE = func(c *cobra.Command, arguments []string) error {

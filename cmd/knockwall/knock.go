@@ -55,7 +55,8 @@ sees, with --otp-source.`,
   knockwall knock -u 192.0.2.1 4113 27911 1840
   knockwall knock --otp-file otp.key example.org 2000
   knockwall knock --otp-file otp.key --otp-source 198.51.100.7 example.org 2000`,
-		Args: takes("a HOST, and its knocks unless the hosts file has them", 1, math.MaxInt),
+		Args:              takes("a HOST, and its knocks unless the hosts file has them", 1, math.MaxInt),
+		ValidArgsFunction: completeHosts,
 	}
 	r := reachFlags(c)
 	c.Flags().BoolVarP(&r.verbose, "verbose", "v", false, "print each knock when it is sent")

@@ -17,10 +17,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/knockwall/knockwall/internal/build"
+	"github.com/knockwall/knockwall/internal/printable"
+	"github.com/knockwall/knockwall/internal/terminal"
 )
 
 func main() {
@@ -51,9 +56,20 @@ func run(ctx context.Context, arguments []string, stdin io.Reader, stdout, stder
 		code = exitUsage
 	}
 	if !errors.Is(err, errSaid) {
-		fmt.Fprintf(asError(stderr), "knockwall: %v\n", err)
+		writeError(stderr, err)
 	}
 	return code
+}
+
+// writeError writes an error in one line, or as wide as the terminal is. Lines that have their
+// own breaks stay as they are.
+func writeError(stderr io.Writer, err error) {
+	text := "knockwall: " + err.Error()
+	if columns, is := terminal.Width(stderr); is {
+		lines := printable.Wrap(text, int(columns))
+		text = strings.Join(lines, "\n")
+	}
+	fmt.Fprintln(asError(stderr), text)
 }
 
 // usageError is an error in how the program was called or configured.
@@ -78,19 +94,18 @@ open for that one source, for new connections, for a short time.`,
   ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Version:       build.Version(),
 		Args:          isCommand,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.Flags().Bool("version", false, "print the version")
+	root.SetVersionTemplate(versionLine() + "\n")
 	root.CompletionOptions.DisableDefaultCmd = true // completionCommand replaces it: only shells of Linux
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", ".FlagUsagesWrapped 80"))
 	root.SuggestionsMinimumDistance = 2 // wrong letters in a mistyped name, at most
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-			kind, _ := pflag.UnquoteUsage(wrong.GetFlag())
-			if kind == "" {
-				kind = "true or false"
-			}
-			err = fmt.Errorf("--%s takes %s, and not %q", wrong.GetFlag().Name, kind, wrong.GetValue())
+			err = wrongValue(wrong.GetFlag(), wrong.GetValue())
 		}
 		return usage("%w. See %q", err, c.CommandPath()+" --help")
 	})
@@ -110,8 +125,23 @@ open for that one source, for new connections, for a short time.`,
 	root.SetHelpCommand(help)
 	for _, c := range append(root.Commands(), root, help) {
 		c.Args = asUsage(c.Args)
+		if c.ValidArgsFunction == nil && c.ValidArgs == nil && c != root {
+			c.ValidArgsFunction = cobra.NoFileCompletions
+		}
 	}
 	return root
+}
+
+// wrongValue returns the error for a value that a flag cannot have.
+func wrongValue(f *pflag.Flag, value string) error {
+	if _, err := strconv.ParseUint(value, 10, 64); err == nil && f.Value.Type() == "duration" {
+		return fmt.Errorf("--%s %s: %[2]s what? Write %[2]ss for seconds or %[2]sm for minutes", f.Name, value)
+	}
+	kind, _ := pflag.UnquoteUsage(f)
+	if kind == "" {
+		kind = "true or false"
+	}
+	return fmt.Errorf("--%s takes %s, and not %q", f.Name, kind, value)
 }
 
 // helpCommand replaces cobra's help command, which accepts any topic.
@@ -121,6 +151,18 @@ func helpCommand() *cobra.Command {
 		Short:   "Explain a command",
 		Example: "  knockwall help run",
 		Args:    isCommand,
+		ValidArgsFunction: func(c *cobra.Command, arguments []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(arguments) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var names []cobra.Completion
+			for _, about := range c.Root().Commands() {
+				if about.IsAvailableCommand() && strings.HasPrefix(about.Name(), begun) {
+					names = append(names, cobra.CompletionWithDesc(about.Name(), about.Short))
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(c *cobra.Command, arguments []string) error {
 			about, _, err := c.Root().Find(arguments)
 			if err != nil {
@@ -163,7 +205,11 @@ var noArguments = takes("no arguments, only flags", 0, 0)
 func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(c *cobra.Command, arguments []string) error {
 		if err := check(c, arguments); err != nil {
-			return usage("%w. See %q", err, c.CommandPath()+" --help")
+			see := c.CommandPath() + " --help"
+			if c.Name() == "help" {
+				see = c.CommandPath() // which lists the commands
+			}
+			return usage("%w. See %q", err, see)
 		}
 		return nil
 	}
@@ -174,5 +220,5 @@ const defaultConfig = "/etc/knockwall.d"
 
 // configFlag adds the flag of every command that reads rule files.
 func configFlag(c *cobra.Command) *string {
-	return c.Flags().String("config", defaultConfig, "`PATH` of a rule file, or of a folder of *.hcl files")
+	return c.Flags().StringP("config", "c", defaultConfig, "`PATH` of a rule file, or of a folder of *.hcl files")
 }

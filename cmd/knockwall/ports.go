@@ -27,6 +27,7 @@ is right. It does not contact the host.`,
 		Args: takes("the name of one DOOR", 1, 1),
 	}
 	path := configFlag(c)
+	c.ValidArgsFunction = completeRuleDoors(path)
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		loaded := ruleset.Review(*path)
 		if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {

@@ -5,12 +5,16 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/printable"
+	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/systemd"
 )
 
@@ -21,13 +25,16 @@ func reloadCommand() *cobra.Command {
 		Long: `reload makes the daemon read its rule files again, those that run was started
 with, and puts them in force at once. No packet is lost, windows stay open, and
 attempts go on. If there is an error in the files, reload reports it, changes
-nothing, and ends with exit code 2. It gives the same warnings as check.
+nothing, and ends with exit code 2. It gives the same warnings as check. At a
+terminal it also warns if you are here by ssh through a port that is now hidden
+from you.
 
 With --confirm the new rules are on trial. Type knockwall confirm within the
 time, in a connection that you made under the new rules. Otherwise the former
 rules return, and a daemon that restarts during the trial or later uses the
 former rules. The files do not change: the next reload or boot puts them in
-force.`,
+force. At a terminal reload waits for the end of the trial, and counts down.
+knockwall revert ends the trial early.`,
 		Example: `  sudo knockwall reload
   sudo knockwall reload --confirm 2m    # and then, from a new connection:
   sudo knockwall confirm`,
@@ -36,14 +43,23 @@ force.`,
 	path := controlFlag(c)
 	confirm := confirmFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		trial := ""
+		period := ""
 		if c.Flags().Changed("confirm") {
 			if err := control.CheckTrial(*confirm); err != nil {
 				return usage("--confirm: %w", err)
 			}
-			trial = confirm.String()
+			period = confirm.String()
 		}
-		reloaded, err := control.NewClient(*path).Reload(c.Context(), trial)
+		client := control.NewClient(*path)
+		session, _ := host.Session()
+		if _, is := terminal.Width(c.ErrOrStderr()); is {
+			client.Session = session
+		}
+		var watched *trial
+		if period != "" {
+			watched = newTrial(c, client)
+		}
+		reloaded, err := client.Reload(c.Context(), period)
 		var wrong *control.RulesError
 		if errors.As(err, &wrong) {
 			fmt.Fprint(systemd.At(c.ErrOrStderr(), systemd.Error), wrong.Diagnostics)
@@ -52,12 +68,21 @@ force.`,
 		if err != nil {
 			return err
 		}
+		until := time.Now().Add(*confirm)
 		fmt.Fprint(systemd.At(c.ErrOrStderr(), systemd.Warning), reloaded.Warnings)
 		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", printable.Count(reloaded.Doors, "door"))
-		if trial != "" {
+		if len(reloaded.Shut) > 0 {
+			text := doctor.Lockout(session, reloaded.Shut, "is closed now")
+			columns, _ := terminal.Width(c.ErrOrStderr())
+			fmt.Fprintln(c.ErrOrStderr(), strings.Join(printable.Wrap(text, int(columns)), "\n"))
+		}
+		if period != "" {
 			_, err = fmt.Fprintf(c.OutOrStdout(), "The former rules return at %s, unless you type `knockwall confirm` first.\n"+
 				"The files do not change: the next reload or boot puts them in force.\n",
-				time.Now().Add(*confirm).Format(time.TimeOnly))
+				until.Format(time.TimeOnly))
+		}
+		if watched != nil {
+			return watched.watch(c.Context(), until)
 		}
 		return err
 	}

@@ -121,7 +121,7 @@ func collect(ctx context.Context, from, until time.Time, socket string) (c *repo
 		socket = control.DefaultPath
 	}
 	c = report.NewCollector(from, until)
-	err = control.NewClient(socket).Events(ctx, false, func(e audit.Event) error {
+	err = control.NewClient(socket).Events(ctx, control.Selection{}, func(e audit.Event) error {
 		c.Add(e)
 		return nil
 	})

@@ -38,18 +38,15 @@ times in seconds. With --watch it prints the status every second, until Ctrl-C.`
 	}
 	path := controlFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the status as JSON")
-	watch := c.Flags().Bool("watch", false, "show the status every second")
+	watch := c.Flags().BoolP("watch", "w", false, "show the status every second")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		client := control.NewClient(*path)
 		if !*watch {
-			return showStatus(c, client, *asJSON, "")
-		}
-		clear := ""
-		if _, is := terminal.Width(c.OutOrStdout()); is && !*asJSON {
-			clear = "\x1b[H\x1b[J" // cursor home, then erase to the end of the screen
+			return showStatus(c, client, *asJSON, false)
 		}
 		for {
-			if err := showStatus(c, client, *asJSON, clear); err != nil {
+			_, onTerminal := terminal.Width(c.OutOrStdout())
+			if err := showStatus(c, client, *asJSON, onTerminal && !*asJSON); err != nil {
 				return err
 			}
 			select {
@@ -65,30 +62,70 @@ times in seconds. With --watch it prints the status every second, until Ctrl-C.`
 // watchInterval is the time between two outputs of status --watch.
 const watchInterval = time.Second
 
-// showStatus gets the status from the daemon, then writes clear and the status.
-func showStatus(c *cobra.Command, client *control.Client, asJSON bool, clear string) error {
+// showStatus gets the status from the daemon and writes it, in place of what the screen shows
+// or below it.
+func showStatus(c *cobra.Command, client *control.Client, asJSON, inPlace bool) error {
 	s, err := client.Status(c.Context())
 	if err != nil {
 		return err
 	}
 	out := c.OutOrStdout()
-	fmt.Fprint(out, clear)
 	if asJSON {
 		encoder := json.NewEncoder(out)
 		encoder.SetIndent("", "  ")
 		return encoder.Encode(s)
 	}
-	return writeStatus(out, s, time.Now())
+	if !inPlace {
+		return writeStatus(out, s, time.Now())
+	}
+	p := page{terminal: out}
+	if err := writeStatus(&p, s, time.Now()); err != nil {
+		return err
+	}
+	columns, rows := terminal.Screen(out)
+	const clear = "\x1b[H\x1b[J" // cursor home, then erase to the end of the screen
+	_, err = fmt.Fprint(out, clear+head(p.String(), int(columns), int(rows)))
+	return err
+}
+
+// page is text for a terminal that is written to it at once.
+type page struct {
+	strings.Builder
+	terminal io.Writer
+}
+
+// Unwrap tells package terminal how wide the page is.
+func (p *page) Unwrap() io.Writer { return p.terminal }
+
+// head returns the part of text that fits on a screen of that size: the beginnings of the
+// first lines. The last line says how many are missing. A size of 0 is unknown.
+func head(text string, columns, rows int) string {
+	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+	if columns > 0 {
+		for i, line := range lines {
+			if r := []rune(line); len(r) > columns {
+				lines[i] = string(r[:columns-1]) + "…"
+			}
+		}
+	}
+	if missing := len(lines) - (rows - 1); rows > 1 && missing > 0 {
+		lines = append(lines[:rows-2], fmt.Sprintf("… and %d more lines", missing+1))
+	}
+	return strings.Join(lines, "\n") + "\n"
 }
 
 func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
-	fmt.Fprintf(out, "The daemon has run the wall (table inet %s) since %s, for %s.\n",
-		s.Table, s.Since.Format(time.DateTime), now.Sub(s.Since).Round(time.Second))
+	columns, _ := terminal.Width(out)
+	say := func(format string, a ...any) {
+		fmt.Fprintln(out, strings.Join(printable.Wrap(fmt.Sprintf(format, a...), int(columns)), "\n"))
+	}
+	say("The daemon has run the wall (table inet %s) since %s, for %s.",
+		s.Table, s.Since.Format(time.DateTime), printable.Time(now.Sub(s.Since).Round(time.Second)))
 	if s.Trial != nil {
-		fmt.Fprintf(out, "It is on trial: without `knockwall confirm` the former state returns in %s.\n", inSeconds(s.Trial.LeftSeconds))
+		say("It is on trial: without `knockwall confirm` the former state returns in %s.", inSeconds(s.Trial.LeftSeconds))
 	}
 	if s.FilesDiffer {
-		fmt.Fprintln(out, "The rule files differ from the rules in force. `knockwall check` checks the files,\n`knockwall reload` puts them in force.")
+		say("The rule files differ from the rules in force. `knockwall check` checks the files, `knockwall reload` puts them in force.")
 	}
 	for _, f := range s.Findings {
 		word := string(f.Severity)
@@ -98,10 +135,19 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 		writeFinding(out, word, f)
 	}
 	if n := s.Counters.Healed; n > 0 {
-		fmt.Fprintf(out, "Other programs have changed the wall, and the daemon put it back: %s.\n", printable.Count(int(n), "time"))
+		say("Other programs have changed the wall, and the daemon put it back: %s.", printable.Count(int(n), "time"))
 	}
 	if n := s.Counters.Lost; n > 0 {
-		fmt.Fprintf(out, "%s came faster than they could be read.\n", printable.Count(int(n), "packet"))
+		say("%s came faster than they could be read.", printable.Count(int(n), "packet"))
+	}
+	switch {
+	case len(s.Doors) > 0:
+	case s.FilesDiffer:
+		say("It has no door, so it hides nothing.")
+		return nil
+	default:
+		say("It has no door, so it hides nothing. To make one for ssh, type:\n  sudo knockwall init ssh 22")
+		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\nDOOR\tPORTS\tKNOCKS\tOPENED\tACCEPTED\tREFUSED\n")
@@ -138,5 +184,5 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 }
 
 func inSeconds(s float64) string {
-	return time.Duration(s * float64(time.Second)).Round(100 * time.Millisecond).String()
+	return printable.Time(time.Duration(s * float64(time.Second)).Round(100 * time.Millisecond))
 }

@@ -16,9 +16,13 @@ func versionCommand() *cobra.Command {
 		Example: "  knockwall version",
 		Args:    noArguments,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "knockwall %s (%s, %s/%s)\n",
-				build.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintln(c.OutOrStdout(), versionLine())
 			return err
 		},
 	}
+}
+
+// versionLine says what program this is.
+func versionLine() string {
+	return fmt.Sprintf("knockwall %s (%s, %s/%s)", build.Version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

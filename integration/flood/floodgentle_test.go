@@ -45,7 +45,7 @@ func TestAGentleFloodKeepsNobodyOut(t *testing.T) {
 			var asking sync.WaitGroup
 			defer asking.Wait()
 			defer cancel()
-			asking.Go(func() { client.Events(ctx, true, func(audit.Event) error { return nil }) })
+			asking.Go(func() { client.Events(ctx, control.Selection{Follow: true}, func(audit.Event) error { return nil }) })
 			asking.Go(func() {
 				for ctx.Err() == nil {
 					if _, err := client.Explain(context.Background(), lab.Source(500, lab.Server4).String()); err != nil {

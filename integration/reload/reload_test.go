@@ -289,6 +289,10 @@ func TestTrial(t *testing.T) {
 	confirm := func(d *lab.Daemon) error {
 		return control.NewClient(d.Control).Confirm(context.Background())
 	}
+	revert := func(d *lab.Daemon) error {
+		_, err := control.NewClient(d.Control).Revert(context.Background())
+		return err
+	}
 
 	d := trial("--confirm", "1s")
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) {
@@ -300,6 +304,15 @@ func TestTrial(t *testing.T) {
 	d.WaitFor("not confirmed in time")
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
 		t.Error("the wall was not confirmed, but is in force")
+	}
+
+	d = trial("--confirm", "5m")
+	lab.Must(t, revert(d))
+	if err := d.WaitForExit(); err != nil {
+		t.Errorf("the trial is ended by hand, and run ends with %v", err)
+	}
+	if !l.Admits(lab.Client4, lab.Server4, 22) {
+		t.Error("the trial is ended, but the wall is in force")
 	}
 
 	d = trial("--confirm", "5m")
@@ -328,6 +341,15 @@ func TestTrial(t *testing.T) {
 	d.WaitFor("the former ones are back")
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) || !l.Admits(lab.Client4, lab.Server4, 23) {
 		t.Error("the former rules are not in force")
+	}
+	_, err = control.NewClient(d.Control).Reload(context.Background(), "5m")
+	lab.Must(t, err)
+	lab.Must(t, revert(d))
+	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) || !l.Admits(lab.Client4, lab.Server4, 23) {
+		t.Error("the trial is ended, and the former rules are not in force")
+	}
+	if revert(d) == nil || confirm(d) == nil {
+		t.Error("a trial that is ended can be ended or confirmed again")
 	}
 	d.Stop(syscall.SIGKILL)
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) {

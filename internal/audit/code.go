@@ -67,6 +67,7 @@ const (
 	CodeTrial          Code = "trial"            // rules are in force until they are confirmed or the trial ends
 	CodeConfirmed      Code = "confirmed"        // the rules on trial stay in force
 	CodeNotConfirmed   Code = "not-confirmed"    // the trial has ended, and the former rules are back
+	CodeReverted       Code = "reverted"         // the trial was ended by hand, and the former rules are back
 	CodeNextSequences  Code = "next-sequences"   // the next sequences could not be put in force
 	CodePutBack        Code = "put-back"         // the table or the former rules are in force again
 	CodeNotPutBack     Code = "not-put-back"     // the table or the former rules could not be put back

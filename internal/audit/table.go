@@ -302,7 +302,7 @@ var table = [...]Row{
 	},
 	{
 		Kind: Reloaded, MessageID: "8c075f0282ae41f391d5ac22bb3b0833", Priority: Notice, Recounts: true,
-		Codes:    []Code{CodeRules, CodeTrial, CodeConfirmed},
+		Codes:    []Code{CodeRules, CodeTrial, CodeConfirmed, CodeReverted},
 		Failures: []Code{CodeNotConfirmed, CodeNotPutBack, CodeNextSequences},
 		sentence: func(e Event, _ string) string {
 			if e.Failed {

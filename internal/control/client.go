@@ -17,7 +17,9 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/systemd"
 )
 
 // changeTimeout is how long a client waits for the answer to a change. A reload of many
@@ -30,6 +32,9 @@ const maxAnswer = 32 << 20
 
 // Client sends requests to the daemon.
 type Client struct {
+	// Session is the user's ssh session, if there is one. Reload asks which doors shut it out.
+	Session host.SSH
+
 	path string
 	http http.Client
 }
@@ -80,7 +85,12 @@ func (c *Client) Explain(ctx context.Context, address string) (all []wall.Explan
 // Reload makes the daemon read the rule files again. If confirm is not empty, the new
 // rules are on trial for that time. It returns a [*RulesError] if the files have errors.
 func (c *Client) Reload(ctx context.Context, confirm string) (r Reloaded, err error) {
-	return r, c.ask(ctx, http.MethodPost, "/v1/reload", reloadRequest{confirm}, &r)
+	path := "/v1/reload"
+	if s := c.Session; s.Client.IsValid() {
+		text := fmt.Sprint(s.Client.Addr(), s.Client.Port(), s.Server.Addr(), s.Server.Port())
+		path += "?" + url.Values{parameterSession: {text}}.Encode()
+	}
+	return r, c.ask(ctx, http.MethodPost, path, reloadRequest{confirm}, &r)
 }
 
 // Confirm ends a trial and keeps the rules.
@@ -88,18 +98,39 @@ func (c *Client) Confirm(ctx context.Context) error {
 	return c.ask(ctx, http.MethodPost, "/v1/confirm", nil, &struct{}{})
 }
 
+// Revert ends a trial, and puts the former rules back. If there was no wall before, it takes
+// the wall down, and the daemon ends.
+func (c *Client) Revert(ctx context.Context) (r Reverted, err error) {
+	return r, c.ask(ctx, http.MethodPost, "/v1/revert", nil, &r)
+}
+
 // Down removes the wall and ends the daemon.
 func (c *Client) Down(ctx context.Context) (l Lowered, err error) {
 	return l, c.ask(ctx, http.MethodPost, "/v1/down", nil, &l)
 }
 
-// Events calls each with every event that the daemon remembers. With follow, it goes on
-// with new events until ctx or the daemon ends.
-func (c *Client) Events(ctx context.Context, follow bool, each func(audit.Event) error) error {
-	response, err := c.send(ctx, http.MethodGet, "/v1/events?follow="+strconv.FormatBool(follow), nil)
+// Events calls each with every event of the selection, until there are no more, or ctx or the
+// daemon ends.
+func (c *Client) Events(ctx context.Context, wanted Selection, each func(audit.Event) error) error {
+	follow, err := c.Follow(ctx, wanted)
 	if err != nil {
 		return err
 	}
+	return follow(each)
+}
+
+// Follow selects events. From its return on the daemon passes on all that happen, for the
+// function to call each with them, as Events does.
+func (c *Client) Follow(ctx context.Context, wanted Selection) (func(each func(audit.Event) error) error, error) {
+	response, err := c.send(ctx, http.MethodGet, "/v1/events?"+wanted.query().Encode(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return func(each func(audit.Event) error) error { return c.read(ctx, response, wanted.Follow, each) }, nil
+}
+
+// read calls each with the events in a response.
+func (c *Client) read(ctx context.Context, response *http.Response, follow bool, each func(audit.Event) error) error {
 	defer response.Body.Close()
 	decoder := json.NewDecoder(response.Body)
 	for {
@@ -118,6 +149,14 @@ func (c *Client) Events(ctx context.Context, follow bool, each func(audit.Event)
 			return err
 		}
 	}
+}
+
+// starter returns the command that starts a daemon at the socket.
+func (c *Client) starter() string {
+	if c.path == DefaultPath && systemd.HasUnit("knockwall.service") {
+		return "sudo systemctl start knockwall"
+	}
+	return "knockwall run"
 }
 
 // ask sends a request and reads an answer that comes at once.
@@ -156,7 +195,7 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	response, err := c.http.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w at %s: start it with `knockwall run`, or name its socket with --control", ErrNoDaemon, c.path)
+		return nil, fmt.Errorf("%w at %s: start it with `%s`, or name its socket with --control", ErrNoDaemon, c.path, c.starter())
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the control socket %s is not yours to use: try it with sudo, or join the group that owns it", c.path)
 	case errors.Is(err, syscall.EINVAL):

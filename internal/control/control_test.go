@@ -305,6 +305,7 @@ func TestServeEndsWithItsContext(t *testing.T) {
 		{http.MethodGet, "/v1/explain/192.0.2.7", http.StatusInternalServerError},
 		{http.MethodGet, "/v1/explain/everybody", http.StatusBadRequest},
 		{http.MethodPost, "/v1/confirm", http.StatusConflict},
+		{http.MethodPost, "/v1/revert", http.StatusConflict},
 	} {
 		r, err := http.NewRequest(request.method, "http://knockwall"+request.path, nil)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -20,6 +21,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // deadline is how long a test waits for an expected event.
@@ -130,11 +132,84 @@ func TestEventsThatAreNotFollowedEnd(t *testing.T) {
 	}
 }
 
+func TestEventsAreSelected(t *testing.T) {
+	s := serve(t)
+	at := func(door, source string, step int) audit.Event {
+		e := audit.Event{Time: time.Now(), Kind: audit.Knock, Door: door, Step: step}
+		if source != "" {
+			e.Source, _ = packet.ParseSource(source)
+		}
+		return e
+	}
+	const base = 100 // the events of the others have lower steps
+	for i, e := range []struct{ door, source string }{
+		{"ssh", "192.0.2.7"}, {"web", "192.0.2.7"}, {"ssh", "192.0.2.8"}, {"ssh", "2001:db8::/64"}, {"web", ""},
+	} {
+		s.History.Record(at(e.door, e.source, base+i))
+	}
+	number := func(n int) *int { return &n }
+	sources := func(all ...string) (parsed []packet.Source) {
+		for _, text := range all {
+			source, err := packet.ParseSource(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			parsed = append(parsed, source)
+		}
+		return parsed
+	}
+	for _, test := range []struct {
+		name   string
+		wanted control.Selection
+		steps  []int
+	}{
+		{"a door", control.Selection{Door: "web"}, []int{1, 4}},
+		{"an address", control.Selection{Sources: sources("192.0.2.7")}, []int{0, 1}},
+		{"an address in IPv6 clothes", control.Selection{Sources: sources("::ffff:192.0.2.7")}, []int{0, 1}},
+		{"an address of a wider source", control.Selection{Sources: sources("2001:db8::7")}, []int{3}},
+		{"a prefix", control.Selection{Sources: sources("192.0.2.0/24"), Door: "ssh"}, []int{0, 2}},
+		{"two addresses", control.Selection{Sources: sources("192.0.2.8", "2001:db8::7")}, []int{2, 3}},
+		{"the last one", control.Selection{Last: number(1)}, []int{4}},
+		{"the last one of a door", control.Selection{Door: "ssh", Last: number(1)}, []int{3}},
+		{"none", control.Selection{Last: number(0)}, nil},
+		{"another door", control.Selection{Door: "mail"}, nil},
+	} {
+		var got []int
+		err := control.NewClient(s.path).Events(t.Context(), test.wanted, func(e audit.Event) error {
+			if e.Step >= base {
+				got = append(got, e.Step-base)
+			}
+			return nil
+		})
+		if err != nil || !slices.Equal(got, test.steps) {
+			t.Errorf("%s: %v, want %v: %v", test.name, got, test.steps, err)
+		}
+	}
+
+	// Later events are selected as well. Follow misses none that comes after its return.
+	follow, err := control.NewClient(s.path).Follow(t.Context(), control.Selection{Follow: true, Door: "ssh", Last: number(0)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.History.Record(at("web", "192.0.2.7", 1))
+	s.History.Record(at("ssh", "192.0.2.7", 2))
+	enough := errors.New("enough")
+	err = follow(func(e audit.Event) error {
+		if e.Step != 2 {
+			t.Errorf("%s is passed on", e)
+		}
+		return enough
+	})
+	if !errors.Is(err, enough) {
+		t.Error(err)
+	}
+}
+
 func TestTheClientFollowsEvents(t *testing.T) {
 	s := serve(t)
 	enough := errors.New("enough")
 	var kinds []audit.Kind
-	err := control.NewClient(s.path).Events(t.Context(), true, func(e audit.Event) error {
+	err := control.NewClient(s.path).Events(t.Context(), control.Selection{Follow: true}, func(e audit.Event) error {
 		kinds = append(kinds, e.Kind)
 		switch len(kinds) {
 		case 2: // the last remembered event: begin to follow
@@ -153,7 +228,7 @@ func TestTheClientFollowsEvents(t *testing.T) {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 	kinds = nil
-	err = control.NewClient(s.path).Events(t.Context(), false, func(e audit.Event) error {
+	err = control.NewClient(s.path).Events(t.Context(), control.Selection{}, func(e audit.Event) error {
 		kinds = append(kinds, e.Kind)
 		return nil
 	})
@@ -161,7 +236,7 @@ func TestTheClientFollowsEvents(t *testing.T) {
 		t.Errorf("without following: %v, %v", kinds, err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	err = control.NewClient(s.path).Events(ctx, true, func(audit.Event) error {
+	err = control.NewClient(s.path).Events(ctx, control.Selection{Follow: true}, func(audit.Event) error {
 		cancel()
 		return nil
 	})
@@ -295,7 +370,7 @@ func TestFollowersEndWithTheDaemon(t *testing.T) {
 	following := make(chan struct{})
 	begin := sync.OnceFunc(func() { close(following) })
 	go func() {
-		ended <- control.NewClient(s.path).Events(context.Background(), true, func(audit.Event) error {
+		ended <- control.NewClient(s.path).Events(context.Background(), control.Selection{Follow: true}, func(audit.Event) error {
 			begin()
 			return nil
 		})

@@ -25,6 +25,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -187,14 +188,20 @@ var wrong = []struct {
 
 	{"a trial that is no time", "POST", "/v1/reload", `{"confirm": "later"}`, 400, `confirm is a time such as "30s" or "2m", not "later"`},
 	{"too short a trial", "POST", "/v1/reload", `{"confirm": "1ms"}`, 400, "a trial takes 1s to 1h, and not 1ms"},
-	{"too long a trial", "POST", "/v1/reload", `{"confirm": "61m"}`, 400, "a trial takes 1s to 1h, and not 1h1m0s"},
+	{"too long a trial", "POST", "/v1/reload", `{"confirm": "61m"}`, 400, "a trial takes 1s to 1h, and not 1h1m"},
 	{"a reload with a path", "POST", "/v1/reload", `{"config": "/tmp/mine.hcl"}`, 400, `unknown field "config"`},
 	{"an array to reload", "POST", "/v1/reload", `[]`, 400, "not the JSON that this path takes"},
 	{"nothing to confirm", "POST", "/v1/confirm", ``, 409, "nothing waits to be confirmed"},
 	{"a body to confirm", "POST", "/v1/confirm", `{"confirm": true}`, 400, "unknown field"},
+	{"nothing to revert", "POST", "/v1/revert", ``, 409, "no trial is under way"},
+	{"a body to revert", "POST", "/v1/revert", `{"confirm": true}`, 400, "unknown field"},
+	{"a session that is none", "POST", "/v1/reload?session=here", ``, 400, `session is the value of SSH_CONNECTION, not "here"`},
 	{"down with a body", "POST", "/v1/down", `{"table": "knockwall"}`, 400, "unknown field"},
 	{"down with garbage", "POST", "/v1/down", `down!`, 400, "not the JSON that this path takes"},
 	{"following perhaps", "GET", "/v1/events?follow=perhaps", "", 400, `follow is true or false, not "perhaps"`},
+	{"events of a name", "GET", "/v1/events?source=example.org", "", 400, `source is an IP address or a prefix, not "example.org"`},
+	{"fewer events than none", "GET", "/v1/events?last=-1", "", 400, `last is the number of events, not "-1"`},
+	{"events of too many", "GET", "/v1/events?source=::1" + strings.Repeat("&source=::1", 64), "", 400, "at most 64 sources"},
 
 	{"explaining nobody", "GET", "/v1/explain/", "", 400, `"" is not an IP address`},
 	{"explaining a name", "GET", "/v1/explain/example.org", "", 400, `"example.org" is not an IP address`},
@@ -385,7 +392,7 @@ func TestReload(t *testing.T) {
 		s.reload = real
 		var got control.Reloaded
 		wantAnswer(t, response, body, &got)
-		if got != test.want || asked != test.confirm {
+		if diff := cmp.Diff(test.want, got); diff != "" || asked != test.confirm {
 			t.Errorf("reload %s: %s, after a trial of %s", test.body, body, asked)
 		}
 		past := s.History.Past()
@@ -403,7 +410,7 @@ func TestReloadTellsOfWhatIsUnwise(t *testing.T) {
 	response, body := s.ask(t, http.MethodPost, "/v1/reload", "")
 	var got control.Reloaded
 	wantAnswer(t, response, body, &got)
-	if want := (control.Reloaded{Doors: 2, Warnings: warning}); got != want {
+	if want := (control.Reloaded{Doors: 2, Warnings: warning}); !cmp.Equal(got, want) {
 		t.Errorf("%+v, want %+v", got, want)
 	}
 }
@@ -462,6 +469,46 @@ func TestATrialIsConfirmedOnce(t *testing.T) {
 	}
 	response, body = s.ask(t, http.MethodPost, "/v1/reload", "")
 	wantAnswer(t, response, body, &control.Reloaded{})
+}
+
+func TestATrialIsReverted(t *testing.T) {
+	s := serve(t)
+	c := control.NewClient(s.path)
+	if _, err := c.Reload(t.Context(), "1h"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Revert(t.Context()); err != nil || r.Down {
+		t.Errorf("Revert: %+v, %v", r, err)
+	}
+	past := s.History.Past()
+	if e := past[len(past)-1]; e.Kind != audit.Reloaded || e.Code != audit.CodeReverted || e.Failed {
+		t.Errorf("the trail says %s", e)
+	}
+	if status, err := s.Wall.Status(); err != nil || status.Trial != nil {
+		t.Errorf("after the trial: %+v, %v", status, err)
+	}
+	if _, err := c.Revert(t.Context()); err == nil || !strings.Contains(err.Error(), "no trial is under way") {
+		t.Errorf("Revert, once more: %v", err)
+	}
+}
+
+// Whoever reloads by ssh learns that the port of that session is hidden now.
+func TestReloadSaysWhetherTheSessionIsShutOut(t *testing.T) {
+	s := serve(t)
+	for text, want := range map[string][]string{
+		"203.0.113.9 50000 192.0.2.1 22":   {"ssh"},
+		"203.0.113.9 50000 192.0.2.1 2222": nil,
+		"127.0.0.1 50000 127.0.0.1 22":     nil,
+	} {
+		c := control.NewClient(s.path)
+		c.Session, _ = host.ParseSession(text)
+		if r, err := c.Reload(t.Context(), ""); err != nil || !slices.Equal(r.Shut, want) {
+			t.Errorf("from %s: %+v, %v", text, r, err)
+		}
+	}
+	if r, err := control.NewClient(s.path).Reload(t.Context(), ""); err != nil || r.Shut != nil {
+		t.Errorf("without a session: %+v, %v", r, err)
+	}
 }
 
 func TestWhyAnAddressIsLetInOrIsNotIsExplained(t *testing.T) {
@@ -590,6 +637,7 @@ func TestAfterDownNothingIsChangedAnyMore(t *testing.T) {
 		{"POST", "/v1/reload", ""},
 		{"POST", "/v1/reload", `{"confirm": "2m"}`},
 		{"POST", "/v1/confirm", ""},
+		{"POST", "/v1/revert", ""},
 	} {
 		t.Run(test.method+" "+test.path, func(t *testing.T) {
 			response, body := s.ask(t, test.method, test.path, test.body)

@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
@@ -64,6 +66,14 @@ type Reloaded struct {
 	Doors        int     `json:"doors"`
 	Warnings     string  `json:"warnings,omitempty"`
 	TrialSeconds float64 `json:"trial_seconds,omitempty"`
+	// Shut are the doors that hide the port of the client's ssh session from its address.
+	Shut []string `json:"shut,omitempty"`
+}
+
+// Reverted is the result of ending a trial.
+type Reverted struct {
+	// Down says that there was no wall before: it is taken down, and the daemon ends.
+	Down bool `json:"down"`
 }
 
 // Lowered is the result of removing the wall.
@@ -155,6 +165,13 @@ func (s *service) handler() http.Handler {
 		}
 		return struct{}{}, s.Confirm()
 	}))
+	mux.HandleFunc("POST /v1/revert", answer(func(r *http.Request) (any, error) {
+		if err := readBody(r, &struct{}{}); err != nil {
+			return nil, err
+		}
+		down, err := s.Wall.Revert(context.WithoutCancel(r.Context()))
+		return Reverted{down}, err
+	}))
 	mux.HandleFunc("POST /v1/down", answer(func(r *http.Request) (any, error) {
 		if err := readBody(r, &struct{}{}); err != nil {
 			return nil, err
@@ -222,45 +239,59 @@ func (s *service) reload(r *http.Request) (any, error) {
 			return nil, badRequest{err}
 		}
 	}
+	var session host.SSH
+	if text := r.URL.Query().Get(parameterSession); text != "" {
+		var ok bool
+		if session, ok = host.ParseSession(text); !ok {
+			return nil, badRequest{fmt.Errorf("session is the value of SSH_CONNECTION, not %q", text)}
+		}
+	}
 	doors, warnings, err := s.Reload(confirm)
 	if err != nil {
 		return nil, err
 	}
-	return Reloaded{Doors: doors, Warnings: warnings, TrialSeconds: confirm.Seconds()}, nil
+	reloaded := Reloaded{Doors: doors, Warnings: warnings, TrialSeconds: confirm.Seconds()}
+	if session.Client.IsValid() {
+		reloaded.Shut = s.Wall.ShutTo(session)
+	}
+	return reloaded, nil
 }
+
+// parameterSession is the query parameter with the ssh session of whoever asks to reload.
+const parameterSession = "session"
 
 // CheckTrial returns an error if a trial cannot take that long.
 func CheckTrial(confirm time.Duration) error {
 	if confirm < minTrial || confirm > maxTrial {
-		return fmt.Errorf("a trial takes %.0fs to %.0fh, and not %s", minTrial.Seconds(), maxTrial.Hours(), confirm)
+		return fmt.Errorf("a trial takes %.0fs to %.0fh, and not %s", minTrial.Seconds(), maxTrial.Hours(), printable.Time(confirm))
 	}
 	return nil
 }
 
 // events writes one line of JSON for each event.
 func (s *service) events(rw http.ResponseWriter, r *http.Request) {
-	follow, err := flag(r, "follow")
+	wanted, err := selectionOf(r)
 	switch {
 	case err != nil:
 		fail(rw, http.StatusBadRequest, err)
-	case follow:
-		s.follow(rw, r)
+	case wanted.Follow:
+		s.follow(rw, r, wanted)
 	default:
-		s.long(s.past)(rw, r)
+		s.long(func(rw http.ResponseWriter, _ *http.Request) { s.past(rw, wanted) })(rw, r)
 	}
 }
 
-func (s *service) past(rw http.ResponseWriter, _ *http.Request) {
+func (s *service) past(rw http.ResponseWriter, wanted Selection) {
 	rw.Header().Set("Content-Type", linesOfJSON)
 	encoder := json.NewEncoder(rw)
-	for _, e := range s.History.Past() {
+	for _, e := range wanted.past(s.History.Past()) {
 		_ = encoder.Encode(e) // the client may be gone
 	}
 }
 
 const linesOfJSON = "application/x-ndjson"
 
-func (s *service) follow(rw http.ResponseWriter, r *http.Request) {
+func (s *service) follow(rw http.ResponseWriter, r *http.Request, wanted Selection) {
 	select {
 	case s.following <- struct{}{}:
 		defer func() { <-s.following }()
@@ -277,9 +308,9 @@ func (s *service) follow(rw http.ResponseWriter, r *http.Request) {
 	encoder := json.NewEncoder(rw)
 	stream := http.NewResponseController(rw)
 	send := func(e audit.Event) bool {
-		return stream.SetWriteDeadline(time.Now().Add(clientTimeout)) == nil && encoder.Encode(e) == nil
+		return !wanted.has(e) || stream.SetWriteDeadline(time.Now().Add(clientTimeout)) == nil && encoder.Encode(e) == nil
 	}
-	for _, e := range past {
+	for _, e := range wanted.past(past) {
 		if !send(e) {
 			return
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -30,18 +31,13 @@ func writeLockout(w io.Writer, c *ruleset.Config, s host.SSH, onTrial bool) {
 	if len(doors) == 0 {
 		return
 	}
-	from := s.Client.Addr()
-	hides := "the door " + doors[0] + "\nhides"
-	if len(doors) > 1 {
-		hides = "the doors\n" + strings.Join(doors, ", ") + " hide"
-	}
-	fmt.Fprintf(w, "You are here by ssh, from %s to port %d, which is about to close: %s "+
-		"it. This session goes on, but the next one has to knock. Stay connected\n"+
-		"until you have tried that from another terminal.\n", from, s.Server.Port(), hides)
+	columns, _ := terminal.Width(w)
+	say := func(text string) { fmt.Fprintln(w, strings.Join(printable.Wrap(text, int(columns)), "\n")) }
+	say(doctor.Lockout(s, doors, "is about to close"))
 	if onTrial {
-		fmt.Fprintln(w, "The wall is on trial: it goes down again unless you type `knockwall confirm` in time.")
+		say("The wall is on trial: it goes down again unless you type `knockwall confirm` in time.")
 		return
 	}
-	fmt.Fprintf(w, "Safer: start with --confirm 2m, which takes the wall down again unless you\n"+
-		"confirm it, or let %s in without knocking: trusted = [\"%s\"]\n", from, from)
+	say(fmt.Sprintf("Safer: start with --confirm 2m, which takes the wall down again unless you confirm it, "+
+		"or let %s in without knocking: trusted = [\"%[1]s\"]", s.Client.Addr()))
 }

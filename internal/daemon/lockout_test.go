@@ -112,15 +112,17 @@ func TestTheWarningSaysWhatToDo(t *testing.T) {
 		onTrial bool
 		want    string
 	}{
-		{"for good", false, "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close: the door ssh\n" +
-			"hides it. This session goes on, but the next one has to knock. Stay connected\n" +
-			"until you have tried that from another terminal.\n" +
+		{"for good", false, "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close:\n" +
+			"the door ssh hides it. This session goes on, but the next one has to knock.\n" +
+			"Stay connected until you have tried that from another terminal.\n" +
 			"Safer: start with --confirm 2m, which takes the wall down again unless you\n" +
-			"confirm it, or let 198.51.100.7 in without knocking: trusted = [\"198.51.100.7\"]\n"},
-		{"on trial", true, "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close: the door ssh\n" +
-			"hides it. This session goes on, but the next one has to knock. Stay connected\n" +
-			"until you have tried that from another terminal.\n" +
-			"The wall is on trial: it goes down again unless you type `knockwall confirm` in time.\n"},
+			"confirm it, or let 198.51.100.7 in without knocking: trusted =\n" +
+			"[\"198.51.100.7\"]\n"},
+		{"on trial", true, "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close:\n" +
+			"the door ssh hides it. This session goes on, but the next one has to knock.\n" +
+			"Stay connected until you have tried that from another terminal.\n" +
+			"The wall is on trial: it goes down again unless you type `knockwall confirm`\n" +
+			"in time.\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var said strings.Builder

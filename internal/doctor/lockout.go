@@ -28,6 +28,17 @@ func ShutTo(c *ruleset.Config, s host.SSH) (doors []string) {
 	return doors
 }
 
+// Lockout says that doors hide the port of the user's ssh session. closes says when: the port
+// "is about to close".
+func Lockout(s host.SSH, doors []string, closes string) string {
+	hides := "the door " + doors[0] + " hides it"
+	if len(doors) > 1 {
+		hides = "the doors " + strings.Join(doors, ", ") + " hide it"
+	}
+	return fmt.Sprintf("You are here by ssh, from %s to port %d, which %s: %s. This session goes on, but the next one has to knock. "+
+		"Stay connected until you have tried that from another terminal.", s.Client.Addr(), s.Server.Port(), closes, hides)
+}
+
 // findLockout finds doors that the user's own ssh session will need to knock at next
 // time.
 func findLockout(h *Host) (findings []Finding, err error) {

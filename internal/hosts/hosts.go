@@ -18,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -95,6 +96,24 @@ func Find(name string, paths []string) (host *Host, read *ruleset.Loaded) {
 		}
 	}
 	return nil, read
+}
+
+// Names returns the names of all hosts in hosts files that are no patterns. It reads no file
+// with errors.
+func Names(paths []string) (names []string) {
+	for _, path := range paths {
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		for _, b := range parse(path).blocks {
+			for _, label := range b.Labels {
+				if !strings.ContainsAny(label, "*?!") {
+					names = append(names, label)
+				}
+			}
+		}
+	}
+	return names
 }
 
 // file is a hosts file of which the values are not read yet. A block may name secrets and

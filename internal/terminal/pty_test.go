@@ -31,12 +31,15 @@ func TestWidthOfATerminal(t *testing.T) {
 		t.Skip("needs a terminal: ", err)
 	}
 	defer pts.Close()
-	for set, want := range map[uint16]uint{132: 132, 40: 40, 7: 40} {
+	for set, want := range map[uint16]uint{132: 132, 40: 40, 7: 40, 0: terminal.DefaultWidth} {
 		if err := unix.IoctlSetWinsize(int(ptmx.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: set}); err != nil {
 			t.Fatal(err)
 		}
 		if columns, is := terminal.Width(wrapped{pts}); columns != want || !is {
 			t.Errorf("of %d columns: %d, a terminal: %t", set, columns, is)
+		}
+		if columns, rows := terminal.Screen(wrapped{pts}); columns != uint(set) || rows != 24 {
+			t.Errorf("the screen has %d columns and %d rows", columns, rows)
 		}
 	}
 }

@@ -2,9 +2,12 @@
 package terminal
 
 import (
+	"fmt"
 	"io"
 	"os"
+	"strings"
 
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -17,18 +20,38 @@ const minWidth = 40
 // Width returns the number of columns to fill, and whether w is a terminal. A writer that
 // wraps a terminal needs the method Unwrap() io.Writer.
 func Width(w io.Writer) (columns uint, terminal bool) {
+	columns, _, terminal = size(w)
+	if columns == 0 { // no terminal, or one of an unknown size
+		return DefaultWidth, terminal
+	}
+	return max(columns, minWidth), terminal
+}
+
+// Screen returns the size of the terminal that w is. It is zero if w is no terminal, or if its
+// size is unknown.
+func Screen(w io.Writer) (columns, rows uint) {
+	columns, rows, _ = size(w)
+	return columns, rows
+}
+
+func size(w io.Writer) (columns, rows uint, terminal bool) {
 	if u, ok := w.(interface{ Unwrap() io.Writer }); ok {
 		w = u.Unwrap()
 	}
 	f, ok := w.(*os.File)
 	if !ok {
-		return DefaultWidth, false
+		return 0, 0, false
 	}
-	columns, terminal = columnsOf(f)
-	if !terminal {
-		return DefaultWidth, false
-	}
-	return max(columns, minWidth), true
+	return sizeOf(f)
+}
+
+// WriteWrapped writes a paragraph, as wide as the terminal is. All lines but the first are
+// indented.
+func WriteWrapped(w io.Writer, text string) {
+	const indent = "  "
+	columns, _ := Width(w)
+	lines := printable.Wrap(text, int(columns)-len(indent))
+	fmt.Fprintln(w, strings.Join(lines, "\n"+indent))
 }
 
 // WriteDiagnostics writes the errors and warnings of rule files. At a terminal they have

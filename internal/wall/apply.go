@@ -36,6 +36,7 @@ type cause struct {
 var (
 	requested    = cause{code: audit.CodeRules}
 	notConfirmed = cause{audit.CodeNotConfirmed, "the new rules were not confirmed, and the former ones are back; "}
+	reverted     = cause{audit.CodeReverted, "the trial was ended, and the former rules are back; "}
 )
 
 // apply installs a wall. If one is installed already, it replaces it and takes over its
@@ -53,7 +54,7 @@ func (r *rules) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	now := time.Now()
 	c, unresolved := effective.Resolve(written, now, r.host())
 	former := r.packets.current()
-	if unresolved != nil && former != nil && why.code != audit.CodeNotConfirmed {
+	if unresolved != nil && former != nil && why != notConfirmed && why != reverted {
 		return unresolved // otherwise the wall is installed without the sequences of some doors
 	}
 	l := &reload{rules: r, former: former, next: r.packets.newPolicy(c, now), began: now}

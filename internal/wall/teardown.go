@@ -83,7 +83,7 @@ func (w *Wall) handOver(asked bool, failure error) (remove bool, err error) {
 	t := w.trials.current()
 	w.trials.set(nil)
 	if t != nil && t.former != nil && !asked {
-		_ = w.rules.restore(t.former) // if this fails, the rules on trial stay
+		_ = w.rules.restore(t.former, notConfirmed) // if this fails, the rules on trial stay
 	}
 	if err = w.rules.renumber(); err != nil {
 		w.packets.keepNamed()

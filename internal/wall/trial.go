@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -58,7 +59,7 @@ func (ts *trials) try(c *ruleset.Config, former *policy, within time.Duration) e
 	if former != nil {
 		t.former = former.config.Written
 	}
-	if err := ts.rules.apply(c, t.former == nil, cause{audit.CodeTrial, "on trial for " + within.String() + "; "}); err != nil {
+	if err := ts.rules.apply(c, t.former == nil, cause{audit.CodeTrial, "on trial for " + printable.Time(within) + "; "}); err != nil {
 		return err
 	}
 	ts.set(t)
@@ -84,6 +85,25 @@ func (ts *trials) confirm() error {
 	return nil
 }
 
+// revert ends a trial: the former rules return. It reports whether there were none. It is
+// called with change held.
+func (ts *trials) revert() (first bool, err error) {
+	t := ts.current()
+	switch {
+	case ts.table.tornDown:
+		return false, ErrStopping
+	case t == nil || t.over:
+		return false, ErrNoTrial
+	case t.former == nil:
+		return true, nil
+	}
+	if err := ts.rules.restore(t.former, reverted); err != nil {
+		return false, err
+	}
+	ts.set(nil)
+	return false, nil
+}
+
 // restoreInterval is how often restoring the former rules is retried.
 const restoreInterval = 5 * time.Second
 
@@ -102,7 +122,7 @@ func (ts *trials) end(now time.Time) (next time.Time, ok bool) {
 	case ts.current() != t: // it was confirmed since the check above
 	case t.former != nil:
 		t.over = true
-		if err := ts.rules.restore(t.former); err != nil {
+		if err := ts.rules.restore(t.former, notConfirmed); err != nil {
 			ts.trail.Record(audit.Event{Time: now, Kind: audit.Reloaded, Code: audit.CodeNotPutBack, Failed: true,
 				Reason: "the former rules cannot be put back yet: " + err.Error()})
 			return now.Add(restoreInterval), true
@@ -117,15 +137,15 @@ func (ts *trials) end(now time.Time) (next time.Time, ok bool) {
 
 // restore puts former rules in force again. If that fails, it uses the present numbers,
 // because another process may have bound the former ones. It is called with change held.
-func (r *rules) restore(former *ruleset.Config) error {
-	err := r.apply(former, false, notConfirmed)
+func (r *rules) restore(former *ruleset.Config, why cause) error {
+	err := r.apply(former, false, why)
 	if err == nil {
 		return nil
 	}
 	present := r.packets.config().Wall
 	moved := *former
 	moved.Wall.LogGroup, moved.Wall.Queue = present.LogGroup, present.Queue
-	if r.apply(&moved, false, notConfirmed) != nil {
+	if r.apply(&moved, false, why) != nil {
 		return err
 	}
 	return nil

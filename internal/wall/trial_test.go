@@ -44,7 +44,7 @@ func (h *host) onTrial() bool {
 
 func TestAFirstWallThatIsNotConfirmedIsTakenDown(t *testing.T) {
 	tried(t, true, func(h *host) {
-		h.trail.expect(h.t, nil, "started: on trial for 1m0s; doors: 1, windows open: 0")
+		h.trail.expect(h.t, nil, "started: on trial for 1m; doors: 1, windows open: 0")
 		h.expect("the wall stands", h.client(bob).dial(22), waiting)
 		time.Sleep(time.Minute - 1)
 		synctest.Wait()
@@ -160,6 +160,60 @@ func TestNewRulesThatAreNotConfirmedGiveWayToTheFormerOnes(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestATrialIsEndedByHand(t *testing.T) {
+	guarded(t, config(sshDoor(), door("web", 443, 7001)), func(h *host) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		synctest.Wait()
+		if _, err := h.wall.Revert(context.Background()); !errors.Is(err, wall.ErrNoTrial) {
+			h.t.Errorf("Revert without a trial: %v", err)
+		}
+		if err := h.try(config(sshDoor()), time.Minute); err != nil {
+			h.t.Fatal(err)
+		}
+		h.expect("the new rules are in force", h.client(bob).dial(443), accepted)
+		h.failing("Install", errInjected)
+		if down, err := h.wall.Revert(context.Background()); down || !errors.Is(err, errInjected) || h.status().Trial == nil {
+			h.t.Errorf("Revert that fails: down %t, %v", down, err)
+		}
+		h.failing("nothing", nil)
+		h.trail.take()
+		if down, err := h.wall.Revert(context.Background()); down || err != nil {
+			h.t.Fatalf("Revert: down %t, %v", down, err)
+		}
+		h.trail.expect(h.t, []audit.Kind{audit.Reloaded}, "reloaded: the trial was ended, and the former rules are back; doors: 2, windows open: 1")
+		h.expect("web is guarded again", h.client(bob).dial(443), waiting)
+		h.expect("alice's window is open", a.dial(22), accepted)
+		if h.status().Trial != nil {
+			h.t.Error("it is on trial yet")
+		}
+		if err := h.wall.Confirm(); !errors.Is(err, wall.ErrNoTrial) {
+			h.t.Errorf("Confirm: %v", err)
+		}
+		time.Sleep(time.Hour)
+		h.expect("web stays guarded", h.client(carol).dial(443), waiting)
+		h.reload(config(sshDoor()))
+	})
+}
+
+func TestAFirstTrialThatIsEndedByHandTakesTheWallDown(t *testing.T) {
+	tried(t, true, func(h *host) {
+		if down, err := h.wall.Revert(context.Background()); !down || err != nil {
+			h.t.Errorf("Revert: down %t, %v", down, err)
+		}
+		if err := <-h.ended; err != nil {
+			h.t.Errorf("Run: %v", err)
+		}
+		h.stop()
+		if got := h.stands(); len(got) != 0 {
+			h.t.Errorf("stands: %v", got)
+		}
+		if _, err := h.wall.Revert(context.Background()); !errors.Is(err, wall.ErrStopping) {
+			h.t.Errorf("Revert, too late: %v", err)
+		}
+	})
 }
 
 func TestFormerRulesThatDoNotComeBackAreTriedAgain(t *testing.T) {

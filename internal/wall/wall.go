@@ -7,6 +7,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -153,8 +154,33 @@ func (w *Wall) change(do func() error) error {
 // Confirm ends a trial: its rules stay.
 func (w *Wall) Confirm() error { return w.trials.confirm() }
 
+// Revert ends a trial: the former rules return. If there was no wall before, Revert does what
+// [Wall.Down] does, and reports it.
+func (w *Wall) Revert(ctx context.Context) (down bool, err error) {
+	w.table.begin()
+	down, err = w.trials.revert()
+	w.table.end()
+	switch {
+	case err != nil:
+	case down:
+		_, err = w.Down(ctx)
+	default:
+		w.windows.closeUnadmitted(time.Now())
+	}
+	return down, err
+}
+
 // OnTrial reports whether rules are on trial.
 func (w *Wall) OnTrial() bool { return w.trials.current() != nil }
+
+// ShutTo returns the doors that hide the port of an ssh connection from its client.
+func (w *Wall) ShutTo(s host.SSH) []string {
+	f := w.packets.current()
+	if f == nil {
+		return nil
+	}
+	return doctor.ShutTo(f.config.Written, s)
+}
 
 // Windows returns the open windows, sorted by door and source.
 func (w *Wall) Windows() []WindowStatus { return w.windows.status() }

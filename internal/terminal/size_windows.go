@@ -6,15 +6,15 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// columnsOf returns the width of a console in columns, and whether f is a console that
-// understands terminal escape sequences. Older consoles need a mode for that, which it sets.
-func columnsOf(f *os.File) (columns uint, terminal bool) {
+// sizeOf returns the size of a console, and whether f is a console that understands terminal
+// escape sequences. Older consoles need a mode for that, which it sets.
+func sizeOf(f *os.File) (columns, rows uint, terminal bool) {
 	console := windows.Handle(f.Fd())
 	var mode uint32
 	var screen windows.ConsoleScreenBufferInfo
 	if windows.GetConsoleMode(console, &mode) != nil || windows.GetConsoleScreenBufferInfo(console, &screen) != nil ||
 		windows.SetConsoleMode(console, mode|windows.ENABLE_VIRTUAL_TERMINAL_PROCESSING) != nil {
-		return 0, false
+		return 0, 0, false
 	}
-	return uint(screen.Size.X), true
+	return uint(screen.Size.X), uint(screen.Window.Bottom-screen.Window.Top) + 1, true
 }

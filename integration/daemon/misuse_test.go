@@ -16,6 +16,9 @@ import (
 	"github.com/knockwall/knockwall/nfqueue"
 )
 
+// unknown is a rule file with knocks that stand in no manual: the daemon does not warn of it.
+var unknown = strings.Replace(lab.SSHRules, "4113", "4118", 1)
+
 // fails starts a daemon that must end by itself, with exit code 1 and one sentence on
 // stderr that contains all of the words.
 func fails(l *lab.Lab, rules, control string, words ...string) {
@@ -46,9 +49,9 @@ func TestASecondDaemonChangesNothing(t *testing.T) {
 	l.ServeTCP(22)
 	d := l.Run(lab.SSHRules)
 	before := l.Nft("list", "ruleset")
-	fails(l, lab.SSHRules, d.Control, "is running already", d.Control)
-	fails(l, lab.SSHRules, filepath.Join(l.Folder, "other"), "is in use", "7100", "nflog_group")
-	fails(l, `wall { nflog_group = 7200 }`+"\n"+lab.SSHRules, filepath.Join(l.Folder, "other"), "queue 7100 is in use")
+	fails(l, unknown, d.Control, "is running already", d.Control)
+	fails(l, unknown, filepath.Join(l.Folder, "other"), "is in use", "7100", "nflog_group")
+	fails(l, `wall { nflog_group = 7200 }`+"\n"+unknown, filepath.Join(l.Folder, "other"), "queue 7100 is in use")
 	if after := l.Nft("list", "ruleset"); after != before {
 		t.Errorf("the ruleset has changed from\n%s\nto\n%s", before, after)
 	}
@@ -68,7 +71,7 @@ func TestAGroupOrQueueOfAnotherProgram(t *testing.T) {
 		return err
 	}))
 	control := filepath.Join(l.Folder, "control")
-	fails(l, lab.SSHRules, control, "NFLOG group 7101 is in use", "nflog_group")
+	fails(l, unknown, control, "NFLOG group 7101 is in use", "nflog_group")
 	group.Close()
 
 	var queue *nfqueue.Queue
@@ -76,7 +79,7 @@ func TestAGroupOrQueueOfAnotherProgram(t *testing.T) {
 		queue, err = nfqueue.Listen(nfqueue.Config{Number: 7103}, deaf{})
 		return err
 	}))
-	fails(l, lab.SSHRules, control, "queue 7103 is in use", "queue in the rule files")
+	fails(l, unknown, control, "queue 7103 is in use", "queue in the rule files")
 	queue.Close()
 	if out := l.Nft("list", "tables"); strings.TrimSpace(out) != "" {
 		t.Errorf("left behind: %s", out)
@@ -101,7 +104,7 @@ func (deaf) Failed(error) {}
 func TestRunWithoutPrivilege(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
-	cmd := lab.Knockwall("run", "--config", l.WriteRules(lab.SSHRules), "--control", filepath.Join(l.Folder, "control"))
+	cmd := lab.Knockwall("run", "--config", l.WriteRules(unknown), "--control", filepath.Join(l.Folder, "control"))
 	var out lab.Output
 	cmd.Stderr = &out
 	// A process in a new user namespace has no privileges in a network namespace that is
@@ -169,7 +172,7 @@ func TestTheControlSocketsPath(t *testing.T) {
 
 	file := filepath.Join(l.Folder, "file")
 	lab.Must(t, os.WriteFile(file, []byte("mine"), 0o600))
-	fails(l, lab.SSHRules, file, "is not a socket", "--control")
+	fails(l, unknown, file, "is not a socket", "--control")
 	if b, err := os.ReadFile(file); err != nil || string(b) != "mine" {
 		t.Errorf("the file is now %q, %v", b, err)
 	}
@@ -237,7 +240,7 @@ func TestAWallOfAnotherNameIsNotBuiltOver(t *testing.T) {
 	d := l.Run(lab.SSHRules)
 	d.Stop(syscall.SIGTERM)
 	before := l.Nft("list", "ruleset")
-	fails(l, "wall { table = \"house\" }\n"+lab.SSHRules, filepath.Join(l.Folder, "other"),
+	fails(l, "wall { table = \"house\" }\n"+unknown, filepath.Join(l.Folder, "other"),
 		"table inet knockwall", "nft delete table inet knockwall")
 	if after := l.Nft("list", "ruleset"); after != before {
 		t.Errorf("the ruleset has changed to\n%s", after)

@@ -72,7 +72,7 @@ func TestCredentialsUnderSystemd(t *testing.T) {
 		for server, password := range passwords {
 			source := lab.Source(1, server)
 			l.SendDatagram(source, server, 2000, password)
-			lab.Eventually(t, when+", the journal has the replay", func() bool {
+			m.eventually(when+", the journal has the replay", func() bool {
 				return len(m.entries("KNOCKWALL_EVENT=replayed", "KNOCKWALL_SOURCE="+source.String())) == replays
 			})
 			if l.AdmitsAtOnce(source, server, 22) {
@@ -85,7 +85,7 @@ func TestCredentialsUnderSystemd(t *testing.T) {
 	replay("after a restart")
 	pid := m.property("MainPID")
 	m.does("systemctl", "kill", "--kill-whom=main", "--signal=KILL", "knockwall.service")
-	lab.Eventually(t, "another daemon runs", func() bool {
+	m.eventually("another daemon runs", func() bool {
 		now := m.property("MainPID")
 		return now != pid && now != "0"
 	})
@@ -105,7 +105,7 @@ func TestCredentialsUnderSystemd(t *testing.T) {
 func (m *machine) checkSandbox(what string, source netip.Addr) {
 	m.t.Helper()
 	var said string
-	lab.Eventually(m.t, "the journal says: "+what, func() bool {
+	m.eventually("the journal says: "+what, func() bool {
 		for _, e := range m.entries("KNOCKWALL_EVENT=command", "KNOCKWALL_SOURCE="+source.String()) {
 			if strings.HasPrefix(e["KNOCKWALL_REASON"], what) {
 				said = e["KNOCKWALL_REASON"]

@@ -26,8 +26,7 @@ type entry map[string]string
 // entries returns the matching entries of the service, in order.
 func (m *machine) entries(matches ...string) []entry {
 	m.t.Helper()
-	m.does("journalctl", "--sync")
-	out := m.does("journalctl", append([]string{"--unit=knockwall", "--output=json", "--quiet"}, matches...)...)
+	out := m.synced(append([]string{"--unit=knockwall", "--output=json", "--quiet"}, matches...)...)
 	var all []entry
 	for decoder := json.NewDecoder(strings.NewReader(out)); ; {
 		fields := map[string]any{}
@@ -76,6 +75,7 @@ func TestJournalUnderSystemd(t *testing.T) {
   seq_timeout = "1s"
   window      = "2500ms"
 }`)
+	m.does("journalctl", "--update-catalog")
 	m.configure("WatchdogSec=5min") // the daemon is stopped below, for as long as this machine needs
 	m.does("systemctl", "start", "knockwall.service")
 	// The first client knocks in the wrong order first, and then correctly. The second
@@ -88,7 +88,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 				t.Logf("the journal has of %s: %s", client, got)
 			}
 		}()
-		lab.Eventually(t, fmt.Sprintf("the journal has of %s: %s", client, want), func() bool {
+		m.eventually(fmt.Sprintf("the journal has of %s: %s", client, want), func() bool {
 			got = story(m.entries("KNOCKWALL_SOURCE=" + client.String()))
 			return got == want
 		})
@@ -180,7 +180,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 		lab.Must(t, l.TryNft("flush", "ruleset"))
 	}
 	warned := map[bool]string{true: "overloaded", false: "healed"}[l.SupportsOwnership()]
-	lab.Eventually(t, "the journal has warnings about the overload", func() bool {
+	m.eventually("the journal has warnings about the overload", func() bool {
 		return len(m.entries("--priority=warning", "KNOCKWALL_EVENT="+warned, "PRIORITY=4")) > 0
 	})
 

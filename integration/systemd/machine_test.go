@@ -228,6 +228,26 @@ func (m *machine) does(name string, args ...string) string {
 	return out
 }
 
+// eventually waits until a condition holds that programs in the machine tell. It pauses for
+// twice as long as they take, to leave the machine time for what the test waits for.
+func (m *machine) eventually(what string, holds func() bool) {
+	m.t.Helper()
+	lab.Eventually(m.t, what, func() bool {
+		asked := time.Now()
+		if holds() {
+			return true
+		}
+		time.Sleep(2 * time.Since(asked))
+		return false
+	})
+}
+
+// synced runs journalctl when the journal has all messages until now.
+func (m *machine) synced(arguments ...string) string {
+	m.t.Helper()
+	return m.does("sh", append([]string{"-ec", `journalctl --sync; exec journalctl "$@"`, "sh"}, arguments...)...)
+}
+
 // outside returns the path by which this system sees a file of the machine. The path must
 // not contain absolute symbolic links, because they lead to files of this system.
 func (m *machine) outside(path string) string {
@@ -243,14 +263,20 @@ func (m *machine) write(path, text string, mode os.FileMode) {
 // packaged writes the files of the package below a folder.
 func packaged(t testing.TB, root string) {
 	t.Helper()
-	for from, to := range map[string]string{
+	files := map[string]string{
 		lab.BinaryPath():                  "/usr/bin/knockwall",
-		"../../systemd/knockwall.service": "/usr/lib/systemd/system/knockwall.service",
-		"../../systemd/knockwall.socket":  "/usr/lib/systemd/system/knockwall.socket",
 		"../../systemd/sysusers.conf":     "/usr/lib/sysusers.d/knockwall.conf",
 		"../../systemd/tmpfiles.conf":     "/usr/lib/tmpfiles.d/knockwall.conf",
 		"../../systemd/knockwall.catalog": "/usr/lib/systemd/catalog/knockwall.catalog",
-	} {
+	}
+	for _, kind := range []string{"service", "socket", "path", "timer"} {
+		units, err := filepath.Glob("../../systemd/*." + kind)
+		lab.Must(t, err)
+		for _, unit := range units {
+			files[unit] = "/usr/lib/systemd/system/" + filepath.Base(unit)
+		}
+	}
+	for from, to := range files {
 		b, err := os.ReadFile(from)
 		lab.Must(t, err)
 		mode := os.FileMode(0o644)
@@ -259,15 +285,4 @@ func packaged(t testing.TB, root string) {
 		}
 		lab.WriteFile(t, root+to, string(b), mode)
 	}
-}
-
-// install does what the package does: it installs knockwall and does not start it.
-func (m *machine) install() {
-	m.t.Helper()
-	packaged(m.t, m.outside(""))
-	m.does("journalctl", "--update-catalog")
-	m.does("systemd-sysusers", "/usr/lib/sysusers.d/knockwall.conf")
-	m.does("systemd-tmpfiles", "--create", "/usr/lib/tmpfiles.d/knockwall.conf")
-	m.does("install", "--directory", "--owner=root", "--group=knockwall", "--mode=0750", "/etc/knockwall.d")
-	m.does("systemctl", "daemon-reload")
 }

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/knockwall/knockwall/integration/lab"
 )
@@ -39,7 +38,7 @@ func TestReadinessUnderSystemd(t *testing.T) {
 				t.Logf("the status is %q", got)
 			}
 		}()
-		lab.Eventually(t, "the status is "+want, func() bool { got = m.property("StatusText"); return got == want })
+		m.eventually("the status is "+want, func() bool { got = m.property("StatusText"); return got == want })
 	}
 	says("1 door guarded, no windows open")
 	m.does("knockwall", "open", "ssh", "198.51.100.7", "--window", "1h")
@@ -59,8 +58,7 @@ const brokenRules = "# one line\ndoor \"ssh\" {\n  ports    = [99999]\n  sequenc
 // with brokenRules, and where.
 func (m *machine) diagnosed(cursor string) bool {
 	m.t.Helper()
-	m.does("journalctl", "--sync")
-	lines := strings.Split(m.does("journalctl", "--unit=knockwall", "--after-cursor="+cursor, "--output=cat", "PRIORITY=3", "_COMM=knockwall"), "\n")
+	lines := strings.Split(m.synced("--unit=knockwall", "--after-cursor="+cursor, "--output=cat", "PRIORITY=3", "_COMM=knockwall"), "\n")
 	at := slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, "on "+ruleFile+" line 3") })
 	return at >= 0 && slices.ContainsFunc(lines[at:], func(line string) bool {
 		return strings.TrimLeft(line, " ") == "^^^^^"
@@ -70,8 +68,7 @@ func (m *machine) diagnosed(cursor string) bool {
 // cursor returns the cursor of the journal's end.
 func (m *machine) cursor() string {
 	m.t.Helper()
-	m.does("journalctl", "--sync")
-	_, cursor, ok := strings.Cut(m.does("journalctl", "--lines=1", "--show-cursor"), "-- cursor: ")
+	_, cursor, ok := strings.Cut(m.synced("--lines=1", "--show-cursor"), "-- cursor: ")
 	if !ok {
 		m.t.Fatal("the journal is empty")
 	}
@@ -95,7 +92,7 @@ func TestStartWithBrokenRulesUnderSystemd(t *testing.T) {
 	if !m.diagnosed(cursor) {
 		t.Error("the errors in the journal do not say what is wrong")
 	}
-	lab.Eventually(t, "systemd has started it more often than its default limit allows", func() bool {
+	m.eventually("systemd has started it more often than its default limit allows", func() bool {
 		n, err := strconv.Atoi(m.property("NRestarts"))
 		return err == nil && n > 10
 	})
@@ -147,13 +144,13 @@ func TestReloadUnderSystemd(t *testing.T) {
 
 	cursor = m.cursor()
 	m.does("systemctl", "kill", "--kill-whom=main", "--signal=HUP", "knockwall.service")
-	lab.Eventually(t, "the journal says why the signal changed nothing", func() bool { return m.diagnosed(cursor) })
+	m.eventually("the journal says why the signal changed nothing", func() bool { return m.diagnosed(cursor) })
 	m.settled()
 	telnet(false, "after a signal that failed")
 
 	m.rules(lab.RulesWith("", "10m"))
 	m.does("systemctl", "kill", "--kill-whom=main", "--signal=HUP", "knockwall.service")
-	lab.Eventually(t, "the signal puts the new rules in force", func() bool { return m.property("StatusText") == "1 door guarded, no windows open" })
+	m.eventually("the signal puts the new rules in force", func() bool { return m.property("StatusText") == "1 door guarded, no windows open" })
 	telnet(true, "after a signal")
 	m.settled()
 	checkGuards(l, "after all that", 10)
@@ -196,7 +193,7 @@ func TestBootWithUnreadableRulesUnderSystemd(t *testing.T) {
 		t.Errorf("the journal's errors are %s", out)
 	}
 	m.does("chmod", "644", ruleFile)
-	lab.Within(t, 20*time.Second, "the daemon notices that it can read the files", func() bool {
+	m.eventually("the daemon notices that it can read the files", func() bool {
 		return !strings.Contains(m.does("knockwall", "status"), "degraded: ")
 	})
 }

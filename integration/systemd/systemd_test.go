@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/knockwall/knockwall/integration/lab"
@@ -26,7 +27,12 @@ func newPackaged(l *lab.Lab, rules string) *machine {
 	l.T.Helper()
 	l.ServeTCP(22)
 	m := newMachine(l)
-	m.install()
+	packaged(l.T, m.outside(""))
+	m.does("sh", "-ec", `
+		systemd-sysusers /usr/lib/sysusers.d/knockwall.conf
+		systemd-tmpfiles --create /usr/lib/tmpfiles.d/knockwall.conf
+		install --directory --owner=root --group=knockwall --mode=0750 /etc/knockwall.d
+		systemctl daemon-reload`)
 	m.rules(rules)
 	return m
 }
@@ -84,11 +90,15 @@ func checkGuards(l *lab.Lab, when string, n int) {
 // checkStrangers fails the test if a stranger, the n-th client, gets in.
 func checkStrangers(l *lab.Lab, when string, n int) {
 	l.T.Helper()
+	var all sync.WaitGroup
 	for _, server := range []netip.Addr{lab.Server4, lab.Server6} {
-		if l.AdmitsAtOnce(lab.Source(n, server), server, 22) {
-			l.T.Errorf("%s, a stranger gets in to %s", when, server)
-		}
+		all.Go(func() {
+			if l.AdmitsAtOnce(lab.Source(n, server), server, 22) {
+				l.T.Errorf("%s, a stranger gets in to %s", when, server)
+			}
+		})
 	}
+	all.Wait()
 }
 
 // Under a real systemd, with the package's units and user, the wall is in force when the
@@ -202,21 +212,24 @@ func TestDownUnderSystemd(t *testing.T) {
 		t.Errorf("a user in the group runs down and gets %q: %v", out, err)
 	}
 	bare("after a user in the group has run down")
-	lab.Eventually(t, "the service has ended, but the socket is active", func() bool { return m.states() == "active inactive" })
+	m.eventually("the service has ended, but the socket is active", func() bool { return m.states() == "active inactive" })
 
 	// Other programs go on making requests, and systemctl is slow.
 	m.write("/usr/local/bin/systemctl", "#!/bin/sh\nsleep 0.2\nexec /usr/bin/systemctl \"$@\"\n", 0o755)
 	m.does("systemd-run", "--quiet", "--unit=asks", "sh", "-c",
 		"while :; do curl --silent --max-time 1 --unix-socket /run/knockwall/control.sock http://knockwall/v1/status >/run/asked; done")
 	start()
-	lab.Eventually(t, "other programs make requests", func() bool { return m.does("cat", "/run/asked") != "" })
+	m.eventually("other programs make requests", func() bool { return m.does("cat", "/run/asked") != "" })
 	down("while other programs make requests", "The wall is down")
 	m.does("systemctl", "stop", "asks.service")
 
 	// If there is another wall without a daemon, the daemon does not take it down. down
 	// without a daemon does.
 	m.write("/root/second.hcl", "wall {\n  table = \"second\"\n  nflog_group = 7200\n  queue = 7200\n}\n"+telnetDoor, 0o644)
-	m.does("sh", "-c", "timeout --foreground --preserve-status 2 knockwall run --config /root/second.hcl --control /run/second.sock 2>&1")
+	m.does("sh", "-ec", `knockwall run --config /root/second.hcl --control /run/second.sock 2>&1 &
+		until nft list table inet second >/run/second; do kill -0 $!; sleep 0.1; done
+		kill $!
+		wait $!`)
 	start()
 	if out := m.does("knockwall", "down"); strings.Contains(out, "second") {
 		t.Errorf("beside another wall, down says %q", out)
@@ -267,7 +280,7 @@ door "telnet" {
 // settled waits until the service is active. While it starts or reloads, it is not.
 func (m *machine) settled() {
 	m.t.Helper()
-	lab.Eventually(m.t, "the service is active and running", func() bool {
+	m.eventually("the service is active and running", func() bool {
 		return m.property("ActiveState") == "active" && m.property("SubState") == "running"
 	})
 }

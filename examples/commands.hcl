@@ -7,48 +7,21 @@
 #
 # Commands run inside the service: as its user, which is not root, and in its sandbox,
 # which has no network and few folders. This is enough to log something, or to tell
-# another program over a Unix socket. If you need more, let the command create a file in
-# /run/knockwall, and let another unit do the work when the file appears:
+# another program over a Unix socket. If you need more, let the command touch a file in
+# /run/knockwall, and let another unit do the work when that happens. The package has
+# units for this. One runs a script as root, here /usr/local/sbin/backup, with a network,
+# so that it can also send mail or call a webhook:
 #
-#   /etc/systemd/system/backup.path
-#       [Path]
-#       PathChanged=/run/knockwall/backup-wanted
-#       [Install]
-#       WantedBy=multi-user.target
+#   sudo systemctl enable --now knockwall-run@backup.path
 #
-#   /etc/systemd/system/backup.service
-#       [Service]
-#       Type=oneshot
-#       ExecStart=/usr/local/sbin/backup
+# The command is ["touch", "/run/knockwall/run-backup"], as below. A unit that is started
+# when the door opens, and stopped when it closes, such as wiki.service:
 #
-#   sudo systemctl enable --now backup.path
-#
-# The script of such a unit is run by root, with a network, so it can send mail or call a
-# webhook, too. To start and stop another unit, no script is needed. The part behind the @
-# is the name of that unit:
-#
-#   /etc/systemd/system/knocked-start@.path
-#       [Path]
-#       PathChanged=/run/knockwall/start-%i
-#       Unit=%i.service
-#       [Install]
-#       WantedBy=multi-user.target
-#
-#   /etc/systemd/system/knocked-stop@.path
-#       [Path]
-#       PathChanged=/run/knockwall/stop-%i
-#       [Install]
-#       WantedBy=multi-user.target
-#
-#   /etc/systemd/system/knocked-stop@.service
-#       [Service]
-#       Type=oneshot
-#       ExecStart=/usr/bin/systemctl stop %i.service
-#
-#   sudo systemctl enable --now knocked-start@wiki.path knocked-stop@wiki.path
+#   sudo systemctl enable --now knockwall-start@wiki.path knockwall-stop@wiki.path
 #
 # Then on_open is ["touch", "/run/knockwall/start-wiki"], and on_close is
-# ["touch", "/run/knockwall/stop-wiki"].
+# ["touch", "/run/knockwall/stop-wiki"]. Knocks during a run of the script do not run it
+# once more.
 #
 # Choose your own sequences.
 #
@@ -64,7 +37,7 @@ door "backup" {
   window   = "1m"
 
   on_open {
-    command = ["touch", "/run/knockwall/backup-wanted"]
+    command = ["touch", "/run/knockwall/run-backup"]
   }
 }
 

@@ -445,7 +445,7 @@ func (e *example) commands() {
 	backup, ssh := e.knocks()[0], e.knocks()[1]
 	e.opens("backup", backup)
 	lab.Eventually(e.t, "the command has been run", func() bool {
-		_, err := os.Stat(e.file("run/backup-wanted"))
+		_, err := os.Stat(e.file("run/run-backup"))
 		return err == nil
 	})
 	e.shut(e.self, lab.TCP(22), "it has knocked at another door")

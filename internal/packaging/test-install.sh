@@ -132,9 +132,19 @@ systemctl start knockwall.service
 systemctl stop knockwall.service
 nft list table inet knockwall >/dev/null 2>&1 || failed "no wall"
 
-said "remove, with no daemon: the wall goes"
+said "remove, with no daemon: the wall goes, and units that knocks start"
+printf '#!/bin/sh\ntouch /root/ran\n' >/usr/local/sbin/script
+chmod 755 /usr/local/sbin/script
+systemctl --quiet enable --now knockwall-run@script.path
+touch /run/knockwall/run-script
+for _ in $(seq 100); do
+  [ ! -e /root/ran ] || break
+  sleep 0.1
+done
+[ -e /root/ran ] || failed "the script has not run"
 dpkg -r knockwall
 active "inactive inactive"
+[ "$(systemctl is-active knockwall-run@script.path)" = inactive ] || failed "a file in /run/knockwall can still start a script"
 bare
 [ ! -e /run/knockwall/control.sock ] || failed "the socket is left"
 

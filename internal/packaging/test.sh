@@ -37,6 +37,12 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/lib/systemd/catalog/knockwall.catalog
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall-metrics.service
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall-metrics.timer
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-run@.path
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-run@.service
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-start@.path
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-start@.service
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-stop@.path
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-stop@.service
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall.service
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall.socket
 -rw-r--r-- root/root /usr/lib/sysusers.d/knockwall.conf

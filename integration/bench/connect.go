@@ -10,15 +10,19 @@ import (
 	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
-// connect measures connect() to an open door with the client's own TCP stack.
-func (b *bench) connect() error {
+// open returns the systems whose cost for a connection is compared.
+func (b *bench) open() []system {
 	systems := []system{noWall{}}
 	for _, k := range b.knockers() {
 		if k.name() == "knockwall" || k.name() == "nftables" {
 			systems = append(systems, k)
 		}
 	}
-	systems = append(systems, b.queues()...)
+	return append(systems, b.queues()...)
+}
+
+// connect measures connect() to an open door with the client's own TCP stack.
+func (b *bench) connect(row report.Row, systems []system) error {
 	stands, err := b.stand(systems, time.Hour)
 	defer closeAll(stands)
 	if err != nil {
@@ -40,13 +44,6 @@ func (b *bench) connect() error {
 			}
 			took[j] = append(took[j], s...)
 		}
-	}
-	row := report.Row{
-		ID: "connect", Title: "connect() to an open door", Unit: "µs",
-		Goals: []report.Goal{
-			{Text: "at most 1.15 times a bare go-nfqueue's", Against: "queue go-nfqueue", AtMost: 1.15},
-			{Text: "aim: no more than a bare C loop's", Against: "queue C", AtMost: 1},
-		},
 	}
 	for j, g := range stands {
 		row.Cells = append(row.Cells, took[j].cell(g.system.name(), time.Microsecond))

@@ -15,8 +15,9 @@ import (
 type deluge struct {
 	row     string
 	title   string
-	systems []string      // the systems to flood; empty: all
-	ports   []packet.Port // the ports to flood; empty: the port of each system's first knock
+	systems func(*bench) []system // the systems to flood
+	ports   []packet.Port         // the ports to flood; empty: the port of each system's noise
+	kinds   int                   // kinds of clients, which come in turns; 0: one
 	sources int
 	rate    int   // packets a second; 0: as many as possible
 	packets int64 // in total; 0: until the time of the flood is over
@@ -26,11 +27,28 @@ type deluge struct {
 const thousand, million = 1_000, 1_000_000
 
 var deluges = []deluge{
-	{row: "flood-20k", title: "20,000 first knocks/s from 32,000 sources: clients let in", sources: 32 * thousand, rate: 20 * thousand},
-	{row: "flood-full", title: "first knocks at full speed from 32,000 sources: clients let in", sources: 32 * thousand, must: true},
-	{row: "flood-million", title: "50,000 first knocks/s from 1,000,000 sources: clients let in", sources: million, rate: 50 * thousand, packets: million, must: true},
-	{row: "flood-knocks", title: "all knocks at full speed from 32,000 sources: clients let in", systems: []string{"knockwall"}, ports: sequence, sources: 32 * thousand, must: true},
-	{row: "flood-door", title: "SYNs to the door at full speed from 32,000 sources: clients let in", systems: []string{"nftables", "knockwall"}, ports: []packet.Port{door}, sources: 32 * thousand, must: true},
+	{row: "flood-20k", title: "20,000 first knocks/s from 32,000 sources: clients let in", systems: (*bench).knockers, sources: 32 * thousand, rate: 20 * thousand},
+	{row: "flood-full", title: "first knocks at full speed from 32,000 sources: clients let in", systems: (*bench).knockers, sources: 32 * thousand, must: true},
+	{row: "flood-million", title: "50,000 first knocks/s from 1,000,000 sources: clients let in", systems: (*bench).knockers, sources: million, rate: 50 * thousand, packets: million, must: true},
+	{row: "flood-knocks", title: "all knocks at full speed from 32,000 sources: clients let in", systems: only("knockwall"), ports: sequence, sources: 32 * thousand, must: true},
+	{row: "flood-door", title: "SYNs to the door at full speed from 32,000 sources: clients let in", systems: only("knockwall", "nftables"), ports: []packet.Port{door}, sources: 32 * thousand, must: true},
+	{row: "flood-keys", title: "garbage at full speed to the port of signed knocks: clients with keys and with sequences let in", systems: flooded(garbage), kinds: 2, sources: 32 * thousand, must: true},
+	{row: "flood-unknown", title: "knocks with an unknown key at full speed: clients with keys and with sequences let in", systems: flooded(strange), kinds: 2, sources: 32 * thousand, must: true},
+	{row: "flood-replay", title: "one person's used knock at full speed: clients with keys and with sequences let in", systems: flooded(replay), kinds: 2, sources: 32 * thousand, must: true},
+	{row: "flood-fwknop", title: "garbage like fwknop's at full speed: clients of fwknop let in", systems: (*bench).forFwknop, sources: 32 * thousand, must: true},
+}
+
+// only returns a function that returns the systems with these names.
+func only(names ...string) func(*bench) []system {
+	return func(b *bench) []system {
+		return slices.DeleteFunc(b.knockers(), func(s system) bool { return !slices.Contains(names, s.name()) })
+	}
+}
+
+// flooded returns a function that returns a knockwall with a sequence and signed knocks, and
+// with the datagrams of a flood at the port of these.
+func flooded(flood func(*signed) ([][]byte, error)) func(*bench) []system {
+	return func(b *bench) []system { return []system{b.wall(&signed{too: true, flood: flood})} }
 }
 
 // toll is the cost of a flood for a system, apart from the clients that it kept out.
@@ -49,10 +67,7 @@ func (b *bench) floods(d deluge) error {
 	if d.must {
 		row.Goals = []report.Goal{{Text: "all"}}
 	}
-	for _, s := range b.knockers() {
-		if len(d.systems) > 0 && !slices.Contains(d.systems, s.name()) {
-			continue
-		}
+	for _, s := range d.systems(b) {
 		b.progress.say("%s", s.name())
 		cell, t, err := b.flood(d, s.(knocker))
 		if err != nil {
@@ -85,11 +100,14 @@ func (b *bench) flood(d deluge, k knocker) (c report.Cell, t toll, err error) {
 	if err != nil {
 		return fail(err)
 	}
-	noise := k.noise()
+	noise, err := k.noise()
+	if err != nil {
+		return fail(err)
+	}
 	lasts := time.Duration(b.pick(10, 4)) * time.Second
 	stream := forge.Stream{
 		To: server, Hardware: g.lab.hardware, Among: everywhere, Sources: d.sources,
-		Ports: d.ports, Rate: d.rate, Packets: d.packets, Payload: noise.payload, Time: lasts,
+		Ports: d.ports, Rate: d.rate, Packets: d.packets, Payload: noise.payload, Data: noise.data, Time: lasts,
 	}
 	if d.packets > 0 {
 		lasts = time.Duration(float64(d.packets) / float64(d.rate) * float64(time.Second))
@@ -98,7 +116,7 @@ func (b *bench) flood(d deluge, k knocker) (c report.Cell, t toll, err error) {
 	if len(d.ports) == 0 {
 		stream.Ports = []packet.Port{noise.port}
 	}
-	n := b.pick(50, 10)
+	n := b.pick(50, 10) * max(1, d.kinds)
 	clients, err := g.clients(n, lasts*9/10/time.Duration(n))
 	if err != nil {
 		return fail(err)
@@ -137,8 +155,8 @@ func (b *bench) flood(d deluge, k knocker) (c report.Cell, t toll, err error) {
 	}
 	t.sent = f.Sent()
 	notes := []string{count(f.Rate()) + "/s sent"}
-	if noise.port == spa {
-		t.note = "garbage SPA"
+	if noise.note != "" {
+		t.note = noise.note
 		notes = append(notes, t.note)
 	}
 	if t.daemon {

@@ -53,4 +53,4 @@ func (k *knockd) stop() { k.kill() }
 
 func (k *knockd) knocks(from netip.Addr) ([]forge.Segment, error) { return portKnocks(from), nil }
 
-func (k *knockd) noise() noise { return noise{port: sequence[0]} }
+func (k *knockd) noise() (noise, error) { return noise{port: sequence[0]}, nil }

@@ -10,19 +10,32 @@ import (
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
-// knockwall is this project's daemon with the first rules of the README. The only
-// difference: all knocks are SYNs, as for the other systems.
+// knockwall is this project's daemon with one door.
 type knockwall struct {
+	title  string
 	binary string
+	way
 	*daemon
 }
 
-func (k *knockwall) name() string { return "knockwall" }
+// way is how the door of knockwall opens.
+type way interface {
+	// rules returns the attributes of the wall and of the door. Files that they name are in
+	// the folder.
+	rules(folder string) (wall, door string, err error)
+	knocks(from netip.Addr) ([]forge.Segment, error)
+	noise() (noise, error)
+}
 
-func (k *knockwall) start(l *lab) (err error) {
+func (k *knockwall) name() string { return k.title }
+
+func (k *knockwall) start(l *lab) error {
+	wall, attributes, err := k.rules(l.folder)
+	if err != nil {
+		return err
+	}
 	rules := filepath.Join(l.folder, "ssh.hcl")
-	text := fmt.Sprintf("door \"ssh\" {\n  ports    = [%d]\n  sequence = [%d, %d, %d]\n  window   = %q\n}\n",
-		door.Number, sequence[0].Number, sequence[1].Number, sequence[2].Number, l.window)
+	text := fmt.Sprintf("wall {\n%s}\ndoor \"ssh\" {\n  ports  = [%d]\n  window = %q\n%s}\n", wall, door.Number, l.window, attributes)
 	if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -32,6 +45,14 @@ func (k *knockwall) start(l *lab) (err error) {
 
 func (k *knockwall) stop() { k.kill() }
 
-func (k *knockwall) knocks(from netip.Addr) ([]forge.Segment, error) { return portKnocks(from), nil }
+// plain is the sequence of the README's first rules. The only difference: all knocks are
+// SYNs, as for the other systems.
+type plain struct{}
 
-func (k *knockwall) noise() noise { return noise{port: sequence[0]} }
+func (plain) rules(string) (wall, door string, err error) {
+	return "", fmt.Sprintf("  sequence = [%d, %d, %d]\n", sequence[0].Number, sequence[1].Number, sequence[2].Number), nil
+}
+
+func (plain) knocks(from netip.Addr) ([]forge.Segment, error) { return portKnocks(from), nil }
+
+func (plain) noise() (noise, error) { return noise{port: sequence[0]}, nil }

@@ -11,8 +11,8 @@ import (
 
 // lastKnock measures the time from just before the last knock until the door answers a
 // SYN. After the knock it sends a SYN every 250 µs.
-func (b *bench) lastKnock() error {
-	stands, err := b.stand(b.knockers(), defaultWindow)
+func (b *bench) lastKnock(row report.Row, systems []system) error {
+	stands, err := b.stand(systems, defaultWindow)
 	defer closeAll(stands)
 	if err != nil {
 		return err
@@ -29,13 +29,7 @@ func (b *bench) lastKnock() error {
 			took[j] = append(took[j], d)
 		}
 	}
-	row := report.Row{
-		ID: "last-knock", Title: "last knock to first SYN let in", Unit: "ms",
-		Goals: []report.Goal{
-			{Text: "at most 1/60 of knockd's", Against: "knockd", AtMost: 1.0 / 60},
-			{Text: "at most 1/20 of fwknopd's", Against: "fwknopd", AtMost: 1.0 / 20},
-		},
-	}
+	row.Unit = "ms"
 	for j, g := range stands {
 		row.Cells = append(row.Cells, took[j].cell(g.system.name(), time.Millisecond))
 	}
@@ -113,17 +107,14 @@ func (g *guarded) shut(from netip.Addr) error {
 
 // backToBack counts the clients that are let in when they send all knocks and one SYN
 // without a pause.
-func (b *bench) backToBack() error {
-	stands, err := b.stand(b.knockers(), defaultWindow)
+func (b *bench) backToBack(row report.Row, systems []system) error {
+	stands, err := b.stand(systems, defaultWindow)
 	defer closeAll(stands)
 	if err != nil {
 		return err
 	}
 	rounds, portion := b.pick(5, 1), 10
-	row := report.Row{
-		ID: "back-to-back", Title: "knocks and one SYN without a pause: let in",
-		Goals: []report.Goal{{Text: "all"}},
-	}
+	row.Goals = []report.Goal{{Text: "all"}}
 	for _, g := range stands {
 		row.Cells = append(row.Cells, report.Cell{System: g.system.name(), Of: rounds * portion})
 	}

@@ -135,8 +135,10 @@ func inNamespaces() error {
 
 // All rows in their order, and the rows of a quick run.
 var (
-	allRows   = []string{"last-knock", "back-to-back", "connect", "flood-20k", "flood-full", "flood-million", "flood-knocks", "flood-door", "cpu", "memory"}
-	quickRows = []string{"last-knock", "back-to-back", "connect", "flood-full"}
+	allRows = []string{"last-knock", "back-to-back", "keys", "keys-at-once", "fwknop-at-once", "connect",
+		"flood-20k", "flood-full", "flood-million", "flood-knocks", "flood-door",
+		"flood-keys", "flood-unknown", "flood-replay", "flood-fwknop", "cpu", "memory"}
+	quickRows = []string{"last-knock", "back-to-back", "keys", "keys-at-once", "connect", "flood-full"}
 )
 
 // defaultWindow is how long the door is open, as by default in knockwall.
@@ -178,15 +180,11 @@ func measure(o options) error {
 // run measures the wanted rows. Two of them come from the floods of other rows.
 func (b *bench) run() error {
 	wanted := func(row string) bool { return slices.Contains(b.only, row) }
-	timed := []struct {
-		row     string
-		measure func() error
-	}{{"last-knock", b.lastKnock}, {"back-to-back", b.backToBack}, {"connect", b.connect}}
 	for _, r := range timed {
-		if wanted(r.row) {
-			b.progress.begin(r.row)
-			if err := r.measure(); err != nil {
-				return fmt.Errorf("%s: %w", r.row, err)
+		if wanted(r.ID) {
+			b.progress.begin(r.ID)
+			if err := r.measure(b, r.Row, r.systems(b)); err != nil {
+				return fmt.Errorf("%s: %w", r.ID, err)
 			}
 		}
 	}
@@ -205,6 +203,38 @@ func (b *bench) run() error {
 		b.memoryRow()
 	}
 	return nil
+}
+
+// timed are the rows in which all systems do the same work in turns.
+var timed = []struct {
+	report.Row
+	measure func(*bench, report.Row, []system) error
+	systems func(*bench) []system
+}{
+	{report.Row{
+		ID: "last-knock", Title: "last knock to first SYN let in",
+		Goals: []report.Goal{
+			{Text: "at most 1/60 of knockd's", Against: "knockd", AtMost: 1.0 / 60},
+			{Text: "at most 1/20 of fwknopd's", Against: "fwknopd", AtMost: 1.0 / 20},
+		},
+	}, (*bench).lastKnock, (*bench).knockers},
+	{report.Row{ID: "back-to-back", Title: "knocks and one SYN without a pause: let in"}, (*bench).backToBack, (*bench).knockers},
+	{report.Row{
+		ID: "keys", Title: "knock signed with an ssh key to first SYN let in",
+		Goals: []report.Goal{
+			{Text: "at most 1.5 times a sequence's", Against: otherWay, AtMost: 1.5},
+			{Text: "at most 1/20 of fwknopd's", Against: "fwknopd", AtMost: 1.0 / 20},
+		},
+	}, (*bench).lastKnock, (*bench).keyed},
+	{report.Row{ID: "keys-at-once", Title: "signed knock and one SYN without a pause: let in"}, (*bench).backToBack, (*bench).keyed},
+	{report.Row{ID: "fwknop-at-once", Title: "fwknop's packet and one SYN without a pause: let in"}, (*bench).backToBack, (*bench).forFwknop},
+	{report.Row{
+		ID: "connect", Title: "connect() to an open door", Unit: "µs",
+		Goals: []report.Goal{
+			{Text: "at most 1.15 times a bare go-nfqueue's", Against: "queue go-nfqueue", AtMost: 1.15},
+			{Text: "aim: no more than a bare C loop's", Against: "queue C", AtMost: 1},
+		},
+	}, (*bench).connect, (*bench).open},
 }
 
 func (b *bench) add(row report.Row) { b.report.Rows = append(b.report.Rows, row) }

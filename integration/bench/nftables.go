@@ -36,7 +36,7 @@ func (r *recipe) stop() {}
 
 func (r *recipe) knocks(from netip.Addr) ([]forge.Segment, error) { return portKnocks(from), nil }
 
-func (r *recipe) noise() noise { return noise{port: sequence[0]} }
+func (r *recipe) noise() (noise, error) { return noise{port: sequence[0]}, nil }
 
 func (r *recipe) pid() int { return 0 }
 

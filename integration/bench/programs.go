@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"github.com/knockwall/knockwall/integration/bench/report"
 )
 
 // programs maps the names of the programs that are measured and used to their paths.
@@ -67,17 +69,47 @@ func (p programs) has(names ...string) bool {
 // knockers returns new instances of the systems that hide the door.
 func (b *bench) knockers() []system {
 	p := b.programs
-	systems := []system{&knockwall{binary: p["knockwall"]}}
+	systems := []system{b.wall(plain{})}
 	if p.has("knockd", "nft") {
 		systems = append(systems, &knockd{binary: p["knockd"], nft: p["nft"]})
 	}
-	if p.has("fwknopd", "fwknop", "iptables") {
-		systems = append(systems, &fwknop{binary: p["fwknopd"], clientBinary: p["fwknop"], iptables: p["iptables"]})
-	}
+	systems = append(systems, b.fwknopd(false)...)
 	if p.has("nft") {
 		systems = append(systems, &recipe{nft: p["nft"]})
 	}
 	return systems
+}
+
+// wall returns a knockwall whose door opens in a way.
+func (b *bench) wall(w way) system {
+	return &knockwall{title: report.Knockwall, binary: b.programs["knockwall"], way: w}
+}
+
+// fwknopd returns fwknopd, if it is installed. ours is that of its client.
+func (b *bench) fwknopd(ours bool) []system {
+	p := b.programs
+	if !p.has("fwknopd", "fwknop", "iptables") {
+		return nil
+	}
+	return []system{&fwknop{binary: p["fwknopd"], iptables: p["iptables"], stockClient: &stockClient{binary: p["fwknop"], ours: ours}}}
+}
+
+// keyed returns a knockwall for signed knocks, beside one for a sequence and fwknopd.
+func (b *bench) keyed() []system {
+	other := &knockwall{title: otherWay, binary: b.programs["knockwall"], way: plain{}}
+	return append([]system{b.wall(&signed{}), other}, b.fwknopd(false)...)
+}
+
+// otherWay is the name of a knockwall with a sequence, beside one whose door opens in
+// another way.
+const otherWay = "by a sequence"
+
+// forFwknop returns a knockwall for fwknop's clients, and fwknopd, if that is installed.
+func (b *bench) forFwknop() []system {
+	if !b.programs.has("fwknop") {
+		return nil
+	}
+	return append([]system{b.wall(&stockClient{binary: b.programs["fwknop"], ours: true})}, b.fwknopd(true)...)
 }
 
 // queues returns the loops that only accept packets.

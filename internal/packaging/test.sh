@@ -79,7 +79,7 @@ echo "right modes and owners: $(wc -l <"$work/list") files and folders"
 # Links in the texts lead to files of the package, or to the web.
 dpkg-deb -x "$deb" "$work/unpacked"
 for page in "$work"/unpacked/usr/share/doc/knockwall/{,docs/}*.md; do
-  grep -oE '\]\([^)#]+' "$page" | cut -c 3- | grep -v :// | while read -r link; do
+  { grep -oP '\]\(\K(?![^)#]*://)[^)#]+' "$page" || true; } | while read -r link; do # a page may have none
     [ -e "$(dirname "$page")/$link" ] || { echo "${page##*/} links to $link, which the package does not have"; exit 1; }
   done
 done

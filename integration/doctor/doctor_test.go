@@ -124,14 +124,19 @@ END`)
 	check := func(when string) {
 		t.Helper()
 		var r doctor.Report
-		fastest := lab.Deadline
+		fastest, start := lab.Deadline, lab.Deadline
 		for range 5 { // the machine may be busy
 			began := time.Now()
 			r = examine(l, sshDoor)
 			fastest = min(fastest, time.Since(began))
+			began = time.Now()
+			l.RunOnServer("version")
+			start = min(start, time.Since(began))
 		}
-		if fastest > time.Second { // doctor may take half a second, and the program has to start
-			t.Errorf("%s: the doctor takes %s", when, fastest)
+		// doctor may take half a second, and the program has to start. A busy machine shows in
+		// how long that takes.
+		if fastest > max(time.Second, 20*start) {
+			t.Errorf("%s: the doctor takes %s, and only to start the program takes %s", when, fastest, start)
 		}
 		if len(r.Findings) > 0 {
 			t.Errorf("%s: the doctor finds %+v", when, r.Findings)

@@ -3,6 +3,7 @@
 host   := $(shell go env GOHOSTARCH)
 GOARCH := $(or $(GOARCH),$(host))
 binary := build/$(GOARCH)/knockwall
+client := build/$(GOARCH)/client/knockwall
 
 # What Go runs here is for this machine, whatever the packages are for.
 unexport GOARCH GOFLAGS GOAMD64 GOARM GOARM64 GOEXPERIMENT
@@ -10,30 +11,47 @@ export LC_ALL := C
 export TZ := UTC
 export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct)
 
-.PHONY: help build deb rpm cross test-packages clean generated always
+.PHONY: help build deb rpm archlinux apk dist cross test-packages clean generated always
 help:
-	@echo 'make build           the program, static:             $(binary)'
-	@echo 'make deb             a package for Debian and Ubuntu: build/*.deb'
-	@echo 'make rpm             a package for Fedora and others: build/*.rpm'
+	@echo 'make build           the program, static:                 $(binary)'
+	@echo 'make deb             knockwall and knockwall-client for Debian and Ubuntu'
+	@echo 'make rpm             … for Fedora and others'
+	@echo 'make archlinux       … for Arch Linux'
+	@echo 'make apk             knockwall-client for Alpine, which has no systemd'
+	@echo 'make dist            all packages and archives for all systems, with checksums'
 	@echo 'make cross           build it for every system that it is for: nothing is kept'
-	@echo 'make test-packages   build them twice, and look at them'
-	@echo 'make clean           remove build/'
+	@echo 'make test-packages   build packages twice, and look at them'
+	@echo 'make clean           remove build/, which has all of these'
 	@echo
-	@echo 'GOARCH=arm64 after one of the first three is for another architecture.'
+	@echo 'GOARCH=arm64 after one of the first five is for another architecture.'
 
 build: $(binary)
 
 # Always: Go knows better what has changed. Panics name their lines without
 # symbols, too.
+compile = CGO_ENABLED=0 GOARCH=$* GOARM=7 go build -trimpath -buildvcs=true -ldflags='-s -w' $(1) -o $@ ./cmd/knockwall
 build/%/knockwall: always
-	CGO_ENABLED=0 GOARCH=$* go build -trimpath -buildvcs=true -ldflags='-s -w' -o $@ ./cmd/knockwall
+	$(call compile)
+build/%/client/knockwall: always
+	$(call compile,-tags client)
 
-generated: $(binary) build/$(host)/knockwall
-	internal/packaging/generate.sh build/$(host)/knockwall $(binary)
+generated: $(binary) $(client) build/$(host)/knockwall
+	internal/packaging/generate.sh build/$(host)/knockwall $(binary) $(client)
 
-deb rpm: generated
-	VERSION=$$(cat build/version) ARCH=$(GOARCH:arm=arm7) BINARY=$(binary) \
-	  go tool -modfile=internal/tools/go.mod nfpm package --config internal/packaging/nfpm.yaml --packager $@ --target build/
+package = VERSION=$$(cat build/$(addsuffix .,$(filter archlinux apk,$@))version) ARCH=$(GOARCH:arm=arm7) BINARY=$(1) \
+	  go tool -modfile=internal/tools/go.mod nfpm package --config internal/packaging/$(2) --packager $@ --target build/
+deb rpm archlinux: generated
+	$(call package,$(binary),nfpm.yaml)
+	$(call package,$(client),client.yaml)
+apk: generated
+	$(call package,$(client),client.yaml)
+
+# Takes an hour on a small machine.
+dist: SHELL := /bin/bash
+dist: clean
+	set -e; for arch in amd64 arm64 arm 386 riscv64; do $(MAKE) GOARCH=$$arch deb rpm archlinux apk; done
+	internal/packaging/archives.sh
+	cd build && sha256sum *.{deb,rpm,pkg.tar.zst,apk,tar.gz,zip} >SHA256SUMS
 
 # All of it on Linux, the client's commands elsewhere.
 cross: SHELL := /bin/bash

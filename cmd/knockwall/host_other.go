@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux || client
 
 package main
 
@@ -10,8 +10,8 @@ import (
 	"github.com/knockwall/knockwall/ruleset"
 )
 
-// Doors need Linux. On other systems knockwall is a client. It also checks and converts
-// rule files for other hosts.
+// Doors need Linux. On other systems, and with the build tag client, knockwall is a client. It
+// also checks and converts rule files for other hosts.
 
 const hostExample = `  knockwall check --config ssh.hcl
 `
@@ -37,11 +37,13 @@ func noReport() hostReport { return hostReport{[]struct{}{}, []unmade{}} }
 
 func onReading(*ruleset.Config) (hostReport, *ruleset.Loaded) {
 	r := noReport()
-	r.Unmade = append(r.Unmade, unmade{"this host", "it does not run Linux, so it has no doors"})
+	r.Unmade = append(r.Unmade, unmade{"this host", "this knockwall is for clients and knows no doors"})
 	return r, &ruleset.Loaded{}
 }
 
-func notLookedAt([]unmade) string { return "; not checked: this host, as it does not run Linux" }
+func notLookedAt([]unmade) string {
+	return "; not checked: this host, as this knockwall is for clients"
+}
 
 func review(path string) *ruleset.Loaded { return ruleset.Review(path) }
 

@@ -7,8 +7,8 @@
 // new connections (package nfqueue). Package sequence decides what they mean.
 //
 // Each command has a file in this folder. Commands that need a host with doors build on
-// Linux only (host_linux.go). The other commands, which clients need, build on every
-// system.
+// Linux only, and not with the build tag client (host_linux.go). The other commands, which
+// clients need, build on every system.
 package main
 
 import (

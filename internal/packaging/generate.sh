@@ -1,10 +1,10 @@
 #!/bin/sh
-# generate.sh HOST BINARY: writes to build/ the files of the packages that are not in this
-# repository: manual pages, completions, changelog and licenses. HOST is the program for
-# this machine, BINARY the program in the package. nfpm sets times and modes.
+# generate.sh HOST BINARY CLIENT: writes to build/ the files of the packages that are not in
+# this repository: manual pages, completions, changelogs and licenses. HOST is the program for
+# this machine, BINARY and CLIENT are the programs in the packages. nfpm sets times and modes.
 set -eu
 umask 022
-host=$1 binary=$2
+host=$1 binary=$2 client=$3
 
 # Go takes the version from git. Convert it so that pre-releases sort before their release
 # and later commits sort after it: v1.2.4-0.DATE-COMMIT becomes 1.2.4~0.DATE.COMMIT.
@@ -14,9 +14,13 @@ case $version in
 *) echo "$binary has no version from git: build it in a clone" >&2; exit 1 ;;
 esac
 echo "$version" | sed 's/-/~/; s/-/./g' >build/version
+# apk knows the words _pre and _rc for this, and pacman pre and rc right after the digits.
+# Both have the date of a commit only.
+echo "$version" | sed -E 's/-(.*\.)?([0-9]{14})-[0-9a-f]+$/_pre\2/; s/-rc\.?/_rc/' >build/apk.version
+tr -d _ <build/apk.version >build/archlinux.version
 
-rm -rf build/man build/completions build/licenses
-mkdir -p build/man build/completions build/licenses
+rm -rf build/man build/completions
+mkdir -p build/man build/completions
 CGO_ENABLED=0 go build -trimpath -buildvcs=true -tags man -o build/manual ./cmd/knockwall
 build/manual man build/man docs/*.[58].md
 rm build/manual
@@ -35,23 +39,13 @@ for shell in bash zsh fish; do
   "$host" completion $shell >build/completions/$shell
 done
 
-{
-  printf 'knockwall (%s) stable; urgency=medium\n\n' "$(cat build/version)"
+changelog() { # PACKAGE
+  printf '%s (%s) stable; urgency=medium\n\n' "$1" "$(cat build/version)"
   printf '  * As of commit %s.\n\n' "$(git rev-parse --short=12 HEAD)"
-  printf ' -- knockwall authors <knockwall@example.org>  %s\n' "$(date -Rd "@$SOURCE_DATE_EPOCH")"
-} | gzip -9n >build/changelog.gz
-
-# The licences of all linked modules.
-copy() { # MODULE FOLDER
-  mkdir -p "build/licenses/$1"
-  find "$2" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'patents*' \) \
-    -exec install -m 644 -t "build/licenses/$1" {} +
-  [ -n "$(ls "build/licenses/$1")" ] || { echo "$1 has no licence" >&2; exit 1; }
+  printf ' -- knockwall maintainers <knockwall@users.noreply.github.com>  %s\n' "$(date -Rd "@$SOURCE_DATE_EPOCH")"
 }
-copy go "$(go env GOROOT)"
-modules=$(go version -m "$binary" | awk '$1 == "dep" { print $2 }')
-# shellcheck disable=SC2086 # one argument for each module
-go list -m -f '{{.Path}} {{.Dir}}' $modules | while read -r module folder; do
-  copy "$module" "$folder"
-done
-find build/licenses -exec touch -d "@$SOURCE_DATE_EPOCH" {} +
+changelog knockwall | gzip -9n >build/changelog.gz
+changelog knockwall-client | gzip -9n >build/client-changelog.gz
+
+internal/packaging/licenses.sh "$binary" build/licenses
+internal/packaging/licenses.sh "$client" build/client-licenses

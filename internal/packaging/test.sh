@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the packages of the last commit twice, in different folders, umasks, time zones
 # and locales. Both builds must have the same bytes, contain all files, and contain no path
-# of the build machine. Needs dpkg. Takes twenty seconds.
+# of the build machine. Needs dpkg. Takes forty seconds.
 set -euo pipefail
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 work=$(mktemp -d)
@@ -9,12 +9,12 @@ trap 'rm -rf "$work"' EXIT
 
 built() { # FOLDER UMASK TZ LOCALE
   git clone -q "$repository" "$work/$1"
-  (umask "$2" && cd "$work/$1" && TZ=$3 LC_ALL=$4 make -s deb rpm) >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
+  (umask "$2" && cd "$work/$1" && TZ=$3 LC_ALL=$4 make -s deb rpm archlinux apk) >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 }
 built one 022 UTC C
 sleep 1 # so that no timestamp is the same by chance
 built another/place 077 Pacific/Auckland C.UTF-8
-for package in "$work"/one/build/*.{deb,rpm}; do
+for package in "$work"/one/build/*.{deb,rpm,pkg.tar.zst,apk}; do
   cmp "$package" "$work/another/place/build/${package##*/}"
   echo "both builds are the same: $(sha256sum "$package" | cut -c -16) $(stat -c %s "$package") bytes, ${package##*/}"
 done
@@ -30,7 +30,7 @@ build/"$(go env GOHOSTARCH)"/knockwall check --config internal/packaging/example
 
 # Mode, owner and path of the files that must be in the package. All others must belong to
 # root, with mode 644 (files) or 755 (folders).
-deb=$(echo build/*.deb)
+deb=$(echo build/knockwall_*.deb)
 dpkg-deb -c "$deb" | awk '{ print $1, $2, substr($6, 2) }' | sort >"$work/list"
 cat >"$work/expected" <<'LIST'
 -rw-r----- root/root /etc/knockwall.d/example.hcl
@@ -83,6 +83,26 @@ for page in "$work"/unpacked/usr/share/doc/knockwall/{,docs/}*.md; do
     [ -e "$(dirname "$page")/$link" ] || { echo "${page##*/} links to $link, which the package does not have"; exit 1; }
   done
 done
+
+# The client: its commands, and nothing of a host.
+client=$(echo build/knockwall-client_*.deb)
+dpkg-deb -c "$client" | awk '{ print $1, $2, substr($6, 2) }' | sort >"$work/list"
+for file in /usr/bin/knockwall /usr/share/man/man1/knockwall-{connect,join,knock,ports}.1.gz \
+  /usr/share/bash-completion/completions/knockwall /usr/share/doc/knockwall-client/{copyright,changelog.gz,licenses/go/LICENSE}; do
+  grep -q " $file\$" "$work/list" || { echo "$client lacks $file"; exit 1; }
+done
+! grep -E ' /(etc|var|usr/lib|usr/libexec)/' "$work/list" || { echo "the client has files of a host"; exit 1; }
+odd=$(grep -vE '^(-rw-r--r--|drwxr-xr-x) root/root |^-rwxr-xr-x root/root /usr/bin/knockwall$' "$work/list" || true)
+[ -z "$odd" ] || { echo "wrong mode or owner: $odd"; exit 1; }
+program=build/$(go env GOHOSTARCH)/client/knockwall
+for command in knock connect join ports version completion; do
+  "$program" help $command >/dev/null
+done
+! "$program" help run >/dev/null 2>&1 || { echo "the client can run a daemon"; exit 1; }
+for package in "$deb" "$client"; do
+  [[ $(dpkg-deb -f "$package" Maintainer) != *example* ]] || { echo "$package has an example as maintainer"; exit 1; }
+done
+echo "the client has $(wc -l <"$work/list") files and folders"
 
 # Packages of later commits and releases must sort later.
 package=$(dpkg-deb -f "$deb" Version)

@@ -33,6 +33,7 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 		c.Doors = append(c.Doors, l.checkDoor(r, &c.Wall))
 		l.checkAgreement(c.Doors, raw)
 	}
+	c.Share = l.checkShare(raw)
 	l.advise(raw, c)
 	return c
 }

@@ -14,6 +14,7 @@ import (
 type Config struct {
 	Wall  Wall
 	Doors []Door
+	Share *Share // nil: nothing is shared with other hosts
 }
 
 // Wall has the settings that apply to all doors.

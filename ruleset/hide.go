@@ -33,14 +33,17 @@ type words struct {
 }
 
 // ruleWords are the words of rule files.
-var ruleWords = newWords("a rule file", map[string]bool{"wall": true, "door": true},
-	ruleNames(), map[string]bool{"on_open": true, "on_close": true}, methods.Kinds)
+var ruleWords = newWords("a rule file", map[string]bool{"wall": true, "door": true, "share": true},
+	ruleNames(), map[string]bool{"on_open": true, "on_close": true, "tls": true}, methods.Kinds)
 
-// ruleNames are the attributes of walls, doors and commands. The value of identity is not
-// shown: somebody may write the identity there, and not its path.
+// ruleNames are the attributes of walls, doors, commands and shares. The values of some are
+// not shown: somebody may write a secret there, and not the path of its file, or write it
+// into a URL.
 func ruleNames() map[string]bool {
-	names := namesOf(impliedBy(rawWall{}), doorSchema(), impliedBy(rawCommand{}))
-	delete(names, "identity")
+	names := namesOf(impliedBy(rawWall{}), doorSchema(), impliedBy(rawCommand{}), impliedBy(rawShare{}), impliedBy(rawTLS{}))
+	for _, secret := range []string{"identity", "servers", "credentials", "nkey", "key"} {
+		delete(names, secret)
+	}
 	return names
 }
 

@@ -78,15 +78,32 @@ func newLoaded(w *words, path string, by reader) *Loaded {
 // load reads the rule files at path, which may be a copy of those at origin.
 func load(path, origin string, by reader) *Loaded {
 	l := newLoaded(ruleWords, origin, by)
+	raw, others := l.readFiles(hclparse.NewParser(), path)
+	if raw == nil {
+		return l
+	}
+	config := l.check(raw)
+	if !l.Diagnostics.HasErrors() {
+		l.Config = config
+		l.adviseUnread(path, others)
+	}
+	l.dropRepeated()
+	l.Sort()
+	l.shorten()
+	return l
+}
+
+// readFiles reads and decodes the rule files at path, and returns the names of the files
+// beside them. It returns nil if there are none.
+func (l *Loaded) readFiles(parser *hclparse.Parser, path string) (*rawConfig, []string) {
 	names, others, err := entries(path)
 	if err != nil {
 		l.fail("Cannot read the rule files", forbidden(err, "r").Error(), nil)
-		return l
+		return nil, nil
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		l.owned(path, ownership.Folder)
 	}
-	parser := hclparse.NewParser()
 	var raw rawConfig
 	for _, name := range names {
 		if l.size > maxAllSizes {
@@ -102,15 +119,7 @@ func load(path, origin string, by reader) *Loaded {
 		l.owned(name, ownership.File)
 		l.parse(parser, name, &raw)
 	}
-	config := l.check(&raw)
-	if !l.Diagnostics.HasErrors() {
-		l.Config = config
-		l.adviseUnread(path, others)
-	}
-	l.dropRepeated()
-	l.Sort()
-	l.shorten()
-	return l
+	return &raw, others
 }
 
 // Errors returns a copy without the warnings.
@@ -210,6 +219,7 @@ func (l *Loaded) parse(parser *hclparse.Parser, name string, raw *rawConfig) {
 	}
 	raw.Walls = append(raw.Walls, part.Walls...)
 	raw.Doors = append(raw.Doors, part.Doors...)
+	raw.Shares = append(raw.Shares, part.Shares...)
 }
 
 // syntax parses a file as HCL. It returns nil if nothing of the file can be used.

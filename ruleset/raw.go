@@ -15,8 +15,9 @@ import (
 // rawConfig, rawWall and rawDoor are the rule files as HCL decodes them. Attributes stay
 // expressions, so that diagnostics can point at each value.
 type rawConfig struct {
-	Walls []rawWall `hcl:"wall,block"`
-	Doors []rawDoor `hcl:"door,block"`
+	Walls  []rawWall  `hcl:"wall,block"`
+	Doors  []rawDoor  `hcl:"door,block"`
+	Shares []rawShare `hcl:"share,block"`
 }
 
 type rawWall struct {

@@ -1,0 +1,5 @@
+share {
+  tls {
+    key = "/etc/knockwall.secrets/key.pem"
+  }
+}

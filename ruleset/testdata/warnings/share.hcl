@@ -1,0 +1,10 @@
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}
+share {
+  group       = "prod"
+  servers     = ["tls://nats1.example.org:4222", "tls://[2001:db8::7]"]
+  doors       = ["ssh", "web"]
+  credentials = "/etc/knockwall.secrets/nats.creds"
+}

@@ -14,6 +14,7 @@ type Window struct {
 	Door        int // index of the door
 	Source      packet.Source
 	Opened      time.Time
+	Granted     time.Time // when it was opened or refreshed
 	Until       time.Time
 	Opener      string // who has opened it, in the words of the caller
 	Connections int    // admitted since the window was opened or refreshed, without retransmitted SYNs
@@ -108,6 +109,7 @@ func (w *Windows) Open(door int, source packet.Source, now, until time.Time, max
 		win.Until = until
 		heap.Fix(&w.order, win.index)
 	}
+	win.Granted = now
 	win.max = maxConnections
 	win.Connections = 0
 	win.recent = make([]admitted, 0, max(remembered, maxConnections))

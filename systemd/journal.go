@@ -50,6 +50,7 @@ func fields(e audit.Event) map[string]string {
 	set("SOURCE", e.Source.String(), e.Source.IsValid())
 	set("PERSON", e.Person, e.Person != "")
 	set("KEY", e.Key, e.Key != "")
+	set("ORIGIN", e.Origin, e.Origin != "")
 	set("PORT", e.Port.String(), e.Port.Number != 0)
 	set("STEP", strconv.Itoa(e.Step), e.Steps != 0)
 	set("STEPS", strconv.Itoa(e.Steps), e.Steps != 0)

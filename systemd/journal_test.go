@@ -142,7 +142,7 @@ func everything() audit.Event {
 		panic(err)
 	}
 	return audit.Event{
-		Time: time.Unix(1700000000, 0), Kind: audit.Opened, Door: "ssh", Source: source, Person: "alice", Key: "SHA256:abc",
+		Time: time.Unix(1700000000, 0), Kind: audit.Opened, Door: "ssh", Source: source, Person: "alice", Key: "SHA256:abc", Origin: "host2",
 		Port: packet.Port{Protocol: packet.TCP, Number: 1840}, Step: 3, Steps: 3,
 		Code: audit.CodeManual, Reason: "by hand", Window: 2500 * time.Millisecond, Count: 2, Failed: true,
 	}
@@ -157,7 +157,7 @@ func TestFieldsAreThoseOfTheAuditTrail(t *testing.T) {
 	}
 	want := map[string]string{
 		"SYSLOG_IDENTIFIER": "knockwall", "MESSAGE_ID": "fba10c67f0eb4257965a7685ddeee382",
-		"KNOCKWALL_EVENT": "opened", "KNOCKWALL_DOOR": "ssh", "KNOCKWALL_SOURCE": "2001:db8::7", "KNOCKWALL_PERSON": "alice", "KNOCKWALL_KEY": "SHA256:abc",
+		"KNOCKWALL_EVENT": "opened", "KNOCKWALL_DOOR": "ssh", "KNOCKWALL_SOURCE": "2001:db8::7", "KNOCKWALL_PERSON": "alice", "KNOCKWALL_KEY": "SHA256:abc", "KNOCKWALL_ORIGIN": "host2",
 		"KNOCKWALL_PORT": "1840/tcp", "KNOCKWALL_STEP": "3", "KNOCKWALL_STEPS": "3",
 		"KNOCKWALL_REASON": "by hand", "KNOCKWALL_WINDOW": "2.5", "KNOCKWALL_COUNT": "2",
 		"KNOCKWALL_CODE": "manual", "KNOCKWALL_FAILED": "true",

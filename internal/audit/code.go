@@ -15,6 +15,7 @@ const (
 	CodeCloseKey      Code = "close-key"      // a datagram signed with a key that closes it
 	CodeFwknop        Code = "fwknop"         // a datagram of an fwknop client that opens the door
 	CodeManual        Code = "manual"         // an administrator's command
+	CodeShared        Code = "shared"         // another host has opened or closed it
 )
 
 // Codes of knocks and connections without success.
@@ -44,6 +45,7 @@ const (
 	CodeNotOpened   Code = "not-opened"   // the kernel did not open the window
 	CodeNotClosed   Code = "not-closed"   // the window could not be closed
 	CodeMaxWindows  Code = "max-windows"  // the door has its maximum of windows
+	CodeNotShared   Code = "not-shared"   // another host has told what this one does not accept from it
 	CodeMaybeUsed   Code = "maybe-used"   // it is unknown whether the sequence or password was used before
 	CodeStillBarred Code = "still-barred" // ended sessions could not be released
 )

@@ -22,6 +22,7 @@ type Event struct {
 	Source packet.Source
 	Person string        // who knocked, where the method knows persons
 	Key    string        // fingerprint of that person's key, "SHA256:…"
+	Origin string        // the other host that it came from; "": this one
 	Port   packet.Port   // the port of the knock or connection
 	Step   int           // correct knocks so far
 	Steps  int           // knocks of the whole sequence
@@ -67,6 +68,7 @@ func (e Event) String() string {
 		field("person", quoted(e.Person))
 	}
 	field("key", e.Key)
+	field("origin", e.Origin)
 	if e.Port.Number != 0 {
 		field("port", e.Port.String())
 	}

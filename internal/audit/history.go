@@ -170,6 +170,7 @@ type form struct {
 	Source        packet.Source `json:"source,omitzero"`
 	Person        string        `json:"person,omitempty"`
 	Key           string        `json:"key,omitempty"`
+	Origin        string        `json:"origin,omitempty"`
 	Port          packet.Port   `json:"port,omitzero"`
 	Step          int           `json:"step,omitempty"`
 	Steps         int           `json:"steps,omitempty"`
@@ -182,7 +183,7 @@ type form struct {
 
 // MarshalJSON writes the event in its JSON form.
 func (e Event) MarshalJSON() ([]byte, error) {
-	return json.Marshal(form{e.Time, e.Kind, e.Door, e.Source, e.Person, e.Key, e.Port, e.Step, e.Steps, e.Window.Seconds(), e.Count, e.Code, e.Reason, e.Failed})
+	return json.Marshal(form{e.Time, e.Kind, e.Door, e.Source, e.Person, e.Key, e.Origin, e.Port, e.Step, e.Steps, e.Window.Seconds(), e.Count, e.Code, e.Reason, e.Failed})
 }
 
 // UnmarshalJSON parses the form that MarshalJSON writes.
@@ -192,7 +193,7 @@ func (e *Event) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*e = Event{
-		Time: f.Time, Kind: f.Kind, Door: f.Door, Source: f.Source, Person: f.Person, Key: f.Key, Port: f.Port, Step: f.Step, Steps: f.Steps,
+		Time: f.Time, Kind: f.Kind, Door: f.Door, Source: f.Source, Person: f.Person, Key: f.Key, Origin: f.Origin, Port: f.Port, Step: f.Step, Steps: f.Steps,
 		Window: time.Duration(math.Round(f.WindowSeconds * float64(time.Second))), Count: f.Count, Code: f.Code, Reason: f.Reason, Failed: f.Failed,
 	}
 	return nil

@@ -435,7 +435,7 @@ func TestEventAsJSON(t *testing.T) {
 // Each field survives JSON.
 func TestEachFieldOfAnEventGoesThereAndBack(t *testing.T) {
 	full := audit.Event{
-		Time: noon, Kind: audit.Opened, Door: "ssh", Source: source(7), Person: "alice", Key: "SHA256:abc", Port: tcp(22), Step: 1, Steps: 2,
+		Time: noon, Kind: audit.Opened, Door: "ssh", Source: source(7), Person: "alice", Key: "SHA256:abc", Origin: "host2", Port: tcp(22), Step: 1, Steps: 2,
 		Code: audit.CodeManual, Reason: "x", Window: time.Second, Count: 5, Failed: true,
 	}
 	for i := range reflect.TypeFor[audit.Event]().NumField() {

@@ -74,8 +74,9 @@ func (s *Summer) Record(e Event) {
 func (s *Summer) sum(e Event) {
 	key := sumKey{e.Kind, e.Door, e.Source, e.Failed}
 	known := s.sums[key]
-	if known != nil && (known.Person != e.Person || known.Key != e.Key) {
-		// Several persons may have one address. Each gets a sum of its own.
+	if known != nil && (known.Person != e.Person || known.Key != e.Key || known.Origin != e.Origin) {
+		// Several persons may have one address, and several hosts tell of it. Each gets a sum
+		// of its own.
 		s.pass(known)
 		delete(s.sums, key)
 		known = nil

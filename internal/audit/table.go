@@ -212,10 +212,15 @@ var table = [...]Row{
 	{
 		Kind: Refused, MessageID: "3ea9e666ef234eea80350250807ed352", Priority: Info, Class: ByRefusals,
 		Metric:   verdictsMetric("strangers", "refuse"),
-		Codes:    []Code{CodeNoWindow, CodeMaxConnections, CodeDuplicate, CodeManySources},
-		Failures: []Code{CodeNotOpened, CodeMaxWindows, CodeNotRemembered, CodeMaybeUsed, CodeStillBarred, CodeManySources},
+		Codes:    []Code{CodeNoWindow, CodeMaxConnections, CodeDuplicate, CodeNotShared, CodeManySources},
+		Failures: []Code{CodeNotOpened, CodeMaxWindows, CodeNotRemembered, CodeMaybeUsed, CodeStillBarred, CodeNotShared, CodeManySources},
 		sentence: func(e Event, source string) string {
-			if e.Failed {
+			switch {
+			case e.Code == CodeNotShared && e.Failed:
+				return fmt.Sprintf("%s has told what this host does not accept", e.Origin)
+			case e.Code == CodeNotShared:
+				return fmt.Sprintf("%s has told of a window that this host does not share", e.Origin)
+			case e.Failed:
 				return fmt.Sprintf("%s could not be opened for %s", e.Door, source)
 			}
 			return fmt.Sprintf("%s is refused at %s", source, e.Door)
@@ -224,7 +229,7 @@ var table = [...]Row{
 	{
 		Kind: Opened, MessageID: "fba10c67f0eb4257965a7685ddeee382", Priority: Notice, Class: ByGuests,
 		Metric: windowsMetric(Opened), Recounts: true,
-		Codes: []Code{CodeSequence, CodePassword, CodeKey, CodeFwknop, CodeManual, CodeManySources},
+		Codes: []Code{CodeSequence, CodePassword, CodeKey, CodeFwknop, CodeManual, CodeShared, CodeManySources},
 		sentence: func(e Event, source string) string {
 			return fmt.Sprintf("%s is open for %s, for %s", e.Door, source, printable.Time(e.Window.Round(time.Millisecond)))
 		},
@@ -232,7 +237,7 @@ var table = [...]Row{
 	{
 		Kind: Refreshed, MessageID: "7fd9b1cbbfe5489e9752c0dea42c9b89", Priority: Info, Class: ByGuests,
 		Metric: windowsMetric(Refreshed),
-		Codes:  []Code{CodeSequence, CodePassword, CodeKey, CodeFwknop, CodeManual, CodeManySources},
+		Codes:  []Code{CodeSequence, CodePassword, CodeKey, CodeFwknop, CodeManual, CodeShared, CodeManySources},
 		sentence: func(e Event, source string) string {
 			return fmt.Sprintf("%s stays open for %s, for %s from now", e.Door, source, printable.Time(e.Window.Round(time.Millisecond)))
 		},
@@ -248,7 +253,7 @@ var table = [...]Row{
 	{
 		Kind: Closed, MessageID: "da58e032267e4b57a9f25000ccf83c47", Priority: Notice, Class: ByGuests,
 		Metric: windowsMetric(Closed), Recounts: true,
-		Codes:    []Code{CodeCloseSequence, CodeClosePassword, CodeCloseKey, CodeManual, CodeMaxConnections, CodeNewRules, CodeNoLonger, CodeManySources},
+		Codes:    []Code{CodeCloseSequence, CodeClosePassword, CodeCloseKey, CodeManual, CodeShared, CodeMaxConnections, CodeNewRules, CodeNoLonger, CodeManySources},
 		Failures: []Code{CodeNotClosed, CodeManySources},
 		sentence: func(e Event, source string) string {
 			if e.Failed {

@@ -92,7 +92,7 @@ func codeOf(err error) int {
 	var bad badRequest
 	var rules *RulesError
 	switch {
-	case errors.As(err, &bad), errors.Is(err, wall.ErrBadSource), errors.Is(err, wall.ErrBadWindow):
+	case errors.As(err, &bad), errors.Is(err, wall.ErrBadSource), errors.Is(err, wall.ErrBadWindow), errors.Is(err, wall.ErrBadOrigin):
 		return http.StatusBadRequest
 	case errors.Is(err, wall.ErrNoDoor), errors.Is(err, wall.ErrNoWindow):
 		return http.StatusNotFound
@@ -125,10 +125,13 @@ func fail(rw http.ResponseWriter, code int, err error) {
 
 // readBody reads one JSON object into to, and refuses unknown fields. An empty body
 // counts as an empty object.
-func readBody(r *http.Request, to any) error {
-	b, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+func readBody(r *http.Request, to any) error { return readLongBody(r, to, maxBody) }
+
+// readLongBody is readBody for a body of at most that many bytes.
+func readLongBody(r *http.Request, to any, most int64) error {
+	b, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, most))
 	if err != nil {
-		return badRequest{fmt.Errorf("the body cannot be read, or is longer than %d bytes: %w", maxBody, err)}
+		return badRequest{fmt.Errorf("the body cannot be read, or is longer than %d bytes: %w", most, err)}
 	}
 	if len(bytes.TrimSpace(b)) == 0 {
 		return nil

@@ -159,6 +159,42 @@ func (c *Client) starter() string {
 	return "knockwall run"
 }
 
+// Follow calls each with every change after a cursor, until ctx or the daemon ends. Without
+// a cursor that the daemon knows, it begins with the state.
+func (c *Client) Follow(ctx context.Context, cursor string, each func(wall.Change) error) error {
+	response, err := c.send(ctx, http.MethodGet, "/v1/changes?after="+url.QueryEscape(cursor), nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	decoder := json.NewDecoder(response.Body)
+	for {
+		var change wall.Change
+		switch err := decoder.Decode(&change); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, io.EOF):
+			return fmt.Errorf("the daemon at %s has ended", c.path)
+		case err != nil:
+			return fmt.Errorf("reading the daemon's answer: %w", err)
+		}
+		if err := each(change); err != nil {
+			return err
+		}
+	}
+}
+
+// Tell tells the daemon of changes at another host. It returns an error for each of them,
+// "" if there was none.
+func (c *Client) Tell(ctx context.Context, origin string, changes []Told) ([]string, error) {
+	var a toldAnswer
+	err := c.ask(ctx, http.MethodPost, "/v1/changes", tellRequest{origin, changes}, &a)
+	if err == nil && len(a.Errors) != len(changes) {
+		err = errors.New("the daemon's answer does not fit the request")
+	}
+	return a.Errors, err
+}
+
 // ask sends a request and reads an answer that comes at once.
 func (c *Client) ask(ctx context.Context, method, path string, body, to any) error {
 	timeout := clientTimeout

@@ -299,7 +299,7 @@ func TestNoMoreThan32Follow(t *testing.T) {
 		all = append(all, s.follow(t))
 	}
 	response, body := s.ask(t, http.MethodGet, "/v1/events?follow=true", "")
-	wantRefusal(t, response, body, http.StatusServiceUnavailable, "32 clients follow the events already")
+	wantRefusal(t, response, body, http.StatusServiceUnavailable, "32 clients follow already")
 	// Other requests are still answered, and requests for past events as well.
 	for _, path := range []string{"/v1/events", "/v1/status"} {
 		if response, body := s.ask(t, http.MethodGet, path, ""); response.StatusCode != http.StatusOK {

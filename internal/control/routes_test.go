@@ -928,7 +928,7 @@ func TestThePageNamesEveryFieldOfAnEvent(t *testing.T) {
 		named[m[1]] = true
 	}
 	event, err := json.Marshal(audit.Event{
-		Time: time.Now(), Kind: audit.Opened, Door: "ssh", Source: packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}, Person: "alice", Key: "SHA256:abc",
+		Time: time.Now(), Kind: audit.Opened, Door: "ssh", Source: packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}, Person: "alice", Key: "SHA256:abc", Origin: "host2",
 		Port: packet.Port{Number: 22, Protocol: packet.TCP}, Step: 1, Steps: 2, Code: audit.CodeManual, Reason: "x", Window: time.Second, Count: 1, Failed: true,
 	})
 	if err != nil {

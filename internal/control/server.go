@@ -155,6 +155,8 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("GET /v1/windows", s.long(answer(func(*http.Request) (any, error) { return s.Wall.Windows(), nil })))
 	mux.HandleFunc("POST /v1/windows", answer(s.open))
 	mux.HandleFunc("DELETE /v1/windows/{door}/{source...}", answer(s.shut))
+	mux.HandleFunc("GET /v1/changes", s.changes)
+	mux.HandleFunc("POST /v1/changes", answer(s.tell))
 	mux.HandleFunc("GET /v1/explain/{address...}", s.long(answer(func(r *http.Request) (any, error) {
 		return s.Wall.Explain(r.PathValue("address"), s.History.Past)
 	})))
@@ -291,17 +293,26 @@ func (s *service) past(rw http.ResponseWriter, wanted Selection) {
 
 const linesOfJSON = "application/x-ndjson"
 
-func (s *service) follow(rw http.ResponseWriter, r *http.Request, wanted Selection) {
+// beginsFollowing makes room for a follower, which calls done when it ends.
+func (s *service) beginsFollowing(rw http.ResponseWriter, r *http.Request) (done func(), ok bool) {
 	select {
 	case s.following <- struct{}{}:
-		defer func() { <-s.following }()
 	default:
-		fail(rw, http.StatusServiceUnavailable, fmt.Errorf("%d clients follow the events already, which is the limit", maxFollowers))
-		return
+		fail(rw, http.StatusServiceUnavailable, fmt.Errorf("%d clients follow already, which is the limit", maxFollowers))
+		return nil, false
 	}
 	if conn, ok := r.Context().Value(connection{}).(net.Conn); ok {
 		s.crowd.exempt(conn)
 	}
+	return func() { <-s.following }, true
+}
+
+func (s *service) follow(rw http.ResponseWriter, r *http.Request, wanted Selection) {
+	done, ok := s.beginsFollowing(rw, r)
+	if !ok {
+		return
+	}
+	defer done()
 	past, follower := s.History.Follow()
 	defer follower.Close()
 	rw.Header().Set("Content-Type", linesOfJSON)

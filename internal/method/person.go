@@ -1,12 +1,39 @@
 package method
 
-import (
-	"strings"
-)
+import "strings"
 
 // maxText is the longest text of a person, in bytes: what fits into the comment of a set's
 // element (NFTNL_UDATA_COMMENT_MAXLEN in libnftnl, less the NUL).
 const maxText = 127
+
+// Opener is who has opened a window.
+type Opener struct {
+	Person
+	// Origin is the other host that has told of the window; "" if it was opened here. It is a
+	// name without blanks.
+	Origin string
+}
+
+// origin is the mark before an origin in the text of an opener.
+const origin = "@"
+
+// Text returns the opener as one line for [ParseOpener].
+func (o Opener) Text() string {
+	text := o.Person.Text()
+	if o.Origin == "" {
+		return text
+	}
+	return cut(origin + o.Origin + " " + text)
+}
+
+// ParseOpener parses the result of Text. Anything else is nobody in particular, here.
+func ParseOpener(text string) (o Opener) {
+	if rest, ok := strings.CutPrefix(text, origin); ok {
+		o.Origin, text, _ = strings.Cut(rest, " ")
+	}
+	o.Person = ParsePerson(text)
+	return o
+}
 
 // none stands for an empty field in the text of a person.
 const none = "-"
@@ -26,7 +53,11 @@ func (p Person) Text() string {
 		}
 		return s
 	}
-	text := field(p.Key) + " " + field(p.Grant) + " " + p.Name
+	return cut(field(p.Key) + " " + field(p.Grant) + " " + p.Name)
+}
+
+// cut cuts off the end of a long text.
+func cut(text string) string {
 	if len(text) > maxText {
 		text = strings.ToValidUTF8(text[:maxText], "")
 	}

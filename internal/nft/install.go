@@ -305,7 +305,7 @@ func (b *batch) addSet(s set, windows []Window, old *found) {
 	elements := s.contents()
 	for _, w := range windows {
 		if f := familyOf(w.Source); s.name == openSet(w.Door, f) {
-			elements = append(elements, nftables.SetElement{Key: f.key(w.Source), Timeout: w.Left, Comment: w.Person.Text()})
+			elements = append(elements, nftables.SetElement{Key: f.key(w.Source), Timeout: w.Left, Comment: w.Opener.Text()})
 		}
 	}
 	b.conn.AddSet(b.named(s), elements)

@@ -36,10 +36,10 @@ type Kernel struct {
 
 // Window is a door that is open for a source, as the kernel holds it.
 type Window struct {
-	Door   string
-	Source packet.Source
-	Left   time.Duration // time until it closes
-	Person method.Person // who opened it; the comment of the element
+	Door          string
+	Source        packet.Source
+	Left          time.Duration // time until it closes
+	method.Opener               // the comment of the element
 	// New: the kernel certainly has no such window. Opening it then takes less work.
 	New bool
 }
@@ -149,7 +149,7 @@ func windowChanges(table string, windows []Window) []*windowChange {
 			changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: ruleset.MaxWindow})
 		}
 		// The kernel takes less than a millisecond for no timeout at all.
-		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond), Comment: w.Person.Text()})
+		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond), Comment: w.Opener.Text()})
 	}
 	return changes
 }

@@ -335,7 +335,7 @@ func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
 			continue
 		}
 		if source, ok := family.sourceOf(e.Key, length); ok && e.Expires > 0 {
-			f.windows = append(f.windows, Window{Door: door, Source: source, Left: e.Expires, Person: method.ParsePerson(e.Comment)})
+			f.windows = append(f.windows, Window{Door: door, Source: source, Left: e.Expires, Opener: method.ParseOpener(e.Comment)})
 		}
 	}
 	return nil

@@ -169,6 +169,7 @@ func (l *reload) finish(why cause) {
 	}
 	retired := l.packets.exchange(l.sockets, l.former, now)
 	l.rules.windows.reconcileWith(l.windows, now)
+	l.rules.windows.changes.forget()
 	if retired != nil {
 		l.table.retire(retired)
 	}

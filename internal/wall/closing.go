@@ -9,8 +9,9 @@ import (
 	"github.com/knockwall/knockwall/sequence"
 )
 
-// close closes the window of a source, and reports whether it was open.
-func (ws *windows) close(door string, source packet.Source, code audit.Code, why string) (bool, error) {
+// close closes the window of a source, and reports whether it was open. why has the code,
+// the reason and the origin.
+func (ws *windows) close(door string, source packet.Source, why audit.Event) (bool, error) {
 	ws.table.change.Lock()
 	defer ws.table.change.Unlock()
 	if ws.table.tornDown {
@@ -29,7 +30,8 @@ func (ws *windows) close(door string, source packet.Source, code audit.Code, why
 	if err != nil {
 		return false, err
 	}
-	e := audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source, Code: code, Reason: why}
+	e := why
+	e.Time, e.Kind, e.Door, e.Source = time.Now(), audit.Closed, door, source
 	ws.mu.Lock()
 	if win := ws.record.Get(f.ids[i], source); win != nil && !win.Spent() {
 		e = withPerson(e, win)
@@ -54,12 +56,12 @@ func (ws *windows) closeUnadmitted(now time.Time) {
 	}
 	var gone []windowKey
 	ws.each(func(door string, win *sequence.Window, _ time.Duration) {
-		if p := method.ParsePerson(win.Opener); !p.IsZero() && !f.admitsStill(door, p, now) {
+		if by := method.ParseOpener(win.Opener); !by.Person.IsZero() && !f.admitsStill(door, by, now) {
 			gone = append(gone, windowKey{door, win.Source})
 		}
 	})
 	for _, at := range gone { // one at a time, so that knocks need not wait for all
-		if _, err := ws.close(at.door, at.source, audit.CodeNoLonger, "the rules no longer admit the person who opened it"); err != nil {
+		if _, err := ws.close(at.door, at.source, audit.Event{Code: audit.CodeNoLonger, Reason: "the rules no longer admit the person who opened it"}); err != nil {
 			ws.trail.Record(audit.Event{Time: now, Kind: audit.Closed, Door: at.door, Source: at.source,
 				Code: audit.CodeNotClosed, Reason: err.Error(), Failed: true})
 		}

@@ -16,6 +16,7 @@ const (
 	StrangersWaiting = strangersQueueLen
 	KeptUsed         = keepUsed
 	MostUsed         = maxUsed
+	MaxChanges       = maxChanges
 	Worthless        = useLifetime
 	LookAtClock      = clockInterval
 	MaxOpenings      = maxOpenings

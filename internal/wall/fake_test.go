@@ -95,7 +95,7 @@ type table struct {
 	trial    bool
 	tampered bool
 	windows  map[opening]time.Time // by end
-	persons  map[opening]method.Person
+	openers  map[opening]method.Opener
 	trapped  map[opening]time.Time // by end
 	counts   map[string]nft.Counts
 }
@@ -419,7 +419,7 @@ func (t *table) keep(old *table) {
 			for o, until := range old.windows {
 				if o.door == d.Name && former.SourcePrefix.Of(o.addr) == d.SourcePrefix.Of(o.addr) {
 					t.windows[o] = until
-					t.persons[o] = old.persons[o]
+					t.openers[o] = old.openers[o]
 				}
 			}
 			for o, until := range old.trapped {
@@ -482,7 +482,7 @@ func (k *kernel) moments(c *ruleset.Config) []time.Time {
 }
 
 func newTable(c *effective.Config, n nft.Numbers) *table {
-	t := &table{config: c, numbers: n, windows: map[opening]time.Time{}, persons: map[opening]method.Person{}, trapped: map[opening]time.Time{}, counts: map[string]nft.Counts{}}
+	t := &table{config: c, numbers: n, windows: map[opening]time.Time{}, openers: map[opening]method.Opener{}, trapped: map[opening]time.Time{}, counts: map[string]nft.Counts{}}
 	for _, d := range c.Doors {
 		t.counts[d.Name] = nft.Counts{}
 	}
@@ -494,7 +494,7 @@ func (t *table) open(w nft.Window) error {
 		return fmt.Errorf("opening %s for %s: %w", w.Door, w.Source, unix.EINVAL)
 	}
 	t.windows[opening{w.Door, w.Source.Addr()}] = time.Now().Add(w.Left)
-	t.persons[opening{w.Door, w.Source.Addr()}] = w.Person
+	t.openers[opening{w.Door, w.Source.Addr()}] = w.Opener
 	return nil
 }
 
@@ -548,7 +548,7 @@ func (t *table) read() *nft.Standing {
 	for _, d := range t.config.Doors {
 		for o, until := range t.windows {
 			if left := time.Until(until); o.door == d.Name && left > 0 {
-				s.Windows = append(s.Windows, nft.Window{Door: d.Name, Source: d.SourcePrefix.Of(o.addr), Left: left, Person: t.persons[o]})
+				s.Windows = append(s.Windows, nft.Window{Door: d.Name, Source: d.SourcePrefix.Of(o.addr), Left: left, Opener: t.openers[o]})
 			}
 		}
 	}

@@ -187,12 +187,19 @@ func (s knocks) useDatagram(f *policy, v *decision) {
 	switch {
 	case err != nil:
 		ps.trail.Record(notOpened(v.base, codeOfUse(err), err))
+		return
 	case replay:
 		ps.replayed(f, v.door, v.base)
+		return
+	}
+	if v.meant.Once.Ordered {
+		ps.windows.changes.use(v.meant.Once, v.meant.Person)
+	}
+	switch {
 	case v.meant.Action == method.Close:
 		ps.closeByKnock(v.base)
 	default:
-		ps.windows.open(&opening{door: d.Name, source: v.base.Source, length: windowOf(d, v.meant), person: v.meant.Person, why: v.base}, !s.log.Drained())
+		ps.windows.open(&opening{door: d.Name, source: v.base.Source, length: windowOf(d, v.meant), opener: method.Opener{Person: v.meant.Person}, why: v.base}, !s.log.Drained())
 	}
 }
 
@@ -376,7 +383,7 @@ func (ps *packets) openCompleted(f *policy, which int, e audit.Event, othersWait
 
 // closeByKnock closes the window of a source that has knocked to close it.
 func (ps *packets) closeByKnock(e audit.Event) {
-	if _, err := ps.windows.close(e.Door, e.Source, e.Code, "it has knocked to close it"); err != nil {
+	if _, err := ps.windows.close(e.Door, e.Source, audit.Event{Code: e.Code, Reason: "it has knocked to close it"}); err != nil {
 		e.Kind, e.Code, e.Reason, e.Failed = audit.Closed, audit.CodeNotClosed, err.Error(), true
 		ps.trail.Record(e)
 	}

@@ -82,7 +82,7 @@ func (w *Wall) Close(door, source string, endSessions bool) (Closing, error) {
 		return Closing{}, err
 	}
 	c := Closing{Door: door, Source: s}
-	if c.Closed, err = w.windows.close(door, s, audit.CodeManual, reasonManual); err != nil {
+	if c.Closed, err = w.windows.close(door, s, audit.Event{Code: audit.CodeManual, Reason: reasonManual}); err != nil {
 		return c, err
 	}
 	if endSessions {

@@ -40,7 +40,7 @@ func newMetrics() *metrics {
 
 // observeOpening is an observer: it measures how long it took to open a window.
 func (m *metrics) observeOpening(e windowEvent) {
-	if (e.Kind == audit.Opened || e.Kind == audit.Refreshed) && e.Code != audit.CodeManual {
+	if (e.Kind == audit.Opened || e.Kind == audit.Refreshed) && e.Code != audit.CodeManual && e.Code != audit.CodeShared {
 		m.opening.Observe(time.Since(e.Time).Seconds())
 	}
 }

@@ -1,6 +1,9 @@
 package wall
 
-import "github.com/knockwall/knockwall/internal/audit"
+import (
+	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/method"
+)
 
 // windowEvent says that a window has opened, was refreshed or closed, or has expired. The
 // event has its door, its source, its length and the cause; its Kind is Opened, Refreshed,
@@ -13,6 +16,8 @@ type windowEvent struct {
 	// be closed then: either that was seen as Closed, or it has failed and the window has
 	// ended only now.
 	wasSpent bool
+
+	opener method.Opener // with Opened and Refreshed
 }
 
 // observer is called with the events of windows: with each of them, one at a time, in the

@@ -20,7 +20,7 @@ type opening struct {
 	door   string
 	source packet.Source
 	length time.Duration
-	person method.Person
+	opener method.Opener
 	why    audit.Event
 
 	err error // why it was not opened; nil: it was
@@ -113,7 +113,7 @@ func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
 		switch {
 		case f == nil:
 			o.err = errNotInstalled
-		case !f.hasSource(o.door, o.source) || !f.admitsStill(o.door, o.person, now): // a reload has removed or changed the door
+		case !f.hasSource(o.door, o.source) || !f.admitsStill(o.door, o.opener, now): // a reload has removed or changed the door
 			o.err = errDoorGone
 		case now.Before(ws.full[o.set()]):
 			o.err = errFull
@@ -126,7 +126,7 @@ func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
 			}
 			o.isNew = win == nil && now.After(ws.uncertainUntil)
 			o.refreshed = ws.record.Open(o.id, o.source, now, now.Add(o.length), o.limit)
-			ws.record.Get(o.id, o.source).Opener = o.person.Text()
+			ws.record.Get(o.id, o.source).Opener = o.opener.Text()
 			recorded = append(recorded, o)
 		}
 	}
@@ -164,7 +164,7 @@ var errFull = fmt.Errorf("the door has the maximum number of open windows, %d", 
 func (ws *windows) tryOpening(openings []*opening) bool {
 	windows := make([]nft.Window, len(openings))
 	for i, o := range openings {
-		windows[i] = nft.Window{Door: o.door, Source: o.source, Left: o.length, Person: o.person, New: o.isNew}
+		windows[i] = nft.Window{Door: o.door, Source: o.source, Left: o.length, Opener: o.opener, New: o.isNew}
 	}
 	err := ws.edges.Kernel.OpenWindows(ws.table.table.Name, windows)
 	for _, o := range openings {
@@ -228,7 +228,7 @@ func (ws *windows) recordOutcomes(openings []*opening) {
 		default:
 			e = notOpened(e, audit.CodeNotOpened, o.err)
 		}
-		ws.undelivered = append(ws.undelivered, windowEvent{Event: e})
+		ws.undelivered = append(ws.undelivered, windowEvent{Event: e, opener: o.opener})
 	}
 }
 
@@ -246,7 +246,7 @@ func (ws *windows) undo(o *opening, now time.Time) {
 		ws.record.Open(o.id, o.source, o.former.Opened, o.former.Until, o.limit)
 		ws.record.Stands(o.id, o.source, o.former.Until)
 		win := ws.record.Get(o.id, o.source)
-		win.Connections, win.Opener = o.former.Connections+admitted, o.former.Opener
+		win.Connections, win.Opener, win.Granted = o.former.Connections+admitted, o.former.Opener, o.former.Granted
 	}
 }
 

@@ -183,17 +183,23 @@ func (f *policy) hasSource(door string, source packet.Source) bool {
 	return i >= 0 && f.config.Doors[i].SourcePrefix.Covers(source) && (source.Link != 0) == isLinkLocal(source.Addr())
 }
 
-// admitsStill reports whether a door admits a person who has opened it. It admits nobody in
-// particular, too.
-func (f *policy) admitsStill(door string, p method.Person, now time.Time) bool {
+// admitsStill reports whether a door admits who has opened it. It admits nobody in
+// particular, too. A person who has opened it at another host need not be known to a door
+// that knows no persons.
+func (f *policy) admitsStill(door string, by method.Opener, now time.Time) bool {
 	i := f.doorNamed(door)
-	if p.IsZero() || i < 0 {
+	if by.Person.IsZero() || i < 0 {
 		return i >= 0
 	}
-	return slices.ContainsFunc(f.config.Doors[i].Methods, func(m method.Method) bool {
+	known := false
+	for _, m := range f.config.Doors[i].Methods {
 		members, ok := m.(method.Members)
-		return ok && members.Admits(p, now)
-	})
+		if ok && members.Admits(by.Person, now) {
+			return true
+		}
+		known = known || ok
+	}
+	return by.Origin != "" && !known
 }
 
 // knowsPersons reports whether any door knows the persons that open it.

@@ -119,6 +119,26 @@ func (g *replayGuard) ordered() map[string]ordered {
 	return g.last
 }
 
+// learn stores an ordered use at another host, so that the same knock opens nothing here. It
+// need not be later than the last one here.
+func (g *replayGuard) learn(u method.Use, now time.Time) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, err := g.takeInOrder(u, now)
+	return err
+}
+
+// uses returns the ordered uses.
+func (g *replayGuard) uses() (all []method.Use) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for key, last := range g.ordered() {
+		kind, detail, _ := strings.Cut(key, " ")
+		all = append(all, method.Use{Begins: last.begins, Kind: kind, Detail: detail, Ordered: true})
+	}
+	return all
+}
+
 // makeRoom prepares the store for a use. It returns an error if the use may have been
 // stored before, and lost.
 func (g *replayGuard) makeRoom(u method.Use, now time.Time) error {

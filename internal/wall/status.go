@@ -45,6 +45,7 @@ type DoorStatus struct {
 	SequencesLeft  *int               `json:"sequences_left,omitempty"` // of one-time sequences
 	WindowSeconds  float64            `json:"window_seconds"`
 	MaxConnections int                `json:"max_connections,omitempty"`
+	Shared         bool               `json:"shared,omitempty"` // with other hosts
 	Closed         ruleset.Closed     `json:"closed"`
 	Counters       DoorCounters       `json:"counters"`
 }
@@ -75,6 +76,7 @@ type WindowStatus struct {
 	Source      packet.Source `json:"source"`
 	Person      string        `json:"person,omitempty"` // who has opened it
 	Key         string        `json:"key,omitempty"`    // that person's key
+	Origin      string        `json:"origin,omitempty"` // the other host that told of it
 	LeftSeconds float64       `json:"left_seconds"`
 	Connections int           `json:"connections"`
 }
@@ -167,6 +169,7 @@ func (w *Wall) measure() (s Status, events counted, err error) {
 		d, t := &f.config.Doors[i], f.tally(i)
 		events.doors = append(events.doors, t.Counts)
 		s.Doors = append(s.Doors, doorStatus(d, t, counts[d.Name], bareReasons[d.Name] != ""))
+		s.Doors[i].Shared = f.config.Written.Share.Shares(d.Name)
 	}
 	s.Attempts = f.attemptsAt(now)
 	s.Counters = Counters{

@@ -39,6 +39,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	w := &Wall{edges: edges, trail: trail, life: newLifecycle(), housekeeping: newHousekeeping(), metrics: newMetrics()}
 	wake := w.housekeeping.wake
 	doors := &doorIDs{ids: map[string]int{}}
+	changes := newChangeLog()
 	w.table = newInstallation(&w.edges, trail, &w.life, &w.windows)
 	w.losses = losses{trail: trail}
 	w.usage = usage{trail: trail, read: edges.Usage}
@@ -47,8 +48,8 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	w.health = health{examine: edges.Examine, found: edges.Found, config: w.packets.config}
 	w.windows = windows{
 		edges: &w.edges, trail: trail, doors: doors, table: w.table, packets: &w.packets, sessions: &w.sessions, wake: wake,
-		record: sequence.NewWindows(), full: map[doorSet]time.Time{},
-		observers: []observer{w.packets.countWindow, w.metrics.observeOpening, w.commands.prepare, w.recordWindow, w.commands.run},
+		record: sequence.NewWindows(), changes: changes, full: map[doorSet]time.Time{},
+		observers: []observer{w.packets.countWindow, w.metrics.observeOpening, w.commands.prepare, w.recordWindow, changes.observe, w.commands.run},
 	}
 	w.packets = packets{
 		edges: &w.edges, trail: trail, metrics: w.metrics, windows: &w.windows, losses: &w.losses, doors: doors,

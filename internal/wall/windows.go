@@ -26,7 +26,8 @@ type windows struct {
 	sessions *endedSessions
 	wake     func() // housekeeping
 
-	queue openingQueue // the windows to open
+	queue   openingQueue // the windows to open
+	changes *changeLog   // for followers
 
 	// mu may be taken with the mu of packets held.
 	mu             sync.Mutex
@@ -113,7 +114,7 @@ func (ws *windows) admit(f *policy, p packet.Packet, now time.Time) (a admission
 	}
 	a.outcome = win.Admit(p, now)
 	a.spent = win.Spent()
-	a.person = method.ParsePerson(win.Opener)
+	a.person = method.ParseOpener(win.Opener).Person
 	if win.Counts(p) && !a.isRefused() {
 		a.unsure = win
 	}
@@ -205,7 +206,7 @@ func (ws *windows) admits(s sessions.Session) bool {
 func (ws *windows) known() []nft.Window {
 	var all []nft.Window
 	ws.each(func(door string, win *sequence.Window, left time.Duration) {
-		all = append(all, nft.Window{Door: door, Source: win.Source, Left: left, Person: method.ParsePerson(win.Opener)})
+		all = append(all, nft.Window{Door: door, Source: win.Source, Left: left, Opener: method.ParseOpener(win.Opener)})
 	})
 	return all
 }
@@ -220,8 +221,8 @@ func (ws *windows) count() (n int) {
 func (ws *windows) status() []WindowStatus {
 	all := []WindowStatus{}
 	ws.each(func(door string, win *sequence.Window, left time.Duration) {
-		person := method.ParsePerson(win.Opener)
-		all = append(all, WindowStatus{door, win.Source, person.Name, person.Key, seconds(left), win.Connections})
+		by := method.ParseOpener(win.Opener)
+		all = append(all, WindowStatus{door, win.Source, by.Name, by.Key, by.Origin, seconds(left), win.Connections})
 	})
 	slices.SortFunc(all, compareWindows)
 	return all
@@ -229,7 +230,7 @@ func (ws *windows) status() []WindowStatus {
 
 // withPerson returns an event with the person who has opened a window.
 func withPerson(e audit.Event, win *sequence.Window) audit.Event {
-	p := method.ParsePerson(win.Opener)
+	p := method.ParseOpener(win.Opener)
 	e.Person, e.Key = p.Name, p.Key
 	return e
 }
@@ -258,7 +259,10 @@ func (ws *windows) adopt(found []nft.Window, f *policy) {
 		if ws.record.Get(f.ids[i], win.Source) == nil {
 			ws.record.Open(f.ids[i], win.Source, now, now.Add(win.Left), f.config.Doors[i].MaxConnections)
 			ws.record.Stands(f.ids[i], win.Source, now.Add(win.Left))
-			ws.record.Get(f.ids[i], win.Source).Opener = win.Person.Text()
+			recorded := ws.record.Get(f.ids[i], win.Source)
+			recorded.Opener = win.Opener.Text()
+			// The kernel does not tell when a window was opened: most are for the door's time.
+			recorded.Granted = now.Add(-max(0, f.config.Doors[i].Window-win.Left))
 		}
 	}
 }

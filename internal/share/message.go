@@ -1,0 +1,85 @@
+package share
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"github.com/knockwall/knockwall/internal/lease"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// message is what a member publishes.
+type message struct {
+	// Run tells apart the runs of a member, whose numbers begin anew.
+	Run    string `json:"run"`
+	Number uint64 `json:"number,omitempty"` // of the last news
+	All    bool   `json:"all,omitempty"`    // with ask: tell all you know, and not only what happened at your host
+	More   bool   `json:"more,omitempty"`   // the answer has another message
+	lease.News
+}
+
+// The limits of a message. The server's default limit is 1 MiB.
+const (
+	maxMessage    = 512 << 10 // bytes
+	maxStatements = 500       // in one message
+	maxText       = 128       // bytes of a name or key
+)
+
+var errMessage = errors.New("it is no message of a member")
+
+// parse parses a message. Nothing in it is trusted.
+func parse(data []byte) (m message, err error) {
+	if len(data) > maxMessage {
+		return m, fmt.Errorf("%w: it has %d bytes", errMessage, len(data))
+	}
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	if err := decoder.Decode(&m); err != nil {
+		return m, errMessage
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return m, errMessage
+	}
+	if len(m.Statements) > maxStatements || len(m.Used) > maxStatements || len(m.Run) > maxText {
+		return m, fmt.Errorf("%w: it is too long", errMessage)
+	}
+	for i := range m.Statements {
+		s := &m.Statements[i]
+		source, err := packet.ParseSource(s.Source)
+		// Only one text means a source, or a host could fill the memory of others.
+		if err != nil || source.String() != s.Source || !ruleset.IsDoorName(s.Door) || !ruleset.IsMemberName(s.Host) || s.Stamp <= 0 || !isPlain(s.Person) {
+			return m, fmt.Errorf("%w: a window in it is none", errMessage)
+		}
+	}
+	for i := range m.Used {
+		u := &m.Used[i]
+		if !isWord(u.Method) || !isPlain(u.Person) || u.Key == "" || u.Time.IsZero() {
+			return m, fmt.Errorf("%w: a used knock in it is none", errMessage)
+		}
+	}
+	return m, nil
+}
+
+func isPlain(p lease.Person) bool {
+	return len(p.Name) <= maxText && isWord(p.Key) && isWord(p.Grant) &&
+		strings.IndexFunc(p.Name, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+}
+
+func isWord(s string) bool {
+	return len(s) <= maxText && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+}
+
+// pieces divides news into parts that fit into a message each.
+func pieces(n lease.News) (all []lease.News) {
+	for !n.IsEmpty() {
+		windows, used := min(len(n.Statements), maxStatements), min(len(n.Used), maxStatements)
+		all = append(all, lease.News{Statements: n.Statements[:windows], Used: n.Used[:used]})
+		n = lease.News{Statements: n.Statements[windows:], Used: n.Used[used:]}
+	}
+	return all
+}

@@ -1,0 +1,392 @@
+package share
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/lease"
+	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
+)
+
+// Options say how to run a companion.
+type Options struct {
+	Share   *ruleset.Share
+	Name    string // of this host in the group
+	Control string // path of the daemon's control socket
+	// Log gets a message for an administrator, failed or not. It is called for changes, and
+	// not again and again.
+	Log func(failed bool, text string)
+}
+
+// Companion is one member of a group.
+type Companion struct {
+	Options
+	daemon *control.Client
+	run    string // of this run; no other run of a member has it
+	prefix string // of the group's subjects
+
+	// outgoing wakes the goroutine that tells the daemon.
+	outgoing chan struct{}
+
+	mu      sync.Mutex
+	member  *lease.Member
+	conn    *nats.Conn
+	number  uint64 // of the last news
+	others  map[string]*other
+	fault   string // the last failure that was logged
+	missing bool   // news could not be sent; tell all when the servers are back
+}
+
+// other is another member, as far as it is known.
+type other struct {
+	run      string
+	number   uint64 // of its last news that was seen
+	heard    time.Time
+	behind   bool // some of its news is missing
+	asked    time.Time
+	answered time.Time
+	reported time.Time // when the daemon was last told what the member may not do
+}
+
+// The limits of what other members can make this one do.
+const (
+	maxOthers = 4096
+	// askInterval is how often one member is asked, and its wrong messages are reported.
+	askInterval = 250 * time.Millisecond
+	reportEvery = 10 * time.Second
+	// silence is after how long without a beat a member is forgotten.
+	silence = time.Minute
+	maxAll  = 2 // members that a joining one asks for all that they know
+)
+
+// New returns a companion.
+func New(o Options) *Companion {
+	return &Companion{
+		Options: o, daemon: control.NewClient(o.Control), run: rand.Text(), prefix: "knockwall." + o.Share.Group + ".",
+		outgoing: make(chan struct{}, 1), member: lease.NewMember(o.Name, time.Now), others: map[string]*other{},
+	}
+}
+
+// Run shares windows until ctx ends. The error says what an administrator has to correct.
+func (c *Companion) Run(ctx context.Context) error {
+	conn, err := c.connect()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	c.mu.Lock()
+	c.conn = conn
+	c.mu.Unlock()
+	if err := c.subscribe(conn); err != nil {
+		return err
+	}
+	var tasks sync.WaitGroup
+	defer tasks.Wait()
+	tasks.Go(func() { c.follow(ctx) })
+	tasks.Go(func() { c.tellDaemon(ctx) })
+	tasks.Go(func() { c.beat(ctx) })
+	<-ctx.Done()
+	return nil
+}
+
+// follow follows the changes at the daemon. While there is no daemon, it tries again.
+func (c *Companion) follow(ctx context.Context) {
+	cursor, said := "", false
+	for ctx.Err() == nil {
+		err := c.daemon.Follow(ctx, cursor, func(change wall.Change) error {
+			said = false
+			if change.Cursor != "" {
+				cursor = change.Cursor
+			}
+			return c.changed(ctx, change)
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if !said {
+			c.Log(true, fmt.Sprintf("the windows of this host are not shared for now: %v", err))
+			said = true
+		}
+		pause(ctx, time.Second)
+	}
+}
+
+// changed takes a change at the daemon.
+func (c *Companion) changed(ctx context.Context, change wall.Change) error {
+	var doors map[string]time.Duration
+	if change.Kind == wall.StateBegins {
+		s, err := c.daemon.Status(ctx)
+		if err != nil {
+			return err
+		}
+		doors = map[string]time.Duration{}
+		for _, d := range s.Doors {
+			if d.Shared {
+				doors[d.Name] = inSeconds(d.WindowSeconds)
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	k := lease.Key{Door: change.Door, Source: change.Source.String()}
+	age := inSeconds(change.AgeSeconds)
+	person := lease.Person{Name: change.Person, Key: change.Key, Grant: change.Grant}
+	told := change.Origin != ""
+	switch change.Kind {
+	case wall.StateBegins:
+		c.member.StateBegins()
+		c.member.SetDoors(doors)
+	case wall.ChangeOpen:
+		c.publish(c.member.Opened(k, inSeconds(change.LeftSeconds), age, person, told))
+	case wall.ChangeClosed:
+		c.publish(c.member.Closed(k, age, told, isQuiet(change)))
+	case wall.ChangeExpired:
+		c.member.Expired(k)
+	case wall.ChangeUsed:
+		c.publish(c.member.KnockUsed(lease.Used{Method: change.Method, Time: change.Time, Person: person}))
+	case wall.StateKnown:
+		c.publish(c.member.StateIsKnown())
+		c.ask("", false) // the doors may differ from before
+	}
+	c.wake()
+	return nil
+}
+
+func inSeconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+// wake makes tellDaemon look what is due.
+func (c *Companion) wake() {
+	select {
+	case c.outgoing <- struct{}{}:
+	default:
+	}
+}
+
+// tellDaemon tells the daemon what other hosts have told.
+func (c *Companion) tellDaemon(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.outgoing:
+		}
+		for {
+			c.mu.Lock()
+			due := c.member.Due(control.MaxTold)
+			c.mu.Unlock()
+			if len(due) == 0 {
+				break
+			}
+			for origin, changes := range byOrigin(due) {
+				// If it fails, the daemon is gone. Its next state begins everything anew.
+				_, _ = c.daemon.Tell(ctx, origin, changes)
+			}
+		}
+	}
+}
+
+// byOrigin returns the changes that each host has told of.
+func byOrigin(due []lease.Action) map[string][]control.Told {
+	all := map[string][]control.Told{}
+	for _, a := range due {
+		t := control.Told{Kind: wall.ChangeClosed, Door: a.Door, Source: a.Source}
+		switch {
+		case a.Used != nil:
+			t = control.Told{Kind: wall.ChangeUsed, Method: a.Used.Method, Time: a.Used.Time, Person: a.Used.Name, Key: a.Used.Key, Grant: a.Used.Grant}
+		case !a.Close:
+			t.Kind, t.Left = wall.ChangeOpen, a.Left.String()
+			t.Person, t.Key, t.Grant = a.Person.Name, a.Person.Key, a.Person.Grant
+		}
+		all[a.Origin] = append(all[a.Origin], t)
+	}
+	return all
+}
+
+// publish publishes news, with mu held.
+func (c *Companion) publish(n lease.News) {
+	for _, piece := range pieces(n) {
+		c.number++
+		if !c.send("news", message{Number: c.number, News: piece}) {
+			c.missing = true
+		}
+	}
+}
+
+// send publishes a message, and reports whether it was sent, or will be.
+func (c *Companion) send(what string, m message) bool {
+	m.Run = c.run
+	data, err := json.Marshal(m)
+	// Without a connection nothing is kept for later: when the servers are back, all is told.
+	return err == nil && c.conn != nil && c.conn.IsConnected() && c.conn.Publish(c.prefix+c.Name+"."+what, data) == nil
+}
+
+// ask asks another member, or all of them, to tell what has happened there, or all that
+// they know.
+func (c *Companion) ask(of string, all bool) {
+	if of != "" {
+		of = "." + of
+	}
+	c.send("ask"+of, message{All: all})
+}
+
+// rejoin tells and asks everything, after the servers were away.
+func (c *Companion) rejoin() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.missing = false
+	c.publish(c.member.Own())
+	c.ask("", false)
+	c.send("beat", message{Number: c.number})
+}
+
+// beat tells the others that this member lives, and forgets those of whom nothing is heard.
+func (c *Companion) beat(ctx context.Context) {
+	for {
+		c.mu.Lock()
+		c.send("beat", message{Number: c.number})
+		now := time.Now()
+		for name, o := range c.others {
+			if now.Sub(o.heard) > silence {
+				delete(c.others, name)
+			}
+		}
+		interval := beatInterval(len(c.others))
+		missing := c.missing && c.conn.IsConnected()
+		c.mu.Unlock()
+		if missing {
+			c.rejoin()
+		}
+		if !pause(ctx, interval) {
+			return
+		}
+	}
+}
+
+// beatInterval is how often a member of a group of that size tells that it lives: so that
+// each member hears at most 100 beats a second.
+func beatInterval(others int) time.Duration {
+	return max(250*time.Millisecond, time.Duration(others)*10*time.Millisecond)
+}
+
+// heard takes a message of another member.
+func (c *Companion) heard(subject string, data []byte) {
+	name, what, ok := c.sender(subject)
+	if !ok {
+		return
+	}
+	m, err := parse(data)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	o := c.others[name]
+	if o == nil {
+		if len(c.others) >= maxOthers {
+			return
+		}
+		o = &other{}
+		c.others[name] = o
+	}
+	if err != nil {
+		c.report(name, o, lease.Key{}, err)
+		return
+	}
+	now := time.Now()
+	if o.run != m.Run {
+		o.run, o.number = m.Run, 0
+		o.behind = what != "news" || m.Number != 1 // of its first news nothing was missed
+	}
+	o.heard = now
+	switch what {
+	case "news":
+		o.behind = o.behind || m.Number > o.number+1
+		o.number = max(o.number, m.Number)
+		c.take(name, o, &m.News)
+	case "beat":
+		o.behind = o.behind || m.Number > o.number
+	case "to." + c.Name:
+		c.take(name, o, &m.News)
+		if !m.More {
+			o.behind, o.number = false, max(o.number, m.Number)
+		}
+	case "ask", "ask." + c.Name:
+		c.answer(name, o, m.All)
+	}
+	if o.behind && now.Sub(o.asked) > askInterval {
+		o.asked = now
+		c.ask(name, len(c.others) <= maxAll)
+	}
+}
+
+// take takes news of another member, with mu held.
+func (c *Companion) take(name string, o *other, n *lease.News) {
+	wrongly, at, err := c.member.Told(name, n)
+	if err != nil {
+		c.report(name, o, at, err)
+	}
+	c.publish(wrongly)
+	c.wake()
+}
+
+// answer tells another member what it has asked for, with mu held.
+func (c *Companion) answer(name string, o *other, all bool) {
+	now := time.Now()
+	if now.Sub(o.answered) < askInterval/2 {
+		return // it asks again
+	}
+	o.answered = now
+	n := c.member.Own()
+	if all {
+		n = c.member.All()
+	}
+	parts := pieces(n)
+	if len(parts) == 0 {
+		parts = []lease.News{{}}
+	}
+	for i, part := range parts {
+		c.send("to."+name, message{Number: c.number, News: part, More: i < len(parts)-1})
+	}
+}
+
+// sender returns the member that may publish at a subject, and what it publishes.
+func (c *Companion) sender(subject string) (name, what string, ok bool) {
+	rest, ok := strings.CutPrefix(subject, c.prefix)
+	name, what, also := strings.Cut(rest, ".")
+	return name, what, ok && also && name != c.Name && ruleset.IsMemberName(name)
+}
+
+// report lets the daemon record what a member has told that is not accepted, with mu held.
+// A member that does so all the time is reported now and then.
+func (c *Companion) report(name string, o *other, at lease.Key, err error) {
+	now := time.Now()
+	if now.Sub(o.reported) < reportEvery {
+		return
+	}
+	o.reported = now
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), reportEvery)
+		defer cancel()
+		_, _ = c.daemon.Tell(ctx, name, []control.Told{{Kind: wall.ToldWrongly, Door: at.Door, Source: at.Source, Reason: err.Error()}})
+	}()
+	if !errors.Is(err, lease.ErrNotShared) {
+		c.Log(true, fmt.Sprintf("the host %s has told what no member tells: %v", name, err))
+	}
+}
+
+// pause waits, and reports whether ctx goes on.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}

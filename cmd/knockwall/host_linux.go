@@ -40,6 +40,7 @@ func hostCommands() []*cobra.Command {
 		revertCommand(),
 		downCommand(),
 		doctorCommand(),
+		shareCommand(),
 		demoCommand(),
 	}
 }

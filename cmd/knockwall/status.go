@@ -169,6 +169,9 @@ func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
 			if win.Person != "" {
 				source += " (" + printable.Escape(win.Person) + ")"
 			}
+			if win.Origin != "" {
+				source += " from " + printable.Escape(win.Origin)
+			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", source, win.Door, inSeconds(win.LeftSeconds), win.Connections)
 		}
 	} else {

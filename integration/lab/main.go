@@ -26,10 +26,16 @@ import (
 // binaryVariable names the program under test. If it is not set, Main builds the program.
 const binaryVariable = "KNOCKWALL_BINARY"
 
-// Main runs the tests of a package in new namespaces, with a knockwall that it has built.
-// If the machine allows no namespaces, it skips all tests, or fails where CI is set. Main
-// does not return.
-func Main(m *testing.M) {
+// Program is a program that tests need besides knockwall, and how Go builds it.
+type Program struct {
+	Name  string
+	Build []string // arguments of go build
+}
+
+// Main runs the tests of a package in new namespaces, with a knockwall and more programs that
+// it has built. [NeedsProgram] finds these. If the machine allows no namespaces, Main skips
+// all tests, or fails where CI is set. It does not return.
+func Main(m *testing.M, more ...Program) {
 	if os.Getenv(unownedVariable) != "" {
 		if err := unownedDaemon(os.Args[1], os.Args[2]); err != nil {
 			fmt.Fprintf(os.Stderr, "unowned: %v\n", err)
@@ -41,7 +47,7 @@ func Main(m *testing.M) {
 		manyAtOnce()
 		os.Exit(m.Run())
 	}
-	code, err := inNamespaces()
+	code, err := inNamespaces(more)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "integration: %v\n", err)
 		code = 1
@@ -70,7 +76,7 @@ func manyAtOnce() {
 
 // inNamespaces runs this program again, in namespaces of its own, and returns its exit
 // code.
-func inNamespaces() (code int, err error) {
+func inNamespaces(more []Program) (code int, err error) {
 	runtime.LockOSThread() // the child ends with the thread
 	child, err := netlab.Command(os.Args[1:]...)
 	if err != nil {
@@ -91,6 +97,13 @@ func inNamespaces() (code int, err error) {
 		if out, err := build.CombinedOutput(); err != nil {
 			return 0, fmt.Errorf("building knockwall: %w\n%s", err, out)
 		}
+		for _, p := range more {
+			build := exec.Command("go", append([]string{"build", "-o", filepath.Join(folder, p.Name)}, p.Build...)...)
+			if out, err := build.CombinedOutput(); err != nil {
+				return 0, fmt.Errorf("building %s: %w\n%s", p.Name, err, out)
+			}
+		}
+		child.Env = append(child.Env, "PATH="+folder+string(filepath.ListSeparator)+os.Getenv("PATH"))
 		child.Env = append(child.Env, binaryVariable+"="+binary)
 	}
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr

@@ -29,7 +29,7 @@ func TestACompanionFollowsAndTells(t *testing.T) {
 	changes := make(chan wall.Change, 100)
 	done := make(chan error)
 	go func() {
-		done <- client.Follow(ctx, "", func(c wall.Change) error {
+		done <- client.FollowChanges(ctx, "", func(c wall.Change) error {
 			changes <- c
 			return nil
 		})
@@ -65,7 +65,7 @@ func TestACompanionFollowsAndTells(t *testing.T) {
 	defer cancel()
 	var again []string
 	enough := errors.New("enough")
-	if err := client.Follow(ctx, cursor, func(c wall.Change) error {
+	if err := client.FollowChanges(ctx, cursor, func(c wall.Change) error {
 		if again = append(again, string(c.Kind)); len(again) == 2 {
 			return enough
 		}
@@ -85,7 +85,7 @@ func TestChangesThatAreWrong(t *testing.T) {
 		`{"origin":"a b"}`: "an origin is the name of a host",
 		`{"origin":"host2","changes":[{"change":"open","door":"ssh","source":"192.0.2.1","left":"soon"}]}`: "left is a time",
 		`{"origin":"host2","changes":[` + strings.TrimSuffix(many, ",") + `]}`:                             "at most 256 are taken at once",
-		`{"origin":"host2","changes":[{"shell":"x"}]}`:                                                    "unknown field",
+		`{"origin":"host2","changes":[{"shell":"x"}]}`:                                                     "unknown field",
 	} {
 		response, text := s.ask(t, http.MethodPost, "/v1/changes", body)
 		wantRefusal(t, response, text, http.StatusBadRequest, says)

@@ -159,9 +159,9 @@ func (c *Client) starter() string {
 	return "knockwall run"
 }
 
-// Follow calls each with every change after a cursor, until ctx or the daemon ends. Without
+// FollowChanges calls each with every change after a cursor, until ctx or the daemon ends. Without
 // a cursor that the daemon knows, it begins with the state.
-func (c *Client) Follow(ctx context.Context, cursor string, each func(wall.Change) error) error {
+func (c *Client) FollowChanges(ctx context.Context, cursor string, each func(wall.Change) error) error {
 	response, err := c.send(ctx, http.MethodGet, "/v1/changes?after="+url.QueryEscape(cursor), nil)
 	if err != nil {
 		return err

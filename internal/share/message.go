@@ -19,7 +19,7 @@ type message struct {
 	// Run tells apart the runs of a member, whose numbers begin anew.
 	Run    string `json:"run"`
 	Number uint64 `json:"number,omitempty"` // of the last news
-	All    bool   `json:"all,omitempty"`    // with ask: tell all you know, and not only what happened at your host
+	All    bool   `json:"all,omitempty"`    // with ask and its answer: all that the member knows, and not only what happened at its host
 	More   bool   `json:"more,omitempty"`   // the answer has another message
 	lease.News
 }
@@ -27,7 +27,7 @@ type message struct {
 // The limits of a message. The server's default limit is 1 MiB.
 const (
 	maxMessage    = 512 << 10 // bytes
-	maxStatements = 500       // in one message
+	maxStatements = 300       // in one message
 	maxText       = 128       // bytes of a name or key
 )
 
@@ -52,7 +52,7 @@ func parse(data []byte) (m message, err error) {
 		s := &m.Statements[i]
 		source, err := packet.ParseSource(s.Source)
 		// Only one text means a source, or a host could fill the memory of others.
-		if err != nil || source.String() != s.Source || !ruleset.IsDoorName(s.Door) || !ruleset.IsMemberName(s.Host) || s.Stamp <= 0 || !isPlain(s.Person) {
+		if err != nil || source.String() != s.Source || source.Addr().Is4In6() || !ruleset.IsDoorName(s.Door) || !ruleset.IsMemberName(s.Host) || s.Stamp <= 0 || !isPlain(s.Person) {
 			return m, fmt.Errorf("%w: a window in it is none", errMessage)
 		}
 	}

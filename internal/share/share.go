@@ -53,6 +53,7 @@ type other struct {
 	number   uint64 // of its last news that was seen
 	heard    time.Time
 	behind   bool // some of its news is missing
+	all      bool // with behind: all that it knows is wanted
 	asked    time.Time
 	answered time.Time
 	reported time.Time // when the daemon was last told what the member may not do
@@ -103,7 +104,7 @@ func (c *Companion) Run(ctx context.Context) error {
 func (c *Companion) follow(ctx context.Context) {
 	cursor, said := "", false
 	for ctx.Err() == nil {
-		err := c.daemon.Follow(ctx, cursor, func(change wall.Change) error {
+		err := c.daemon.FollowChanges(ctx, cursor, func(change wall.Change) error {
 			said = false
 			if change.Cursor != "" {
 				cursor = change.Cursor
@@ -246,6 +247,11 @@ func (c *Companion) rejoin() {
 	c.missing = false
 	c.publish(c.member.Own())
 	c.ask("", false)
+	some := 0
+	for _, o := range c.others { // a host that is gone now may have told them something
+		o.behind, o.all = true, some < maxAll
+		some++
+	}
 	c.send("beat", message{Number: c.number})
 }
 
@@ -302,7 +308,8 @@ func (c *Companion) heard(subject string, data []byte) {
 	now := time.Now()
 	if o.run != m.Run {
 		o.run, o.number = m.Run, 0
-		o.behind = what != "news" || m.Number != 1 // of its first news nothing was missed
+		o.all = len(c.others) <= maxAll
+		o.behind = o.all || what != "news" || m.Number != 1 // of its first news nothing was missed
 	}
 	o.heard = now
 	switch what {
@@ -314,15 +321,15 @@ func (c *Companion) heard(subject string, data []byte) {
 		o.behind = o.behind || m.Number > o.number
 	case "to." + c.Name:
 		c.take(name, o, &m.News)
-		if !m.More {
-			o.behind, o.number = false, max(o.number, m.Number)
+		if !m.More && (m.All || !o.all) {
+			o.behind, o.all, o.number = false, false, max(o.number, m.Number)
 		}
 	case "ask", "ask." + c.Name:
 		c.answer(name, o, m.All)
 	}
 	if o.behind && now.Sub(o.asked) > askInterval {
 		o.asked = now
-		c.ask(name, len(c.others) <= maxAll)
+		c.ask(name, o.all)
 	}
 }
 
@@ -352,7 +359,7 @@ func (c *Companion) answer(name string, o *other, all bool) {
 		parts = []lease.News{{}}
 	}
 	for i, part := range parts {
-		c.send("to."+name, message{Number: c.number, News: part, More: i < len(parts)-1})
+		c.send("to."+name, message{Number: c.number, News: part, All: all, More: i < len(parts)-1})
 	}
 }
 

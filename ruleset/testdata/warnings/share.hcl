@@ -1,6 +1,6 @@
 door "ssh" {
   ports    = [22]
-  sequence = [4113, "27911/udp", 1840]
+  sequence = [4118, "27917/udp", 1847]
 }
 share {
   group       = "prod"

@@ -21,10 +21,10 @@ func eventsCommand() *cobra.Command {
 since the daemon started, the last 1,000 knocks, and the last 1,000 other
 events. With --follow it also shows new events, until Ctrl-C. --lines, --door
 and --source select some of them; --source takes an address, a prefix or the
-name of a host. One event sums up several knocks or refusals of a source at a
-door. "code" is a fixed word that says what exactly happened. "failed=true"
-means that something could not be done. Scripts should compare the code:
-"reason" is prose, and may change.
+name of a host. One event sums up several refusals of a source at a door, or
+several knocks of one step. "code" is a fixed word that says what exactly
+happened. "failed=true" means that something could not be done. Scripts should
+compare the code: "reason" is prose, and may change.
 
 With --json each line is a line of GET /v1/events on the control socket.`,
 		Example: `  sudo knockwall events

@@ -137,11 +137,13 @@ func (l *Lab) DescribeConntrack() string {
 }
 
 // FloodLogLines returns how many lines a flood of one door can add to the log in a time, by
-// the limits of [audit.Summer]. In each interval there are 32 leading events of the three
-// kinds that are summed up, before each of them the sums of its source's other two kinds,
-// at the end a sum for each source, and one for all others of a kind. One more line
-// reports an overload.
+// the limits of [audit.Summer]. Each source has events of nine sorts at a door with three
+// knocks: the knocks, their ends after one or two of them in the wrong order or too late, a
+// trap, and refusals. In each interval 32 leading sources have one line of each sort, before
+// it the sums of the others, and at the end a sum of each. There is a sum for all others of
+// each of the four kinds. One more line reports an overload.
 func FloodLogLines(d time.Duration) int {
+	const leading, sorts, kinds = 32, 9, 4
 	intervals := int(d/audit.SumInterval) + 2
-	return intervals*(3*32*4+3) + 1
+	return intervals*(leading*sorts*(1+sorts)+kinds) + 1
 }

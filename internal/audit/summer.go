@@ -11,9 +11,9 @@ import (
 )
 
 // The limits of what a flood of packets can write, for each interval, door and kind.
-// sumLeading sources get their first event passed on at once, and then a sum, in as many
-// parts as there are kinds that are summed up. All other sources share one sum. sumGuests
-// events of sources that know the knocks are passed on at once.
+// sumLeading sources get their first event of each step and code passed on at once, and
+// then a sum, in as many parts as there are others that are summed up. All other sources
+// share one sum. sumGuests events of sources that know the knocks are passed on at once.
 const (
 	SumInterval = 10 * time.Second
 	sumLeading  = 32
@@ -23,9 +23,10 @@ const (
 // Summer passes events on to a sink, and sums up those that strangers can cause in any
 // number. The [Class] of a kind says how. It passes on the first event of a source at
 // once. It counts the later ones and passes them on as one event: when the interval ends,
-// or before the source's next event of another kind that is passed on at once, so that
-// the source's events stay in order. Such a sum has the fields of its last event, the
-// code included.
+// or before the source's next event that is passed on at once, so that the source's events
+// stay in order. Events with different steps or codes are never one sum: a sum that said
+// "3 of 3 right, 2 times" would hide the second knock. Its other fields are those of its
+// last event.
 //
 // It passes on each event that only sources that know the knocks can cause, up to a limit
 // in each interval, because such a source can forge addresses. It sums up the rest.
@@ -33,9 +34,9 @@ type Summer struct {
 	sink Sink
 
 	mu      sync.Mutex
-	sums    map[sumKey]*Event // the last event, with the count
-	leading map[sumKey]int    // by kind and door: sources whose first event was passed on
-	guests  map[sumKey]int    // by kind and door: events that were passed on
+	sums    map[sumKey][]*Event // one for each step and code: the last event, with the count
+	leading map[sumKey]int      // by kind and door: sources whose first event was passed on
+	guests  map[sumKey]int      // by kind and door: events that were passed on
 }
 
 type sumKey struct {
@@ -47,7 +48,7 @@ type sumKey struct {
 
 // NewSummer returns a Summer that writes to a sink. Call Flush after every SumInterval.
 func NewSummer(sink Sink) *Summer {
-	return &Summer{sink: sink, sums: map[sumKey]*Event{}, leading: map[sumKey]int{}, guests: map[sumKey]int{}}
+	return &Summer{sink: sink, sums: map[sumKey][]*Event{}, leading: map[sumKey]int{}, guests: map[sumKey]int{}}
 }
 
 // Record takes an event.
@@ -73,11 +74,13 @@ func (s *Summer) Record(e Event) {
 
 func (s *Summer) sum(e Event) {
 	key := sumKey{e.Kind, e.Door, e.Source, e.Failed}
-	known := s.sums[key]
+	known := likeIn(s.sums[key], &e)
 	if known != nil && (known.Person != e.Person || known.Key != e.Key || known.Origin != e.Origin) {
-		// Several persons may have one address, and several hosts tell of it. Each gets a sum
+		// Several persons may have one address, and several hosts tell of it. Each gets sums
 		// of its own.
-		s.pass(known)
+		for _, sum := range s.sums[key] {
+			s.pass(sum)
+		}
 		delete(s.sums, key)
 		known = nil
 	}
@@ -87,22 +90,35 @@ func (s *Summer) sum(e Event) {
 		return
 	}
 	group := sumKey{kind: e.Kind, door: e.Door, failed: e.Failed}
-	if s.leading[group] < sumLeading {
+	isLeading := len(s.sums[key]) > 0
+	if !isLeading && s.leading[group] < sumLeading {
 		s.leading[group]++
+		isLeading = true
+	}
+	if isLeading {
 		s.settle(e.Door, e.Source)
 		s.sink.Record(e)
 		last := e // a copy, because e itself would escape to the heap on every call
 		last.Count = 0
-		s.sums[key] = &last
+		s.sums[key] = append(s.sums[key], &last)
 		return
 	}
-	others := s.sums[group]
-	if others == nil {
-		others = &Event{Kind: e.Kind, Door: e.Door, Code: CodeManySources, Reason: "from many other sources", Failed: e.Failed}
-		s.sums[group] = others
+	if len(s.sums[group]) == 0 {
+		s.sums[group] = []*Event{{Kind: e.Kind, Door: e.Door, Code: CodeManySources, Reason: "from many other sources", Failed: e.Failed}}
 	}
+	others := s.sums[group][0]
 	others.Time = e.Time
 	others.Count += e.Count
+}
+
+// likeIn returns the sum of events with the step and the code of e, nil if there is none.
+func likeIn(sums []*Event, e *Event) *Event {
+	for _, sum := range sums {
+		if sum.Step == e.Step && sum.Steps == e.Steps && sum.Code == e.Code {
+			return sum
+		}
+	}
+	return nil
 }
 
 // Settle passes on the sums of a source at a door now.
@@ -114,13 +130,11 @@ func (s *Summer) Settle(door string, source packet.Source) {
 
 // settle passes on the sums of a source at a door, in the order of their last events.
 func (s *Summer) settle(door string, source packet.Source) {
-	var room [16]*Event // on the stack, to allocate nothing
+	var room [32]*Event // on the stack, to allocate nothing for most sources
 	sums := room[:0]
 	for _, kind := range summedUp {
 		for _, failed := range []bool{false, true} {
-			if known := s.sums[sumKey{kind, door, source, failed}]; known != nil {
-				sums = append(sums, known)
-			}
+			sums = append(sums, s.sums[sumKey{kind, door, source, failed}]...)
 		}
 	}
 	slices.SortStableFunc(sums, byTime)
@@ -147,7 +161,8 @@ func (s *Summer) pass(e *Event) {
 func (s *Summer) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	events := slices.SortedFunc(maps.Values(s.sums), byTime)
+	events := slices.Concat(slices.Collect(maps.Values(s.sums))...)
+	slices.SortFunc(events, byTime)
 	for _, e := range events {
 		s.pass(e)
 	}

@@ -167,21 +167,21 @@ func TestSummerTellsSourcesDoorsAndKindsApart(t *testing.T) {
 // events.
 func TestSummerPassesSumsOnAsTheyHappened(t *testing.T) {
 	summer(t, func(t *testing.T, s *audit.Summer, got *trail, record func(audit.Event)) {
-		knock := func(n, step int) {
-			record(audit.Event{Kind: audit.Knock, Door: "ssh", Source: source(n), Step: step, Steps: 3})
+		knock := func(n int) {
+			record(audit.Event{Kind: audit.Knock, Door: "ssh", Source: source(n), Step: 1, Steps: 3})
 		}
-		knock(1, 1)
-		knock(2, 1)
-		knock(2, 2)
-		knock(1, 2)
+		knock(1)
+		knock(2)
+		knock(2)
+		knock(1)
 		last := time.Now()
-		knock(1, 3)
+		knock(1)
 		*got = nil
 		s.Flush()
 		if n := len(*got); n != 2 || !(*got)[1].Time.Equal(last) {
 			t.Errorf("of %d events the last did not happen %v", n, last)
 		}
-		got.expect(t, "sums", "knock ssh 10.0.0.2 2/3 ×1", "knock ssh 10.0.0.1 3/3 ×2")
+		got.expect(t, "sums", "knock ssh 10.0.0.2 1/3 ×1", "knock ssh 10.0.0.1 1/3 ×2")
 	})
 }
 
@@ -229,7 +229,25 @@ func TestSummerKeepsASourcesStoryInOrder(t *testing.T) {
 		{
 			"knocks and the window",
 			[]audit.Event{knock(1), knock(2), knock(3), opened},
-			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 3/3 ×2", "opened ssh 10.0.0.1 3/3 ×1"},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "knock ssh 10.0.0.1 3/3 ×1", "opened ssh 10.0.0.1 3/3 ×1"},
+		},
+		{
+			"the same knocks again",
+			[]audit.Event{knock(1), knock(2), knock(3), opened, knock(1), knock(2), knock(3), opened},
+			[]string{
+				"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "knock ssh 10.0.0.1 3/3 ×1", "opened ssh 10.0.0.1 3/3 ×1",
+				"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "knock ssh 10.0.0.1 3/3 ×1", "opened ssh 10.0.0.1 3/3 ×1",
+			},
+		},
+		{
+			"a first knock again and again",
+			[]audit.Event{knock(1), knock(1), knock(1), knock(2)},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 1/3 ×2", "knock ssh 10.0.0.1 2/3 ×1"},
+		},
+		{
+			"a knock to close",
+			[]audit.Event{knock(1), knock(1), {Kind: audit.Knock, Door: "ssh", Source: source(1), Step: 1, Steps: 3, Code: audit.CodeCloseSequence}},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 1/3 ×1"},
 		},
 		{
 			"knocks and a reset",
@@ -246,19 +264,20 @@ func TestSummerKeepsASourcesStoryInOrder(t *testing.T) {
 			[]audit.Event{refused(1), knock(1), refused(1), knock(2), refused(1), knock(3), opened},
 			[]string{
 				"refused ssh 10.0.0.1 ×1", "knock ssh 10.0.0.1 1/3 ×1",
-				"refused ssh 10.0.0.1 ×2", "knock ssh 10.0.0.1 3/3 ×2",
+				"refused ssh 10.0.0.1 ×1", "knock ssh 10.0.0.1 2/3 ×1",
+				"refused ssh 10.0.0.1 ×1", "knock ssh 10.0.0.1 3/3 ×1",
 				"opened ssh 10.0.0.1 3/3 ×1",
 			},
 		},
 		{
 			"the window of another source",
 			[]audit.Event{knock(1), knock(2), {Kind: audit.Opened, Door: "ssh", Source: source(2)}},
-			[]string{"knock ssh 10.0.0.1 1/3 ×1", "opened ssh 10.0.0.2 ×1"},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "opened ssh 10.0.0.2 ×1"},
 		},
 		{
 			"the window at another door",
 			[]audit.Event{knock(1), knock(2), {Kind: audit.Opened, Door: "vpn", Source: source(1)}},
-			[]string{"knock ssh 10.0.0.1 1/3 ×1", "opened vpn 10.0.0.1 ×1"},
+			[]string{"knock ssh 10.0.0.1 1/3 ×1", "knock ssh 10.0.0.1 2/3 ×1", "opened vpn 10.0.0.1 ×1"},
 		},
 		{
 			"a window that opens twice",
@@ -361,6 +380,40 @@ func TestSummerBoundsWhatAFloodOfSeveralKindsWrites(t *testing.T) {
 	}
 	if want := (sources - audit.SumLeading) * rounds * len(kinds); others != want {
 		t.Errorf("%d are counted of others, want %d", others, want)
+	}
+	if len(got) > most {
+		t.Errorf("%d lines, want %d at most", len(got), most)
+	}
+}
+
+// Whoever knows the whole sequence gets a line for each of its steps, and no more: from
+// then on they are summed up as well.
+func TestSummerBoundsWhatAFloodOfStepsWrites(t *testing.T) {
+	const sources, rounds, steps = 1000, 30, 3
+	// For each leading source and step: the first event, a sum before each first event of
+	// another step, and a sum at the end.
+	most := audit.SumLeading*steps*(1+steps) + 1
+	var got trail
+	s := audit.NewSummer(&got)
+	for range rounds {
+		for n := range sources {
+			for step := 1; step <= steps; step++ {
+				s.Record(audit.Event{Kind: audit.Knock, Door: "ssh", Source: source(n), Step: step, Steps: steps})
+			}
+		}
+	}
+	s.Flush()
+	counts := map[int]int{}
+	for _, e := range got {
+		counts[e.Step] += e.Count
+	}
+	for step := 1; step <= steps; step++ {
+		if want := audit.SumLeading * rounds; counts[step] != want {
+			t.Errorf("step %d is counted %d times, want %d", step, counts[step], want)
+		}
+	}
+	if want := (sources - audit.SumLeading) * rounds * steps; counts[0] != want {
+		t.Errorf("%d are counted of other sources, want %d", counts[0], want)
 	}
 	if len(got) > most {
 		t.Errorf("%d lines, want %d at most", len(got), most)

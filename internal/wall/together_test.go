@@ -220,7 +220,7 @@ func TestKnocksAreHeardWhileAWindowIsBeingOpened(t *testing.T) {
 		h.trail.take()
 		b.knock(7000, 8000)
 		synctest.Wait()
-		h.trail.expect(h.t, nil, "knock ssh 192.0.2.2 1/3") // and what is summed up later
+		h.trail.expect(h.t, nil, "knock ssh 192.0.2.2 1/3", "knock ssh 192.0.2.2 2/3")
 		if n := h.status().Doors[0].Counters.Knocks; n != 5 || !h.log().Drained() {
 			h.t.Errorf("%d knocks are heard, want 5", n)
 		}

@@ -46,6 +46,11 @@ func (s *Sequence) Describe(within time.Duration) string {
 	return fmt.Sprintf("%d knocks within %s", n, printable.Time(within))
 }
 
+func (s *Sequence) Changes(former method.Method) (c method.Changes) {
+	c.Hidden("sequence", slices.EqualFunc(s.Sequences, former.(*Sequence).Sequences, slices.Equal))
+	return c
+}
+
 func (s *Sequence) Resolve(time.Time) (method.State, error) {
 	return method.State{Sequences: s.Sequences}, nil
 }
@@ -111,9 +116,11 @@ func adviseSteps(steps []packet.Port) (advice []string) {
 		return []string{"This sequence is an example in a manual, so it is among the first guesses. Choose other ports."}
 	case len(steps) < method.FewKnocks:
 		return []string{method.TooFewKnocks}
-	case slices.IsSorted(numbers):
+	case areEach(steps, func(last, next packet.Port) bool { return next == last }):
+		advice = append(advice, "All knocks are at one port. Whoever tries it so many times opens the door, as port scanners do with ports that do not answer. Choose different ports.")
+	case areEach(steps, func(last, next packet.Port) bool { return next.Number > last.Number }):
 		advice = append(advice, "The ports rise, so an ascending port scan makes all knocks in order. Choose another order.")
-	case slices.IsSortedFunc(numbers, func(a, b int) int { return b - a }):
+	case areEach(steps, func(last, next packet.Port) bool { return next.Number < last.Number }):
 		advice = append(advice, "The ports fall, so a descending port scan makes all knocks in order. Choose another order.")
 	}
 	// Three knocks from all ports take 18 years.
@@ -122,4 +129,14 @@ func adviseSteps(steps []packet.Port) (advice []string) {
 			"Use one knock more, or choose from all ports up to 65535.", lowPorts, method.GuessRate, len(steps), takes))
 	}
 	return advice
+}
+
+// areEach reports whether each knock but the first relates to the one before it.
+func areEach(steps []packet.Port, relates func(last, next packet.Port) bool) bool {
+	for i, next := range steps[1:] {
+		if !relates(steps[i], next) {
+			return false
+		}
+	}
+	return true
 }

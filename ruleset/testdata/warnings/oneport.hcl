@@ -1,0 +1,4 @@
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, 4113, 4113]
+}

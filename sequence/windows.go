@@ -44,7 +44,18 @@ func connectionOf(p packet.Packet) connection {
 // admitted is a connection that was admitted, with what became of its first packet.
 type admitted struct {
 	connection
-	lost time.Time // when its first packet was found lost; zero if it was not
+	lost  time.Time // when its first packet was found lost; zero if it was not
+	came  int       // how often its first packet came
+	heard time.Time // when it came last
+}
+
+// again records that the first packet came again. The network may duplicate a packet, so a
+// packet that comes sooner than its sender can repeat it does not count.
+func (a *admitted) again(now time.Time) {
+	if now.Sub(a.heard) >= soonest {
+		a.came++
+	}
+	a.heard = now
 }
 
 // remembered is how many connections a window without a limit remembers. maxRepeats is
@@ -188,9 +199,10 @@ func (win *Window) Repeat() bool {
 
 // Admit records a new connection's first packet, and returns what becomes of it.
 func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
-	c := admitted{connection: connectionOf(p)}
+	c := admitted{connection: connectionOf(p), came: 1, heard: now}
 	if known := win.known(p); known != nil {
 		if !win.Counts(p) {
+			known.again(now)
 			return AdmitAgain
 		}
 		lost := known.lost
@@ -200,6 +212,7 @@ func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
 		if lost.IsZero() || now.Sub(lost) < soonest {
 			return Replayed
 		}
+		known.again(now)
 		return AdmitAgain
 	}
 	if win.Spent() {
@@ -225,6 +238,20 @@ func (win *Window) Lost(p packet.Packet, now time.Time) {
 	if known := win.known(p); known != nil {
 		known.lost = now
 	}
+}
+
+// Repeated returns the port of the TCP connection whose first packet came last, and how
+// often it came. More than once means that something behind the wall drops it: the kernel
+// does not queue a repetition of a packet that was delivered. The number is 0 if there is
+// no such connection.
+func (win *Window) Repeated() (port packet.Port, times int) {
+	var heard time.Time
+	for i := range win.recent {
+		if c := &win.recent[i]; c.port.Protocol == packet.TCP && !c.heard.Before(heard) {
+			port, times, heard = c.port, c.came, c.heard
+		}
+	}
+	return port, times
 }
 
 // Counts reports whether it matters if a packet is a retransmission or another

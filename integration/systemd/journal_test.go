@@ -147,7 +147,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 		}
 
 		for client, want := range map[netip.Addr]string{
-			lab.Source(9, server): "is not let in: no knock from it was received since ",
+			lab.Source(9, server): "is not let in: no knock from it was received; knocks are remembered since the daemon started, at ",
 			lab.Source(2, server): "is not let in: it knocked in the wrong order at ",
 			lab.Source(3, server): "is not let in: it knocked too slowly: by ",
 			guest:                 "is not let in: its window is over since ",

@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -100,6 +101,10 @@ func (ws *windows) closeSpent(door string, source packet.Source) {
 // clock ticks.
 const expiryLag = time.Second
 
+// manySYNs is how often a SYN has to come before the end of its window says so. A packet may
+// be lost once, and then arrive.
+const manySYNs = 3
+
 // expire ends windows in the record. The kernel has ended them itself.
 func (ws *windows) expire(now time.Time) (next time.Time, ok bool) {
 	defer ws.notify()
@@ -109,8 +114,11 @@ func (ws *windows) expire(now time.Time) (next time.Time, ok bool) {
 		if sure := now.Add(expiryLag); sure.After(ws.uncertainUntil) {
 			ws.uncertainUntil = sure
 		}
-		ws.undelivered = append(ws.undelivered, windowEvent{wasSpent: win.Spent(), Event: withPerson(audit.Event{
-			Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.doors.name(win.Door), Source: win.Source}, win)})
+		e := audit.Event{Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.doors.name(win.Door), Source: win.Source}
+		if port, times := win.Repeated(); times >= manySYNs {
+			e.Reason = fmt.Sprintf("its SYN to %s came %d times, so something behind the wall dropped it", port, times)
+		}
+		ws.undelivered = append(ws.undelivered, windowEvent{wasSpent: win.Spent(), Event: withPerson(e, win)})
 	})
 	return ws.record.Next()
 }

@@ -2,7 +2,6 @@ package wall
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -93,24 +92,32 @@ func (w *Wall) explainAddress(f *policy, addr netip.Addr, remembered func() []au
 		}
 	}
 	all = w.explainAll(addr, past, since, f, trapped)
-	var unanswered map[string][]packet.Port
+	var seen answers
 	var unknown error // why it is unknown whether the source gets replies
-	if slices.ContainsFunc(all, func(e Explanation) bool { return e.In }) {
-		unanswered, unknown = w.unanswered(f, addr)
+	if slices.ContainsFunc(all, func(e Explanation) bool { return e.In || e.Reason == Exhausted }) {
+		seen, unknown = w.answers(f, addr)
 	}
 	for i := range all {
 		e := &all[i]
-		ports := unanswered[e.Door]
+		dropped, times := w.windows.repeated(e.Door, e.Source)
 		switch why := bareReasons[e.Door]; {
 		case why != "":
 			e.In, e.Reason, e.Since = true, Bare, time.Time{}
 			e.Sentence = fmt.Sprintf("%s is not refused: the door guards nothing on this host. %s", e.Source, why)
+		case times > 1 && !seen.answered[e.Door] && (e.In || e.Reason == Exhausted):
+			sentence := fmt.Sprintf("its SYN to %s has come %d times. Something behind the wall drops it: "+
+				"another firewall of this host, or of the machine that the port is forwarded to.", dropped, times)
+			if e.In {
+				e.Reason, e.Sentence = NotAnswered, fmt.Sprintf("%s is let in, and is not answered: ", e.Source)+sentence
+			} else {
+				e.Sentence += " Its last connection is not answered: " + sentence
+			}
 		case e.In && unknown != nil:
 			e.Sentence += fmt.Sprintf(" It is unknown whether its connections get replies: %v.", unknown)
-		case e.In && len(ports) > 0:
+		case e.In && len(seen.silent[e.Door]) > 0 && !seen.answered[e.Door]:
 			e.Reason = NotAnswered
 			e.Sentence = fmt.Sprintf("%s was accepted here, and never answered: it tried to connect to %s, and nothing came back through this host. "+
-				"Either no service answers behind the door, or replies take another route.", e.Source, list(ports))
+				"Either no service answers behind the door, another firewall drops the answers, or they take another route.", e.Source, list(seen.silent[e.Door]))
 		}
 	}
 	return all, nil
@@ -163,42 +170,63 @@ func (w *Wall) explainPerson(f *policy, name string, remembered func() []audit.E
 func (w *Wall) explainAll(addr netip.Addr, past []audit.Event, since time.Time, f *policy, trapped []time.Duration) []Explanation {
 	w.packets.mu.Lock()
 	defer w.packets.mu.Unlock()
-	if since.Before(w.packets.since) {
-		since = w.packets.since
-	}
 	all := []Explanation{}
 	for i, d := range w.packets.policy.config.Doors {
 		var left time.Duration
 		if before := f.doorNamed(d.Name); before >= 0 {
 			left = trapped[before]
 		}
-		all = append(all, w.explain(i, addr, past, since, left))
+		e := w.explain(i, addr, past, since, left)
+		if !e.In {
+			e.Sentence += withoutSequence(&d)
+		}
+		all = append(all, e)
 	}
 	return all
 }
 
-// unanswered returns, for each door, the ports to which an address tried to connect
-// without a reply. Doors where it had any reply are left out.
-func (w *Wall) unanswered(f *policy, addr netip.Addr) (map[string][]packet.Port, error) {
-	if w.edges.Directions == nil {
-		return nil, nil
+// withoutSequence says that no knocks open a door now, whoever sends them, because its list
+// of one-time sequences is used up or cannot be read. It is empty if there is a sequence.
+func withoutSequence(d *effective.Door) string {
+	at := d.Knocking()
+	switch {
+	case at < 0:
+		return ""
+	case d.States[at].Unread:
+		return " No knocks open the door now: its list of sequences cannot be read."
+	case d.Stock() != nil && d.Stock().Left == 0:
+		return fmt.Sprintf(" No knocks open the door now: all sequences of %s are used. Add lines to it, then type: knockwall reload", d.Stock().Of)
 	}
-	silent, answered := map[string][]packet.Port{}, map[string]bool{}
-	err := w.edges.Directions(func(s sessions.Session, seen sessions.Seen) {
+	return ""
+}
+
+// answers says what became of a source's connections, by door.
+type answers struct {
+	silent   map[string][]packet.Port // ports to which it tried to connect without a reply
+	answered map[string]bool          // it had a reply
+}
+
+// answers returns what conntrack knows of the connections of an address. It knows nothing
+// of those whose first packet was dropped behind the wall.
+func (w *Wall) answers(f *policy, addr netip.Addr) (answers, error) {
+	seen := answers{map[string][]packet.Port{}, map[string]bool{}}
+	if w.edges.Directions == nil {
+		return seen, nil
+	}
+	err := w.edges.Directions(func(s sessions.Session, by sessions.Seen) {
 		if s.Remote != addr.WithZone("") {
 			return
 		}
 		for key := range f.doorSources(s) {
 			switch {
-			case seen != sessions.ToService:
-				answered[key.door] = true
-			case !slices.Contains(silent[key.door], s.Port):
-				silent[key.door] = append(silent[key.door], s.Port)
+			case by != sessions.ToService:
+				seen.answered[key.door] = true
+			case !slices.Contains(seen.silent[key.door], s.Port):
+				seen.silent[key.door] = append(seen.silent[key.door], s.Port)
 			}
 		}
 	})
-	maps.DeleteFunc(silent, func(door string, _ []packet.Port) bool { return answered[door] })
-	return silent, err
+	return seen, err
 }
 
 // list joins ports for a sentence.
@@ -229,8 +257,8 @@ func (q *inquiry) out(why Why, since time.Time, format string, a ...any) Explana
 }
 
 // explain explains one door. It is called with the mu of packets held. All knocks since
-// the time since are remembered. Trapped is how long the kernel still ignores knocks of
-// the source.
+// the time since are remembered, or all since the start if it is zero. Trapped is how long
+// the kernel still ignores knocks of the source.
 func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time.Time, trapped time.Duration) Explanation {
 	f := w.packets.policy
 	d := &f.config.Doors[door]
@@ -262,7 +290,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 	if e, ok := q.afterKnocks(last); ok {
 		return e
 	}
-	sentence := q.neverKnocked(since)
+	sentence := q.neverKnocked(w.packets.since, since)
 	if u := w.usage.reading(); u.full {
 		sentence += fmt.Sprintf("; conntrack's table is nearly full, %d of %d connections, and when it is full the kernel drops knocks", u.known, u.room)
 	}
@@ -321,6 +349,9 @@ func (q *inquiry) afterWindow(last audit.Event) (e Explanation, ok bool) {
 	case last.Kind == audit.Opened, last.Kind == audit.Refreshed: // without an event of its end
 		over := last.Time.Add(last.Window)
 		e = q.out(WindowOver, over, "its window is over since %s; it has to knock again", when(over, q.now))
+	case last.Kind == audit.Expired && last.Reason != "":
+		e = q.out(WindowOver, last.Time, "its window is over since %s; it has to knock again. While the window was open, %s: another firewall of this host, "+
+			"or of the machine that the port is forwarded to", when(last.Time, q.now), last.Reason)
 	case last.Kind == audit.Expired:
 		e = q.out(WindowOver, last.Time, "its window is over since %s; it has to knock again", when(last.Time, q.now))
 	case last.Kind == audit.Closed && last.Failed: // the window then stayed open until its end
@@ -378,9 +409,14 @@ func (q *inquiry) trapped(last audit.Event) Explanation {
 	}
 }
 
-// neverKnocked says what else is known of a source that has not knocked since a time.
-func (q *inquiry) neverKnocked(since time.Time) string {
-	sentence := fmt.Sprintf("no knock from it was received since %s", when(since, q.now))
+// neverKnocked says what is known of a source of which no knock is remembered. The daemon
+// has run since started, and remembers all knocks since the time since.
+func (q *inquiry) neverKnocked(started, since time.Time) string {
+	sentence := "no knock from it was received; knocks are remembered since the daemon started, at " + when(started, q.now)
+	if since.After(started) {
+		sentence = fmt.Sprintf("no knock from it is remembered; the daemon remembers the last %d of all sources, those since %s",
+			audit.HistorySize, when(since, q.now))
+	}
 	if q.past.tried.Count > 0 {
 		sentence += fmt.Sprintf("; it tried to connect, the last time at %s", when(q.past.tried.Time, q.now))
 	}

@@ -119,7 +119,7 @@ func TestExplainFollowsASourceThatKnocks(t *testing.T) {
 		a.knock(7000)
 		h.because(alice, wall.Knocking, time.Now(), "it has knocked 1 of 3 so far, and has 5s left for the rest")
 		h.because(bob, wall.NeverKnocked, unknown,
-			"no knock from it was received since "+h.status().Since.Format(time.DateTime)+" (23h3m31s ago)")
+			"no knock from it was received; knocks are remembered since the daemon started, at "+h.status().Since.Format(time.DateTime)+" (23h3m31s ago)")
 	})
 }
 
@@ -346,18 +346,18 @@ func TestAWindowThatCouldNotBeRefreshedIsOpen(t *testing.T) {
 func TestExplainSaysThatASourceHasNeverKnocked(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		since := h.status().Since
-		heard := "no knock from it was received since " + at(since, "1m")
+		heard := "no knock from it was received; knocks are remembered since the daemon started, at " + at(since, "1m")
 		h.because(alice, wall.NeverKnocked, unknown, heard)
 		h.client(alice).dial(22)
 		time.Sleep(2 * time.Second)
 		tried := time.Now().Add(hold - 2*time.Second) // when its time to knock was over
-		heard = "no knock from it was received since " + at(since, "1m2s")
+		heard = "no knock from it was received; knocks are remembered since the daemon started, at " + at(since, "1m2s")
 		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(tried, "1.8s"))
 		h.because(bob, wall.NeverKnocked, unknown, heard)
 		// Later tries are summed up, and count all the same.
 		h.client(alice).dial(22)
 		time.Sleep(time.Second)
-		heard = "no knock from it was received since " + at(since, "1m3s")
+		heard = "no knock from it was received; knocks are remembered since the daemon started, at " + at(since, "1m3s")
 		h.because(alice, wall.NeverKnocked, unknown, heard+"; it tried to connect, the last time at "+at(time.Now().Add(hold-time.Second), "800ms"))
 	})
 }
@@ -376,7 +376,7 @@ func TestWhileManyKnockNotEachIsRemembered(t *testing.T) {
 		synctest.Wait()
 		many := time.Now()
 		time.Sleep(time.Second)
-		heard := "no knock from it was received since " + at(h.status().Since, "1m1s")
+		heard := "no knock from it was received; knocks are remembered since the daemon started, at " + at(h.status().Since, "1m1s")
 		h.because(alice, wall.NeverKnocked, unknown, heard+"; at "+at(many, "1s")+" so many knocks came at once that not each of them is remembered")
 		if got := h.explain(alice.String())[1]; strings.Contains(got.Sentence, "so many") {
 			h.t.Errorf("nobody knocks at web: %s", got.Sentence)
@@ -410,8 +410,8 @@ func TestWhatWasBeforeTheKnocksThatAreRememberedIsNotKnown(t *testing.T) {
 				break
 			}
 		}
-		want := fmt.Sprintf("%s is not let in: no knock from it was received since %s (%s ago).", bob, first.Time.Format(time.TimeOnly),
-			now.Sub(first.Time).Round(time.Second))
+		want := fmt.Sprintf("%s is not let in: no knock from it is remembered; the daemon remembers the last 1000 of all sources, those since %s (%s ago).",
+			bob, first.Time.Format(time.TimeOnly), now.Sub(first.Time).Round(time.Second))
 		if got.Reason != wall.NeverKnocked || got.Sentence != want {
 			h.t.Errorf("%+v, want %s", got, want)
 		}
@@ -560,6 +560,97 @@ func TestExplainSaysThatASourceIsAdmittedAndNotAnswered(t *testing.T) {
 			if e.Reason != test.why || !e.In || !strings.Contains(e.Sentence, test.says) {
 				t.Errorf("%v, %v: %+v", test.seen, test.err, e)
 			}
+		}
+	})
+}
+
+// A SYN of a source with a window that comes again was dropped behind the wall: the kernel
+// does not queue the repetition of one that was delivered.
+func TestExplainSaysThatTheSYNOfAnAdmittedSourceComesAgain(t *testing.T) {
+	const comes = "its SYN to 22/tcp has come 3 times. Something behind the wall drops it: another firewall of this host, or of the machine that the port is forwarded to."
+	again := func(h *teller, j *journey, times int) {
+		for range times {
+			time.Sleep(retransmitted)
+			h.send(j.packet)
+		}
+		synctest.Wait()
+	}
+	t.Run("without a limit", func(t *testing.T) {
+		telling(t, config(sshDoor()), func(h *teller) {
+			a := h.client(alice)
+			a.knock(7000, 8000, 9000)
+			synctest.Wait()
+			j := a.dial(22)
+			h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
+			h.send(j.packet) // the network duplicates packets
+			h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
+			again(h, j, 2)
+			e := h.explain(alice.String())[0]
+			if want := "192.0.2.1 is let in, and is not answered: " + comes; !e.In || e.Reason != wall.NotAnswered || e.Sentence != want {
+				h.t.Errorf("%+v, want %s", e, want)
+			}
+			a.dial(22)
+			h.because(alice, wall.WindowOpen, unknown, "its window is open for another 28s") // nothing is known of that one
+			again(h, j, 1)
+			time.Sleep(window)
+			synctest.Wait()
+			e = h.explain(alice.String())[0]
+			if want := "While the window was open, its SYN to 22/tcp came 4 times, so something behind the wall dropped it: "; e.Reason != wall.WindowOver || !strings.Contains(e.Sentence, want) {
+				h.t.Errorf("%+v, want %s", e, want)
+			}
+		})
+	})
+	t.Run("with a limit", func(t *testing.T) {
+		telling(t, config(limited(sshDoor(), 1)), func(h *teller) {
+			h.losing = true
+			a := h.client(alice)
+			a.knock(7000, 8000, 9000)
+			synctest.Wait()
+			j := a.dial(22)
+			synctest.Wait()
+			again(h, j, 2)
+			e := h.explain(alice.String())[0]
+			if want := "it has to knock again. Its last connection is not answered: " + comes; e.In || e.Reason != wall.Exhausted || !strings.HasSuffix(e.Sentence, want) {
+				h.t.Errorf("%+v, want %s", e, want)
+			}
+		})
+	})
+	t.Run("answered", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			h := &teller{newHost(t), audit.NewHistory()}
+			h.directions = func(each func(sessions.Session, sessions.Seen)) error {
+				each(session(tcp(22), alice), sessions.Both) // the last repetition arrived
+				return nil
+			}
+			h.wall = wall.New(h.edges(), audit.Sinks{h.trail, h.history})
+			if err := h.raise(config(sshDoor())); err != nil {
+				t.Fatal(err)
+			}
+			h.run()
+			a := h.client(alice)
+			a.knock(7000, 8000, 9000)
+			synctest.Wait()
+			again(h, a.dial(22), 2)
+			h.because(alice, wall.WindowOpen, unknown, "its window is open for another 28s")
+		})
+	})
+}
+
+// Where no sequence opens the door, no source can knock, whatever it has done.
+func TestExplainSaysThatAListIsUsedUp(t *testing.T) {
+	l := list(t, "7001")
+	telling(t, config(l.door), func(h *teller) {
+		h.because(bob, wall.NeverKnocked, unknown, "no knock from it was received; knocks are remembered since the daemon started, at "+at(h.status().Since, "1m"))
+		h.client(alice).knock(7001)
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s")
+		used := " No knocks open the door now: all sequences of " + l.path + " are used. Add lines to it, then type: knockwall reload"
+		if e := h.explain(bob.String())[0]; e.In || !strings.HasSuffix(e.Sentence, "."+used) {
+			h.t.Errorf("%+v, want %s", e, used)
+		}
+		time.Sleep(window)
+		synctest.Wait()
+		if e := h.explain(alice.String())[0]; e.Reason != wall.WindowOver || !strings.HasSuffix(e.Sentence, "it has to knock again."+used) {
+			h.t.Errorf("%+v, want %s", e, used)
 		}
 	})
 }

@@ -116,7 +116,7 @@ func TestItIsSaidAtWhichInterfacesSomebodyIsKeptOut(t *testing.T) {
 	c := config(sshDoor())
 	c.Doors[0].Interfaces = []string{"eth0", "ppp*"}
 	telling(t, c, func(h *teller) {
-		if e := h.explain(alice.String())[0]; !strings.HasPrefix(e.Sentence, alice.String()+" is not let in by eth0 or ppp*: no knock from it was received ") {
+		if e := h.explain(alice.String())[0]; !strings.HasPrefix(e.Sentence, alice.String()+" is not let in by eth0 or ppp*: no knock from it was received; ") {
 			t.Errorf("%+v", e)
 		}
 	})

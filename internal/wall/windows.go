@@ -188,6 +188,19 @@ func (ws *windows) get(door int, source packet.Source) (win sequence.Window, kno
 	return sequence.Window{}, false
 }
 
+// repeated returns the port to which a source has tried to connect last, through its window
+// at a door, and how often its SYN came. More than once means that something behind the wall
+// drops it.
+func (ws *windows) repeated(door string, source packet.Source) (port packet.Port, times int) {
+	id := ws.doors.id(door)
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if win := ws.record.Get(id, source); win != nil {
+		return win.Repeated()
+	}
+	return packet.Port{}, 0
+}
+
 // admits reports whether a source needs no knock at a port now, because it has a window or
 // is trusted.
 func (ws *windows) admits(s sessions.Session) bool {

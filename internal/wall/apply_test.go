@@ -747,7 +747,7 @@ func TestWhenRunEndsTheWallStays(t *testing.T) {
 		h.expect("bob was waiting", held, dropped)
 		h.expect("bob has no window", b.dial(22), dropped)
 		h.trail.expect(h.t, nil,
-			"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources")
+			"stopped: the wall stays: open windows admit until they end, and strangers are refused")
 	})
 }
 

@@ -77,12 +77,12 @@ func TestWhatCouldNotBeDoneIsMarkedInTheTrail(t *testing.T) {
 			h.failing("Install", errInjected)
 			h.stop()
 			<-h.ended
-		}, []string{"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources"}, []audit.Code{audit.CodeWallStands}},
+		}, []string{"stopped: the wall stays: open windows admit until they end, and strangers are refused"}, []audit.Code{audit.CodeWallStands}},
 		{"reading", func(h *host) {
 			h.log().handler.Failed(errInjected)
 			<-h.ended
 			h.stop()
-		}, []string{"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources"}, []audit.Code{audit.CodeWallStands}},
+		}, []string{"stopped: the wall stays: open windows admit until they end, and strangers are refused"}, []audit.Code{audit.CodeWallStands}},
 		{"taking down", func(h *host) {
 			h.failing("Remove", errInjected)
 			if _, err := h.wall.Down(context.Background()); !errors.Is(err, errInjected) {

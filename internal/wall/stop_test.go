@@ -111,7 +111,7 @@ func TestADaemonThatIsStoppedLosesNoWindowAndCountsNoSecondStop(t *testing.T) {
 			h.t.Errorf("bob's window is open for %s, want %s", got, want)
 		}
 		h.trail.expect(h.t, []audit.Kind{audit.Stopped},
-			"stopped: the wall stays: open windows admit until they end, and on_failure decides about other sources")
+			"stopped: the wall stays: open windows admit until they end, and strangers are refused")
 	})
 }
 
@@ -202,6 +202,23 @@ func TestTheLastKnocksOpenTheirWindowsWhenTheDaemonStops(t *testing.T) {
 				}
 				h.expect("alice has knocked", h.client(alice).dial(22), accepted)
 			})
+		})
+	}
+}
+
+// What is said of strangers is what the rules do with them.
+func TestAStoppedDaemonSaysWhatBecomesOfStrangers(t *testing.T) {
+	open := door("web", 443, 7001)
+	open.OnFailure = ruleset.FailOpen
+	for says, c := range map[string]*ruleset.Config{
+		"strangers are refused":                                                     config(sshDoor()),
+		`strangers get in by on_failure = "open"`:                                   config(open),
+		`strangers get in at web by on_failure = "open", and are refused elsewhere`: config(sshDoor(), open),
+	} {
+		guarded(t, c, func(h *host) {
+			h.stop()
+			<-h.ended
+			h.trail.expect(h.t, []audit.Kind{audit.Stopped}, "stopped: the wall stays: open windows admit until they end, and "+says)
 		})
 	}
 }

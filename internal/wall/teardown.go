@@ -3,9 +3,12 @@ package wall
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -54,7 +57,7 @@ func (w *Wall) teardown(asked bool, failure error) {
 		remove = true
 	default:
 	}
-	code, reason := audit.CodeWallStands, "the wall stays: open windows admit until they end, and on_failure decides about other sources"
+	code, reason := audit.CodeWallStands, "the wall stays: open windows admit until they end, and "+strangersWithout(w.packets.config().Doors)
 	if remove {
 		code, reason = audit.CodeWallRemoved, "the wall is taken down"
 		_, err = w.edges.Kernel.Remove(w.table.table.Name)
@@ -70,6 +73,24 @@ func (w *Wall) teardown(asked bool, failure error) {
 	w.commands.close()
 	w.trail.Flush()
 	w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Stopped, Code: code, Reason: reason, Failed: failure != nil || err != nil})
+}
+
+// strangersWithout says what becomes of strangers while no daemon runs.
+func strangersWithout(doors []effective.Door) string {
+	var open []string
+	for _, d := range doors {
+		if d.OnFailure == ruleset.FailOpen {
+			open = append(open, d.Name)
+		}
+	}
+	switch len(open) {
+	case 0:
+		return "strangers are refused"
+	case len(doors):
+		return `strangers get in by on_failure = "open"`
+	default:
+		return fmt.Sprintf(`strangers get in at %s by on_failure = "open", and are refused elsewhere`, strings.Join(open, ", "))
+	}
 }
 
 // handOver changes the table to numbers that no process has bound, so that the kernel

@@ -53,7 +53,9 @@ func (l *Loaded) secret(e hcl.Expression, block hcl.Range) secret.Secret {
 	switch {
 	case err == nil:
 	case (l.reader == reviewer || l.reader == rehearsing) && errors.Is(err, errNoCredentials):
-		l.warnAt(e, "Secret not looked at", sentence(err))
+		l.warnAt(e, "Secret not looked at", sentence(err)+" If it is new or has changed, "+restarts)
+	case errors.Is(err, errNoCredentials), errors.Is(err, errNoCredential):
+		l.lackAt(e, "No secret", sentence(err)+" Add LoadCredential=NAME:/path/of/the/secret to the unit (systemctl edit knockwall), then "+restarts)
 	default:
 		l.lackAt(e, "No secret", sentence(forbidden(err, "r")))
 	}
@@ -90,8 +92,16 @@ func (l *Loaded) isExposed(name string) bool {
 	return err != nil || ownership.Mode(info)&0o007 != 0
 }
 
-// errNoCredentials says that the process has no credentials, as it is no systemd service.
-var errNoCredentials = errors.New("this process has no credentials: systemd gives them to the service only (LoadCredential=)")
+// errNoCredentials says that the process has no credentials: it is no systemd service, or its
+// unit had none when it was started. errNoCredential says that it has others.
+var (
+	errNoCredentials = errors.New("this process has no credentials: systemd gives them to the service only (LoadCredential=)")
+	errNoCredential  = errors.New("the service was started without a credential of that name")
+)
+
+// restarts is the end of a sentence about a credential that the daemon does not have yet.
+const restarts = "restart the service: systemctl restart knockwall. Windows stay open meanwhile. " +
+	"A reload is not enough, because systemd gives credentials to a service only when it starts."
 
 func (l *Loaded) credential(_ hcl.Expression, name string) (secret.Secret, error) {
 	if !credential.MatchString(name) || name == "." || name == ".." {
@@ -103,7 +113,7 @@ func (l *Loaded) credential(_ hcl.Expression, name string) (secret.Secret, error
 	}
 	s, err := secret.ReadFile(filepath.Join(folder, name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return s, errors.New("the service has no credential of that name: add LoadCredential=NAME:/path/of/the/secret to the unit, and restart it")
+		return s, errNoCredential
 	}
 	return s, err
 }

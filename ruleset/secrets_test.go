@@ -98,8 +98,8 @@ func TestWhatIsNoSecretIsToldWithItsReason(t *testing.T) {
 		name, source, credentials, want string
 		warns                           bool // who reviews the file
 	}{
-		{"no credentials", `credential("a")`, "", "this process has no credentials", true},
-		{"no such credential", `credential("a")`, folder, `add LoadCredential=NAME:/path/of/the/secret to the unit`, false},
+		{"no credentials", `credential("a")`, "", "restart the service: systemctl restart knockwall", true},
+		{"no such credential", `credential("a")`, folder, `add LoadCredential=NAME:/path/of/the/secret to the unit (systemctl edit knockwall), then restart the service`, false},
 		{"a credential elsewhere", `credential("../a")`, folder, "this is not the name of a credential", false},
 		{"a credential of no name", `credential("")`, folder, "this is not the name of a credential", false},
 		{"the folder of credentials", `credential(".")`, folder, "this is not the name of a credential", false},

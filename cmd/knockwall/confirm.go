@@ -22,11 +22,22 @@ began: then you know that you can get in.`,
 	}
 	path := controlFlag(c)
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if err := control.NewClient(*path).Confirm(c.Context()); err != nil {
+		confirmed, err := control.NewClient(*path).Confirm(c.Context())
+		if err != nil {
 			return err
 		}
-		_, err := fmt.Fprintln(c.OutOrStdout(), "The rules stay in force.")
-		return err
+		out := c.OutOrStdout()
+		fmt.Fprintln(out, "The rules stay in force.")
+		next := "The next restart of the daemon reads the rule files, and so does the next boot."
+		if confirmed.Next.Boot == control.None {
+			next = "The next restart of the daemon reads the rule files. A boot removes the wall until\n" +
+				"the daemon is started again: `systemctl enable knockwall` lets the service do that."
+		}
+		fmt.Fprintln(out, next)
+		if confirmed.FilesDiffer {
+			fmt.Fprintln(out, "The files have changed since the reload, and were not on trial as they are now.")
+		}
+		return nil
 	}
 	return c
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/terminal"
+	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/systemd"
 )
 
@@ -24,17 +26,17 @@ func reloadCommand() *cobra.Command {
 		Short: "Put new rule files in force",
 		Long: `reload makes the daemon read its rule files again, those that run was started
 with, and puts them in force at once. No packet is lost, windows stay open, and
-attempts go on. If there is an error in the files, reload reports it, changes
-nothing, and ends with exit code 2. It gives the same warnings as check. At a
-terminal it also warns if you are here by ssh through a port that is now hidden
-from you.
+attempts go on. reload says for each door what has changed. If there is an error
+in the files, reload reports it, changes nothing, and ends with exit code 2. It
+gives the same warnings as check. At a terminal it also warns if you are here by
+ssh through a port that is now hidden from you.
 
 With --confirm the new rules are on trial. Type knockwall confirm within the
 time, in a connection that you made under the new rules. Otherwise the former
 rules return, and a daemon that restarts during the trial or later uses the
-former rules. The files do not change: the next reload or boot puts them in
-force. At a terminal reload waits for the end of the trial, and counts down.
-knockwall revert ends the trial early.`,
+former rules. The files do not change: the next reload puts them in force, and
+so does a boot that starts the service. At a terminal reload waits for the end
+of the trial, and counts down. knockwall revert ends the trial early.`,
 		Example: `  sudo knockwall reload
   sudo knockwall reload --confirm 2m    # and then, from a new connection:
   sudo knockwall confirm`,
@@ -70,23 +72,62 @@ knockwall revert ends the trial early.`,
 		}
 		until := time.Now().Add(*confirm)
 		fmt.Fprint(systemd.At(c.ErrOrStderr(), systemd.Warning), reloaded.Warnings)
-		_, err = fmt.Fprintf(c.OutOrStdout(), "The new rules are in force: %s.\n", printable.Count(reloaded.Doors, "door"))
+		out := c.OutOrStdout()
+		fmt.Fprintf(out, "The new rules are in force: %s.\n", printable.Count(reloaded.Doors, "door"))
+		writeChanges(out, reloaded)
 		if len(reloaded.Shut) > 0 {
 			text := doctor.Lockout(session, reloaded.Shut, "is closed now")
 			columns, _ := terminal.Width(c.ErrOrStderr())
 			fmt.Fprintln(c.ErrOrStderr(), strings.Join(printable.Wrap(text, int(columns)), "\n"))
 		}
 		if period != "" {
-			_, err = fmt.Fprintf(c.OutOrStdout(), "The former rules return at %s, unless you type `knockwall confirm` first.\n"+
-				"The files do not change: the next reload or boot puts them in force.\n",
-				until.Format(time.TimeOnly))
+			fmt.Fprintf(out, "The former rules return at %s, unless you type `%s` first.\n",
+				until.Format(time.TimeOnly), control.Command(*path, "confirm"))
+		}
+		if reloaded.Next != nil {
+			fmt.Fprint(out, unconfirmed[reloaded.Next.Boot])
 		}
 		if watched != nil {
 			return watched.watch(c.Context(), until)
 		}
-		return err
+		return nil
 	}
 	return c
+}
+
+// writeChanges writes what a reload has changed, door by door.
+func writeChanges(out io.Writer, r control.Reloaded) {
+	if r.Doors == 0 {
+		fmt.Fprintln(out, "The rule files have no door, so no port is hidden any more.")
+	}
+	if len(r.Changes) == 0 {
+		fmt.Fprintln(out, "They are the same as before.")
+	}
+	for _, change := range r.Changes {
+		of := "wall"
+		if change.Door != "" {
+			of = "door " + change.Door
+		}
+		if change.Kind != ruleset.Changed {
+			of += ", " + string(change.Kind)
+		}
+		of += ":"
+		for _, what := range change.What {
+			fmt.Fprintf(out, "  %s %s\n", of, what)
+			of = strings.Repeat(" ", len(of)) // said once
+		}
+	}
+}
+
+// unconfirmed says what comes after a trial that is not confirmed, by what a boot brings.
+var unconfirmed = map[control.Rules]string{
+	control.Files: "After that a restart of the daemon keeps the former rules. The files do not change:\n" +
+		"the next reload or boot puts them in force, unless you change them first.\n",
+	control.Former: "After that a restart of the daemon or a boot keeps the former rules. The files do\n" +
+		"not change: the next reload puts them in force, unless you change them first.\n",
+	control.None: "After that a restart of the daemon keeps the former rules. The files do not change:\n" +
+		"the next reload puts them in force, unless you change them first. A boot removes the\n" +
+		"wall until you start the daemon again.\n",
 }
 
 // confirmFlag adds the flag --confirm, which every command has that can start a trial.

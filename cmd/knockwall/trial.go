@@ -97,7 +97,7 @@ func (t *trial) watch(ctx context.Context, until time.Time) error {
 					"If you are sure that you can get in, press Enter again.")
 				continue
 			}
-			if err := t.client.Confirm(ctx); err != nil {
+			if _, err := t.client.Confirm(ctx); err != nil {
 				t.say("%v", err)
 			}
 		}

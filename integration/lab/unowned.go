@@ -58,26 +58,26 @@ func unownedDaemon(rules, path string) error {
 	}
 	history := audit.NewHistory()
 	w := wall.New(wall.KernelEdges(kernel), audit.Sinks{history, audit.Text(os.Stderr)})
-	raise := func(confirm time.Duration) (int, string, error) {
+	raise := func(confirm time.Duration) (done control.Reloaded, err error) {
 		loaded := ruleset.Load(rules)
 		switch {
 		case loaded.Config == nil:
-			return 0, "", &control.RulesError{Diagnostics: loaded.Diagnostics.Error()}
+			return done, &control.RulesError{Diagnostics: loaded.Diagnostics.Error()}
 		case confirm != 0:
-			return len(loaded.Config.Doors), "", w.Try(loaded.Config, confirm)
+			return done, w.Try(loaded.Config, confirm)
 		}
-		return len(loaded.Config.Doors), "", w.Apply(loaded.Config)
+		return done, w.Apply(loaded.Config)
 	}
-	doors, _, err := raise(0)
-	if err != nil {
+	if _, err := raise(0); err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "guarding %d doors, and no table is owned\n", doors)
+	confirm := func() (control.Confirmed, error) { return control.Confirmed{}, w.Confirm() }
+	fmt.Fprintln(os.Stderr, "guarding, and no table is owned")
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	served := make(chan error, 1)
 	go func() {
-		served <- control.Serve(ctx, listener, control.Daemon{Wall: w, History: history, Reload: raise, Confirm: w.Confirm})
+		served <- control.Serve(ctx, listener, control.Daemon{Wall: w, History: history, Reload: raise, Confirm: confirm})
 	}()
 	if err := w.Run(ctx); err != nil {
 		return err

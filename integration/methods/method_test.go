@@ -40,6 +40,11 @@ func (watchword) Traits() method.Traits { return method.Traits{} }
 
 func (watchword) Describe(time.Duration) string { return "a word" }
 
+func (w watchword) Changes(former method.Method) (c method.Changes) {
+	c.Value("watchword", former.(watchword).port, w.port)
+	return c
+}
+
 func (watchword) Advise(method.Reader, []method.Door, int) {}
 
 func (w watchword) Verifier() method.Verifier { return w }

@@ -287,7 +287,8 @@ func TestTrial(t *testing.T) {
 		return d
 	}
 	confirm := func(d *lab.Daemon) error {
-		return control.NewClient(d.Control).Confirm(context.Background())
+		_, err := control.NewClient(d.Control).Confirm(context.Background())
+		return err
 	}
 	revert := func(d *lab.Daemon) error {
 		_, err := control.NewClient(d.Control).Revert(context.Background())

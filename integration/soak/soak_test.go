@@ -650,7 +650,8 @@ func (s *soak) reloadOnTrial() {
 	lab.Must(s, err)
 	s.apply(r)
 	s.settled("the reload on trial")
-	lab.Must(s, s.client.Confirm(context.Background()))
+	_, err = s.client.Confirm(context.Background())
+	lab.Must(s, err)
 }
 
 func (s *soak) attack() {

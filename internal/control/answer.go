@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -130,8 +132,13 @@ func readBody(r *http.Request, to any) error { return readLongBody(r, to, maxBod
 // readLongBody is readBody for a body of at most that many bytes.
 func readLongBody(r *http.Request, to any, most int64) error {
 	b, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, most))
-	if err != nil {
-		return badRequest{fmt.Errorf("the body cannot be read, or is longer than %d bytes: %w", most, err)}
+	switch _, tooLong := errors.AsType[*http.MaxBytesError](err); {
+	case tooLong:
+		return badRequest{fmt.Errorf("the body is longer than %d bytes", most)}
+	case os.IsTimeout(err):
+		return badRequest{fmt.Errorf("the body did not come within %s", patience)}
+	case err != nil:
+		return badRequest{errors.New("the body does not come to its end")}
 	}
 	if len(bytes.TrimSpace(b)) == 0 {
 		return nil
@@ -139,15 +146,78 @@ func readLongBody(r *http.Request, to any, most int64) error {
 	decoder := json.NewDecoder(bytes.NewReader(b))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(to); err != nil || bytes.TrimSpace(b)[0] != '{' {
-		if err == nil {
-			err = errors.New("it is not an object")
-		}
-		return badRequest{fmt.Errorf("the body is not the JSON that this path takes: %w", err)}
+		return badRequest{errors.New("the body is not the JSON that this path takes: " + mistakeIn(err, to))}
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return badRequest{errors.New("the body has more than one JSON value")}
 	}
 	return nil
+}
+
+// mistakeIn says what is wrong with a JSON object, in the words of JSON and not of Go. to is
+// what it was decoded into.
+func mistakeIn(err error, to any) string {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Sprintf("there is a mistake at character %d", syntax.Offset)
+	}
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok && wrong.Field != "" {
+		return fmt.Sprintf("%q takes %s, and not %s", wrong.Field, kindIn(wrong.Type), kindOf(wrong.Value))
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return "it ends too early"
+	}
+	if err != nil {
+		if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+			return fmt.Sprintf("there is no %s%s", name, fieldsOf(to))
+		}
+		if _, ok := errors.AsType[*json.UnmarshalTypeError](err); !ok {
+			return "a value in it cannot be read"
+		}
+	}
+	return "it is not an object"
+}
+
+// kindIn returns the name of the kind of JSON that is decoded into a type.
+func kindIn(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.String:
+		return "a text in quotes"
+	case reflect.Slice:
+		return "a list"
+	case reflect.Struct:
+		return "an object"
+	case reflect.Bool:
+		return "true or false"
+	default:
+		return "a number"
+	}
+}
+
+// kindOf returns the name of a kind of value. The package json begins with the kind, and may
+// add the value.
+func kindOf(value string) string {
+	kind, _, _ := strings.Cut(value, " ")
+	if name, ok := map[string]string{"bool": "true or false", "array": "a list", "object": "an object"}[kind]; ok {
+		return name
+	}
+	return "a " + strings.Replace(kind, "string", "text", 1)
+}
+
+// fieldsOf names the fields of the struct that to points to. It names none if objects in it
+// have fields of their own.
+func fieldsOf(to any) string {
+	var names []string
+	for field := range reflect.TypeOf(to).Elem().Fields() {
+		if field.Type.Kind() == reflect.Slice {
+			return ""
+		}
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		names = append(names, strconv.Quote(name))
+	}
+	if names == nil {
+		return ", as it takes nothing"
+	}
+	return ", only " + strings.Join(names, ", ")
 }
 
 // duration parses a time as rule files write it.

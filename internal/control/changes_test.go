@@ -80,15 +80,19 @@ func TestACompanionFollowsAndTells(t *testing.T) {
 
 func TestChangesThatAreWrong(t *testing.T) {
 	s := serve(t)
+	const changes = `"changes" takes a list, and not a text`
 	many := strings.Repeat(`{"change":"closed","door":"ssh","source":"192.0.2.1"},`, control.MaxTold+1)
 	for body, says := range map[string]string{
 		`{"origin":"a b"}`: "an origin is the name of a host",
 		`{"origin":"host2","changes":[{"change":"open","door":"ssh","source":"192.0.2.1","left":"soon"}]}`: "left is a time",
 		`{"origin":"host2","changes":[` + strings.TrimSuffix(many, ",") + `]}`:                             "at most 256 are taken at once",
-		`{"origin":"host2","changes":[{"shell":"x"}]}`:                                                     "unknown field",
+		`{"origin":"host2","changes":[{"shell":"x"}]}`:                                                     `there is no "shell"`,
+		`{"origin":"host2","changes":"none"}`:                                                              changes,
+		`{"origin":"host2","changes":[{"change":"used","time":"now"}]}`:                                    "a value in it cannot be read",
 	} {
 		response, text := s.ask(t, http.MethodPost, "/v1/changes", body)
 		wantRefusal(t, response, text, http.StatusBadRequest, says)
+		control.NoGo(t, text)
 	}
 	wantWindows(t, s, before...)
 }

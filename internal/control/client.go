@@ -94,8 +94,8 @@ func (c *Client) Reload(ctx context.Context, confirm string) (r Reloaded, err er
 }
 
 // Confirm ends a trial and keeps the rules.
-func (c *Client) Confirm(ctx context.Context) error {
-	return c.ask(ctx, http.MethodPost, "/v1/confirm", nil, &struct{}{})
+func (c *Client) Confirm(ctx context.Context) (done Confirmed, err error) {
+	return done, c.ask(ctx, http.MethodPost, "/v1/confirm", nil, &done)
 }
 
 // Revert ends a trial, and puts the former rules back. If there was no wall before, it takes
@@ -143,7 +143,7 @@ func (c *Client) read(ctx context.Context, response *http.Response, follow bool,
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			return fmt.Errorf("reading the daemon's answer: %w", err)
+			return c.unreadable(err)
 		}
 		if err := each(e); err != nil {
 			return err
@@ -209,9 +209,25 @@ func (c *Client) ask(ctx context.Context, method, path string, body, to any) err
 	}
 	defer response.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(response.Body, maxAnswer)).Decode(to); err != nil {
-		return fmt.Errorf("reading the daemon's answer: %w", err)
+		return c.unreadable(err)
 	}
 	return nil
+}
+
+// unreadable says why an answer cannot be read.
+func (c *Client) unreadable(err error) error {
+	_, isSyntax := errors.AsType[*json.SyntaxError](err)
+	_, isType := errors.AsType[*json.UnmarshalTypeError](err)
+	switch {
+	case isSyntax, isType:
+		return fmt.Errorf("what answers at %s is not this knockwall's daemon: it is another program, or another version. "+
+			"After an upgrade, restart the daemon", c.path)
+	case os.IsTimeout(err), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the daemon at %s has begun an answer and does not end it; try again", c.path)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fmt.Errorf("the daemon at %s has ended while it answered; try again", c.path)
+	}
+	return fmt.Errorf("reading the answer of the daemon at %s: %w", c.path, err)
 }
 
 // send sends a request. It returns an error for every status but 200.
@@ -243,8 +259,10 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	case os.IsTimeout(err):
 		return nil, fmt.Errorf("the daemon at %s does not answer: check its state "+
 			"with `systemctl status knockwall` if systemd starts it", c.path)
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
 	case err != nil:
-		return nil, fmt.Errorf("sending a request to the daemon: %w", err)
+		return nil, fmt.Errorf("sending a request to the daemon at %s: %w", c.path, causeOf(err))
 	}
 	if response.StatusCode == http.StatusOK {
 		return response, nil
@@ -262,4 +280,15 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		err = &RequestError{err}
 	}
 	return nil, err
+}
+
+// causeOf returns the system's own error, without the words of Go's packages around it.
+func causeOf(err error) error {
+	if number, ok := errors.AsType[syscall.Errno](err); ok {
+		return number
+	}
+	if wrong, ok := errors.AsType[*url.Error](err); ok {
+		return wrong.Err
+	}
+	return err
 }

@@ -19,6 +19,18 @@ import (
 // DefaultPath is the default path of the control socket.
 const DefaultPath = "/run/knockwall/control.sock"
 
+// Command returns what to type for a command of the daemon whose socket is at path.
+func Command(path, command string) string {
+	text := "knockwall " + command
+	if path != DefaultPath {
+		if absolute, err := filepath.Abs(path); err == nil { // it may be typed in another folder
+			path = absolute
+		}
+		text += " --control " + path
+	}
+	return text
+}
+
 // Listen makes the control socket. Its owner and its group can use it. Listen replaces a
 // socket that a killed daemon has left. It does not replace one on which a daemon
 // answers, nor another kind of file.

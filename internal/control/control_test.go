@@ -258,13 +258,16 @@ func TestTheClientPassesOnWhatIsWrong(t *testing.T) {
 			fail(rw, http.StatusInternalServerError, errors.New("the table is gone"))
 		}},
 		{"an error of somebody else", "the daemon says: 404 Not Found", http.NotFound},
-		{"garbage", "reading the daemon's answer", func(rw http.ResponseWriter, _ *http.Request) {
+		{"garbage", "it is another program, or another version", func(rw http.ResponseWriter, _ *http.Request) {
 			_, _ = rw.Write([]byte("<html>"))
 		}},
-		{"half an answer", "reading the daemon's answer", func(rw http.ResponseWriter, _ *http.Request) {
+		{"half an answer", "has ended while it answered", func(rw http.ResponseWriter, _ *http.Request) {
 			_, _ = rw.Write([]byte(`{"table": "knock`))
 		}},
-		{"an answer without end", "reading the daemon's answer", func(rw http.ResponseWriter, r *http.Request) {
+		{"another kind of answer", "it is another program, or another version", func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = rw.Write([]byte(`{"table": 7}`))
+		}},
+		{"an answer without end", "has ended while it answered", func(rw http.ResponseWriter, r *http.Request) {
 			piece := []byte(strings.Repeat(" ", 1<<16))
 			for r.Context().Err() == nil {
 				if _, err := rw.Write(piece); err != nil {
@@ -276,6 +279,7 @@ func TestTheClientPassesOnWhatIsWrong(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			_, err := answering(t, test.answer).Status(context.Background())
 			wantError(t, err, test.want)
+			NoGo(t, err.Error())
 		})
 	}
 }
@@ -283,7 +287,7 @@ func TestTheClientPassesOnWhatIsWrong(t *testing.T) {
 // notYet returns a daemon whose wall is not in force yet.
 func notYet() Daemon {
 	w := wall.New(wall.Edges{}, audit.Sinks{})
-	return Daemon{Wall: w, History: audit.NewHistory(), Confirm: w.Confirm}
+	return Daemon{Wall: w, History: audit.NewHistory(), Confirm: func() (Confirmed, error) { return Confirmed{}, w.Confirm() }}
 }
 
 func TestServeEndsWithItsContext(t *testing.T) {

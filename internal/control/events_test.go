@@ -477,9 +477,9 @@ func TestAFollowerMayHearNothingForHours(t *testing.T) {
 // A reload may take longer than a client may take to read the answer.
 func TestAReloadMayTakeItsTime(t *testing.T) {
 	inBubble(t, func(t *testing.T, d *daemon, dial func() net.Conn) {
-		d.reload = func(time.Duration) (int, string, error) {
+		d.reload = func(time.Duration) (control.Reloaded, error) {
 			time.Sleep(6 * control.ClientTimeout)
-			return 3, "", nil
+			return control.Reloaded{Doors: 3}, nil
 		}
 		conn := dial()
 		defer conn.Close()

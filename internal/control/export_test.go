@@ -3,6 +3,8 @@ package control
 import (
 	"net"
 	"net/http"
+	"strings"
+	"testing"
 )
 
 // Limits that the tests check.
@@ -22,4 +24,14 @@ func Handler(d Daemon) http.Handler { return newService(d).handler() }
 func Crowd() (changed func(net.Conn, http.ConnState), exempt func(net.Conn)) {
 	c := newCrowd()
 	return c.changed, c.exempt
+}
+
+// NoGo fails the test if a text has words of Go's packages, which mean nothing to a user.
+func NoGo(t *testing.T, text string) {
+	t.Helper()
+	for _, word := range []string{"json:", "http:", "Go ", "struct", "unmarshal", "invalid character", "EOF", "i/o timeout", "net.", "dial "} {
+		if strings.Contains(text, word) {
+			t.Errorf("%q has %q, which is Go's", text, word)
+		}
+	}
 }

@@ -111,14 +111,14 @@ func newFuzzed(t testing.TB) (*daemon, http.Handler, *int) {
 	d := &daemon{kernel: &stillKernel{}, ended: make(chan struct{})}
 	d.History = audit.NewHistory()
 	d.Wall = wall.New(d.kernel.edges(), d.History)
-	d.Confirm = d.Wall.Confirm
+	d.Confirm = func() (control.Confirmed, error) { return control.Confirmed{}, d.Wall.Confirm() }
 	reloads := new(int)
-	d.Reload = func(time.Duration) (int, string, error) {
+	d.Reload = func(time.Duration) (control.Reloaded, error) {
 		*reloads++
 		if *reloads%2 == 0 {
-			return 0, "", &control.RulesError{Diagnostics: "Error: Not a port\n"}
+			return control.Reloaded{}, &control.RulesError{Diagnostics: "Error: Not a port\n"}
 		}
-		return 1, "Warning: Sequence easy to find\n", nil
+		return control.Reloaded{Doors: 1, Warnings: "Warning: Sequence easy to find\n"}, nil
 	}
 	if err := d.Wall.Apply(rules()); err != nil {
 		t.Fatal(err)

@@ -29,6 +29,7 @@ import (
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // opens returns the sources with an open window, each with its door.
@@ -163,14 +164,16 @@ var wrong = []struct {
 	{"too short a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "1ms"}`, 400, "100ms to 24h"},
 	{"too long a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "1000h"}`, 400, "100ms to 24h"},
 	{"a time beyond all bounds", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": "99999999999999h"}`, 400, "window is a time"},
-	{"an unknown field", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "windows": "30s"}`, 400, `unknown field "windows"`},
-	{"a number for a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": 30}`, 400, "not the JSON that this path takes"},
+	{"an unknown field", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "windows": "30s"}`, 400, `there is no "windows", only "door", "source", "window"`},
+	{"a number for a time", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7", "window": 30}`, 400, `not the JSON that this path takes: "window" takes a text in quotes, and not a number`},
+	{"a list for a door", "POST", "/v1/windows", `{"door": ["ssh"], "source": "192.0.2.7"}`, 400, `"door" takes a text in quotes, and not a list`},
+	{"an answer for a time", "POST", "/v1/reload", `{"confirm": true}`, 400, `"confirm" takes a text in quotes, and not true or false`},
 	{"two values", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"} {"door": "ssh", "source": "192.0.2.8"}`, 400, "more than one JSON value"},
 	{"something after the value", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"}}`, 400, "more than one JSON value"},
-	{"an array", "POST", "/v1/windows", `[{"door": "ssh", "source": "192.0.2.7"}]`, 400, "not the JSON that this path takes"},
+	{"an array", "POST", "/v1/windows", `[{"door": "ssh", "source": "192.0.2.7"}]`, 400, "not the JSON that this path takes: it is not an object"},
 	{"a string", "POST", "/v1/windows", `"ssh"`, 400, "not the JSON that this path takes"},
-	{"no JSON", "POST", "/v1/windows", `door=ssh&source=192.0.2.7`, 400, "not the JSON that this path takes"},
-	{"half a value", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"`, 400, "not the JSON that this path takes"},
+	{"no JSON", "POST", "/v1/windows", `door=ssh&source=192.0.2.7`, 400, "not the JSON that this path takes: there is a mistake at character 1"},
+	{"half a value", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"`, 400, "not the JSON that this path takes: it ends too early"},
 	{"5 KiB", "POST", "/v1/windows", `{"door": "ssh", "source": "192.0.2.7"` + strings.Repeat(" ", 5<<10) + `}`, 400, "longer than 4096 bytes"},
 	{"a byte too many", "POST", "/v1/windows", pad(`{"door": "ssh", "source": "192.0.2.7"}`, control.MaxBody+1), 400, "longer than 4096 bytes"},
 	{"invalid UTF-8 in the door", "POST", "/v1/windows", "{\"door\": \"ss\xff\", \"source\": \"192.0.2.7\"}", 404, "there is no door"},
@@ -189,14 +192,14 @@ var wrong = []struct {
 	{"a trial that is no time", "POST", "/v1/reload", `{"confirm": "later"}`, 400, `confirm is a time such as "30s" or "2m", not "later"`},
 	{"too short a trial", "POST", "/v1/reload", `{"confirm": "1ms"}`, 400, "a trial takes 1s to 1h, and not 1ms"},
 	{"too long a trial", "POST", "/v1/reload", `{"confirm": "61m"}`, 400, "a trial takes 1s to 1h, and not 1h1m"},
-	{"a reload with a path", "POST", "/v1/reload", `{"config": "/tmp/mine.hcl"}`, 400, `unknown field "config"`},
+	{"a reload with a path", "POST", "/v1/reload", `{"config": "/tmp/mine.hcl"}`, 400, `there is no "config", only "confirm"`},
 	{"an array to reload", "POST", "/v1/reload", `[]`, 400, "not the JSON that this path takes"},
 	{"nothing to confirm", "POST", "/v1/confirm", ``, 409, "nothing waits to be confirmed"},
-	{"a body to confirm", "POST", "/v1/confirm", `{"confirm": true}`, 400, "unknown field"},
+	{"a body to confirm", "POST", "/v1/confirm", `{"confirm": true}`, 400, `there is no "confirm", as it takes nothing`},
 	{"nothing to revert", "POST", "/v1/revert", ``, 409, "no trial is under way"},
-	{"a body to revert", "POST", "/v1/revert", `{"confirm": true}`, 400, "unknown field"},
+	{"a body to revert", "POST", "/v1/revert", `{"confirm": true}`, 400, `there is no "confirm", as it takes nothing`},
 	{"a session that is none", "POST", "/v1/reload?session=here", ``, 400, `session is the value of SSH_CONNECTION, not "here"`},
-	{"down with a body", "POST", "/v1/down", `{"table": "knockwall"}`, 400, "unknown field"},
+	{"down with a body", "POST", "/v1/down", `{"table": "knockwall"}`, 400, `there is no "table", as it takes nothing`},
 	{"down with garbage", "POST", "/v1/down", `down!`, 400, "not the JSON that this path takes"},
 	{"following perhaps", "GET", "/v1/events?follow=perhaps", "", 400, `follow is true or false, not "perhaps"`},
 	{"events of a name", "GET", "/v1/events?source=example.org", "", 400, `source is an IP address or a prefix, not "example.org"`},
@@ -235,6 +238,7 @@ func TestWrongRequestsAreRefusedInJSONAndChangeNothing(t *testing.T) {
 			past := len(s.History.Past())
 			response, body := s.ask(t, test.method, test.path, test.body)
 			wantRefusal(t, response, body, test.code, test.says)
+			control.NoGo(t, string(body))
 			wantWindows(t, s, before...)
 			if now := s.History.Past(); len(now) != past {
 				t.Errorf("the trail goes on: %s", now[len(now)-1])
@@ -384,7 +388,7 @@ func TestReload(t *testing.T) {
 	} {
 		asked := time.Duration(-1)
 		real := s.reload
-		s.reload = func(confirm time.Duration) (int, string, error) {
+		s.reload = func(confirm time.Duration) (control.Reloaded, error) {
 			asked = confirm
 			return real(confirm)
 		}
@@ -403,22 +407,25 @@ func TestReload(t *testing.T) {
 	wantWindows(t, s, before...)
 }
 
-func TestReloadTellsOfWhatIsUnwise(t *testing.T) {
+func TestReloadTellsWhatIsUnwiseAndWhatHasChanged(t *testing.T) {
 	s := serve(t)
-	const warning = "Warning: Sequence easy to find\n\n  on ssh.hcl line 3\n"
-	s.reload = func(time.Duration) (int, string, error) { return 2, warning, nil }
+	want := control.Reloaded{Doors: 2, Warnings: "Warning: Sequence easy to find\n\n  on ssh.hcl line 3\n",
+		Changes: []ruleset.Change{{Door: "web", Kind: ruleset.Added, What: []string{"it guards 443/tcp"}}}}
+	s.reload = func(time.Duration) (control.Reloaded, error) { return want, nil }
 	response, body := s.ask(t, http.MethodPost, "/v1/reload", "")
 	var got control.Reloaded
 	wantAnswer(t, response, body, &got)
-	if want := (control.Reloaded{Doors: 2, Warnings: warning}); !cmp.Equal(got, want) {
-		t.Errorf("%+v, want %+v", got, want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
 
 func TestReloadOfBrokenRulesTellsWhatIsWrong(t *testing.T) {
 	s := serve(t)
 	const diagnostics = "Error: Not a port\n\n  on ssh.hcl line 2:\n"
-	s.reload = func(time.Duration) (int, string, error) { return 0, "", &control.RulesError{Diagnostics: diagnostics} }
+	s.reload = func(time.Duration) (control.Reloaded, error) {
+		return control.Reloaded{}, &control.RulesError{Diagnostics: diagnostics}
+	}
 	for _, request := range []string{``, `{"confirm": "2m"}`} {
 		response, body := s.ask(t, http.MethodPost, "/v1/reload", request)
 		wantRefusal(t, response, body, http.StatusUnprocessableEntity, "the rule files are wrong; the rules in force stay")
@@ -439,7 +446,7 @@ func TestReloadOfBrokenRulesTellsWhatIsWrong(t *testing.T) {
 
 func TestReloadThatTheKernelRefusesIsSaid(t *testing.T) {
 	s := serve(t)
-	s.reload = func(time.Duration) (int, string, error) { return 0, "", errors.New("no memory") }
+	s.reload = func(time.Duration) (control.Reloaded, error) { return control.Reloaded{}, errors.New("no memory") }
 	response, body := s.ask(t, http.MethodPost, "/v1/reload", "")
 	wantRefusal(t, response, body, http.StatusInternalServerError, "no memory")
 }
@@ -461,7 +468,7 @@ func TestATrialIsConfirmedOnce(t *testing.T) {
 		wantRefusal(t, response, body, http.StatusConflict, "on trial", "knockwall confirm")
 	}
 	response, body := s.ask(t, http.MethodPost, "/v1/confirm", `{}`)
-	wantAnswer(t, response, body, &struct{}{})
+	wantAnswer(t, response, body, &control.Confirmed{})
 	response, body = s.ask(t, http.MethodPost, "/v1/confirm", "")
 	wantRefusal(t, response, body, http.StatusConflict, "nothing waits to be confirmed")
 	if status, err := s.Wall.Status(); err != nil || status.Trial != nil {
@@ -675,7 +682,7 @@ func TestTheClientAsksForWhatItsMethodsSay(t *testing.T) {
 	if r, err := c.Reload(ctx, "2m"); err != nil || r.Doors != 1 || r.TrialSeconds != 120 {
 		t.Errorf("Reload: %+v, %v", r, err)
 	}
-	if err := c.Confirm(ctx); err != nil {
+	if _, err := c.Confirm(ctx); err != nil {
 		t.Errorf("Confirm: %v", err)
 	}
 	if _, err := c.Down(ctx); err != nil {

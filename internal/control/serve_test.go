@@ -198,7 +198,7 @@ type daemon struct {
 	control.Daemon
 	kernel *stillKernel
 	// reload implements Reload: it puts the rules in force, unless a test replaces it.
-	reload func(confirm time.Duration) (int, string, error)
+	reload func(confirm time.Duration) (control.Reloaded, error)
 	end    func() error // ends Run and waits
 	ended  chan struct{}
 }
@@ -209,14 +209,14 @@ func newDaemon(t testing.TB, k *stillKernel) *daemon {
 	d := &daemon{kernel: k, ended: make(chan struct{})}
 	d.History = audit.NewHistory()
 	d.Wall = wall.New(k.edges(), d.History)
-	d.reload = func(confirm time.Duration) (int, string, error) {
+	d.reload = func(confirm time.Duration) (control.Reloaded, error) {
 		if confirm != 0 {
-			return 1, "", d.Wall.Try(rules(), confirm)
+			return control.Reloaded{Doors: 1}, d.Wall.Try(rules(), confirm)
 		}
-		return 1, "", d.Wall.Apply(rules())
+		return control.Reloaded{Doors: 1}, d.Wall.Apply(rules())
 	}
-	d.Confirm = d.Wall.Confirm
-	d.Reload = func(confirm time.Duration) (int, string, error) { return d.reload(confirm) }
+	d.Confirm = func() (control.Confirmed, error) { return control.Confirmed{}, d.Wall.Confirm() }
+	d.Reload = func(confirm time.Duration) (control.Reloaded, error) { return d.reload(confirm) }
 	if err := d.Wall.Apply(rules()); err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/wall"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // The limits of the resources that clients can use. Whoever can use the socket may change
@@ -44,11 +45,10 @@ type Daemon struct {
 	Wall    *wall.Wall
 	History *audit.History
 	// Reload reads the rule files and puts them in force, on trial if confirm is not 0.
-	// It returns the number of doors, and warnings about the files as text. If the files
-	// have errors, it returns a [*RulesError].
-	Reload func(confirm time.Duration) (doors int, warnings string, err error)
+	// If the files have errors, it returns a [*RulesError].
+	Reload func(confirm time.Duration) (Reloaded, error)
 	// Confirm ends a trial and keeps the rules.
-	Confirm func() error
+	Confirm func() (Confirmed, error)
 	// SocketUnit is the systemd unit that listens for the daemon and starts it on a
 	// connection. It is empty if the daemon listens itself.
 	SocketUnit string
@@ -63,11 +63,14 @@ func (e *RulesError) Error() string { return "the rule files are wrong; the rule
 
 // Reloaded is the result of a reload.
 type Reloaded struct {
-	Doors        int     `json:"doors"`
-	Warnings     string  `json:"warnings,omitempty"`
-	TrialSeconds float64 `json:"trial_seconds,omitempty"`
+	Doors        int              `json:"doors"` // their number
+	Changes      []ruleset.Change `json:"changes"`
+	Warnings     string           `json:"warnings,omitempty"` // about the files
+	TrialSeconds float64          `json:"trial_seconds,omitempty"`
 	// Shut are the doors that hide the port of the client's ssh session from its address.
 	Shut []string `json:"shut,omitempty"`
+	// Next is what comes next if the trial is not confirmed. It is nil without a trial.
+	Next *Next `json:"next,omitempty"`
 }
 
 // Reverted is the result of ending a trial.
@@ -75,6 +78,29 @@ type Reverted struct {
 	// Down says that there was no wall before: it is taken down, and the daemon ends.
 	Down bool `json:"down"`
 }
+
+// Confirmed is the result of confirming a trial.
+type Confirmed struct {
+	Next Next `json:"next"`
+	// FilesDiffer says that the rule files differ from the confirmed rules.
+	FilesDiffer bool `json:"files_differ"`
+}
+
+// Next says which rules the next restart of the daemon and the next boot put in force.
+type Next struct {
+	Restart Rules `json:"restart"`
+	Boot    Rules `json:"boot"`
+}
+
+// Rules are rules that come into force later.
+type Rules string
+
+// The rules.
+const (
+	Files  Rules = "files"  // the rule files, as they are then
+	Former Rules = "former" // those from before the trial
+	None   Rules = "none"   // none: nothing starts this daemon
+)
 
 // Lowered is the result of removing the wall.
 type Lowered struct {
@@ -165,7 +191,7 @@ func (s *service) handler() http.Handler {
 		if err := readBody(r, &struct{}{}); err != nil {
 			return nil, err
 		}
-		return struct{}{}, s.Confirm()
+		return s.Confirm()
 	}))
 	mux.HandleFunc("POST /v1/revert", answer(func(r *http.Request) (any, error) {
 		if err := readBody(r, &struct{}{}); err != nil {
@@ -248,11 +274,11 @@ func (s *service) reload(r *http.Request) (any, error) {
 			return nil, badRequest{fmt.Errorf("session is the value of SSH_CONNECTION, not %q", text)}
 		}
 	}
-	doors, warnings, err := s.Reload(confirm)
+	reloaded, err := s.Reload(confirm)
 	if err != nil {
 		return nil, err
 	}
-	reloaded := Reloaded{Doors: doors, Warnings: warnings, TrialSeconds: confirm.Seconds()}
+	reloaded.TrialSeconds = confirm.Seconds()
 	if session.Client.IsValid() {
 		reloaded.Shut = s.Wall.ShutTo(session)
 	}

@@ -5,20 +5,23 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/systemd"
 )
 
 // reload reads the rule files again, and puts them in force, or on trial if confirm is
-// not 0. It returns the number of doors, and warnings about the files as text. If the
-// files have errors, it returns a [*control.RulesError].
-func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err error) {
+// not 0. If the files have errors, it returns a [*control.RulesError].
+func (r *rules) reload(confirm time.Duration) (done control.Reloaded, err error) {
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	r.service.Reloading()
@@ -33,16 +36,21 @@ func (r *rules) reload(confirm time.Duration) (doors int, warnings string, err e
 	}
 	if err != nil {
 		r.reloadFailed()
-		return 0, "", err
+		return done, err
+	}
+	done = control.Reloaded{
+		Doors: len(loaded.Config.Doors), Warnings: warnings,
+		Changes: loaded.Config.Changes(r.inForce.Config), // in force for good until now
 	}
 	if confirm != 0 {
-		return len(loaded.Config.Doors), warnings, nil
+		done.Next = &control.Next{Restart: control.Former, Boot: r.afterBoot()}
+		return done, nil
 	}
 	r.nowInForce(loaded)
 	if err := r.keep(); err != nil {
-		warnings += fmt.Sprintf("Warning: %v\n", err)
+		done.Warnings += fmt.Sprintf("Warning: %v\n", err)
 	}
-	return len(loaded.Config.Doors), warnings, r.markConfirmed()
+	return done, r.markConfirmed()
 }
 
 // read reads the rule files, examines what they mean on this host, and opens the stores
@@ -91,12 +99,26 @@ func (r *rules) try(loaded *ruleset.Loaded, confirm time.Duration) error {
 	return nil
 }
 
+// afterBoot returns which rules a boot puts in force while the rule files are unconfirmed.
+// The mark that says so is usually in a file system that a boot empties.
+func (r *rules) afterBoot() control.Rules {
+	var in unix.Statfs_t
+	switch err := unix.Statfs(filepath.Dir(r.unconfirmed), &in); {
+	case !systemd.Supervised():
+		return control.None
+	case err == nil && in.Type == unix.TMPFS_MAGIC:
+		return control.Files
+	default:
+		return control.Former
+	}
+}
+
 // confirm puts the rules that are on trial in force for good.
-func (r *rules) confirm() error {
+func (r *rules) confirm() (done control.Confirmed, err error) {
 	r.changing.Lock()
 	defer r.changing.Unlock()
 	if err := r.wall.Confirm(); err != nil {
-		return err
+		return done, err
 	}
 	r.mu.Lock()
 	onTrial := r.onTrial
@@ -104,10 +126,16 @@ func (r *rules) confirm() error {
 	if onTrial != nil {
 		r.nowInForce(onTrial)
 	}
-	err := r.keep()
-	if err != nil {
+	if err = r.keep(); err != nil {
 		err = fmt.Errorf("the rules are confirmed, but a restart may use other rules: %w", err)
 	}
-	// Without the mark a restart reads the rule files, which are those that are confirmed.
-	return errors.Join(err, r.markConfirmed())
+	// Without the mark a restart reads the rule files, as they are then.
+	err = errors.Join(err, r.markConfirmed())
+	done.Next = control.Next{Restart: control.Files, Boot: control.Files}
+	if !systemd.Supervised() {
+		done.Next.Boot = control.None
+	}
+	differ, _ := r.inForce.Differs() // an unreadable file differs, and the status says why
+	done.FilesDiffer = differ
+	return done, err
 }

@@ -59,8 +59,8 @@ func (r *rules) reloadAt(ctx context.Context, hangups <-chan os.Signal, stderr i
 
 // reloadAndReport reloads the rule files, and writes the warnings and errors.
 func (r *rules) reloadAndReport(stderr io.Writer) {
-	_, warnings, err := r.reload(0)
-	fmt.Fprint(systemd.At(stderr, systemd.Warning), warnings)
+	done, err := r.reload(0)
+	fmt.Fprint(systemd.At(stderr, systemd.Warning), done.Warnings)
 	if err == nil {
 		return
 	}

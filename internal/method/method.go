@@ -56,6 +56,9 @@ type Method interface {
 	// Describe says what opens the door, without a secret: "3 knocks within 5s". within is
 	// the time from the first knock to the last.
 	Describe(within time.Duration) string
+	// Changes says what differs from former, the door's method of the same Kind before a
+	// reload. It is empty if nothing does.
+	Changes(former Method) Changes
 	// Resolve returns the state at a time. After an error nobody can use the method, and the
 	// state says so.
 	Resolve(now time.Time) (State, error)

@@ -14,6 +14,7 @@ import (
 	"maps"
 	"math"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -102,6 +103,54 @@ func (l *Line) Compare(other *Line) int {
 
 // Opens reports whether the line allows a door.
 func (l *Line) Opens(door string) bool { return l.Doors == nil || slices.Contains(l.Doors, door) }
+
+// Changes returns the names of those who were not in a former list, of those who were and are
+// no longer, and of those whose lines have other options. They are in the order of their
+// lines.
+func (l *List) Changes(former *List) (listed, gone, changed []string) {
+	for _, line := range l.sorted() {
+		switch was := former.like(line); {
+		case was == nil:
+			listed = append(listed, line.Name)
+		case !line.grantsLike(was):
+			changed = append(changed, line.Name)
+		}
+	}
+	for _, line := range former.sorted() {
+		if l.like(line) == nil {
+			gone = append(gone, line.Name)
+		}
+	}
+	return listed, gone, changed
+}
+
+// RevokesLike reports whether another list revokes the same.
+func (l *List) RevokesLike(other *List) bool { return reflect.DeepEqual(l.revoked, other.revoked) }
+
+func (l *List) sorted() []*Line {
+	return slices.SortedFunc(slices.Values(l.Lines()), (*Line).Compare)
+}
+
+// like returns the line with the key and the name of another list's line, or nil.
+func (l *List) like(other *Line) *Line {
+	of := l.keys
+	if other.Authority {
+		of = l.authorities
+	}
+	if line := of[FingerprintOf(other.Key)]; line != nil && line.Name == other.Name {
+		return line
+	}
+	return nil
+}
+
+// grantsLike reports whether a line of the same key and name grants the same, wherever it is.
+func (l *Line) grantsLike(other *Line) bool {
+	a, b := *l, *other
+	for _, line := range []*Line{&a, &b} {
+		line.File, line.Number, line.DoorsAt, line.Key = "", 0, Place{}, nil
+	}
+	return reflect.DeepEqual(a, b)
+}
 
 // Refusal is why somebody who has a known key is not let in.
 type Refusal struct {

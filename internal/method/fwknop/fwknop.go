@@ -60,6 +60,45 @@ func (f *FWKnop) Describe(time.Duration) string {
 	return "an fwknop datagram of " + strings.Join(names, " or ")
 }
 
+// Changes names the persons.
+func (f *FWKnop) Changes(former method.Method) (c method.Changes) {
+	was := former.(*FWKnop)
+	var listed, gone, changed []string
+	for _, p := range f.People {
+		switch before := was.person(p.Name); {
+		case before == nil:
+			listed = append(listed, p.Name)
+		case !p.isLike(before):
+			changed = append(changed, p.Name)
+		}
+	}
+	for _, p := range was.People {
+		if f.person(p.Name) == nil {
+			gone = append(gone, p.Name)
+		}
+	}
+	c.Names("fwknop", listed, "has a block", "have blocks")
+	c.Names("fwknop", gone, "has no block any more", "have no blocks any more")
+	c.Names("fwknop", changed, "has another block", "have other blocks")
+	return c
+}
+
+// person returns the person of that name, or nil.
+func (f *FWKnop) person(name string) *Person {
+	for _, p := range f.People {
+		if p.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// isLike reports whether both are the same but for their places in files.
+func (p *Person) isLike(o *Person) bool {
+	return p.Port == o.Port && p.Key.Equal(o.Key) && p.HMACKey.Equal(o.HMACKey) && p.HMAC == o.HMAC && p.User == o.User &&
+		p.Signed == o.Signed && slices.Equal(p.From, o.From) && p.Expires.Equal(o.Expires)
+}
+
 func (f *FWKnop) Ports() (fixed, chosen []packet.PortRange) {
 	var ports []packet.Port
 	for _, p := range f.People {

@@ -181,6 +181,27 @@ func (k *Keys) Ports() (fixed, chosen []packet.PortRange) {
 	return packet.Ranges([]packet.Port{k.Port}), nil
 }
 
+func (k *Keys) Changes(former method.Method) (c method.Changes) {
+	was := former.(*Keys)
+	c.Value("keys: port", was.Port, k.Port)
+	c.Value("keys: skew", was.Skew, k.Skew)
+	c.Value("keys: source", was.source(), k.source())
+	listed, gone, changed := k.People.Changes(was.People)
+	c.Names("keys", listed, "is listed", "are listed")
+	c.Names("keys", gone, "is no longer listed", "are no longer listed")
+	c.Names("keys", changed, "has other options", "have other options")
+	c.Hidden("keys: what is revoked", k.closed == was.closed && k.People.RevokesLike(was.People))
+	return c
+}
+
+// source returns the value of the attribute.
+func (k *Keys) source() string {
+	if k.Signed {
+		return "signed"
+	}
+	return "packet"
+}
+
 // Resolve returns the datagrams: those of two sizes. The first check of each is one hash.
 func (k *Keys) Resolve(time.Time) (method.State, error) {
 	return method.State{Datagrams: []method.Datagram{{

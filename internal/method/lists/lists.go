@@ -64,6 +64,11 @@ func (*List) Describe(within time.Duration) string {
 	return "the next of its sequences within " + printable.Time(within)
 }
 
+func (m *List) Changes(former method.Method) (c method.Changes) {
+	c.Value("one_time_sequences", former.(*List).File.Path, m.File.Path)
+	return c
+}
+
 // Resolve returns the first unused sequence. If there is none, its place is nil.
 func (m *List) Resolve(time.Time) (method.State, error) {
 	line, left, err := m.File.Next()

@@ -98,6 +98,15 @@ func (o *OTP) Ports() (fixed, chosen []packet.PortRange) {
 	return packet.Ranges([]packet.Port{o.Port}), nil
 }
 
+func (o *OTP) Changes(former method.Method) (c method.Changes) {
+	was := former.(*OTP)
+	c.Value("otp: port", was.Port, o.Port)
+	c.Hidden("otp: open_secret", o.Open.Equal(was.Open))
+	c.Hidden("otp: close_secret", o.Close.Equal(was.Close))
+	c.Value("otp: skew", was.Skew, o.Skew)
+	return c
+}
+
 // Resolve returns the port, with the number of hashes per datagram: one for each secret and
 // each minute that Skew allows.
 func (o *OTP) Resolve(time.Time) (method.State, error) {

@@ -82,6 +82,15 @@ func (r *Rolling) Describe(within time.Duration) string {
 	return fmt.Sprintf("%d knocks within %s, others every %s", r.Length, printable.Time(within), printable.Time(r.Step))
 }
 
+func (r *Rolling) Changes(former method.Method) (c method.Changes) {
+	was := former.(*Rolling)
+	c.Hidden("rolling: secret", r.Secret.Equal(was.Secret))
+	c.Value("rolling: length", was.Length, r.Length)
+	c.Value("rolling: ports", was.Range, r.Range)
+	c.Value("rolling: step", was.Step, r.Step)
+	return c
+}
+
 // Sequence returns the generator of the knocks.
 func (r *Rolling) Sequence() *sequence.Rolling {
 	return &sequence.Rolling{Key: r.Secret.Key(), Length: r.Length, Ports: r.Range, Step: r.Step}

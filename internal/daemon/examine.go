@@ -5,6 +5,7 @@ package daemon
 import (
 	"fmt"
 
+	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/wall"
 )
@@ -23,7 +24,7 @@ func (r *rules) examine() wall.RuleFiles {
 	if degraded != "" && now != onTrial {
 		files.Findings = append(files.Findings, doctor.Finding{Check: "rules", Severity: doctor.Error,
 			Problem: fmt.Sprintf("The rule files could not be used when the daemon started, so the last rules that were in force are in force: %s.", degraded),
-			Cure:    "Correct the errors that `knockwall check` shows, then type `knockwall reload`."})
+			Cure:    fmt.Sprintf("Correct the errors that `knockwall check` shows, then type `%s`.", control.Command(r.control, "reload"))})
 	}
 	var err error
 	if files.Differ, err = now.Differs(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/printable"
@@ -20,13 +21,18 @@ func (d *daemon) warnOfLockout(config *ruleset.Config) {
 		return
 	}
 	if s, ok := host.Session(); ok {
-		writeLockout(d.stderr, config, s, d.Confirm != 0)
+		confirm := ""
+		if d.Confirm != 0 {
+			confirm = control.Command(d.Control, "confirm")
+		}
+		writeLockout(d.stderr, config, s, confirm)
 	}
 }
 
 // writeLockout warns if doors are about to close the port that the user's ssh session is
 // connected to, and names these doors. It does not warn if the user's address is trusted.
-func writeLockout(w io.Writer, c *ruleset.Config, s host.SSH, onTrial bool) {
+// confirm is what to type to confirm a trial, "" if there is none.
+func writeLockout(w io.Writer, c *ruleset.Config, s host.SSH, confirm string) {
 	doors := doctor.ShutTo(c, s)
 	if len(doors) == 0 {
 		return
@@ -34,8 +40,8 @@ func writeLockout(w io.Writer, c *ruleset.Config, s host.SSH, onTrial bool) {
 	columns, _ := terminal.Width(w)
 	say := func(text string) { fmt.Fprintln(w, strings.Join(printable.Wrap(text, int(columns)), "\n")) }
 	say(doctor.Lockout(s, doors, "is about to close"))
-	if onTrial {
-		say("The wall is on trial: it goes down again unless you type `knockwall confirm` in time.")
+	if confirm != "" {
+		say(fmt.Sprintf("The wall is on trial: it goes down again unless you type `%s` in time.", confirm))
 		return
 	}
 	say(fmt.Sprintf("Safer: start with --confirm 2m, which takes the wall down again unless you confirm it, "+

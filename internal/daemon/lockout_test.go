@@ -78,11 +78,11 @@ func TestWhoWouldBeLockedOutIsWarned(t *testing.T) {
 			if !ok {
 				t.Fatalf("%q is no session", test.session)
 			}
-			for _, onTrial := range []bool{false, true} {
+			for _, confirm := range []string{"", "knockwall confirm"} {
 				var said strings.Builder
-				writeLockout(&said, &ruleset.Config{Wall: ruleset.Wall{Trusted: test.trusted}, Doors: test.doors}, s, onTrial)
+				writeLockout(&said, &ruleset.Config{Wall: ruleset.Wall{Trusted: test.trusted}, Doors: test.doors}, s, confirm)
 				if got := said.Len() > 0; got != test.warned {
-					t.Errorf("on trial %t: warned %t: %s", onTrial, got, said.String())
+					t.Errorf("on trial %q: warned %t: %s", confirm, got, said.String())
 				}
 			}
 		})
@@ -97,7 +97,7 @@ func TestWhoIsHereOverLoopbackIsNotWarned(t *testing.T) {
 			t.Fatalf("%q is no session", text)
 		}
 		var said strings.Builder
-		writeLockout(&said, &ruleset.Config{Doors: []ruleset.Door{guarding("ssh", 22, 22)}}, s, false)
+		writeLockout(&said, &ruleset.Config{Doors: []ruleset.Door{guarding("ssh", 22, 22)}}, s, "")
 		if said.Len() > 0 {
 			t.Errorf("%s", said.String())
 		}
@@ -109,24 +109,24 @@ func TestTheWarningSaysWhatToDo(t *testing.T) {
 	one := &ruleset.Config{Doors: []ruleset.Door{guarding("ssh", 2222, 2222)}}
 	for _, test := range []struct {
 		name    string
-		onTrial bool
+		confirm string
 		want    string
 	}{
-		{"for good", false, "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close:\n" +
+		{"for good", "", "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close:\n" +
 			"the door ssh hides it. This session goes on, but the next one has to knock.\n" +
 			"Stay connected until you have tried that from another terminal.\n" +
 			"Safer: start with --confirm 2m, which takes the wall down again unless you\n" +
 			"confirm it, or let 198.51.100.7 in without knocking: trusted =\n" +
 			"[\"198.51.100.7\"]\n"},
-		{"on trial", true, "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close:\n" +
+		{"on trial", "knockwall confirm --control /run/other.sock", "You are here by ssh, from 198.51.100.7 to port 2222, which is about to close:\n" +
 			"the door ssh hides it. This session goes on, but the next one has to knock.\n" +
 			"Stay connected until you have tried that from another terminal.\n" +
-			"The wall is on trial: it goes down again unless you type `knockwall confirm`\n" +
-			"in time.\n"},
+			"The wall is on trial: it goes down again unless you type `knockwall confirm\n" +
+			"--control /run/other.sock` in time.\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var said strings.Builder
-			writeLockout(&said, one, s, test.onTrial)
+			writeLockout(&said, one, s, test.confirm)
 			if diff := cmp.Diff(test.want, said.String()); diff != "" {
 				t.Errorf("the warning (-want +got):\n%s", diff)
 			}
@@ -136,7 +136,7 @@ func TestTheWarningSaysWhatToDo(t *testing.T) {
 		var said strings.Builder
 		writeLockout(&said, &ruleset.Config{Doors: []ruleset.Door{
 			guarding("ssh", 2222, 2222), guarding("web", 443, 443), guarding("many", 2000, 3000),
-		}}, s, false)
+		}}, s, "")
 		if text := strings.ReplaceAll(said.String(), "\n", " "); !strings.Contains(text, "the doors ssh, many hide it") {
 			t.Errorf("the warning is\n%s", said.String())
 		}

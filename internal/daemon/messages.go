@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/terminal"
@@ -26,8 +27,8 @@ func (d *daemon) describe(config *ruleset.Config, hasUDPTimeout bool) {
 			"after 30 s of silence the client has to knock again, whatever udp_timeout says")
 	}
 	if d.Confirm != 0 {
-		fmt.Fprintf(d.stderr, "on trial until %s: type `knockwall confirm` before then, from a new connection\n",
-			time.Now().Add(d.Confirm).Format(time.TimeOnly))
+		fmt.Fprintf(d.stderr, "on trial until %s: type `%s` before then, from a new connection\n",
+			time.Now().Add(d.Confirm).Format(time.TimeOnly), control.Command(d.Control, "confirm"))
 	}
 }
 

@@ -45,6 +45,6 @@ func (d *daemon) answer(ctx context.Context, l net.Listener, unit string) {
 		Complain: func(text string) { d.logWarning("the control socket: %q", text) },
 	})
 	if err != nil {
-		d.logError("%v: `knockwall status` gets no answer until run is started again", err)
+		d.logError("%v: `%s` gets no answer until run is started again", err, control.Command(d.Control, "status"))
 	}
 }

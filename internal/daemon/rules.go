@@ -29,6 +29,7 @@ type rules struct {
 	service     *systemd.Service // likewise
 	stores      *stores
 	path        string // path of the rule files
+	control     string // path of the control socket
 	kept        string // folder with the last rules in force
 	unconfirmed string // file that exists while the rule files are unconfirmed
 
@@ -47,7 +48,7 @@ type rules struct {
 // newRules returns the rules of the files at path, for a daemon that listens at
 // controlPath.
 func newRules(path, controlPath string, s *stores) *rules {
-	return &rules{stores: s, path: path, kept: stateBase(controlPath) + "rules", unconfirmed: controlPath + ".unconfirmed"}
+	return &rules{stores: s, path: path, control: controlPath, kept: stateBase(controlPath) + "rules", unconfirmed: controlPath + ".unconfirmed"}
 }
 
 // nowInForce records that rule files are in force for good.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 
+	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/ruleset"
 	"github.com/knockwall/knockwall/systemd"
@@ -67,7 +68,7 @@ func (r *rules) startFormer(stderr io.Writer) (*ruleset.Config, error) {
 			"Remove %s to start with the new ones", r.path, err, r.unconfirmed)}
 	}
 	fmt.Fprintf(systemd.At(stderr, systemd.Warning), "The rules of %s were on trial and not confirmed: the former ones are in\n"+
-		"force. Type `knockwall reload` to put the new ones in force.\n", r.path)
+		"force. Type `%s` to put the new ones in force.\n", r.path, control.Command(r.control, "reload"))
 	r.inForce, r.former, r.failed = former, true, true
 	return former.Config, nil
 }
@@ -86,7 +87,7 @@ func (r *rules) startDegraded(stderr io.Writer, because string) (*ruleset.Config
 		return nil, &RulesError{err}
 	}
 	fmt.Fprintf(systemd.At(stderr, systemd.Error), "knockwall: the rule files cannot be used: the last rules that were in force are in force.\n"+
-		"Correct the errors above, then type `knockwall reload`.\n")
+		"Correct the errors above, then type `%s`.\n", control.Command(r.control, "reload"))
 	if err := terminal.WriteDiagnostics(systemd.At(stderr, systemd.Warning), kept); err != nil {
 		return nil, err
 	}

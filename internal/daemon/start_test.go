@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 )
 
@@ -125,5 +126,24 @@ func TestStartAfterATrialThatWasNotConfirmed(t *testing.T) {
 	}
 	if r.areUnconfirmed() {
 		t.Error("a symbolic link makes the rules unconfirmed")
+	}
+}
+
+// A boot empties the file system of /run, and with it what says that the rule files are
+// unconfirmed. Elsewhere that stays. Only systemd starts a daemon at boot.
+func TestWhatABootBringsDuringATrial(t *testing.T) {
+	for _, test := range []struct {
+		folder, systemd string
+		want            control.Rules
+	}{
+		{"/dev/shm", "@systemd", control.Files},
+		{"/proc/self", "@systemd", control.Former},
+		{"/dev/shm", "", control.None},
+	} {
+		t.Setenv("NOTIFY_SOCKET", test.systemd)
+		r := newRules("rules.hcl", filepath.Join(test.folder, "control.sock"), nil)
+		if got := r.afterBoot(); got != test.want {
+			t.Errorf("in %s, under systemd %q: %s, want %s", test.folder, test.systemd, got, test.want)
+		}
 	}
 }

@@ -2,6 +2,8 @@ package sessions
 
 import (
 	"context"
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -9,6 +11,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 // A connection that was under way and not answered when its port got a door is a
@@ -61,5 +64,41 @@ func TestAConnectionNotAnsweredBeforeTheDoorIsAStrangers(t *testing.T) {
 	}
 	if c := d.Status().Doors[1].Counters; c.Refused < 2 {
 		t.Errorf("%d SYNs were judged, so this shows nothing", c.Refused)
+	}
+}
+
+// The SYN that another firewall of this host drops behind the wall comes again. explain says
+// so, while the window is open and afterwards, and only then.
+func TestAnAdmittedSYNThatAnotherFirewallDropsIsSaidToComeAgain(t *testing.T) {
+	t.Parallel()
+	l := lab.New(t)
+	l.ServeTCP(22)
+	d := l.Run(lab.RulesWith("", "30s"))
+	explained := func(source netip.Addr) wall.Explanation {
+		all, err := control.NewClient(d.Control).Explain(context.Background(), source.String())
+		lab.Must(t, err)
+		return all[0]
+	}
+	answered := lab.Source(1, lab.Server4)
+	l.Enter(answered, lab.Server4)
+	l.LoadNft("table inet other {\n chain input {\n type filter hook input priority filter; tcp dport 22 ct state new drop\n }\n}\n")
+	l.Knock(lab.Client4, lab.Server4, lab.Knocks...)
+	d.WaitFor("opened", "source="+lab.Client4.String())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.AdmitsWithin(lab.Client4, lab.Server4, 22, 9*time.Second)
+	}()
+	lab.Eventually(t, "explain says that the SYN comes again", func() bool {
+		e := explained(lab.Client4)
+		return e.In && e.Reason == wall.NotAnswered && strings.Contains(e.Sentence, "its SYN to 22/tcp has come ")
+	})
+	if e := explained(answered); e.Reason == wall.NotAnswered {
+		t.Errorf("who is answered: %+v", e)
+	}
+	<-done
+	d.WaitFor("expired", "source="+lab.Client4.String())
+	if e := explained(lab.Client4); e.Reason != wall.WindowOver || !strings.Contains(e.Sentence, "While the window was open, its SYN to 22/tcp came ") {
+		t.Errorf("after the window: %+v", e)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ password.`,
 		if err != nil {
 			return err
 		}
-		addrs, err := w.resolve(c.Context(), r)
+		addrs, err := w.resolve(c.Context(), r, t)
 		if err != nil {
 			w.release()
 			return err
@@ -86,35 +87,51 @@ password.`,
 // advice says what may be wrong if no address could be connected to after knocks, and what
 // to type on the host. It is empty if no knock was sent.
 func (w *way) advice(ctx context.Context, failed *client.ConnectError, to packet.Port) string {
-	var at netip.Addr
+	var own []string // what to type for the own addresses
+	refused := true
 	for _, f := range failed.Failures {
-		if f.Knocked {
-			at = f.Addr
-			break
+		if !f.Knocked {
+			continue
+		}
+		refused = refused && f.IsRefused()
+		if from := w.ownTowards(ctx, f.Addr); !slices.Contains(own, from) {
+			own = append(own, from)
 		}
 	}
-	if !at.IsValid() {
+	if own == nil {
 		return ""
 	}
-	mistakes := append(w.mistakes,
-		fmt.Sprintf("a firewall drops %s: knockwall opens no other firewall", to),
-		"nothing listens there, or the host is down")
+	mistakes := slices.Clone(w.mistakes)
+	if refused {
+		mistakes = append(mistakes, fmt.Sprintf("nothing listens at %s there, or a firewall refuses it: knockwall opens no other firewall", to))
+	} else {
+		mistakes = append(mistakes, fmt.Sprintf("a firewall drops %s: knockwall opens no other firewall", to), "nothing listens there, or the host is down")
+	}
 	var b strings.Builder
 	b.WriteString("\n\nThe knocks were sent, and nothing says whether the host heard them. Perhaps\n")
 	for _, m := range mistakes {
 		fmt.Fprintf(&b, "  - %s\n", strings.Join(printable.Wrap(m, 72), "\n    "))
 	}
-	b.WriteString("The host knows. Type there:\n  sudo knockwall explain ")
-	own, err := client.SourceTowards(ctx, at)
-	switch {
-	case w.source.IsValid():
-		fmt.Fprint(&b, w.source)
-	case err != nil:
-		b.WriteString("YOUR-ADDRESS")
-	case client.IsPublic(at) && !client.IsPublic(own):
-		fmt.Fprintf(&b, "YOUR-PUBLIC-ADDRESS     (here it is %s)", own)
-	default:
-		fmt.Fprint(&b, own.WithZone(""))
+	b.WriteString("The host knows. Where it runs knockwall, type there:")
+	for _, from := range own {
+		b.WriteString("\n  sudo knockwall explain " + from)
 	}
 	return b.String()
+}
+
+// ownTowards returns the client's address as a host sees it, or what is known of it.
+func (w *way) ownTowards(ctx context.Context, host netip.Addr) string {
+	own, err := client.SourceTowards(ctx, host)
+	switch {
+	case w.source.IsValid():
+		return w.source.String()
+	case err != nil:
+		return "YOUR-ADDRESS"
+	case client.IsPublic(host) && !client.IsPublic(own):
+		return fmt.Sprintf("YOUR-PUBLIC-ADDRESS     (here it is %s)", own)
+	case own.Zone() != "":
+		return own.WithZone("").String() + "%INTERFACE     (the host's own, on this link)"
+	default:
+		return own.String()
+	}
 }

@@ -68,7 +68,7 @@ sees, with --otp-source.`,
 			return err
 		}
 		defer w.release()
-		addrs, err := w.resolve(c.Context(), r)
+		addrs, err := w.resolve(c.Context(), r, t)
 		if err != nil {
 			return err
 		}

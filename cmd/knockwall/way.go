@@ -67,7 +67,7 @@ type way struct {
 }
 
 // resolve returns the addresses of the host.
-func (w *way) resolve(ctx context.Context, r *reach) ([]netip.Addr, error) {
+func (w *way) resolve(ctx context.Context, r *reach, t *teller) ([]netip.Addr, error) {
 	network := "ip"
 	switch {
 	case r.ipv4:
@@ -81,7 +81,20 @@ func (w *way) resolve(ctx context.Context, r *reach) ([]netip.Addr, error) {
 	case w.source.IsValid():
 		network = "ip6"
 	}
-	return client.Resolve(ctx, network, w.address)
+	addrs, err := client.Resolve(ctx, network, w.address)
+	if _, notName := netip.ParseAddr(strings.Trim(w.address, "[]")); err == nil && notName != nil {
+		t.say("%s has %s", w.address, list(addrs))
+	}
+	return addrs, err
+}
+
+// list joins addresses for people.
+func list(addrs []netip.Addr) string {
+	var all []string
+	for _, a := range addrs {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, ", ")
 }
 
 // teller writes lines for people.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -19,23 +20,40 @@ import (
 // host is a name or an address, which may have a zone or be in brackets: [fe80::1%eth0].
 // network is "ip", "ip4" or "ip6".
 func Resolve(ctx context.Context, network, host string) ([]netip.Addr, error) {
-	if within, ok := strings.CutPrefix(host, "["); ok {
+	if within, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(within, "]") {
 		host = strings.TrimSuffix(within, "]")
 	}
-	if addr, err := netip.ParseAddr(host); err == nil && addr.Zone() != "" && network != "ip4" {
+	addr, err := netip.ParseAddr(host)
+	switch isLinkLocal := err == nil && addr.Is6() && addr.IsLinkLocalUnicast(); {
+	case isLinkLocal && addr.Zone() == "":
+		return nil, fmt.Errorf("%s may be another host on each link: name the interface, as in %[1]s%%eth0", addr)
+	case isLinkLocal && network != "ip4":
+		if addr, err = onLink(addr); err != nil {
+			return nil, err
+		}
 		return []netip.Addr{addr}, nil // the resolver loses the zone
 	}
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, network, host)
-	if dns, ok := errors.AsType[*net.DNSError](err); ok {
-		return nil, fmt.Errorf("looking up %s: %s", host, dns.Err) // dns.Err repeats no name, unlike err
-	}
 	if err != nil {
-		return nil, fmt.Errorf("looking up %s: %w", host, err)
+		return nil, fmt.Errorf("looking up %s: %w", host, reason(err))
 	}
 	for i, a := range addrs {
 		addrs[i] = a.Unmap()
 	}
 	return addrs, nil
+}
+
+// onLink returns a link-local address whose zone is the name of an interface of this host. The
+// zone may be the interface's index.
+func onLink(addr netip.Addr) (netip.Addr, error) {
+	link, err := net.InterfaceByName(addr.Zone())
+	if index, notNumber := strconv.Atoi(addr.Zone()); err != nil && notNumber == nil {
+		link, err = net.InterfaceByIndex(index)
+	}
+	if err != nil {
+		return addr, fmt.Errorf("%s: there is no interface %s here", addr, addr.Zone())
+	}
+	return addr.WithZone(link.Name), nil
 }
 
 // Pace is how fast knocks follow each other.
@@ -69,7 +87,7 @@ func Knock(ctx context.Context, host netip.Addr, ports []packet.Port, pace Pace,
 			err = knock(host, p)
 		}
 		if err != nil {
-			return fmt.Errorf("knocking at %s of %s: %w", p, host, err)
+			return fmt.Errorf("knocking at %s of %s: %w", p, host, reason(err))
 		}
 	}
 	return nil

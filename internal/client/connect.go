@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -43,6 +44,10 @@ type Failure struct {
 	// Knocked says that the knocks were sent, and that it is the connection that failed.
 	Knocked bool
 }
+
+// IsRefused reports whether something at the address, or on the way there, refused the
+// connection. So the host is not silent.
+func (f *Failure) IsRefused() bool { return errors.Is(f.Err, errRefused) }
 
 func (e *ConnectError) Error() string {
 	var all []string
@@ -120,7 +125,10 @@ func (d *Dialer) try(ctx context.Context, addr netip.Addr, knocked chan<- struct
 	to := netip.AddrPortFrom(addr, d.Port)
 	first := min(d.Timeout/2, firstTry)
 	var err error
-	for _, timeout := range []time.Duration{first, d.Timeout - first} {
+	for i, timeout := range []time.Duration{first, d.Timeout - first} {
+		if i > 0 {
+			d.Said(fmt.Sprintf("once more, as the knocks may be lost: %s", addr))
+		}
 		if err := d.Knock(ctx, addr); err != nil {
 			return result{Failure: Failure{addr, err, false}}
 		}
@@ -181,8 +189,27 @@ func dial(ctx context.Context, to netip.AddrPort, timeout time.Duration) (*net.T
 	return dialer.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
 }
 
-// reason returns an error of dial without the addresses.
+// unanswered is a timeout in plain words.
+type unanswered struct{ error }
+
+func (unanswered) Error() string   { return "no answer" }
+func (u unanswered) Unwrap() error { return u.error }
+
+// reason returns an error of package net in the system's words: without the call, and
+// without the names and addresses, which the caller knows.
 func reason(err error) error {
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		return errors.New(dns.Err)
+	}
+	if wrong, ok := errors.AsType[*net.AddrError](err); ok {
+		return errors.New(wrong.Err)
+	}
+	if number, ok := errors.AsType[syscall.Errno](err); ok && !number.Timeout() {
+		return number
+	}
+	if isTimeout(err) {
+		return unanswered{err}
+	}
 	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Err
 	}

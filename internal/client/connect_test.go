@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -171,7 +172,7 @@ func TestASecondKnockFollowsIfTheFirstTryFails(t *testing.T) {
 	addr := netip.MustParseAddr("127.0.0.1")
 	port := closedPort(t, addr)
 	knocks := 0
-	d, _ := dialer(port, func(netip.Addr) error {
+	d, steps := dialer(port, func(netip.Addr) error {
 		if knocks++; knocks == 2 { // the door opens
 			l, err := net.Listen("tcp", netip.AddrPortFrom(addr, port.Number).String())
 			if err != nil {
@@ -188,6 +189,14 @@ func TestASecondKnockFollowsIfTheFirstTryFails(t *testing.T) {
 	conn.Close()
 	if knocks != 2 {
 		t.Errorf("%d knocks", knocks)
+	}
+	to := netip.AddrPortFrom(addr, port.Number)
+	want := []string{
+		fmt.Sprintf("connecting to %s", to), fmt.Sprintf("connecting to %s after the knocks: connection refused", to),
+		"once more, as the knocks may be lost: 127.0.0.1", fmt.Sprintf("connecting to %s", to), fmt.Sprintf("connected to %s", to),
+	}
+	if diff := cmp.Diff(want, steps.said); diff != "" {
+		t.Errorf("told (-want +got)\n%s", diff)
 	}
 }
 

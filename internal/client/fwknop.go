@@ -35,7 +35,7 @@ func (f *Fwknop) Knock(ctx context.Context, host netip.Addr) (source netip.Addr,
 		return source, fmt.Errorf("making a datagram of fwknop: %w", err)
 	}
 	if err := sendFrom(ctx, source, netip.AddrPortFrom(host, f.Port), datagram); err != nil {
-		return source, fmt.Errorf("sending a datagram of fwknop to %d/udp of %s: %w", f.Port, host, err)
+		return source, fmt.Errorf("sending a datagram of fwknop to %d/udp of %s: %w", f.Port, host, reason(err))
 	}
 	return source, nil
 }

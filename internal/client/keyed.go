@@ -62,7 +62,7 @@ func (k *Keyed) knockWith(ctx context.Context, key sshkeys.Key, source, host net
 		return fmt.Errorf("signing a knock with %s: %w", key, err)
 	}
 	if err := sendFrom(ctx, source, netip.AddrPortFrom(host, k.Port), datagram); err != nil {
-		return fmt.Errorf("sending a signed knock to %d/udp of %s: %w", k.Port, host, err)
+		return fmt.Errorf("sending a signed knock to %d/udp of %s: %w", k.Port, host, reason(err))
 	}
 	return nil
 }

@@ -22,7 +22,7 @@ func SendOTP(ctx context.Context, host netip.Addr, port uint16, key []byte, sour
 		}
 	}
 	if err := sendFrom(ctx, source.Unmap(), netip.AddrPortFrom(host, port), otp.Datagram(key, source, now)); err != nil {
-		return fmt.Errorf("sending a one-time password to %d/udp of %s: %w", port, host, err)
+		return fmt.Errorf("sending a one-time password to %d/udp of %s: %w", port, host, reason(err))
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func SourceTowards(ctx context.Context, host netip.Addr) (netip.Addr, error) {
 	const anyPort = 9
 	conn, err := dialUDP(ctx, netip.AddrPort{}, netip.AddrPortFrom(host, anyPort))
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("finding this machine's address towards %s: %w", host, err)
+		return netip.Addr{}, fmt.Errorf("finding this machine's address towards %s: %w", host, reason(err))
 	}
 	defer conn.Close()
 	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap(), nil
@@ -103,7 +103,7 @@ func askSTUN(ctx context.Context, server string, ipv4 bool) (netip.Addr, error) 
 	}
 	addr, err := askOneSTUN(ctx, server, network)
 	if err != nil {
-		return netip.Addr{}, fmt.Errorf("asking the STUN server %s for this machine's %s address: %w", server, family, err)
+		return netip.Addr{}, fmt.Errorf("asking the STUN server %s for this machine's %s address: %w", server, family, reason(err))
 	}
 	return addr, nil
 }

@@ -18,7 +18,7 @@ func TestTheManualPageDescribesEveryAttribute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := map[string]*hcl.BodySchema{"wall": impliedBy(rawWall{}), "door": doorSchema(), "on_open": impliedBy(rawCommand{})}
+	blocks := map[string]*hcl.BodySchema{"wall": impliedBy(rawWall{}), "door": doorSchema(), "on_open": impliedBy(rawCommand{}), "share": impliedBy(rawShare{}), "tls": impliedBy(rawTLS{})}
 	for _, k := range methods.Kinds {
 		if k.IsBlock() {
 			blocks[k.Name] = impliedBy(k.Fields)

@@ -174,7 +174,7 @@ func TestRuleFilesOfPagesAreRight(t *testing.T) {
 		for _, block := range regexp.MustCompile(`(?m)^    [a-z_]+ (?:"[a-z]+" )?\{.*\n(?:(?:    .*)?\n)*`).FindAllString(text, -1) {
 			rules := strings.ReplaceAll(block, "\n    ", "\n")[4:]
 			rules = strings.ReplaceAll(rules, "      ...\n", "")
-			if !regexp.MustCompile(`(?m)^(?:door|wall) `).MatchString(rules) {
+			if !regexp.MustCompile(`(?m)^(?:door|wall|share) `).MatchString(rules) {
 				rules = fmt.Sprintf("door \"example\" {\nports = [22]\n%s\n}\n", rules)
 				if !regexp.MustCompile(`(?m)^(?:keys|otp|rolling|fwknop)\b`).MatchString(rules) {
 					rules = strings.Replace(rules, "ports = [22]\n", "ports = [22]\nsequence = [4113, 1840, 9127]\n", 1)

@@ -72,7 +72,7 @@ func unownedDaemon(rules, path string) error {
 		return err
 	}
 	confirm := func() (control.Confirmed, error) { return control.Confirmed{}, w.Confirm() }
-	fmt.Fprintln(os.Stderr, "guarding, and no table is owned")
+	fmt.Fprintln(os.Stderr, "guarding without owning a table")
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
 	served := make(chan error, 1)

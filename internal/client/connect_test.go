@@ -354,3 +354,36 @@ func TestJoinReportsAConnectionThatBreaks(t *testing.T) {
 		t.Errorf("the error is %v", err)
 	}
 }
+
+// Errors are in the system's words, and name the cure where there is one.
+func TestErrorsHaveNoWordsOfGo(t *testing.T) {
+	refused := closedPort(t, netip.MustParseAddr("127.0.0.1"))
+	_, noAnswer := dial(t.Context(), netip.AddrPortFrom(silentAddr(t, "127.0.0.3", refused), refused.Number), 10*time.Millisecond)
+	_, isRefused := dial(t.Context(), netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), refused.Number), patience)
+	_, noName := Resolve(t.Context(), "ip6", "127.0.0.1")
+	_, noZone := Resolve(t.Context(), "ip", "fe80::1")
+	_, noLink := Resolve(t.Context(), "ip", "fe80::1%nolink")
+	_, noRoute := SourceTowards(t.Context(), netip.MustParseAddr("fe80::1"))
+	for want, err := range map[string]error{
+		"no answer":          reason(noAnswer),
+		"connection refused": reason(isRefused),
+		"looking up 127.0.0.1: no suitable address":                                        noName,
+		"fe80::1 may be another host on each link: name the interface, as in fe80::1%eth0": noZone,
+		"fe80::1%nolink: there is no interface nolink here":                                noLink,
+		"finding this machine's address towards fe80::1: ":                                 noRoute,
+	} {
+		if err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+		for _, word := range []string{"dial ", "i/o timeout", "lookup ", "connect:", "route ip+net"} {
+			if err != nil && strings.Contains(err.Error(), word) {
+				t.Errorf("%q has %q, which is Go's", err, word)
+			}
+		}
+	}
+	for err, want := range map[error]bool{reason(isRefused): true, reason(noAnswer): false} {
+		if f := (Failure{Err: fmt.Errorf("connecting: %w", err)}); f.IsRefused() != want {
+			t.Errorf("%v is refused: %t", err, !want)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && !client
 
 package main
 
@@ -17,11 +17,12 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // TestMain lets the scripts and tests run this binary as knockwall and as other programs.
@@ -229,15 +230,9 @@ func asked(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	for end := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		got := strings.Count(ts.ReadFile("requests.txt"), "\n")
-		if got >= want {
-			return
-		}
-		if time.Now().After(end) {
-			ts.Fatalf("asked %d times, want %d", got, want)
-		}
-	}
+	eventually.True(ts, "the daemon is asked "+args[0]+" times", func() bool {
+		return strings.Count(ts.ReadFile("requests.txt"), "\n") >= want
+	})
 }
 
 // commands returns all commands that a user can type.

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && !client
 
 package main
 
@@ -9,7 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // spoil puts something in the place of a store that is no store.
@@ -60,11 +61,7 @@ func TestADaemonThatCannotRememberWhatItMustSaysSo(t *testing.T) {
 	// With such rules at the start the wall stands, and its ports are closed.
 	answers := func() {
 		t.Helper()
-		for end := time.Now().Add(20 * time.Second); exec.Command(program, "status", "--control", socket).Run() != nil; time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatal("the daemon does not answer")
-			}
-		}
+		eventually.True(t, "the daemon answers", func() bool { return exec.Command(program, "status", "--control", socket).Run() == nil })
 	}
 	write(passwordRules)
 	cmd, said := daemon()

@@ -1,4 +1,4 @@
-//go:build linux
+//go:build linux && !client
 
 package main
 
@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // atTerminal is knockwall at a terminal.
@@ -82,11 +84,12 @@ func (a *atTerminal) shows() string {
 // sees waits until the terminal shows text.
 func (a *atTerminal) sees(text string) {
 	a.t.Helper()
-	for end := time.Now().Add(time.Minute); !strings.Contains(a.shows(), text); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			a.t.Fatalf("the terminal does not show %q, but %q", text, a.shows())
+	defer func() {
+		if a.t.Failed() {
+			a.t.Logf("the terminal shows %q", a.shows())
 		}
-	}
+	}()
+	eventually.True(a.t, fmt.Sprintf("the terminal shows %q", text), func() bool { return strings.Contains(a.shows(), text) })
 }
 
 func (a *atTerminal) types(text string) {
@@ -264,14 +267,12 @@ func TestWatchKeepsTheHead(t *testing.T) {
 	a := typed(t, columns, rows, nil, "status", "--watch", "--control", serving(t, mux))
 	const home = "\x1b[H\x1b[J"
 	var frames []string
-	for end := time.Now().Add(time.Minute); len(frames) < 3; time.Sleep(5 * time.Millisecond) {
+	eventually.True(t, "the status is shown twice", func() bool {
 		a.mu.Lock()
+		defer a.mu.Unlock()
 		frames = strings.Split(a.screen.String(), home)
-		a.mu.Unlock()
-		if time.Now().After(end) {
-			t.Fatalf("the terminal shows %q", frames)
-		}
-	}
+		return len(frames) >= 3
+	})
 	lines := strings.Split(strings.TrimSuffix(frames[1], "\r\n"), "\r\n")
 	if len(lines) != rows-1 || !strings.HasPrefix(lines[0], "The daemon has run the wall") || !strings.HasSuffix(lines[len(lines)-1], " more lines") {
 		t.Errorf("%d lines are shown:\n%s", len(lines), strings.Join(lines, "\n"))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // The knocks of knockd's client, of knockwall and of nmap each open the door.
@@ -91,7 +92,7 @@ func TestSSHThroughConnect(t *testing.T) {
 	server.Stderr = serverLog
 	lab.Must(t, lab.StartOn(l.Server, server))
 	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
-	lab.Eventually(t, "sshd listens", func() bool { return strings.Contains(serverLog.String(), "Server listening") })
+	eventually.True(t, "sshd listens", func() bool { return strings.Contains(serverLog.String(), "Server listening") })
 
 	d := l.Run(`door "ssh" {
   ports    = [22]

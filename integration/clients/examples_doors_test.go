@@ -16,6 +16,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/method/fixed"
 	"github.com/knockwall/knockwall/internal/method/rolling"
 	"github.com/knockwall/knockwall/internal/otp"
@@ -93,7 +94,7 @@ func (e *example) webAdmin() {
 	// A computer whose IPv6 address has changed within its network.
 	one, two, _ := e.neighbours()
 	e.Knock(one, e.to, sequenceOf(e.door("admin"))...)
-	lab.Eventually(e.t, "the door is open for it", func() bool { return e.d.Logged("opened", "door=admin") == 2 })
+	eventually.True(e.t, "the door is open for it", func() bool { return e.d.Logged("opened", "door=admin") == 2 })
 	e.open(one, lab.TCP(8443), "it has knocked")
 	if e.to.Is6() {
 		e.open(two, lab.TCP(8443), "somebody of its /64 has knocked")
@@ -402,7 +403,7 @@ func (e *example) rolling() {
 func waitForRoom(t testing.TB, step time.Duration) {
 	t.Helper()
 	const before, after = time.Second, 4 * time.Second
-	lab.Eventually(t, fmt.Sprintf("a step of %s is under way", step), func() bool {
+	eventually.True(t, fmt.Sprintf("a step of %s is under way", step), func() bool {
 		now := time.Now()
 		begun := now.Truncate(step)
 		return now.Sub(begun) > before && begun.Add(step).Sub(now) > after
@@ -444,7 +445,7 @@ func (e *example) commands() {
 	e.run()
 	backup, ssh := e.knocks()[0], e.knocks()[1]
 	e.opens("backup", backup)
-	lab.Eventually(e.t, "the command has been run", func() bool {
+	eventually.True(e.t, "the command has been run", func() bool {
 		_, err := os.Stat(e.file("run/run-backup"))
 		return err == nil
 	})
@@ -453,7 +454,7 @@ func (e *example) commands() {
 	e.open(e.self, lab.TCP(22), "it has knocked")
 	e.closes("ssh", e.self)
 	want := fmt.Sprintf("--tag knockwall-ssh open for %[1]s, by 10243/tcp\n--tag knockwall-ssh closed for %[1]s\n", e.self)
-	lab.Eventually(e.t, "what has happened is logged", func() bool {
+	eventually.True(e.t, "what has happened is logged", func() bool {
 		text, err := os.ReadFile(logged)
 		return err == nil && string(text) == want
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -154,7 +155,7 @@ func (e *example) run() {
 	daemon := lab.Knockwall("run", "--config", e.path, "--control", path)
 	daemon.Env = environment
 	e.d = e.LaunchCommand(path, daemon)
-	lab.Eventually(e.t, "the daemon guards", func() bool { return e.d.Logged("started") > 0 })
+	eventually.True(e.t, "the daemon guards", func() bool { return e.d.Logged("started") > 0 })
 }
 
 func quickEnd() []string { return append(os.Environ(), lab.EndAtOnce) }
@@ -183,7 +184,7 @@ func (e *example) opens(door, command string) {
 	e.t.Helper()
 	before := e.d.Logged("opened", "door="+door)
 	e.types(command)
-	lab.Eventually(e.t, command+" opens the door "+door, func() bool { return e.d.Logged("opened", "door="+door) > before })
+	eventually.True(e.t, command+" opens the door "+door, func() bool { return e.d.Logged("opened", "door="+door) > before })
 }
 
 // shut and open check that a port of the server is unreachable from an address, or

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 )
 
@@ -56,7 +57,7 @@ func TestTheFourCommandsOfTheREADME(t *testing.T) {
 	daemon.Stderr = log
 	lab.Must(t, lab.StartOn(l.Server, daemon))
 	t.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
-	lab.Eventually(t, "sshd listens", func() bool { return strings.Contains(log.String(), "Server listening") })
+	eventually.True(t, "sshd listens", func() bool { return strings.Contains(log.String(), "Server listening") })
 
 	server.run(commands[0])
 	invited := server.run(commands[1])

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -65,7 +66,7 @@ func migrate(l *lab.Lab, t *testing.T, foreign string) *migrated {
 	}
 	loaded := ruleset.Review(path)
 	m := &migrated{Lab: l, t: t, config: loaded.Config, d: l.LaunchFile(path)}
-	lab.Eventually(t, "the daemon guards", func() bool { return m.d.Logged("started") > 0 })
+	eventually.True(t, "the daemon guards", func() bool { return m.d.Logged("started") > 0 })
 	return m
 }
 
@@ -160,7 +161,7 @@ func TestKnockdsTimeouts(t *testing.T) {
 	lab.Must(t, err)
 	defer session.Close()
 	m.d.WaitFor("expired", "door=tooShort")
-	lab.Eventually(t, "the window is over in the kernel, too", func() bool { return len(l.KernelWindows()) == 2 })
+	eventually.True(t, "the window is over in the kernel, too", func() bool { return len(l.KernelWindows()) == 2 })
 	m.shut(lab.Server4, 82, "its time is up")
 	lab.Must(t, lab.Exchange(session))
 	m.open(lab.Server4, 22, "its time is not up yet")
@@ -271,12 +272,12 @@ func TestKnockdsOneTimeSequences(t *testing.T) {
 	m.knocks(lab.Server4, second)
 	m.shut(lab.Server4, 24, "it is the second one's turn after the first")
 	m.knocks(lab.Server4, first)
-	lab.Eventually(t, "the first opens the door", func() bool { return opened() == 1 })
+	eventually.True(t, "the first opens the door", func() bool { return opened() == 1 })
 	m.d.WaitFor("low", "door=door-22", "left in "+list+": 1") // the second line is next
 	m.knocks(lab.Server6, first)
 	m.shut(lab.Server6, 24, "that one was used")
 	m.knocks(lab.Server6, second)
-	lab.Eventually(t, "the second opens the door", func() bool { return opened() == 2 })
+	eventually.True(t, "the second opens the door", func() bool { return opened() == 2 })
 	m.open(lab.Server6, 24, "it was knocked at")
 }
 
@@ -304,14 +305,14 @@ func TestKnockdsCommandsRun(t *testing.T) {
 			want := byShell(t, conf, door, selfTowards(to).String(), taken)
 			lab.Must(t, os.RemoveAll(output))
 			m.opens(to, door)
-			lab.Eventually(t, fmt.Sprintf("the command of %s has run and written %q", door, want), func() bool { return taken() == want })
+			eventually.True(t, fmt.Sprintf("the command of %s has run and written %q", door, want), func() bool { return taken() == want })
 			m.d.WaitFor("command", "door="+door, "exit code 0")
 			lab.Must(t, os.RemoveAll(output))
 		}
 		m.opens(to, "logged")
 		m.open(to, 22, "it was knocked at")
 		want := fmt.Sprintf("<opened for %[1]s>\n<closed><for><%[1]s>\n<bye>\n", selfTowards(to))
-		lab.Eventually(t, fmt.Sprintf("on_open and, after a second, on_close have written %q", want), func() bool { return taken() == want })
+		eventually.True(t, fmt.Sprintf("on_open and, after a second, on_close have written %q", want), func() bool { return taken() == want })
 	}
 }
 

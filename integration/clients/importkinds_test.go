@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -100,7 +101,7 @@ func underKnockd(t *testing.T, k *kind) *lab.Lab {
 		lab.Must(t, cmd.Process.Signal(os.Interrupt))
 		_ = cmd.Wait() // by the signal
 	})
-	lab.Eventually(t, "knockd listens", func() bool { return strings.Contains(out.String(), "listening") })
+	eventually.True(t, "knockd listens", func() bool { return strings.Contains(out.String(), "listening") })
 	return l
 }
 
@@ -133,13 +134,13 @@ func TestKnockdAndItsImportDoTheSame(t *testing.T) {
 					t.Errorf("%s: the port is open, and nobody has knocked", of)
 				}
 				m.knocks(lab.Server4, toOpen)
-				lab.Eventually(t, of+" opens the port", reaches)
+				eventually.True(t, of+" opens the port", reaches)
 				switch {
 				case k.close != "":
 					m.knocks(lab.Server4, toClose)
-					lab.Eventually(t, of+" closes the port by knocks", func() bool { return !reaches() })
+					eventually.True(t, of+" closes the port by knocks", func() bool { return !reaches() })
 				case k.ends:
-					lab.Eventually(t, of+" closes the port in time", func() bool { return !reaches() })
+					eventually.True(t, of+" closes the port in time", func() bool { return !reaches() })
 				}
 			}
 		})

@@ -19,6 +19,7 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // recorder writes the arguments and the environment of each run to its own file in
@@ -106,7 +107,7 @@ func TestCommandsGetWhatIsWritten(t *testing.T) {
 				[]string{"KNOCKWALL_EVENT=opened", "KNOCKWALL_WINDOW=0.5"}},
 			{shut, []string{"wake for " + source.String()}, []string{"KNOCKWALL_EVENT=expired"}},
 		} {
-			lab.Eventually(t, "the command has run", func() bool { return len(c.runs()) > n })
+			eventually.True(t, "the command has run", func() bool { return len(c.runs()) > n })
 			want := record{c.arguments, append(c.more, "KNOCKWALL_DOOR=wake", "KNOCKWALL_SOURCE="+source.String(), "KNOCKWALL_PORT=1840/tcp", "PATH="+command.Path)}
 			slices.Sort(want.environment)
 			runs := c.runs()
@@ -168,7 +169,7 @@ door "missing" {
 	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	lab.Must(t, err)
 	// A zombie has a process id and no command line.
-	lab.Eventually(t, "what the command has started is ended", func() bool {
+	eventually.True(t, "what the command has started is ended", func() bool {
 		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		return err != nil || len(line) == 0
 	})
@@ -209,7 +210,7 @@ func TestOnCloseIsRunOnce(t *testing.T) {
 				}
 				return n
 			}
-			lab.Eventually(t, fmt.Sprintf("%s on_close was run for %s", when, source), func() bool { return count() > 0 })
+			eventually.True(t, fmt.Sprintf("%s on_close was run for %s", when, source), func() bool { return count() > 0 })
 		}
 		if n := len(runs()); n != ran*len(sources) {
 			t.Errorf("%s commands were run %d times, want %d", when, n, ran*len(sources))
@@ -219,7 +220,7 @@ func TestOnCloseIsRunOnce(t *testing.T) {
 	d := l.Run(rules("4s")) // a slow machine may need that long to open both
 	open(d)
 	d.Stop(syscall.SIGKILL)
-	lab.Eventually(t, "the windows end while no daemon runs", func() bool { return len(l.KernelWindows()) == 0 })
+	eventually.True(t, "the windows end while no daemon runs", func() bool { return len(l.KernelWindows()) == 0 })
 	if n := len(runs()); n != 0 {
 		t.Fatalf("%d commands were run, and no daemon", n)
 	}

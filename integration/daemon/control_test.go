@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // A client at the control socket that is silent or sends garbage disturbs neither the
@@ -130,7 +131,7 @@ func TestWarnedOfLockingOneselfOut(t *testing.T) {
 				cmd.Process.Signal(syscall.SIGTERM)
 				cmd.Wait()
 			}()
-			lab.Eventually(t, "the wall stands", func() bool { return strings.Contains(screen.String(), "guarding ") })
+			eventually.True(t, "the wall stands", func() bool { return strings.Contains(screen.String(), "guarding ") })
 			before, _, _ := strings.Cut(screen.String(), "guarding ")
 			if warned := strings.Contains(before, "from 198.51.100.7 to port 22, which is about to close"); warned != c.warned {
 				t.Errorf("warned: %v, want %v. The screen:\n%s", warned, c.warned, screen)

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/nflog"
 	"github.com/knockwall/knockwall/nfqueue"
@@ -225,10 +226,10 @@ func TestTheTerminalGoes(t *testing.T) {
 		syscall.Kill(-reader.Process.Pid, syscall.SIGKILL)
 		reader.Wait()
 	})
-	lab.Eventually(t, "the wall is in force again", func() bool { return !l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
+	eventually.True(t, "the wall is in force again", func() bool { return !l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
 	for n := range 3 {
 		l.Knock(lab.Source(n+1, lab.Server4), lab.Server4, lab.Knocks...)
-		lab.Eventually(t, "the daemon opens the door although nobody reads its messages", func() bool { return l.AdmitsAtOnce(lab.Source(n+1, lab.Server4), lab.Server4, 22) })
+		eventually.True(t, "the daemon opens the door although nobody reads its messages", func() bool { return l.AdmitsAtOnce(lab.Source(n+1, lab.Server4), lab.Server4, 22) })
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // fullPipe returns the write end of a pipe that is full and that nobody reads.
@@ -50,7 +51,7 @@ door "ssh" {
 		exited := make(chan struct{})
 		go func() { cmd.Wait(); close(exited) }()
 		t.Cleanup(func() { cmd.Process.Kill(); <-exited })
-		lab.Eventually(t, "the wall is in force", func() bool { return !l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
+		eventually.True(t, "the wall is in force", func() bool { return !l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
 		if arguments == nil {
 			lab.Must(t, cmd.Process.Signal(syscall.SIGTERM))
 		}

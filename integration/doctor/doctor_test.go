@@ -15,6 +15,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 )
 
@@ -226,7 +227,7 @@ func TestWaysAroundADoorAreInItsStatus(t *testing.T) {
 	l.ServeTCP(22)
 	shell(l, "nft add table ip nat; nft 'add chain ip nat prerouting { type nat hook prerouting priority dstnat; }'; nft add rule ip nat prerouting tcp dport 2222 redirect to :22")
 	d := l.Run(sshDoor)
-	lab.Eventually(t, "the status names the way around", func() bool {
+	eventually.True(t, "the status names the way around", func() bool {
 		for _, f := range d.Status().Findings {
 			if f.Door == "ssh" && strings.Contains(f.Problem, "lso reached by 2222/tcp") {
 				return true
@@ -264,7 +265,7 @@ func TestTheDoctorFindsSecondPorts(t *testing.T) {
 			}
 			return err
 		}))
-		lab.Eventually(t, "the relay is connected", func() bool {
+		eventually.True(t, "the relay is connected", func() bool {
 			conn, err := dialFrom(l, l.Server, "127.0.0.1:22")
 			if err == nil {
 				t.Cleanup(func() { conn.Close() })
@@ -329,12 +330,12 @@ func TestTheDaemonKnowsHowFullConntrackIs(t *testing.T) {
 	b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_max")
 	lab.Must(t, err)
 	most := strings.TrimSpace(string(b))
-	lab.Eventually(t, "it knows how large the table is", func() bool { return fmt.Sprint(d.Status().Counters.TrackedLimit) == most })
+	eventually.True(t, "it knows how large the table is", func() bool { return fmt.Sprint(d.Status().Counters.TrackedLimit) == most })
 	if n := d.Status().Counters.Tracked; n > 50 {
 		t.Fatalf("on a quiet host conntrack is said to know %d connections", n)
 	}
 	fill(l, 200)
-	lab.Eventually(t, "it knows that there are many more", func() bool { return d.Status().Counters.Tracked >= 200 })
+	eventually.True(t, "it knows that there are many more", func() bool { return d.Status().Counters.Tracked >= 200 })
 }
 
 func TestTheDoctorFindsThatConntrackForgetsSoon(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 	"github.com/knockwall/knockwall/internal/wall"
 )
@@ -116,7 +117,7 @@ func TestTheDoctorFindsThatOneDirectionIsSeen(t *testing.T) {
 	}
 	explained := func(source netip.Addr, why wall.Why, words ...string) {
 		t.Helper()
-		lab.Eventually(t, string(why), func() bool {
+		eventually.True(t, string(why), func() bool {
 			all, err := control.NewClient(d.Control).Explain(context.Background(), source.String())
 			return err == nil && len(all) == 1 && all[0].Reason == why && hasAll(all[0].Sentence, words)
 		})

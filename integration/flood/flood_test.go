@@ -17,6 +17,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
@@ -60,7 +61,7 @@ func TestAFloodKeepsNobodyOut(t *testing.T) {
 			began := time.Now()
 			received := l.ReceivedPackets()
 			f := follow(d, forge.Stream{To: c.server}, c.ports...)
-			lab.Eventually(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
+			eventually.True(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
 			var took []time.Duration
 			for i, guest := range guests.addresses {
 				at := time.Now()
@@ -172,7 +173,7 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 		f := l.Flood(began, lab.Server4, 1840, 22, 22, 22)
 		lab.Must(t, d.Cmd.Process.Signal(syscall.SIGSTOP))
 		was, at := queue(l, strangers).lost(), time.Now()
-		lab.Eventually(t, "the strangers' queue and the log overflow", func() bool {
+		eventually.True(t, "the strangers' queue and the log overflow", func() bool {
 			return queue(l, strangers).lost() > was && f.Sent() > 100_000 && time.Since(at) > time.Second
 		})
 		f.Stop()
@@ -214,7 +215,7 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 	}
 	f := l.Flood(guests.addresses[2], lab.Server4, 22)
 	full, sent := -1, int64(0)
-	lab.Eventually(t, "the queue of those with a window is full", func() bool {
+	eventually.True(t, "the queue of those with a window is full", func() bool {
 		if f.Sent() < sent+20_000 {
 			return false
 		}
@@ -239,7 +240,7 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 	}
 	t.Logf("who came first got in after %s", time.Since(at))
 
-	lab.Eventually(t, "what the log has lost is counted, too", countedMoreThan(dropped))
+	eventually.True(t, "what the log has lost is counted, too", countedMoreThan(dropped))
 	d.WaitFor(" overloaded ", "read")
 	lost := d.Status().Counters.Lost
 	if bound := limits.log.in(time.Since(started)) + limits.queue.in(time.Since(started)); lost > bound {
@@ -248,7 +249,7 @@ func TestAFloodThatOverflowsTheDaemonIsSurvived(t *testing.T) {
 
 	overload()
 	resume()
-	lab.Eventually(t, "what was lost since is counted", countedMoreThan(lost))
+	eventually.True(t, "what was lost since is counted", countedMoreThan(lost))
 	time.Sleep(audit.SumInterval + time.Second) // when it would be reported again
 	if n := d.Logged(" overloaded ", "read"); n != 1 {
 		t.Errorf("the overload is told of %d times, want once", n)
@@ -305,7 +306,7 @@ func letGuestsKnock(l *lab.Lab, d *lab.Daemon, server netip.Addr, n int) *floodG
 		g.addresses = append(g.addresses, lab.Source(i+1, server))
 		l.Knock(g.addresses[i], server, lab.Knocks...)
 	}
-	lab.Eventually(l.T, "all windows are open", func() bool { return len(d.Status().Windows) == n })
+	eventually.True(l.T, "all windows are open", func() bool { return len(d.Status().Windows) == n })
 	g.seen = time.Now()
 	return g
 }
@@ -316,7 +317,7 @@ func letNewcomerIn(l *lab.Lab, from, to netip.Addr, closed string) {
 	l.T.Helper()
 	if closed == "reject" {
 		l.Knock(from, to, lab.Knocks...)
-		lab.Eventually(l.T, "a newcomer is let in", func() bool { return l.OnFirstSYN(from, to) == nil })
+		eventually.True(l.T, "a newcomer is let in", func() bool { return l.OnFirstSYN(from, to) == nil })
 		return
 	}
 	if err := l.OnFirstSYN(from, to, lab.Knocks...); err != nil {

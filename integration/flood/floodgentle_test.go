@@ -9,6 +9,7 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
@@ -64,7 +65,7 @@ func TestAGentleFloodKeepsNobodyOut(t *testing.T) {
 					t.Errorf("newcomer %d: %v", i, err)
 				}
 			}
-			lab.Eventually(t, fmt.Sprintf("the flood of %s is one", c.name), func() bool { return c.shows(d) >= c.least })
+			eventually.True(t, fmt.Sprintf("the flood of %s is one", c.name), func() bool { return c.shows(d) >= c.least })
 			if l.AdmitsAtOnce(lab.Source(1000, lab.Server4), lab.Server4, 22) {
 				t.Error("a stranger gets in")
 			}

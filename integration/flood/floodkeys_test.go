@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/spa"
@@ -71,7 +72,7 @@ func TestAFloodOfSignedKnocksKeepsNobodyOut(t *testing.T) {
 				filepath.Join(folder, "identity"), filepath.Join(folder, "people"), synRules))
 			began, before := time.Now(), readVitals(d)
 			f := follow(d, forge.Stream{To: lab.Server4, Ports: []packet.Port{lab.UDP(keyPort)}, Data: c.data, Sources: 100})
-			lab.Eventually(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
+			eventually.True(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
 			for n := range clients {
 				source := lab.Source(n+1, lab.Server4)
 				datagram := string(knock())

@@ -9,6 +9,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 )
 
@@ -24,7 +25,7 @@ func TestAFloodOfWholeSequencesKeepsNobodyOut(t *testing.T) {
 		c := d.Status().Doors[0].Counters
 		return c.Opened + c.Refreshed
 	}
-	lab.Within(t, time.Minute, "the flood opens the door", func() bool { return opened() > 10_000 })
+	eventually.Within(t, time.Minute, "the flood opens the door", func() bool { return opened() > 10_000 })
 	for i := range 50 {
 		if err := l.OnFirstSYN(lab.Source(500+i, lab.Server4), lab.Server4, synKnocks...); err != nil {
 			t.Errorf("newcomer %d: %v", i, err)
@@ -62,7 +63,7 @@ func TestAFloodFromAMillionSourcesKeepsNobodyOut(t *testing.T) {
 			d := l.Run(synRules)
 			before := readVitals(d)
 			f := follow(d, forge.Stream{To: lab.Server4, Sources: 1_000_000, Rate: rate}, 4113)
-			lab.Eventually(t, "attempts give way", func() bool { return d.Status().Counters.Evicted > 0 })
+			eventually.True(t, "attempts give way", func() bool { return d.Status().Counters.Evicted > 0 })
 			slow := func(n int) {
 				l.Knock(lab.Source(n, lab.Server4), lab.Server4, synKnocks[0])
 			}
@@ -70,7 +71,7 @@ func TestAFloodFromAMillionSourcesKeepsNobodyOut(t *testing.T) {
 				slow(500 + i)
 			}
 			knocked, gone := time.Now(), d.Status().Counters.Evicted+followed
-			lab.Within(t, time.Minute, "as many have given way as can be followed", func() bool {
+			eventually.Within(t, time.Minute, "as many have given way as can be followed", func() bool {
 				return time.Since(knocked) > pause && d.Status().Counters.Evicted > gone
 			})
 			for i := range 50 {

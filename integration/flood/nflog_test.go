@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/nflog"
 )
@@ -105,7 +106,7 @@ func (h *hearing) send(n int) {
 // settled waits until all datagrams that were sent have been handled or counted as lost.
 func (h *hearing) settled() {
 	h.t.Helper()
-	lab.Eventually(h.t, "all datagrams are handled or lost", func() bool {
+	eventually.True(h.t, "all datagrams are handled or lost", func() bool {
 		heard, lost := h.counts()
 		return heard+lost == h.sent && h.log.Progress().Idle
 	})
@@ -164,7 +165,7 @@ func TestKnocksComeTogetherOnlyWhileThereAreVeryMany(t *testing.T) {
 		case each < 4:
 			t.Errorf("%d messages were read as %d datagrams", heard2-heard, datagrams)
 		}
-		lab.Eventually(t, "each datagram is read at once again", h.atOnce)
+		eventually.True(t, "each datagram is read at once again", h.atOnce)
 	}
 }
 
@@ -178,13 +179,13 @@ func TestLostKnocksAreCounted(t *testing.T) {
 		h.gate.Unlock()
 		// The number of the next knock shows how many were lost before it, if there is room
 		// for that knock.
-		lab.Eventually(t, "everything is read", func() bool { return h.log.Progress().Idle })
+		eventually.True(t, "everything is read", func() bool { return h.log.Progress().Idle })
 		h.send(1)
 		h.settled()
 		if _, lost := h.counts(); lost < 1000 {
 			t.Errorf("only %d are lost, which proves nothing", lost)
 		}
-		lab.Eventually(t, "each datagram is read at once again", h.atOnce)
+		eventually.True(t, "each datagram is read at once again", h.atOnce)
 	}
 }
 
@@ -194,7 +195,7 @@ func (h *hearing) isRead() {
 	h.t.Helper()
 	before, _ := h.counts()
 	h.send(1)
-	lab.Eventually(h.t, "somebody reads the group", func() bool {
+	eventually.True(h.t, "somebody reads the group", func() bool {
 		heard, _ := h.counts()
 		return heard > before
 	})
@@ -228,7 +229,7 @@ func TestAClosedLogIsNotReadAnyMore(t *testing.T) {
 	for _, wrong := range h.wrong {
 		t.Errorf("a handler was called: %s", wrong)
 	}
-	lab.Eventually(t, "no goroutine is left", func() bool {
+	eventually.True(t, "no goroutine is left", func() bool {
 		var b bytes.Buffer
 		lab.Must(t, pprof.Lookup("goroutine").WriteTo(&b, 1))
 		return !strings.Contains(b.String(), "nfnetlink.") && !strings.Contains(b.String(), "go-nflog")

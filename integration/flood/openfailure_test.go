@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -45,7 +46,7 @@ func TestADeadDaemonKeepsNobodyOutOfAnOpenDoorInAFlood(t *testing.T) {
 				return l.OnFirstSYN(from, c.server)
 			}
 			f := l.Stream(forge.Stream{To: c.server, Ports: []packet.Port{c.flood}, Payload: 16, Rate: 20_000})
-			lab.Eventually(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
+			eventually.True(t, "the flood is on", func() bool { return f.Sent() > 20_000 })
 			if l.AdmitsAtOnce(lab.Source(1000, c.server), c.server, 22) {
 				t.Error("while the daemon runs, a stranger gets in")
 			}
@@ -55,7 +56,7 @@ func TestADeadDaemonKeepsNobodyOutOfAnOpenDoorInAFlood(t *testing.T) {
 
 			d.Stop(syscall.SIGKILL)
 			sent := f.Sent()
-			lab.Eventually(t, "the bursts of the rate limits are used up", func() bool { return f.Sent() > sent+20_000 })
+			eventually.True(t, "the bursts of the rate limits are used up", func() bool { return f.Sent() > sent+20_000 })
 			honest, in := 50, 0
 			var first error
 			began := time.Now()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -160,7 +161,7 @@ func TestKnockingAgainRefreshesTheWindow(t *testing.T) {
 }`)
 	l.Knock(lab.Client4, lab.Server4, lab.TCP(7001), lab.TCP(8001), lab.TCP(9001))
 	d.WaitFor("opened", "door=ssh")
-	lab.Eventually(t, "a second of the window is over", func() bool { return d.Status().Windows[0].LeftSeconds < 2 })
+	eventually.True(t, "a second of the window is over", func() bool { return d.Status().Windows[0].LeftSeconds < 2 })
 	l.Knock(lab.Client4, lab.Server4, lab.TCP(7001), lab.TCP(8001), lab.TCP(9001))
 	d.WaitFor("refreshed", "door=ssh")
 	s := d.Status()
@@ -171,7 +172,7 @@ func TestKnockingAgainRefreshesTheWindow(t *testing.T) {
 		t.Errorf("after the refresh the kernel has %+v, want one window of nearly 3 s", left)
 	}
 	// After the first window's end the second one's length counts.
-	lab.Eventually(t, "the window is nearly over", func() bool { return d.Status().Windows[0].LeftSeconds < 1 })
+	eventually.True(t, "the window is nearly over", func() bool { return d.Status().Windows[0].LeftSeconds < 1 })
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
 		t.Error("refused within the refreshed window")
 	}

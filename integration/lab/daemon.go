@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
@@ -90,7 +91,7 @@ func (l *Lab) RunFile(path string) *Daemon {
 // waitUntilGuarding waits until the wall is in force.
 func (d *Daemon) waitUntilGuarding() *Daemon {
 	d.Lab.T.Helper()
-	Eventually(d.Lab.T, "the daemon guards", func() bool {
+	eventually.True(d.Lab.T, "the daemon guards", func() bool {
 		select {
 		case err := <-d.exited:
 			d.Lab.T.Fatalf("the daemon ended: %v\n%s", err, d.Log)
@@ -145,13 +146,13 @@ lines:
 // WaitFor waits until the log has a line that contains all of the words.
 func (d *Daemon) WaitFor(words ...string) {
 	d.Lab.T.Helper()
-	Eventually(d.Lab.T, "the log has "+strings.Join(words, ", "), func() bool { return d.Logged(words...) > 0 })
+	eventually.True(d.Lab.T, "the log has "+strings.Join(words, ", "), func() bool { return d.Logged(words...) > 0 })
 }
 
 // WaitForCount waits until the log has n lines that contain all of the words.
 func (d *Daemon) WaitForCount(n int, words ...string) {
 	d.Lab.T.Helper()
-	Eventually(d.Lab.T, fmt.Sprintf("the log has %d times %s", n, strings.Join(words, ", ")), func() bool { return d.Logged(words...) >= n })
+	eventually.True(d.Lab.T, fmt.Sprintf("the log has %d times %s", n, strings.Join(words, ", ")), func() bool { return d.Logged(words...) >= n })
 }
 
 // WaitForExpiry waits until all windows have expired, in the daemon and in the kernel,
@@ -159,5 +160,5 @@ func (d *Daemon) WaitForCount(n int, words ...string) {
 func (d *Daemon) WaitForExpiry() {
 	d.Lab.T.Helper()
 	d.WaitFor("expired")
-	Eventually(d.Lab.T, "the windows are over in the kernel, too", func() bool { return len(d.Lab.KernelWindows()) == 0 })
+	eventually.True(d.Lab.T, "the windows are over in the kernel, too", func() bool { return len(d.Lab.KernelWindows()) == 0 })
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -33,7 +34,7 @@ var (
 // Deadline is how long a test waits for an expected event. It is long, because it
 // measures nothing. Short is how long a client waits for an answer that must not come.
 const (
-	Deadline = 60 * time.Second
+	Deadline = eventually.Deadline
 	Short    = 400 * time.Millisecond
 )
 

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 )
 
 // Must fails the test if there is an error.
@@ -17,24 +16,6 @@ func Must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// Eventually waits until a condition holds. If it does not within Deadline, the test fails
-// and names the condition.
-func Eventually(t testing.TB, what string, holds func() bool) {
-	t.Helper()
-	Within(t, Deadline, what, holds)
-}
-
-// Within is Eventually with another time limit.
-func Within(t testing.TB, limit time.Duration, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(2 * time.Millisecond) {
-		if holds() {
-			return
-		}
-	}
-	t.Fatalf("after %s it is still not so: %s", limit, what)
 }
 
 // NeedsProgram returns the path of a program. If it is not installed, the test is skipped;

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -59,7 +60,7 @@ func TestOneTimeSequences(t *testing.T) {
 			t.Fatalf("refused after the line %d", n+1)
 		}
 		// The source that used the last line still has a window.
-		lab.Eventually(t, "the door has opened", func() bool {
+		eventually.True(t, "the door has opened", func() bool {
 			now := d.Status().Doors[0].Counters
 			return now.Opened+now.Refreshed == was.Opened+was.Refreshed+1
 		})

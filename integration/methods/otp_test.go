@@ -12,6 +12,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // A datagram with the length of a password that is no password opens nothing. The daemon
@@ -153,7 +154,7 @@ func TestAPasswordIsGoodOnce(t *testing.T) {
 			l.SendDatagram(lab.Source(1, server), server, 2000, password)
 			// The byte after the password is ignored, so this is the same password.
 			l.SendDatagram(lab.Source(1, server), server, 2000, password[:64]+"\x00")
-			lab.Eventually(t, when+", both replays are counted", func() bool {
+			eventually.True(t, when+", both replays are counted", func() bool {
 				return d.Status().Doors[0].Counters.Replayed == before.Replayed+2
 			})
 			d.WaitFor("replayed", "door=vpn", "source="+lab.Source(1, server).String()+" ")

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 const (
@@ -164,7 +165,7 @@ func (p *prometheus) becomes(value, expression string) {
 			p.l.T.Logf("%s was last %v", expression, last)
 		}
 	}()
-	lab.Eventually(p.l.T, expression+" is "+value, func() bool {
+	eventually.True(p.l.T, expression+" is "+value, func() bool {
 		got, err := p.ask(expression)
 		last = fmt.Sprint(got, err)
 		return err == nil && len(got) == 1 && got[0].value() == value
@@ -234,7 +235,7 @@ door "bare" {
 	l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 22)
 	for _, q := range queries(t) {
 		var last any
-		lab.Eventually(t, q+" shows something", func() bool {
+		eventually.True(t, q+" shows something", func() bool {
 			got, err := p.ask(q)
 			last = err
 			return err == nil && len(got) > 0

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -222,7 +223,7 @@ func TestADoorThatNamesAddressesGuardsWhatIsSentToAll(t *testing.T) {
 			allHeard := func(payloads []string) {
 				t.Helper()
 				for _, payload := range payloads {
-					lab.Eventually(t, payload+" is heard", func() bool { return member.heard(payload) })
+					eventually.True(t, payload+" is heard", func() bool { return member.heard(payload) })
 				}
 			}
 			allHeard(send("without a wall", aStranger))

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/netlab"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -123,7 +124,7 @@ func TestForgedSourcesAreNotHeard(t *testing.T) {
 					}
 					owner.Knock(c.owner, c.ownerTo, harm.knocks...)
 					if len(harm.knocks) > 0 {
-						lab.Eventually(t, "the attempt is known", func() bool {
+						eventually.True(t, "the attempt is known", func() bool {
 							attempts := d.Status().Attempts
 							return len(attempts) == 1 && attempts[0].Step == len(harm.knocks)
 						})

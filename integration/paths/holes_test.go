@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -99,7 +100,7 @@ door "ssh" {
 		}
 	}
 	l.Knock(lab.Client4, lab.Server4, lab.TCP(4113), lab.UDP(27911), lab.TCP(1840))
-	lab.Eventually(t, "who has knocked gets in", func() bool { return l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
+	eventually.True(t, "who has knocked gets in", func() bool { return l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) })
 }
 
 // A window belongs to the prefix for which it was opened. After the rule file's prefix

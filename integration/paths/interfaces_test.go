@@ -12,6 +12,7 @@ import (
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 )
 
@@ -175,21 +176,21 @@ func TestInterfacesThatComeAndGo(t *testing.T) {
 		if l.AdmitsAtOnce(from, to, 22) {
 			t.Errorf("%s is let in", from)
 		}
-		lab.Eventually(t, "the door has refused "+from.String(), func() bool { return d.Status().Doors[0].Counters.KernelRefused > before })
+		eventually.True(t, "the door has refused "+from.String(), func() bool { return d.Status().Doors[0].Counters.KernelRefused > before })
 	}
 	refuses(lab.Client4, lab.Server4)
 	if s := d.Status(); s.Doors[0].Bare || len(s.Findings) != 2 || s.Findings[0].Severity != doctor.Warning {
 		t.Errorf("with patterns that fit none: %+v, %+v", s.Doors[0], s.Findings)
 	}
 	rename("renamed0")
-	lab.Eventually(t, "the door is said to stand before nothing", func() bool { return d.Status().Doors[0].Bare })
+	eventually.True(t, "the door is said to stand before nothing", func() bool { return d.Status().Doors[0].Bare })
 	if !l.Admits(lab.Client4, lab.Server4, 22) {
 		t.Error("the interface has another name, and its door is said to be bare, but is not")
 	}
 	rename("ppp7")
 	refuses(lab.Client4, lab.Server4)
 	d.WaitFor("ssh: 22/tcp is NOT guarded: ")
-	lab.Eventually(t, "the door is said to stand", func() bool { return !d.Status().Doors[0].Bare })
+	eventually.True(t, "the door is said to stand", func() bool { return !d.Status().Doors[0].Bare })
 	d.WaitFor("guarding ssh: 22/tcp again")
 
 	// An interface that is added while the wall is in force. The server's end is b.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/netlab"
 )
@@ -53,7 +54,7 @@ func TestTheHostsOwnMulticastPassesAndForgedDoesNot(t *testing.T) {
 	}
 	own, strangers := send("without a wall")
 	for _, payload := range append(own, strangers...) {
-		lab.Eventually(t, payload+" is received", func() bool { return member.heard(payload) })
+		eventually.True(t, payload+" is received", func() bool { return member.heard(payload) })
 	}
 	l.Run(`door "mdns" {
   ports    = ["5353/udp"]

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -88,7 +89,7 @@ func TestARejectingDoorEndsNoSession(t *testing.T) {
 				sessions = append(sessions, idleSession{conn, from, firstSequence(t, conn, len("ping"))})
 			}
 			d.WaitForCount(len(attacks), "expired")
-			lab.Eventually(t, "the windows have expired in the kernel, too", func() bool { return len(l.KernelWindows()) == 0 })
+			eventually.True(t, "the windows have expired in the kernel, too", func() bool { return len(l.KernelWindows()) == 0 })
 			for i, attack := range attacks {
 				l.Send(attack.segments(sessions[i])...)
 			}
@@ -214,7 +215,7 @@ func TestARejectingDoorAnswersNoBroadcast(t *testing.T) {
 		segment.SourcePort += 1000
 		segment.Port = lab.UDP(9) // no program listens there
 		forgeBy(l, t, segment)
-		lab.Eventually(t, "a closed port answers", func() bool { return answers() > before })
+		eventually.True(t, "a closed port answers", func() bool { return answers() > before })
 		return answers() > before+1
 	}
 	for _, port := range []packet.Port{lab.UDP(5353), lab.TCP(22)} {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -145,7 +146,7 @@ func TestNoReplacementOfTheTableLetsStrangersThrough(t *testing.T) {
 				floods = append(floods, g.Stream(s))
 			}
 			for _, f := range floods {
-				lab.Eventually(t, "the flood is on", func() bool { return f.Sent() > 1000 })
+				eventually.True(t, "the flood is on", func() bool { return f.Sent() > 1000 })
 			}
 			stop := g.friendsMeanwhile()
 			began := time.Now()
@@ -208,7 +209,7 @@ func (g *siege) reloads(times int) {
 	for range times {
 		g.WriteRules(g.nextRules())
 		// The daemon of a slow machine may answer too late.
-		lab.Eventually(g.T, "the rules are reloaded", func() bool {
+		eventually.True(g.T, "the rules are reloaded", func() bool {
 			_, err := client.Reload(context.Background(), "")
 			return err == nil
 		})
@@ -253,7 +254,7 @@ func (g *siege) turns(times int) {
 		time.Sleep(time.Until(time.Unix(second, 0))) // steps begin with the clock
 		turned++
 	}
-	lab.Eventually(g.T, "the table has changed", func() bool { return g.Listing() != before })
+	eventually.True(g.T, "the table has changed", func() bool { return g.Listing() != before })
 }
 
 // friendsMeanwhile lets trusted clients connect until stop is called. stop returns how

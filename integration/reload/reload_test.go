@@ -15,6 +15,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // reloadRules are rule files that differ in everything that a reload may change, and have
@@ -417,7 +418,7 @@ func TestTrial(t *testing.T) {
 	d = trial("--confirm", "5m")
 	owned := l.SupportsOwnership()
 	d.Stop(syscall.SIGKILL)
-	lab.Eventually(t, "the wall goes with the daemon if the kernel supports that", func() bool {
+	eventually.True(t, "the wall goes with the daemon if the kernel supports that", func() bool {
 		return l.AdmitsWithin(lab.Client4, lab.Server4, 22, lab.Short) == owned
 	})
 }

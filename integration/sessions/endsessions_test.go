@@ -16,6 +16,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -438,16 +439,16 @@ func TestASYNThatIsSentAgainPassesByTheKernelsHand(t *testing.T) {
 		}
 	}
 	l.Send(syn)
-	lab.Eventually(t, "the SYN arrives", arrived(1))
+	eventually.True(t, "the SYN arrives", arrived(1))
 	d.Stop(syscall.SIGKILL)
 	l.Send(syn)
-	lab.Eventually(t, "it arrives again", arrived(2))
+	eventually.True(t, "it arrives again", arrived(2))
 	other := syn
 	other.SourcePort++
 	strange := syn
 	strange.From = stranger
 	l.Send(other, strange, syn)
-	lab.Eventually(t, "it arrives once more", arrived(3))
+	eventually.True(t, "it arrives once more", arrived(3))
 	for _, who := range []netip.Addr{guest, stranger} {
 		for _, f := range flows(l, who) {
 			if f.TupleOrig.Proto.DestinationPort == 22 && f.TupleOrig.Proto.SourcePort != syn.SourcePort {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // An established session goes on, whatever happens to its window and to the daemon.
@@ -59,7 +60,7 @@ func TestSessionsSurvive(t *testing.T) {
 				t.Errorf("the window has %.1f s left, %s after it was opened for 8 s", left, time.Since(opened))
 			}
 			d.Stop(syscall.SIGKILL)
-			lab.Eventually(t, "the kernel ends the window", func() bool { return len(l.KernelWindows()) == 0 })
+			eventually.True(t, "the kernel ends the window", func() bool { return len(l.KernelWindows()) == 0 })
 			// The kernel counts in ticks. The daemon asks it in milliseconds.
 			if over := time.Since(opened) - 8*time.Second; over < -100*time.Millisecond {
 				t.Errorf("the window ended %s before its time", -over)

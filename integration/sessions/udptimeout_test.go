@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // hearUDP starts a program on a UDP port of the server that answers only pings.
@@ -84,7 +85,7 @@ func TestDatagramSessionsLastThroughSilence(t *testing.T) {
 				}
 				_, err := io.WriteString(flow, "quiet")
 				lab.Must(t, err)
-				lab.Eventually(t, "the first datagram is heard", func() bool { return heard() == 1 })
+				eventually.True(t, "the first datagram is heard", func() bool { return heard() == 1 })
 				lasts("unanswered")
 				lab.Must(t, lab.Exchange(flow))
 				lasts("answered")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
@@ -46,7 +47,7 @@ func TestAConnectionNotAnsweredBeforeTheDoorIsAStrangers(t *testing.T) {
 		}
 		connected <- err
 	}()
-	lab.Eventually(t, "conntrack has the connection", func() bool { return len(flows(l, lab.Client4)) > 0 })
+	eventually.True(t, "conntrack has the connection", func() bool { return len(flows(l, lab.Client4)) > 0 })
 	l.WriteRules(other + "door \"ssh\" {\n  ports = [22]\n  sequence = [5227, 911, 30411]\n}\n")
 	_, err := control.NewClient(d.Control).Reload(context.Background(), "")
 	lab.Must(t, err)
@@ -89,7 +90,7 @@ func TestAnAdmittedSYNThatAnotherFirewallDropsIsSaidToComeAgain(t *testing.T) {
 		defer close(done)
 		l.AdmitsWithin(lab.Client4, lab.Server4, 22, 9*time.Second)
 	}()
-	lab.Eventually(t, "explain says that the SYN comes again", func() bool {
+	eventually.True(t, "explain says that the SYN comes again", func() bool {
 		e := explained(lab.Client4)
 		return e.In && e.Reason == wall.NotAnswered && strings.Contains(e.Sentence, "its SYN to 22/tcp has come ")
 	})

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 	"github.com/knockwall/knockwall/internal/wall"
 )
@@ -201,7 +202,7 @@ cluster { name: test, listen: "127.0.0.1:%d", routes: [%s], no_advertise: true }
 	s.cmd, s.log = exec.Command(lab.NeedsProgram(f.t, "nats-server"), "-c", path), &lab.Output{}
 	s.cmd.Stderr = s.log
 	f.start(s.cmd, f.hub, s.log)
-	lab.Eventually(f.t, "the NATS server is ready", func() bool { return strings.Contains(s.log.String(), "Server is ready") })
+	eventually.True(f.t, "the NATS server is ready", func() bool { return strings.Contains(s.log.String(), "Server is ready") })
 }
 
 // start starts a program that is killed when the test ends.
@@ -273,7 +274,7 @@ func (m *member) share() {
 // connected waits until the companion has a connection.
 func (m *member) connected() {
 	m.fleet.t.Helper()
-	lab.Eventually(m.fleet.t, m.name+" is connected", func() bool { return strings.Contains(m.log.String(), "connected to the NATS server") })
+	eventually.True(m.fleet.t, m.name+" is connected", func() bool { return strings.Contains(m.log.String(), "connected to the NATS server") })
 }
 
 // running starts everything, and waits until the companions hear each other.
@@ -311,7 +312,7 @@ func (f *fleet) agreed(source netip.Addr) {
 func (f *fleet) eventuallyEverywhere(source netip.Addr, open bool) {
 	f.t.Helper()
 	for _, m := range f.members {
-		lab.Eventually(f.t, fmt.Sprintf("open for %s at %s: %t", source, m.name, open), func() bool { return m.isOpen(source) == open })
+		eventually.True(f.t, fmt.Sprintf("open for %s at %s: %t", source, m.name, open), func() bool { return m.isOpen(source) == open })
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // The client knocks at one host and connects to another without a pause: it is let in on
@@ -75,13 +76,13 @@ func TestWindowsAreSharedAsTheyChange(t *testing.T) {
 	other := lab.Source(2, a.v4)
 	stop(c.companion, syscall.SIGKILL)
 	a.knockwall("open", "ssh", other.String())
-	lab.Eventually(t, "b has heard of it", func() bool { return b.isOpen(other) })
+	eventually.True(t, "b has heard of it", func() bool { return b.isOpen(other) })
 	if c.isOpen(other) {
 		t.Error("c has heard of it without a companion")
 	}
 	stop(a.companion, syscall.SIGKILL) // and now from whoever knows
 	c.share()
-	lab.Eventually(t, "c has heard of it", func() bool { return c.isOpen(other) })
+	eventually.True(t, "c has heard of it", func() bool { return c.isOpen(other) })
 	a.share()
 	a.connected()
 	for _, m := range f.members {
@@ -99,7 +100,7 @@ func TestWindowsAreSharedAsTheyChange(t *testing.T) {
 	}
 	third := lab.Source(3, a.v4) // when this has arrived, a closing would have, too
 	b.knockwall("open", "ssh", third.String())
-	lab.Eventually(t, "c hears of another", func() bool { return c.isOpen(third) })
+	eventually.True(t, "c hears of another", func() bool { return c.isOpen(third) })
 	if !b.isOpen(other) || !c.isOpen(other) {
 		t.Error("it was closed elsewhere")
 	}
@@ -135,7 +136,7 @@ func TestAfterAPartitionAllHaveTheSameWindows(t *testing.T) {
 	a.knockwall("open", "ssh", both.String())
 	a.knockwall("close", "ssh", closed.String())
 	c.knockwall("open", "ssh", there.String())
-	lab.Eventually(t, "b has heard of it", func() bool { return f.members[1].isOpen(both) && !f.members[1].isOpen(closed) })
+	eventually.True(t, "b has heard of it", func() bool { return f.members[1].isOpen(both) && !f.members[1].isOpen(closed) })
 	if c.isOpen(both) || a.isOpen(there) {
 		t.Error("the partition shares windows")
 	}
@@ -162,7 +163,7 @@ func TestServersThatAreGone(t *testing.T) {
 		lab.Must(t, m.OnFirstSYNAfter(source, m.v4, 22, m.knocks(source, m.v4)))
 	}
 	for _, m := range f.members {
-		lab.Eventually(t, m.name+" says that the servers are gone", func() bool { return strings.Contains(m.log.String(), "no NATS server can be used") })
+		eventually.True(t, m.name+" says that the servers are gone", func() bool { return strings.Contains(m.log.String(), "no NATS server can be used") })
 	}
 	f.serve(0)
 	for i := range f.members {
@@ -208,7 +209,7 @@ func TestAMemberThatLies(t *testing.T) {
 	long := lab.Source(3, a.v4)
 	say("c", `{"door":"ssh","source":%q,"host":"c","stamp":%d,"left":86400000}`, long, now)
 	for _, m := range []*member{a, b} {
-		lab.Eventually(t, "what is allowed opens at "+m.name, func() bool { return m.isOpen(long) })
+		eventually.True(t, "what is allowed opens at "+m.name, func() bool { return m.isOpen(long) })
 		if w, _ := m.window(long); w.LeftSeconds > 30 || w.Origin != "c" {
 			t.Errorf("%s: %+v", m.name, w)
 		}
@@ -222,7 +223,7 @@ func TestAMemberThatLies(t *testing.T) {
 	}
 	// A door that is not shared is recorded, too. A host reports another one now and then.
 	for m, n := range map[*member]int{a: 0, b: 1} {
-		lab.Eventually(t, "recorded at "+m.name, func() bool {
+		eventually.True(t, "recorded at "+m.name, func() bool {
 			n++
 			say("c", `{"door":"private","source":%q,"host":"c","stamp":%d,"left":20000}`, private, now)
 			return m.daemon.Logged("refused", "door=private", "origin=c", "code=not-shared") > 0
@@ -242,7 +243,7 @@ func TestWrongCertificateAndWrongKey(t *testing.T) {
 	wrongKey.daemon = wrongKey.Run(wrongKey.rules("", filepath.Join(f.folder, "stranger"), filepath.Join(f.folder, "ca.pem")))
 	wrongKey.share()
 	for m, says := range map[*member]string{wrongCA: "certificate", wrongKey: "uthorization"} {
-		lab.Eventually(t, m.name+" says what is wrong", func() bool { return strings.Contains(m.log.String(), says) })
+		eventually.True(t, m.name+" says what is wrong", func() bool { return strings.Contains(m.log.String(), says) })
 		if strings.Contains(m.log.String(), "connected to") {
 			t.Errorf("%s is connected: %s", m.name, m.log)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -264,7 +265,7 @@ func overload(l *lab.Lab, m *machine) {
 	signal(syscall.SIGSTOP)
 	f, began := l.Flood(netip.Addr{}, lab.Server4, 4113), time.Now()
 	// In a second, and with that many SYNs, the rules log more than any socket can hold.
-	lab.Eventually(l.T, "the log overflows", func() bool { return f.Sent() > 100_000 && time.Since(began) > time.Second })
+	eventually.True(l.T, "the log overflows", func() bool { return f.Sent() > 100_000 && time.Since(began) > time.Second })
 	f.Stop()
 	signal(syscall.SIGCONT)
 	// The number of the next logged knock shows the loss.

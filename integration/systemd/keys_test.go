@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/spa"
 )
 
@@ -53,7 +54,7 @@ func newKeyed(l *lab.Lab, rules string) *keyed {
 	daemon := exec.Command(sshAgent, "-D", "-a", k.agent)
 	lab.Must(l.T, daemon.Start())
 	l.T.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
-	lab.Eventually(l.T, "the agent listens", func() bool { _, err := os.Stat(k.agent); return err == nil })
+	eventually.True(l.T, "the agent listens", func() bool { _, err := os.Stat(k.agent); return err == nil })
 	lab.Must(l.T, runQuietly("env", "SSH_AUTH_SOCK="+k.agent, add, "-q", file))
 	lab.Must(l.T, os.Remove(file)) // only the agent has it now
 

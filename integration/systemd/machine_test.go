@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // machineVariable makes a test binary the first process of a machine.
@@ -94,7 +95,7 @@ func newMachineWith(l *lab.Lab, files string) *machine {
 		}
 		m.end()
 	})
-	lab.Eventually(l.T, "the machine has booted", func() bool {
+	eventually.True(l.T, "the machine has booted", func() bool {
 		select {
 		case <-m.exited:
 			l.T.Fatalf("the machine ended: %v", m.cmd.ProcessState)
@@ -164,7 +165,7 @@ func newCgroup(t testing.TB) *os.File {
 	path, err := os.MkdirTemp(parent, "knockwall-")
 	lab.Must(t, err)
 	t.Cleanup(func() {
-		lab.Eventually(t, "the machine's cgroups are gone", func() bool {
+		eventually.True(t, "the machine's cgroups are gone", func() bool {
 			var groups []string
 			filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
 				if err == nil && d.IsDir() {
@@ -232,7 +233,7 @@ func (m *machine) does(name string, args ...string) string {
 // twice as long as they take, to leave the machine time for what the test waits for.
 func (m *machine) eventually(what string, holds func() bool) {
 	m.t.Helper()
-	lab.Eventually(m.t, what, func() bool {
+	eventually.True(m.t, what, func() bool {
 		asked := time.Now()
 		if holds() {
 			return true

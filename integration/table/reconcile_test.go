@@ -17,6 +17,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/ruleset"
@@ -177,7 +178,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 			t.Fatalf("round %d, %s: %v", n, a.Name, err)
 		}
 		returned := time.Now()
-		lab.Eventually(t, "the wall stands again after "+a.Name, func() bool {
+		eventually.True(t, "the wall stands again after "+a.Name, func() bool {
 			// A table that is replaced during the read gives an error.
 			intact, err := k.Intact(table)
 			return err == nil && intact
@@ -217,7 +218,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 					n, a.Name, lay, took, beside)
 			}
 		}
-		lab.Eventually(t, fmt.Sprintf("round %d, %s: %d attacks are healed", n, a.Name, damage), func() bool {
+		eventually.True(t, fmt.Sprintf("round %d, %s: %d attacks are healed", n, a.Name, damage), func() bool {
 			return d.Status().Counters.Healed == uint64(damage)
 		})
 		if t.Failed() {
@@ -234,7 +235,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 	if got := d.Status().Counters.Healed; got != uint64(damage) {
 		t.Errorf("%d attacks, and healed %d times", damage, got)
 	}
-	lab.Eventually(t, "each is in the audit trail, with who did it", func() bool { return d.Logged(" healed ", "by nft (process ") == damage })
+	eventually.True(t, "each is in the audit trail, with who did it", func() bool { return d.Logged(" healed ", "by nft (process ") == damage })
 	if n := d.Logged(" healed "); n != damage {
 		t.Errorf("%d attacks, and %d of them in the audit trail", damage, n)
 	}
@@ -408,7 +409,7 @@ func TestASavedRulesetReopensNothing(t *testing.T) {
 					t.Fatalf("loading the saved ruleset: %v", err)
 				}
 				if !owned {
-					lab.Eventually(t, "both changes are undone", func() bool { return d.Status().Counters.Healed == healed+2 })
+					eventually.True(t, "both changes are undone", func() bool { return d.Status().Counters.Healed == healed+2 })
 				}
 				if windows := l.KernelWindows(); len(windows) != 0 {
 					t.Errorf("round %d: open again: %v", round, windows)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // A ruleset that was saved while a window was open contains the wall's table. If it is
@@ -99,7 +100,7 @@ func TestARulesetSavedAsDocumentedDoesNoHarm(t *testing.T) {
 	if got := l.Nft("list", "table", "ip", "mine"); got != mine {
 		t.Errorf("the saved table is now\n%s", got)
 	}
-	lab.Eventually(t, "the wall is in force", func() bool { return len(l.KernelWindows()) == 1 })
+	eventually.True(t, "the wall is in force", func() bool { return len(l.KernelWindows()) == 1 })
 	if windows := d.Status().Windows; len(windows) != 1 {
 		t.Errorf("the windows are %v", windows)
 	}

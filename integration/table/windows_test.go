@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
@@ -103,7 +104,7 @@ func (o *openings) check(windows []nft.Window) {
 	o.T.Helper()
 	// While the kernel still enlarges a set, a listing may lack some elements.
 	open := o.left()
-	lab.Eventually(o.T, fmt.Sprintf("%d windows are open", len(windows)), func() bool {
+	eventually.True(o.T, fmt.Sprintf("%d windows are open", len(windows)), func() bool {
 		open = o.left()
 		return len(open) == len(windows)
 	})
@@ -226,7 +227,7 @@ func TestASourceIsNotRememberedAfterItsFirstKnock(t *testing.T) {
 				}
 			}
 			l.Knock(further, server, lab.UDP(27911))
-			lab.Eventually(t, "a source is remembered after the second knock", func() bool { return remembered(further) })
+			eventually.True(t, "a source is remembered after the second knock", func() bool { return remembered(further) })
 			if remembered(begun) {
 				t.Error("a source that repeats the first knock is remembered")
 			}

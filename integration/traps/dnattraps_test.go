@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -111,7 +112,7 @@ func TestVisitorsOfWhatNATPublishesAreNotTrapped(t *testing.T) {
 								t.Errorf("%s: who visits %s is trapped", to, port)
 							}
 						} else {
-							lab.Eventually(t, fmt.Sprintf("%s: who visits %s is not trapped", to, port), func() bool { return tries(to, port) })
+							eventually.True(t, fmt.Sprintf("%s: who visits %s is not trapped", to, port), func() bool { return tries(to, port) })
 						}
 					}
 					for _, port := range otherTraps {

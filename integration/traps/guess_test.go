@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
@@ -111,7 +112,7 @@ func TestASourceThatSpraysCannotKnockForAWhile(t *testing.T) {
 				if l.AdmitsAtOnce(source, to, 22) {
 					t.Errorf("%s can knock after a spray", source)
 				}
-				lab.Eventually(t, "the penalty has ended", func() bool { return !sprays(l, source) })
+				eventually.True(t, "the penalty has ended", func() bool { return !sprays(l, source) })
 				l.Knock(source, to, knocks...)
 				if !l.Admits(source, to, 22) {
 					t.Errorf("%s cannot knock after the penalty", source)

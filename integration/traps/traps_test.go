@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -77,7 +78,7 @@ func TestASourceThatTriesATrapCannotKnockForAWhile(t *testing.T) {
 			guest := lab.Source(11, to)
 			session := l.Enter(guest, to)
 			l.Knock(guest, to, lab.TCP(5000))
-			lab.Eventually(t, "the guest is trapped", func() bool { return trapped(l, "ssh", guest) })
+			eventually.True(t, "the guest is trapped", func() bool { return trapped(l, "ssh", guest) })
 			if err := lab.Exchange(session); err != nil {
 				t.Errorf("a trap has ended a session: %v", err)
 			}
@@ -281,7 +282,7 @@ func TestAFloodOfTrappedSourcesKeepsNobodyOut(t *testing.T) {
 // waitUntilFree waits until the penalty of a source ends.
 func waitUntilFree(l *lab.Lab, door string, source netip.Addr) {
 	l.T.Helper()
-	lab.Eventually(l.T, source.String()+" is not trapped any more", func() bool { return !trapped(l, door, source) })
+	eventually.True(l.T, source.String()+" is not trapped any more", func() bool { return !trapped(l, door, source) })
 }
 
 // trapped reports whether the kernel prevents a source from knocking at a door.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -296,7 +297,7 @@ func (s *scanners) nmapAt(rate int, name string, to netip.Addr, arguments []stri
 		close(ended)
 	}()
 	defer func() { <-ended }()
-	lab.Eventually(s.t, name+" has begun", func() bool { return s.arrived(from) > 0 })
+	eventually.True(s.t, name+" has begun", func() bool { return s.arrived(from) > 0 })
 	before := s.arrived(from)
 	return s.clientDuring(client, to, func() bool { return s.arrived(from) > before }, ended)
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 // mark is in the environment of every process that the tests start, so that the tests can
@@ -173,12 +174,11 @@ func (g gate) job(key string) command.Job {
 // reached returns when a command is blocked. open unblocks it.
 func (g gate) reached() (open func()) {
 	g.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		file, err := os.OpenFile(g.path, os.O_WRONLY|unix.O_NONBLOCK, 0) // this fails without a reader
-		if err == nil {
-			return func() { file.Close() }
-		}
-	}
-	g.t.Fatal("nobody comes to the gate")
-	return nil
+	var file *os.File
+	eventually.True(g.t, "a command has come to the gate", func() bool {
+		var err error
+		file, err = os.OpenFile(g.path, os.O_WRONLY|unix.O_NONBLOCK, 0) // this fails without a reader
+		return err == nil
+	})
+	return func() { file.Close() }
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/eventually"
 )
 
 func TestJobsOfAKeyKeepTheirOrder(t *testing.T) {
@@ -253,13 +254,14 @@ func TestCloseKillsWhatRuns(t *testing.T) {
 	r.Run(running)
 	r.Run(waiting)
 	var pid string
-	for deadline := time.Now().Add(30 * time.Second); !strings.HasSuffix(pid, "\n"); time.Sleep(time.Millisecond) {
+	eventually.True(t, "it has begun", func() bool {
 		content, err := os.ReadFile(pids)
-		if err != nil && !os.IsNotExist(err) || time.Now().After(deadline) {
-			t.Fatalf("it does not begin: %v", err)
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
 		}
 		pid = string(content)
-	}
+		return strings.HasSuffix(pid, "\n")
+	})
 	r.Close(10 * time.Millisecond)
 	if len(results) != 2 {
 		t.Fatalf("%d are reported, want 2", len(results))

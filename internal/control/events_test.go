@@ -21,6 +21,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -316,7 +317,7 @@ func TestNoMoreThan32Follow(t *testing.T) {
 	}
 	all[0].conn.Close()
 	var more *http.Response
-	eventually(t, "another may follow", func() bool {
+	eventually.True(t, "another may follow", func() bool {
 		conn := s.dial(t)
 		fmt.Fprint(conn, "GET /v1/events?follow=1 HTTP/1.1\r\nHost: knockwall\r\n\r\n")
 		var err error
@@ -338,7 +339,7 @@ func TestFollowersThatHaveGoneTakeNoMemory(t *testing.T) {
 	}
 	first := inUse()
 	for range 150 {
-		eventually(t, "another may follow", func() bool {
+		eventually.True(t, "another may follow", func() bool {
 			conn := s.dial(t)
 			defer conn.Close()
 			fmt.Fprint(conn, "GET /v1/events?follow=1 HTTP/1.1\r\nHost: knockwall\r\n\r\n")
@@ -349,17 +350,7 @@ func TestFollowersThatHaveGoneTakeNoMemory(t *testing.T) {
 			return response.StatusCode == http.StatusOK
 		})
 	}
-	eventually(t, "less than 10 MB are in use for them", func() bool { return inUse() < first+10<<20 })
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(deadline); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("after %s it is not so that %s", deadline, what)
-		}
-	}
+	eventually.True(t, "less than 10 MB are in use for them", func() bool { return inUse() < first+10<<20 })
 }
 
 func TestFollowersEndWithTheDaemon(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
 )
@@ -34,11 +34,7 @@ func portOf(t *testing.T, a net.Addr, protocol packet.Protocol) packet.Port {
 // moment after it was closed.
 func free(t *testing.T, p packet.Port) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); listens(t, p); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s is still listened on", p)
-		}
-	}
+	eventually.True(t, p.String()+" is not listened on", func() bool { return !listens(t, p) })
 }
 
 func TestWhoListensIsFound(t *testing.T) {

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/agent"
 
+	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/spa"
 )
 
@@ -98,15 +99,13 @@ func startAgent(t *testing.T, keys ...string) {
 		_ = c.Process.Kill()
 		_ = c.Wait()
 	})
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		if conn, err := net.Dial("unix", socket); err == nil {
+	eventually.True(t, "the ssh-agent answers", func() bool {
+		conn, err := net.Dial("unix", socket)
+		if err == nil {
 			conn.Close()
-			break
 		}
-		if time.Now().After(end) {
-			t.Fatal("the ssh-agent does not answer")
-		}
-	}
+		return err == nil
+	})
 	t.Setenv("SSH_AUTH_SOCK", socket)
 	for _, key := range keys {
 		command(t, "", "ssh-add", "-q", key)

@@ -47,6 +47,9 @@ const unownedVariable = "KNOCKWALL_UNOWNED"
 
 // unownedDaemon is a minimal `knockwall run`.
 func unownedDaemon(rules, path string) error {
+	// A test may send the signal as soon as it reads that the daemon is guarding.
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
 	kernel, err := nft.OpenKernel()
 	if err != nil {
 		return err
@@ -73,8 +76,6 @@ func unownedDaemon(rules, path string) error {
 	}
 	confirm := func() (control.Confirmed, error) { return control.Confirmed{}, w.Confirm() }
 	fmt.Fprintln(os.Stderr, "guarding without owning a table")
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
-	defer stop()
 	served := make(chan error, 1)
 	go func() {
 		served <- control.Serve(ctx, listener, control.Daemon{Wall: w, History: history, Reload: raise, Confirm: confirm})

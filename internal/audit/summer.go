@@ -103,10 +103,12 @@ func (s *Summer) sum(e Event) {
 		s.sums[key] = append(s.sums[key], &last)
 		return
 	}
-	if len(s.sums[group]) == 0 {
-		s.sums[group] = []*Event{{Kind: e.Kind, Door: e.Door, Code: CodeManySources, Reason: "from many other sources", Failed: e.Failed}}
+	// The group may have sums of events without a source, too.
+	others := likeIn(s.sums[group], &Event{Code: CodeManySources})
+	if others == nil {
+		others = &Event{Kind: e.Kind, Door: e.Door, Code: CodeManySources, Reason: "from many other sources", Failed: e.Failed}
+		s.sums[group] = append(s.sums[group], others)
 	}
-	others := s.sums[group][0]
 	others.Time = e.Time
 	others.Count += e.Count
 }

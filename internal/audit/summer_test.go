@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // trail keeps the events that it receives.
@@ -345,6 +346,31 @@ func TestSummerBoundsWhatAFloodWrites(t *testing.T) {
 		}
 		got = nil
 	}
+}
+
+// What happened without a source is no part of the sum of many sources.
+func TestSummerKeepsWhatHasNoSourceOutOfTheSumOfMany(t *testing.T) {
+	summer(t, func(t *testing.T, s *audit.Summer, got *trail, _ func(audit.Event)) {
+		nobody := refused(0)
+		nobody.Source = packet.Source{}
+		for range 3 {
+			s.Record(nobody)
+		}
+		for n := range audit.SumLeading + 5 {
+			s.Record(refused(n))
+		}
+		s.Flush()
+		counts := map[string]int{}
+		for _, e := range *got {
+			if !e.Source.IsValid() {
+				counts[e.Reason] += e.Count
+			}
+		}
+		// One of the leading sources was none.
+		if diff := cmp.Diff(map[string]int{"": 3, "from many other sources": 6}, counts); diff != "" {
+			t.Errorf("without a source (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // Whatever a flood's sources do in turn, each gets a few lines. The shared sum says that

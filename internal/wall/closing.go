@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
-	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -15,6 +14,11 @@ import (
 func (ws *windows) close(door string, source packet.Source, why audit.Event) (bool, error) {
 	ws.table.change.Lock()
 	defer ws.table.change.Unlock()
+	return ws.closeHeld(door, source, why)
+}
+
+// closeHeld is close, called with change held.
+func (ws *windows) closeHeld(door string, source packet.Source, why audit.Event) (bool, error) {
 	if ws.table.tornDown {
 		return false, ErrStopping
 	}
@@ -48,22 +52,24 @@ func (ws *windows) close(door string, source packet.Source, why audit.Event) (bo
 }
 
 // closeUnadmitted closes the windows of persons whom their door no longer admits, after a
-// reload or because their time is over. What it cannot close, it tries again when it is
-// called next.
-func (ws *windows) closeUnadmitted(now time.Time) {
+// reload or because their time is over: one at a time, so that knocks need not wait for all.
+// What it cannot close, it tries again when it is called next.
+func (ws *windows) closeUnadmitted(now time.Time) { ws.closeUnadmittedBy(ws.close, now) }
+
+// closeUnadmittedHeld is closeUnadmitted, called with change held.
+func (ws *windows) closeUnadmittedHeld(now time.Time) { ws.closeUnadmittedBy(ws.closeHeld, now) }
+
+func (ws *windows) closeUnadmittedBy(shut func(string, packet.Source, audit.Event) (bool, error), now time.Time) {
 	f := ws.packets.current()
 	if f == nil || !f.knowsPersons() {
 		return
 	}
-	var gone []windowKey
-	ws.each(func(door string, win *sequence.Window, _ time.Duration) {
-		if by := method.ParseOpener(win.Opener); !by.Person.IsZero() && !f.admitsStill(door, by, now) {
-			gone = append(gone, windowKey{door, win.Source})
+	for _, win := range ws.known() { // judged without mu, as first packets wait for it
+		if win.Opener.Person.IsZero() || f.admitsStill(win.Door, win.Opener, now) {
+			continue
 		}
-	})
-	for _, at := range gone { // one at a time, so that knocks need not wait for all
-		if _, err := ws.close(at.door, at.source, audit.Event{Code: audit.CodeNoLonger, Reason: "the rules no longer admit the person who opened it"}); err != nil {
-			ws.trail.Record(audit.Event{Time: now, Kind: audit.Closed, Door: at.door, Source: at.source,
+		if _, err := shut(win.Door, win.Source, audit.Event{Code: audit.CodeNoLonger, Reason: "the rules no longer admit the person who opened it"}); err != nil {
+			ws.trail.Record(audit.Event{Time: now, Kind: audit.Closed, Door: win.Door, Source: win.Source,
 				Code: audit.CodeNotClosed, Reason: err.Error(), Failed: true})
 		}
 	}
@@ -101,8 +107,8 @@ func (ws *windows) closeSpent(door string, source packet.Source) {
 // clock ticks.
 const expiryLag = time.Second
 
-// manySYNs is how often a SYN has to come before the end of its window says so. A packet may
-// be lost once, and then arrive.
+// manySYNs is how often a SYN has to come before anything is said of it. A packet may be lost
+// once, and then arrive.
 const manySYNs = 3
 
 // expire ends windows in the record. The kernel has ended them itself.

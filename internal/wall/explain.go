@@ -104,7 +104,7 @@ func (w *Wall) explainAddress(f *policy, addr netip.Addr, remembered func() []au
 		case why != "":
 			e.In, e.Reason, e.Since = true, Bare, time.Time{}
 			e.Sentence = fmt.Sprintf("%s is not refused: the door guards nothing on this host. %s", e.Source, why)
-		case times > 1 && !seen.answered[e.Door] && (e.In || e.Reason == Exhausted):
+		case times >= manySYNs && unknown == nil && !seen.answered[e.Door] && (e.In || e.Reason == Exhausted):
 			sentence := fmt.Sprintf("its SYN to %s has come %d times. Something behind the wall drops it: "+
 				"another firewall of this host, or of the machine that the port is forwarded to.", dropped, times)
 			if e.In {
@@ -147,16 +147,20 @@ func (w *Wall) explainPerson(f *policy, name string, remembered func() []audit.E
 		add(win.Person, win.Door, win.Source)
 	}
 	all := []Explanation{}
+	explained := map[netip.Addr][]Explanation{}
 	for _, at := range knocked {
 		addr := at.source.Addr()
 		if at.source.Link != 0 {
 			addr = addr.WithZone(strconv.FormatUint(uint64(at.source.Link), 10))
 		}
-		doors, err := w.explainAddress(f, addr, remembered)
-		if err != nil {
-			return nil, err
+		if _, done := explained[addr]; !done {
+			doors, err := w.explainAddress(f, addr, remembered)
+			if err != nil {
+				return nil, err
+			}
+			explained[addr] = doors
 		}
-		for _, e := range doors {
+		for _, e := range explained[addr] {
 			if e.Door == at.door {
 				all = append(all, e)
 			}

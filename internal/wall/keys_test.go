@@ -246,6 +246,25 @@ func TestAPersonWhoseLineIsDeletedIsOut(t *testing.T) {
 	})
 }
 
+// The end of a trial closes the windows of those whom only the rules on trial admitted.
+func TestAPersonOfATrialThatEndsIsOut(t *testing.T) {
+	k := newKeyed(t, "alice", "bob")
+	guarded(t, k.config(k.line("", "alice"), ""), func(h *host) {
+		if err := h.try(k.config(k.line("", "alice")+k.line("", "bob"), ""), 10*time.Second); err != nil {
+			t.Fatal(err)
+		}
+		h.client(alice).sendsKey("alice", k.knock("alice", nil), "opened ssh 192.0.2.1")
+		h.client(bob).sendsKey("bob", k.knock("bob", nil), "opened ssh 192.0.2.2")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if got, want := h.trail.take(audit.Closed), []string{"closed ssh 192.0.2.2: the rules no longer admit the person who opened it"}; !slices.Equal(got, want) {
+			t.Errorf("events: %q, want %q", got, want)
+		}
+		h.expect("bob is out", h.client(bob).dial(22), waiting)
+		h.expect("alice is in", h.client(alice).dial(22), accepted)
+	})
+}
+
 // SYN and datagram come back to back: the packet is held until the datagram is verified.
 func TestASYNRightAfterTheDatagramIsAdmitted(t *testing.T) {
 	k := newKeyed(t, "alice")

@@ -77,6 +77,9 @@ func (w *Wall) teardown(asked bool, failure error) {
 
 // strangersWithout says what becomes of strangers while no daemon runs.
 func strangersWithout(doors []effective.Door) string {
+	if len(doors) == 0 {
+		return "no door hides a port"
+	}
 	var open []string
 	for _, d := range doors {
 		if d.OnFailure == ruleset.FailOpen {

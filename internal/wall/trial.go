@@ -12,7 +12,7 @@ import (
 
 // Errors of trials.
 var (
-	ErrOnTrial     = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or wait until the former ones are back")
+	ErrOnTrial     = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or end the trial with `knockwall revert`")
 	ErrNoTrial     = errors.New("nothing waits to be confirmed: no trial is under way, or its time was up")
 	errTableExists = errors.New("a wall is installed already, and a trial that replaces it could not restore it: " +
 		"start without --confirm and try new rules with `knockwall reload --confirm`, or remove the wall first with `knockwall down`")
@@ -135,18 +135,18 @@ func (ts *trials) end(now time.Time) (next time.Time, ok bool) {
 	return time.Time{}, false
 }
 
-// restore puts former rules in force again. If that fails, it uses the present numbers,
+// restore puts former rules in force again, and closes the windows of persons whom only the
+// rules on trial admitted. If that fails, it uses the present numbers,
 // because another process may have bound the former ones. It is called with change held.
 func (r *rules) restore(former *ruleset.Config, why cause) error {
-	err := r.apply(former, false, why)
-	if err == nil {
-		return nil
+	if err := r.apply(former, false, why); err != nil {
+		present := r.packets.config().Wall
+		moved := *former
+		moved.Wall.LogGroup, moved.Wall.Queue = present.LogGroup, present.Queue
+		if r.apply(&moved, false, why) != nil {
+			return err
+		}
 	}
-	present := r.packets.config().Wall
-	moved := *former
-	moved.Wall.LogGroup, moved.Wall.Queue = present.LogGroup, present.Queue
-	if r.apply(&moved, false, why) != nil {
-		return err
-	}
+	r.windows.closeUnadmittedHeld(time.Now())
 	return nil
 }

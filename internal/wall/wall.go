@@ -124,7 +124,7 @@ func (w *Wall) Run(ctx context.Context) error {
 // Apply replaces it and takes over its open windows, attempts and held packets. After an
 // error, everything is as before.
 func (w *Wall) Apply(c *ruleset.Config) error {
-	return w.change(func() error { return w.rules.apply(c, false, requested) })
+	return w.replaceRules(func() error { return w.rules.apply(c, false, requested) })
 }
 
 // Try installs a wall as [Wall.Apply] does. Unless [Wall.Confirm] is called within the
@@ -133,11 +133,11 @@ func (w *Wall) Apply(c *ruleset.Config) error {
 // killed and there was no wall before, the kernel removes the wall where it can (Linux
 // 6.9).
 func (w *Wall) Try(c *ruleset.Config, within time.Duration) error {
-	return w.change(func() error { return w.trials.try(c, w.packets.current(), within) })
+	return w.replaceRules(func() error { return w.trials.try(c, w.packets.current(), within) })
 }
 
-// change puts other rules in force, unless some are on trial.
-func (w *Wall) change(do func() error) error {
+// replaceRules puts other rules in force, unless some are on trial.
+func (w *Wall) replaceRules(do func() error) error {
 	err := func() error {
 		w.table.begin()
 		defer w.table.end()
@@ -161,12 +161,8 @@ func (w *Wall) Revert(ctx context.Context) (down bool, err error) {
 	w.table.begin()
 	down, err = w.trials.revert()
 	w.table.end()
-	switch {
-	case err != nil:
-	case down:
+	if down {
 		_, err = w.Down(ctx)
-	default:
-		w.windows.closeUnadmitted(time.Now())
 	}
 	return down, err
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
 	"time"
 
@@ -18,20 +17,13 @@ import (
 // lookupTimeout is how long a name is looked up.
 const lookupTimeout = 5 * time.Second
 
-// hostName matches what may be the name of a host, and no mistyped address.
+// hostName matches what may be the name of a host, and no address or prefix.
 var hostName = regexp.MustCompile(`^[A-Za-z0-9_.-]*[A-Za-z][A-Za-z0-9_.-]*$`)
-
-// isAddress reports whether text is an address or a prefix, or at least no name of a host.
-func isAddress(text string) bool {
-	_, addrErr := netip.ParseAddr(text)
-	_, prefixErr := netip.ParsePrefix(text)
-	return addrErr == nil || prefixErr == nil || !hostName.MatchString(text)
-}
 
 // addressesOf returns an address or a prefix as it is, and the addresses of a host by its
 // name. The daemon refuses what is neither.
 func addressesOf(ctx context.Context, who string) ([]string, error) {
-	if isAddress(who) {
+	if !hostName.MatchString(who) {
 		return []string{who}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
@@ -50,7 +42,7 @@ func addressesOf(ctx context.Context, who string) ([]string, error) {
 // explainAll explains for an address, a person, or else a host by its name.
 func explainAll(ctx context.Context, daemon *control.Client, who string) ([]wall.Explanation, error) {
 	doors, refused := daemon.Explain(ctx, who)
-	if refused == nil || isAddress(who) || !isRefusedRequest(refused) {
+	if refused == nil || !hostName.MatchString(who) || !isRefusedRequest(refused) {
 		return doors, refused
 	}
 	addresses, err := addressesOf(ctx, who)

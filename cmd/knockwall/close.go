@@ -67,7 +67,7 @@ func sourcesOf(ctx context.Context, client *control.Client, door, who string, al
 		return nil, err
 	}
 	for _, e := range known {
-		if e.Door == door && (all || e.Reason == wall.WindowOpen || e.Reason == wall.NotAnswered) {
+		if e.Door == door && (all || e.Reason == wall.WindowOpen || e.Reason == wall.NotAnswered || e.Reason == wall.Bare) {
 			sources = append(sources, e.Source.String())
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/systemd"
 )
 
 func confirmCommand() *cobra.Command {
@@ -28,10 +29,13 @@ began: then you know that you can get in.`,
 		}
 		out := c.OutOrStdout()
 		fmt.Fprintln(out, "The rules stay in force.")
-		next := "The next restart of the daemon reads the rule files, and so does the next boot."
+		next := "The next restart of the daemon reads the rule files, and so does a boot that starts it."
 		if confirmed.Next.Boot == control.None {
 			next = "The next restart of the daemon reads the rule files. A boot removes the wall until\n" +
-				"the daemon is started again: `systemctl enable knockwall` lets the service do that."
+				"the daemon is started again."
+			if systemd.HasUnit("knockwall.service") {
+				next += " `systemctl enable knockwall` lets the service do that."
+			}
 		}
 		fmt.Fprintln(out, next)
 		if confirmed.FilesDiffer {

@@ -59,7 +59,7 @@ of the trial, and counts down. knockwall revert ends the trial early.`,
 		}
 		var watched *trial
 		if period != "" {
-			watched = newTrial(c, client)
+			watched = newTrial(c, client, *path)
 		}
 		reloaded, err := client.Reload(c.Context(), period)
 		var wrong *control.RulesError
@@ -76,9 +76,7 @@ of the trial, and counts down. knockwall revert ends the trial early.`,
 		fmt.Fprintf(out, "The new rules are in force: %s.\n", printable.Count(reloaded.Doors, "door"))
 		writeChanges(out, reloaded)
 		if len(reloaded.Shut) > 0 {
-			text := doctor.Lockout(session, reloaded.Shut, "is closed now")
-			columns, _ := terminal.Width(c.ErrOrStderr())
-			fmt.Fprintln(c.ErrOrStderr(), strings.Join(printable.Wrap(text, int(columns)), "\n"))
+			terminal.WriteParagraph(c.ErrOrStderr(), doctor.Lockout(session, reloaded.Shut, "is closed now"))
 		}
 		if period != "" {
 			fmt.Fprintf(out, "The former rules return at %s, unless you type `%s` first.\n",
@@ -122,7 +120,7 @@ func writeChanges(out io.Writer, r control.Reloaded) {
 // unconfirmed says what comes after a trial that is not confirmed, by what a boot brings.
 var unconfirmed = map[control.Rules]string{
 	control.Files: "After that a restart of the daemon keeps the former rules. The files do not change:\n" +
-		"the next reload or boot puts them in force, unless you change them first.\n",
+		"the next reload, or a boot that starts the daemon, puts them in force, unless you\nchange them first.\n",
 	control.Former: "After that a restart of the daemon or a boot keeps the former rules. The files do\n" +
 		"not change: the next reload puts them in force, unless you change them first.\n",
 	control.None: "After that a restart of the daemon keeps the former rules. The files do not change:\n" +

@@ -115,10 +115,7 @@ func head(text string, columns, rows int) string {
 }
 
 func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
-	columns, _ := terminal.Width(out)
-	say := func(format string, a ...any) {
-		fmt.Fprintln(out, strings.Join(printable.Wrap(fmt.Sprintf(format, a...), int(columns)), "\n"))
-	}
+	say := func(format string, a ...any) { terminal.WriteParagraph(out, fmt.Sprintf(format, a...)) }
 	say("The daemon has run the wall (table inet %s) since %s, for %s.",
 		s.Table, s.Since.Format(time.DateTime), printable.Time(now.Sub(s.Since).Round(time.Second)))
 	if s.Trial != nil {

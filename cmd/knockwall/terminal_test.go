@@ -180,7 +180,7 @@ func TestAtATerminalReloadWaitsForTheEndOfATrial(t *testing.T) {
 		t.Helper()
 		d := onTrial(t)
 		a := typed(t, 80, 24, nil, "reload", "--confirm", "1h", "--control", d.socket)
-		a.sees("Type `knockwall confirm` in a new connection")
+		a.sees("Type `knockwall confirm --control " + d.socket + "` in a new connection")
 		a.sees("59m59s left")
 		return d, a
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +23,7 @@ import (
 // trial is a trial that a user watches at a terminal.
 type trial struct {
 	client *control.Client
+	path   string // of the control socket
 	in     io.Reader
 	out    io.Writer
 	// follow passes on the events since before the trial began.
@@ -32,7 +32,7 @@ type trial struct {
 
 // newTrial prepares to watch a trial, before it begins. It returns nil if the user is not at a
 // terminal, or if the daemon has no room for another follower.
-func newTrial(c *cobra.Command, client *control.Client) *trial {
+func newTrial(c *cobra.Command, client *control.Client, path string) *trial {
 	in, isFile := c.InOrStdin().(*os.File)
 	if !isFile {
 		return nil
@@ -47,7 +47,7 @@ func newTrial(c *cobra.Command, client *control.Client) *trial {
 	if err != nil {
 		return nil
 	}
-	return &trial{client: client, in: in, out: c.OutOrStdout(), follow: follow}
+	return &trial{client: client, path: path, in: in, out: c.OutOrStdout(), follow: follow}
 }
 
 // errNotKept means that the rules on trial are no longer in force.
@@ -59,8 +59,8 @@ var errNotKept = errors.New("the new rules were not confirmed, and the former on
 func (t *trial) watch(ctx context.Context, until time.Time) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt)
 	defer stop()
-	t.say("Type `knockwall confirm` in a new connection, and nowhere else: then you know that you can get in. " +
-		"`knockwall revert` ends the trial at once, and Ctrl-C only this countdown.")
+	t.say("Type `%s` in a new connection, and nowhere else: then you know that you can get in. "+
+		"`%s` ends the trial at once, and Ctrl-C only this countdown.", control.Command(t.path, "confirm"), control.Command(t.path, "revert"))
 	ended, entered := make(chan error, 1), make(chan struct{})
 	go func() { ended <- t.end() }()
 	go func() {
@@ -128,6 +128,5 @@ func (t *trial) end() error {
 }
 
 func (t *trial) say(format string, a ...any) {
-	columns, _ := terminal.Width(t.out)
-	fmt.Fprintln(t.out, strings.Join(printable.Wrap(fmt.Sprintf(format, a...), int(columns)), "\n"))
+	terminal.WriteParagraph(t.out, fmt.Sprintf(format, a...))
 }

@@ -87,8 +87,7 @@ func (c *Client) Explain(ctx context.Context, address string) (all []wall.Explan
 func (c *Client) Reload(ctx context.Context, confirm string) (r Reloaded, err error) {
 	path := "/v1/reload"
 	if s := c.Session; s.Client.IsValid() {
-		text := fmt.Sprint(s.Client.Addr(), s.Client.Port(), s.Server.Addr(), s.Server.Port())
-		path += "?" + url.Values{parameterSession: {text}}.Encode()
+		path += "?" + url.Values{parameterSession: {s.String()}}.Encode()
 	}
 	return r, c.ask(ctx, http.MethodPost, path, reloadRequest{confirm}, &r)
 }

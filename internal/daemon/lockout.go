@@ -5,12 +5,10 @@ package daemon
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/host"
-	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -37,8 +35,7 @@ func writeLockout(w io.Writer, c *ruleset.Config, s host.SSH, confirm string) {
 	if len(doors) == 0 {
 		return
 	}
-	columns, _ := terminal.Width(w)
-	say := func(text string) { fmt.Fprintln(w, strings.Join(printable.Wrap(text, int(columns)), "\n")) }
+	say := func(text string) { terminal.WriteParagraph(w, text) }
 	say(doctor.Lockout(s, doors, "is about to close"))
 	if confirm != "" {
 		say(fmt.Sprintf("The wall is on trial: it goes down again unless you type `%s` in time.", confirm))

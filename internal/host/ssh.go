@@ -30,6 +30,11 @@ func Session() (SSH, bool) {
 	return SSH{}, false
 }
 
+// String returns the session as sshd writes it. ParseSession is the reverse.
+func (s SSH) String() string {
+	return fmt.Sprintf("%s %d %s %d", s.Client.Addr(), s.Client.Port(), s.Server.Addr(), s.Server.Port())
+}
+
 // ParseSession parses the client's address and port and the server's, as sshd writes them
 // (SSH_CONNECTION in ssh(1)).
 func ParseSession(text string) (s SSH, ok bool) {

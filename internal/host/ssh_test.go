@@ -33,6 +33,9 @@ func TestSessionAsSSHDTellsIt(t *testing.T) {
 		got := ""
 		if ok {
 			got = s.Client.String() + " " + s.Server.String()
+			if again, ok := host.ParseSession(s.String()); !ok || again != s {
+				t.Errorf("%.80q is written as %q", text, s)
+			}
 		}
 		if got != want {
 			t.Errorf("%.80q is %q, want %q", text, got, want)

@@ -45,6 +45,12 @@ func size(w io.Writer) (columns, rows uint, terminal bool) {
 	return sizeOf(f)
 }
 
+// WriteParagraph writes a paragraph, as wide as the terminal is.
+func WriteParagraph(w io.Writer, text string) {
+	columns, _ := Width(w)
+	fmt.Fprintln(w, strings.Join(printable.Wrap(text, int(columns)), "\n"))
+}
+
 // WriteWrapped writes a paragraph, as wide as the terminal is. All lines but the first are
 // indented.
 func WriteWrapped(w io.Writer, text string) {

@@ -42,7 +42,7 @@ func TestASynAfterAResetIsANewConnection(t *testing.T) {
 	d := l.Run(`door "ssh" {
   ports    = [22]
   sequence = [4113, "27911/udp", 1840]
-  window   = "1s"
+  window   = "5s"
 }`)
 	connect := func() error {
 		return l.Client.Do(func() error {

@@ -63,7 +63,7 @@ func TestDatagramSessionsLastThroughSilence(t *testing.T) {
 				d := l.Run(fmt.Sprintf(`door "vpn" {
   ports    = ["51820/udp"]
   sequence = [4113, "27911/udp", 1840]
-  window   = "3s"
+  window   = "8s"
   %s
 }`, tt.attribute))
 				guest := lab.Source(1, server)

@@ -73,7 +73,7 @@ func TestJournalUnderSystemd(t *testing.T) {
 	m := newPackaged(l, `door "ssh" {
   ports       = [22]
   sequence    = [4113, "27911/udp", 1840]
-  seq_timeout = "1s"
+  seq_timeout = "3s"
   window      = "2500ms"
 }`)
 	m.does("journalctl", "--update-catalog")

@@ -49,6 +49,7 @@ apk: generated
 # Takes an hour on a small machine.
 dist: SHELL := /bin/bash
 dist: clean
+	@command -v zip >/dev/null || { echo 'make dist needs zip' >&2; exit 1; }
 	set -e; for arch in amd64 arm64 arm 386 riscv64; do $(MAKE) GOARCH=$$arch deb rpm archlinux apk; done
 	internal/packaging/archives.sh
 	cd build && sha256sum *.{deb,rpm,pkg.tar.zst,apk,tar.gz,zip} >SHA256SUMS

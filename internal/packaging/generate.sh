@@ -6,18 +6,16 @@ set -eu
 umask 022
 host=$1 binary=$2 client=$3
 
-# Go takes the version from git. Convert it so that pre-releases sort before their release
-# and later commits sort after it: v1.2.4-0.DATE-COMMIT becomes 1.2.4~0.DATE.COMMIT.
+# Go takes the version from git.
 version=$(go version -m "$binary" | awk '$1 == "mod" { print substr($3, 2) }')
 case $version in
 [0-9]*) ;;
 *) echo "$binary has no version from git: build it in a clone" >&2; exit 1 ;;
 esac
-echo "$version" | sed 's/-/~/; s/-/./g' >build/version
-# apk knows the words _pre and _rc for this, and pacman pre and rc right after the digits.
-# Both have the date of a commit only.
-echo "$version" | sed -E 's/-(.*\.)?([0-9]{14})-[0-9a-f]+$/_pre\2/; s/-rc\.?/_rc/' >build/apk.version
-tr -d _ <build/apk.version >build/archlinux.version
+internal/packaging/version.sh deb "$version" >build/version
+for format in apk archlinux; do
+  internal/packaging/version.sh $format "$version" >build/$format.version
+done
 
 rm -rf build/man build/completions
 mkdir -p build/man build/completions

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the packages of the last commit twice, in different folders, umasks, time zones
 # and locales. Both builds must have the same bytes, contain all files, and contain no path
-# of the build machine. Needs dpkg. Takes forty seconds.
+# of the build machine. Needs dpkg and zstd. Takes forty seconds.
 set -euo pipefail
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 work=$(mktemp -d)
@@ -104,13 +104,73 @@ for package in "$deb" "$client"; do
 done
 echo "the client has $(wc -l <"$work/list") files and folders"
 
+# Arch's package, and what its scripts do, with functions in the place of all programs.
+arch=$(echo build/knockwall-[0-9]*.pkg.tar.zst)
+mkdir "$work/arch"
+tar -C "$work/arch" --use-compress-program=unzstd -xf "$arch" .INSTALL .PKGINFO
+grep -qE '^pkgver = [0-9a-z.]+-1$' "$work/arch/.PKGINFO" || { echo "$arch has another $(grep pkgver "$work/arch/.PKGINFO")"; exit 1; }
+{ echo 'preun() {'; cat internal/packaging/rpm/preun; echo '}'; } >"$work/rpm"
+isChroot=false owner=''
+does() { # FILE FUNCTION ARGUMENT: prints what runs
+  # shellcheck disable=SC1090,SC2317,SC2329 # the functions are called from the file
+  (
+    stat() { echo "$owner"; }
+    for program in systemctl rm chgrp knockwall; do
+      eval "$program() { echo $program \"\$@\"; case \$* in *is-active*) return 1 ;; esac; }"
+    done
+    systemd-detect-virt() { "$isChroot"; }
+    . "$1"
+    "$2" "$3"
+  ) 2>&1
+}
+expects() { # yes or no, COMMAND, then as for does
+  local said found=yes
+  said=$(does "${@:3}")
+  grep -qxF -- "$2" <<<"$said" || found=no
+  [ "$found" = "$1" ] || { echo "does ${*:4} run \`$2\`? $found, with chroot=$isChroot and owner=$owner"; exit 1; }
+}
+chgrp='chgrp knockwall /etc/knockwall.d/example.hcl'
+owner='root 640' expects yes "$chgrp" "$work/arch/.INSTALL" post_upgrade 2
+owner='root 600' expects no "$chgrp" "$work/arch/.INSTALL" post_upgrade 2
+owner='admin 640' expects no "$chgrp" "$work/arch/.INSTALL" post_upgrade 2
+for removal in "$work/arch/.INSTALL pre_remove 1" "$work/rpm preun 0"; do
+  read -ra removal <<<"$removal"
+  expects yes 'knockwall down' "${removal[@]}"
+  isChroot=true expects no 'knockwall down' "${removal[@]}"
+  expects yes 'rm -f /etc/systemd/system/*.wants/knockwall-*@*.path' "${removal[@]}"
+  expects yes 'systemctl --no-reload disable knockwall-metrics.timer knockwall.socket knockwall.service' "${removal[@]}"
+done
+echo "right scripts of Arch and rpm"
+
 # Packages of later commits and releases must sort later.
 package=$(dpkg-deb -f "$deb" Version)
 [ "v${package//[~.]/}" = "${version//[-.]/}" ] || { echo "the package is $package, and the program $version"; exit 1; }
+dpkg --compare-versions "$package" gt '0.0.0~20260101000000.ffffffffffff' || { echo "$package is not later than a commit of 2026"; exit 1; }
+dpkg --compare-versions "$package" lt '0.1.0~rc.1' || { echo "$package is not earlier than the first release"; exit 1; }
 previous=0
-for next in '0.0.0~20260101000000.ffffffffffff' "$package" '0.1.0~rc.1' '0.1.0~rc.1.0.20991231000000.000000000000' '0.1.0~rc.2' \
-  '0.1.0' '0.1.1~0.20991231000000.000000000000' '0.1.1'; do
-  dpkg --compare-versions "$previous" lt "$next" || { echo "$next is not later than $previous"; exit 1; }
-  previous=$next
-done
+becomes() { # FORMAT, a version of Go, and what it must become
+  local converted
+  converted=$(internal/packaging/version.sh "$1" "$2")
+  [ "$converted" = "$3" ] || { echo "as a version of $1, $2 becomes $converted, not $3"; exit 1; }
+}
+# As Go has them, and as the packages do, each later than the one before. apk and pacman are not
+# here to compare theirs.
+while read -r go debian apk arch; do
+  becomes deb "$go" "$debian"
+  becomes deb "$go+dirty" "$debian+dirty"
+  for dirty in '' +dirty; do
+    becomes apk "$go$dirty" "$apk"
+    becomes archlinux "$go$dirty" "$arch"
+  done
+  dpkg --compare-versions "$previous" lt "$debian" || { echo "$debian is not later than $previous"; exit 1; }
+  previous=$debian
+done <<'LIST'
+0.0.0-20260101000000-ffffffffffff        0.0.0~20260101000000.ffffffffffff        0.0.0_pre20260101000000   0.0.0pre20260101000000
+0.1.0-rc.1                               0.1.0~rc.1                               0.1.0_rc1                 0.1.0rc1
+0.1.0-rc.1.0.20991231000000-000000000000 0.1.0~rc.1.0.20991231000000.000000000000 0.1.0_rc1_p20991231000000 0.1.0rc1.20991231000000
+0.1.0-rc.2                               0.1.0~rc.2                               0.1.0_rc2                 0.1.0rc2
+0.1.0                                    0.1.0                                    0.1.0                     0.1.0
+0.1.1-0.20991231000000-000000000000      0.1.1~0.20991231000000.000000000000      0.1.1_pre20991231000000   0.1.1pre20991231000000
+0.1.1                                    0.1.1                                    0.1.1                     0.1.1
+LIST
 echo "in order: versions up to $package and after"

@@ -33,12 +33,11 @@ const slots = 168
 // Guest is a person or, where nobody is named, a source that came in at a door.
 type Guest struct {
 	Name        string // of the person; "" for a source
-	Key         string // fingerprint of the person's key, where there is one
 	Door        string
 	Ways        []audit.Code // by which the door was opened; empty if that was before the period
 	Sources     []string     // where the guest came from, the latest last
 	MoreSources bool         // there were others before them
-	First, Last time.Time
+	Last        time.Time
 	Opened      int // how often the guest has opened the door, or kept it open
 	Connections int // that were let in
 	Active      [slots]bool
@@ -164,6 +163,9 @@ func (c *Collector) Add(e audit.Event) {
 			g.Connections += n
 		}
 	case audit.Refused:
+		if e.Code == audit.CodeNotShared {
+			return // it refuses what another host has told, and no connection
+		}
 		c.door(e.Door).Refused += n
 		c.r.Refusals.add(e.Time, n)
 	case audit.Trapped:
@@ -198,7 +200,7 @@ func (c *Collector) guest(e audit.Event) *Guest {
 	if len(e.Person) > len(g.Name) {
 		g.Name = e.Person
 	}
-	g.Key, g.Door = e.Key, e.Door
+	g.Door = e.Door
 	if i := slices.Index(g.Sources, source); i >= 0 {
 		g.Sources = slices.Delete(g.Sources, i, i+1)
 	}
@@ -206,9 +208,6 @@ func (c *Collector) guest(e audit.Event) *Guest {
 		g.Sources, g.MoreSources = g.Sources[1:], true
 	}
 	g.Sources = append(g.Sources, source)
-	if g.First.IsZero() || e.Time.Before(g.First) {
-		g.First = e.Time
-	}
 	g.Last = later(g.Last, e.Time)
 	g.Active[c.slot(e.Time)] = true
 	return g

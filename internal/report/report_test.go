@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -117,6 +118,69 @@ func TestTextFitsATerminal(t *testing.T) {
 		for line := range strings.Lines(r.text(t, columns)) {
 			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > columns {
 				t.Errorf("%d columns, not %d: %s", n, columns, line)
+			}
+		}
+	}
+}
+
+// leftOut are the codes that a report leaves out on purpose, by kind. It is about who came in
+// and who did not, and not about how they knock or what the host does.
+var leftOut = map[audit.Kind][]audit.Code{
+	audit.Reset: {audit.CodeWrongOrder, audit.CodeTooLate, audit.CodeNotAPassword, audit.CodeNotFwknop, audit.CodeClock, audit.CodeExpired,
+		audit.CodeNotFrom, audit.CodeNotAllowed, audit.CodeUnknownDoor, audit.CodeManySources},
+	audit.Knock: {audit.CodeSequence, audit.CodeCloseSequence, audit.CodePassword, audit.CodeClosePassword, audit.CodeKey, audit.CodeCloseKey,
+		audit.CodeFwknop, audit.CodeManySources},
+	audit.Replayed: {audit.CodeSequence, audit.CodePassword, audit.CodeClosePassword, audit.CodeKey, audit.CodeCloseKey, audit.CodeFwknop,
+		audit.CodeManySources},
+	audit.Refused: {audit.CodeNotShared}, // it refuses what another host has told, and no connection
+	audit.Closed: {audit.CodeCloseSequence, audit.CodeClosePassword, audit.CodeCloseKey, audit.CodeManual, audit.CodeShared,
+		audit.CodeMaxConnections, audit.CodeNewRules, audit.CodeNoLonger, audit.CodeManySources},
+	audit.Expired:    {audit.CodeTimeout, audit.CodeManySources},
+	audit.Command:    {audit.CodeSucceeded},
+	audit.Low:        {audit.CodeFewLeft},
+	audit.Overloaded: {audit.CodeLossOver, audit.CodeConntrackFull, audit.CodeConntrackRoom},
+	audit.Reloaded:   {audit.CodeRules, audit.CodeTrial, audit.CodeConfirmed, audit.CodeReverted},
+	audit.Healed:     {audit.CodePutBack},
+	audit.Started:    {audit.CodeRules, audit.CodeTrial},
+	audit.Stopped:    {audit.CodeWallStands, audit.CodeWallRemoved},
+}
+
+func TestEachCodeIsShownOrLeftOutOnPurpose(t *testing.T) {
+	nothing := reportOf(nil)
+	shows := func(kind audit.Kind, code audit.Code, failed bool) bool {
+		e := audit.Event{Time: ago(time.Hour), Kind: kind, Door: "ssh", Code: code, Failed: failed}
+		if code != audit.CodeManySources {
+			e.Source = source("192.0.2.7")
+		}
+		r := reportOf(nil, e)
+		r.Events, r.First = nothing.Events, nothing.First // every event counts there
+		return !reflect.DeepEqual(r, nothing)
+	}
+	for _, row := range audit.Table() {
+		for _, code := range row.Codes {
+			if want := !slices.Contains(leftOut[row.Kind], code); shows(row.Kind, code, false) != want {
+				t.Errorf("%s with the code %s is shown: %t", row.Kind, code, !want)
+			}
+		}
+		for _, code := range row.Failures {
+			if !shows(row.Kind, code, true) {
+				t.Errorf("%s that failed with the code %s is not shown", row.Kind, code)
+			}
+		}
+		for _, code := range leftOut[row.Kind] {
+			if !slices.Contains(row.Codes, code) {
+				t.Errorf("%s cannot have the code %s, which is left out", row.Kind, code)
+			}
+		}
+	}
+}
+
+func TestEachWayInAndEachTrapHasItsWords(t *testing.T) {
+	for kind, words := range map[audit.Kind]map[audit.Code]string{audit.Opened: ways, audit.Refreshed: ways, audit.Trapped: traps} {
+		for _, code := range kind.Row().Codes {
+			// An event of many sources names none, so nobody has come in by it.
+			if words[code] == "" && code != audit.CodeManySources {
+				t.Errorf("%s with the code %s has no words", kind, code)
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -15,17 +16,20 @@ var ways = map[audit.Code]string{
 	audit.CodeKey:      "ssh key",
 	audit.CodeFwknop:   "fwknop",
 	audit.CodeManual:   "by hand",
+	audit.CodeShared:   "another host",
+}
+
+// traps are the words for why a source was trapped.
+var traps = map[audit.Code]string{
+	audit.CodeTrap:  "trap port",
+	audit.CodeSpray: "many ports",
 }
 
 // By returns in words how the guest has opened the door.
 func (g *Guest) By() string {
 	var words []string
 	for _, c := range g.Ways {
-		word := ways[c]
-		if word == "" {
-			word = string(c) // of a later version
-		}
-		words = append(words, word)
+		words = append(words, wordOf(c, ways))
 	}
 	if words == nil {
 		return "earlier" // the window was open when the period began
@@ -34,15 +38,10 @@ func (g *Guest) By() string {
 }
 
 // Why returns in words why the source was trapped.
-func (t *Trapped) Why() string {
-	switch t.Code {
-	case audit.CodeTrap:
-		return "trap port"
-	case audit.CodeSpray:
-		return "many ports"
-	}
-	return string(t.Code)
-}
+func (t *Trapped) Why() string { return wordOf(t.Code, traps) }
+
+// wordOf returns the word for a code, and the code itself if it is of a later version.
+func wordOf(c audit.Code, words map[audit.Code]string) string { return cmp.Or(words[c], string(c)) }
 
 // moment returns a time in a zone to the minute, without the year.
 func moment(t time.Time, zone *time.Location) string { return t.In(zone).Format("Mon 2 Jan 15:04") }

@@ -30,11 +30,11 @@ const (
 	Changed Kind = "changed"
 )
 
-// Changes returns what differs from a former configuration: the wall, then the doors in
-// their order, then those that are gone.
+// Changes returns what differs from a former configuration: the wall and with whom it is
+// shared, then the doors in their order, then those that are gone.
 func (c *Config) Changes(former *Config) []Change {
 	all := []Change{}
-	if what := c.Wall.changes(&former.Wall); what != nil {
+	if what := append(c.Wall.changes(&former.Wall), c.Share.changes(former.Share)...); what != nil {
 		all = append(all, Change{Kind: Changed, What: what})
 	}
 	for i := range c.Doors {
@@ -82,6 +82,35 @@ func (w *Wall) identity() string {
 		return ""
 	}
 	return w.Identity.Public().String()
+}
+
+// changes may be called on nil, and with nil.
+func (s *Share) changes(was *Share) (c method.Changes) {
+	switch {
+	case s == nil && was == nil:
+		return nil
+	case was == nil:
+		return method.Changes{"windows are shared with the group " + s.Group}
+	case s == nil:
+		return method.Changes{"windows are no longer shared with the group " + was.Group}
+	}
+	c.Value("share: group", was.Group, s.Group)
+	c.Value("share: name", cmp.Or(was.Name, "the host's own"), cmp.Or(s.Name, "the host's own"))
+	c.Value("share: servers", strings.Join(was.Servers, ", "), strings.Join(s.Servers, ", "))
+	c.Value("share: doors", was.doorsText(), s.doorsText())
+	c.Value("share: credentials", was.Credentials, s.Credentials)
+	c.Value("share: nkey", was.NKey, s.NKey)
+	c.Value("share: tls: ca", was.CA, s.CA)
+	c.Value("share: tls: cert", was.Cert, s.Cert)
+	c.Value("share: tls: key", was.Key, s.Key)
+	return c
+}
+
+func (s *Share) doorsText() string {
+	if s.Doors == nil {
+		return "all"
+	}
+	return strings.Join(s.Doors, ", ")
 }
 
 func (d *Door) changes(was *Door) (c method.Changes) {

@@ -2,8 +2,11 @@ package ruleset
 
 import (
 	"crypto/ed25519"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,7 +32,6 @@ door "ssh" {
 
 func TestChangesAreToldByDoor(t *testing.T) {
 	setSecrets(t)
-	t.Setenv("KNOCKWALL_TEST_SECRET_KEY", "mK3jmyNthUPxqzFl0NIQmlMZfa+ZSSiJZS3F6f6xhS/+39iK2GSvhGKOVUd6iSV+5GoiTT1dg+Pcrps3bC9oQA==")
 	edit := func(pairs ...string) string {
 		for i := 0; i < len(pairs); i += 2 {
 			if !strings.Contains(aDoor, pairs[i]) {
@@ -89,7 +91,7 @@ func TestChangesAreToldByDoor(t *testing.T) {
 		{"another way", edit(`sequence = [4113, "27911/udp", 1840]`, "rolling { secret = env(\"KNOCKWALL_TEST_SECRET\") }"),
 			changed("rolling opens it now", "sequence no longer opens it")},
 		{"another person", edit("alice", "bob"), changed("fwknop: bob has a block", "fwknop: alice has no block any more")},
-		{"a person's key", edit("KNOCKWALL_TEST_HMAC_KEY", "KNOCKWALL_TEST_SECRET_KEY"),
+		{"a person's key", edit("KNOCKWALL_TEST_HMAC_KEY", "KNOCKWALL_TEST_OTHER_HMAC_KEY"),
 			changed("fwknop: alice has another block")},
 		{"the wall", aDoor + "wall {\n  hold = \"500ms\"\n  trusted = [\"192.0.2.0/24\"]\n}\n", []Change{
 			{Kind: Changed, What: []string{"trusted is 192.0.2.0/24, was nothing", "hold is 500ms, was 200ms"}}}},
@@ -100,6 +102,23 @@ func TestChangesAreToldByDoor(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestTheBeginningAndTheEndOfSharingAreTold(t *testing.T) {
+	setSecrets(t)
+	alone := mustLoad(t, write(t, aDoor))
+	shared := mustLoad(t, write(t, aDoor+"share {\n  group   = \"prod\"\n  servers = [\"nats://localhost\"]\n}\n"))
+	for _, test := range []struct {
+		former, now *Config
+		want        string
+	}{
+		{alone, shared, "windows are shared with the group prod"},
+		{shared, alone, "windows are no longer shared with the group prod"},
+	} {
+		if diff := cmp.Diff([]Change{{Kind: Changed, What: []string{test.want}}}, test.now.Changes(test.former)); diff != "" {
+			t.Errorf("(-want +got)\n%s", diff)
+		}
 	}
 }
 
@@ -158,5 +177,183 @@ func TestChangesOfPeopleAreTold(t *testing.T) {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+// attribute is an attribute of a block with several values, each of which is a change of the
+// one before it. "" leaves the attribute out.
+type attribute struct {
+	values []string
+	told   string // what names the change; "": the attribute's name
+}
+
+func values(all ...string) attribute { return attribute{values: all} }
+
+func (a attribute) isToldAs(what string) attribute { a.told = what; return a }
+
+// eachAttribute returns the attributes of each block of rule files. They name files of a
+// folder.
+func eachAttribute(folder string) map[string]map[string]attribute {
+	file := func(name string) string { return strconv.Quote(filepath.Join(folder, name)) }
+	command := func(told string) map[string]attribute {
+		return map[string]attribute{
+			"command": values(`["/bin/true"]`, `["/bin/false"]`).isToldAs(told),
+			"timeout": values(``, `"7s"`).isToldAs(told),
+		}
+	}
+	person := func(all ...string) attribute { return values(all...).isToldAs("alice has another block") }
+	return map[string]map[string]attribute{
+		"wall": {
+			"table":       values(``, `"house"`),
+			"nflog_group": values(``, `7300`),
+			"queue":       values(``, `7300`),
+			"interfaces":  values(``, `["eth0"]`),
+			"trusted":     values(``, `["192.0.2.0/24"]`),
+			"on_stop":     values(``, `"remove"`),
+			"hold":        values(``, `"500ms"`),
+			"reorder":     values(``, `"30ms"`),
+			"max_sources": values(``, `1000`),
+			"identity":    values(file("identity"), file("other_identity")),
+		},
+		"door": {
+			"ports":              values(`[22]`, `[22, "51820/udp"]`),
+			"sequence":           values(``, `[4113, "27911/udp", 1840]`, `[4114, "27911/udp", 1840]`),
+			"one_time_sequences": values(``, file("list"), file("other_list")),
+			"close_sequence":     values(`[1840, "27911/udp", 4113]`, `[1841, "27911/udp", 4113]`),
+			"seq_timeout":        values(``, `"3s"`),
+			"window":             values(``, `"1h"`),
+			"tcp_flags":          values(``, `["syn"]`),
+			"max_connections":    values(``, `2`),
+			"closed":             values(``, `"reject"`),
+			"on_failure":         values(``, `"open"`),
+			"interfaces":         values(``, `["ppp*"]`),
+			"to":                 values(``, `["192.0.2.1"]`),
+			"trusted":            values(``, `["198.51.100.0/24"]`),
+			"source_prefix":      values(``, `{ ipv6 = 64 }`),
+			"penalty_prefix":     values(``, `{ ipv6 = 48 }`),
+			"udp_timeout":        values(``, `"1m"`),
+			"traps":              values(``, `3`, `["2000-2010"]`),
+			"penalty":            values(``, `"10s"`),
+		},
+		"on_open":  command("on_open is another"),
+		"on_close": command("on_close is another"),
+		"share": {
+			"group":       values(`"prod"`, `"test"`),
+			"name":        values(``, `"host1"`),
+			"servers":     values(`["nats://localhost"]`, `["nats://localhost:4223"]`),
+			"doors":       values(``, `["d"]`),
+			"credentials": values(``, `"/creds"`),
+			"nkey":        values(``, `"/nkey"`),
+		},
+		"tls": {
+			"ca":   values(``, `"/ca"`),
+			"cert": values(`"/cert"`, `"/other_cert"`),
+			"key":  values(`"/key"`, `"/other_key"`),
+		},
+		"rolling": {
+			"secret": values(`env("KNOCKWALL_TEST_SECRET")`, `env("KNOCKWALL_TEST_SHORT_SECRET")`),
+			"length": values(``, `5`),
+			"ports":  values(``, `"2000-3000"`),
+			"step":   values(``, `"1m"`),
+		},
+		"otp": {
+			"port":         values(`"2000/udp"`, `"2001/udp"`),
+			"open_secret":  values(`env("KNOCKWALL_TEST_SECRET")`, `env("KNOCKWALL_TEST_SHORT_SECRET")`),
+			"close_secret": values(``, `env("KNOCKWALL_TEST_SHORT_SECRET")`),
+			"skew":         values(``, `"2m"`),
+		},
+		"keys": {
+			"port":       values(``, `"2000/udp"`),
+			"authorized": values(`[`+file("alice")+`]`, `[`+file("alice")+`, `+file("bob")+`]`).isToldAs("bob@desk is listed"),
+			"revoked":    values(``, `[`+file("bob")+`]`).isToldAs("what is revoked is another"),
+			"skew":       values(``, `"1m"`),
+			"source":     values(``, `"signed"`),
+		},
+		"fwknop": {
+			"port":     person(``, `"2000/udp"`),
+			"key":      person(`env("KNOCKWALL_TEST_KEY")`, `env("KNOCKWALL_TEST_SHORT_SECRET")`),
+			"hmac_key": person(`env("KNOCKWALL_TEST_HMAC_KEY")`, `env("KNOCKWALL_TEST_OTHER_HMAC_KEY")`),
+			"hmac":     person(``, `"SHA512"`),
+			"user":     person(``, `"alice"`),
+			"source":   person(``, `"signed"`),
+			"from":     person(``, `["192.0.2.0/24"]`),
+			"expires":  person(``, `"2037-01-31"`),
+		},
+	}
+}
+
+func TestAChangeOfEachAttributeIsTold(t *testing.T) {
+	setSecrets(t)
+	folder := writeAll(t, map[string]string{
+		"identity": string(newIdentity(t).Text()), "other_identity": string(newIdentity(t).Text()),
+		"alice": lineOf(t, "alice@laptop"), "bob": lineOf(t, "bob@desk"),
+		"list": "5227,911,30411\n5228,912,30412\n", "other_list": "5227,911,30411\n5228,912,30412\n",
+	})
+	const otp = "otp {\nport = \"3000/udp\"\nopen_secret = env(\"KNOCKWALL_TEST_SECRET\")\n}\n"
+	door := func(body string) string { return "door \"d\" {\nports = [22]\n" + body + "}\n" }
+	keys := func(wall, body string) string {
+		return "wall {\n" + wall + "}\n" + door("keys {\n"+body+"}\n")
+	}
+	people := `authorized = ["` + filepath.Join(folder, "alice") + "\"]\n"
+	identity := `identity = "` + filepath.Join(folder, "identity") + "\"\n"
+	// around are rule files around the attributes of a block.
+	around := map[string]func(body string) string{
+		"wall":     func(body string) string { return keys(body, people) },
+		"door":     func(body string) string { return "door \"d\" {\n" + body + otp + "}\n" },
+		"on_open":  func(body string) string { return door(otp + "on_open {\n" + body + "}\n") },
+		"on_close": func(body string) string { return door(otp + "on_close {\n" + body + "}\n") },
+		"share":    func(body string) string { return "share {\n" + body + "}\n" + door(otp) },
+		"tls": func(body string) string {
+			return "share {\ngroup = \"prod\"\nservers = [\"nats://localhost\"]\ntls {\n" + body + "}\n}\n" + door(otp)
+		},
+		"rolling": func(body string) string { return door("rolling {\n" + body + "}\n") },
+		"otp":     func(body string) string { return door("otp {\n" + body + "}\n") },
+		"keys":    func(body string) string { return keys(identity, body) },
+		"fwknop":  func(body string) string { return door("fwknop \"alice\" {\n" + body + "}\n") },
+	}
+	schemas := blockSchemas()
+	schemas["on_close"] = schemas["on_open"]
+	blocks := eachAttribute(folder)
+	for block, schema := range schemas {
+		var names []string
+		for _, a := range schema.Attributes {
+			names = append(names, a.Name)
+		}
+		if diff := cmp.Diff(slices.Sorted(slices.Values(names)), slices.Sorted(maps.Keys(blocks[block]))); diff != "" {
+			t.Errorf("this test changes other attributes of %s than there are (-there are +changed):\n%s", block, diff)
+		}
+	}
+	for block, attributes := range blocks {
+		// load loads rule files in which one attribute of the block has its nth value, and the
+		// others their first.
+		load := func(t *testing.T, changed string, n int) *Config {
+			t.Helper()
+			body := ""
+			for name, a := range attributes {
+				value := a.values[0]
+				if name == changed {
+					value = a.values[n]
+				}
+				if value != "" {
+					body += name + " = " + value + "\n"
+				}
+			}
+			return mustLoad(t, writePrivate(t, around[block](body)))
+		}
+		for name, a := range attributes {
+			told := a.told
+			if told == "" {
+				told = name
+			}
+			t.Run(block+" "+name, func(t *testing.T) {
+				for n := 1; n < len(a.values); n++ {
+					changes := load(t, name, n).Changes(load(t, name, n-1))
+					isTold := func(c Change) bool { return c.Kind == Changed && strings.Contains(strings.Join(c.What, "\n"), told) }
+					if !slices.ContainsFunc(changes, isTold) {
+						t.Errorf("from %q to %q it is told: %+v", a.values[n-1], a.values[n], changes)
+					}
+				}
+			})
+		}
 	}
 }

@@ -61,12 +61,13 @@ func diagnosticText(t *testing.T, l *Loaded) string {
 func setSecrets(t testing.TB) {
 	t.Helper()
 	for name, value := range map[string]string{
-		"KNOCKWALL_TEST_SECRET":       "correct horse battery staple",
-		"KNOCKWALL_TEST_SHORT_SECRET": "hipjazz",
-		"KNOCKWALL_TEST_LONG_SECRET":  strings.Repeat("x", otp.MaxSecret+1),
-		"KNOCKWALL_TEST_KEY":          "9uBaXTpu7gZxzxJWCBcc2jajIavpXPA847GX1ZYYGrY=",
-		"KNOCKWALL_TEST_HMAC_KEY":     "TPZ3jmyNthUPxqzFl0NIQmlMZfa+ZSSiJZS3F6f6xhS/+39iK2GSvhGKOVUd6iSV+5GoiTT1dg+Pcrps3bC9oQ==",
-		"CREDENTIALS_DIRECTORY":       "",
+		"KNOCKWALL_TEST_SECRET":         "correct horse battery staple",
+		"KNOCKWALL_TEST_SHORT_SECRET":   "hipjazz",
+		"KNOCKWALL_TEST_LONG_SECRET":    strings.Repeat("x", otp.MaxSecret+1),
+		"KNOCKWALL_TEST_KEY":            "9uBaXTpu7gZxzxJWCBcc2jajIavpXPA847GX1ZYYGrY=",
+		"KNOCKWALL_TEST_HMAC_KEY":       "TPZ3jmyNthUPxqzFl0NIQmlMZfa+ZSSiJZS3F6f6xhS/+39iK2GSvhGKOVUd6iSV+5GoiTT1dg+Pcrps3bC9oQ==",
+		"KNOCKWALL_TEST_OTHER_HMAC_KEY": "mK3jmyNthUPxqzFl0NIQmlMZfa+ZSSiJZS3F6f6xhS/+39iK2GSvhGKOVUd6iSV+5GoiTT1dg+Pcrps3bC9oQA==",
+		"CREDENTIALS_DIRECTORY":         "",
 	} {
 		t.Setenv(name, value)
 	}

@@ -11,6 +11,18 @@ import (
 	"github.com/knockwall/knockwall/internal/methods"
 )
 
+// blockSchemas returns the schema of each block of rule files. A block on_close is one like
+// on_open.
+func blockSchemas() map[string]*hcl.BodySchema {
+	blocks := map[string]*hcl.BodySchema{"wall": impliedBy(rawWall{}), "door": doorSchema(), "on_open": impliedBy(rawCommand{}), "share": impliedBy(rawShare{}), "tls": impliedBy(rawTLS{})}
+	for _, k := range methods.Kinds {
+		if k.IsBlock() {
+			blocks[k.Name] = impliedBy(k.Fields)
+		}
+	}
+	return blocks
+}
+
 // The manual page of rule files describes every attribute of every block, in the section of
 // the block, and no other.
 func TestTheManualPageDescribesEveryAttribute(t *testing.T) {
@@ -18,12 +30,7 @@ func TestTheManualPageDescribesEveryAttribute(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blocks := map[string]*hcl.BodySchema{"wall": impliedBy(rawWall{}), "door": doorSchema(), "on_open": impliedBy(rawCommand{}), "share": impliedBy(rawShare{}), "tls": impliedBy(rawTLS{})}
-	for _, k := range methods.Kinds {
-		if k.IsBlock() {
-			blocks[k.Name] = impliedBy(k.Fields)
-		}
-	}
+	blocks := blockSchemas()
 	sections := regexp.MustCompile(`(?m)^## .*?\b(\w+)(?: and \w+)? blocks?$`).FindAllStringSubmatchIndex(string(text), -1)
 	for i, at := range sections {
 		end := len(text)

@@ -17,13 +17,20 @@ type Opener struct {
 // origin is the mark before an origin in the text of an opener.
 const origin = "@"
 
-// Text returns the opener as one line for [ParseOpener].
+// leastOrigin is how much of an origin stays at least, in bytes. With that the longest key
+// and grant still fit.
+const leastOrigin = 8
+
+// Text returns the opener as one line for [ParseOpener]. The end of a long origin is cut off
+// first: the person decides how long the door stays open, and of the origin only whether
+// there is one.
 func (o Opener) Text() string {
 	text := o.Person.Text()
 	if o.Origin == "" {
 		return text
 	}
-	return cut(origin + o.Origin + " " + text)
+	room := max(maxText-len(origin+" "+text), leastOrigin)
+	return cut(origin + o.Origin[:min(len(o.Origin), room)] + " " + text)
 }
 
 // ParseOpener parses the result of Text. Anything else is nobody in particular, here.

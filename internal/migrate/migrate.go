@@ -162,6 +162,13 @@ func (im *importer) read(text []byte) *ruleFile {
 	return nil
 }
 
+// isUCI reports whether lines are a configuration of OpenWrt.
+func isUCI(lines []line) bool {
+	return strings.HasPrefix(lines[0].text, "config ") && slices.ContainsFunc(lines, func(l line) bool {
+		return strings.HasPrefix(l.text, "option ") || strings.HasPrefix(l.text, "list ")
+	})
+}
+
 // line is a line that is neither blank nor a comment.
 type line struct {
 	number int

@@ -73,7 +73,7 @@ func (t *textWriter) place(at *hcl.Range, colour string) {
 	}
 	if nav, ok := file.Nav.(interface{ ContextString(offset int) string }); ok {
 		if in := nav.ContextString(at.Start.Byte); in != "" {
-			fmt.Fprintf(&t.b, ", in %s", cut(printable.Columns(t.l.words.withoutLabels(in)), maxContext))
+			fmt.Fprintf(&t.b, ", in %s", printable.Cut(printable.Columns(t.l.words.withoutLabels(in)), maxContext))
 		}
 	}
 	t.b.WriteString(":\n")
@@ -118,22 +118,8 @@ func excerpt(text []byte, start, end, columns int) (line string, before, marked 
 	if most := columns / 2; len(head)+len(middle) > columns && len(head) > most {
 		head = append([]rune("…"), head[len(head)-most+1:]...)
 	}
-	middle = cutRunes(middle, columns-len(head))
-	tail = cutRunes(tail, columns-len(head)-len(middle))
-	return string(head) + string(middle) + string(tail), len(head), max(len(middle), 1)
-}
-
-// cut shortens s to most characters. A shortened text ends in an ellipsis.
-func cut(s string, most int) string { return string(cutRunes([]rune(s), most)) }
-
-func cutRunes(s []rune, most int) []rune {
-	switch {
-	case len(s) <= most:
-		return s
-	case most < 1:
-		return nil
-	}
-	return append(s[:most-1:most-1], '…')
+	middle = []rune(printable.Cut(string(middle), columns-len(head)))
+	return string(head) + string(middle) + printable.Cut(string(tail), columns-len(head)-len(middle)), len(head), max(len(middle), 1)
 }
 
 // wrap breaks the lines of text between words.

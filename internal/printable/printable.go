@@ -80,6 +80,18 @@ func Wrap(s string, columns int) []string {
 	return strings.Split(wordwrap.WrapString(s, uint(columns)), "\n")
 }
 
+// Cut returns at most so many characters of s. A shortened text ends in an ellipsis.
+func Cut(s string, most int) string {
+	r := []rune(s)
+	switch {
+	case len(r) <= most:
+		return s
+	case most < 1:
+		return ""
+	}
+	return string(r[:most-1]) + "…"
+}
+
 // Count returns a number of things in words, for example "no doors", "1 door" or
 // "2 doors".
 func Count(n int, thing string) string {

@@ -103,6 +103,14 @@ func FuzzWrap(f *testing.F) {
 	})
 }
 
+func TestCut(t *testing.T) {
+	for most, want := range []string{"", "…", "ü…", "üb…", "über"} {
+		if got := printable.Cut("über", most); got != want {
+			t.Errorf("to %d characters it is %q, want %q", most, got, want)
+		}
+	}
+}
+
 func TestCount(t *testing.T) {
 	for n, want := range []string{"no doors", "1 door", "2 doors"} {
 		if got := printable.Count(n, "door"); got != want {

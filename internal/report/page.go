@@ -102,7 +102,7 @@ type tick struct {
 func newStrips(r *Report, zone *time.Location) strips {
 	s := strips{Width: stripLeft + slots*stripWidth + 10}
 	for i, g := range r.Guests[:min(pageStrips, len(r.Guests))] {
-		line := strip{Y: i * stripHeight, Label: cut(printable.Escape(g.Who()+" · "+g.Door), 30)}
+		line := strip{Y: i * stripHeight, Label: printable.Cut(printable.Escape(g.Who()+" · "+g.Door), 30)}
 		for slot, active := range g.Active {
 			if active {
 				line.Marks = append(line.Marks, stripLeft+slot*stripWidth)

@@ -245,7 +245,7 @@ func (t *text) table(rows [][]string, below []string, cuttable ...int) {
 			} else {
 				b.WriteString(strings.Repeat(" ", gap))
 			}
-			cell = cut(cell, widths[j])
+			cell = printable.Cut(cell, widths[j])
 			blanks := strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell))
 			if j == 0 || slices.Contains(cuttable, j) {
 				b.WriteString(cell + blanks)
@@ -258,13 +258,4 @@ func (t *text) table(rows [][]string, below []string, cuttable ...int) {
 			t.say("    %s", printable.Escape(below[i]))
 		}
 	}
-}
-
-// cut returns at most so many characters of s, with an ellipsis for those that are cut off.
-func cut(s string, most int) string {
-	r := []rune(s)
-	if len(r) <= most {
-		return s
-	}
-	return string(r[:most-1]) + "…"
 }

@@ -86,15 +86,6 @@ func plain(text string) string {
 // width returns the number of columns of a text.
 func width(text string) int { return len([]rune(text)) }
 
-// cut shortens a text to a number of columns, with … at the end if it was longer.
-func cut(text string, columns int) string {
-	runes := []rune(text)
-	if len(runes) <= columns {
-		return text
-	}
-	return string(runes[:columns-1]) + "…"
-}
-
 // wrap breaks a text into lines of a number of columns, between words if possible.
 func wrap(text string, columns int) []string {
 	var words []string

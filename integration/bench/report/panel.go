@@ -3,6 +3,8 @@ package report
 import (
 	"fmt"
 	"math"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // The layout of a panel, in pixels: the systems' names, the bars, then a column of values and
@@ -37,7 +39,7 @@ func (c *canvas) panel(r Row) int {
 	bottom := top + float64(barStep*len(r.Cells))
 	s, unit := r.scale()
 	c.text(barsFrom, top-14, "soft small", s.name)
-	c.text(valuesTo, top-14, "soft small right", cut(plain(unit), valueLetters))
+	c.text(valuesTo, top-14, "soft small right", printable.Cut(plain(unit), valueLetters))
 	if r.timed() {
 		c.text(ratiosTo, top-14, "soft small right", "ratio")
 	}
@@ -86,7 +88,7 @@ func (c *canvas) system(r Row, cell Cell, s scale, y float64) {
 	if cell.Note != "" {
 		c.printf("<title>%s</title>\n", escape(cell.Note))
 	}
-	c.text(barsFrom-8, y+4, "right"+own, cut(plain(cell.System), systemLetters))
+	c.text(barsFrom-8, y+4, "right"+own, printable.Cut(plain(cell.System), systemLetters))
 	value, label, beside := cell.Median, figure(cell.Median), r.times(cell)
 	if !r.timed() && cell.Of > 0 {
 		value = float64(cell.Done) / float64(cell.Of)
@@ -103,6 +105,6 @@ func (c *canvas) system(r Row, cell Cell, s scale, y float64) {
 	if r.timed() && cell.P99 > cell.Median {
 		c.whisker(end, s.x(cell.P95), s.x(cell.P99), y)
 	}
-	c.text(valuesTo, y+4, "right"+own, cut(label, valueLetters))
+	c.text(valuesTo, y+4, "right"+own, printable.Cut(label, valueLetters))
 	c.text(ratiosTo, y+4, "right soft", beside)
 }

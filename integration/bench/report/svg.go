@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // The layout of the plot, in pixels. Panels are in two columns.
@@ -115,10 +117,10 @@ func (c *canvas) head(r *Report) {
 	m := r.Machine
 	c.printf("<title>%s</title>\n", escape("knockwall "+run))
 	c.text(margin, 40, "name", "knockwall beside others")
-	c.text(plotWidth-margin, 40, "right", cut(plain(run), 90))
-	c.text(margin, 62, "soft", cut(plain(fmt.Sprintf("%s, %s, %d MiB · %s, Linux %s · load %.2f",
+	c.text(plotWidth-margin, 40, "right", printable.Cut(plain(run), 90))
+	c.text(margin, 62, "soft", printable.Cut(plain(fmt.Sprintf("%s, %s, %d MiB · %s, Linux %s · load %.2f",
 		m.CPU, cores(m.Cores), m.MemoryMiB, m.System, m.Kernel, m.Load)), 140))
-	c.text(margin, 80, "soft", cut(plain(m.versions()), 100))
+	c.text(margin, 80, "soft", printable.Cut(plain(m.versions()), 100))
 
 	const x, y = plotWidth - margin - 178, 76
 	c.printf(`<rect x="%d" y="%d" width="60" height="8" rx="2" class="bar own"/>`+"\n", x, y-4)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/knockwall/knockwall/internal/printable"
 )
 
 // columns is the maximum width of the text.
@@ -123,7 +125,7 @@ func (r Row) writeTable(b *bytes.Buffer) {
 		title += ", in " + r.Unit
 	}
 	b.WriteByte('\n')
-	hang(b, cut(plain(r.ID), idWidth)+": ", title)
+	hang(b, printable.Cut(plain(r.ID), idWidth)+": ", title)
 	var shown []column
 	if r.timed() {
 		shown = append(shown, timeColumns...)
@@ -137,9 +139,9 @@ func (r Row) writeTable(b *bytes.Buffer) {
 	}
 	fmt.Fprintln(b, head)
 	for _, cell := range r.Cells {
-		line := fmt.Sprintf("  %-*s", systemWidth, cut(plain(cell.System), systemWidth))
+		line := fmt.Sprintf("  %-*s", systemWidth, printable.Cut(plain(cell.System), systemWidth))
 		for _, c := range shown {
-			line += fmt.Sprintf(" %*s", c.width, cut(c.value(r, cell), c.width))
+			line += fmt.Sprintf(" %*s", c.width, printable.Cut(c.value(r, cell), c.width))
 		}
 		hang(b, line+"  ", cell.Note)
 	}
@@ -168,7 +170,7 @@ func (r *Report) writeGoals(b *bytes.Buffer) {
 			if got != "" {
 				text += ": " + got
 			}
-			hang(b, fmt.Sprintf("  %-*s  %-*s  ", width(notMeasured), word, idWidth, cut(plain(row.ID), idWidth)), text)
+			hang(b, fmt.Sprintf("  %-*s  %-*s  ", width(notMeasured), word, idWidth, printable.Cut(plain(row.ID), idWidth)), text)
 		}
 	}
 }

@@ -98,14 +98,15 @@ func Find(name string, paths []string) (host *Host, read *ruleset.Loaded) {
 	return nil, read
 }
 
-// Names returns the names of all hosts in hosts files that are no patterns. It reads no file
-// with errors.
+// Names returns the names of all hosts in hosts files that are no patterns. It leaves out
+// files with errors, by which nobody can knock.
 func Names(paths []string) (names []string) {
 	for _, path := range paths {
-		if _, err := os.Stat(path); err != nil {
+		file := parse(path)
+		if file.loaded.Diagnostics.HasErrors() {
 			continue
 		}
-		for _, b := range parse(path).blocks {
+		for _, b := range file.blocks {
 			for _, label := range b.Labels {
 				if !strings.ContainsAny(label, "*?!") {
 					names = append(names, label)

@@ -142,6 +142,28 @@ func TestTheUsersFileComesFirst(t *testing.T) {
 	}
 }
 
+func TestNamesAreThoseOfFilesWithoutErrors(t *testing.T) {
+	folder := t.TempDir()
+	file := func(name, text string) string { return write(t, filepath.Join(folder, name), text, 0o600) }
+	good := file("good.hcl", `
+host "a.example.org" "*.lab" "web?" "!x.lab" { knock = [1001] }
+host "b.example.org" { knock = [1002] }
+`)
+	for name, path := range map[string]string{
+		"missing":          filepath.Join(folder, "none.hcl"),
+		"a folder":         folder,
+		"no HCL":           file("broken.hcl", `host "c" {`),
+		"unknown argument": file("unknown.hcl", "host \"c\" { knock = [1001] }\nhost \"d\" { knok = [1001] }\n"),
+		"others write it":  write(t, filepath.Join(folder, "open.hcl"), `host "c" { knock = [1001] }`, 0o666),
+	} {
+		for _, paths := range [][]string{{path, good}, {good, path}} {
+			if diff := cmp.Diff([]string{"a.example.org", "b.example.org"}, Names(paths)); diff != "" {
+				t.Errorf("%s (-want +got)\n%s", name, diff)
+			}
+		}
+	}
+}
+
 func TestASignedKnock(t *testing.T) {
 	home := t.TempDir()
 	t.Setenv("HOME", home)

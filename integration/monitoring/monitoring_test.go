@@ -26,7 +26,37 @@ const (
 	alertsFile    = "../../internal/packaging/monitoring/alerts.yml"
 	dashboardFile = "../../internal/packaging/monitoring/dashboard.json"
 	writeMetrics  = "../../internal/packaging/write-metrics"
+	metricsUnit   = "../../systemd/knockwall-metrics.service"
 )
+
+// metricsFile returns the path of the file to which the package's unit writes the metrics.
+func metricsFile(t testing.TB) string {
+	t.Helper()
+	text, err := os.ReadFile(metricsUnit)
+	lab.Must(t, err)
+	folder := regexp.MustCompile(`(?m)^Environment=FOLDER=(/\S+)$`).FindSubmatch(text)
+	file := regexp.MustCompile(`(?m)^ExecStart=\S+/write-metrics \$\{FOLDER\}(/\S+)$`).FindSubmatch(text)
+	if folder == nil || file == nil {
+		t.Fatalf("%s does not say where write-metrics writes:\n%s", metricsUnit, text)
+	}
+	return string(folder[1]) + string(file[1])
+}
+
+// Whatever names the file of the metrics names the one that is written.
+func TestTheFileOfTheMetricsHasOneName(t *testing.T) {
+	t.Parallel()
+	file := metricsFile(t)
+	for _, path := range []string{
+		"testdata/alerts.test.yml", "../../docs/knockwall.8.md", "../../internal/packaging/test-install.sh",
+		"../../internal/packaging/deb/prerm", "../../internal/packaging/rpm/preun", "../../internal/packaging/arch/pre_remove",
+	} {
+		text, err := os.ReadFile(path)
+		lab.Must(t, err)
+		if !bytes.Contains(text, []byte(file)) {
+			t.Errorf("%s does not name %s", path, file)
+		}
+	}
+}
 
 // Each alert fires when it should, and not otherwise.
 func TestAlertRules(t *testing.T) {
@@ -79,6 +109,7 @@ func watch(d *lab.Daemon) *prometheus {
 	lab.Must(l.T, os.Mkdir(folder, 0o755))
 	alerts, err := filepath.Abs(alertsFile)
 	lab.Must(l.T, err)
+	metrics := filepath.Join(folder, filepath.Base(metricsFile(l.T)))
 	config := filepath.Join(l.Folder, "prometheus.yml")
 	lab.WriteFile(l.T, config, `global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [`+alerts+`]
@@ -93,7 +124,7 @@ scrape_configs:
 	writing.Go(func() {
 		for ctx.Err() == nil {
 			// While the daemon reloads or is away, it fails and removes the file.
-			_ = exec.CommandContext(ctx, "sh", writeMetrics, filepath.Join(folder, "knockwall.prom"), d.Control).Run()
+			_ = exec.CommandContext(ctx, "sh", writeMetrics, metrics, d.Control).Run()
 			select {
 			case <-ctx.Done():
 			case <-time.After(time.Second):
@@ -225,6 +256,7 @@ door "bare" {
 	checkNames(t, promtool, curl, d)
 
 	p.becomes("1", "knockwall_build_info")
+	p.becomes("1", "count("+ageOfMetrics(t)+")")
 	p.becomes("2", `knockwall_one_time_sequences_left{door="list"}`)
 	p.becomes("1", `ALERTS{alertname="KnockwallSequencesLow", alertstate="firing"}`)
 	p.becomes("1", `knockwall_door_bare == 1`)
@@ -269,6 +301,18 @@ door "bare" {
 	if got, err := p.ask("knockwall_build_info"); err != nil || len(got) > 0 {
 		t.Errorf("a daemon that has ended gives %v, %v", got, err)
 	}
+}
+
+// ageOfMetrics returns the expression by which an alert finds the file of the metrics.
+func ageOfMetrics(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(alertsFile)
+	lab.Must(t, err)
+	expression := regexp.MustCompile(`node_textfile_mtime_seconds\{.*\}`).Find(text)
+	if expression == nil {
+		t.Fatalf("no alert in %s looks at the file of the metrics", alertsFile)
+	}
+	return string(expression)
 }
 
 // checkNames checks the names of the metrics: promtool knows Prometheus' conventions, and

@@ -125,37 +125,7 @@ func (c *Client) Follow(ctx context.Context, wanted Selection) (func(each func(a
 	if err != nil {
 		return nil, err
 	}
-	return func(each func(audit.Event) error) error { return c.read(ctx, response, wanted.Follow, each) }, nil
-}
-
-// read calls each with the events in a response.
-func (c *Client) read(ctx context.Context, response *http.Response, follow bool, each func(audit.Event) error) error {
-	defer response.Body.Close()
-	decoder := json.NewDecoder(response.Body)
-	for {
-		var e audit.Event
-		switch err := decoder.Decode(&e); {
-		case errors.Is(err, io.EOF) && follow:
-			return fmt.Errorf("the daemon at %s has ended", c.path)
-		case errors.Is(err, io.EOF):
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			return c.unreadable(err)
-		}
-		if err := each(e); err != nil {
-			return err
-		}
-	}
-}
-
-// starter returns the command that starts a daemon at the socket.
-func (c *Client) starter() string {
-	if c.path == DefaultPath && systemd.HasUnit("knockwall.service") {
-		return "sudo systemctl start knockwall"
-	}
-	return "knockwall run"
+	return func(each func(audit.Event) error) error { return lines(ctx, c, response, wanted.Follow, each) }, nil
 }
 
 // FollowChanges calls each with every change after a cursor, until ctx or the daemon ends. Without
@@ -165,19 +135,26 @@ func (c *Client) FollowChanges(ctx context.Context, cursor string, each func(wal
 	if err != nil {
 		return err
 	}
+	return lines(ctx, c, response, true, each)
+}
+
+// lines calls each with the lines of a response. With follow, they end only with the daemon.
+func lines[T any](ctx context.Context, c *Client, response *http.Response, follow bool, each func(T) error) error {
 	defer response.Body.Close()
 	decoder := json.NewDecoder(response.Body)
 	for {
-		var change wall.Change
-		switch err := decoder.Decode(&change); {
+		var line T
+		switch err := decoder.Decode(&line); {
+		case errors.Is(err, io.EOF) && follow:
+			return fmt.Errorf("the daemon at %s has ended", c.path)
+		case errors.Is(err, io.EOF):
+			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, io.EOF):
-			return fmt.Errorf("the daemon at %s has ended", c.path)
 		case err != nil:
-			return fmt.Errorf("reading the daemon's answer: %w", err)
+			return c.unreadable(err)
 		}
-		if err := each(change); err != nil {
+		if err := each(line); err != nil {
 			return err
 		}
 	}
@@ -246,7 +223,11 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 	response, err := c.http.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
-		return nil, fmt.Errorf("%w at %s: start it with `%s`, or name its socket with --control", ErrNoDaemon, c.path, c.starter())
+		start := "knockwall run"
+		if c.path == DefaultPath && systemd.HasUnit("knockwall.service") {
+			start = "sudo systemctl start knockwall"
+		}
+		return nil, fmt.Errorf("%w at %s: start it with `%s`, or name its socket with --control", ErrNoDaemon, c.path, start)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("the control socket %s is not yours to use: try it with sudo, or join the group that owns it", c.path)
 	case errors.Is(err, syscall.EINVAL):

@@ -284,6 +284,28 @@ func TestTheClientPassesOnWhatIsWrong(t *testing.T) {
 	}
 }
 
+func TestTheClientSaysWhyItCannotReadLines(t *testing.T) {
+	for name, read := range map[string]func(*Client) error{
+		"events": func(c *Client) error {
+			return c.Events(t.Context(), Selection{}, func(audit.Event) error { return nil })
+		},
+		"changes": func(c *Client) error {
+			return c.FollowChanges(t.Context(), "", func(wall.Change) error { return nil })
+		},
+	} {
+		for text, want := range map[string]string{
+			"<html>":       "it is another program, or another version",
+			`{"door": 7}`:  "it is another program, or another version",
+			`{"door": "ss`: "has ended while it answered",
+		} {
+			err := read(answering(t, func(rw http.ResponseWriter, _ *http.Request) { _, _ = rw.Write([]byte(text)) }))
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %q is told as: %v", name, text, err)
+			}
+		}
+	}
+}
+
 // notYet returns a daemon whose wall is not in force yet.
 func notYet() Daemon {
 	w := wall.New(wall.Edges{}, audit.Sinks{})

@@ -42,11 +42,11 @@ times in seconds. With --watch it prints the status every second, until Ctrl-C.`
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		client := control.NewClient(*path)
 		if !*watch {
-			return showStatus(c, client, *asJSON, false)
+			return showStatus(c, client, *path, *asJSON, false)
 		}
 		for {
 			_, onTerminal := terminal.Width(c.OutOrStdout())
-			if err := showStatus(c, client, *asJSON, onTerminal && !*asJSON); err != nil {
+			if err := showStatus(c, client, *path, *asJSON, onTerminal && !*asJSON); err != nil {
 				return err
 			}
 			select {
@@ -62,9 +62,9 @@ times in seconds. With --watch it prints the status every second, until Ctrl-C.`
 // watchInterval is the time between two outputs of status --watch.
 const watchInterval = time.Second
 
-// showStatus gets the status from the daemon and writes it, in place of what the screen shows
-// or below it.
-func showStatus(c *cobra.Command, client *control.Client, asJSON, inPlace bool) error {
+// showStatus gets the status from the daemon whose socket is at path and writes it, in place
+// of what the screen shows or below it.
+func showStatus(c *cobra.Command, client *control.Client, path string, asJSON, inPlace bool) error {
 	s, err := client.Status(c.Context())
 	if err != nil {
 		return err
@@ -76,10 +76,10 @@ func showStatus(c *cobra.Command, client *control.Client, asJSON, inPlace bool) 
 		return encoder.Encode(s)
 	}
 	if !inPlace {
-		return writeStatus(out, s, time.Now())
+		return writeStatus(out, path, s, time.Now())
 	}
 	p := page{terminal: out}
-	if err := writeStatus(&p, s, time.Now()); err != nil {
+	if err := writeStatus(&p, path, s, time.Now()); err != nil {
 		return err
 	}
 	columns, rows := terminal.Screen(out)
@@ -103,9 +103,7 @@ func head(text string, columns, rows int) string {
 	lines := strings.Split(strings.TrimSuffix(text, "\n"), "\n")
 	if columns > 0 {
 		for i, line := range lines {
-			if r := []rune(line); len(r) > columns {
-				lines[i] = string(r[:columns-1]) + "…"
-			}
+			lines[i] = printable.Cut(line, columns)
 		}
 	}
 	if missing := len(lines) - (rows - 1); rows > 1 && missing > 0 {
@@ -114,15 +112,15 @@ func head(text string, columns, rows int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-func writeStatus(out io.Writer, s wall.Status, now time.Time) error {
+func writeStatus(out io.Writer, path string, s wall.Status, now time.Time) error {
 	say := func(format string, a ...any) { terminal.WriteParagraph(out, fmt.Sprintf(format, a...)) }
 	say("The daemon has run the wall (table inet %s) since %s, for %s.",
 		s.Table, s.Since.Format(time.DateTime), printable.Time(now.Sub(s.Since).Round(time.Second)))
 	if s.Trial != nil {
-		say("It is on trial: without `knockwall confirm` the former state returns in %s.", inSeconds(s.Trial.LeftSeconds))
+		say("It is on trial: without `%s` the former state returns in %s.", control.Command(path, "confirm"), inSeconds(s.Trial.LeftSeconds))
 	}
 	if s.FilesDiffer {
-		say("The rule files differ from the rules in force. `knockwall check` checks the files, `knockwall reload` puts them in force.")
+		say("The rule files differ from the rules in force. `knockwall check` checks the files, `%s` puts them in force.", control.Command(path, "reload"))
 	}
 	for _, f := range s.Findings {
 		word := string(f.Severity)

@@ -4,6 +4,7 @@ host   := $(shell go env GOHOSTARCH)
 GOARCH := $(or $(GOARCH),$(host))
 binary := build/$(GOARCH)/knockwall
 client := build/$(GOARCH)/client/knockwall
+share  := build/$(GOARCH)/knockwall-share
 
 # What Go runs here is for this machine, whatever the packages are for.
 unexport GOARCH GOFLAGS GOAMD64 GOARM GOARM64 GOEXPERIMENT
@@ -13,7 +14,7 @@ export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct)
 
 .PHONY: help build deb rpm archlinux apk dist cross test-packages clean generated always
 help:
-	@echo 'make build           the program, static:                 $(binary)'
+	@echo 'make build           the programs, static:                build/$(GOARCH)/'
 	@echo 'make deb             knockwall and knockwall-client for Debian and Ubuntu'
 	@echo 'make rpm             … for Fedora and others'
 	@echo 'make archlinux       … for Arch Linux'
@@ -25,20 +26,22 @@ help:
 	@echo
 	@echo 'GOARCH=arm64 after one of the first five is for another architecture.'
 
-build: $(binary)
+build: $(binary) $(share)
 
 # Always: Go knows better what has changed. Panics name their lines without
 # symbols, too.
-compile = CGO_ENABLED=0 GOARCH=$* GOARM=7 go build -trimpath -buildvcs=true -ldflags='-s -w' $(1) -o $@ ./cmd/knockwall
+compile = CGO_ENABLED=0 GOARCH=$* GOARM=7 go build -trimpath -buildvcs=true -ldflags='-s -w' -o $@ $(1)
 build/%/knockwall: always
-	$(call compile)
+	$(call compile,./cmd/knockwall)
 build/%/client/knockwall: always
-	$(call compile,-tags client)
+	$(call compile,-tags client ./cmd/knockwall)
+build/%/knockwall-share: always
+	$(call compile,./cmd/knockwall-share)
 
-generated: $(binary) $(client) build/$(host)/knockwall
-	internal/packaging/generate.sh build/$(host)/knockwall $(binary) $(client)
+generated: $(binary) $(client) $(share) build/$(host)/knockwall
+	internal/packaging/generate.sh build/$(host)/knockwall $(binary) $(client) $(share)
 
-package = VERSION=$$(cat build/$(addsuffix .,$(filter archlinux apk,$@))version) ARCH=$(GOARCH:arm=arm7) BINARY=$(1) \
+package = VERSION=$$(cat build/$(addsuffix .,$(filter archlinux apk,$@))version) ARCH=$(GOARCH:arm=arm7) BINARY=$(1) SHARE=$(share) \
 	  go tool -modfile=internal/tools/go.mod nfpm package --config internal/packaging/$(2) --packager $@ --target build/
 deb rpm archlinux: generated
 	$(call package,$(binary),nfpm.yaml)

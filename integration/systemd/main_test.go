@@ -16,5 +16,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "machine: %v\n", becomeMachine(os.Args[1], os.Args[2], os.Args[3], os.Args[4]))
 		os.Exit(1)
 	}
-	lab.Main(m)
+	lab.Main(m,
+		lab.Program{Name: "knockwall-share", Build: []string{"../../cmd/knockwall-share"}},
+		lab.Program{Name: "nats-server", Build: []string{"-modfile=../../internal/tools/go.mod", "github.com/nats-io/nats-server/v2"}},
+	)
 }

@@ -15,7 +15,7 @@ archive() { # NAME GOOS GOARCH TAGS
   # armv7 has a floating-point unit, and many routers with mips have none.
   CGO_ENABLED=0 GOOS=$2 GOARCH=$3 GOARM=7 GOMIPS=softfloat \
     go build -trimpath -buildvcs=true -ldflags='-s -w' -tags "$4" -o "$folder/knockwall$suffix" ./cmd/knockwall
-  internal/packaging/licenses.sh "$folder/knockwall$suffix" "$folder/licenses"
+  internal/packaging/licenses.sh "$folder/licenses" "$folder/knockwall$suffix"
   install -m 644 LICENSE "$folder/"
   if [ "$2" != windows ]; then
     mkdir "$folder/man" "$folder/completions"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# generate.sh HOST BINARY CLIENT: writes to build/ the files of the packages that are not in
+# generate.sh HOST BINARY CLIENT SHARE: writes to build/ the files of the packages that are not in
 # this repository: manual pages, completions, changelogs and licenses. HOST is the program for
-# this machine, BINARY and CLIENT are the programs in the packages. nfpm sets times and modes.
+# this machine, the others are the programs in the packages. nfpm sets times and modes.
 set -eu
 umask 022
-host=$1 binary=$2 client=$3
+host=$1 binary=$2 client=$3 share=$4
 
 # Go takes the version from git.
 version=$(go version -m "$binary" | awk '$1 == "mod" { print substr($3, 2) }')
@@ -45,5 +45,5 @@ changelog() { # PACKAGE
 changelog knockwall | gzip -9n >build/changelog.gz
 changelog knockwall-client | gzip -9n >build/client-changelog.gz
 
-internal/packaging/licenses.sh "$binary" build/licenses
-internal/packaging/licenses.sh "$client" build/client-licenses
+internal/packaging/licenses.sh build/licenses "$binary" "$share"
+internal/packaging/licenses.sh build/client-licenses "$client"

@@ -1,9 +1,10 @@
 #!/bin/sh
-# licenses.sh BINARY FOLDER: writes the licences of Go and of all modules that are linked into
-# BINARY to FOLDER.
+# licenses.sh FOLDER BINARY…: writes the licences of Go and of all modules that are linked into
+# the programs to FOLDER.
 set -eu
 umask 022
-binary=$1 folder=$2
+folder=$1
+shift
 copy() { # MODULE SOURCE
   mkdir -p "$folder/$1"
   find "$2" -maxdepth 1 -type f \( -iname 'licen[cs]e*' -o -iname 'copying*' -o -iname 'notice*' -o -iname 'patents*' \) \
@@ -12,7 +13,7 @@ copy() { # MODULE SOURCE
 }
 rm -rf "$folder"
 copy go "$(go env GOROOT)"
-modules=$(go version -m "$binary" | awk '$1 == "dep" { print $2 }')
+modules=$(go version -m "$@" | awk '$1 == "dep" { print $2 }' | sort -u)
 # shellcheck disable=SC2086 # one argument for each module
 go list -m -f '{{.Path}} {{.Dir}}' $modules | while read -r module source; do
   copy "$module" "$source"

@@ -39,6 +39,7 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall-metrics.timer
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall-run@.path
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall-run@.service
+-rw-r--r-- root/root /usr/lib/systemd/system/knockwall-share.service
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall-start@.path
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall-start@.service
 -rw-r--r-- root/root /usr/lib/systemd/system/knockwall-stop@.path
@@ -54,6 +55,7 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/share/doc/knockwall/docs/API.md
 -rw-r--r-- root/root /usr/share/doc/knockwall/docs/limits.md
 -rw-r--r-- root/root /usr/share/doc/knockwall/examples/ssh.hcl
+-rw-r--r-- root/root /usr/share/doc/knockwall/licenses/github.com/nats-io/nats.go/LICENSE
 -rw-r--r-- root/root /usr/share/doc/knockwall/licenses/github.com/spf13/cobra/LICENSE.txt
 -rw-r--r-- root/root /usr/share/doc/knockwall/licenses/go/LICENSE
 -rw-r--r-- root/root /usr/share/fish/vendor_completions.d/knockwall.fish
@@ -65,6 +67,7 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/share/man/man8/knockwall.8.gz
 -rw-r--r-- root/root /usr/share/zsh/vendor-completions/_knockwall
 -rwxr-xr-x root/root /usr/bin/knockwall
+-rwxr-xr-x root/root /usr/libexec/knockwall/knockwall-share
 -rwxr-xr-x root/root /usr/libexec/knockwall/try-start
 -rwxr-xr-x root/root /usr/libexec/knockwall/write-metrics
 drwxr-x--- root/root /etc/knockwall.d/
@@ -138,7 +141,7 @@ for removal in "$work/arch/.INSTALL pre_remove 1" "$work/rpm preun 0"; do
   expects yes 'knockwall down' "${removal[@]}"
   isChroot=true expects no 'knockwall down' "${removal[@]}"
   expects yes 'rm -f /etc/systemd/system/*.wants/knockwall-*@*.path' "${removal[@]}"
-  expects yes 'systemctl --no-reload disable knockwall-metrics.timer knockwall.socket knockwall.service' "${removal[@]}"
+  expects yes 'systemctl --no-reload disable knockwall-share.service knockwall-metrics.timer knockwall.socket knockwall.service' "${removal[@]}"
 done
 echo "right scripts of Arch and rpm"
 

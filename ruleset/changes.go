@@ -84,15 +84,16 @@ func (w *Wall) identity() string {
 	return w.Identity.Public().String()
 }
 
-// changes may be called on nil, and with nil.
+// changes also says what to do with the companion, which reads the block only when it starts.
+// It may be called on nil, and with nil.
 func (s *Share) changes(was *Share) (c method.Changes) {
 	switch {
 	case s == nil && was == nil:
 		return nil
 	case was == nil:
-		return method.Changes{"windows are shared with the group " + s.Group}
+		return method.Changes{fmt.Sprintf("a share block, with the group %s: start knockwall-share to share windows", s.Group)}
 	case s == nil:
-		return method.Changes{"windows are no longer shared with the group " + was.Group}
+		return method.Changes{"no share block any more: stop knockwall-share"}
 	}
 	c.Value("share: group", was.Group, s.Group)
 	c.Value("share: name", cmp.Or(was.Name, "the host's own"), cmp.Or(s.Name, "the host's own"))
@@ -103,6 +104,9 @@ func (s *Share) changes(was *Share) (c method.Changes) {
 	c.Value("share: tls: ca", was.CA, s.CA)
 	c.Value("share: tls: cert", was.Cert, s.Cert)
 	c.Value("share: tls: key", was.Key, s.Key)
+	if c != nil {
+		c = append(c, "share: restart knockwall-share, which reads the block when it starts")
+	}
 	return c
 }
 

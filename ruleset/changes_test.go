@@ -113,8 +113,8 @@ func TestTheBeginningAndTheEndOfSharingAreTold(t *testing.T) {
 		former, now *Config
 		want        string
 	}{
-		{alone, shared, "windows are shared with the group prod"},
-		{shared, alone, "windows are no longer shared with the group prod"},
+		{alone, shared, "a share block, with the group prod: start knockwall-share to share windows"},
+		{shared, alone, "no share block any more: stop knockwall-share"},
 	} {
 		if diff := cmp.Diff([]Change{{Kind: Changed, What: []string{test.want}}}, test.now.Changes(test.former)); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)

@@ -123,6 +123,7 @@ func (l *Loaded) servers(r *rawShare, s *Share) {
 	if l.lacks(r.Servers, r.Range, "No servers", `Write the URLs of NATS servers: servers = ["tls://nats1.example.org:4222"].`) {
 		return
 	}
+	scheme := "" // of the first server
 	n, ok := l.list(r.Servers, func(e hcl.Expression, text string) {
 		// No message quotes the text, as it may have a password.
 		u, err := url.Parse(text)
@@ -135,7 +136,10 @@ func (l *Loaded) servers(r *rawShare, s *Share) {
 			l.failAt(e, "Server without TLS", "Without TLS, whoever is on the way can read and change what is shared. Write tls:// instead of nats://, which is only for a server on this host itself.")
 		case u.Scheme != "tls" && u.Scheme != "nats":
 			l.failAt(e, "Not a server", `The URL of a server begins with tls://, or with nats:// for one on this host itself.`)
+		case scheme != "" && u.Scheme != scheme:
+			l.failAt(e, "Servers with and without TLS", "One connection is for all servers, and either has TLS or does not. Write tls:// for all of them, or only those on this host itself, with nats://.")
 		default:
+			scheme = u.Scheme
 			s.Servers = append(s.Servers, text)
 		}
 	})

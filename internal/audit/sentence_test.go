@@ -69,6 +69,8 @@ func TestEventAsASentence(t *testing.T) {
 			"ssh could not be opened for 192.0.2.1 (9000/tcp): no such file"},
 		{audit.Event{Kind: audit.Refused, Door: "ssh", Reason: "from many other sources", Count: 2, Failed: true},
 			"ssh could not be opened for somebody, 2 times: from many other sources"},
+		{audit.Event{Kind: audit.Refused, Origin: "host2", Code: audit.CodeNotRemembered, Reason: "no such file", Failed: true},
+			"A knock at host2 might open a door here once more: no such file"},
 		{audit.Event{Kind: audit.Closed, Door: "ssh", Source: alice, Reason: "by hand"},
 			"ssh is closed early for 192.0.2.1: by hand"},
 		{audit.Event{Kind: audit.Closed, Door: "ssh", Source: alice, Reason: "no such file", Failed: true},

@@ -219,7 +219,9 @@ var table = [...]Row{
 			case e.Code == CodeNotShared && e.Failed:
 				return fmt.Sprintf("%s has told what this host does not accept", e.Origin)
 			case e.Code == CodeNotShared:
-				return fmt.Sprintf("%s has told of a window that this host does not share", e.Origin)
+				return fmt.Sprintf("%s has told of what this host does not share", e.Origin)
+			case e.Code == CodeNotRemembered && e.Origin != "":
+				return fmt.Sprintf("A knock at %s might open a door here once more", e.Origin)
 			case e.Failed:
 				return fmt.Sprintf("%s could not be opened for %s", e.Door, source)
 			}

@@ -13,7 +13,7 @@ import (
 // The limits of a POST of changes.
 const (
 	MaxTold     = 256 // changes
-	maxToldBody = 512 << 10
+	maxToldBody = 1 << 20
 )
 
 // Told is a change at another host, in the body of POST /v1/changes.

@@ -95,4 +95,11 @@ func TestChangesThatAreWrong(t *testing.T) {
 		control.NoGo(t, text)
 	}
 	wantWindows(t, s, before...)
+	for size, says := range map[int]string{1 << 20: "", 1<<20 + 1: "the body is longer than 1048576 bytes"} {
+		body := `{"origin":"host2","changes":[]}`
+		response, text := s.ask(t, http.MethodPost, "/v1/changes", body+strings.Repeat(" ", size-len(body)))
+		if (response.StatusCode == http.StatusOK) != (says == "") || !strings.Contains(text, says) {
+			t.Errorf("%d bytes: %s %s", size, response.Status, text)
+		}
+	}
 }

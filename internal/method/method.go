@@ -213,6 +213,13 @@ type Members interface {
 	Listed(now time.Time) []string
 }
 
+// Ordered is a method whose uses are ordered. A use of it at another host counts here, too.
+type Ordered interface {
+	Members
+	// MaxSkew returns how far the time of a use may be from this host's clock.
+	MaxSkew() time.Duration
+}
+
 // SlowVerifier is a Verifier that takes long. The caller uses it in a goroutine of its own,
 // for datagrams that Screen passes.
 type SlowVerifier interface {
@@ -221,6 +228,9 @@ type SlowVerifier interface {
 	// allocates nothing. It may be called while Verify runs.
 	Screen(datagram []byte) bool
 }
+
+// UseLifetime is longer than any use can be valid.
+const UseLifetime = 3 * time.Hour
 
 // Use is a use that is valid once at a door.
 type Use struct {
@@ -232,6 +242,7 @@ type Use struct {
 	// it with the same Kind and Detail, at whichever door. Only the last of these is
 	// remembered. Begins counts to the millisecond.
 	Ordered bool
+	By      Person // with Ordered, who has used it
 }
 
 // Remember remembers a use. replay says that the use was remembered before.

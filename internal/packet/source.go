@@ -30,6 +30,10 @@ func (s Source) String() string {
 	return addr.String() + "/" + strconv.Itoa(s.Bits())
 }
 
+// IsLinkLocal reports whether the source is on a link of this host, so that another host
+// knows another source by the same address, or none.
+func (s Source) IsLinkLocal() bool { return s.Link != 0 || s.Addr().IsLinkLocalUnicast() }
+
 // linkName returns an interface's name, or its index if it does not exist any more.
 func linkName(index uint32) string {
 	if i, err := net.InterfaceByIndex(int(index)); err == nil {

@@ -92,14 +92,10 @@ func (l *changeLog) observe(e windowEvent) {
 }
 
 // use keeps that a signed knock was used.
-func (l *changeLog) use(u method.Use, p method.Person) {
-	c := usedOf(u)
-	c.Person, c.Grant = p.Name, p.Grant
-	l.add(logged{at: time.Now(), Change: c})
-}
+func (l *changeLog) use(u method.Use) { l.add(logged{at: time.Now(), Change: usedOf(u)}) }
 
 func usedOf(u method.Use) Change {
-	return Change{Kind: ChangeUsed, Method: u.Kind, Key: u.Detail, Time: u.Begins}
+	return Change{Kind: ChangeUsed, Method: u.Kind, Key: u.Detail, Time: u.Begins, Person: u.By.Name, Grant: u.By.Grant}
 }
 
 // add keeps a change.
@@ -235,10 +231,6 @@ func (f *Follower) cursor() string {
 // state returns the state: the uses, the last closings and the open windows.
 func (f *Follower) state() ([]Change, error) {
 	w := f.wall
-	all := []Change{{Kind: StateBegins}}
-	for _, u := range w.packets.replays.uses() {
-		all = append(all, usedOf(u))
-	}
 	if w.packets.current() == nil {
 		return nil, errNotInstalled
 	}
@@ -258,6 +250,11 @@ func (f *Follower) state() ([]Change, error) {
 		})
 	}()
 	f.behind = false
+	all := []Change{{Kind: StateBegins}}
+	// After the place was taken: a use in between is in the state and comes as a change.
+	for _, u := range w.packets.replays.uses() {
+		all = append(all, usedOf(u))
+	}
 	all = slices.Concat(all, finished(w.windows.changes.closed()), finished(windows))
 	return append(all, Change{Kind: StateKnown, Cursor: f.cursor()}), nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/command"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
@@ -17,7 +18,8 @@ const (
 	KeptUsed         = keepUsed
 	MostUsed         = maxUsed
 	MaxChanges       = maxChanges
-	Worthless        = useLifetime
+	Worthless        = method.UseLifetime
+	MostLearned      = maxLearned
 	LookAtClock      = clockInterval
 	MaxOpenings      = maxOpenings
 	MaxTogether      = maxBatch

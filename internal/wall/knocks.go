@@ -193,7 +193,7 @@ func (s knocks) useDatagram(f *policy, v *decision) {
 		return
 	}
 	if v.meant.Once.Ordered {
-		ps.windows.changes.use(v.meant.Once, v.meant.Person)
+		ps.windows.changes.use(v.meant.Once)
 	}
 	switch {
 	case v.meant.Action == method.Close:

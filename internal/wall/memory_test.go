@@ -18,6 +18,7 @@ type notebook struct {
 	failure error
 	damaged time.Time // set before it is used
 	away    bool      // nothing of it can be read or changed
+	reading func()    // called when all is read
 }
 
 func (n *notebook) Damaged() time.Time { return n.damaged }
@@ -71,6 +72,9 @@ func (n *notebook) Has(entry string) bool {
 }
 
 func (n *notebook) All() []string {
+	if n.reading != nil {
+		n.reading()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.away {

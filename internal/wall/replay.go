@@ -28,7 +28,8 @@ type Store interface {
 }
 
 // replayGuard stores what was used. An entry begins with the Unix time, in seconds, of
-// the minute or step that it belongs to. One of an ordered use ends with its milliseconds.
+// the minute or step that it belongs to. One of an ordered use goes on with its
+// milliseconds, and ends with who has used it.
 type replayGuard struct {
 	mu    sync.Mutex
 	store Store
@@ -38,6 +39,7 @@ type replayGuard struct {
 // ordered is an ordered use.
 type ordered struct {
 	begins time.Time
+	by     method.Person
 	entry  string // in the store
 }
 
@@ -48,9 +50,11 @@ const anyDoor = "*"
 // The limits of the store. Expired entries are kept while there is room, because they
 // would be valid again if the clock were set back.
 const (
-	keepUsed    = 4096
-	maxUsed     = 65536
-	useLifetime = 3 * time.Hour // longer than any step or minute can be valid
+	keepUsed = 4096
+	maxUsed  = 65536
+	// maxLearned is how many entries there may be when another host's use adds one, so that
+	// no host can fill the store and keep out who knocks here.
+	maxLearned = maxUsed / 2
 )
 
 var errTooManyUsed = errors.New("more one-time passwords and steps are in use at once than can be remembered")
@@ -83,17 +87,25 @@ func (g *replayGuard) takeInOrder(u method.Use, now time.Time) (replay bool, err
 	if err := g.makeRoom(u, now); err != nil {
 		return false, err
 	}
-	entry := fmt.Sprintf("%d %s %s %s %d", u.Begins.Unix(), u.Kind, anyDoor, u.Detail, u.Begins.UnixMilli())
+	return false, g.advance(key, u)
+}
+
+// advance stores the last of the ordered uses with a key.
+func (g *replayGuard) advance(key string, u method.Use) error {
+	former, known := g.ordered()[key]
+	who := u.By
+	who.Key = "" // it is the detail
+	entry := strings.TrimSuffix(fmt.Sprintf("%d %s %s %s %d %s", u.Begins.Unix(), u.Kind, anyDoor, u.Detail, u.Begins.UnixMilli(), who.Text()), " ")
 	if err := g.store.Add(entry); err != nil {
 		g.last = nil // the store may have been away
-		return false, err
+		return err
 	}
-	g.ordered()[key] = ordered{u.Begins, entry}
+	g.ordered()[key] = ordered{u.Begins, u.By, entry}
 	if known {
 		// If this fails the store has an entry too many, which changes nothing.
 		_ = g.store.Remove(former.entry)
 	}
-	return false, nil
+	return nil
 }
 
 // ordered returns the last of the ordered uses. It reads them from the store if need be.
@@ -103,8 +115,8 @@ func (g *replayGuard) ordered() map[string]ordered {
 	}
 	g.last = map[string]ordered{}
 	for _, entry := range g.store.All() {
-		f := strings.Fields(entry)
-		if len(f) != 5 || f[2] != anyDoor {
+		f := strings.SplitN(entry, " ", 6)
+		if len(f) < 5 || f[2] != anyDoor {
 			continue
 		}
 		ms, err := strconv.ParseInt(f[4], 10, 64)
@@ -113,19 +125,33 @@ func (g *replayGuard) ordered() map[string]ordered {
 		}
 		key, begins := f[1]+" "+f[3], time.UnixMilli(ms)
 		if former, known := g.last[key]; !known || begins.After(former.begins) {
-			g.last[key] = ordered{begins, entry}
+			who := method.Person{}
+			if len(f) > 5 {
+				who = method.ParsePerson(f[5])
+				who.Key = f[3]
+			}
+			g.last[key] = ordered{begins, who, entry}
 		}
 	}
 	return g.last
 }
 
 // learn stores an ordered use at another host, so that the same knock opens nothing here. It
-// need not be later than the last one here.
+// need not be later than the last one here. What is too old to be used again is left out.
 func (g *replayGuard) learn(u method.Use, now time.Time) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	_, err := g.takeInOrder(u, now)
-	return err
+	key := u.Kind + " " + u.Detail
+	former, known := g.ordered()[key]
+	if now.Sub(u.Begins) > method.UseLifetime || known && u.Begins.UnixMilli() <= former.begins.UnixMilli() {
+		return nil
+	}
+	if !known && g.store.Len() >= keepUsed {
+		if err := g.forget(now, maxLearned); err != nil {
+			return err
+		}
+	}
+	return g.advance(key, u)
 }
 
 // uses returns the ordered uses.
@@ -134,7 +160,7 @@ func (g *replayGuard) uses() (all []method.Use) {
 	defer g.mu.Unlock()
 	for key, last := range g.ordered() {
 		kind, detail, _ := strings.Cut(key, " ")
-		all = append(all, method.Use{Begins: last.begins, Kind: kind, Detail: detail, Ordered: true})
+		all = append(all, method.Use{Begins: last.begins, Kind: kind, Detail: detail, Ordered: true, By: last.by})
 	}
 	return all
 }
@@ -149,14 +175,15 @@ func (g *replayGuard) makeRoom(u method.Use, now time.Time) error {
 	if g.store.Len() < keepUsed {
 		return nil
 	}
-	return g.forget(now)
+	return g.forget(now, maxUsed)
 }
 
 // errMayBeUsed is returned for what was valid before damage to the store was found.
 var errMayBeUsed = errors.New("it may have been used before: the file of used passwords and sequences was damaged. Later ones open the door again")
 
-// forget makes room by removing the oldest expired entries.
-func (g *replayGuard) forget(now time.Time) error {
+// forget makes room by removing the oldest expired entries. It returns an error if there are
+// still too many.
+func (g *replayGuard) forget(now time.Time, tooMany int) error {
 	excess := g.store.Len() - keepUsed + 1
 	for _, entry := range g.store.All() {
 		if excess <= 0 {
@@ -164,7 +191,7 @@ func (g *replayGuard) forget(now time.Time) error {
 		}
 		began, _, _ := strings.Cut(entry, " ")
 		seconds, err := strconv.ParseInt(began, 10, 64)
-		if err == nil && now.Sub(time.Unix(seconds, 0)) < useLifetime {
+		if err == nil && now.Sub(time.Unix(seconds, 0)) < method.UseLifetime {
 			continue
 		}
 		if err := g.store.Remove(entry); err != nil {
@@ -173,7 +200,7 @@ func (g *replayGuard) forget(now time.Time) error {
 		g.last = nil // read again: the entry may be among them
 		excess--
 	}
-	if g.store.Len() >= maxUsed {
+	if g.store.Len() >= tooMany {
 		return errTooManyUsed
 	}
 	return nil

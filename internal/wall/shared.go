@@ -9,7 +9,9 @@ import (
 	"unicode"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -24,17 +26,16 @@ type Told struct {
 	Reason       string    // with ToldWrongly
 }
 
-// maxAhead is how far the time of a knock at another host may be ahead of this one's clock.
-// A later time would keep the person out for longer. It is the greatest skew of a door.
-const maxAhead = time.Hour
-
 // The errors of Told. A change that is not accepted is in the audit trail, too.
 var (
-	ErrBadOrigin = errors.New("invalid origin")
-	ErrBadChange = errors.New("invalid change")
-	errNotShared = &request{ErrNoDoor, "the rule files do not share this door"}
-	errNotAhead  = &request{ErrBadChange, "the time of the knock is far ahead of this host's clock"}
-	errNoKnock   = &request{ErrBadChange, "no door takes such knocks of this key"}
+	ErrBadOrigin   = errors.New("invalid origin")
+	ErrBadChange   = errors.New("invalid change")
+	ErrNotAdmitted = errors.New("not admitted here")
+	errNotShared   = &request{ErrNoDoor, "the rule files do not share this door"}
+	errLinkLocal   = &request{ErrBadSource, "a link-local address may be a different host there, so it is not shared"}
+	errNotAdmitted = &request{ErrNotAdmitted, "the rule files do not admit this person at this door, or no longer"}
+	errNotAhead    = &request{ErrBadChange, "the time of the knock is far ahead of this host's clock"}
+	errNoKnock     = &request{ErrNotAdmitted, "no door takes such knocks of this key"}
 )
 
 // originName matches the name of a host.
@@ -91,7 +92,7 @@ func (w *Wall) Tell(origin string, changes []Told) ([]error, error) {
 			errs[i] = w.learn(origin, c)
 		case ToldWrongly:
 			err := &request{ErrBadChange, c.Reason}
-			if c.Door != "" && !w.packets.config().Written.Share.Shares(c.Door) {
+			if c.Door != "" && !w.shares(c.Door) {
 				err.kind = ErrNoDoor
 			}
 			w.recordNotShared(origin, c, err)
@@ -101,14 +102,37 @@ func (w *Wall) Tell(origin string, changes []Told) ([]error, error) {
 	return errs, nil
 }
 
+func (w *Wall) shares(door string) bool { return w.packets.config().Written.Share.Shares(door) }
+
+// findTold returns the shared door and the source of a window at another host. Other than by
+// hand, the source has to be what counts as one source here: an address means no network.
+func (w *Wall) findTold(c Told) (*effective.Door, packet.Source, error) {
+	d, s, err := w.find(c.Door, c.Source)
+	if err != nil {
+		return nil, s, err
+	}
+	told, err := packet.ParseSource(c.Source)
+	switch {
+	case !w.shares(d.Name):
+		return nil, s, errNotShared
+	case s.IsLinkLocal():
+		return nil, s, errLinkLocal
+	case err != nil || told != s:
+		return nil, s, &request{ErrBadSource, fmt.Sprintf("the door %s counts %s as one source, and not %s", d.Name, s, c.Source)}
+	}
+	return d, s, nil
+}
+
 // openingOf checks a window at another host.
 func (w *Wall) openingOf(origin string, c Told) (*opening, error) {
-	d, s, err := w.find(c.Door, c.Source)
+	d, s, err := w.findTold(c)
 	if err != nil {
 		return nil, err
 	}
-	if !w.packets.config().Written.Share.Shares(d.Name) {
-		return nil, errNotShared
+	now := time.Now()
+	opener := method.Opener{Person: c.Person, Origin: origin}
+	if !w.packets.current().admitsStill(d.Name, opener, now) {
+		return nil, errNotAdmitted
 	}
 	reason := reasonShared
 	if c.Left > d.Window {
@@ -116,11 +140,16 @@ func (w *Wall) openingOf(origin string, c Told) (*opening, error) {
 	}
 	length := min(c.Left, d.Window)
 	if length < ruleset.MinWindow {
-		return nil, &request{ErrBadWindow, fmt.Sprintf("a window with %s left is as good as over", c.Left)}
+		return nil, errOver(c.Left)
 	}
-	return &opening{door: d.Name, source: s, length: length, opener: method.Opener{Person: c.Person, Origin: origin}, why: audit.Event{
-		Time: time.Now(), Door: d.Name, Source: s, Person: c.Person.Name, Key: c.Person.Key, Origin: origin,
+	return &opening{door: d.Name, source: s, length: length, opener: opener, why: audit.Event{
+		Time: now, Door: d.Name, Source: s, Person: c.Person.Name, Key: c.Person.Key, Origin: origin,
 		Code: audit.CodeShared, Reason: reason}}, nil
+}
+
+// errOver says that a window is too short to be opened.
+func errOver(left time.Duration) error {
+	return &request{ErrBadWindow, fmt.Sprintf("a window with %s left is as good as over", left)}
 }
 
 // check checks that the change has a kind, and that no text in it is too long or cannot be
@@ -167,6 +196,11 @@ func (w *Wall) openTold(openings []*opening) {
 			o.err = errDoorGone
 			continue
 		}
+		// It goes on ending there while others change the table here.
+		if o.length -= now.Sub(o.why.Time); o.length < ruleset.MinWindow {
+			o.err = errOver(o.length)
+			continue
+		}
 		win, known := w.windows.get(f.ids[i], o.source)
 		if !known || win.Spent() || win.Until.Before(now.Add(o.length)) {
 			shorter = append(shorter, o)
@@ -178,47 +212,55 @@ func (w *Wall) openTold(openings []*opening) {
 }
 
 func (w *Wall) closeTold(origin string, c Told) error {
-	d, s, err := w.find(c.Door, c.Source)
-	if err == nil && !w.packets.config().Written.Share.Shares(d.Name) {
-		err = errNotShared
-	}
+	d, s, err := w.findTold(c)
 	if err != nil {
 		w.recordNotShared(origin, c, err)
 		return err
 	}
 	_, err = w.windows.close(d.Name, s, audit.Event{Code: audit.CodeShared, Reason: reasonShared, Origin: origin})
+	if err != nil {
+		w.trail.Record(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: d.Name, Source: s, Origin: origin,
+			Code: audit.CodeNotClosed, Reason: err.Error(), Failed: true})
+	}
 	return err
 }
 
 // learn remembers a knock at another host. Only knocks of persons who may come in here
-// count, so that nobody can fill the memory.
+// count, so that nobody can fill the memory. None counts whose time is so far ahead that it
+// opens nothing here yet: it would keep the person out until then.
 func (w *Wall) learn(origin string, c Told) error {
 	f := w.packets.current()
 	now := time.Now()
 	err := error(errNoKnock)
 	for i := range f.config.Doors {
 		for _, m := range f.config.Doors[i].Methods {
-			members, ok := m.(method.Members)
-			if ok && m.Name() == c.Method && members.Admits(c.Person, now) {
+			ordered, ok := m.(method.Ordered)
+			switch {
+			case !ok || m.Name() != c.Method || !ordered.Admits(c.Person, now):
+			case !c.Time.After(now.Add(ordered.MaxSkew())):
 				err = nil
+			case err != nil:
+				err = errNotAhead
 			}
 		}
-	}
-	if err == nil && c.Time.After(now.Add(maxAhead)) {
-		err = errNotAhead
 	}
 	if err != nil {
 		w.recordNotShared(origin, c, err)
 		return err
 	}
-	return w.packets.replays.learn(method.Use{Begins: c.Time, Early: maxAhead, Kind: c.Method, Detail: c.Person.Key, Ordered: true}, now)
+	err = w.packets.replays.learn(method.Use{Begins: c.Time, Kind: c.Method, Detail: c.Person.Key, Ordered: true, By: c.Person}, now)
+	if err != nil {
+		w.trail.Record(audit.Event{Time: now, Kind: audit.Refused, Origin: origin, Person: c.Person.Name, Key: c.Person.Key,
+			Code: audit.CodeNotRemembered, Reason: err.Error(), Failed: true})
+	}
+	return err
 }
 
 // recordNotShared records that a change at another host is not accepted. Not every host has
-// every door of its group, so that alone is no failure.
+// every door of its group and admits everybody, so that alone is no failure.
 func (w *Wall) recordNotShared(origin string, c Told, err error) {
 	e := audit.Event{Time: time.Now(), Kind: audit.Refused, Origin: origin,
-		Code: audit.CodeNotShared, Reason: err.Error(), Failed: !errors.Is(err, ErrNoDoor)}
+		Code: audit.CodeNotShared, Reason: err.Error(), Failed: !errors.Is(err, ErrNoDoor) && !errors.Is(err, ErrNotAdmitted)}
 	if w.packets.current().doorNamed(c.Door) >= 0 { // else somebody could fill the memory with names
 		e.Door = c.Door
 	}

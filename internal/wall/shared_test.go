@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
@@ -99,6 +101,12 @@ func TestAnotherHostIsNotTrusted(t *testing.T) {
 			{openAt("shh", "192.0.2.1", time.Second), "there is no door", `refused: there is no door "shh"; there is "ssh", "web", "vpn"`},
 			{openAt("ssh", "0.0.0.0/0", time.Second), "cannot be a source", ""},
 			{openAt("web", "192.0.2.1/32", time.Second), "the source of these addresses is 192.0.2.0/24", ""},
+			{openAt("web", "192.0.2.1", time.Second), "counts 192.0.2.0/24 as one source, and not 192.0.2.1", "refused web 192.0.2.0/24: the door web counts 192.0.2.0/24 as one source, and not 192.0.2.1"},
+			{closedAt("web", "192.0.2.1"), "counts 192.0.2.0/24 as one source", ""},
+			{openAt("ssh", "::ffff:192.0.2.1", time.Second), "counts 192.0.2.1 as one source", ""},
+			{openAt("ssh", "169.254.1.2", time.Second), "is not shared", "refused ssh 169.254.1.2: a link-local address may be a different host there, so it is not shared"},
+			{openAt("ssh", "fe80::1%lo", time.Second), "is not shared", ""},
+			{closedAt("ssh", "fe80::1%lo"), "is not shared", ""},
 			{openAt("ssh", "192.0.2.1", 0), "as good as over", ""},
 			{openAt("ssh", "192.0.2.1", -time.Hour), "as good as over", ""},
 			{openAt(strings.Repeat("x", 100), "192.0.2.1", time.Second), "too long", ""},
@@ -142,12 +150,21 @@ func TestPersonsOfAnotherHostMustBeKnownToADoorThatKnowsPersons(t *testing.T) {
 			door, name string
 			opens      bool
 		}{{"ssh", "alice@laptop", true}, {"ssh", "eve", false}, {"web", "eve", true}} {
+			h.trail.take()
 			c := openAt(tt.door, "192.0.2.1", 5*time.Second)
 			c.Person = method.Person{Name: tt.name, Key: cryptossh.FingerprintSHA256(k.people[tt.name].PublicKey()), Grant: "key"}
 			h.hears(closedAt(tt.door, "192.0.2.1"))
 			if got := h.hears(c); (got == "<nil>") != tt.opens {
 				t.Errorf("%s at %s: %s", tt.name, tt.door, got)
 			}
+			var refused []string
+			if !tt.opens {
+				refused = []string{fmt.Sprintf("refused %s 192.0.2.1: the rule files do not admit this person at this door, or no longer", tt.door)}
+			}
+			if past := h.trail.past(); !tt.opens && (len(past) == 0 || past[len(past)-1].Failed) {
+				t.Error("another host may have other persons, and that is no failure")
+			}
+			h.trail.expect(t, []audit.Kind{audit.Refused}, refused...)
 			time.Sleep(audit.SumInterval + time.Second) // whom the rules do not admit loses the window
 			if got := h.wall.Windows(); len(got) > 0 {
 				t.Errorf("%s at %s: %+v after its time", tt.name, tt.door, got)
@@ -172,6 +189,146 @@ func TestAKnockThatWasUsedAtAnotherHostOpensNothingHere(t *testing.T) {
 		}
 		time.Sleep(time.Millisecond)
 		h.client(alice).sendsKey("a later one", k.knock("alice", nil), "opened ssh 192.0.2.1")
+	})
+}
+
+// No other host can keep a person out for longer than by a knock that would open a door
+// here.
+func TestAKnockAtAnotherHostIsNotAheadByMoreThanTheSkew(t *testing.T) {
+	k := newKeyed(t, "alice")
+	used := wall.Told{Kind: wall.ChangeUsed, Method: "keys", Person: method.Person{Key: cryptossh.FingerprintSHA256(k.people["alice"].PublicKey())}}
+	guarded(t, sharing(k.config(k.line("", "alice"), `skew = "1m"`)), func(h *host) {
+		used.Time = time.Now().Add(61 * time.Second)
+		if got := h.hears(used); !strings.Contains(got, "far ahead") {
+			t.Errorf("61 seconds ahead: %s", got)
+		}
+		used.Time = time.Now().Add(59 * time.Second)
+		if got := h.hears(used); got != "<nil>" {
+			t.Errorf("59 seconds ahead: %s", got)
+		}
+		if uses := h.used.All(); len(uses) != 1 {
+			t.Errorf("these uses are stored: %q", uses)
+		}
+	})
+}
+
+// Other hosts cannot fill the memory of what was used, and what is too old to be used again
+// takes no place in it.
+func TestKnocksAtOtherHostsLeaveRoomForThoseHere(t *testing.T) {
+	k := newKeyed(t, "alice", "bob")
+	person := func(name string) method.Person {
+		return method.Person{Name: name, Key: cryptossh.FingerprintSHA256(k.people[name].PublicKey())}
+	}
+	c := sharing(k.config(k.line("", "alice")+k.line("", "bob"), ""))
+	guarded(t, c, func(h *host) {
+		if got := h.hears(wall.Told{Kind: wall.ChangeUsed, Method: "keys", Person: person("bob"), Time: time.Now().Add(-wall.Worthless - time.Second)}); got != "<nil>" || h.used.Len() != 0 {
+			t.Errorf("an old use: %s, %q", got, h.used.All())
+		}
+		h.client(alice).sendsKey("alice", k.knock("alice", nil), "opened ssh 192.0.2.1")
+		for n := h.used.Len(); n < wall.MostLearned; n++ {
+			if err := h.used.Add(fmt.Sprintf("%d keys * SHA256:%d %d", time.Now().Unix(), n, time.Now().UnixMilli())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.trail.take()
+		if got := h.hears(wall.Told{Kind: wall.ChangeUsed, Method: "keys", Person: person("bob"), Time: time.Now()}); !strings.Contains(got, "than can be remembered") {
+			t.Errorf("one more key: %s", got)
+		}
+		h.trail.expectFailed(t, audit.CodeNotRemembered)
+		time.Sleep(time.Millisecond)
+		if got := h.hears(wall.Told{Kind: wall.ChangeUsed, Method: "keys", Person: person("alice"), Time: time.Now()}); got != "<nil>" {
+			t.Errorf("a later use of a key that is known: %s", got)
+		}
+		h.client(bob).sendsKey("bob, here", k.knock("bob", nil), "opened ssh 192.0.2.2")
+	})
+}
+
+// A use at another host counts after the file of uses was damaged, too.
+func TestAKnockAtAnotherHostCountsAfterDamage(t *testing.T) {
+	k := newKeyed(t, "alice")
+	c := sharing(k.config(k.line("", "alice"), ""))
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		h.used = &notebook{damaged: time.Now()}
+		h.begin(c)
+		time.Sleep(10 * time.Minute)
+		datagram := k.knock("alice", nil)
+		used := wall.Told{Kind: wall.ChangeUsed, Method: "keys", Person: method.Person{Key: cryptossh.FingerprintSHA256(k.people["alice"].PublicKey())}, Time: time.Now()}
+		if got := h.hears(used); got != "<nil>" {
+			t.Fatal(got)
+		}
+		h.client(alice).sendsKey("a knock that was used elsewhere", datagram, "replayed ssh 192.0.2.1")
+	})
+}
+
+// What another host has told, and cannot be done, is in the audit trail.
+func TestWhatIsToldAndFailsIsAudited(t *testing.T) {
+	guarded(t, sharing(config(sshDoor())), func(h *host) {
+		h.hears(openAt("ssh", "192.0.2.1", 5*time.Second))
+		h.trail.take()
+		h.failing("CloseWindow", errInjected)
+		if got := h.hears(closedAt("ssh", "192.0.2.1")); got != errInjected.Error() {
+			t.Errorf("closing: %s", got)
+		}
+		h.trail.expect(t, []audit.Kind{audit.Closed}, "closed ssh 192.0.2.1: "+errInjected.Error())
+	})
+}
+
+// The time that a window waits here to be opened is no time that it is open for longer than
+// elsewhere.
+func TestAWindowAtAnotherHostGoesOnEndingWhileItWaits(t *testing.T) {
+	guarded(t, sharing(config(sshDoor())), func(h *host) {
+		h.wall.Queue("ssh", packet.Source{Prefix: netip.PrefixFrom(bob, 32)}, 5*time.Second)
+		h.once("OpenWindows", func() { time.Sleep(time.Second) })
+		if got := h.hears(openAt("ssh", "192.0.2.1", 5*time.Second)); got != "<nil>" {
+			t.Fatal(got)
+		}
+		if left := h.left("ssh", alice); left != 4*time.Second {
+			t.Errorf("it is open for %s", left)
+		}
+	})
+}
+
+// A use is in the state or comes after it, and says who has used what: other hosts need that
+// to know whether it concerns them.
+func TestTheStateHasAllUsesAndTheirPersons(t *testing.T) {
+	k := newKeyed(t, "alice")
+	c := sharing(k.config(k.line("", "alice"), ""))
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		book := &notebook{}
+		h.used = book
+		h.begin(c)
+		who := func(f *wall.Follower) (names []string) {
+			changes, err := f.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, c := range changes {
+				if c.Kind == wall.ChangeUsed {
+					names = append(names, c.Person+" "+c.Grant)
+				}
+			}
+			slices.Sort(names)
+			return names
+		}
+		h.client(alice).sendsKey("alice", k.knock("alice", nil), "opened ssh 192.0.2.1")
+		synctest.Wait()
+		want := []string{"alice key"}
+		wantChanges(t, "the uses of the state", who(h.wall.Follow("")), want...)
+		h.stop()
+		<-h.ended
+		h.begin(c)
+		book.reading = func() { // when the place of the state was taken
+			book.reading = nil
+			if _, err := h.wall.Close("ssh", "192.0.2.1", false); err != nil {
+				t.Error(err)
+			}
+		}
+		f := h.wall.Follow("")
+		wantChanges(t, "the uses after a restart", who(f), want...)
+		got, _ := following(t, f)
+		wantChanges(t, "what happens while the uses are read", got, "closed ssh 192.0.2.1")
 	})
 }
 

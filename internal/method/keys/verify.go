@@ -78,7 +78,7 @@ func (v *verifier) Verify(datagram []byte, from netip.Addr, now time.Time) metho
 		m.Action, m.Code, m.Reason = method.Close, audit.CodeCloseKey, "a knock to close, signed with a key"
 	}
 	m.Window, m.Most = s.Window, line.Window
-	m.Once = method.Use{Begins: s.Time, Early: v.Skew, Kind: Kind.Name, Detail: m.Person.Key, Ordered: true}
+	m.Once = method.Use{Begins: s.Time, Early: v.Skew, Kind: Kind.Name, Detail: m.Person.Key, Ordered: true, By: m.Person}
 	return m
 }
 

@@ -6,9 +6,11 @@ set -euo pipefail
 repository=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+commit=$(git -C "$repository" rev-parse HEAD) # both builds are of this one
 
 built() { # FOLDER UMASK TZ LOCALE
   git clone -q "$repository" "$work/$1"
+  git -C "$work/$1" checkout -q "$commit"
   (umask "$2" && cd "$work/$1" && TZ=$3 LC_ALL=$4 make -s deb rpm archlinux apk) >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 }
 built one 022 UTC C

@@ -7,12 +7,14 @@
 // A window that opens or is refreshed at a host is a lease: its host, a stamp, and the time
 // that is left. Nobody tells when it ends, as clocks differ. Who hears of it counts from
 // then on, so that a delay makes it end later by that delay; of several accounts of one
-// lease, the one that ends first counts. A host has one lease at a door for a source: that
-// with the latest stamp.
+// lease, the one that ends first counts, and the host's own if there is one. A host has one
+// lease at a door for a source: that with the latest stamp.
 //
 // A closing is a stamp, too. It beats all leases at that door for that source, of whichever
 // host, that have no later stamp. Of the others, the one that ends last is the window. A
-// lease of another host never lasts longer than the window of this host's own door.
+// lease of another host never lasts longer than the window of this host's own door, counted
+// from when it began there. It is passed on in its full length, as others may have doors with
+// longer windows.
 //
 // So what a host knows is the same in whichever order, and however often, it hears it.
 //

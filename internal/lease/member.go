@@ -1,6 +1,10 @@
 package lease
 
-import "time"
+import (
+	"time"
+
+	"github.com/knockwall/knockwall/internal/method"
+)
 
 // Member is one host of a group: its table, and what its daemon has. It is not safe for
 // concurrent use.
@@ -10,7 +14,8 @@ type Member struct {
 	doors map[string]time.Duration // the shared doors, with their windows
 
 	table   *table
-	used    map[usedKey]Used
+	used    map[usedKey]knock
+	usedBy  map[string]int // knocks in used, by the host that has told of them
 	local   map[Key]window // that the daemon has
 	reading bool           // the daemon's state is not complete
 	due     map[Key]bool   // to be compared with the daemon's window
@@ -19,9 +24,9 @@ type Member struct {
 }
 
 type window struct {
+	begun  time.Time
 	end    time.Time
-	found  time.Duration // how long ago it was opened; only in a state
-	told   bool          // by another host
+	told   bool // by another host
 	person Person
 }
 
@@ -33,6 +38,12 @@ type Used struct {
 }
 
 type usedKey struct{ method, key string }
+
+// knock is the last used knock of a key.
+type knock struct {
+	Used
+	from string // who told of it
+}
 
 // News is what a host tells the others.
 type News struct {
@@ -67,7 +78,7 @@ const shortest = 100 * time.Millisecond
 // NewMember returns the member of that name. now is the time of the host's clock, with the
 // monotonic time.
 func NewMember(name string, now func() time.Time) *Member {
-	return &Member{name: name, now: now, table: newTable(), reading: true, used: map[usedKey]Used{},
+	return &Member{name: name, now: now, table: newTable(name), reading: true, used: map[usedKey]knock{}, usedBy: map[string]int{},
 		local: map[Key]window{}, due: map[Key]bool{}, learn: map[usedKey]bool{}}
 }
 
@@ -92,20 +103,40 @@ func (m *Member) StateIsKnown() (n News) {
 		if w.told {
 			continue
 		}
-		own, known := m.table.own(k, m.name)
-		if known && own.end.Sub(w.end).Abs() < slack {
+		if m.isKnown(k, w) {
 			continue
 		}
-		n.add(m.opened(k, w.end.Sub(m.now()), w.found+doubt, w.person))
+		n.add(m.opened(k, w.end.Sub(m.now()), m.now().Sub(w.begun)+doubt, w.person))
 	}
+	m.Compare()
+	return n
+}
+
+// isKnown reports whether the lease of this host is known, by whichever host. From then on
+// it counts as told by this host itself.
+func (m *Member) isKnown(k Key, w window) bool {
+	own := m.table.own(k)
+	if own == nil || own.end.Sub(w.end).Abs() >= slack {
+		return false
+	}
+	own.from = m.name
+	return true
+}
+
+// Compare compares everything with the daemon, as it may not have done what it was to do.
+func (m *Member) Compare() {
 	for k := range m.table.entries {
 		m.due[k] = true
 	}
-	for k := range m.used {
-		m.learn[k] = true
+	for k, u := range m.used {
+		if u.from != m.name {
+			m.learn[k] = true
+		}
 	}
-	return n
 }
+
+// CompareWindow compares one window with the daemon's.
+func (m *Member) CompareWindow(k Key) { m.due[k] = true }
 
 // Opened takes that the daemon has opened or refreshed a window, age ago. told says that
 // another host has caused it.
@@ -113,7 +144,8 @@ func (m *Member) Opened(k Key, left, age time.Duration, p Person, told bool) (n 
 	if !m.Shares(k.Door) {
 		return n
 	}
-	m.local[k] = window{end: m.now().Add(left), found: age, person: p, told: told}
+	now := m.now()
+	m.local[k] = window{begun: now.Add(-age), end: now.Add(left), person: p, told: told}
 	if !m.reading && !told {
 		n.add(m.opened(k, left, age, p))
 	}
@@ -122,9 +154,8 @@ func (m *Member) Opened(k Key, left, age time.Duration, p Person, told bool) (n 
 
 func (m *Member) opened(k Key, left, age time.Duration, p Person) (s Statement, ok bool) {
 	now := m.now()
-	s = Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: m.table.stamp(k, now, age), Left: left.Milliseconds(), Person: p}
-	// The windows of this host may be longer than those of its door.
-	_, err := m.table.merge(m.name, &s, now, max(left, m.doors[k.Door]))
+	s = Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: m.table.stamp(k, now, age), Left: left.Milliseconds(), Age: age.Milliseconds(), Person: p}
+	_, err := m.table.merge(m.name, &s, now, m.doors[k.Door])
 	m.due[k] = true
 	return s, err == nil
 }
@@ -155,20 +186,44 @@ func (m *Member) Expired(k Key) { delete(m.local, k) }
 
 // KnockUsed takes that a knock was used at the daemon.
 func (m *Member) KnockUsed(u Used) (n News) {
-	if m.remember(u) && !m.reading {
+	if isNews, _ := m.remember(m.name, u); isNews && !m.reading {
 		n.Used = append(n.Used, u)
 	}
 	return n
 }
 
-func (m *Member) remember(u Used) (isNews bool) {
+// remember remembers a used knock that a host tells of. Those of this host have no limits.
+func (m *Member) remember(from string, u Used) (isNews bool, err error) {
 	k := usedKey{u.Method, u.Key}
 	known, ok := m.used[k]
-	if ok && !u.Time.After(known.Time) || !ok && len(m.used) >= maxUsed {
-		return false
+	now := m.now()
+	switch {
+	case ok && !u.Time.After(known.Time), isOver(u, now):
+		return false, nil
+	case from == m.name:
+	case u.Time.After(now.Add(maxAhead)):
+		return false, ErrUsedAhead
+	case known.from != from && m.usedBy[from] >= maxUsedPerHost, !ok && len(m.used)-m.usedBy[m.name] >= maxUsed:
+		return false, ErrUsedFull
 	}
-	m.used[k] = u
-	return true
+	m.forgetUsed(k)
+	m.used[k] = knock{u, from}
+	m.usedBy[from]++
+	return true, nil
+}
+
+// isOver reports whether a knock is too old to be used again.
+func isOver(u Used, now time.Time) bool { return now.Sub(u.Time) > method.UseLifetime }
+
+func (m *Member) forgetUsed(k usedKey) {
+	u, ok := m.used[k]
+	if !ok {
+		return
+	}
+	delete(m.used, k)
+	if m.usedBy[u.from]--; m.usedBy[u.from] == 0 {
+		delete(m.usedBy, u.from)
+	}
 }
 
 // Told takes news of another host. It returns what the others know wrongly of this one. The
@@ -177,10 +232,9 @@ func (m *Member) Told(from string, n *News) (wrongly News, at Key, err error) {
 	now := m.now()
 	for i := range n.Statements {
 		s := &n.Statements[i]
-		most := m.doors[s.Door]
 		changed, wrong := false, ErrNotShared
-		if most > 0 {
-			changed, wrong = m.table.merge(from, s, now, most)
+		if m.Shares(s.Door) {
+			changed, wrong = m.table.merge(from, s, now, m.doors[s.Door])
 		}
 		if changed {
 			m.due[s.key()] = true
@@ -193,8 +247,12 @@ func (m *Member) Told(from string, n *News) (wrongly News, at Key, err error) {
 		}
 	}
 	for _, u := range n.Used {
-		if m.remember(u) {
+		isNews, wrong := m.remember(from, u)
+		if isNews {
 			m.learn[usedKey{u.Method, u.Key}] = true
+		}
+		if wrong != nil && err == nil {
+			at, err = Key{}, wrong
 		}
 	}
 	return wrongly, at, err
@@ -204,14 +262,14 @@ func (m *Member) Told(from string, n *News) (wrongly News, at Key, err error) {
 // by what its daemon has had since.
 func (m *Member) correct(k Key, n *News) {
 	w, isOpen := m.local[k]
-	own, known := m.table.own(k, m.name)
-	if m.reading || !isOpen || w.told || !known || own.end.Sub(w.end).Abs() < slack {
+	own := m.table.own(k)
+	if m.reading || !isOpen || w.told || own == nil || m.isKnown(k, w) {
 		return
 	}
 	now := m.now()
 	left := w.end.Sub(now)
-	s := Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: own.stamp + 1, Left: left.Milliseconds(), Person: w.person}
-	_, err := m.table.merge(m.name, &s, now, max(left, m.doors[k.Door]))
+	s := Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: own.stamp + 1, Left: left.Milliseconds(), Age: now.Sub(w.begun).Milliseconds(), Person: w.person}
+	_, err := m.table.merge(m.name, &s, now, m.doors[k.Door])
 	n.add(s, err == nil)
 }
 
@@ -227,7 +285,7 @@ func (m *Member) All() News {
 
 func (m *Member) allUsed() (all []Used) {
 	for _, u := range m.used {
-		all = append(all, u)
+		all = append(all, u.Used)
 	}
 	return all
 }
@@ -241,14 +299,20 @@ func (m *Member) Due(most int) (all []Action) {
 	if now.Sub(m.expired) > time.Second {
 		m.expired = now
 		m.table.expire(now)
+		for k, u := range m.used {
+			if isOver(u.Used, now) {
+				m.forgetUsed(k)
+			}
+		}
 	}
 	for k := range m.learn {
 		if len(all) == most {
 			return all
 		}
 		delete(m.learn, k)
-		u := m.used[k]
-		all = append(all, Action{Origin: m.name, Used: &u})
+		if u, ok := m.used[k]; ok {
+			all = append(all, Action{Origin: u.from, Used: &u.Used})
+		}
 	}
 	for k := range m.due {
 		if len(all) == most {
@@ -268,7 +332,7 @@ func (m *Member) action(k Key, now time.Time) (a Action, ok bool) {
 		return a, false
 	}
 	has, isOpen := m.local[k]
-	w, wanted := e.window(now)
+	w, wanted := e.window(m.name, m.doors[k.Door], now)
 	switch {
 	case wanted && (!isOpen || has.end.Add(slack).Before(w.end)) && w.end.Sub(now) >= shortest:
 		return Action{Key: k, Origin: w.from, Left: w.end.Sub(now), Person: w.person}, true

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Key identifies a window in a group.
@@ -23,8 +25,9 @@ type Statement struct {
 	Host   string `json:"host"`  // where it happened
 	Stamp  int64  `json:"stamp"` // when
 	Closed bool   `json:"closed,omitempty"`
-	// Left is the time that a lease has left, in milliseconds.
+	// Left is the time that a lease has left, and Age how long ago it began, in milliseconds.
 	Left int64 `json:"left,omitempty"`
+	Age  int64 `json:"age,omitempty"`
 	Person
 }
 
@@ -32,12 +35,14 @@ func (s *Statement) key() Key { return Key{s.Door, s.Source} }
 
 // The limits of what other hosts can make this one remember.
 const (
-	maxEntries = 1 << 18 // doors and sources
-	maxPerHost = 1 << 16 // of which one host has told first
-	maxLeases  = 16      // of different hosts at one door and source
-	maxUsed    = 1 << 16 // keys
+	maxEntries = 1 << 16 // doors and sources
+	maxPerHost = 1 << 13 // of which one host has told first
+	maxLeases  = 8       // of different hosts at one door and source
+	// Used knocks are remembered by their keys, and those that one host has told of.
+	maxUsed        = 1 << 16
+	maxUsedPerHost = 1 << 13
 	// maxAhead is how far a stamp may be ahead of this host's clock. Else a host could make
-	// stamps that no other can follow.
+	// stamps that no other can follow. No knock that opens a door is further ahead, either.
 	maxAhead = time.Hour
 	// remembered is how long a closing is remembered at least.
 	remembered = 10 * time.Minute
@@ -47,11 +52,14 @@ const (
 var (
 	ErrStamp     = errors.New("its stamp is far ahead of this host's clock")
 	ErrFull      = errors.New("the host tells of more windows than one host may")
+	ErrUsedAhead = errors.New("the time of a used knock is far ahead of this host's clock")
+	ErrUsedFull  = errors.New("the host tells of more used knocks than one host may")
 	ErrNotShared = errors.New("this host does not share the door")
 )
 
 // table is what a host knows of the leases and closings in its group.
 type table struct {
+	name    string // of this host, whose own windows have no limits
 	entries map[Key]*entry
 	byHost  map[string]int // entries by the host that told of them first
 }
@@ -68,11 +76,11 @@ type entry struct {
 type lease struct {
 	host, from string // where it was opened, and who told of it
 	stamp      int64
-	end        time.Time
+	begun, end time.Time
 	person     Person
 }
 
-func newTable() *table { return &table{map[Key]*entry{}, map[string]int{}} }
+func newTable(name string) *table { return &table{name, map[Key]*entry{}, map[string]int{}} }
 
 // latest returns the latest stamp.
 func (e *entry) latest() int64 {
@@ -93,7 +101,8 @@ func (t *table) stamp(k Key, now time.Time, age time.Duration) int64 {
 	return stamp
 }
 
-// merge adds a statement that a host makes. changed says that it was news.
+// merge adds a statement that a host makes about a door whose window is most. changed says
+// that it was news.
 func (t *table) merge(from string, s *Statement, now time.Time, most time.Duration) (changed bool, err error) {
 	if s.Stamp > now.Add(maxAhead).UnixMilli() {
 		return false, ErrStamp
@@ -104,7 +113,7 @@ func (t *table) merge(from string, s *Statement, now time.Time, most time.Durati
 		if !s.Closed && s.Left <= 0 {
 			return false, nil
 		}
-		if t.byHost[from] >= maxPerHost || len(t.entries) >= maxEntries {
+		if from != t.name && (t.byHost[from] >= maxPerHost || len(t.entries)-t.byHost[t.name] >= maxEntries) {
 			return false, ErrFull
 		}
 		e = &entry{first: from}
@@ -115,7 +124,7 @@ func (t *table) merge(from string, s *Statement, now time.Time, most time.Durati
 	if s.Closed {
 		changed = e.close(from, s, now, most)
 	} else {
-		changed = e.open(from, s, now, most)
+		changed = e.open(t.name, from, s, now)
 	}
 	if s.Stamp > before {
 		e.raised = now
@@ -137,11 +146,8 @@ func (e *entry) close(from string, s *Statement, now time.Time, most time.Durati
 	return true
 }
 
-func (e *entry) open(from string, s *Statement, now time.Time, most time.Duration) bool {
-	l := lease{host: s.Host, from: from, stamp: s.Stamp, person: s.Person, end: now.Add(most)}
-	if left := time.Duration(min(s.Left, most.Milliseconds())) * time.Millisecond; left < most {
-		l.end = now.Add(left)
-	}
+func (e *entry) open(name, from string, s *Statement, now time.Time) bool {
+	l := lease{host: s.Host, from: from, stamp: s.Stamp, person: s.Person, begun: now.Add(-inWindow(s.Age)), end: now.Add(inWindow(s.Left))}
 	if l.stamp <= e.closed || !l.end.After(now) {
 		return false
 	}
@@ -153,13 +159,13 @@ func (e *entry) open(from string, s *Statement, now time.Time, most time.Duratio
 		case l.stamp > known.stamp:
 			*known = l
 			return true
-		case l.stamp == known.stamp && l.end.Before(known.end):
-			known.end = l.end
+		case l.stamp == known.stamp && known.from != name: // nobody knows this host's windows better
+			known.begun, known.end = earlier(known.begun, l.begun), earlier(known.end, l.end)
 		}
 		return false
 	}
-	if len(e.leases) == maxLeases {
-		i := e.soonest()
+	if len(e.leases) >= maxLeases && from != name {
+		i := e.soonest(name)
 		if !e.leases[i].end.Before(l.end) {
 			return false
 		}
@@ -170,19 +176,37 @@ func (e *entry) open(from string, s *Statement, now time.Time, most time.Duratio
 	return true
 }
 
-// soonest returns the index of the lease that ends first.
-func (e *entry) soonest() (at int) {
+// inWindow returns the duration of that many milliseconds, but none that no window can have.
+func inWindow(ms int64) time.Duration {
+	return time.Duration(min(max(0, ms), ruleset.MaxWindow.Milliseconds())) * time.Millisecond
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// soonest returns the index of the lease that ends first, of those that others have told of.
+func (e *entry) soonest(name string) (at int) {
+	at = -1
 	for i := range e.leases {
-		if e.leases[i].end.Before(e.leases[at].end) {
+		if e.leases[i].from != name && (at < 0 || e.leases[i].end.Before(e.leases[at].end)) {
 			at = i
 		}
 	}
 	return at
 }
 
-// window returns the lease that ends last, if any has not ended.
-func (e *entry) window(now time.Time) (l lease, ok bool) {
+// window returns the lease that ends last at the host of that name, if any has not ended.
+// What others have told of lasts no longer there than the door's window, counted from when
+// it began.
+func (e *entry) window(name string, most time.Duration, now time.Time) (l lease, ok bool) {
 	for _, other := range e.leases {
+		if other.from != name {
+			other.end = earlier(other.end, other.begun.Add(most))
+		}
 		if other.end.After(now) && (!ok || other.end.After(l.end)) {
 			l, ok = other, true
 		}
@@ -190,16 +214,16 @@ func (e *entry) window(now time.Time) (l lease, ok bool) {
 	return l, ok
 }
 
-// own returns the lease of a host.
-func (t *table) own(k Key, host string) (lease, bool) {
+// own returns the lease of this host, or nil.
+func (t *table) own(k Key) *lease {
 	if e := t.entries[k]; e != nil {
-		for _, l := range e.leases {
-			if l.host == host {
-				return l, true
+		for i := range e.leases {
+			if e.leases[i].host == t.name {
+				return &e.leases[i]
 			}
 		}
 	}
-	return lease{}, false
+	return nil
 }
 
 // expire forgets what is over.
@@ -224,7 +248,7 @@ func (t *table) statements(now time.Time, of string) (all []Statement) {
 	for k, e := range t.entries {
 		for _, l := range e.leases {
 			if left := l.end.Sub(now).Milliseconds(); left > 0 && (of == "" || l.host == of) {
-				all = append(all, Statement{Door: k.Door, Source: k.Source, Host: l.host, Stamp: l.stamp, Left: left, Person: l.person})
+				all = append(all, Statement{Door: k.Door, Source: k.Source, Host: l.host, Stamp: l.stamp, Left: left, Age: now.Sub(l.begun).Milliseconds(), Person: l.person})
 			}
 		}
 		if e.closed != 0 && (of == "" || e.by == of) {

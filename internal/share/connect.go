@@ -36,7 +36,8 @@ func (c *Companion) connect() (*nats.Conn, error) {
 		nats.Name("knockwall " + c.Name),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(250 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, 250*time.Millisecond),
-		nats.ReconnectBufSize(-1), // what was not sent is told anew, with the time that it has left then
+		nats.ReconnectBufSize(-1),            // what was not sent is told anew, with the time that it has left then
+		nats.FlusherTimeout(2 * time.Second), // publish holds the lock, so a server that takes nothing must not block it
 		nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(2 * time.Second),
 		nats.NoEcho(),
 		nats.ConnectHandler(c.connected), nats.ReconnectHandler(c.connected),
@@ -104,13 +105,13 @@ func (c *Companion) subscribe(conn *nats.Conn) error {
 func (c *Companion) connected(conn *nats.Conn) {
 	c.mu.Lock()
 	c.conn = conn
-	c.fault = ""
+	clear(c.faults)
 	c.mu.Unlock()
 	c.Log(false, "connected to the NATS server "+conn.ConnectedUrlRedacted())
 	c.rejoin()
 }
 
-// disconnected says once that the servers are away.
+// disconnected says that the servers are away.
 func (c *Companion) disconnected(err error) {
 	if err == nil {
 		return // it was closed here
@@ -126,11 +127,16 @@ func (c *Companion) faulty(err error) {
 	c.say("the NATS server says: " + err.Error())
 }
 
-// say logs a failure, unless it was the last one that was logged.
+// maxFaults is how many failures are logged until a server can be used again.
+const maxFaults = 8
+
+// say logs a failure, unless it was logged since a server could last be used.
 func (c *Companion) say(text string) {
 	c.mu.Lock()
-	known := c.fault == text
-	c.fault = text
+	known := c.faults[text] || len(c.faults) >= maxFaults
+	if !known {
+		c.faults[text] = true
+	}
 	c.mu.Unlock()
 	if !known {
 		c.Log(true, text)

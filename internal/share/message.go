@@ -28,7 +28,8 @@ type message struct {
 const (
 	maxMessage    = 512 << 10 // bytes
 	maxStatements = 300       // in one message
-	maxText       = 128       // bytes of a name or key
+	maxText       = 128       // bytes of a name
+	maxWord       = 64        // bytes of a key, a grant or a method; the daemon takes no longer one
 )
 
 var errMessage = errors.New("it is no message of a member")
@@ -52,7 +53,7 @@ func parse(data []byte) (m message, err error) {
 		s := &m.Statements[i]
 		source, err := packet.ParseSource(s.Source)
 		// Only one text means a source, or a host could fill the memory of others.
-		if err != nil || source.String() != s.Source || source.Addr().Is4In6() || !ruleset.IsDoorName(s.Door) || !ruleset.IsMemberName(s.Host) || s.Stamp <= 0 || !isPlain(s.Person) {
+		if err != nil || source.String() != s.Source || source.Addr().Is4In6() || source.IsLinkLocal() || !ruleset.IsDoorName(s.Door) || !ruleset.IsMemberName(s.Host) || s.Stamp <= 0 || !isPlain(s.Person) {
 			return m, fmt.Errorf("%w: a window in it is none", errMessage)
 		}
 	}
@@ -71,7 +72,7 @@ func isPlain(p lease.Person) bool {
 }
 
 func isWord(s string) bool {
-	return len(s) <= maxText && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
+	return len(s) <= maxWord && strings.IndexFunc(s, func(r rune) bool { return r <= ' ' || r > '~' }) < 0
 }
 
 // pieces divides news into parts that fit into a message each.

@@ -28,6 +28,14 @@ func TestMessagesThatNoMemberSends(t *testing.T) {
 		strings.Replace(window, `"left":1000`, `"person":"\u001b[31m"`, 1),
 		strings.Replace(window, `"left":1000`, `"key":"a b"`, 1),
 		`{"run":"x","windows":[` + strings.Repeat(`{},`, maxStatements) + `{}]}`,
+		strings.Replace(window, `"192.0.2.1"`, `"169.254.1.2"`, 1),
+		strings.Replace(window, `"192.0.2.1"`, `"169.254.0.0/16"`, 1),
+		strings.Replace(window, `"192.0.2.1"`, `"fe80::1"`, 1),
+		strings.Replace(window, `"192.0.2.1"`, `"fe80::1%lo"`, 1),
+		strings.Replace(window, `"left":1000`, `"person":"`+strings.Repeat("x", 129)+`"`, 1),
+		strings.Replace(window, `"left":1000`, `"key":"`+strings.Repeat("x", 65)+`"`, 1),
+		strings.Replace(window, `"left":1000`, `"grant":"`+strings.Repeat("x", 65)+`"`, 1),
+		`{"run":"x","used":[{"method":"` + strings.Repeat("x", 65) + `","key":"k","time":"2026-01-01T00:00:00Z"}]}`,
 		`{"run":"x","used":[{"method":"keys","key":"","time":"2026-01-01T00:00:00Z"}]}`,
 		`{"run":"x","used":[{"method":"keys","key":"k"}]}`,
 	} {
@@ -40,13 +48,13 @@ func TestMessagesThatNoMemberSends(t *testing.T) {
 // What is too long for a message comes in pieces, all of it, and each can be parsed.
 func TestNewsInPieces(t *testing.T) {
 	var n lease.News
-	long := strings.Repeat("x", maxText)
+	long, word := strings.Repeat("x", maxText), strings.Repeat("x", maxWord)
 	for i := range 2*maxStatements + 1 {
 		n.Statements = append(n.Statements, lease.Statement{Door: "ssh", Source: fmt.Sprintf("2001:db8:ffff:ffff:ffff:ffff:ffff:%x", i+1), Host: strings.Repeat("h", 63),
-			Stamp: 1 << 60, Left: 86400000, Person: lease.Person{Name: long, Key: long, Grant: long}})
+			Stamp: 1 << 60, Left: 86400000, Person: lease.Person{Name: long, Key: word, Grant: word}})
 	}
 	for range maxStatements + 1 {
-		n.Used = append(n.Used, lease.Used{Method: "keys", Time: time.Unix(1, 0), Person: lease.Person{Name: long, Key: long, Grant: long}})
+		n.Used = append(n.Used, lease.Used{Method: word, Time: time.Unix(1, 0), Person: lease.Person{Name: long, Key: word, Grant: word}})
 	}
 	windows, used := 0, 0
 	for _, piece := range pieces(n) {

@@ -43,8 +43,9 @@ type Companion struct {
 	conn    *nats.Conn
 	number  uint64 // of the last news
 	others  map[string]*other
-	fault   string // the last failure that was logged
-	missing bool   // news could not be sent; tell all when the servers are back
+	faults  map[string]bool // that were logged since a server could last be used
+	known   bool            // a state of the daemon was known; until then this member neither hears nor tells anything
+	missing bool            // news could not be sent; tell all when the servers are back
 }
 
 // other is another member, as far as it is known.
@@ -75,6 +76,7 @@ func New(o Options) *Companion {
 	return &Companion{
 		Options: o, daemon: control.NewClient(o.Control), run: rand.Text(), prefix: "knockwall." + o.Share.Group + ".",
 		outgoing: make(chan struct{}, 1), member: lease.NewMember(o.Name, time.Now), others: map[string]*other{},
+		faults: map[string]bool{},
 	}
 }
 
@@ -105,11 +107,14 @@ func (c *Companion) follow(ctx context.Context) {
 	cursor, said := "", false
 	for ctx.Err() == nil {
 		err := c.daemon.FollowChanges(ctx, cursor, func(change wall.Change) error {
+			if err := c.changed(ctx, change); err != nil {
+				return err
+			}
 			said = false
 			if change.Cursor != "" {
 				cursor = change.Cursor
 			}
-			return c.changed(ctx, change)
+			return nil
 		})
 		if ctx.Err() != nil {
 			return
@@ -124,6 +129,9 @@ func (c *Companion) follow(ctx context.Context) {
 
 // changed takes a change at the daemon.
 func (c *Companion) changed(ctx context.Context, change wall.Change) error {
+	if change.Source.IsLinkLocal() {
+		return nil // other hosts know another source by that address
+	}
 	var doors map[string]time.Duration
 	if change.Kind == wall.StateBegins {
 		s, err := c.daemon.Status(ctx)
@@ -156,6 +164,7 @@ func (c *Companion) changed(ctx context.Context, change wall.Change) error {
 	case wall.ChangeUsed:
 		c.publish(c.member.KnockUsed(lease.Used{Method: change.Method, Time: change.Time, Person: person}))
 	case wall.StateKnown:
+		c.known = true
 		c.publish(c.member.StateIsKnown())
 		c.ask("", false) // the doors may differ from before
 	}
@@ -173,12 +182,27 @@ func (c *Companion) wake() {
 	}
 }
 
-// tellDaemon tells the daemon what other hosts have told.
+// tellDaemon tells the daemon what other hosts have told. What fails is tried again.
 func (c *Companion) tellDaemon(ctx context.Context) {
+	var (
+		again  <-chan time.Time
+		open   []lease.Key // the daemon could not close these
+		missed bool        // the daemon did not answer, and it is not known what it has done
+	)
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-again:
+			c.mu.Lock()
+			for _, k := range open {
+				c.member.CompareWindow(k)
+			}
+			if missed {
+				c.member.Compare()
+			}
+			c.mu.Unlock()
+			again, open, missed = nil, nil, false
 		case <-c.outgoing:
 		}
 		for {
@@ -188,29 +212,59 @@ func (c *Companion) tellDaemon(ctx context.Context) {
 			if len(due) == 0 {
 				break
 			}
-			for origin, changes := range byOrigin(due) {
-				// If it fails, the daemon is gone. Its next state begins everything anew.
-				_, _ = c.daemon.Tell(ctx, origin, changes)
+			for origin, actions := range byOrigin(due) {
+				failed, err := c.tell(ctx, origin, actions)
+				open, missed = append(open, failed...), missed || err != nil
 			}
+		}
+		if again == nil && (missed || len(open) > 0) {
+			again = time.After(tellAgain)
 		}
 	}
 }
 
-// byOrigin returns the changes that each host has told of.
-func byOrigin(due []lease.Action) map[string][]control.Told {
-	all := map[string][]control.Told{}
-	for _, a := range due {
-		t := control.Told{Kind: wall.ChangeClosed, Door: a.Door, Source: a.Source}
-		switch {
-		case a.Used != nil:
-			t = control.Told{Kind: wall.ChangeUsed, Method: a.Used.Method, Time: a.Used.Time, Person: a.Used.Name, Key: a.Used.Key, Grant: a.Used.Grant}
-		case !a.Close:
-			t.Kind, t.Left = wall.ChangeOpen, a.Left.String()
-			t.Person, t.Key, t.Grant = a.Person.Name, a.Person.Key, a.Person.Grant
+// tellAgain is after how long the daemon is told again what it could not do.
+const tellAgain = time.Second
+
+// tell tells the daemon what a host has told. It returns the windows that the daemon could
+// not close. Its other answers are final: it does not accept everything, and says why in its
+// audit trail.
+func (c *Companion) tell(ctx context.Context, origin string, actions []lease.Action) (open []lease.Key, err error) {
+	told := make([]control.Told, len(actions))
+	for i := range actions {
+		told[i] = toldOf(&actions[i])
+	}
+	errs, err := c.daemon.Tell(ctx, origin, told)
+	if err != nil {
+		return nil, err
+	}
+	for i, text := range errs {
+		if text != "" && actions[i].Close {
+			open = append(open, actions[i].Key)
 		}
-		all[a.Origin] = append(all[a.Origin], t)
+	}
+	return open, nil
+}
+
+// byOrigin returns what each host has told of.
+func byOrigin(due []lease.Action) map[string][]lease.Action {
+	all := map[string][]lease.Action{}
+	for _, a := range due {
+		all[a.Origin] = append(all[a.Origin], a)
 	}
 	return all
+}
+
+func toldOf(a *lease.Action) control.Told {
+	t := control.Told{Kind: wall.ChangeClosed, Door: a.Door, Source: a.Source}
+	switch {
+	case a.Used != nil:
+		return control.Told{Kind: wall.ChangeUsed, Method: a.Used.Method, Time: a.Used.Time, Person: a.Used.Name, Key: a.Used.Key, Grant: a.Used.Grant}
+	case !a.Close:
+		t.Kind, t.Left = wall.ChangeOpen, a.Left.String()
+		t.Person, t.Key, t.Grant = a.Person.Name, a.Person.Key, a.Person.Grant
+	}
+	return t
 }
 
 // publish publishes news, with mu held.
@@ -244,6 +298,9 @@ func (c *Companion) ask(of string, all bool) {
 func (c *Companion) rejoin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.known {
+		return
+	}
 	c.missing = false
 	c.publish(c.member.Own())
 	c.ask("", false)
@@ -259,7 +316,9 @@ func (c *Companion) rejoin() {
 func (c *Companion) beat(ctx context.Context) {
 	for {
 		c.mu.Lock()
-		c.send("beat", message{Number: c.number})
+		if c.known {
+			c.send("beat", message{Number: c.number})
+		}
 		now := time.Now()
 		for name, o := range c.others {
 			if now.Sub(o.heard) > silence {
@@ -293,6 +352,9 @@ func (c *Companion) heard(subject string, data []byte) {
 	m, err := parse(data)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if !c.known {
+		return // it asks for all when it knows which doors it shares
+	}
 	o := c.others[name]
 	if o == nil {
 		if len(c.others) >= maxOthers {
@@ -301,17 +363,17 @@ func (c *Companion) heard(subject string, data []byte) {
 		o = &other{}
 		c.others[name] = o
 	}
+	now := time.Now()
+	o.heard = now // or its wrong messages would be reported as those of a new member each
 	if err != nil {
 		c.report(name, o, lease.Key{}, err)
 		return
 	}
-	now := time.Now()
 	if o.run != m.Run {
 		o.run, o.number = m.Run, 0
 		o.all = len(c.others) <= maxAll
 		o.behind = o.all || what != "news" || m.Number != 1 // of its first news nothing was missed
 	}
-	o.heard = now
 	switch what {
 	case "news":
 		o.behind = o.behind || m.Number > o.number+1

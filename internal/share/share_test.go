@@ -156,6 +156,8 @@ func TestAWindowThatTheDaemonCouldNotCloseIsClosedLater(t *testing.T) {
 	go d.c.tellDaemon(t.Context())
 	d.hears(opensAtB)
 	d.hasTold(t, "b open ssh 192.0.2.1", 1)
+	d.hears(strings.NewReplacer("192.0.2.1", "192.0.2.2", `"number":1`, `"number":2`).Replace(opensAtB))
+	d.hasTold(t, "b open ssh 192.0.2.2", 1)
 	source, err := packet.ParseSource("192.0.2.1")
 	if err != nil {
 		t.Fatal(err)
@@ -167,7 +169,7 @@ func TestAWindowThatTheDaemonCouldNotCloseIsClosedLater(t *testing.T) {
 	d.hasTold(t, "b closed ssh 192.0.2.1", 2)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if n := len(d.told); n != 3 { // what it does not open is not told again
+	if n := len(d.told); n != 4 { // what it does not open is not told again
 		t.Errorf("the daemon was told %q", d.told)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -75,12 +76,12 @@ of the trial, and counts down. knockwall revert ends the trial early.`,
 		out := c.OutOrStdout()
 		fmt.Fprintf(out, "The new rules are in force: %s.\n", printable.Count(reloaded.Doors, "door"))
 		writeChanges(out, reloaded)
-		if len(reloaded.Shut) > 0 {
-			terminal.WriteParagraph(c.ErrOrStderr(), doctor.Lockout(session, reloaded.Shut, "is closed now"))
+		if doors := changedAmong(reloaded.Shut, reloaded.Changes); len(doors) > 0 {
+			terminal.WriteParagraph(c.ErrOrStderr(), doctor.Lockout(session, doors, "is closed to strangers"))
 		}
 		if period != "" {
-			fmt.Fprintf(out, "The former rules return at %s, unless you type `%s` first.\n",
-				until.Format(time.TimeOnly), control.Command(*path, "confirm"))
+			fmt.Fprintf(out, "Type `%s` to keep them. If you do nothing, the former rules return at %s.\n",
+				control.Command(*path, "confirm"), until.Format(time.TimeOnly))
 		}
 		if reloaded.Next != nil {
 			fmt.Fprint(out, unconfirmed[reloaded.Next.Boot])
@@ -117,15 +118,23 @@ func writeChanges(out io.Writer, r control.Reloaded) {
 	}
 }
 
+// changedAmong returns those of the doors that a reload has changed, or all of them if it has
+// changed what holds for all.
+func changedAmong(doors []string, changes []ruleset.Change) (changed []string) {
+	for _, door := range doors {
+		if slices.ContainsFunc(changes, func(c ruleset.Change) bool { return c.Door == door || c.Door == "" }) {
+			changed = append(changed, door)
+		}
+	}
+	return changed
+}
+
 // unconfirmed says what comes after a trial that is not confirmed, by what a boot brings.
 var unconfirmed = map[control.Rules]string{
-	control.Files: "After that a restart of the daemon keeps the former rules. The files do not change:\n" +
-		"the next reload, or a boot that starts the daemon, puts them in force, unless you\nchange them first.\n",
-	control.Former: "After that a restart of the daemon or a boot keeps the former rules. The files do\n" +
-		"not change: the next reload puts them in force, unless you change them first.\n",
-	control.None: "After that a restart of the daemon keeps the former rules. The files do not change:\n" +
-		"the next reload puts them in force, unless you change them first. A boot removes the\n" +
-		"wall until you start the daemon again.\n",
+	control.Files:  "Then a restart of the daemon keeps the former rules; the next reload or boot uses the\nfiles.\n",
+	control.Former: "Then a restart of the daemon or a boot keeps the former rules; the next reload uses\nthe files.\n",
+	control.None: "Then a restart of the daemon keeps the former rules; the next reload uses the files.\n" +
+		"A boot removes the wall until you start the daemon.\n",
 }
 
 // confirmFlag adds the flag --confirm, which every command has that can start a trial.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -119,8 +120,13 @@ func writeStatus(out io.Writer, path string, s wall.Status, now time.Time) error
 	if s.Trial != nil {
 		say("It is on trial: without `%s` the former state returns in %s.", control.Command(path, "confirm"), inSeconds(s.Trial.LeftSeconds))
 	}
-	if s.FilesDiffer {
-		say("The rule files differ from the rules in force. `knockwall check` checks the files, `%s` puts them in force.", control.Command(path, "reload"))
+	reload := control.Command(path, "reload")
+	switch {
+	case !s.FilesDiffer:
+	case slices.ContainsFunc(s.Findings, func(f doctor.Finding) bool { return f.Check == wall.RulesCheck && f.Severity == doctor.Error }):
+		say("The rule files differ from the rules in force. Correct them until `knockwall check` finds no errors, then type `%s`.", reload)
+	default:
+		say("The rule files differ from the rules in force. `knockwall check` checks the files, `%s` puts them in force.", reload)
 	}
 	for _, f := range s.Findings {
 		word := string(f.Severity)

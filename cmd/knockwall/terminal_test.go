@@ -137,11 +137,13 @@ type trialDaemon struct {
 	events    chan string // codes of reloaded events, for the follower
 	confirmed chan struct{}
 	reloads   chan string // the query of each
+	changes   string      // what each reload has changed, in JSON
 }
 
 func onTrial(t *testing.T) *trialDaemon {
 	t.Helper()
-	d := &trialDaemon{events: make(chan string, 10), confirmed: make(chan struct{}, 10), reloads: make(chan string, 10)}
+	d := &trialDaemon{events: make(chan string, 10), confirmed: make(chan struct{}, 10), reloads: make(chan string, 10),
+		changes: `[{"door": "ssh", "change": "added"}]`}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/events", func(rw http.ResponseWriter, r *http.Request) {
 		if got := r.URL.Query(); got.Get("follow") != "true" || got.Get("last") != "0" {
@@ -164,7 +166,7 @@ func onTrial(t *testing.T) *trialDaemon {
 	mux.HandleFunc("POST /v1/reload", func(rw http.ResponseWriter, r *http.Request) {
 		d.reloads <- r.URL.Query().Get("session")
 		d.events <- "trial"
-		_, _ = io.WriteString(rw, `{"doors": 1, "trial_seconds": 3600, "shut": ["ssh"]}`)
+		fmt.Fprintf(rw, `{"doors": 1, "trial_seconds": 3600, "shut": ["ssh"], "changes": %s}`, d.changes)
 	})
 	mux.HandleFunc("POST /v1/confirm", func(rw http.ResponseWriter, _ *http.Request) {
 		d.confirmed <- struct{}{}
@@ -240,7 +242,7 @@ func TestAtATerminalReloadWarnsOfALockout(t *testing.T) {
 	d := onTrial(t)
 	a := typed(t, 80, 24, []string{session}, "reload", "--control", d.socket)
 	a.exits(exitDone)
-	a.sees("You are here by ssh, from 198.51.100.7 to port 22, which is closed now: the door ssh hides it.")
+	a.sees("You are here by ssh, from 198.51.100.7 to port 22, which is closed to strangers: the door ssh hides it.")
 	if got := <-d.reloads; "SSH_CONNECTION="+got != session {
 		t.Errorf("the daemon is told of %q", got)
 	}
@@ -249,6 +251,26 @@ func TestAtATerminalReloadWarnsOfALockout(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err != nil || <-d.reloads != "" {
 		t.Errorf("without a terminal: %s, %v", out, err)
+	}
+}
+
+// A reload that does not touch the door of the session's port has not closed that port.
+func TestAReloadThatLeavesTheDoorWarnsOfNoLockout(t *testing.T) {
+	for changes, warned := range map[string]bool{
+		`[]`: false,
+		`[{"door": "web", "change": "added", "what": ["it guards 443/tcp"]}]`:          false,
+		`[{"door": "ssh", "change": "changed", "what": ["sequence is another"]}]`:      true,
+		`[{"change": "changed", "what": ["trusted no longer has 198.51.100.7"]}]`:      true,
+		`[{"door": "web", "change": "removed"}, {"door": "ssh", "change": "changed"}]`: true,
+	} {
+		d := onTrial(t)
+		d.changes = changes
+		a := typed(t, 80, 24, []string{"SSH_CONNECTION=198.51.100.7 50000 192.0.2.1 22"}, "reload", "--control", d.socket)
+		a.exits(exitDone)
+		a.sees("The new rules are in force")
+		if got := strings.Contains(a.shows(), "You are here by ssh"); got != warned {
+			t.Errorf("after %s there is a warning: %t", changes, got)
+		}
 	}
 }
 

@@ -194,7 +194,7 @@ var wrong = []struct {
 	{"too long a trial", "POST", "/v1/reload", `{"confirm": "61m"}`, 400, "a trial takes 1s to 1h, and not 1h1m"},
 	{"a reload with a path", "POST", "/v1/reload", `{"config": "/tmp/mine.hcl"}`, 400, `there is no "config", only "confirm"`},
 	{"an array to reload", "POST", "/v1/reload", `[]`, 400, "not the JSON that this path takes"},
-	{"nothing to confirm", "POST", "/v1/confirm", ``, 409, "nothing waits to be confirmed"},
+	{"nothing to confirm", "POST", "/v1/confirm", ``, 409, "no trial is under way"},
 	{"a body to confirm", "POST", "/v1/confirm", `{"confirm": true}`, 400, `there is no "confirm", as it takes nothing`},
 	{"nothing to revert", "POST", "/v1/revert", ``, 409, "no trial is under way"},
 	{"a body to revert", "POST", "/v1/revert", `{"confirm": true}`, 400, `there is no "confirm", as it takes nothing`},
@@ -470,7 +470,7 @@ func TestATrialIsConfirmedOnce(t *testing.T) {
 	response, body := s.ask(t, http.MethodPost, "/v1/confirm", `{}`)
 	wantAnswer(t, response, body, &control.Confirmed{})
 	response, body = s.ask(t, http.MethodPost, "/v1/confirm", "")
-	wantRefusal(t, response, body, http.StatusConflict, "nothing waits to be confirmed")
+	wantRefusal(t, response, body, http.StatusConflict, "no trial is under way")
 	if status, err := s.Wall.Status(); err != nil || status.Trial != nil {
 		t.Errorf("after the trial: %+v, %v", status, err)
 	}

@@ -22,13 +22,13 @@ func (r *rules) examine() wall.RuleFiles {
 		now = onTrial
 	}
 	if degraded != "" && now != onTrial {
-		files.Findings = append(files.Findings, doctor.Finding{Check: "rules", Severity: doctor.Error,
+		files.Findings = append(files.Findings, doctor.Finding{Check: wall.RulesCheck, Severity: doctor.Error,
 			Problem: fmt.Sprintf("The rule files could not be used when the daemon started, so the last rules that were in force are in force: %s.", degraded),
 			Cure:    fmt.Sprintf("Correct the errors that `knockwall check` shows, then type `%s`.", control.Command(r.control, "reload"))})
 	}
 	var err error
 	if files.Differ, err = now.Differs(); err != nil {
-		files.Findings = append(files.Findings, doctor.Finding{Check: "rules", Severity: doctor.Warning,
+		files.Findings = append(files.Findings, doctor.Finding{Check: wall.RulesCheck, Severity: doctor.Warning,
 			Problem: fmt.Sprintf("The daemon cannot read its rule files: %v.", err),
 			Cure:    "Let the daemon's user read them, as `knockwall check` says. Otherwise the next start uses the kept rules."})
 	}

@@ -95,6 +95,10 @@ type Edges struct {
 	Rules func() RuleFiles
 }
 
+// RulesCheck is the check of the findings about the rule files. An error says that they could
+// not be used.
+const RulesCheck = "rules"
+
 // RuleFiles is the state of the rule files.
 type RuleFiles struct {
 	Differ   bool      // they differ from the rules in force

@@ -280,7 +280,9 @@ func TestTheDoctorFindsSecondPorts(t *testing.T) {
 func TestTheDoctorFindsDoorsThatLeadNowhere(t *testing.T) {
 	t.Parallel()
 	l := lab.New(t)
-	finds(l, sshDoor, doctor.Warning, "Nothing listens on 22/tcp")
+	if f := finds(l, sshDoor, doctor.Warning, "Nothing listens on 22/tcp"); f.Stops != doctor.Connections {
+		t.Errorf("it stops %q", f.Stops)
+	}
 	for _, address := range []string{"127.0.0.1", "::1"} {
 		lab.Must(t, l.Server.Do(func() error {
 			listener, err := net.Listen("tcp", net.JoinHostPort(address, "22"))
@@ -290,7 +292,9 @@ func TestTheDoctorFindsDoorsThatLeadNowhere(t *testing.T) {
 			return err
 		}))
 	}
-	finds(l, sshDoor, doctor.Warning, "22/tcp", "on loopback only")
+	if f := finds(l, sshDoor, doctor.Warning, "22/tcp", "on loopback only"); f.Stops != doctor.Connections {
+		t.Errorf("a service on loopback stops %q", f.Stops)
+	}
 	lab.Must(t, l.Server.Do(func() error {
 		listener, err := net.ListenPacket("udp", net.JoinHostPort(lab.Server4.String(), "53"))
 		if err == nil {

@@ -66,6 +66,9 @@ func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 			l.LoadNft(strings.ReplaceAll(test.script, "DEVICE", serverDevice(l)))
 			if test.words != "" {
 				f := finds(l, sshDoor, test.severity, test.words)
+				if (f.Stops == doctor.Knocks) != (test.words == knocks) || (f.IPVersion == 6) != strings.HasSuffix(test.words, "IPv6") {
+					t.Errorf("it stops %q of version %d", f.Stops, f.IPVersion)
+				}
 				for _, knock := range lab.Knocks {
 					if strings.Contains(f.Problem+f.Cure, fmt.Sprint(knock.Number)) {
 						t.Errorf("a knock is told: %+v", f)

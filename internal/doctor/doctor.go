@@ -35,9 +35,22 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	Door     string   `json:"door,omitempty"` // empty if it concerns all doors or the host
 	Bare     bool     `json:"bare,omitempty"` // the door guards nothing now
-	Problem  string   `json:"problem"`        // a sentence
-	Cure     string   `json:"cure"`           // a sentence
+	// Stops is what does not get through here, whichever client it comes from, although the
+	// wall lets it. IPVersion is 4 or 6 if that is so for one version of IP only.
+	Stops     Traffic `json:"stops,omitempty"`
+	IPVersion int     `json:"ip_version,omitempty"`
+	Problem   string  `json:"problem"` // a sentence
+	Cure      string  `json:"cure"`    // a sentence
 }
+
+// Traffic is a kind of packets to a door.
+type Traffic string
+
+// The kinds of packets to a door.
+const (
+	Knocks      Traffic = "knocks"
+	Connections Traffic = "connections" // to its ports
+)
 
 // Unmade is a check that could not be made, for example without root.
 type Unmade struct {
@@ -142,6 +155,17 @@ func BareDoors(findings []Finding) map[string]string {
 		}
 	}
 	return why
+}
+
+// Obstacles returns the problems that stop such traffic to a door, from whichever client that
+// has a version of IP.
+func Obstacles(findings []Finding, door string, stopped Traffic, ipVersion int) (problems []string) {
+	for _, f := range findings {
+		if f.Door == door && f.Stops == stopped && (f.IPVersion == 0 || f.IPVersion == ipVersion) {
+			problems = append(problems, f.Problem)
+		}
+	}
+	return problems
 }
 
 // HasErrors reports whether any finding is an error.

@@ -35,8 +35,8 @@ func findDropped(h *Host) (findings []Finding, err error) {
 		}
 		for _, c := range slices.Concat(onTheWay, f.hooked(hook, nftables.ChainTypeFilter)) {
 			if ports := f.drops(c, d.Ports, ways); ports != "" && waysErr == nil {
-				severity, by := c.versions()
-				findings = append(findings, Finding{Severity: severity, Door: d.Name,
+				severity, by, version := c.versions()
+				findings = append(findings, Finding{Severity: severity, Door: d.Name, Stops: Connections, IPVersion: version,
 					Problem: fmt.Sprintf("Another table (%s) drops what comes to %s%s, even from sources with an open window.", c.where(), ports, by),
 					Cure:    fmt.Sprintf("Let that table accept %s. The wall drops packets from sources without a window before that table sees them.", ports)})
 			}
@@ -44,8 +44,8 @@ func findDropped(h *Host) (findings []Finding, err error) {
 		for _, c := range before {
 			// The finding does not name the ports, because they are a secret.
 			if f.drops(c, h.knocksOf(i), nil) != "" {
-				severity, by := c.versions()
-				findings = append(findings, Finding{Severity: severity, Door: d.Name,
+				severity, by, version := c.versions()
+				findings = append(findings, Finding{Severity: severity, Door: d.Name, Stops: Knocks, IPVersion: version,
 					Problem: fmt.Sprintf("Another table (%s) drops knocks%s before the wall hears them.", c.where(), by),
 					Cure:    fmt.Sprintf("Let that table accept the door's knocks, or give its chain a priority above %d.", *nftables.ChainPriorityMangle)})
 			}
@@ -55,15 +55,16 @@ func findDropped(h *Host) (findings []Finding, err error) {
 }
 
 // versions returns the severity for a chain that drops a door's packets, and the version
-// of IP if it drops only one. That may be intended, so it is a warning.
-func (c *chain) versions() (severity Severity, by string) {
+// of IP if it drops only one, for people and as a number. That may be intended, so it is a
+// warning.
+func (c *chain) versions() (severity Severity, by string, version int) {
 	switch c.Table.Family {
 	case nftables.TableFamilyIPv4:
-		return Warning, " by IPv4"
+		return Warning, " by IPv4", 4
 	case nftables.TableFamilyIPv6:
-		return Warning, " by IPv6"
+		return Warning, " by IPv6", 6
 	}
-	return Error, ""
+	return Error, "", 0
 }
 
 // knocksOf returns the ports at which the wall must hear a door's clients.

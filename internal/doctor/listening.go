@@ -42,11 +42,11 @@ func findListening(h *Host) (findings []Finding, err error) {
 			switch {
 			case elsewhere:
 			case loopback:
-				findings = append(findings, Finding{Severity: Warning, Door: d.Name,
+				findings = append(findings, Finding{Severity: Warning, Door: d.Name, Stops: Connections,
 					Problem: fmt.Sprintf("The service on %s listens on loopback only. Clients that knock do not reach it.", r),
 					Cure:    "Let it listen on the address that clients connect to, or remove the port from the door."})
 			case waysErr == nil: // otherwise an unread NAT rule may lead to another port
-				findings = append(findings, Finding{Severity: Warning, Door: d.Name,
+				findings = append(findings, Finding{Severity: Warning, Door: d.Name, Stops: Connections,
 					Problem: fmt.Sprintf("Nothing listens on %s. Clients that knock reach no service.", r),
 					Cure:    "Start the service, or correct the port."})
 			}

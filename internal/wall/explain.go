@@ -82,7 +82,8 @@ func (w *Wall) explainAddress(f *policy, addr netip.Addr, remembered func() []au
 		w.trail.Settle(d.Name, d.SourcePrefix.Of(addr))
 		w.trail.Settle(d.Name, packet.Source{})
 	}
-	bareReasons := doctor.BareDoors(w.Findings())
+	found, examined := w.health.findings()
+	bareReasons := doctor.BareDoors(found)
 	past := remembered()
 	since := knocksSince(past)
 	trapped := make([]time.Duration, len(f.config.Doors)) // by door: remaining time
@@ -119,8 +120,38 @@ func (w *Wall) explainAddress(f *policy, addr netip.Addr, remembered func() []au
 			e.Sentence = fmt.Sprintf("%s was accepted here, and never answered: it tried to connect to %s, and nothing came back through this host. "+
 				"Either no service answers behind the door, another firewall drops the answers, or they take another route.", e.Source, list(seen.silent[e.Door]))
 		}
+		e.Sentence += obstacles(e, found, examined)
 	}
 	return all, nil
+}
+
+// obstacles says what the doctor has found, when the host was examined, that keeps the source
+// out where the wall does not, or that keeps its knocks from the wall. It is empty if there is
+// nothing.
+func obstacles(e *Explanation, found []doctor.Finding, examined time.Time) string {
+	stopped, lead := doctor.Connections, " "
+	switch e.Reason {
+	case WindowOpen, Trusted:
+		lead = " But "
+	case NotAnswered, Exhausted:
+	case NeverKnocked:
+		stopped = doctor.Knocks
+	default:
+		return ""
+	}
+	version := 6
+	if e.Source.Addr().Is4() {
+		version = 4
+	}
+	problems := doctor.Obstacles(found, e.Door, stopped, version)
+	if len(problems) == 0 {
+		return ""
+	}
+	from := "`knockwall doctor` finds: "
+	if now := time.Now(); now.Sub(examined) > maxFindingsAge+examineTimeout {
+		from = fmt.Sprintf("`knockwall doctor` has found, as the host was last examined at %s: ", when(examined, now))
+	}
+	return lead + from + strings.Join(problems, " ")
 }
 
 // maxPersonSources is for how many sources of a person explainPerson answers: the latest.
@@ -402,15 +433,15 @@ func (q *inquiry) afterKnocks(last audit.Event) (e Explanation, ok bool) {
 // trapped explains a source that has tried a trap, or ports without a service.
 func (q *inquiry) trapped(last audit.Event) Explanation {
 	at, until := when(last.Time, q.now), last.Time.Add(q.door.Penalty)
-	switch {
-	case last.Code == audit.CodeSpray: // the penalty is over
+	if last.Code == audit.CodeSpray { // the penalty is over
 		return q.out(TrappedWhy, last.Time, "it tried ports that are not knock ports, the last one %s at %s, which ended its attempt; it can knock again",
 			last.Port, at)
-	case q.now.After(until):
-		return q.out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, which ended its attempt; it can knock again", last.Port, at)
-	default:
-		return q.out(TrappedWhy, last.Time, "it tried a trap, %s, at %s, and its knocks are ignored for another %s", last.Port, at, roughly(until.Sub(q.now)))
 	}
+	then := "its attempt has ended, and it can knock again"
+	if left := until.Sub(q.now); left >= 0 {
+		then = fmt.Sprintf("its knocks are ignored for another %s, and after that it can knock again", roughly(left))
+	}
+	return q.out(TrappedWhy, last.Time, "it tried a trap, %s, at %s: %[1]s is no knock of this door; %[3]s", last.Port, at, then)
 }
 
 // neverKnocked says what is known of a source of which no knock is remembered. The daemon

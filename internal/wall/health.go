@@ -72,16 +72,18 @@ func (h *health) examined(now time.Time, age time.Duration) <-chan struct{} {
 	return done
 }
 
-// findings returns the findings about the host. They are current, or, if an examination
-// takes too long, those of the last one.
-func (h *health) findings() []doctor.Finding {
+// findings returns the findings about the host, and when it was examined. They are current,
+// or, if an examination takes too long, those of the last one.
+func (h *health) findings() (found []doctor.Finding, at time.Time) {
 	if done := h.examined(time.Now(), maxFindingsAge); done != nil {
 		select {
 		case <-done:
 		case <-time.After(examineTimeout):
 		}
 	}
-	return h.known()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.report.Findings, h.at
 }
 
 // known returns the findings of the last examination.

@@ -68,6 +68,37 @@ func TestADoorThatGuardsNothingIsReportedEverywhere(t *testing.T) {
 	})
 }
 
+// Whom the wall lets in may get no further on this host, and explain says so. What keeps out
+// another version of IP, or stops knocks, does not concern somebody who is in.
+func TestExplainSaysWhatStopsSomebodyWhoIsLetIn(t *testing.T) {
+	noService := doctor.Finding{Check: "listening", Severity: doctor.Warning, Door: "ssh", Stops: doctor.Connections, Problem: "Nothing listens."}
+	dropped := doctor.Finding{Check: "other tables", Severity: doctor.Warning, Door: "ssh", Stops: doctor.Connections, IPVersion: 4, Problem: "A table drops it."}
+	other := doctor.Finding{Check: "other tables", Severity: doctor.Warning, Door: "ssh", Stops: doctor.Connections, IPVersion: 6, Problem: "IPv6 only."}
+	deaf := doctor.Finding{Check: "other tables", Severity: doctor.Error, Door: "ssh", Stops: doctor.Knocks, Problem: "A table drops knocks."}
+	hangs := false
+	examined(t, func() []doctor.Finding {
+		if hangs {
+			time.Sleep(time.Minute)
+		}
+		return []doctor.Finding{noService, dropped, other, deaf}
+	}, func(h *patient) {
+		if e := h.explain(alice.String())[0]; !strings.HasSuffix(e.Sentence, "ago). `knockwall doctor` finds: A table drops knocks.") {
+			t.Errorf("before a knock: %+v", e)
+		}
+		h.client(alice).knock(7000, 8000, 9000)
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 30s. But `knockwall doctor` finds: Nothing listens. A table drops it")
+		if e := h.explain(alice.String())[1]; strings.Contains(e.Sentence, "doctor") {
+			t.Errorf("at another door: %+v", e)
+		}
+		hangs = true
+		last := time.Now()
+		time.Sleep(10 * time.Second)
+		h.because(alice, wall.WindowOpen, unknown, "its window is open for another 19s. But `knockwall doctor` has found, as the host was last examined at "+
+			at(last, "11s")+": Nothing listens. A table drops it")
+		time.Sleep(time.Minute) // until the examination has ended
+	})
+}
+
 // An interface may be renamed at any moment. Reports show the present state.
 func TestTheHostIsExaminedAgainForARequest(t *testing.T) {
 	var found []doctor.Finding

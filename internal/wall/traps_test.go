@@ -120,12 +120,15 @@ func TestExplainSaysThatASourceTriedATrap(t *testing.T) {
 		tried := time.Now()
 		a.knock(7001)
 		synctest.Wait()
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "0s")+", and its knocks are ignored for another 20s")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "0s")+
+			": 7001/tcp is no knock of this door; its knocks are ignored for another 20s, and after that it can knock again")
 		time.Sleep(5 * time.Second)
 		a.knock(7000, 8000, 9000) // which the kernel keeps away
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "5s")+", and its knocks are ignored for another 15s")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "5s")+
+			": 7001/tcp is no knock of this door; its knocks are ignored for another 15s, and after that it can knock again")
 		time.Sleep(penalty)
-		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "25s")+", which ended its attempt; it can knock again")
+		h.because(alice, wall.TrappedWhy, tried, "it tried a trap, 7001/tcp, at "+at(tried, "25s")+
+			": 7001/tcp is no knock of this door; its attempt has ended, and it can knock again")
 	})
 }
 

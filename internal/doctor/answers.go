@@ -31,7 +31,7 @@ func findAnswers(h *Host) (findings []Finding, err error) {
 		}
 	})
 	if errors.Is(err, unix.EPERM) {
-		err = errors.New("reading conntrack takes root")
+		err = notPermitted("reading conntrack", err)
 	}
 	for i, n := range seen {
 		name := h.Config.Doors[i].Name

@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"unsafe"
@@ -52,13 +51,14 @@ func socketLookups() ([]uint32, error) {
 		_                                           uint32
 	}{target: uint32(namespace.Fd()), attachType: skLookup, programs: uint64(uintptr(unsafe.Pointer(&ids))), count: most}
 	_, _, errno := unix.Syscall(unix.SYS_BPF, query, uintptr(unsafe.Pointer(&attributes)), unsafe.Sizeof(attributes))
+	const listing = "listing BPF programs that choose sockets (sk_lookup)"
 	switch errno {
 	case 0:
 		return ids[:attributes.count], nil
 	case unix.ENOSYS, unix.EINVAL: // the kernel does not support such programs
 		return nil, nil
 	case unix.EPERM:
-		return nil, errors.New("listing BPF programs that choose sockets (sk_lookup) takes root")
+		return nil, notPermitted(listing, errno)
 	}
-	return nil, fmt.Errorf("listing BPF programs that choose sockets (sk_lookup): %w", errno)
+	return nil, fmt.Errorf("%s: %w", listing, errno)
 }

@@ -24,7 +24,7 @@ const shortestIdle = 7440
 func findConntrack(h *Host) (findings []Finding, err error) {
 	known, room, err := sessions.Usage()
 	if errors.Is(err, unix.EPERM) {
-		err = errors.New("reading conntrack takes root")
+		err = notPermitted("reading conntrack", err)
 	}
 	findings = crowded(known, room)
 	tcp := slices.ContainsFunc(h.Config.Doors, func(d ruleset.Door) bool {

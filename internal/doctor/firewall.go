@@ -21,7 +21,6 @@ const (
 )
 
 var (
-	errRoot      = errors.New("reading the firewall takes root")
 	errTooLarge  = fmt.Errorf("the firewall has more than %d rules, and doctor did not read the rest", maxRules)
 	errNotPlain  = errors.New("the target of a NAT rule depends on more than the port, so doctor does not know where it leads")
 	errTooManyIn = errors.New("the firewall's chains have too many jumps to follow all of them")
@@ -76,7 +75,7 @@ func readFirewall(but string) (f *firewall, err error) {
 			return f, nil
 		}
 		if errors.Is(err, unix.EPERM) {
-			return nil, errRoot
+			return nil, notPermitted("reading the firewall", err)
 		}
 	}
 	return nil, fmt.Errorf("reading the firewall: %w", err)

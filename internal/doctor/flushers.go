@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
@@ -20,7 +22,7 @@ var systemdFolder = "/etc/systemd/system"
 func findFlushers(*Host) (findings []Finding, err error) {
 	kernel, err := nft.OpenKernel()
 	if errors.Is(err, nft.ErrPrivilege) {
-		return nil, errRoot
+		return nil, notPermitted("reading the firewall", unix.EPERM)
 	}
 	if missing := (*nft.MissingFeatureError)(nil); errors.As(err, &missing) {
 		return []Finding{{Severity: Error, Problem: "This kernel cannot run the wall: " + missing.Error() + ".", Cure: "Install a kernel, or kernel modules, with this feature."}}, nil

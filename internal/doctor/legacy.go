@@ -58,7 +58,7 @@ func legacyWays() (ways []way, err error) {
 			continue // the kernel has no such tables
 		}
 		if readErr != nil {
-			err = errors.Join(err, fmt.Errorf("seeing whether %s-legacy has rules takes root", x.name))
+			err = errors.Join(err, notPermitted("seeing whether "+x.name+"-legacy has rules", readErr))
 			continue
 		}
 		for _, table := range []string{"nat", "mangle"} {

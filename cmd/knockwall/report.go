@@ -68,7 +68,7 @@ page is one file, has no script, and loads nothing from elsewhere.`,
 		r := collector.Report(knownTo(*config, now))
 		if *page == "" {
 			columns, _ := terminal.Width(c.OutOrStdout())
-			return r.WriteText(c.OutOrStdout(), int(columns), origin)
+			return r.WriteText(c.OutOrStdout(), report.Style{Columns: int(columns), ASCII: !terminal.IsUTF8()}, origin)
 		}
 		var html bytes.Buffer
 		if err := r.WritePage(&html, origin); err != nil {

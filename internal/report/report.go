@@ -97,8 +97,9 @@ type Report struct {
 	Unused   []string // doors of the rule files that nobody has opened
 	Unseen   []Person // people of the rule files who have not opened a door
 
-	Failed int  // events of something that failed
-	Lossy  bool // events or packets were lost, so the numbers are too low
+	Failed      int  // events of something that failed
+	Unconfirmed int  // trials that nobody has confirmed in time
+	Lossy       bool // events or packets were lost, so the numbers are too low
 }
 
 // Collector makes a report of events. It is not safe for concurrent use.
@@ -141,7 +142,11 @@ func (c *Collector) Add(e audit.Event) {
 		c.r.First = e.Time
 	}
 	n := max(e.Count, 1)
-	if e.Failed {
+	switch {
+	case e.Code == audit.CodeNotConfirmed: // a trial did what it is for
+		c.r.Unconfirmed++
+		return
+	case e.Failed:
 		c.r.Failed++
 		return
 	}

@@ -81,7 +81,7 @@ func reportOf(known *Known, events ...audit.Event) *Report {
 func (r *Report) text(t *testing.T, columns int) string {
 	t.Helper()
 	var b strings.Builder
-	if err := r.WriteText(&b, columns, "the journal of knockwall.service"); err != nil {
+	if err := r.WriteText(&b, Style{Columns: columns}, "the journal of knockwall.service"); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -120,6 +120,54 @@ func TestTextFitsATerminal(t *testing.T) {
 				t.Errorf("%d columns, not %d: %s", n, columns, line)
 			}
 		}
+	}
+}
+
+// Where there is little room, other columns go first: whoever came in can be told apart.
+func TestWhoIsShownInFullOnANarrowTerminal(t *testing.T) {
+	r := reportOf(&known, append(week(), audit.Event{Time: ago(time.Hour), Kind: audit.Opened, Door: strings.Repeat("d", 60),
+		Source: source("2001:db8:1:2::/64"), Code: audit.CodeKey})...)
+	for _, columns := range []int{48, 60, 80} {
+		text := r.text(t, columns)
+		for _, who := range []string{"alice@laptop ", "2001:db8:1:2::/64 ", "198.51.100.9 ", "203.0.113.66 ", "2001:db8::/64 "} {
+			if !strings.Contains(text, who) {
+				t.Errorf("%d columns lack %q:\n%s", columns, who, text)
+			}
+		}
+	}
+	if wide := r.text(t, 80); !strings.Contains(wide, "  BY ") || !strings.Contains(wide, "  CONNECTIONS\n") {
+		t.Errorf("a wide terminal lacks a column:\n%s", wide)
+	}
+}
+
+// Not every terminal has more than ASCII.
+func TestTextInASCII(t *testing.T) {
+	events := week()
+	for i := range textRows + 1 {
+		events = append(events, audit.Event{Time: ago(time.Hour), Kind: audit.Opened, Door: strings.Repeat("d", 60), Person: fmt.Sprint("p", i), Source: source("192.0.2.1")})
+	}
+	r := reportOf(&known, events...)
+	var b strings.Builder
+	if err := r.WriteText(&b, Style{Columns: 60, ASCII: true}, "here"); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	if i := strings.IndexFunc(text, func(r rune) bool { return r > 126 }); i >= 0 {
+		t.Errorf("it is not ASCII: %s", text[i:])
+	}
+	for _, want := range []string{"d~ ", "  ... and ", "  Mon 23 Nov  ........................  0\n", "1111111181..", "An 8 is 12,347 in an hour"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it lacks %q:\n%s", want, text)
+		}
+	}
+}
+
+// A trial that nobody confirmed has done what it is for.
+func TestATrialThatRanOutIsNoFailure(t *testing.T) {
+	e := audit.Event{Time: ago(time.Hour), Kind: audit.Reloaded, Code: audit.CodeNotConfirmed, Failed: true}
+	text := reportOf(&known, e, e).text(t, 80)
+	if strings.Contains(text, "failed") || !strings.Contains(text, "after a trial that nobody confirmed, 2 times.") {
+		t.Errorf("the report is\n%s", text)
 	}
 }
 

@@ -19,10 +19,18 @@ const (
 	textDays = 31
 )
 
-// WriteText writes the report in lines of so many columns. origin says where the events are
-// from.
-func (r *Report) WriteText(w io.Writer, columns int, origin string) error {
-	t := &text{Writer: bufio.NewWriter(w), columns: columns, zone: r.Until.Location()}
+// Style is how a text is written.
+type Style struct {
+	Columns int  // of a line
+	ASCII   bool // without the characters for bars and ellipses, which not every terminal has
+}
+
+// WriteText writes the report in a style. origin says where the events are from.
+func (r *Report) WriteText(w io.Writer, style Style, origin string) error {
+	t := &text{Writer: bufio.NewWriter(w), columns: style.Columns, signs: unicodeSigns, zone: r.Until.Location()}
+	if style.ASCII {
+		t.signs = asciiSigns
+	}
 	t.header(r, origin)
 	t.guests(r)
 	t.refusals(&r.Refusals)
@@ -34,8 +42,23 @@ func (r *Report) WriteText(w io.Writer, columns int, origin string) error {
 type text struct {
 	*bufio.Writer
 	columns int
-	zone    *time.Location
+	signs
+	zone *time.Location
 }
+
+// signs are what texts in ASCII have other characters for.
+type signs struct {
+	bars      []rune // from the lowest to the highest
+	none      rune   // instead of a bar
+	scale     string // what the highest bar is, and one half as high
+	cutOff    string // in place of the rest of a cell, one character
+	andOthers string // before the number of rows that are left out
+}
+
+var (
+	unicodeSigns = signs{[]rune("▁▂▃▄▅▆▇█"), '·', "A full bar is %s in an hour, and half a bar a quarter of that.", "…", "…"}
+	asciiSigns   = signs{[]rune("12345678"), '.', "An 8 is %s in an hour, and a 4 a quarter of that.", "~", "..."}
+)
 
 // say writes a paragraph. Each line after the first begins with the indentation of the
 // first.
@@ -65,6 +88,9 @@ func (r *Report) remarks() (all []string) {
 	if r.Lossy {
 		all = append(all, "Some packets or events were lost, so the numbers are too low.")
 	}
+	if r.Unconfirmed > 0 {
+		all = append(all, fmt.Sprintf("The former rules have returned after a trial that nobody confirmed, %s.", printable.Count(r.Unconfirmed, "time")))
+	}
 	if r.Failed > 0 {
 		all = append(all, fmt.Sprintf("Something has failed, %s: see `journalctl -u knockwall -p err` or `knockwall events`.", printable.Count(r.Failed, "event")))
 	}
@@ -87,7 +113,7 @@ func (t *text) guests(r *Report) {
 		}
 		below = append(below, from)
 	}
-	t.table(rows, below, 1, 2, 3)
+	t.table(rows, below, layout{who: 1, cut: []int{2, 3}, spare: []int{3, 4, 5}})
 	t.more(len(r.Guests), r.MoreGuests)
 }
 
@@ -107,9 +133,9 @@ func (g *Guest) from(most int) string {
 func (t *text) more(rows int, others bool) {
 	switch {
 	case others:
-		t.say("  … and others, too many to keep.")
+		t.say("  %s and others, too many to keep.", t.andOthers)
 	case rows > textRows:
-		t.say("  … and %s more.", number(rows-textRows))
+		t.say("  %s and %s more.", t.andOthers, number(rows-textRows))
 	}
 }
 
@@ -123,28 +149,28 @@ func (t *text) refusals(c *Calendar) {
 	fmt.Fprintf(t, "  %-10s  00    06    12    18\n", "")
 	most := c.Most()
 	for _, d := range days {
-		fmt.Fprintf(t, "  %10s  %s  %s\n", d.Date.Format("Mon 2 Jan"), bars(d.Hours[:], most), number(d.Total()))
+		fmt.Fprintf(t, "  %10s  %s  %s\n", d.Date.Format("Mon 2 Jan"), t.drawn(d.Hours[:], most), number(d.Total()))
 	}
 	shown := Calendar{Days: days}
 	if before := c.Total() - shown.Total(); before > 0 {
-		t.say("  … and %s before.", number(before))
+		t.say("  %s and %s before.", t.andOthers, number(before))
 	}
-	t.say("  %s in all. A full bar is %s in an hour, and half a bar a quarter of that.", number(c.Total()), number(most))
+	t.say("  %s in all. "+t.scale, number(c.Total()), number(most))
 }
 
 // scaled returns how high a number is on a scale of square roots: 1 for most. An hour with a
 // scan has many times the packets of others, which would vanish on a linear scale.
 func scaled(n, most int) float64 { return math.Sqrt(float64(n) / float64(most)) }
 
-// bars draws a number as a bar of eighths of a line, and 0 as a dot.
-func bars(numbers []int, most int) string {
+// drawn draws each number as a bar, whose height is in eighths of a line, and 0 as a dot.
+func (s *signs) drawn(numbers []int, most int) string {
 	var b strings.Builder
 	for _, n := range numbers {
 		if n == 0 {
-			b.WriteRune('·')
+			b.WriteRune(s.none)
 			continue
 		}
-		b.WriteRune([]rune("▁▂▃▄▅▆▇█")[max(0, int(math.Ceil(8*scaled(n, most)))-1)])
+		b.WriteRune(s.bars[max(0, int(math.Ceil(8*scaled(n, most)))-1)])
 	}
 	return b.String()
 }
@@ -159,7 +185,7 @@ func (t *text) trapped(r *Report) {
 	for _, s := range r.Trapped[:min(textRows, len(r.Trapped))] {
 		rows = append(rows, []string{moment(s.Last, t.zone), s.Source, s.Door, s.Why(), number(s.Count)})
 	}
-	t.table(rows, nil, 1, 2, 3)
+	t.table(rows, nil, layout{who: 1, cut: []int{2, 3}, spare: []int{3, 4}})
 	t.more(len(r.Trapped), r.MoreTrapped)
 	if r.TrappedElsewhere > 0 {
 		t.say("  From many other sources: %s.", number(r.TrappedElsewhere))
@@ -209,45 +235,69 @@ func listed(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// table writes rows of cells below each other. The first column and those that may be cut are
-// text, the others numbers. If the lines are too long, it cuts off cells in the columns that
-// may be cut, the longest first. below is a line below each row, or "".
-func (t *text) table(rows [][]string, below []string, cuttable ...int) {
-	const margin, gap = 2, 2
+// layout says which columns of a table are what. The first column and those below are text,
+// the others numbers.
+type layout struct {
+	who   int   // whom the row is about: it is the last that is cut off
+	cut   []int // may be cut off
+	spare []int // are left out where there is no room, in this order
+}
+
+// table writes rows of cells below each other. If the lines are too long, it leaves out columns
+// until there is room for all of who, and cuts off cells, those of the widest column first.
+// below is a line below each row, or "".
+func (t *text) table(rows [][]string, below []string, l layout) {
+	const margin, gap, narrowest = 2, 2, len("DOOR")
 	widths := make([]int, len(rows[0]))
+	shown := make([]int, len(rows[0]))
+	for i := range shown {
+		shown[i] = i
+	}
 	for _, row := range rows {
 		for i, cell := range row {
 			row[i] = printable.Escape(cell)
 			widths[i] = max(widths[i], utf8.RuneCountInString(row[i]))
 		}
 	}
-	total := margin - gap
-	for _, w := range widths {
-		total += gap + w
-	}
-	for ; total > t.columns; total-- {
-		longest := cuttable[0]
-		for _, i := range cuttable {
-			if widths[i] > widths[longest] {
-				longest = i
+	// length is that of a line, where the columns in at have their smallest widths.
+	length := func(at []int) int {
+		n := margin - gap
+		for _, i := range shown {
+			if slices.Contains(at, i) {
+				n += gap + min(widths[i], narrowest)
+			} else {
+				n += gap + widths[i]
 			}
 		}
-		if widths[longest] <= len("DOOR") {
-			break
+		return n
+	}
+	for _, spare := range l.spare {
+		if length(l.cut) > t.columns {
+			shown = slices.DeleteFunc(shown, func(i int) bool { return i == spare })
 		}
-		widths[longest]--
+	}
+	for _, cuttable := range [][]int{l.cut, {l.who}} {
+		cuttable = slices.DeleteFunc(slices.Clone(cuttable), func(i int) bool { return !slices.Contains(shown, i) })
+		for length(nil) > t.columns {
+			widest := slices.MaxFunc(cuttable, func(a, b int) int { return widths[a] - widths[b] })
+			if widths[widest] <= narrowest {
+				break
+			}
+			widths[widest]--
+		}
 	}
 	for i, row := range rows {
 		var b strings.Builder
-		for j, cell := range row {
-			if j == 0 {
-				b.WriteString(strings.Repeat(" ", margin))
-			} else {
-				b.WriteString(strings.Repeat(" ", gap))
+		between := margin
+		for _, j := range shown {
+			b.WriteString(strings.Repeat(" ", between))
+			between = gap
+			cell := printable.Cut(row[j], widths[j])
+			if cell != row[j] {
+				cell = strings.TrimSuffix(cell, "…") + t.cutOff
 			}
-			cell = printable.Cut(cell, widths[j])
 			blanks := strings.Repeat(" ", widths[j]-utf8.RuneCountInString(cell))
-			if j == 0 || slices.Contains(cuttable, j) {
+			if j == 0 || j == l.who || slices.Contains(l.cut, j) {
 				b.WriteString(cell + blanks)
 			} else {
 				b.WriteString(blanks + cell)

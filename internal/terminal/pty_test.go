@@ -31,6 +31,7 @@ func TestWidthOfATerminal(t *testing.T) {
 		t.Skip("needs a terminal: ", err)
 	}
 	defer pts.Close()
+	t.Setenv("COLUMNS", "")
 	for set, want := range map[uint16]uint{132: 132, 40: 40, 7: 40, 0: terminal.DefaultWidth} {
 		if err := unix.IoctlSetWinsize(int(ptmx.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: set}); err != nil {
 			t.Fatal(err)

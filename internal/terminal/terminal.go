@@ -2,9 +2,11 @@
 package terminal
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/knockwall/knockwall/internal/printable"
@@ -17,14 +19,25 @@ const DefaultWidth = 78
 // minWidth is the smallest width that Width returns.
 const minWidth = 40
 
-// Width returns the number of columns to fill, and whether w is a terminal. A writer that
-// wraps a terminal needs the method Unwrap() io.Writer.
+// Width returns the number of columns to fill, and whether w is a terminal. The environment
+// variable COLUMNS can ask for fewer columns than there are. A writer that wraps a terminal
+// needs the method Unwrap() io.Writer.
 func Width(w io.Writer) (columns uint, terminal bool) {
 	columns, _, terminal = size(w)
 	if columns == 0 { // no terminal, or one of an unknown size
-		return DefaultWidth, terminal
+		columns = DefaultWidth
+	}
+	if wanted, err := strconv.ParseUint(os.Getenv("COLUMNS"), 10, 16); err == nil && wanted > 0 {
+		columns = min(columns, uint(wanted))
 	}
 	return max(columns, minWidth), terminal
+}
+
+// IsUTF8 reports whether the user's locale is one of UTF-8. Other terminals show only ASCII.
+func IsUTF8() bool {
+	locale := cmp.Or(os.Getenv("LC_ALL"), os.Getenv("LC_CTYPE"), os.Getenv("LANG"))
+	_, charset, _ := strings.Cut(strings.ToUpper(locale), ".")
+	return strings.HasPrefix(charset, "UTF-8") || strings.HasPrefix(charset, "UTF8")
 }
 
 // Screen returns the size of the terminal that w is. It is zero if w is no terminal, or if its

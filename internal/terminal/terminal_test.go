@@ -22,9 +22,47 @@ func TestWidthWithoutATerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	t.Setenv("COLUMNS", "")
 	for name, w := range map[string]io.Writer{"a buffer": new(strings.Builder), "a file": file, "a wrapped file": wrapped{file}} {
 		if columns, is := terminal.Width(w); columns != terminal.DefaultWidth || is {
 			t.Errorf("%s: %d columns, a terminal: %t", name, columns, is)
+		}
+	}
+}
+
+// COLUMNS can ask for fewer columns, and for no nonsense.
+func TestColumnsOfTheEnvironment(t *testing.T) {
+	for set, want := range map[string]uint{
+		"60": 60, "40": 40, "7": 40, "200": terminal.DefaultWidth,
+		"": terminal.DefaultWidth, "0": terminal.DefaultWidth, "-60": terminal.DefaultWidth, "wide": terminal.DefaultWidth,
+	} {
+		t.Setenv("COLUMNS", set)
+		if got, _ := terminal.Width(new(strings.Builder)); got != want {
+			t.Errorf("COLUMNS=%s: %d columns, want %d", set, got, want)
+		}
+	}
+}
+
+// The first of the three variables that is set names the locale.
+func TestIsUTF8(t *testing.T) {
+	for _, test := range []struct {
+		all, ctype, lang string
+		want             bool
+	}{
+		{"", "", "", false},
+		{"", "", "C", false},
+		{"", "", "C.UTF-8", true},
+		{"", "", "de_DE.utf8@euro", true},
+		{"", "de_DE.ISO-8859-1", "C.UTF-8", false},
+		{"", "en_US.UTF-8", "C", true},
+		{"C", "en_US.UTF-8", "en_US.UTF-8", false},
+		{"POSIX", "", "", false},
+	} {
+		t.Setenv("LC_ALL", test.all)
+		t.Setenv("LC_CTYPE", test.ctype)
+		t.Setenv("LANG", test.lang)
+		if got := terminal.IsUTF8(); got != test.want {
+			t.Errorf("%+v: %t", test, got)
 		}
 	}
 }

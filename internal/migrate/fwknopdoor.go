@@ -454,8 +454,7 @@ func (im *fwknopImport) header(w *writer, name, folder string, doors []*fwknopDo
 			"sudo knockwall import --secrets "+shellQuoted(folder)+" "+printable.Escape(shellQuoted(name))+" > THIS-FILE")
 	}
 	h.step("Check this file:", "knockwall check --config THIS-FILE")
-	h.step("Put the rules in force, in a session that stays open. Move this file to /etc/knockwall.d, and reload:",
-		"sudo knockwall reload")
+	h.putInForce()
 	if ports := guardedBy(doors); len(ports) > 0 {
 		number, protocol, _ := strings.Cut(ports[0].String(), "/")
 		number = strings.Replace(number, "-", ":", 1)

@@ -39,8 +39,7 @@ func (f *ruleFile) header(w *writer) {
 			"without a network, and with " + stateFolder + " as the only permanent folder that they can write to. If a command needs more, let another systemd unit run it: " +
 			shipped + "commands.hcl shows how.")
 	}
-	h.step("Put the rules in force, in a session that stays open. Move this file to /etc/knockwall.d, and reload:",
-		"sudo knockwall reload")
+	h.putInForce()
 	switch ports := f.allPorts(false); {
 	case len(ports) > 0:
 		f.firewall(h, ports)
@@ -55,6 +54,13 @@ func (f *ruleFile) header(w *writer) {
 		h.step("Try a knock. Then stop knockd, which would go on to hear the knocks and to run its commands.",
 			"sudo systemctl disable --now knockd")
 	}
+}
+
+// putInForce writes the step that puts the rules in force.
+func (h *steps) putInForce() {
+	h.step("Put the rules in force, in a session that stays open. If this file is not in /etc/knockwall.d, move it there. "+
+		"The former rules return unless you confirm the new ones in time, from a new connection:",
+		"sudo knockwall reload --confirm 2m", "sudo knockwall confirm")
 }
 
 // usualInterface matches a name that needs no quotes in a shell.

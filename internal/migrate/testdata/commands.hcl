@@ -16,9 +16,11 @@
 #    systemd unit run it: /usr/share/doc/knockwall/examples/commands.hcl shows
 #    how.
 #
-# 4. Put the rules in force, in a session that stays open. Move this file to
-#    /etc/knockwall.d, and reload:
-#        sudo knockwall reload
+# 4. Put the rules in force, in a session that stays open. If this file is not
+#    in /etc/knockwall.d, move it there. The former rules return unless you
+#    confirm the new ones in time, from a new connection:
+#        sudo knockwall reload --confirm 2m
+#        sudo knockwall confirm
 #
 # 5. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp. Under knockd your firewall drops these ports, and

@@ -7,9 +7,11 @@
 #    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 3. Put the rules in force, in a session that stays open. Move this file to
-#    /etc/knockwall.d, and reload:
-#        sudo knockwall reload
+# 3. Put the rules in force, in a session that stays open. If this file is not
+#    in /etc/knockwall.d, move it there. The former rules return unless you
+#    confirm the new ones in time, from a new connection:
+#        sudo knockwall reload --confirm 2m
+#        sudo knockwall confirm
 #
 # 4. Try a knock. Then stop knockd, which would go on to hear the knocks and
 #    to run its commands.

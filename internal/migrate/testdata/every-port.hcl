@@ -9,9 +9,11 @@
 #    IPv6 (ip6tables) has to accept the ports. To guard IPv4 only, list this
 #    host's IPv4 addresses in "to" of each door.
 #
-# 3. Put the rules in force, in a session that stays open. Move this file to
-#    /etc/knockwall.d, and reload:
-#        sudo knockwall reload
+# 3. Put the rules in force, in a session that stays open. If this file is not
+#    in /etc/knockwall.d, move it there. The former rules return unless you
+#    confirm the new ones in time, from a new connection:
+#        sudo knockwall reload --confirm 2m
+#        sudo knockwall confirm
 #
 # 4. Then, and not before, let your firewall accept, from everybody, the ports
 #    that you leave in the doors. knockwall adds no rules to your firewall:

@@ -4,9 +4,11 @@
 #    before. Then check it:
 #        knockwall check --config THIS-FILE
 #
-# 2. Put the rules in force, in a session that stays open. Move this file to
-#    /etc/knockwall.d, and reload:
-#        sudo knockwall reload
+# 2. Put the rules in force, in a session that stays open. If this file is not
+#    in /etc/knockwall.d, move it there. The former rules return unless you
+#    confirm the new ones in time, from a new connection:
+#        sudo knockwall reload --confirm 2m
+#        sudo knockwall confirm
 #
 # 3. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 80/tcp, 443/tcp, 2222/tcp, 60000-61000/udp. Under

@@ -10,9 +10,11 @@
 #        sudo install -o knockwall -g knockwall -m 0600 /etc/knockd/smtp_sequences /var/lib/knockwall/
 #        sudo install -o knockwall -g knockwall -m 0600 /etc/knockd/smtp_sequences6 /var/lib/knockwall/
 #
-# 3. Put the rules in force, in a session that stays open. Move this file to
-#    /etc/knockwall.d, and reload:
-#        sudo knockwall reload
+# 3. Put the rules in force, in a session that stays open. If this file is not
+#    in /etc/knockwall.d, move it there. The former rules return unless you
+#    confirm the new ones in time, from a new connection:
+#        sudo knockwall reload --confirm 2m
+#        sudo knockwall confirm
 #
 # 4. Then, and not before, let your firewall accept these ports, from
 #    everybody: 22/tcp, 25/tcp. Under knockd your firewall drops these ports,

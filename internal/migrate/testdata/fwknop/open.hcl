@@ -11,9 +11,11 @@
 # 3. Check this file:
 #        knockwall check --config THIS-FILE
 #
-# 4. Put the rules in force, in a session that stays open. Move this file to
-#    /etc/knockwall.d, and reload:
-#        sudo knockwall reload
+# 4. Put the rules in force, in a session that stays open. If this file is not
+#    in /etc/knockwall.d, move it there. The former rules return unless you
+#    confirm the new ones in time, from a new connection:
+#        sudo knockwall reload --confirm 2m
+#        sudo knockwall confirm
 #
 # 5. Try it with a client. The clients need no change. Then stop fwknopd:
 #        sudo systemctl disable --now fwknop-server

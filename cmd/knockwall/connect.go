@@ -15,6 +15,7 @@ import (
 	"github.com/knockwall/knockwall/internal/client"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/printable"
+	"github.com/knockwall/knockwall/internal/terminal"
 )
 
 func connectCommand() *cobra.Command {
@@ -102,13 +103,15 @@ func (w *way) advice(ctx context.Context, failed *client.ConnectError, to packet
 		return ""
 	}
 	mistakes := slices.Clone(w.mistakes)
+	said := "The knocks were sent, and nothing says whether the host heard them. Perhaps"
 	if refused {
-		mistakes = append(mistakes, fmt.Sprintf("nothing listens at %s there, or a firewall refuses it: knockwall opens no other firewall", to))
+		said = fmt.Sprintf("Something refused the connection. If the door drops strangers (the default), the knocks were right: nothing listens at %s there, "+
+			"or another firewall refuses it, and knockwall opens no other firewall. If the door rejects strangers (closed = \"reject\"), perhaps", to)
 	} else {
 		mistakes = append(mistakes, fmt.Sprintf("a firewall drops %s: knockwall opens no other firewall", to), "nothing listens there, or the host is down")
 	}
 	var b strings.Builder
-	b.WriteString("\n\nThe knocks were sent, and nothing says whether the host heard them. Perhaps\n")
+	fmt.Fprintf(&b, "\n\n%s\n", strings.Join(printable.Wrap(said, terminal.DefaultWidth), "\n"))
 	for _, m := range mistakes {
 		fmt.Fprintf(&b, "  - %s\n", strings.Join(printable.Wrap(m, 72), "\n    "))
 	}

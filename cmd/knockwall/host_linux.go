@@ -18,7 +18,8 @@ import (
 // hostExample has the examples that need a host with doors.
 const hostExample = `  knockwall demo                              see it at work; needs no root
   knockwall check --config ssh.hcl            is this rule file right?
-  sudo knockwall run --config ssh.hcl         put up the wall
+  sudo systemctl start knockwall              put up the wall, with the package
+  sudo knockwall run --config ssh.hcl         the same, without it
 `
 
 // hostCommands returns the commands that need a host with doors.

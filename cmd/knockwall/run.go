@@ -21,6 +21,9 @@ signal ends it at once. It needs root, or the capability CAP_NET_ADMIN.
 Established connections go on, whatever happens to the wall. Each event at the
 doors is a line on stderr.
 
+The package runs it as a service. With the package, put up the wall by systemctl
+start knockwall.
+
 When run ends, the wall stays: open windows admit until they expire, and all
 other sources are refused. With on_stop = "remove" in the rule files, run
 removes the wall when it ends. To remove the wall yourself: knockwall down.

@@ -130,7 +130,7 @@ func TestColdSocketUnderSystemd(t *testing.T) {
 	}
 	const cold = "active inactive"
 	_, err := m.tellAs("other", "knockwall", "status")
-	if err == nil || !strings.Contains(err.Error(), "is not yours to use: try it with sudo, or join the group that owns it") {
+	if err == nil || !strings.Contains(err.Error(), "is not yours to use: try it with sudo, or join its group and log in again: sudo usermod -aG knockwall other") {
 		t.Errorf("a user outside the group gets the error: %v", err)
 	}
 	if states := m.states(); states != cold || !l.Admits(lab.Client4, lab.Server4, 22) {

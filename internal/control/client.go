@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/user"
 	"strconv"
 	"syscall"
 	"time"
@@ -229,7 +230,7 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		}
 		return nil, fmt.Errorf("%w at %s: start it with `%s`, or name its socket with --control", ErrNoDaemon, c.path, start)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("the control socket %s is not yours to use: try it with sudo, or join the group that owns it", c.path)
+		return nil, fmt.Errorf("the control socket %s is not yours to use: try it with sudo%s", c.path, orJoin(c.path))
 	case errors.Is(err, syscall.EINVAL):
 		return nil, tooLong(c.path)
 	case c.path == "":
@@ -260,6 +261,27 @@ func (c *Client) send(ctx context.Context, method, path string, body any) (*http
 		err = &RequestError{err}
 	}
 	return nil, err
+}
+
+// orJoin says how a user gets access to a socket, if its group has access and can be named.
+func orJoin(socket string) string {
+	info, err := os.Stat(socket)
+	if err != nil || info.Mode().Perm()&0o060 != 0o060 {
+		return ""
+	}
+	owner, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || owner.Gid == 0 {
+		return ""
+	}
+	group, err := user.LookupGroupId(strconv.FormatUint(uint64(owner.Gid), 10))
+	if err != nil {
+		return ""
+	}
+	name := "YOUR-NAME"
+	if me, err := user.Current(); err == nil {
+		name = me.Username
+	}
+	return fmt.Sprintf(", or join its group and log in again: sudo usermod -aG %s %s", group.Name, name)
 }
 
 // causeOf returns the system's own error, without the words of Go's packages around it.

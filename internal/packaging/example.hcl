@@ -8,12 +8,12 @@
 #
 # 2. Check the file. This changes nothing:
 #
-#      knockwall check
+#      sudo knockwall check
 #
 # 3. Put the rules in force for two minutes. If you do not confirm them in that time, all
 #    ports are as before:
 #
-#      knockwall reload --confirm 2m
+#      sudo knockwall reload --confirm 2m
 #
 # 4. On a machine that is not trusted, knock and get in:
 #
@@ -21,7 +21,7 @@
 #
 #    In that session type:
 #
-#      knockwall confirm
+#      sudo knockwall confirm
 #
 # More examples are in /usr/share/doc/knockwall/examples.
 

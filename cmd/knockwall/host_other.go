@@ -18,6 +18,16 @@ const hostExample = `  knockwall check --config ssh.hcl
 
 func hostCommands() []*cobra.Command { return nil }
 
+// instead says where a command of hosts runs, or returns "".
+func instead(command string) string {
+	switch command {
+	case "init", "identity", "invite", "run", "ruleset", "status", "events", "report", "explain", "open", "close",
+		"reload", "confirm", "revert", "down", "doctor", "share", "demo":
+		return command + " runs on the host, and this is the client"
+	}
+	return ""
+}
+
 func isRefusedRequest(error) bool { return false }
 
 func asError(stderr io.Writer) io.Writer { return stderr }

@@ -46,7 +46,10 @@ func run(ctx context.Context, arguments []string, stdin io.Reader, stdout, stder
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	err := elsewhere(arguments)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -59,6 +62,18 @@ func run(ctx context.Context, arguments []string, stdin io.Reader, stdout, stder
 		writeError(stderr, err)
 	}
 	return code
+}
+
+// elsewhere returns an error if the arguments name a command that something else than this
+// program does, whatever flags follow.
+func elsewhere(arguments []string) error {
+	if len(arguments) > 1 && arguments[0] == "help" {
+		arguments = arguments[1:]
+	}
+	if len(arguments) == 0 || instead(arguments[0]) == "" {
+		return nil
+	}
+	return usage("%s", instead(arguments[0]))
 }
 
 // writeError writes an error in one line, or as wide as the terminal is. Lines that have their

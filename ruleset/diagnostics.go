@@ -60,8 +60,13 @@ func (t *textWriter) paint(colour, s string) string {
 	return colour + s + "\x1b[0m"
 }
 
-// place shows the source line of a diagnostic.
+// place shows the source line of a diagnostic. If the diagnostic is about all of a file that a
+// rule file names, place shows the name of that file.
 func (t *textWriter) place(at *hcl.Range, colour string) {
+	if t.l.named[at.Filename] && at.Empty() {
+		fmt.Fprintf(&t.b, "  on %s\n\n", printable.Columns(at.Filename))
+		return
+	}
 	fmt.Fprintf(&t.b, "  on %s line %d", printable.Columns(at.Filename), at.Start.Line)
 	file := t.l.files[at.Filename]
 	if file == nil && t.l.named[at.Filename] {

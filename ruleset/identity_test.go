@@ -59,6 +59,27 @@ func TestTheIdentityLiesBesideTheRuleFiles(t *testing.T) {
 	}
 }
 
+// A people file without a key is named, and none of its lines is shown.
+func TestAPeopleFileWithoutAKeyIsNamed(t *testing.T) {
+	path := keyed(t, "")
+	people := filepath.Join(filepath.Dir(path), "people")
+	if err := os.WriteFile(DefaultIdentity(path), newIdentity(t).Text(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"", "\n", "# nobody yet\n", "# nobody yet\n# nor later\n"} {
+		if err := os.WriteFile(people, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var said strings.Builder
+		if err := Load(path).WriteText(&said, 1000, false); err != nil {
+			t.Fatal(err)
+		}
+		if want := "Warning: Nobody is listed\n\n  on " + people + "\n\nThe file has no key. "; !strings.Contains(said.String(), want) {
+			t.Errorf("of %q it is said:\n%s", text, said.String())
+		}
+	}
+}
+
 // A copy of the rule files reads the identity of the original.
 func TestTheKeptRulesHaveTheIdentity(t *testing.T) {
 	path := keyed(t, "")

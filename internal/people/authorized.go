@@ -71,7 +71,7 @@ func (l *List) Authorize(file string, text []byte) []Problem {
 		of[f] = line
 	})
 	if l.Len() == before && len(p.all) == 0 {
-		p.line = 1
+		p.line, p.begin = 1, 0
 		p.warn(0, 0, "Nobody is listed", "The file has no key. Add a line for each person, such as those in ~/.ssh/id_ed25519.pub.")
 	}
 	return p.all

@@ -155,8 +155,13 @@ func (d *daemon) edges(kernel *nft.Kernel) wall.Edges {
 
 // install puts the rules in force, for good or on trial.
 func (d *daemon) install(config *ruleset.Config) error {
+	defer returnMemory()
 	if d.Confirm != 0 {
 		return d.wall.Try(config, d.Confirm)
 	}
 	return d.wall.Apply(config)
 }
+
+// returnMemory returns to the system what reading rule files and the transaction of a large
+// table have needed, which is several times what the daemon needs from then on.
+func returnMemory() { debug.FreeOSMemory() }

@@ -25,7 +25,9 @@ func connectCommand() *cobra.Command {
 		Long: `connect knocks at a host, connects to its TCP port PORT, and joins the
 connection with stdin and stdout, as ssh expects of a ProxyCommand. Each KNOCK
 is a port as in "knockwall knock". Without a KNOCK, connect does as the hosts
-file says: see "knockwall knock --help".
+file says, and HOST is the name there: see "knockwall knock --help". ssh writes
+the name that you have typed for %n (from OpenSSH 8.1 on), and for %h the one
+that HostName in its configuration gives instead.
 
 If the host's name has several addresses, connect tries IPv6 and IPv4 in turn,
 and the next one as soon as one has not answered for a quarter of a second (RFC
@@ -34,12 +36,12 @@ first try fails.
 
 With --otp-file give one KNOCK, the UDP port that receives the one-time
 password.`,
-		Example: `  ssh -o ProxyCommand='knockwall connect %h %p' server.example.org
+		Example: `  ssh -o ProxyCommand='knockwall connect %n %p' server.example.org
   ssh -o ProxyCommand='knockwall connect %h %p 4113 27911/udp 1840' example.org
 
   # permanently, in ~/.ssh/config:
   Host example.org
-      ProxyCommand knockwall connect %h %p
+      ProxyCommand knockwall connect %n %p
 
   # with a one-time password:
       ProxyCommand knockwall connect --otp-file ~/.ssh/otp.key %h %p 2000`,

@@ -18,6 +18,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/method/fixed"
@@ -38,8 +39,9 @@ makes this host's identity, and a file "people" in authorized_keys format. If
 you use sudo, it takes the keys in your ~/.ssh/authorized_keys.
 
 If you sit in an ssh session, your address need not knock (trusted). Only root
-and the daemon can read the files. init overwrites nothing and puts nothing in
-force. It prints what to type next, and how a client gets in.`,
+and the daemon can read the files. init overwrites nothing, refuses ports that
+another door guards, and puts nothing in force. It prints what to type next, and
+how a client gets in.`,
 		Example: `  sudo knockwall init ssh 22 --keys
   sudo knockwall init ssh 22
   sudo knockwall init vpn 51820/udp
@@ -99,6 +101,9 @@ func (n *newDoor) look(c *cobra.Command) error {
 	case !info.IsDir():
 		return usage("init adds a file to a folder of rule files, and %s is not a folder", n.folder)
 	default:
+		if err := unix.Access(n.folder, unix.R_OK|unix.W_OK|unix.X_OK); err != nil {
+			return withSudo(&fs.PathError{Op: "read and write", Path: n.folder, Err: err})
+		}
 		loaded := ruleset.Review(n.folder)
 		if err := terminal.WriteDiagnostics(c.ErrOrStderr(), loaded.Errors()); err != nil {
 			return err
@@ -107,8 +112,8 @@ func (n *newDoor) look(c *cobra.Command) error {
 			return usage("the rule files that are there have errors: correct them first")
 		}
 		n.rules = loaded.Config
-		if n.rules.Door(n.name) != nil {
-			return usage("the rule files have a door %q already: choose another name, or change that door", n.name)
+		if err := n.collides(); err != nil {
+			return err
 		}
 	}
 	if _, err := os.Lstat(n.path()); err == nil {
@@ -119,6 +124,26 @@ func (n *newDoor) look(c *cobra.Command) error {
 	}
 	n.knocks, err = randomKnocks(n.isTaken)
 	return err
+}
+
+// collides returns an error, with its cure, if there is a door of this name, or another one that
+// guards the same port as widely.
+func (n *newDoor) collides() error {
+	const cure = "to change how it opens, edit its file, or delete the file and type this again"
+	if n.rules.Door(n.name) != nil {
+		return usage("the rule files have a door %q already: %s", n.name, cure)
+	}
+	for _, d := range n.rules.Doors {
+		if len(d.To) > 0 || !slices.Equal(d.Interfaces, n.rules.Wall.Interfaces) {
+			continue // it is narrower
+		}
+		for _, p := range n.ports {
+			if slices.ContainsFunc(d.Ports, p.Overlaps) {
+				return usage("the door %q guards %s already, and what opens it would still open the port: %s", d.Name, p, cure)
+			}
+		}
+	}
+	return nil
 }
 
 // isTaken reports whether a port cannot be a knock of the new door.
@@ -277,11 +302,17 @@ func (n *newDoor) writePeople(c *cobra.Command) error {
 	return nil
 }
 
+// sudoUser returns the user who called sudo, if somebody did.
+func sudoUser() (*user.User, bool) {
+	caller, err := user.LookupId(os.Getenv("SUDO_UID"))
+	return caller, err == nil
+}
+
 // ownKeys returns the lines in the authorized_keys of the user who called sudo, or else of
 // this user. They are lines that a people file can have.
 func ownKeys() (lines []string, from string) {
 	home, err := os.UserHomeDir()
-	if caller, lookup := user.LookupId(os.Getenv("SUDO_UID")); lookup == nil {
+	if caller, ok := sudoUser(); ok {
 		home, err = caller.HomeDir, nil
 	}
 	if err != nil {
@@ -336,12 +367,20 @@ func (n *newDoor) explain(c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "\nOn a client (invite %s prints the line again, with a name by --host):\n\n  knockwall join %s\n", n.name, i)
+	if i.Address == "" {
+		fmt.Fprintf(c.ErrOrStderr(), "knockwall: %s: if they cannot, type: knockwall invite %s --host NAME\n", withoutAddress, n.name)
+	}
+	fmt.Fprintf(out, "\nOn a client (invite %s prints the line again, with a name by --host):\n\n", n.name)
+	switch {
+	case isForSSH(i):
+		fmt.Fprintf(out, "  knockwall join --ssh %s\n  ssh %s\n", i, i.Host)
+	case i.Port.Protocol == packet.TCP:
+		fmt.Fprintf(out, "  knockwall join %s\n  knockwall knock %s    # then use %s, or as a proxy command:\n  knockwall connect %[2]s %[4]d\n", i, i.Host, i.Port, i.Port.Number)
+	default:
+		fmt.Fprintf(out, "  knockwall join %s\n  knockwall knock %s    # then use %s\n", i, i.Host, i.Port)
+	}
 	if i.HasSecret() {
 		fmt.Fprint(out, "\nKeep this line secret: it has the knocks.\n")
-	}
-	if i.Port.Protocol == packet.TCP {
-		fmt.Fprintf(out, "\nWith it in the hosts file, this in ~/.ssh/config is all that ssh needs:\n\n%s", indent(sshStanza(i.Host, i.Port.Number)))
 	}
 	return nil
 }

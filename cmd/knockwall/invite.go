@@ -36,15 +36,20 @@ client.
 If the door takes knocks signed with an ssh key (keys), the line has no secret:
 whoever has it still needs the key of a person in the door's people file. At
 other doors the line has the knocks or the secret. Then invite says so, and you
-should send the line only where you would send a password.`,
+should send the line only where you would send a password.
+
+If the door is for ssh and you use sudo, the line has your user name, by which
+"join --ssh" lets the client log in. For somebody else, give --user NAME.`,
 		Example: `  sudo knockwall invite ssh
   sudo knockwall invite ssh --host server.example.org
+  sudo knockwall invite ssh --user bob
   sudo knockwall invite ssh --qr`,
 		Args: takes("the name of one DOOR", 1, 1),
 	}
 	config := configFlag(c)
 	c.ValidArgsFunction = completeRuleDoors(config)
 	name := c.Flags().String("host", "", "the `NAME` or address of this host for clients; default: its host name, with an address")
+	login := c.Flags().String("user", "", "the `NAME` by which the client logs in; default: who uses sudo, at a door for ssh")
 	asQR := c.Flags().Bool("qr", false, "print a QR code, too")
 	c.RunE = func(c *cobra.Command, arguments []string) error {
 		loaded := ruleset.Review(*config)
@@ -65,6 +70,15 @@ should send the line only where you would send a password.`,
 		if err != nil {
 			return err
 		}
+		if c.Flags().Changed("user") {
+			if *login != "" && !invitation.IsUserName(*login) {
+				return usage("%q cannot be in an invitation as the name of a user", *login)
+			}
+			i.User = *login
+		}
+		if *name == "" && i.Address == "" {
+			fmt.Fprintf(c.ErrOrStderr(), "knockwall: %s: if they cannot, give --host NAME\n", withoutAddress)
+		}
 		if i.HasSecret() {
 			fmt.Fprintf(c.ErrOrStderr(), "knockwall: this line opens the door %s for everybody who has it: keep it secret\n", door.Name)
 		}
@@ -83,6 +97,9 @@ should send the line only where you would send a password.`,
 	}
 	return c
 }
+
+// withoutAddress warns of an invitation that has only the host's name.
+const withoutAddress = "the line has no address, so clients look this host's name up"
 
 // unfitName is the error for a name of this host that no invitation can have.
 type unfitName struct{ name string }
@@ -104,7 +121,18 @@ func inviteTo(d *ruleset.Door, w *ruleset.Wall, name string) (*invitation.Invita
 	if _, err := invitation.Parse(i.String()); err != nil {
 		return nil, &unfitName{i.Host}
 	}
+	if caller, ok := sudoUser(); ok && caller.Uid != "0" && isForSSH(i) && invitation.IsUserName(caller.Username) {
+		i.User = caller.Username
+	}
 	return i, nil
+}
+
+// isForSSH reports whether an invitation is to a port of ssh: its number or the door's name says
+// so, or the caller's session came to it.
+func isForSSH(i *invitation.Invitation) bool {
+	session, _ := host.Session()
+	return i.Port.Protocol == packet.TCP &&
+		(i.Port.Number == sshPort || i.Port.Number == session.Server.Port() || strings.HasPrefix(i.Door, "ssh"))
 }
 
 // wayInto returns an invitation to a door without a host. It is by signed knocks if the door

@@ -70,12 +70,11 @@ If the file has another block for the host, join changes nothing and says so.`,
 			fmt.Fprintf(out, "\nKnock before you use %s:\n\n  knockwall knock %s\n", invited.Port, invited.Host)
 			return nil
 		}
-		stanza := sshStanza(invited.Host, invited.Port.Number)
 		if *writeSSH {
-			return addToSSH(c, invited.Host, stanza)
+			return addToSSH(c, invited)
 		}
-		fmt.Fprintf(out, "\nIf ssh is behind the door, add this to ~/.ssh/config:\n\n%s\nOr once:\n\n  ssh -o ProxyCommand='knockwall connect %%h %%p'%s %s\n",
-			indent(stanza), portFlag(invited.Port.Number), invited.Host)
+		fmt.Fprintf(out, "\nIf ssh is behind the door, add this to ~/.ssh/config:\n\n%s\nOr once:\n\n  ssh -o ProxyCommand='%s'%s %s\n",
+			indent(sshStanza(invited)), proxyCommand, sshFlags(invited), invited.Host)
 		return nil
 	}
 	return c
@@ -83,20 +82,37 @@ If the file has another block for the host, join changes nothing and says so.`,
 
 const sshPort = 22
 
+// proxyCommand is the ProxyCommand for hosts in the hosts file. %n is the name that the user
+// types. %h would be the HostName of ssh_config(5), which the hosts file need not have.
+const proxyCommand = "knockwall connect %n %p"
+
 // sshStanza returns the lines of ssh_config(5) for a host.
-func sshStanza(host string, port uint16) string {
-	s := "Host " + host + "\n"
-	if port != sshPort {
-		s += fmt.Sprintf("    Port %d\n", port)
+func sshStanza(i *invitation.Invitation) string {
+	s := "Host " + i.Host + "\n"
+	if i.User != "" {
+		s += "    User " + i.User + "\n"
 	}
-	return s + "    ProxyCommand knockwall connect %h %p\n"
+	return s + sshOptions(i)
 }
 
-func portFlag(port uint16) string {
-	if port == sshPort {
-		return ""
+// sshOptions returns the lines that lead ssh through the door.
+func sshOptions(i *invitation.Invitation) string {
+	s := ""
+	if i.Port.Number != sshPort {
+		s += fmt.Sprintf("    Port %d\n", i.Port.Number)
 	}
-	return fmt.Sprintf(" -p %d", port)
+	return s + "    ProxyCommand " + proxyCommand + "\n"
+}
+
+// sshFlags returns the flags of ssh that a stanza would make needless.
+func sshFlags(i *invitation.Invitation) (flags string) {
+	if i.Port.Number != sshPort {
+		flags += fmt.Sprintf(" -p %d", i.Port.Number)
+	}
+	if i.User != "" {
+		flags += " -l " + i.User
+	}
+	return flags
 }
 
 func indent(text string) string {
@@ -106,7 +122,7 @@ func indent(text string) string {
 // addToSSH puts a stanza at the beginning of ~/.ssh/config, as the first value that ssh finds
 // is used. Options for all hosts that stood there stay for all hosts. A file that names the
 // host already stays as it is.
-func addToSSH(c *cobra.Command, host, stanza string) error {
+func addToSSH(c *cobra.Command, i *invitation.Invitation) error {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		return err
@@ -124,12 +140,15 @@ func addToSSH(c *cobra.Command, host, stanza string) error {
 	case statErr == nil:
 		mode = info.Mode().Perm()
 	}
-	for line := range strings.Lines(string(text)) {
-		if words := sshWords(line); len(words) > 1 && strings.EqualFold(words[0], "host") && slices.Contains(words[1:], host) {
-			fmt.Fprintf(c.OutOrStdout(), "%s: has %s already. See that it has this line:\n\n    ProxyCommand knockwall connect %%h %%p\n", path, host)
-			return nil
+	if block := blockOf(string(text), i.Host); len(block) > 0 {
+		if options := sshOptions(i); says(block, options) {
+			fmt.Fprintf(c.OutOrStdout(), "%s: has %s already, and nothing is to be done. Now type: ssh %[2]s\n", path, i.Host)
+		} else {
+			fmt.Fprintf(c.OutOrStdout(), "%s: has %s already. See that its block says:\n\n%s", path, i.Host, options)
 		}
+		return nil
 	}
+	stanza := sshStanza(i)
 	if len(text) > 0 {
 		stanza += "\n"
 	}
@@ -139,8 +158,40 @@ func addToSSH(c *cobra.Command, host, stanza string) error {
 	if err := durable.Replace(path, []byte(stanza+string(text)), mode); err != nil {
 		return err
 	}
-	fmt.Fprintf(c.OutOrStdout(), "%s: added %s. Now type: ssh %s\n", path, host, host)
+	fmt.Fprintf(c.OutOrStdout(), "%s: added %s. Now type: ssh %[2]s\n", path, i.Host)
 	return nil
+}
+
+// blockOf returns the words of the lines that an ssh_config(5) has in blocks that name a host.
+func blockOf(text, host string) (lines [][]string) {
+	inside := false
+	for line := range strings.Lines(text) {
+		words := sshWords(line)
+		if len(words) == 0 {
+			continue
+		}
+		isHost := strings.EqualFold(words[0], "host")
+		if isHost || strings.EqualFold(words[0], "match") {
+			inside = isHost && slices.Contains(words[1:], host)
+		}
+		if inside {
+			lines = append(lines, words)
+		}
+	}
+	return lines
+}
+
+// says reports whether a block has all these options. The first value that it has of an option
+// is the one that counts.
+func says(block [][]string, options string) bool {
+	for line := range strings.Lines(options) {
+		want := sshWords(line)
+		at := slices.IndexFunc(block, func(words []string) bool { return strings.EqualFold(words[0], want[0]) })
+		if at < 0 || !slices.Equal(block[at][1:], want[1:]) {
+			return false
+		}
+	}
+	return true
 }
 
 // beginsForAll reports whether the text of an ssh_config(5) has options for all hosts before

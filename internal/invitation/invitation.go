@@ -27,6 +27,7 @@ import (
 type Invitation struct {
 	Host    string // the name or address by which clients call the host
 	Address string // the name or address to knock at, if it is another
+	User    string // by whose name the client logs in with ssh; empty: not known
 	Door    string
 	Port    packet.Port // that the door guards
 
@@ -94,6 +95,9 @@ func (i *Invitation) String() string {
 	if i.Address != "" {
 		add("address", i.Address)
 	}
+	if i.User != "" {
+		add("user", i.User)
+	}
 	add("door", i.Door)
 	add("port", word(i.Port))
 	switch {
@@ -126,6 +130,8 @@ func word(p packet.Port) string { return fmt.Sprintf("%d:%s", p.Number, p.Protoc
 var (
 	// hostName is a name of the DNS or an address.
 	hostName = regexp.MustCompile(`^[A-Za-z0-9_:]([A-Za-z0-9_.:-]{0,252})$`)
+	// userName is a name that useradd(8) takes.
+	userName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	// secretText is text that hosts files can have in quotes as it is.
 	secretText = regexp.MustCompile(`^[!#-&(-\[\]-z|~ ]{1,255}$`)
 )
@@ -133,6 +139,9 @@ var (
 // IsSecretText reports whether an invitation can have a secret. It can have printable ASCII
 // except quotes, backslashes and braces.
 func IsSecretText(secret string) bool { return secretText.MatchString(secret) }
+
+// IsUserName reports whether an invitation can have the name of a user.
+func IsUserName(name string) bool { return userName.MatchString(name) }
 
 // errBroken is the error for text that is no invitation.
 var errBroken = errors.New("this is not an invitation. It is one line that begins with knockwall:1 and comes from `knockwall invite` on the host: copy all of it")
@@ -187,6 +196,8 @@ func (p *parser) set(name, value string) bool {
 		p.i.Host, ok = value, hostName.MatchString(value)
 	case "address":
 		p.i.Address, ok = value, hostName.MatchString(value)
+	case "user":
+		p.i.User, ok = value, IsUserName(value)
 	case "door":
 		p.i.Door, ok = value, ruleset.IsDoorName(value)
 	case "port":
@@ -243,6 +254,7 @@ func (p *parser) end() (*Invitation, error) {
 		delete(p.seen, name)
 	}
 	delete(p.seen, "address")
+	delete(p.seen, "user")
 	for name := range p.seen {
 		return nil, fmt.Errorf("the invitation has a %q that does not belong there: copy the line again", name)
 	}

@@ -40,6 +40,9 @@ func examples(t testing.TB) map[string]Invitation {
 			Host: "a", Door: "ssh", Port: ssh,
 			Rolling: &Rolling{"correct horse/%", 4, packet.PortRange{First: 20000, Last: 29999, Protocol: packet.TCP}, 30 * time.Second},
 		},
+		"knockwall:1/host=a/address=203.0.113.7/user=admin_2-x/door=ssh/port=22:tcp/knock=4113:tcp": {
+			Host: "a", Address: "203.0.113.7", User: "admin_2-x", Door: "ssh", Port: ssh, Knocks: []packet.Port{{Number: 4113, Protocol: packet.TCP}},
+		},
 		"knockwall:1/host=a/door=ssh/port=22:tcp/password=hipjazz%26%24/udp=2000": {
 			Host: "a", Door: "ssh", Port: ssh, Password: &Password{"hipjazz&$", 2000},
 		},
@@ -83,6 +86,12 @@ func TestTextThatIsNoInvitation(t *testing.T) {
 		good + strings.Repeat("/knock=1001:tcp", 32): "damaged at \"knock\"",
 		good + "/door=b":                                                         "\"door\" twice",
 		good + "/colour=red":                                                     "damaged at \"colour\"",
+		good + "/user=":                                                          "damaged at \"user\"",
+		good + "/user=-oProxyCommand":                                            "damaged at \"user\"",
+		good + "/user=a%0ab":                                                     "damaged at \"user\"",
+		good + "/user=Alice":                                                     "damaged at \"user\"",
+		good + "/user=" + strings.Repeat("a", 33):                                "damaged at \"user\"",
+		good + "/user=a/user=b":                                                  "\"user\" twice",
 		good + "/udp=2000":                                                       "a \"udp\" that does not belong there",
 		good + "/password=hipjazz/udp=2000":                                      "not one way to knock",
 		strings.Replace(good, "/knock=1001:tcp", "", 1):                          "not one way to knock",

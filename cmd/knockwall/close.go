@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/printable"
 	"github.com/knockwall/knockwall/internal/wall"
 )
@@ -28,7 +30,8 @@ PERSON is somebody who has knocked with a key or an fwknop client, as status and
 events name the person. close then closes each open window of the person. With
 --sessions it also ends the connections from all addresses of the person that
 the daemon remembers: those of open windows and of the latest events. To lock
-the person out for good, delete the line in the people file, and reload.`,
+the person out for good, delete the line in the people file, and reload. close
+says so before it ends the ssh session in which you type it.`,
 		Example: `  sudo knockwall close ssh 198.51.100.7
   sudo knockwall close ssh 198.51.100.7 --sessions
   sudo knockwall close ssh alice@laptop --sessions`,
@@ -43,6 +46,9 @@ the person out for good, delete the line in the people file, and reload.`,
 		sources, err := sourcesOf(c.Context(), client, door, arguments[1], *sessions)
 		if err != nil {
 			return err
+		}
+		if *sessions && endsOwn(c.Context(), client, door, sources) {
+			fmt.Fprintln(c.ErrOrStderr(), "knockwall: this ends your own ssh session, too")
 		}
 		var failures []error
 		for _, source := range sources {
@@ -75,6 +81,18 @@ func sourcesOf(ctx context.Context, client *control.Client, door, who string, al
 		return nil, fmt.Errorf("no window of %s is open at the door %s", who, door)
 	}
 	return sources, nil
+}
+
+// endsOwn reports whether the end of all connections of these sources through a door ends the
+// caller's own ssh session.
+func endsOwn(ctx context.Context, client *control.Client, door string, sources []string) bool {
+	_, through := ownSession(ctx, client)
+	return slices.ContainsFunc(through, func(own wall.Explanation) bool {
+		return own.Door == door && slices.ContainsFunc(sources, func(source string) bool {
+			at, err := packet.ParseSource(source)
+			return err == nil && own.Source.Contains(at.Addr().Unmap())
+		})
+	})
 }
 
 func closeOne(c *cobra.Command, client *control.Client, door, source string, sessions bool) error {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -131,7 +132,8 @@ func TestConnectThatFails(t *testing.T) {
 	}
 }
 
-// The demo is the first thing that a new user sees, so it must work.
+// The demo is the first thing that a new user sees, so it must work, and print what the README
+// shows of it.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	cmd := lab.Knockwall("demo")
@@ -139,6 +141,18 @@ func TestDemo(t *testing.T) {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("demo: %v\n%s", err, out)
+	}
+	readme, err := os.ReadFile("../../README.md")
+	lab.Must(t, err)
+	number := regexp.MustCompile(`\d+\.\d+`) // a time
+	shown := regexp.MustCompile(`(?m)^     ?(\d+\.\d{3}s  .*)$`).FindAllSubmatch(readme, -1)
+	if len(shown) < 5 {
+		t.Errorf("the README shows only %d lines of the demo", len(shown))
+	}
+	for _, m := range shown {
+		if line := number.ReplaceAllString(string(m[1]), "N"); !strings.Contains(number.ReplaceAllString(string(out), "N"), line) {
+			t.Errorf("%q of the README is not in\n%s", line, out)
+		}
 	}
 	for _, line := range []string{"A stranger connects", "No answer", "let in on its first SYN", "refused", "expired", "still here"} {
 		if !strings.Contains(string(out), line) {

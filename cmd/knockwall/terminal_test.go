@@ -137,13 +137,15 @@ type trialDaemon struct {
 	events    chan string // codes of reloaded events, for the follower
 	confirmed chan struct{}
 	reloads   chan string // the query of each
-	changes   string      // what each reload has changed, in JSON
 }
 
-func onTrial(t *testing.T) *trialDaemon {
+// sshAdded is what a reload has changed, in JSON.
+const sshAdded = `[{"door": "ssh", "change": "added"}]`
+
+// onTrial returns a daemon whose reloads have made these changes.
+func onTrial(t *testing.T, changes string) *trialDaemon {
 	t.Helper()
-	d := &trialDaemon{events: make(chan string, 10), confirmed: make(chan struct{}, 10), reloads: make(chan string, 10),
-		changes: `[{"door": "ssh", "change": "added"}]`}
+	d := &trialDaemon{events: make(chan string, 10), confirmed: make(chan struct{}, 10), reloads: make(chan string, 10)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/events", func(rw http.ResponseWriter, r *http.Request) {
 		if got := r.URL.Query(); got.Get("follow") != "true" || got.Get("last") != "0" {
@@ -166,7 +168,7 @@ func onTrial(t *testing.T) *trialDaemon {
 	mux.HandleFunc("POST /v1/reload", func(rw http.ResponseWriter, r *http.Request) {
 		d.reloads <- r.URL.Query().Get("session")
 		d.events <- "trial"
-		fmt.Fprintf(rw, `{"doors": 1, "trial_seconds": 3600, "shut": ["ssh"], "changes": %s}`, d.changes)
+		fmt.Fprintf(rw, `{"doors": 1, "trial_seconds": 3600, "shut": ["ssh"], "changes": %s}`, changes)
 	})
 	mux.HandleFunc("POST /v1/confirm", func(rw http.ResponseWriter, _ *http.Request) {
 		d.confirmed <- struct{}{}
@@ -180,7 +182,7 @@ func onTrial(t *testing.T) *trialDaemon {
 func TestAtATerminalReloadWaitsForTheEndOfATrial(t *testing.T) {
 	begin := func(t *testing.T) (*trialDaemon, *atTerminal) {
 		t.Helper()
-		d := onTrial(t)
+		d := onTrial(t, sshAdded)
 		a := typed(t, 80, 24, nil, "reload", "--confirm", "1h", "--control", d.socket)
 		a.sees("Type `knockwall confirm --control " + d.socket + "` in a new connection")
 		a.sees("59m59s left")
@@ -239,7 +241,7 @@ func TestAtATerminalReloadWaitsForTheEndOfATrial(t *testing.T) {
 // terminal nobody is asked about.
 func TestAtATerminalReloadWarnsOfALockout(t *testing.T) {
 	const session = "SSH_CONNECTION=198.51.100.7 50000 192.0.2.1 22"
-	d := onTrial(t)
+	d := onTrial(t, sshAdded)
 	a := typed(t, 80, 24, []string{session}, "reload", "--control", d.socket)
 	a.exits(exitDone)
 	a.sees("You are here by ssh, from 198.51.100.7 to port 22, which is closed to strangers: the door ssh hides it.")
@@ -263,8 +265,7 @@ func TestAReloadThatLeavesTheDoorWarnsOfNoLockout(t *testing.T) {
 		`[{"change": "changed", "what": ["trusted no longer has 198.51.100.7"]}]`:      true,
 		`[{"door": "web", "change": "removed"}, {"door": "ssh", "change": "changed"}]`: true,
 	} {
-		d := onTrial(t)
-		d.changes = changes
+		d := onTrial(t, changes)
 		a := typed(t, 80, 24, []string{"SSH_CONNECTION=198.51.100.7 50000 192.0.2.1 22"}, "reload", "--control", d.socket)
 		a.exits(exitDone)
 		a.sees("The new rules are in force")

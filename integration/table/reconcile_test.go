@@ -115,8 +115,9 @@ func TestNobodyElseChangesAnOwnedWall(t *testing.T) {
 	}
 }
 
-// healLimit is how soon the wall must be back, on a machine that can do as much in a
-// quarter of the time without a daemon.
+// healLimit is how soon the wall must be back in half of the rounds, on a machine that can do
+// as much in a quarter of the time without a daemon. In each round it may take as much longer
+// as four times what the machine needs then: any process waits for its turn now and then.
 const healLimit = 100 * time.Millisecond
 
 // If the kernel lets others change the wall, the daemon puts it back at once, with all
@@ -167,7 +168,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 
 	var late time.Duration
 	var afterNft, gaps, reference []time.Duration
-	damage, slow := 0, 0
+	damage := 0
 	for n, began := 0, time.Now(); n < strikes() && !tired(t, began, n); n++ {
 		a := lab.Attacks[n%len(lab.Attacks)]
 		for len(changes) > 0 {
@@ -209,11 +210,7 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 		if !a.Harmless {
 			damage++
 			afterNft, gaps, reference = append(afterNft, took), append(gaps, lay), append(reference, beside)
-			switch worst := max(took, lay); {
-			case worst <= healLimit:
-			case worst <= 4*beside:
-				slow++
-			default:
+			if max(took, lay) > healLimit+4*beside {
 				t.Errorf("round %d, %s: the wall lay down for %s, %s of it after nft had ended; without a daemon %s are needed",
 					n, a.Name, lay, took, beside)
 			}
@@ -239,20 +236,17 @@ func TestAWallThatOthersChangeIsPutBack(t *testing.T) {
 	if n := d.Logged(" healed "); n != damage {
 		t.Errorf("%d attacks, and %d of them in the audit trail", damage, n)
 	}
-	for _, m := range []struct {
-		what string
-		took []time.Duration
-	}{
-		{"from the end of nft to the wall's standing again", afterNft},
-		{"from nft's change to the daemon's, as the kernel tells them", gaps},
-		{"the slowest of the same without a daemon, at the same time", reference},
-	} {
-		slices.Sort(m.took)
-		t.Logf("%s: median %s, slowest %s", m.what, m.took[len(m.took)/2], m.took[len(m.took)-1])
+	median := func(what string, took []time.Duration) time.Duration {
+		slices.Sort(took)
+		m := took[len(took)/2]
+		t.Logf("%s: median %s, slowest %s", what, m, took[len(took)-1])
+		return m
 	}
-	if slow > 0 {
-		t.Logf("in %d of %d rounds it took more than %s, and at the same time this machine needed a quarter of that without a daemon",
-			slow, damage, healLimit)
+	needed := median("the slowest of the same without a daemon, at the same time", reference)
+	down := max(median("from the end of nft to the wall's standing again", afterNft),
+		median("from nft's change to the daemon's, as the kernel tells them", gaps))
+	if down > max(healLimit, 4*needed) {
+		t.Errorf("half of the time the wall lay down for %s or longer; without a daemon %s are needed", down, needed)
 	}
 }
 

@@ -296,7 +296,7 @@ func TestTrial(t *testing.T) {
 		return err
 	}
 
-	d := trial("--confirm", "1s")
+	d := trial("--confirm", "10s")
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) {
 		t.Error("a stranger gets in during the trial")
 	}
@@ -335,7 +335,7 @@ func TestTrial(t *testing.T) {
   ports    = [23]
   sequence = [1, 2, 3]
 }`), 0o600))
-	_, err := control.NewClient(d.Control).Reload(context.Background(), "1s")
+	_, err := control.NewClient(d.Control).Reload(context.Background(), "10s")
 	lab.Must(t, err)
 	if !l.Admits(lab.Client4, lab.Server4, 22) || l.AdmitsAtOnce(lab.Client4, lab.Server4, 23) {
 		t.Error("the rules on trial are not in force")

@@ -44,7 +44,7 @@ door "ssh" {
   ports    = [22]
   sequence = [1, 2]
 }`) // the daemon warns of this sequence
-	for _, arguments := range [][]string{nil, {"--confirm", "2s"}} {
+	for _, arguments := range [][]string{nil, {"--confirm", "10s"}} {
 		cmd := lab.Knockwall(append([]string{"run", "--config", path, "--control", filepath.Join(l.Folder, "control")}, arguments...)...)
 		cmd.Stderr = fullPipe(t)
 		lab.Must(t, lab.StartOn(l.Server, cmd))

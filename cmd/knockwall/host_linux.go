@@ -50,13 +50,13 @@ func hostCommands() []*cobra.Command {
 func instead(command string) string {
 	switch command {
 	case "start":
-		return "there is no command \"start\": type sudo systemctl start knockwall, or without the package sudo knockwall run"
+		return "there is no command \"start\": type `sudo systemctl start knockwall`, or without the package `sudo knockwall run`"
 	case "stop":
-		return "there is no command \"stop\": sudo systemctl stop knockwall ends the daemon and leaves the wall; sudo knockwall down takes the wall down, too"
+		return "there is no command \"stop\": `sudo systemctl stop knockwall` ends the daemon and leaves the wall; `sudo knockwall down` takes the wall down, too"
 	case "restart":
-		return "there is no command \"restart\": type sudo systemctl restart knockwall. Changed rule files need only sudo knockwall reload"
+		return "there is no command \"restart\": type `sudo systemctl restart knockwall`. Changed rule files need only `sudo knockwall reload`"
 	case "uninstall":
-		return "there is no command \"uninstall\": remove the package, which takes the wall down: sudo apt remove knockwall. Without the package type sudo knockwall down"
+		return "there is no command \"uninstall\": remove the package, which takes the wall down: `sudo apt remove knockwall`. Without the package type `sudo knockwall down`"
 	}
 	return ""
 }

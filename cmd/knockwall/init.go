@@ -354,23 +354,25 @@ func (n *newDoor) explain(c *cobra.Command) error {
 	}
 	out := c.OutOrStdout()
 	next := "  sudo knockwall check\n  sudo knockwall reload --confirm 2m\n"
+	invite := "sudo knockwall invite " + n.name
 	if n.folder != defaultConfig {
 		next = fmt.Sprintf("  sudo knockwall check --config %s\n  sudo knockwall run --config %[1]s --confirm 2m\n", n.folder)
+		invite += " --config " + n.folder
 	}
 	fmt.Fprintf(out, "\nNothing is in force yet. Next, in a session that stays open:\n\n%s\n"+
 		"Then come in from elsewhere, and type there: sudo knockwall confirm\n", next)
 	i, err := inviteTo(loaded.Config.Door(n.name), &loaded.Config.Wall, "")
 	if unfit, ok := errors.AsType[*unfitName](err); ok {
-		fmt.Fprintf(out, "\n%s. For the line that a client needs, type: knockwall invite %s --host NAME\n", unfit, n.name)
+		fmt.Fprintf(out, "\n%s. For the line that a client needs, type: %s --host NAME\n", unfit, invite)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
 	if i.Address == "" {
-		fmt.Fprintf(c.ErrOrStderr(), "knockwall: %s: if they cannot, type: knockwall invite %s --host NAME\n", withoutAddress, n.name)
+		fmt.Fprintf(c.ErrOrStderr(), "knockwall: %s: if they cannot, type: %s --host NAME\n", withoutAddress, invite)
 	}
-	fmt.Fprintf(out, "\nOn a client (invite %s prints the line again, with a name by --host):\n\n", n.name)
+	fmt.Fprintf(out, "\nOn a client (`%s` prints the line again, with a name by --host):\n\n", invite)
 	switch {
 	case isForSSH(i):
 		fmt.Fprintf(out, "  knockwall join --ssh %s\n  ssh %s\n", i, i.Host)

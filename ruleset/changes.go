@@ -72,6 +72,7 @@ func (w *Wall) changes(was *Wall) (c method.Changes) {
 	c.Value("hold", was.Hold, w.Hold)
 	c.Value("reorder", was.Reorder, w.Reorder)
 	c.Value("max_sources", was.MaxSources, w.MaxSources)
+	c.Value("max_windows", was.MaxWindows, w.MaxWindows)
 	c.Value("identity", was.identity(), w.identity())
 	return c
 }

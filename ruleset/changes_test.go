@@ -213,6 +213,7 @@ func eachAttribute(folder string) map[string]map[string]attribute {
 			"hold":        values(``, `"500ms"`),
 			"reorder":     values(``, `"30ms"`),
 			"max_sources": values(``, `1000`),
+			"max_windows": values(``, `1000`),
 			"identity":    values(file("identity"), file("other_identity")),
 		},
 		"door": {

@@ -28,6 +28,7 @@ type Wall struct {
 	Hold       time.Duration // how long the SYN of a source without a window waits for a knock
 	Reorder    time.Duration // by how much knocks may overtake each other
 	MaxSources int           // maximum number of attempts tracked at once
+	MaxWindows int           // maximum number of open windows, for each door and IP version
 	// IdentityPath is the file of the host's private identity. It is "" if the rule files have
 	// the identity from elsewhere.
 	IdentityPath string
@@ -108,6 +109,7 @@ var (
 		Hold:       200 * time.Millisecond,
 		Reorder:    20 * time.Millisecond,
 		MaxSources: 65536,
+		MaxWindows: 65536,
 	}
 	defaultDoor = Door{
 		SequenceTimeout: 5 * time.Second,

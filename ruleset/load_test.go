@@ -107,7 +107,7 @@ func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 	want := &Config{
 		Wall: Wall{
 			Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: Keep,
-			Hold: 200 * time.Millisecond, Reorder: 20 * time.Millisecond, MaxSources: 65536,
+			Hold: 200 * time.Millisecond, Reorder: 20 * time.Millisecond, MaxSources: 65536, MaxWindows: 65536,
 		},
 		Doors: []Door{{
 			Name:            "ssh",
@@ -140,6 +140,7 @@ func TestWhatIsNotSaidHasTheDefaultsOfTheDesign(t *testing.T) {
 				hold = null
 				reorder = null
 				max_sources = null
+				max_windows = null
 			}
 			door "ssh" {
 				` + door + `
@@ -175,7 +176,7 @@ func TestEveryAttributeReachesTheConfiguration(t *testing.T) {
 			Interfaces: []string{"wan0"},
 			Trusted:    prefixes("192.168.0.100/32", "2001:db8::/48"),
 			OnStop:     Remove,
-			Hold:       300 * time.Millisecond, Reorder: 30 * time.Millisecond, MaxSources: 1024,
+			Hold:       300 * time.Millisecond, Reorder: 30 * time.Millisecond, MaxSources: 1024, MaxWindows: 4096,
 		},
 		Doors: []Door{{
 			Name:            "ssh",

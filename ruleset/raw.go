@@ -30,6 +30,7 @@ type rawWall struct {
 	Hold       hcl.Expression `hcl:"hold,optional"`
 	Reorder    hcl.Expression `hcl:"reorder,optional"`
 	MaxSources hcl.Expression `hcl:"max_sources,optional"`
+	MaxWindows hcl.Expression `hcl:"max_windows,optional"`
 	Identity   hcl.Expression `hcl:"identity,optional"`
 	Range      hcl.Range      `hcl:",def_range"`
 }

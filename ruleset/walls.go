@@ -28,6 +28,7 @@ var wallSettings = []struct {
 	{"hold", func(r *rawWall) hcl.Expression { return r.Hold }, func(_ *Loaded, w *Wall) any { return w.Hold }},
 	{"reorder", func(r *rawWall) hcl.Expression { return r.Reorder }, func(_ *Loaded, w *Wall) any { return w.Reorder }},
 	{"max_sources", func(r *rawWall) hcl.Expression { return r.MaxSources }, func(_ *Loaded, w *Wall) any { return w.MaxSources }},
+	{"max_windows", func(r *rawWall) hcl.Expression { return r.MaxWindows }, func(_ *Loaded, w *Wall) any { return w.MaxWindows }},
 	{"identity", func(r *rawWall) hcl.Expression { return r.Identity }, func(l *Loaded, w *Wall) any {
 		return w.IdentityPath + "\x00" + string(l.identity.secret.Key())
 	}},
@@ -81,4 +82,5 @@ func (l *Loaded) checkWall(r *rawWall, w *Wall) {
 	l.duration(r.Reorder, &w.Reorder, 0, time.Second)
 	l.identity.read(l, r.Identity, w)
 	number(l, r.MaxSources, &w.MaxSources, 16, 1<<22, "The number of sources that are tracked at once is a whole number from %d to %d.")
+	number(l, r.MaxWindows, &w.MaxWindows, 16, 1<<20, "The number of windows that a door can have open is a whole number from %d to %d.")
 }

@@ -24,6 +24,9 @@ type Window struct {
 	next   int // index in recent for the next connection
 	index  int // in the heap
 
+	among   *Windows
+	counted bool // among them
+
 	standing bool
 	repeats  int // how many packets may still get the verdict "repeat"
 }
@@ -93,13 +96,20 @@ const (
 // Windows is the set of all open windows. The zero value is not usable: call
 // [NewWindows].
 type Windows struct {
-	byKey map[key]*Window
-	order byDeadline
+	byKey  map[key]*Window
+	order  byDeadline
+	counts map[place]int // without places that have none
+}
+
+// place is a network as seen by a door.
+type place struct {
+	door    int
+	network netip.Prefix
 }
 
 // NewWindows returns an empty set of windows.
 func NewWindows() *Windows {
-	return &Windows{byKey: make(map[key]*Window)}
+	return &Windows{byKey: make(map[key]*Window), counts: make(map[place]int)}
 }
 
 // Open opens a window for a source at a door, or refreshes it: it then ends at until, and
@@ -109,7 +119,7 @@ func (w *Windows) Open(door int, source packet.Source, now, until time.Time, max
 	k := keyOf(door, source)
 	win := w.byKey[k]
 	if win == nil {
-		win = &Window{Door: door, Source: source, Opened: now, Until: until}
+		win = &Window{Door: door, Source: source, Opened: now, Until: until, among: w}
 		w.byKey[k] = win
 		heap.Push(&w.order, win)
 	} else {
@@ -121,6 +131,7 @@ func (w *Windows) Open(door int, source packet.Source, now, until time.Time, max
 		heap.Fix(&w.order, win.index)
 	}
 	win.Granted = now
+	w.count(win)
 	win.max = maxConnections
 	win.Connections = 0
 	win.recent = make([]admitted, 0, max(remembered, maxConnections))
@@ -219,6 +230,9 @@ func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
 		return Exhausted
 	}
 	win.Connections++
+	if win.Spent() {
+		win.among.uncount(win)
+	}
 	if len(win.recent) < cap(win.recent) {
 		win.recent = append(win.recent, c)
 	} else {
@@ -271,7 +285,68 @@ func (win *Window) known(p packet.Packet) *admitted {
 	return nil
 }
 
+// Count returns how many windows of a door have a source in a network: one that [NetworkOf]
+// returns, or 0.0.0.0/0 or ::/0 for all of an IP version but the link-local ones. Spent
+// windows do not count.
+func (w *Windows) Count(door int, network netip.Prefix) int { return w.counts[place{door, network}] }
+
+// The leading bits of an address that its network has: about what one owner can have.
+const (
+	networkBits4 = 16
+	networkBits6 = 32
+)
+
+// NetworkOf returns the network that a source belongs to. A source that is larger than
+// that is its own network.
+func NetworkOf(source packet.Source) netip.Prefix {
+	bits := networkBits6
+	if source.Addr().Is4() {
+		bits = networkBits4
+	}
+	return netip.PrefixFrom(source.Addr(), min(bits, source.Bits())).Masked()
+}
+
+// linkLocal are the link-local IPv6 addresses (RFC 4291, section 2.4).
+var linkLocal = netip.MustParsePrefix("fe80::/10")
+
+// versionOf returns the network of all addresses that have the IP version of a source.
+// Link-local sources have a set of their own in the kernel, and so count apart.
+func versionOf(source packet.Source) netip.Prefix {
+	if source.Link != 0 {
+		return linkLocal
+	}
+	return netip.PrefixFrom(source.Addr(), 0).Masked()
+}
+
+func (w *Windows) count(win *Window) {
+	if win.counted {
+		return
+	}
+	win.counted = true
+	for _, p := range placesOf(win) {
+		w.counts[p]++
+	}
+}
+
+func (w *Windows) uncount(win *Window) {
+	if !win.counted {
+		return
+	}
+	win.counted = false
+	for _, p := range placesOf(win) {
+		if w.counts[p]--; w.counts[p] == 0 {
+			delete(w.counts, p)
+		}
+	}
+}
+
+// placesOf returns the places in which a window counts.
+func placesOf(win *Window) [2]place {
+	return [2]place{{win.Door, NetworkOf(win.Source)}, {win.Door, versionOf(win.Source)}}
+}
+
 func (w *Windows) forget(win *Window) {
+	w.uncount(win)
 	delete(w.byKey, keyOf(win.Door, win.Source))
 	heap.Remove(&w.order, win.index)
 }

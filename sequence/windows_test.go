@@ -412,3 +412,58 @@ func TestWindowsAreThoseOfAMap(t *testing.T) {
 		}
 	}
 }
+
+// What a network has of a door's windows is counted as windows open, are spent, are opened
+// again, are closed and end.
+func TestWindowsOfANetworkAreCounted(t *testing.T) {
+	w := sequence.NewWindows()
+	now := time.Now()
+	far := single(netip.MustParseAddr("203.0.113.7"))
+	network, all := sequence.NetworkOf(aliceSource), netip.MustParsePrefix("0.0.0.0/0")
+	expect := func(what string, ofNetwork, ofAll int) {
+		t.Helper()
+		if n := w.Count(0, network); n != ofNetwork {
+			t.Errorf("%s: the network has %d windows, want %d", what, n, ofNetwork)
+		}
+		if n := w.Count(0, all); n != ofAll {
+			t.Errorf("%s: IPv4 has %d windows, want %d", what, n, ofAll)
+		}
+	}
+	expect("nothing is open", 0, 0)
+	w.Open(1, aliceSource, now, now.Add(window), 0)
+	expect("another door is open", 0, 0)
+	w.Open(0, aliceSource, now, now.Add(window), 1)
+	w.Open(0, far, now, now.Add(2*window), 0)
+	expect("two are open", 1, 2)
+	w.Open(0, aliceSource, now, now.Add(window), 1)
+	expect("one is refreshed", 1, 2)
+	w.Get(0, aliceSource).Admit(connection(1), now)
+	expect("one is spent", 0, 1)
+	w.Open(0, aliceSource, now, now.Add(window), 1)
+	expect("and opened again", 1, 2)
+	w.Get(0, aliceSource).Admit(connection(2), now)
+	w.Expire(now.Add(window), func(*sequence.Window) {})
+	expect("and spent, and over", 0, 1)
+	w.Close(0, far)
+	expect("all are closed", 0, 0)
+}
+
+func TestNetworkOf(t *testing.T) {
+	for source, want := range map[string]string{
+		"192.0.2.7":           "192.0.0.0/16",
+		"192.0.2.0/24":        "192.0.0.0/16",
+		"10.0.0.0/8":          "10.0.0.0/8",
+		"2001:db8:1:2::7":     "2001:db8::/32",
+		"2001:db8:1:2::/64":   "2001:db8::/32",
+		"2001:db00::/24":      "2001:db00::/24",
+		"fe80::1234:5678:9ab": "fe80::/32",
+	} {
+		s, err := packet.ParseSource(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sequence.NetworkOf(s); got.String() != want {
+			t.Errorf("the network of %s is %s, want %s", source, got, want)
+		}
+	}
+}

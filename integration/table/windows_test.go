@@ -171,7 +171,7 @@ func TestATransactionThatFailsOpensNoWindow(t *testing.T) {
 	t.Parallel()
 	o := newOpenings(t)
 	var all []nft.Window
-	for n := range nft.MaxWindows {
+	for n := range o.config.Wall.MaxWindows {
 		all = append(all, o.window("ssh", n, false, time.Hour))
 	}
 	for i := 0; i < len(all); i += 4096 {

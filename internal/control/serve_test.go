@@ -161,7 +161,7 @@ func (stillSocket) Close() error                  { return nil }
 // rules returns a configuration with one door.
 func rules() *ruleset.Config {
 	return &ruleset.Config{
-		Wall: ruleset.Wall{Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep, Hold: time.Second, MaxSources: 16},
+		Wall: ruleset.Wall{Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep, Hold: time.Second, MaxSources: 16, MaxWindows: 16},
 		Doors: []ruleset.Door{{
 			Name:  "ssh",
 			Ports: []packet.PortRange{{First: 22, Last: 23, Protocol: packet.TCP}},

@@ -46,9 +46,6 @@ const (
 	trapsBurst     = 1000
 )
 
-// MaxWindows is how many windows the kernel holds for one door and IP version.
-const MaxWindows = 65536
-
 // Numbers are the NFLOG group and the queues that a table's rules name.
 type Numbers struct {
 	LogGroup  uint16
@@ -206,7 +203,7 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 		}
 	}
 	for d := range doorsOf(c) {
-		chains = append(chains, t.admit(d, n))
+		chains = append(chains, t.admit(d, n, uint32(c.Wall.MaxWindows)))
 	}
 	for d := range doorsOf(c) {
 		if len(d.Ports) > 0 {
@@ -272,8 +269,9 @@ func trust(trusted []netip.Prefix) (rules []rule) {
 	return rules
 }
 
-// admit queues the first packets of sources with an open window.
-func (t *Table) admit(d door, n Numbers) chain {
+// admit queues the first packets of sources with an open window, of which each IP version
+// has at most maxWindows.
+func (t *Table) admit(d door, n Numbers, maxWindows uint32) chain {
 	rules := []rule{{refused, back}}
 	rules = append(rules, trust(d.Trusted)...)
 	if d.HasProtocol(packet.TCP) {
@@ -287,7 +285,7 @@ func (t *Table) admit(d door, n Numbers) chain {
 	}
 	for _, f := range families {
 		name := openSet(d.Name, f)
-		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.bits(f), size: MaxWindows})
+		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.bits(f), size: maxWindows})
 		inside := fromSet(f, name, d.bits(f))
 		if d.HasProtocol(packet.UDP) {
 			rules = append(rules, rule{inside, ofUDP, d.udpTimeout().set()})

@@ -133,6 +133,22 @@ func (l *reload) release() {
 	}
 }
 
+// checkRoom returns an error if a door would have more windows than its sets have room for.
+// The kernel would refuse the whole table, and not say why.
+func checkRoom(windows []nft.Window, maxWindows int) error {
+	sets := map[doorSet]int{}
+	for _, win := range windows {
+		sets[doorSet{win.Door, win.Source.Addr().Is4()}]++
+	}
+	for set, n := range sets {
+		if n > maxWindows {
+			return fmt.Errorf("door %s has %d open windows of one IP version, and max_windows is %d in the new rules: "+
+				"close some of them, or write a number of at least %d", set.door, n, maxWindows, n)
+		}
+	}
+	return nil
+}
+
 // install replaces the table. After an error, the former policy is in force again.
 func (l *reload) install(onTrial bool) error {
 	switch {
@@ -140,6 +156,9 @@ func (l *reload) install(onTrial bool) error {
 		l.windows = l.next.keptWindows(l.standing.Windows, time.Since(l.read))
 	case l.former != nil: // another process has just deleted or replaced the table, or it cannot be read
 		l.windows = l.next.keptWindows(l.rules.windows.known(), 0)
+	}
+	if err := checkRoom(l.windows, l.next.config.Wall.MaxWindows); err != nil {
+		return err
 	}
 	l.rules.windows.adopt(l.windows, l.next)
 	// From here on, the new configuration decides about packets that the old rules send.

@@ -1194,7 +1194,7 @@ func config(doors ...ruleset.Door) *ruleset.Config {
 	return &ruleset.Config{
 		Wall: ruleset.Wall{
 			Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep,
-			Hold: hold, Reorder: 20 * time.Millisecond, MaxSources: 1024,
+			Hold: hold, Reorder: 20 * time.Millisecond, MaxSources: 1024, MaxWindows: 65536,
 		},
 		Doors: doors,
 	}

@@ -2,7 +2,6 @@ package wall
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -123,6 +122,9 @@ func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
 			win := ws.record.Get(o.id, o.source)
 			if win != nil {
 				o.former = *win
+			} else if ws.record.Count(o.id, sequence.NetworkOf(o.source)) >= networkShare(f.config.Wall.MaxWindows) {
+				o.recorded, o.err = false, errNetworkFull
+				continue
 			}
 			o.isNew = win == nil && now.After(ws.uncertainUntil)
 			o.refreshed = ws.record.Open(o.id, o.source, now, now.Add(o.length), o.limit)
@@ -158,7 +160,15 @@ func (ws *windows) openInKernel(openings []*opening) {
 }
 
 // errFull says that the set of a window is full.
-var errFull = fmt.Errorf("the door has the maximum number of open windows, %d", nft.MaxWindows)
+var errFull = errors.New("the door has as many open windows as max_windows allows")
+
+// errNetworkFull says that the clients of one network have their share of a door's windows.
+var errNetworkFull = errors.New("clients of its network have three quarters of the open windows that max_windows allows")
+
+// networkShare returns how many of a door's windows the clients of one network can have.
+// The rest is kept for others: whoever knows the knocks and has many addresses does not
+// lock them out.
+func networkShare(maxWindows int) int { return maxWindows / 4 * 3 }
 
 // tryOpening opens windows in one transaction, and reports whether it succeeded.
 func (ws *windows) tryOpening(openings []*opening) bool {
@@ -223,7 +233,7 @@ func (ws *windows) recordOutcomes(openings []*opening) {
 			}
 		case errNotInstalled, errDoorGone:
 			continue
-		case errFull:
+		case errFull, errNetworkFull:
 			e = notOpened(e, audit.CodeMaxWindows, o.err)
 		default:
 			e = notOpened(e, audit.CodeNotOpened, o.err)

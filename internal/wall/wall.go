@@ -3,6 +3,7 @@ package wall
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -182,9 +183,10 @@ func (w *Wall) ShutTo(s host.SSH) []string {
 // Windows returns the open windows, sorted by door and source.
 func (w *Wall) Windows() []WindowStatus { return w.windows.status() }
 
-// Findings returns the findings about the host. They are current, or, if an examination
-// takes too long, those of the last one. The wall must be installed.
+// Findings returns the findings about the host and about full doors. Those about the host
+// are current, or, if an examination takes too long, those of the last one. The wall must
+// be installed.
 func (w *Wall) Findings() []doctor.Finding {
 	found, _ := w.health.findings()
-	return found
+	return slices.Concat(found, w.windows.findings(w.packets.current()))
 }

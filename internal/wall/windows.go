@@ -1,11 +1,14 @@
 package wall
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -228,6 +231,35 @@ func (ws *windows) known() []nft.Window {
 func (ws *windows) count() (n int) {
 	ws.each(func(string, *sequence.Window, time.Duration) { n++ })
 	return n
+}
+
+// windowsCheck is the check of the findings about doors with max_windows.
+const windowsCheck = "windows"
+
+// findings returns a finding for each door that has as many windows of an IP version as it
+// can have.
+func (ws *windows) findings(f *policy) (found []doctor.Finding) {
+	if f == nil {
+		return nil
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	limit := f.config.Wall.MaxWindows
+	for i := range f.config.Doors {
+		for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+			if ws.record.Count(f.ids[i], netip.PrefixFrom(all, 0)) < limit {
+				continue
+			}
+			version := 6
+			if all.Is4() {
+				version = 4
+			}
+			found = append(found, doctor.Finding{Check: windowsCheck, Severity: doctor.Error, Door: f.config.Doors[i].Name, IPVersion: version,
+				Problem: fmt.Sprintf("The door has %d open windows for IPv%d, as many as max_windows allows. A client that knocks now gets none.", limit, version),
+				Cure:    "Wait until windows end, close some, or write a larger max_windows into the wall block."})
+		}
+	}
+	return found
 }
 
 // status returns the windows that are open, sorted by door and source.

@@ -8,6 +8,7 @@ wall {
   hold        = "3s"
   reorder     = "soon"
   max_sources = 1.5
+  max_windows = 1048577
 }
 
 door "ssh" {

@@ -9,6 +9,7 @@ wall {
   hold        = "300ms"
   reorder     = "30ms"
   max_sources = 1024
+  max_windows = 4096
 }
 
 door "ssh" {

@@ -1,0 +1,88 @@
+package wall_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/knockwall/knockwall/internal/doctor"
+)
+
+// One network cannot have all windows of a door, so that whoever knows the knocks and has
+// many addresses does not lock the others out.
+func TestANetworkGetsItsShareOfTheWindows(t *testing.T) {
+	c := config(door("web", 443, 7001), sshDoor())
+	c.Wall.MaxWindows = 16
+	telling(t, c, func(h *teller) {
+		var clients []*client
+		for _, source := range crowd(13) {
+			clients = append(clients, h.client(source))
+			clients[len(clients)-1].knock(7001)
+			synctest.Wait()
+		}
+		early, late := clients[0], clients[12]
+		if n := len(h.wall.Windows()); n != 12 {
+			t.Fatalf("the network has %d windows, want 12", n)
+		}
+		e := h.explain(late.addr.String())[0]
+		if e.In || !strings.Contains(e.Sentence, "clients of its network have three quarters of the open windows that max_windows allows") {
+			t.Errorf("the thirteenth client: %+v", e)
+		}
+		early.knock(7001)
+		h.expect("a client of the network with a window knocks again", early.dial(443), accepted)
+		if found := h.wall.Findings(); len(found) != 0 {
+			t.Errorf("the door has room for others, and there are findings: %+v", found)
+		}
+		other := h.client(alice)
+		other.knock(7001)
+		h.expect("a client of another network", other.dial(443), accepted)
+		knockAll(late)
+		h.expect("the thirteenth client at another door", late.dial(22), accepted)
+		if _, err := h.wall.Close("web", early.addr.String(), false); err != nil {
+			t.Error(err)
+		}
+		late.knock(7001)
+		h.expect("the thirteenth client when another window is closed", late.dial(443), accepted)
+	})
+}
+
+// A door that can open no window says so, with the version of IP.
+func TestAFullDoorIsFound(t *testing.T) {
+	c := config(door("web", 443, 7001), sshDoor())
+	c.Wall.MaxWindows = 16
+	guarded(t, c, func(h *host) {
+		for i := range byte(16) {
+			h.client(netip.AddrFrom4([4]byte{20 + i%2, 0, 2, i})).knock(7001)
+			synctest.Wait()
+		}
+		found := h.status().Findings
+		if len(found) != 1 || found[0].Severity != doctor.Error || found[0].Door != "web" || found[0].IPVersion != 4 || found[0].Bare ||
+			!strings.Contains(found[0].Problem, "16 open windows for IPv4") {
+			t.Errorf("findings: %+v", found)
+		}
+	})
+}
+
+// New rules with less room than there are windows change nothing.
+func TestMaxWindowsIsNotLessThanTheOpenOnes(t *testing.T) {
+	c := config(door("web", 443, 7001))
+	guarded(t, c, func(h *host) {
+		for _, source := range crowd(17) {
+			h.client(source).knock(7001)
+			synctest.Wait()
+		}
+		less := config(door("web", 443, 7001), sshDoor())
+		less.Wall.MaxWindows = 16
+		err := h.raise(less)
+		if err == nil || !strings.Contains(err.Error(), "door web has 17 open windows of one IP version, and max_windows is 16") {
+			t.Errorf("error %v", err)
+		}
+		if n := len(h.status().Doors); n != 1 {
+			t.Errorf("there are %d doors, want the former one", n)
+		}
+		late := h.client(alice)
+		late.knock(7001)
+		h.expect("the former rules", late.dial(443), accepted)
+	})
+}

@@ -290,6 +290,14 @@ func (win *Window) known(p packet.Packet) *admitted {
 // windows do not count.
 func (w *Windows) Count(door int, network netip.Prefix) int { return w.counts[place{door, network}] }
 
+// Total returns how many windows a door has open.
+func (w *Windows) Total(door int) (n int) {
+	for _, all := range allVersions {
+		n += w.Count(door, all)
+	}
+	return n
+}
+
 // The leading bits of an address that its network has: about what one owner can have.
 const (
 	networkBits4 = 16
@@ -308,6 +316,9 @@ func NetworkOf(source packet.Source) netip.Prefix {
 
 // linkLocal are the link-local IPv6 addresses (RFC 4291, section 2.4).
 var linkLocal = netip.MustParsePrefix("fe80::/10")
+
+// allVersions are the networks that versionOf returns.
+var allVersions = []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0), linkLocal}
 
 // versionOf returns the network of all addresses that have the IP version of a source.
 // Link-local sources have a set of their own in the kernel, and so count apart.

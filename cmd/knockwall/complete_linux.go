@@ -22,7 +22,7 @@ func completeFromStatus(path *string, words func(s wall.Status, arguments []stri
 	return func(_ *cobra.Command, arguments []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(context.Background(), completeTimeout)
 		defer cancel()
-		s, err := control.NewClient(*path).Status(ctx)
+		s, err := control.NewClient(*path).Status(ctx, wall.WindowQuery{})
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}

@@ -68,7 +68,7 @@ func ownSession(ctx context.Context, client *control.Client) (from netip.Addr, t
 		return from, nil
 	}
 	port := packet.Port{Number: session.Server.Port(), Protocol: packet.TCP}
-	status, _ := client.Status(ctx)
+	status, _ := client.Status(ctx, wall.WindowQuery{Limit: 1})
 	all, _ := client.Explain(ctx, from.String())
 	for _, d := range status.Doors {
 		for _, e := range all {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 
@@ -48,16 +49,9 @@ With --json each line is a line of GET /v1/events on the control socket.`,
 			wanted.Last = &last
 		}
 		if c.Flags().Changed("source") {
-			addresses, err := addressesOf(c.Context(), *source)
-			if err != nil {
+			var err error
+			if wanted.Sources, err = selectedSources(c.Context(), *source); err != nil {
 				return err
-			}
-			for _, a := range addresses {
-				s, err := packet.ParseSource(a)
-				if err != nil {
-					return usage("--source takes an address, a prefix or the name of a host, and not %q", *source)
-				}
-				wanted.Sources = append(wanted.Sources, s)
 			}
 		}
 		out := c.OutOrStdout()
@@ -71,4 +65,20 @@ With --json each line is a line of GET /v1/events on the control socket.`,
 		})
 	}
 	return c
+}
+
+// selectedSources returns the sources that the flag --source names.
+func selectedSources(ctx context.Context, text string) (sources []packet.Source, err error) {
+	addresses, err := addressesOf(ctx, text)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range addresses {
+		s, err := packet.ParseSource(a)
+		if err != nil {
+			return nil, usage("--source takes an address, a prefix or the name of a host, and not %q", text)
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
 }

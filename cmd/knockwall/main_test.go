@@ -211,6 +211,9 @@ func fakeDaemon(ts *testscript.TestScript, neg bool, args []string) {
 		fmt.Fprintln(requests, strings.TrimSpace(r.Method+" "+r.RequestURI+" "+string(b)))
 		a, ok := answers[r.Method+" "+r.RequestURI]
 		if !ok {
+			a, ok = answers[r.Method+" "+r.URL.Path]
+		}
+		if !ok {
 			a = answer{http.StatusTeapot, `{"error": "the script says nothing of this"}`}
 		}
 		rw.WriteHeader(a.code)

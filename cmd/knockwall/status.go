@@ -29,9 +29,15 @@ open, the sources that are knocking, and the counters since the daemon started.
 Problems of this host come first, such as a door that guards nothing. status
 needs access to the control socket, which root and the socket's group have.
 
+Of the open windows it shows the first 1,000, by door and address. --lines,
+--door and --source select others; --source takes an address, a prefix or the
+name of a host.
+
 With --json it prints the answer of GET /v1/status on the control socket, with
-times in seconds. With --watch it prints the status every second, until Ctrl-C.`,
+times in seconds, and with all windows unless --lines limits them. With --watch
+it prints the status every second, until Ctrl-C.`,
 		Example: `  sudo knockwall status
+  sudo knockwall status --door ssh --source 198.51.100.0/24
   sudo knockwall status --watch
   sudo knockwall status --json | jq -r '.windows[].source'
   sudo curl --unix-socket /run/knockwall/control.sock http://knockwall/v1/status`,
@@ -40,14 +46,32 @@ times in seconds. With --watch it prints the status every second, until Ctrl-C.`
 	path := controlFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the status as JSON")
 	watch := c.Flags().BoolP("watch", "w", false, "show the status every second")
+	lines := c.Flags().UintP("lines", "n", 0, "show at most `N` open windows")
+	door := c.Flags().String("door", "", "show only open windows at the door `NAME`")
+	source := c.Flags().String("source", "", "show only open windows of the source `ADDRESS`")
+	_ = c.RegisterFlagCompletionFunc("door", completeFromStatus(path, doorsOf))
+	_ = c.RegisterFlagCompletionFunc("source", completeFromStatus(path, guestsOf))
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		client := control.NewClient(*path)
+		wanted := wall.WindowQuery{Door: *door, Limit: int(*lines)}
+		switch {
+		case c.Flags().Changed("lines") && *lines == 0:
+			return usage("--lines takes a number from 1")
+		case !c.Flags().Changed("lines") && !*asJSON:
+			wanted.Limit = shownWindows
+		}
+		if *source != "" {
+			var err error
+			if wanted.Sources, err = selectedSources(c.Context(), *source); err != nil {
+				return err
+			}
+		}
 		if !*watch {
-			return showStatus(c, client, *path, *asJSON, false)
+			return showStatus(c, client, wanted, *path, *asJSON, false)
 		}
 		for {
 			_, onTerminal := terminal.Width(c.OutOrStdout())
-			if err := showStatus(c, client, *path, *asJSON, onTerminal && !*asJSON); err != nil {
+			if err := showStatus(c, client, wanted, *path, *asJSON, onTerminal && !*asJSON); err != nil {
 				return err
 			}
 			select {
@@ -60,13 +84,16 @@ times in seconds. With --watch it prints the status every second, until Ctrl-C.`
 	return c
 }
 
+// shownWindows is how many open windows the text shows unless --lines says otherwise.
+const shownWindows = 1000
+
 // watchInterval is the time between two outputs of status --watch.
 const watchInterval = time.Second
 
 // showStatus gets the status from the daemon whose socket is at path and writes it, in place
 // of what the screen shows or below it.
-func showStatus(c *cobra.Command, client *control.Client, path string, asJSON, inPlace bool) error {
-	s, err := client.Status(c.Context())
+func showStatus(c *cobra.Command, client *control.Client, wanted wall.WindowQuery, path string, asJSON, inPlace bool) error {
+	s, err := client.Status(c.Context(), wanted)
 	if err != nil {
 		return err
 	}
@@ -77,10 +104,10 @@ func showStatus(c *cobra.Command, client *control.Client, path string, asJSON, i
 		return encoder.Encode(s)
 	}
 	if !inPlace {
-		return writeStatus(out, path, s, time.Now())
+		return writeStatus(out, path, s, wanted, time.Now())
 	}
 	p := page{terminal: out}
-	if err := writeStatus(&p, path, s, time.Now()); err != nil {
+	if err := writeStatus(&p, path, s, wanted, time.Now()); err != nil {
 		return err
 	}
 	columns, rows := terminal.Screen(out)
@@ -113,7 +140,7 @@ func head(text string, columns, rows int) string {
 	return strings.Join(lines, "\n") + "\n"
 }
 
-func writeStatus(out io.Writer, path string, s wall.Status, now time.Time) error {
+func writeStatus(out io.Writer, path string, s wall.Status, wanted wall.WindowQuery, now time.Time) error {
 	say := func(format string, a ...any) { terminal.WriteParagraph(out, fmt.Sprintf(format, a...)) }
 	say("The daemon has run the wall (table inet %s) since %s, for %s.",
 		s.Table, s.Since.Format(time.DateTime), printable.Time(now.Sub(s.Since).Round(time.Second)))
@@ -175,8 +202,20 @@ func writeStatus(out io.Writer, path string, s wall.Status, now time.Time) error
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%d\n", source, win.Door, inSeconds(win.LeftSeconds), win.Connections)
 		}
-	} else {
+	}
+	open := 0
+	for _, d := range s.Doors {
+		open += d.OpenWindows
+	}
+	switch {
+	case max(open, len(s.Windows)) == 0:
 		fmt.Fprintf(w, "\nNo window is open.\n")
+	case len(s.Windows) == 0:
+		fmt.Fprintf(w, "\nNo such window is open, of %d in all.\n", open)
+	case len(s.Windows) < open && len(s.Windows) == wanted.Limit:
+		fmt.Fprintf(w, "These are the first %d of %d open windows. --lines shows more.\n", len(s.Windows), open)
+	case len(s.Windows) < open:
+		fmt.Fprintf(w, "These are %d of %d open windows.\n", len(s.Windows), open)
 	}
 	if len(s.Attempts) > 0 {
 		fmt.Fprintf(w, "\nKNOCKING\tDOOR\tSTEP\tTIME LEFT\n")

@@ -124,7 +124,7 @@ func (d *Daemon) WaitForExit() error {
 // Status asks the daemon for its status.
 func (d *Daemon) Status() wall.Status {
 	d.Lab.T.Helper()
-	s, err := control.NewClient(d.Control).Status(context.Background())
+	s, err := control.NewClient(d.Control).Status(context.Background(), wall.WindowQuery{})
 	Must(d.Lab.T, err)
 	return s
 }

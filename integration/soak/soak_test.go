@@ -829,7 +829,7 @@ func (s *soak) disagreement() string {
 	}
 
 	now = time.Now()
-	status, err := s.client.Status(context.Background())
+	status, err := s.client.Status(context.Background(), wall.WindowQuery{})
 	lab.Must(s, err)
 	read := time.Now()
 	clear(in)

@@ -60,9 +60,9 @@ type RequestError struct{ err error }
 
 func (e *RequestError) Error() string { return e.err.Error() }
 
-// Status returns the state of the wall.
-func (c *Client) Status(ctx context.Context) (s wall.Status, err error) {
-	return s, c.ask(ctx, http.MethodGet, "/v1/status", nil, &s)
+// Status returns the state of the wall, with the open windows that are wanted.
+func (c *Client) Status(ctx context.Context, windows wall.WindowQuery) (s wall.Status, err error) {
+	return s, c.ask(ctx, http.MethodGet, "/v1/status?"+windowsQuery(windows).Encode(), nil, &s)
 }
 
 // Open opens a window for a source, for the time in window. If window is empty, it uses

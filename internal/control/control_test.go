@@ -158,20 +158,20 @@ func TestPathsThatNoSocketCanHaveAreRefused(t *testing.T) {
 		}
 		wantError(t, err, want, path, "--control")
 	}
-	_, err := NewClient(long).Status(context.Background())
+	_, err := NewClient(long).Status(context.Background(), wall.WindowQuery{})
 	wantError(t, err, "may have 107 bytes", "--control")
 }
 
 func TestTheClientSaysWhyThereIsNoAnswer(t *testing.T) {
 	t.Run("no socket", func(t *testing.T) {
 		path := socket(t)
-		_, err := NewClient(path).Status(context.Background())
+		_, err := NewClient(path).Status(context.Background(), wall.WindowQuery{})
 		wantError(t, err, "no knockwall listens at "+path, "knockwall run", "--control")
 	})
 	t.Run("a dead socket", func(t *testing.T) {
 		path := socket(t)
 		dead(t, path)
-		_, err := NewClient(path).Status(context.Background())
+		_, err := NewClient(path).Status(context.Background(), wall.WindowQuery{})
 		wantError(t, err, "no knockwall listens at "+path, "knockwall run")
 	})
 	t.Run("somebody who is silent", func(t *testing.T) {
@@ -179,7 +179,7 @@ func TestTheClientSaysWhyThereIsNoAnswer(t *testing.T) {
 		listen(t, path) // the kernel accepts connections, but nobody reads
 		c := NewClient(path)
 		c.http.Timeout = 50 * time.Millisecond
-		_, err := c.Status(context.Background())
+		_, err := c.Status(context.Background(), wall.WindowQuery{})
 		wantError(t, err, path, "does not answer")
 	})
 	t.Run("somebody who hangs up", func(t *testing.T) {
@@ -191,7 +191,7 @@ func TestTheClientSaysWhyThereIsNoAnswer(t *testing.T) {
 				conn.Close()
 			}
 		}()
-		_, err := NewClient(path).Status(context.Background())
+		_, err := NewClient(path).Status(context.Background(), wall.WindowQuery{})
 		wantError(t, err, path, "hung up", "try again")
 	})
 	t.Run("a context that has ended", func(t *testing.T) {
@@ -199,7 +199,7 @@ func TestTheClientSaysWhyThereIsNoAnswer(t *testing.T) {
 		listen(t, path)
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		_, err := NewClient(path).Status(ctx)
+		_, err := NewClient(path).Status(ctx, wall.WindowQuery{})
 		wantError(t, err, context.Canceled.Error())
 	})
 	t.Run("a socket of somebody else", func(t *testing.T) {
@@ -211,7 +211,7 @@ func TestTheClientSaysWhyThereIsNoAnswer(t *testing.T) {
 		if err := os.Chmod(path, 0); err != nil {
 			t.Fatal(err)
 		}
-		_, err := NewClient(path).Status(context.Background())
+		_, err := NewClient(path).Status(context.Background(), wall.WindowQuery{})
 		wantError(t, err, path, "not yours to use", "sudo")
 	})
 }
@@ -240,7 +240,7 @@ func TestTheClientReadsTheStatus(t *testing.T) {
 		}
 		_ = json.NewEncoder(rw).Encode(want)
 	})
-	got, err := c.Status(context.Background())
+	got, err := c.Status(context.Background(), wall.WindowQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -278,7 +278,7 @@ func TestTheClientPassesOnWhatIsWrong(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			_, err := answering(t, test.answer).Status(context.Background())
+			_, err := answering(t, test.answer).Status(context.Background(), wall.WindowQuery{})
 			wantError(t, err, test.want)
 			NoGo(t, err.Error())
 		})

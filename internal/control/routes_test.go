@@ -203,6 +203,8 @@ var wrong = []struct {
 	{"down with garbage", "POST", "/v1/down", `down!`, 400, "not the JSON that this path takes"},
 	{"following perhaps", "GET", "/v1/events?follow=perhaps", "", 400, `follow is true or false, not "perhaps"`},
 	{"events of a name", "GET", "/v1/events?source=example.org", "", 400, `source is an IP address or a prefix, not "example.org"`},
+	{"no number of windows", "GET", "/v1/status?limit=few", "", 400, `limit is the number of windows, not "few"`},
+	{"windows of no source", "GET", "/v1/status?source=here", "", 400, `source is an IP address or a prefix, not "here"`},
 	{"fewer events than none", "GET", "/v1/events?last=-1", "", 400, `last is the number of events, not "-1"`},
 	{"events of too many", "GET", "/v1/events?source=::1" + strings.Repeat("&source=::1", 64), "", 400, "at most 64 sources"},
 
@@ -439,7 +441,7 @@ func TestReloadOfBrokenRulesTellsWhatIsWrong(t *testing.T) {
 	if !ok || wrong.Diagnostics != diagnostics {
 		t.Errorf("the client is told %v", err)
 	}
-	if status, err := s.Wall.Status(); err != nil || status.Trial != nil {
+	if status, err := s.Wall.Status(wall.WindowQuery{}); err != nil || status.Trial != nil {
 		t.Errorf("status: %+v, %v", status, err)
 	}
 }
@@ -471,7 +473,7 @@ func TestATrialIsConfirmedOnce(t *testing.T) {
 	wantAnswer(t, response, body, &control.Confirmed{})
 	response, body = s.ask(t, http.MethodPost, "/v1/confirm", "")
 	wantRefusal(t, response, body, http.StatusConflict, "no trial is under way")
-	if status, err := s.Wall.Status(); err != nil || status.Trial != nil {
+	if status, err := s.Wall.Status(wall.WindowQuery{}); err != nil || status.Trial != nil {
 		t.Errorf("after the trial: %+v, %v", status, err)
 	}
 	response, body = s.ask(t, http.MethodPost, "/v1/reload", "")
@@ -491,7 +493,7 @@ func TestATrialIsReverted(t *testing.T) {
 	if e := past[len(past)-1]; e.Kind != audit.Reloaded || e.Code != audit.CodeReverted || e.Failed {
 		t.Errorf("the trail says %s", e)
 	}
-	if status, err := s.Wall.Status(); err != nil || status.Trial != nil {
+	if status, err := s.Wall.Status(wall.WindowQuery{}); err != nil || status.Trial != nil {
 		t.Errorf("after the trial: %+v, %v", status, err)
 	}
 	if _, err := c.Revert(t.Context()); err == nil || !strings.Contains(err.Error(), "no trial is under way") {

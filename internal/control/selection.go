@@ -3,13 +3,13 @@ package control
 import (
 	"fmt"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 // Selection is which events a client wants. The zero value is all that the daemon remembers.
@@ -26,6 +26,7 @@ const (
 	parameterDoor   = "door"
 	parameterSource = "source"
 	parameterLast   = "last"
+	parameterLimit  = "limit"
 )
 
 // maxSelected is the number of sources that a client can select at once.
@@ -53,24 +54,69 @@ func selectionOf(r *http.Request) (s Selection, err error) {
 		return s, err
 	}
 	s.Door = q.Get(parameterDoor)
-	if len(q[parameterSource]) > maxSelected {
-		return s, badRequest{fmt.Errorf("at most %d sources can be selected", maxSelected)}
+	if s.Sources, err = sourcesOf(q); err != nil {
+		return s, err
 	}
-	for _, text := range q[parameterSource] {
-		source, err := packet.ParseSource(text)
+	if q.Get(parameterLast) != "" {
+		last, err := numberOf(q, parameterLast, "events")
 		if err != nil {
-			return s, badRequest{fmt.Errorf("source is an IP address or a prefix, not %q", text)}
-		}
-		s.Sources = append(s.Sources, source)
-	}
-	if text := q.Get(parameterLast); text != "" {
-		last, err := strconv.Atoi(text)
-		if err != nil || last < 0 {
-			return s, badRequest{fmt.Errorf("last is the number of events, not %q", text)}
+			return s, err
 		}
 		s.Last = &last
 	}
 	return s, nil
+}
+
+// sourcesOf reads the sources that a request selects.
+func sourcesOf(q url.Values) (sources []packet.Source, err error) {
+	if len(q[parameterSource]) > maxSelected {
+		return nil, badRequest{fmt.Errorf("at most %d sources can be selected", maxSelected)}
+	}
+	for _, text := range q[parameterSource] {
+		source, err := packet.ParseSource(text)
+		if err != nil {
+			return nil, badRequest{fmt.Errorf("source is an IP address or a prefix, not %q", text)}
+		}
+		sources = append(sources, source)
+	}
+	return sources, nil
+}
+
+// numberOf reads a parameter that is a number of things.
+func numberOf(q url.Values, parameter, things string) (int, error) {
+	n, err := strconv.Atoi(q.Get(parameter))
+	if err != nil || n < 0 {
+		return 0, badRequest{fmt.Errorf("%s is the number of %s, not %q", parameter, things, q.Get(parameter))}
+	}
+	return n, nil
+}
+
+// windowsQuery returns the query parameters that select windows.
+func windowsQuery(wanted wall.WindowQuery) url.Values {
+	q := url.Values{}
+	if wanted.Door != "" {
+		q.Set(parameterDoor, wanted.Door)
+	}
+	for _, source := range wanted.Sources {
+		q.Add(parameterSource, source.String())
+	}
+	if wanted.Limit > 0 {
+		q.Set(parameterLimit, strconv.Itoa(wanted.Limit))
+	}
+	return q
+}
+
+// windowsWanted reads the query parameters that select windows.
+func windowsWanted(r *http.Request) (wanted wall.WindowQuery, err error) {
+	q := r.URL.Query()
+	wanted.Door = q.Get(parameterDoor)
+	if wanted.Sources, err = sourcesOf(q); err != nil {
+		return wanted, err
+	}
+	if q.Get(parameterLimit) != "" {
+		wanted.Limit, err = numberOf(q, parameterLimit, "windows")
+	}
+	return wanted, err
 }
 
 // has reports whether the client wants an event.
@@ -78,18 +124,7 @@ func (s *Selection) has(e audit.Event) bool {
 	if s.Door != "" && e.Door != s.Door {
 		return false
 	}
-	// A source can be a prefix that has the address, and the other way round.
-	return len(s.Sources) == 0 || slices.ContainsFunc(s.Sources, func(wanted packet.Source) bool {
-		return e.Source.IsValid() && unmapped(wanted.Prefix).Overlaps(e.Source.Prefix) && (wanted.Link == 0 || wanted.Link == e.Source.Link)
-	})
-}
-
-// unmapped returns an IPv4 address that is written as an IPv6 one as what it is.
-func unmapped(p netip.Prefix) netip.Prefix {
-	if p.Addr().Is4In6() && p.IsSingleIP() {
-		return netip.PrefixFrom(p.Addr().Unmap(), 32)
-	}
-	return p
+	return len(s.Sources) == 0 || slices.ContainsFunc(s.Sources, func(wanted packet.Source) bool { return wanted.Meets(e.Source) })
 }
 
 // past returns those of the past events that the client wants.

@@ -353,11 +353,11 @@ func wantRefusal(t testing.TB, response *http.Response, body string, code int, p
 
 func TestServeAnswersWithTheStatusOfTheWall(t *testing.T) {
 	s := serve(t)
-	before, err := s.Wall.Status()
+	before, err := s.Wall.Status(wall.WindowQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := control.NewClient(s.path).Status(t.Context())
+	got, err := control.NewClient(s.path).Status(t.Context(), wall.WindowQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func TestServeAnswersWithTheStatusOfTheWall(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &asJSON); err != nil {
 		t.Fatalf("%v in\n%s", err, body)
 	}
-	after, err := s.Wall.Status()
+	after, err := s.Wall.Status(wall.WindowQuery{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -414,7 +414,7 @@ func TestServeAnswersWithTheStatusOfTheWall(t *testing.T) {
 func TestServePassesOnWhatTheWallCannotTell(t *testing.T) {
 	s := serve(t)
 	s.kernel.fail(errors.New("the table is gone"))
-	_, err := control.NewClient(s.path).Status(t.Context())
+	_, err := control.NewClient(s.path).Status(t.Context(), wall.WindowQuery{})
 	if err == nil || err.Error() != "the daemon says: the table is gone" {
 		t.Errorf("Status: %v", err)
 	}
@@ -424,7 +424,7 @@ func TestServePassesOnWhatTheWallCannotTell(t *testing.T) {
 		t.Errorf("answer: %s %s", response.Status, body)
 	}
 	s.kernel.fail(nil)
-	if _, err := control.NewClient(s.path).Status(t.Context()); err != nil {
+	if _, err := control.NewClient(s.path).Status(t.Context(), wall.WindowQuery{}); err != nil {
 		t.Errorf("Status, when the table is back: %v", err)
 	}
 }
@@ -436,7 +436,7 @@ func TestServeEndsAndTheClientSaysSo(t *testing.T) {
 	if err := s.stop(); err != nil {
 		t.Errorf("Serve: %v", err)
 	}
-	_, err := control.NewClient(s.path).Status(t.Context())
+	_, err := control.NewClient(s.path).Status(t.Context(), wall.WindowQuery{})
 	if err == nil || !strings.HasPrefix(err.Error(), "no knockwall listens at "+s.path) {
 		t.Errorf("Status: %v", err)
 	}
@@ -453,7 +453,7 @@ func TestServeAnswersManyAtOnce(t *testing.T) {
 		all.Go(func() {
 			c := control.NewClient(s.path)
 			for range 20 {
-				if _, err := c.Status(t.Context()); err != nil {
+				if _, err := c.Status(t.Context(), wall.WindowQuery{}); err != nil {
 					t.Errorf("Status: %v", err)
 				}
 			}

@@ -177,7 +177,13 @@ func (s *service) handler() http.Handler {
 		_, _ = rw.Write(page)
 	})
 	mux.HandleFunc("GET /metrics", s.long(promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP))
-	mux.HandleFunc("GET /v1/status", s.long(answer(func(*http.Request) (any, error) { return s.Wall.Status() })))
+	mux.HandleFunc("GET /v1/status", s.long(answer(func(r *http.Request) (any, error) {
+		wanted, err := windowsWanted(r)
+		if err != nil {
+			return nil, err
+		}
+		return s.Wall.Status(wanted)
+	})))
 	mux.HandleFunc("GET /v1/windows", s.long(answer(func(*http.Request) (any, error) { return s.Wall.Windows(), nil })))
 	mux.HandleFunc("POST /v1/windows", answer(s.open))
 	mux.HandleFunc("DELETE /v1/windows/{door}/{source...}", answer(s.shut))

@@ -15,6 +15,7 @@ import (
 
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 // folderOf returns a new folder whose path is short enough for sockets.
@@ -79,7 +80,7 @@ func TestLifeOfADaemon(t *testing.T) {
 		t.Fatalf("systemd is told %q", got)
 	}
 	client := control.NewClient(socket)
-	if _, err := client.Status(t.Context()); err != nil {
+	if _, err := client.Status(t.Context(), wall.WindowQuery{}); err != nil {
 		t.Fatalf("the daemon is ready, and does not answer: %v", err)
 	}
 

@@ -76,6 +76,20 @@ func ParseSource(text string) (Source, error) {
 	return s, nil
 }
 
+// Meets reports whether two sources have an address in common: one can be a prefix that has
+// the other. A link-local source without an interface meets those on all links. An IPv4
+// address that is written as an IPv6 one is what it is.
+func (s Source) Meets(other Source) bool {
+	return other.IsValid() && unmapped(s.Prefix).Overlaps(other.Prefix) && (s.Link == 0 || s.Link == other.Link)
+}
+
+func unmapped(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is4In6() && p.IsSingleIP() {
+		return netip.PrefixFrom(p.Addr().Unmap(), 32)
+	}
+	return p
+}
+
 // MarshalText returns the text of [Source.String].
 func (s Source) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 

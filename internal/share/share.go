@@ -134,7 +134,7 @@ func (c *Companion) changed(ctx context.Context, change wall.Change) error {
 	}
 	var doors map[string]time.Duration
 	if change.Kind == wall.StateBegins {
-		s, err := c.daemon.Status(ctx)
+		s, err := c.daemon.Status(ctx, wall.WindowQuery{Limit: 1})
 		if err != nil {
 			return err
 		}

@@ -172,7 +172,7 @@ func (w *Wall) explainPerson(f *policy, name string, remembered func() []audit.E
 	for _, e := range remembered() {
 		add(e.Person, e.Door, e.Source)
 	}
-	for _, win := range w.windows.status() {
+	for _, win := range w.windows.status(WindowQuery{}) {
 		add(win.Person, win.Door, win.Source)
 	}
 	all := []Explanation{}

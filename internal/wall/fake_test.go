@@ -1346,7 +1346,7 @@ func (h *host) expect(what string, j *journey, want string) {
 
 func (h *host) status() wall.Status {
 	h.t.Helper()
-	s, err := h.wall.Status()
+	s, err := h.wall.Status(wall.WindowQuery{})
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -155,7 +155,7 @@ func TestAWallThatDoesNotStandHasNothingToOpen(t *testing.T) {
 			if _, err := h.wall.Close("ssh", "192.0.2.1", false); err == nil {
 				t.Error("Close")
 			}
-			if _, err := h.wall.Status(); err == nil {
+			if _, err := h.wall.Status(wall.WindowQuery{}); err == nil {
 				t.Error("Status")
 			}
 			if got := h.wall.Windows(); len(got) != 0 {
@@ -215,7 +215,7 @@ func (h *host) statusIfAny() (s wall.Status, err error) {
 			h.t.Errorf("Status panics: %v", p)
 		}
 	}()
-	return h.wall.Status()
+	return h.wall.Status(wall.WindowQuery{})
 }
 
 func TestAWindowIsClosedByHand(t *testing.T) {

@@ -2,11 +2,14 @@ package wall_test
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 
 	"github.com/knockwall/knockwall/internal/doctor"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 // One network cannot have all windows of a door, so that whoever knows the knocks and has
@@ -84,5 +87,51 @@ func TestMaxWindowsIsNotLessThanTheOpenOnes(t *testing.T) {
 		late := h.client(alice)
 		late.knock(7001)
 		h.expect("the former rules", late.dial(443), accepted)
+	})
+}
+
+// A client gets only the windows that it asks for, and learns how many there are.
+func TestStatusSelectsWindows(t *testing.T) {
+	guarded(t, config(door("web", 443, 7001), sshDoor()), func(h *host) {
+		for _, source := range slices.Backward(crowd(9)) {
+			h.client(source).knock(7001)
+			synctest.Wait()
+		}
+		knockAll(h.client(alice))
+		synctest.Wait()
+		source := func(text string) packet.Source {
+			s, err := packet.ParseSource(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		for _, test := range []struct {
+			wanted wall.WindowQuery
+			want   string
+		}{
+			{wall.WindowQuery{Limit: 1}, "ssh 192.0.2.1"},
+			{wall.WindowQuery{Limit: 3}, "ssh 192.0.2.1, web 10.0.0.1, web 10.0.0.2"},
+			{wall.WindowQuery{Door: "web", Limit: 2}, "web 10.0.0.1, web 10.0.0.2"},
+			{wall.WindowQuery{Door: "ssh"}, "ssh 192.0.2.1"},
+			{wall.WindowQuery{Door: "none"}, ""},
+			{wall.WindowQuery{Sources: []packet.Source{source("10.0.0.4/31"), source("192.0.2.9")}}, "web 10.0.0.4, web 10.0.0.5"},
+			{wall.WindowQuery{Sources: []packet.Source{source("::/0")}}, ""},
+		} {
+			s, err := h.wall.Status(test.wanted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, w := range s.Windows {
+				got = append(got, w.Door+" "+w.Source.String())
+			}
+			if text := strings.Join(got, ", "); text != test.want {
+				t.Errorf("%+v: %s, want %s", test.wanted, text, test.want)
+			}
+			if s.Doors[0].OpenWindows != 9 || s.Doors[1].OpenWindows != 1 {
+				t.Errorf("%+v: %d and %d windows are open", test.wanted, s.Doors[0].OpenWindows, s.Doors[1].OpenWindows)
+			}
+		}
 	})
 }

@@ -127,14 +127,10 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 	}
 	c := collection{to}
 	c.events(&events.host, false)
-	open := map[string]int{}
-	for _, win := range s.Windows {
-		open[win.Door]++
-	}
 	for i := range s.Doors {
 		d := &s.Doors[i]
 		c.events(&events.doors[i], true, d.Name)
-		c.door(d, open[d.Name])
+		c.door(d)
 	}
 	c.findings(s.Findings)
 	c.now(waitingMetric, float64(s.Counters.Waiting))
@@ -173,13 +169,13 @@ func (c collection) events(counts *audit.Counts, byDoor bool, door ...string) {
 }
 
 // door sends what is not an event of a door.
-func (c collection) door(d *DoorStatus, open int) {
+func (c collection) door(d *DoorStatus) {
 	n := &d.Counters
 	c.now(bareMetric, oneIf(d.Bare), d.Name)
 	if d.SequencesLeft != nil {
 		c.now(leftMetric, float64(*d.SequencesLeft), d.Name)
 	}
-	c.now(openMetric, float64(open), d.Name)
+	c.now(openMetric, float64(d.OpenWindows), d.Name)
 	c.total(verdictsMetric, n.Exhausted, d.Name, "admitted", "refuse")
 	c.total(verdictsMetric, n.Released, d.Name, "strangers", "repeat")
 	c.total(heldMetric, n.Held, d.Name)

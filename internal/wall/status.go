@@ -2,6 +2,7 @@ package wall
 
 import (
 	"cmp"
+	"slices"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -22,7 +23,7 @@ type Status struct {
 	Since    time.Time        `json:"since"`
 	Trial    *TrialStatus     `json:"trial,omitempty"`
 	Doors    []DoorStatus     `json:"doors"`
-	Windows  []WindowStatus   `json:"windows"`
+	Windows  []WindowStatus   `json:"windows"` // those that were asked for
 	Attempts []AttemptStatus  `json:"attempts"`
 	Counters Counters         `json:"counters"`
 	Findings []doctor.Finding `json:"findings"` // conditions that make doors ineffective or weaker
@@ -45,6 +46,7 @@ type DoorStatus struct {
 	SequencesLeft  *int               `json:"sequences_left,omitempty"` // of one-time sequences
 	WindowSeconds  float64            `json:"window_seconds"`
 	MaxConnections int                `json:"max_connections,omitempty"`
+	OpenWindows    int                `json:"open_windows"`
 	Shared         bool               `json:"shared,omitempty"` // with other hosts
 	Closed         ruleset.Closed     `json:"closed"`
 	Counters       DoorCounters       `json:"counters"`
@@ -120,9 +122,25 @@ func (w *Wall) Brief() (guarded, bare, windows int) {
 	return guarded, bare, w.windows.count()
 }
 
-// Status returns the state of the wall.
-func (w *Wall) Status() (Status, error) {
+// WindowQuery is which open windows a client wants. The zero value is all of them.
+type WindowQuery struct {
+	Door    string          // of this door; empty: of all doors
+	Sources []packet.Source // that meet any of these; empty: of all sources
+	Limit   int             // at most this number, the first ones by door and source; 0: all
+}
+
+// has reports whether the client wants a window.
+func (q *WindowQuery) has(door string, source packet.Source) bool {
+	return (q.Door == "" || q.Door == door) &&
+		(len(q.Sources) == 0 || slices.ContainsFunc(q.Sources, func(wanted packet.Source) bool { return wanted.Meets(source) }))
+}
+
+// Status returns the state of the wall, with the open windows that are wanted.
+func (w *Wall) Status(wanted WindowQuery) (Status, error) {
 	s, _, err := w.measure()
+	if err == nil {
+		s.Windows = w.windows.status(wanted)
+	}
 	return s, err
 }
 
@@ -134,7 +152,7 @@ type counted struct {
 	files RuleFiles
 }
 
-// measure returns the state of the wall and its event counts.
+// measure returns the state of the wall without its windows, and its event counts.
 func (w *Wall) measure() (s Status, events counted, err error) {
 	f := w.packets.current()
 	if f == nil {
@@ -153,7 +171,8 @@ func (w *Wall) measure() (s Status, events counted, err error) {
 		return Status{}, counted{}, errNotInstalled
 	}
 	w.packets.countLosses()
-	s.Windows, events.host = w.windows.status(), w.table.events()
+	events.host = w.table.events()
+	open := w.windows.openAt(f)
 	usage := w.usage.reading()
 	now := time.Now()
 	if trial := w.trials.current(); trial != nil {
@@ -169,6 +188,7 @@ func (w *Wall) measure() (s Status, events counted, err error) {
 		d, t := &f.config.Doors[i], f.tally(i)
 		events.doors = append(events.doors, t.Counts)
 		s.Doors = append(s.Doors, doorStatus(d, t, counts[d.Name], bareReasons[d.Name] != ""))
+		s.Doors[i].OpenWindows = open[d.Name]
 		s.Doors[i].Shared = f.config.Written.Share.Shares(d.Name)
 	}
 	s.Attempts = f.attemptsAt(now)

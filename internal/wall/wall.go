@@ -181,7 +181,7 @@ func (w *Wall) ShutTo(s host.SSH) []string {
 }
 
 // Windows returns the open windows, sorted by door and source.
-func (w *Wall) Windows() []WindowStatus { return w.windows.status() }
+func (w *Wall) Windows() []WindowStatus { return w.windows.status(WindowQuery{}) }
 
 // Findings returns the findings about the host and about full doors. Those about the host
 // are current, or, if an examination takes too long, those of the last one. The wall must

@@ -819,11 +819,11 @@ func TestStatusHasEverythingButSecrets(t *testing.T) {
 			Since: began,
 			Doors: []wall.DoorStatus{
 				{
-					Name: "ssh", Ports: ssh.Ports, Knocks: 3, OpensBy: []string{"sequence"}, WindowSeconds: 30, MaxConnections: 3, Closed: ruleset.Drop,
+					Name: "ssh", Ports: ssh.Ports, Knocks: 3, OpensBy: []string{"sequence"}, WindowSeconds: 30, MaxConnections: 3, OpenWindows: 3, Closed: ruleset.Drop,
 					Counters: wall.DoorCounters{Knocks: 13, Opened: 3, Accepted: 3, Held: 1, KernelAdmitted: 3, Resets: 1},
 				},
 				{
-					Name: "web", Ports: web.Ports, Knocks: 2, OpensBy: []string{"sequence"}, WindowSeconds: 30, Closed: ruleset.Reject,
+					Name: "web", Ports: web.Ports, Knocks: 2, OpensBy: []string{"sequence"}, WindowSeconds: 30, OpenWindows: 1, Closed: ruleset.Reject,
 					Counters: wall.DoorCounters{Knocks: 6, Opened: 1, Resets: 2},
 				},
 			},
@@ -887,7 +887,7 @@ func TestAStatusListsSoManyAttemptsAndCountsAll(t *testing.T) {
 func TestAStatusThatTheKernelDoesNotGiveIsAnError(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		h.failing("Counts", errInjected)
-		if _, err := h.wall.Status(); !errors.Is(err, errInjected) {
+		if _, err := h.wall.Status(wall.WindowQuery{}); !errors.Is(err, errInjected) {
 			h.t.Errorf("Status: %v", err)
 		}
 	})

@@ -63,9 +63,9 @@ func TestStatusNamesTheWaysToKnockAndNoSecrets(t *testing.T) {
 		two := 2
 		want := []wall.DoorStatus{
 			{Name: "fixed", Knocks: 3, OpensBy: []string{"sequence"}, Counters: wall.DoorCounters{Knocks: 1, Trapped: 1}},
-			{Name: "turning", Knocks: 4, OpensBy: []string{"rolling", "otp"}, Counters: wall.DoorCounters{Knocks: 8, Opened: 1, Replayed: 1}},
+			{Name: "turning", Knocks: 4, OpensBy: []string{"rolling", "otp"}, OpenWindows: 1, Counters: wall.DoorCounters{Knocks: 8, Opened: 1, Replayed: 1}},
 			{Name: "listed", Knocks: 3, OpensBy: []string{"one_time_sequences"}, SequencesLeft: &two, Counters: wall.DoorCounters{Knocks: 2}},
-			{Name: "opened", OpensBy: []string{"otp"}, Counters: wall.DoorCounters{Knocks: 1, Opened: 1}},
+			{Name: "opened", OpensBy: []string{"otp"}, OpenWindows: 1, Counters: wall.DoorCounters{Knocks: 1, Opened: 1}},
 		}
 		for i, d := range s.Doors {
 			w := &want[i]

@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"container/heap"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -262,16 +263,53 @@ func (ws *windows) findings(f *policy) (found []doctor.Finding) {
 	return found
 }
 
-// status returns the windows that are open, sorted by door and source.
-func (ws *windows) status() []WindowStatus {
-	all := []WindowStatus{}
-	ws.each(func(door string, win *sequence.Window, left time.Duration) {
-		by := method.ParseOpener(win.Opener)
-		all = append(all, WindowStatus{door, win.Source, by.Name, by.Key, by.Origin, seconds(left), win.Connections})
-	})
-	slices.SortFunc(all, compareWindows)
-	return all
+// openAt returns how many windows each door has open.
+func (ws *windows) openAt(f *policy) map[string]int {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	open := make(map[string]int, len(f.ids))
+	for i := range f.config.Doors {
+		open[f.config.Doors[i].Name] = ws.record.Total(f.ids[i])
+	}
+	return open
 }
+
+// status returns the open windows that are wanted, sorted by door and source.
+func (ws *windows) status(wanted WindowQuery) []WindowStatus {
+	first := lastOnTop{}
+	ws.each(func(door string, win *sequence.Window, left time.Duration) {
+		if !wanted.has(door, win.Source) {
+			return
+		}
+		s := WindowStatus{Door: door, Source: win.Source, LeftSeconds: seconds(left), Connections: win.Connections}
+		full := wanted.Limit > 0 && len(first) == wanted.Limit
+		if full && compareWindows(s, first[0]) > 0 {
+			return
+		}
+		by := method.ParseOpener(win.Opener)
+		s.Person, s.Key, s.Origin = by.Name, by.Key, by.Origin
+		switch {
+		case full:
+			first[0] = s
+			heap.Fix(&first, 0)
+		case wanted.Limit > 0:
+			heap.Push(&first, s)
+		default:
+			first = append(first, s)
+		}
+	})
+	slices.SortFunc(first, compareWindows)
+	return first
+}
+
+// lastOnTop is a heap of windows with the last one, by door and source, on top.
+type lastOnTop []WindowStatus
+
+func (h lastOnTop) Len() int           { return len(h) }
+func (h lastOnTop) Less(i, j int) bool { return compareWindows(h[i], h[j]) > 0 }
+func (h lastOnTop) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *lastOnTop) Push(x any)        { *h = append(*h, x.(WindowStatus)) }
+func (h *lastOnTop) Pop() any          { panic("the heap only grows") }
 
 // withPerson returns an event with the person who has opened a window.
 func withPerson(e audit.Event, win *sequence.Window) audit.Event {

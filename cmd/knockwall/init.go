@@ -169,7 +169,7 @@ func (n *newDoor) write(c *cobra.Command) error {
 		return err
 	}
 	if n.keyed {
-		if _, made, err := identityOf(c, n.folder); err != nil {
+		if made, err := n.makeIdentity(c); err != nil {
 			return err
 		} else if made != "" {
 			fmt.Fprintf(c.OutOrStdout(), "%s: made this host's identity\n", made)
@@ -190,6 +190,16 @@ func (n *newDoor) write(c *cobra.Command) error {
 		fmt.Fprintf(c.OutOrStdout(), "Your address %s need not knock (trusted).\n", n.trusted)
 	}
 	return nil
+}
+
+// makeIdentity makes this host's identity if there is none, and returns the path of a new one.
+func (n *newDoor) makeIdentity(c *cobra.Command) (made string, err error) {
+	if n.rules == nil { // The folder is not there yet, so no rule file says where the identity is.
+		_, made, err = makeIdentity(ruleset.DefaultIdentity(n.folder))
+	} else {
+		_, made, err = identityOf(c, n.folder)
+	}
+	return made, err
 }
 
 // text returns the rule file.

@@ -32,7 +32,8 @@ that HostName in its configuration gives instead.
 If the host's name has several addresses, connect tries IPv6 and IPv4 in turn,
 and the next one as soon as one has not answered for a quarter of a second (RFC
 8305). It knocks at each address before it connects to it, and once more if the
-first try fails.
+first try fails. A host does not answer wrong knocks, so they are tried at both
+versions, and the host may trap both of your addresses. -4 or -6 knocks at one.
 
 With --otp-file give one KNOCK, the UDP port that receives the one-time
 password.`,

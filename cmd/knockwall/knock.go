@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"math"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 )
@@ -12,9 +13,14 @@ func knockCommand() *cobra.Command {
 		Use:   "knock [flags] HOST [PORT[:PROTO|/PROTO]...]",
 		Short: "Knock at a host: send its sequence",
 		Long: `knock sends one knock after the other, each a SYN to a TCP port or a datagram to
-a UDP port, to all addresses of the host. It waits for no answer. Its exit code
-is 0 if all knocks were sent to an address. To see whether a door has opened,
-connect.
+a UDP port. It waits for no answer. Its exit code is 0 if all knocks were sent to
+an address. To see whether a door has opened, connect.
+
+If the host's name has addresses of IPv6 and of IPv4, knock knocks at those of
+one version: the one that ssh would try first (RFC 6724), or with -4 or -6 the
+one that you name. So a wrong knock is not held against your address of the other
+version. knock takes the other only if it can send nothing to the first. If the
+first leads nowhere, use connect, which tries both.
 
 A PORT is TCP unless it says otherwise: 27911/udp, or 27911:udp as in knockd's
 client. The other flags are those of knockd's client too.
@@ -72,17 +78,41 @@ sees, with --otp-source.`,
 		if err != nil {
 			return err
 		}
-		var failures []error
-		for _, addr := range addrs {
-			if err := w.knock(c.Context(), addr); err != nil {
+		if err := knockVersion(addrs, func(addr netip.Addr) error {
+			err := w.knock(c.Context(), addr)
+			if err != nil {
 				t.say("%v", err)
-				failures = append(failures, err)
 			}
-		}
-		if len(failures) == len(addrs) {
-			return errors.Join(failures...)
+			return err
+		}); err != nil {
+			return err
 		}
 		return w.used()
 	}
 	return c
+}
+
+// knockVersion knocks at all addresses of the version of IP that the first one has, as programs
+// connect to these first (RFC 6724). A host that hears a wrong knock traps its source, and a
+// client has another source for each version: so the other version is knocked at only if no
+// knock could be sent to the first.
+func knockVersion(addrs []netip.Addr, knock func(netip.Addr) error) error {
+	var failures []error
+	for _, isFirst := range []bool{true, false} {
+		sent := false
+		for _, addr := range addrs {
+			if (addr.Is4() == addrs[0].Is4()) != isFirst {
+				continue
+			}
+			if err := knock(addr); err != nil {
+				failures = append(failures, err)
+			} else {
+				sent = true
+			}
+		}
+		if sent {
+			return nil
+		}
+	}
+	return errors.Join(failures...)
 }

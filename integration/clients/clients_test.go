@@ -68,6 +68,47 @@ func TestClientsThatKnock(t *testing.T) {
 	}
 }
 
+// A wrong knock at the name of a host with IPv6 and IPv4 is held against the client's address of
+// one version only: from the other, the right knocks open at once.
+func TestAWrongKnockAtANameTrapsOneVersionOfIP(t *testing.T) {
+	t.Parallel()
+	lab.NeedsRoot(t, "the client has an /etc/hosts of its own")
+	l := lab.New(t)
+	l.ServeTCP(22)
+	client := newHome(t, l.Client, l.Folder, "client")
+	lab.WriteFile(t, client.path("etc/hosts"), fmt.Sprintf("%s both.example\n%s both.example\n", lab.Server4, lab.Server6), 0o644)
+	d := l.Run(`door "ssh" {
+  ports       = [22]
+  sequence    = [4113, "27911/udp", 1840]
+  seq_timeout = "2m"
+  penalty     = "1h"
+}`)
+	client.run("knockwall knock both.example 4113 27911/udp 1841")
+	var other string
+	eventually.True(t, "the wrong knock is heard", func() bool {
+		heard4, heard6 := d.Logged("source="+lab.Client4.String()) > 0, d.Logged("source="+lab.Client6.String()) > 0
+		switch {
+		case heard4 && heard6:
+			t.Fatal("both versions of IP were knocked at")
+		case heard4:
+			other = "-6"
+		case heard6:
+			other = "-4"
+		}
+		return heard4 || heard6
+	})
+	// These come after all that the wrong knock sent.
+	client.run("knockwall knock " + other + " both.example 4113 27911/udp 1840")
+	d.WaitFor("opened", "door=ssh")
+	from, to := lab.Client4, lab.Server4
+	if other == "-6" {
+		from, to = lab.Client6, lab.Server6
+	}
+	if !l.Admits(from, to, 22) {
+		t.Error("refused after the right knocks")
+	}
+}
+
 // ssh connects with connect as its ProxyCommand, in one command. The session outlives its
 // window.
 func TestSSHThroughConnect(t *testing.T) {

@@ -49,7 +49,7 @@ deb rpm archlinux: generated
 apk: generated
 	$(call package,$(client),client.yaml)
 
-# Takes an hour on a small machine.
+# Takes a quarter of an hour on two CPUs.
 dist: SHELL := /bin/bash
 dist: clean
 	@command -v zip >/dev/null || { echo 'make dist needs zip' >&2; exit 1; }

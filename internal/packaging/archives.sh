@@ -20,6 +20,11 @@ archive() { # NAME GOOS GOARCH TAGS
   if [ "$2" != windows ]; then
     mkdir "$folder/man" "$folder/completions"
     install -m 644 build/man/*.1.gz "$folder/man/"
+    if [ -z "$1" ]; then # it runs the daemon, too
+      install -m 644 build/man/*.[58].gz "$folder/man/"
+      mkdir "$folder/examples"
+      install -m 644 examples/*.hcl "$folder/examples/"
+    fi
     install -m 644 build/completions/* "$folder/completions/"
   fi
   find "$folder" -exec touch -d "@$SOURCE_DATE_EPOCH" {} +

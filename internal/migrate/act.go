@@ -28,6 +28,7 @@ type act struct {
 	ipv6      bool
 	lasts     time.Duration // after this time the firewall removes it by itself; 0: never
 
+	jump   string // the chain that the rule sends packets to
 	chain  string // the chain, or table and chain
 	number string // identifies the rule where commands remove rules by number
 	nat    string // the command that translates for all sources, if the rule translates
@@ -82,6 +83,8 @@ func (a *act) isAnonymous() bool {
 // takesBack reports whether the closing act takes back the opening one, or a part of it.
 func (a *act) takesBack(opening *act) bool {
 	switch {
+	case a.jump != "" && a.jump == opening.chain:
+		return true
 	case a.verb == flushes && a.elsewhere == "":
 		return a.chain == "" && family(a.tool) == family(opening.tool) || a.chain != "" && a.chain == opening.chain
 	case a.elsewhere != "" || opening.elsewhere != "":

@@ -342,6 +342,17 @@ func (d *door) run(start, stop *scripts, lasts time.Duration) {
 		if reason != "" {
 			reason = " (" + reason + ")"
 		}
+		if why := cmp.Or(start.runs(), stop.runs()); why != "" {
+			d.left, d.proposed = true, true
+			d.ports, _ = servicePorts("ssh")
+			d.window = someWindow
+			if !stop.empty() {
+				d.window = lasts
+			}
+			d.note("This command changes the firewall, and it is not certain that it opens ports to the source%s. The daemon cannot run it: %s. "+
+				"If it opens ports, complete this door, with your ports, and remove the # before it:", reason, why)
+			return
+		}
 		d.note("This command changes the firewall, and it is not certain that it opens ports to the source%s. So the daemon runs it as before, "+
 			"and the door guards no port. If it does open ports, write them instead of the command: ports = [22], with your own ports", reason)
 	} else {

@@ -21,6 +21,10 @@ func ipfw(tool string, words []string) []act {
 	case "add":
 	case "delete", "del":
 		var acts []act
+		if a.accept("set") { // whatever is in it
+			c.verb = removes
+			return []act{c}
+		}
 		for len(a.words) > 0 {
 			c.verb, c.number = removes, "ipfw "+trimZeros(a.next())
 			acts = append(acts, c)

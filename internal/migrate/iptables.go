@@ -47,7 +47,7 @@ var valued = []string{"--comment", "-W", "--wait-interval", "--reject-with", "--
 
 // option reads the next option with its values.
 func (r *iptablesRule) option(a *arguments) {
-	switch option := a.option(); option {
+	switch option := a.iptablesOption(); option {
 	case "-I", "--insert", "-A", "--append":
 		r.command, r.chain = 'I', a.next()
 		a.number()
@@ -91,6 +91,13 @@ func (r *iptablesRule) option(a *arguments) {
 		}
 	case "--dport", "--destination-port", "--dports", "--destination-ports":
 		r.ports = joined(r.ports, a.next())
+	case "--ports":
+		r.ports = joined(r.ports, a.next())
+		r.notes = append(r.notes, "The command named these ports on either side (--ports). Here they are the ports that clients connect to.")
+	case "--ctdir":
+		if direction := a.next(); !strings.EqualFold(direction, "ORIGINAL") {
+			r.question("it is for packets in the direction %s, and a door is for new connections", direction)
+		}
 	case "--ctorigdstport":
 		r.asked = a.next()
 	case "--sport", "--source-port", "--sports", "--source-ports":
@@ -126,6 +133,10 @@ func (r *iptablesRule) option(a *arguments) {
 		a.next()
 	case "--syn", "-4", "-6", "--ipv4", "--ipv6", "-f", "--connlimit-saddr", "--random", "--persistent":
 	case "!":
+		if len(a.words) > 1 && slices.Contains([]string{"-i", "--in-interface"}, a.words[0]) && a.words[1] == "lo" {
+			a.words = a.words[2:] // no door guards loopback
+			return
+		}
 		r.question("it has a negation (!), which a door has not")
 	default:
 		if slices.Contains(valued, option) {
@@ -137,6 +148,59 @@ func (r *iptablesRule) option(a *arguments) {
 			a.next()
 		}
 	}
+}
+
+// attached are the short options of iptables with a value, which may follow without a space,
+// and alone are those without.
+const (
+	attached = "IADCRFNXPELSZtpsdiojgmwc"
+	alone    = "nvfx46h"
+)
+
+// long are the long options of iptables and of its matches that people shorten.
+var long = []string{"--insert", "--append", "--delete", "--check", "--replace", "--flush", "--policy", "--table", "--protocol", "--source",
+	"--destination", "--destination-port", "--destination-ports", "--dport", "--dports", "--source-port", "--source-ports", "--sport", "--sports",
+	"--in-interface", "--out-interface", "--jump", "--goto", "--match", "--state", "--ctstate", "--comment", "--wait", "--wait-interval", "--syn",
+	"--to-destination", "--to-ports", "--reject-with", "--log-prefix", "--log-level", "--numeric", "--verbose", "--line-numbers", "--list", "--list-rules"}
+
+// iptablesOption takes the next option as getopt_long(3) reads it: -s10.0.0.1 has its value
+// attached, and the begin of a long option is enough if no other begins so.
+func (a *arguments) iptablesOption() string {
+	option := a.option()
+	switch {
+	case strings.HasPrefix(option, "--"):
+		return unabbreviated(option)
+	case len(option) < 3 || option[0] != '-':
+		return option
+	case strings.IndexByte(attached, option[1]) >= 0:
+		a.words = append([]string{option[2:]}, a.words...)
+	case strings.IndexByte(alone, option[1]) >= 0:
+		a.words = append([]string{"-" + option[2:]}, a.words...)
+	default:
+		return option
+	}
+	return option[:2]
+}
+
+// unabbreviated returns the long option that a text is the begin of, or the text. A match
+// that is not loaded has no options, so --dpor is --dport and not --dports.
+func unabbreviated(option string) string {
+	found := ""
+	for _, name := range long {
+		switch {
+		case name == option:
+			return option
+		case !strings.HasPrefix(name, option):
+		case found == "" || strings.HasPrefix(found, name):
+			found = name
+		case !strings.HasPrefix(name, found):
+			return option // the begin of several
+		}
+	}
+	if found == "" || slices.Contains(valued, option) {
+		return option
+	}
+	return found
 }
 
 func joined(a, b string) string {
@@ -228,7 +292,7 @@ func (r *iptablesRule) verdictOf(target string) {
 			r.verdict = refuses
 			return
 		}
-		r.verdict = accepts
+		r.verdict, r.jump = accepts, target
 		r.notes = append(r.notes, "The command sends the source's packets to your chain "+target+". It is assumed that this chain accepts them.")
 	}
 }
@@ -288,7 +352,7 @@ func (r *iptablesRule) forAll() string {
 	words := []string{r.tool, "-t", r.table}
 	a := &arguments{words: slices.Clone(r.arguments)}
 	for len(a.words) > 0 {
-		switch word := a.option(); word {
+		switch word := a.iptablesOption(); word {
 		case "-t", "--table", "-s", "--source", "--src":
 			a.next()
 		case "-I", "--insert", "-A", "--append", "-D", "--delete":
@@ -299,6 +363,19 @@ func (r *iptablesRule) forAll() string {
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// savesRules reads the arguments of a program that writes the rules to a file, or reads them
+// from one.
+func savesRules(tool string, words []string) []act {
+	c := act{tool: tool, verdict: observes}
+	if tool == "netfilter-persistent" && !slices.Contains(words, "save") {
+		c.verdict = accepts
+		c.question("its rules are in a file that is not read here")
+		return []act{c}
+	}
+	c.notes = []string{"The command also saved the rules of the firewall, which is left out: a window is none of them."}
+	return []act{c}
 }
 
 // knockHelper reads the arguments of knockd's helper script, which calls iptables.

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -214,6 +215,7 @@ func (o *opening) join(o6 *opening) {
 
 // openingOf returns what acts open, or nil if they open nothing.
 func openingOf(all []timed) *opening {
+	all = withoutJumps(all)
 	first := slices.IndexFunc(all, func(t timed) bool { return t.opens() })
 	if first < 0 {
 		return nil
@@ -222,6 +224,10 @@ func openingOf(all []timed) *opening {
 	translates := slices.ContainsFunc(all, func(t timed) bool { return t.opens() && t.verdict == translates })
 	for i, t := range all {
 		switch {
+		case t.verdict == observes:
+			for _, note := range t.notes {
+				o.note(note)
+			}
 		case t.path == outward && t.verb == adds:
 			o.note(answersToo)
 		case t.opens() && translates && t.path == forwarded:
@@ -253,6 +259,35 @@ func openingOf(all []timed) *opening {
 		o.note(atEveryPort)
 	}
 	return o
+}
+
+// filledToo is the note about a chain that the same commands fill.
+const filledToo = "The command sends the source's packets to the chain %s, and fills it. It is assumed that no other rules are in it."
+
+// withoutJumps removes the jumps to chains that the same commands fill. What such a chain
+// accepts then opens for those who jump there.
+func withoutJumps(all []timed) (rest []timed) {
+	all = slices.Clone(all)
+	filled := make([]bool, len(all))
+	for i, t := range all {
+		if t.jump == "" || t.verb != adds || !t.every || t.doubt != "" {
+			continue
+		}
+		for j := range all {
+			if into := &all[j]; i != j && into.chain == t.jump && into.opens() {
+				filled[i] = true
+				into.everybody = into.everybody && t.everybody
+				into.device, into.to = cmp.Or(into.device, t.device), cmp.Or(into.to, t.to)
+				into.notes = append(slices.Clone(into.notes), fmt.Sprintf(filledToo, t.jump))
+			}
+		}
+	}
+	for i, t := range all {
+		if !filled[i] {
+			rest = append(rest, t)
+		}
+	}
+	return rest
 }
 
 // add adds an act that opens.

@@ -109,7 +109,9 @@ func pfRules(tool, anchor, text string) []act {
 				switch address := a.next(); {
 				case word == "from":
 					c.from(address)
-				case !slices.Contains([]string{"self", "(self)"}, address):
+				case address == "self" || strings.HasPrefix(address, "(") && !strings.Contains(address, ":"):
+					// (em0) stands for the own addresses there.
+				default:
 					c.toward(address)
 				}
 			case "port":

@@ -31,6 +31,7 @@ func (r *run) call(s *syntax.Stmt, c *syntax.CallExpr) {
 	program := path.Base(bare[0])
 	read, isFirewall := firewalls[program]
 	switch {
+	case known && r.here(s, bare): // as nft -f - <<< 'add rule …'
 	case isFirewall && known:
 		acts := read(program, bare[1:])
 		r.redirected(s)
@@ -50,7 +51,6 @@ func (r *run) call(s *syntax.Stmt, c *syntax.CallExpr) {
 	case program == "eval" && known:
 		r.within(strings.Join(bare[1:], " "))
 	case slices.Contains([]string{"true", ":", "wait", "set", "exit", "false"}, program):
-	case program == "at" && r.here(s, bare):
 	case program == "systemd-run" && known:
 		r.systemdRun(s, bare)
 	case (program == "echo" || program == "printf") && r.recent(s):
@@ -231,10 +231,11 @@ func (r *run) recent(s *syntax.Stmt) bool {
 var firewalls = map[string]func(tool string, words []string) []act{
 	"iptables": iptables, "iptables-nft": iptables, "iptables-legacy": iptables,
 	"ip6tables": iptables, "ip6tables-nft": iptables, "ip6tables-legacy": iptables,
+	"iptables-save": savesRules, "ip6tables-save": savesRules, "netfilter-persistent": savesRules,
 	"knock_add": knockHelper, "knock_helper_ipt.sh": knockHelper,
 	"nft": nft, "ufw": ufw, "firewall-cmd": firewalld, "firewall-offline-cmd": firewalld,
 	"ipset": ipset, "ipfw": ipfw, "pfctl": pfctl, "csf": csf, "shorewall": shorewall,
 }
 
 // anyFirewall finds a program that changes a firewall in the text of a command.
-var anyFirewall = regexp.MustCompile(`(^|[^A-Za-z0-9_.-])(ip6?tables(-[a-z]+)?|nft|ufw|firewall-cmd|firewall-offline-cmd|ipfw|ipset|pfctl|csf|shorewall6?|knock_add|knock_helper_ipt\.sh)($|[^A-Za-z0-9_.-])`)
+var anyFirewall = regexp.MustCompile(`(^|[^A-Za-z0-9_.-])(ip6?tables(-[a-z]+)?|nft|ufw|firewall-cmd|firewall-offline-cmd|netfilter-persistent|ipfw|ipset|pfctl|csf|shorewall6?|knock_add|knock_helper_ipt\.sh)($|[^A-Za-z0-9_.-])`)

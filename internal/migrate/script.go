@@ -136,6 +136,8 @@ func (r *run) command(s *syntax.Stmt) {
 		r.choice(s, c)
 	case *syntax.CaseClause:
 		r.cases(s, c)
+	case *syntax.WhileClause:
+		r.repeated(s, c)
 	case nil: // only a redirection
 		r.other(s)
 	default:
@@ -276,7 +278,7 @@ func (r *run) written(s *syntax.Stmt) (string, bool) {
 		for len(words) > 0 && (words[0] == "-n" || words[0] == "-e") {
 			words = words[1:]
 		}
-		return strings.Join(words, " "), true
+		return strings.ReplaceAll(strings.Join(words, " "), `\n`, "\n"), true // as /bin/sh of Debian writes it, with or without -e
 	case "printf":
 		format := strings.NewReplacer(`\n`, "\n", "%%", "%").Replace(words[1])
 		for _, value := range words[2:] {
@@ -307,9 +309,18 @@ func (r *run) fed(words []string, text string) bool {
 		r.later(text, after)
 	case sandbox.IsShell(program) && (len(words) == 1 || words[1] == "-s" || words[1] == "-"):
 		r.later(text, 0)
-	case program == "nft" && slices.Contains(words, "-"):
+	case program == "nft" && readsInput(words):
 		r.add(step{firewall: true, acts: nftScript(program, text)})
-	case program == "pfctl" && slices.Contains(words, "-"):
+	case (program == "iptables-restore" || program == "ip6tables-restore") && !readsFile(words):
+		tool := strings.TrimSuffix(program, "-restore")
+		var acts []act
+		for line := range strings.Lines(text) {
+			if words := wordsIn(line); len(words) > 0 && words[0][0] == '-' {
+				acts = append(acts, iptables(tool, words)...)
+			}
+		}
+		r.add(step{firewall: true, acts: acts})
+	case program == "pfctl" && readsInput(words):
 		anchor := ""
 		if i := slices.Index(words, "-a"); i >= 0 && i+1 < len(words) {
 			anchor = words[i+1]
@@ -319,6 +330,16 @@ func (r *run) fed(words []string, text string) bool {
 		return false
 	}
 	return true
+}
+
+// readsInput reports whether a program reads its commands from its input.
+func readsInput(words []string) bool {
+	return slices.Contains(words, "-") || slices.Contains(words, "/dev/stdin")
+}
+
+// readsFile reports whether a program has an argument that may be the name of a file.
+func readsFile(words []string) bool {
+	return slices.ContainsFunc(words[1:], func(w string) bool { return !strings.HasPrefix(w, "-") && w != "" })
 }
 
 // later follows a text that a shell runs after a time, beside this script.
@@ -373,6 +394,19 @@ func (r *run) loop(s *syntax.Stmt, c *syntax.ForClause) {
 		r.v[iterations.Name.Value] = value
 		r.statements(c.Do)
 	}
+}
+
+// repeated follows while iptables -D …; do :; done, which removes a rule as often as it is
+// there.
+func (r *run) repeated(s *syntax.Stmt, c *syntax.WhileClause) {
+	once := r.peek(c.Cond...)
+	only := len(once.acts()) > 0 && !slices.ContainsFunc(once.acts(), func(a act) bool { return a.verb != removes })
+	if c.Until || !only || r.peek(c.Do...).touchesFirewall() {
+		r.opaque(s, "a loop")
+		return
+	}
+	r.statements(c.Cond)
+	r.statements(c.Do)
 }
 
 // choice follows if A; then B; fi. A only looks whether B is needed.

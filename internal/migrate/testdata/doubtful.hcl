@@ -148,10 +148,9 @@ door "restore" {
 # }
 
 # This command changes the firewall, and it is not certain that it opens ports
-# to the source (it is in a loop or a function of the shell, which is not
-# followed here). So the daemon runs it as before, and the door guards no
-# port. If it does open ports, write them instead of the command: ports =
-# [22], with your own ports
+# to the source (it is in a loop, which is not followed here). So the daemon
+# runs it as before, and the door guards no port. If it does open ports, write
+# them instead of the command: ports = [22], with your own ports
 # A shell runs this command, as under knockd. The source is in
 # $KNOCKWALL_SOURCE. The sandbox of knockwall.service applies: see above. Try
 # it.

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
@@ -17,7 +18,7 @@ func recentRules(lines []line) *recipe {
 	chains := map[string][]chainRule{}
 	var order []string
 	jumped := map[string]bool{}
-	for _, l := range lines {
+	for _, l := range continued(lines) {
 		words := wordsIn(l.text)
 		i := slices.IndexFunc(words, func(w string) bool { return w == "-A" || w == "--append" || w == "-I" || w == "--insert" })
 		if i < 0 || i+1 >= len(words) {
@@ -69,6 +70,22 @@ func recentRules(lines []line) *recipe {
 		}
 	}
 	return r
+}
+
+// continued joins lines that end in a backslash with the next one, as a shell does.
+func continued(lines []line) (joined []line) {
+	open := false
+	for _, l := range lines {
+		text, more := strings.CutSuffix(l.text, "\\")
+		if open {
+			last := &joined[len(joined)-1]
+			last.text += " " + text
+		} else {
+			joined = append(joined, line{l.number, text})
+		}
+		open = more
+	}
+	return joined
 }
 
 // chainRule is a rule of iptables, as far as a recipe needs it.

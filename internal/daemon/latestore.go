@@ -60,7 +60,7 @@ func (l *lateStore) get() *filestore.Store {
 // reach returns the store, nil if there is no file yet or if it cannot be read. The file may
 // have been away, and be back now.
 func (l *lateStore) reach() *filestore.Store {
-	_ = l.open(false) // Add returns the error
+	_ = l.open(false) // Add and Replace return the error
 	return l.get()
 }
 
@@ -69,16 +69,33 @@ func (l *lateStore) reach() *filestore.Store {
 var errJustBack = errors.New("the file that remembers what was used could be read only now: knock again")
 
 func (l *lateStore) Add(entry string) error {
+	opened, err := l.forChange()
+	if err != nil {
+		return err
+	}
+	return opened.Add(entry)
+}
+
+func (l *lateStore) Replace(former, entry string) error {
+	opened, err := l.forChange()
+	if err != nil {
+		return err
+	}
+	return opened.Replace(former, entry)
+}
+
+// forChange returns the store, and makes its file if there is none.
+func (l *lateStore) forChange() (*filestore.Store, error) {
 	if l.get() == nil {
 		_, missing := os.Lstat(l.path)
 		if err := l.open(true); err != nil {
-			return err
+			return nil, err
 		}
 		if missing == nil {
-			return errJustBack
+			return nil, errJustBack
 		}
 	}
-	return l.get().Add(entry)
+	return l.get(), nil
 }
 
 func (l *lateStore) Remove(entry string) error {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -108,14 +109,18 @@ func (l *Store) cutOff() error {
 	return durable.Sync(l.file)
 }
 
-// write appends a record to the file. After an error the file is as it was, or takes no
-// more records: a record after half a record would be lost with it.
-func (l *Store) write(kind byte, entry string) error {
-	record, sum := appendRecord(nil, l.sum, record{kind, entry})
-	if l.size+int64(len(record))+lenEnd > maxFile {
-		return l.writeAnew(kind, entry)
+// write appends records to the file, all with one sync. After an error the file is as it
+// was, or takes no more records: a record after half a record would be lost with it.
+func (l *Store) write(changes ...record) error {
+	var lines []byte
+	sum := l.sum
+	for _, c := range changes {
+		lines, sum = appendRecord(lines, sum, c)
 	}
-	_, err := l.file.WriteAt(appendEnd(record, sum), l.size)
+	if l.size+int64(len(lines))+lenEnd > maxFile {
+		return l.writeAnew(changes)
+	}
+	_, err := l.file.WriteAt(appendEnd(lines, sum), l.size)
 	if err == nil {
 		err = durable.Sync(l.file)
 	}
@@ -125,23 +130,21 @@ func (l *Store) write(kind byte, entry string) error {
 		}
 		return err
 	}
-	l.size += int64(len(record))
+	l.size += int64(len(lines))
 	l.sum = sum
-	l.records++
+	l.records += len(changes)
 	return nil
 }
 
-// writeAnew makes a change whose record has no room, by replacing the file with one
+// writeAnew makes changes whose records have no room, by replacing the file with one
 // without dead records.
-func (l *Store) writeAnew(kind byte, entry string) error {
-	var entries []string
-	for _, e := range l.All() {
-		if e != entry {
-			entries = append(entries, e)
+func (l *Store) writeAnew(changes []record) error {
+	entries := l.All()
+	for _, c := range changes {
+		entries = slices.DeleteFunc(entries, func(e string) bool { return e == c.entry })
+		if c.kind == added {
+			entries = append(entries, c.entry)
 		}
-	}
-	if kind == added {
-		entries = append(entries, entry)
 	}
 	return l.replace(entries)
 }

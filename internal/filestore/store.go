@@ -85,7 +85,7 @@ func (l *Store) Add(entry string) error {
 	if l.Has(entry) {
 		return nil
 	}
-	if err := l.write(added, entry); err != nil {
+	if err := l.write(record{added, entry}); err != nil {
 		return fmt.Errorf("adding to the store %s: %w", l.path, err)
 	}
 	l.put(entry)
@@ -105,10 +105,43 @@ func (l *Store) Remove(entry string) error {
 	if !l.Has(entry) {
 		return nil
 	}
-	if err := l.write(removed, entry); err != nil {
+	if err := l.write(record{removed, entry}); err != nil {
 		return fmt.Errorf("removing from the store %s: %w", l.path, err)
 	}
 	l.take(entry)
+	l.compactIfDue()
+	return nil
+}
+
+// Replace adds an entry and removes a former one, as Add and Remove do, and waits for the
+// disk only once. The new entry is written first, so that the set never lacks both. After
+// an error the set is as it was.
+func (l *Store) Replace(former, entry string) error {
+	if err := check(entry); err != nil {
+		return fmt.Errorf("adding to the store %s: %w", l.path, err)
+	}
+	l.writing.Lock()
+	defer l.writing.Unlock()
+	if err := l.usable(); err != nil {
+		return fmt.Errorf("adding to the store %s: %w", l.path, err)
+	}
+	var changes []record
+	if !l.Has(entry) {
+		changes = append(changes, record{added, entry})
+	}
+	if former != entry && l.Has(former) {
+		changes = append(changes, record{removed, former})
+	}
+	if len(changes) == 0 {
+		return nil
+	}
+	if err := l.write(changes...); err != nil {
+		return fmt.Errorf("adding to the store %s: %w", l.path, err)
+	}
+	l.put(entry)
+	if former != entry {
+		l.take(former)
+	}
 	l.compactIfDue()
 	return nil
 }

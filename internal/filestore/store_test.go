@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/durable"
 	"github.com/knockwall/knockwall/internal/durable/durabletest"
 	"github.com/knockwall/knockwall/internal/filestore"
 )
@@ -661,6 +662,60 @@ func TestWhatIsKnownIsOnTheDisk(t *testing.T) {
 		disk.Has(path)
 		shut(t, l)
 	}
+}
+
+// A door waits for the disk: one sync for both changes, and the new entry is before the
+// removal of the former one, so that no torn write leaves neither.
+func TestReplaceWaitsForTheDiskOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	l := open(t, path)
+	add(t, l, "a", "b")
+	syncs := 0
+	durable.Observe(func(*os.File) { syncs++ })
+	t.Cleanup(func() { durable.Observe(nil) })
+	if err := l.Replace("a", "c"); err != nil {
+		t.Fatal(err)
+	}
+	if syncs != 1 {
+		t.Errorf("it has synced %d times", syncs)
+	}
+	if got, want := read(t, path), filestore.Encode("+a", "+b", "+c", "-a"); got != want {
+		t.Errorf("the file is %q, not %q", got, want)
+	}
+	expect(t, l, "b", "c")
+	for _, pair := range [][2]string{{"absent", "d"}, {"d", "d"}, {"c", "b"}} {
+		if err := l.Replace(pair[0], pair[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect(t, l, "b", "d")
+	fails(t, l.Replace("b", ""), path, "empty")
+	expect(t, l, "b", "d")
+	shut(t, l)
+	expect(t, open(t, path), "b", "d")
+	fails(t, l.Replace("b", "e"), path, "closed")
+}
+
+// What has no room is replaced in a new file.
+func TestReplaceInAFullLedger(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	var lines, entries []string
+	const each = len("00000000+\n")
+	for left := filestore.MaxFile - len(filestore.Encode()); left > 0; {
+		length := min(1<<15, left)
+		left -= length
+		entries = append(entries, fmt.Sprintf("%-*d", length-each, len(entries)))
+		lines = append(lines, "+"+entries[len(entries)-1])
+	}
+	write(t, path, filestore.Encode(lines...))
+	l := open(t, path)
+	if err := l.Replace(entries[1], "x"); err != nil {
+		t.Fatal(err)
+	}
+	entries = append(slices.Delete(entries, 1, 2), "x")
+	expect(t, l, entries...)
+	shut(t, l)
+	expect(t, open(t, path), entries...)
 }
 
 // FuzzOpen opens files of arbitrary bytes. Entries that are read from them stay. Bytes

@@ -65,6 +65,13 @@ func (n *notebook) Remove(entry string) error {
 	return nil
 }
 
+func (n *notebook) Replace(former, entry string) error {
+	if err := n.Add(entry); err != nil {
+		return err
+	}
+	return n.Remove(former)
+}
+
 func (n *notebook) Has(entry string) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

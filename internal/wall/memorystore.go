@@ -33,6 +33,15 @@ func (s *MemoryStore) Remove(entry string) error {
 	return nil
 }
 
+// Replace adds an entry and removes a former one. The error is nil.
+func (s *MemoryStore) Replace(former, entry string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.entries = slices.DeleteFunc(s.entries, func(e string) bool { return e == former || e == entry })
+	s.entries = append(s.entries, entry)
+	return nil
+}
+
 // Has reports whether the store has an entry.
 func (s *MemoryStore) Has(entry string) bool { return slices.Contains(s.All(), entry) }
 

@@ -19,6 +19,9 @@ import (
 type Store interface {
 	Add(entry string) error
 	Remove(entry string) error
+	// Replace adds an entry and removes a former one, in that order. After an error the set
+	// is as it was.
+	Replace(former, entry string) error
 	Has(entry string) bool
 	All() []string
 	Len() int
@@ -76,8 +79,8 @@ func (g *replayGuard) take(door string, u method.Use, now time.Time) (replay boo
 	return false, g.store.Add(entry)
 }
 
-// takeInOrder is take for an ordered use. The store has the new entry before the former one
-// goes, so that a daemon which is killed between the two remembers both.
+// takeInOrder is take for an ordered use. It waits for the disk once: the door is to open
+// soon after it.
 func (g *replayGuard) takeInOrder(u method.Use, now time.Time) (replay bool, err error) {
 	key := u.Kind + " " + u.Detail
 	former, known := g.ordered()[key]
@@ -96,15 +99,15 @@ func (g *replayGuard) advance(key string, u method.Use) error {
 	who := u.By
 	who.Key = "" // it is the detail
 	entry := strings.TrimSuffix(fmt.Sprintf("%d %s %s %s %d %s", u.Begins.Unix(), u.Kind, anyDoor, u.Detail, u.Begins.UnixMilli(), who.Text()), " ")
-	if err := g.store.Add(entry); err != nil {
+	write := func() error { return g.store.Add(entry) }
+	if known {
+		write = func() error { return g.store.Replace(former.entry, entry) }
+	}
+	if err := write(); err != nil {
 		g.last = nil // the store may have been away
 		return err
 	}
 	g.ordered()[key] = ordered{u.Begins, u.By, entry}
-	if known {
-		// If this fails the store has an entry too many, which changes nothing.
-		_ = g.store.Remove(former.entry)
-	}
 	return nil
 }
 

@@ -13,14 +13,14 @@ func knockCommand() *cobra.Command {
 		Use:   "knock [flags] HOST [PORT[:PROTO|/PROTO]...]",
 		Short: "Knock at a host: send its sequence",
 		Long: `knock sends one knock after the other, each a SYN to a TCP port or a datagram to
-a UDP port. It waits for no answer. Its exit code is 0 if all knocks were sent to
-an address. To see whether a door has opened, connect.
+a UDP port. It waits for no answer. Its exit code is 0 if all knocks were sent
+to an address. To see whether a door has opened, connect.
 
 If the host's name has addresses of IPv6 and of IPv4, knock knocks at those of
 one version: the one that ssh would try first (RFC 6724), or with -4 or -6 the
-one that you name. So a wrong knock is not held against your address of the other
-version. knock takes the other only if it can send nothing to the first. If the
-first leads nowhere, use connect, which tries both.
+one that you name. So a wrong knock is not held against your address of the
+other version. knock takes the other only if it can send nothing to the first.
+If the first leads nowhere, use connect, which tries both.
 
 A PORT is TCP unless it says otherwise: 27911/udp, or 27911:udp as in knockd's
 client. The other flags are those of knockd's client too.

@@ -98,6 +98,9 @@ type Traits struct {
 	Clock  bool // a correct clock
 	// Consumes says that a use changes the State, so that the caller has to resolve it again.
 	Consumes bool
+	// Ignored are the knocks of which no event says anything, as anybody can send them, for
+	// a sentence: "knocks that are signed with an unknown key". It is empty if there are none.
+	Ignored string
 }
 
 // State is the state of a method at a time.

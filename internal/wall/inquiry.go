@@ -192,6 +192,11 @@ func (q *inquiry) neverKnocked(started, since time.Time) string {
 		sentence = fmt.Sprintf("no knock from it is remembered; the daemon remembers the last %d of all sources, those since %s",
 			audit.HistorySize, when(since, q.now))
 	}
+	for _, m := range q.door.Methods {
+		if ignored := m.Traits().Ignored; ignored != "" {
+			sentence += fmt.Sprintf("; %s, are not remembered", ignored)
+		}
+	}
 	if q.past.tried.Count > 0 {
 		sentence += fmt.Sprintf("; it tried to connect, the last time at %s", when(q.past.tried.Time, q.now))
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/spa"
+	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -325,5 +326,18 @@ func TestAReplayIsKnownWhenTheMemoryIsBack(t *testing.T) {
 		time.Sleep(audit.SumInterval)
 		next.client(alice).sendsKey("an earlier one", old, "replayed ssh 192.0.2.1")
 		next.client(alice).sendsKey("a later one", k.knock("alice", nil), "refreshed ssh 192.0.2.1")
+	})
+}
+
+// Nothing is remembered of a knock with a key that nobody has listed, as anybody can send one.
+// So explain does not claim that none came.
+func TestExplainNamesKnocksThatAreIgnored(t *testing.T) {
+	k := newKeyed(t, "alice", "mallory")
+	telling(t, k.config(k.line("", "alice"), ""), func(h *teller) {
+		h.client(bob).sendsKey("a key that is not listed", k.knock("mallory", nil))
+		if e := h.explain(bob.String())[0]; e.In || e.Reason != wall.NeverKnocked ||
+			!strings.Contains(e.Sentence, "; knocks that are sealed to another identity, or signed with a key that the authorized files do not have, are not remembered") {
+			t.Errorf("%+v", e)
+		}
 	})
 }

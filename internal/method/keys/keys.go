@@ -173,7 +173,12 @@ func rangeOf(path string, p people.Place) hcl.Range {
 }
 
 func (*Keys) Name() string                  { return Kind.Name }
-func (*Keys) Traits() method.Traits         { return method.Traits{Replay: true, Clock: true} }
+// Traits returns what the method needs. Verify ignores what no listed person has sent.
+func (*Keys) Traits() method.Traits {
+	return method.Traits{Replay: true, Clock: true,
+		Ignored: "knocks that are sealed to another identity, or signed with a key that the authorized files do not have"}
+}
+
 func (*Keys) Describe(time.Duration) string { return "a knock signed with an ssh key" }
 
 // Ports returns the port.

@@ -3,14 +3,17 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/terminal"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 func doctorCommand() *cobra.Command {
@@ -20,7 +23,8 @@ func doctorCommand() *cobra.Command {
 		Long: `doctor reads the rule files and examines this host: its interfaces, firewall,
 listening programs, files and clock. It reports each problem that makes a door
 not what it seems, and the cure. It changes nothing. Without root it reports
-which checks it could not make.
+which checks it could not make. Whether windows are shared with other hosts, it
+asks the daemon, if the rule files have a share block.
 
 Its exit code is 1 if a door is not what it seems: it guards nothing, or stays
 shut to clients that knock right.`,
@@ -29,6 +33,7 @@ shut to clients that knock right.`,
 		Args: noArguments,
 	}
 	config := configFlag(c)
+	path := controlFlag(c)
 	asJSON := c.Flags().Bool("json", false, "write the findings as JSON")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		refused, err := refusesDaemon(c, *config)
@@ -46,6 +51,9 @@ shut to clients that knock right.`,
 			return &usageError{errSaid}
 		}
 		report := doctor.Examine(&doctor.Host{Config: loaded.Config}, doctor.Asked)
+		if loaded.Config.Share != nil {
+			addSharing(c.Context(), &report, *path)
+		}
 		if *asJSON {
 			encoder := json.NewEncoder(c.OutOrStdout())
 			encoder.SetIndent("", "  ")
@@ -61,6 +69,22 @@ shut to clients that knock right.`,
 		return nil
 	}
 	return c
+}
+
+// addSharing adds what the daemon finds about other hosts: only it hears of them.
+func addSharing(ctx context.Context, r *doctor.Report, path string) {
+	s, err := control.NewClient(path).Status(ctx, wall.WindowQuery{Limit: 1})
+	switch {
+	case err != nil:
+		r.Unmade = append(r.Unmade, doctor.Unmade{Check: wall.SharingCheck, Why: err.Error()})
+	case s.Sharing == nil:
+		r.Unmade = append(r.Unmade, doctor.Unmade{Check: wall.SharingCheck, Why: "the rules in force have no share block yet"})
+	}
+	for _, f := range s.Findings {
+		if f.Check == wall.SharingCheck {
+			r.Findings = append(r.Findings, f)
+		}
+	}
 }
 
 // writeReport writes the findings, each with its cure below.

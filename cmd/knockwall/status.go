@@ -162,6 +162,9 @@ func writeStatus(out io.Writer, path string, s wall.Status, wanted wall.WindowQu
 		}
 		writeFinding(out, word, f)
 	}
+	if s.Sharing != nil {
+		say("%s", describeSharing(s.Sharing))
+	}
 	if n := s.Counters.Healed; n > 0 {
 		say("Other programs have changed the wall, and the daemon put it back: %s.", printable.Count(int(n), "time"))
 	}
@@ -228,4 +231,37 @@ func writeStatus(out io.Writer, path string, s wall.Status, wanted wall.WindowQu
 
 func inSeconds(s float64) string {
 	return printable.Time(time.Duration(s * float64(time.Second)).Round(100 * time.Millisecond))
+}
+
+// describeSharing returns a sentence about the group of hosts.
+func describeSharing(s *wall.Sharing) string {
+	c := s.Companion
+	if c == nil {
+		return fmt.Sprintf("Other hosts of the group %s: unknown, as no companion tells of them.", printable.Escape(s.Group))
+	}
+	text := fmt.Sprintf("This host is %s in the group %s", printable.Escape(c.Name), printable.Escape(c.Group))
+	switch {
+	case !c.Connected:
+		return text + ", and connected with no NATS server."
+	case c.Count == 0:
+		return text + ", and hears no other host."
+	}
+	const most = 8
+	var names []string
+	for _, m := range c.Members[:min(most, len(c.Members))] {
+		lag := "unknown"
+		if m.LagSeconds != nil {
+			lag = fmt.Sprintf("%.1f ms", *m.LagSeconds*1000)
+		}
+		names = append(names, fmt.Sprintf("%s (lag %s)", printable.Escape(m.Name), lag))
+	}
+	text += fmt.Sprintf(", with %s: %s", printable.Count(c.Count, "other host"), strings.Join(names, ", "))
+	if more := c.Count - len(names); more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	text += "."
+	if c.Lost > 0 {
+		text += fmt.Sprintf(" It has missed %s, and asked for what was in them.", printable.Count(int(min(c.Lost, 1<<31-1)), "message"))
+	}
+	return text
 }

@@ -2,6 +2,7 @@ package share
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/knockwall/knockwall/integration/lab"
 	"github.com/knockwall/knockwall/internal/eventually"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 // The client knocks at one host and connects to another without a pause: it is let in on
@@ -257,4 +259,56 @@ func TestWrongCertificateAndWrongKey(t *testing.T) {
 			t.Errorf("%s shares windows", m.name)
 		}
 	}
+}
+
+// The status says which other hosts there are, how far away they are, and when nothing is
+// known of them. The doctor asks the daemon.
+func TestTheStatusKnowsTheOtherHosts(t *testing.T) {
+	f := running(t, 3, 1, "")
+	a, c := f.members[0], f.members[2]
+	eventually.True(t, "a tells of two members, and how far they are", func() bool {
+		s := a.daemon.Status().Sharing
+		return s != nil && s.Companion != nil && s.Companion.Name == "a" && s.Companion.Connected && s.Companion.Count == 2 &&
+			!slices.ContainsFunc(s.Companion.Members, func(m wall.Member) bool {
+				return m.LagSeconds == nil || *m.LagSeconds <= 0 || *m.LagSeconds > 2 || m.ClockAheadSeconds == nil || math.Abs(*m.ClockAheadSeconds) > 2 || m.Version == ""
+			})
+	})
+	t.Logf("members: %+v, %s", a.daemon.Status().Sharing.Companion, a.output("status"))
+	if out := a.output("status"); !strings.Contains(out, "2 other hosts: b (lag ") {
+		t.Errorf("status: %s", out)
+	}
+	if out := a.output("doctor"); strings.Contains(out, "group prod") {
+		t.Errorf("doctor: %s", out)
+	}
+	stop(f.servers[0].cmd, syscall.SIGKILL)
+	eventually.True(t, "doctor says that the server is gone", func() bool { return strings.Contains(a.output("doctor"), "no NATS") })
+	f.serve(0)
+	eventually.True(t, "it is back", func() bool { return !strings.Contains(a.output("doctor"), "no NATS") })
+	stop(c.companion, syscall.SIGKILL)
+	eventually.True(t, "nothing is known at c", func() bool { return c.daemon.Status().Sharing.Companion == nil })
+	if out := c.output("status"); !strings.Contains(out, "unknown") {
+		t.Errorf("status: %s", out)
+	}
+	if out := c.output("doctor"); !strings.Contains(out, "No companion is connected") {
+		t.Errorf("doctor: %s", out)
+	}
+	_ = c.daemon.Stop(syscall.SIGKILL)
+	if out := c.output("doctor"); !strings.Contains(out, "not checked: sharing") {
+		t.Errorf("doctor without a daemon: %s", out)
+	}
+}
+
+// output returns what a command says, on one line.
+func (m *member) output(command string) string {
+	m.fleet.t.Helper()
+	arguments := []string{command, "--control", m.daemon.Control}
+	if command == "doctor" {
+		arguments = append(arguments, "--config", filepath.Join(m.Folder, "rules.hcl"))
+	}
+	cmd := lab.Knockwall(arguments...)
+	out := &lab.Output{}
+	cmd.Stdout, cmd.Stderr = out, out
+	lab.Must(m.fleet.t, lab.StartOn(m.Server, cmd))
+	_ = cmd.Wait() // doctor fails with an error that it has found
+	return strings.Join(strings.Fields(out.String()), " ")
 }

@@ -94,7 +94,7 @@ func codeOf(err error) int {
 	var bad badRequest
 	var rules *RulesError
 	switch {
-	case errors.As(err, &bad), errors.Is(err, wall.ErrBadSource), errors.Is(err, wall.ErrBadWindow), errors.Is(err, wall.ErrBadOrigin):
+	case errors.As(err, &bad), errors.Is(err, wall.ErrBadSource), errors.Is(err, wall.ErrBadWindow), errors.Is(err, wall.ErrBadOrigin), errors.Is(err, wall.ErrBadSharing):
 		return http.StatusBadRequest
 	case errors.Is(err, wall.ErrNoDoor), errors.Is(err, wall.ErrNoWindow):
 		return http.StatusNotFound

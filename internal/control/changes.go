@@ -104,3 +104,12 @@ func (s *service) tell(r *http.Request) (any, error) {
 	}
 	return a, nil
 }
+
+// tellSharing takes what the companion knows of its group.
+func (s *service) tellSharing(r *http.Request) (any, error) {
+	var body wall.Companion
+	if err := readLongBody(r, &body, maxToldBody); err != nil {
+		return nil, err
+	}
+	return struct{}{}, s.Wall.TellSharing(body)
+}

@@ -172,6 +172,11 @@ func (c *Client) Tell(ctx context.Context, origin string, changes []Told) ([]str
 	return a.Errors, err
 }
 
+// TellSharing tells the daemon what a companion knows of its group.
+func (c *Client) TellSharing(ctx context.Context, known wall.Companion) error {
+	return c.ask(ctx, http.MethodPost, "/v1/sharing", known, &struct{}{})
+}
+
 // ask sends a request and reads an answer that comes at once.
 func (c *Client) ask(ctx context.Context, method, path string, body, to any) error {
 	timeout := clientTimeout

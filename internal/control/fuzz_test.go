@@ -45,6 +45,7 @@ func FuzzControl(f *testing.F) {
 		{"POST", "/v1/revert", ""},
 		{"POST", "/v1/reload?session=192.0.2.7+50000+192.0.2.1+22", ""},
 		{"GET", "/v1/events?door=ssh&source=192.0.2.0/24&last=1", ""},
+		{"POST", "/v1/sharing", `{"group": "prod", "name": "a", "count": 1, "members": [{"name": "b", "lag_seconds": 0.1}]}`},
 		{"POST", "/v1/down", "null"},
 		{"OPTIONS", "*", ""},
 		{"CONNECT", "/v1/windows", ""},

@@ -812,7 +812,13 @@ func TestThePageNamesEveryStatus(t *testing.T) {
 
 func TestThePageNamesEveryMetricAndItsLabels(t *testing.T) {
 	s := serve(t)
-	if err := s.Wall.Apply(inEveryWay(t)); err != nil { // only a door with a list has all metrics
+	c := inEveryWay(t)
+	c.Share = &ruleset.Share{Group: "prod"}
+	if err := s.Wall.Apply(c); err != nil { // only a door with a list has all metrics
+		t.Fatal(err)
+	}
+	lag := 0.001
+	if err := s.Wall.TellSharing(wall.Companion{Group: "prod", Name: "a", Count: 1, Members: []wall.Member{{Name: "b", LagSeconds: &lag}}}); err != nil {
 		t.Fatal(err)
 	}
 	text := page(t, s)

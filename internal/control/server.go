@@ -189,6 +189,7 @@ func (s *service) handler() http.Handler {
 	mux.HandleFunc("DELETE /v1/windows/{door}/{source...}", answer(s.shut))
 	mux.HandleFunc("GET /v1/changes", s.changes)
 	mux.HandleFunc("POST /v1/changes", answer(s.tell))
+	mux.HandleFunc("POST /v1/sharing", answer(s.tellSharing))
 	mux.HandleFunc("GET /v1/explain/{address...}", s.long(answer(func(r *http.Request) (any, error) {
 		return s.Wall.Explain(r.PathValue("address"), s.History.Past)
 	})))

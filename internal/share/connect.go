@@ -92,7 +92,7 @@ func (c *Companion) tlsConfig() (*tls.Config, error) {
 
 // subscribe subscribes to what other members publish.
 func (c *Companion) subscribe(conn *nats.Conn) error {
-	for _, what := range []string{"news", "beat", "ask", "ask." + c.Name, "to." + c.Name} {
+	for _, what := range []string{"news", "beat", "ask", "ask." + c.Name, "to." + c.Name, "ping." + c.Name, "pong." + c.Name} {
 		if _, err := conn.Subscribe(c.prefix+"*."+what, func(m *nats.Msg) { c.heard(m.Subject, m.Data) }); err != nil {
 			return fmt.Errorf("subscribing at the NATS servers: %w", err)
 		}

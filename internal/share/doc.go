@@ -12,6 +12,8 @@
 //	knockwall.GROUP.MEMBER.ask           it has just joined: everybody is to tell what happened there
 //	knockwall.GROUP.MEMBER.ask.OTHER     it has missed something of OTHER, or wants to know all that OTHER knows
 //	knockwall.GROUP.MEMBER.to.OTHER      the answer
+//	knockwall.GROUP.MEMBER.ping.OTHER    it measures how long a message takes
+//	knockwall.GROUP.MEMBER.pong.OTHER    the answer
 //
 // So a member needs the permissions to publish at knockwall.GROUP.MEMBER.> and to subscribe
 // to knockwall.GROUP.>. Nothing is stored at the servers: a member that joins asks those that

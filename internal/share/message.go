@@ -21,6 +21,11 @@ type message struct {
 	Number uint64 `json:"number,omitempty"` // of the last news
 	All    bool   `json:"all,omitempty"`    // with ask and its answer: all that the member knows, and not only what happened at its host
 	More   bool   `json:"more,omitempty"`   // the answer has another message
+	// Ping is what a member has asked another one to send back. With the answer come the
+	// other's clock, in milliseconds since 1970, and its version.
+	Ping    string `json:"ping,omitempty"`
+	Clock   int64  `json:"clock,omitempty"`
+	Version string `json:"version,omitempty"`
 	lease.News
 }
 
@@ -46,8 +51,11 @@ func parse(data []byte) (m message, err error) {
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return m, errMessage
 	}
-	if len(m.Statements) > maxStatements || len(m.Used) > maxStatements || len(m.Run) > maxText {
+	if len(m.Statements) > maxStatements || len(m.Used) > maxStatements || len(m.Run) > maxText || len(m.Ping) > maxWord || len(m.Version) > maxText {
 		return m, fmt.Errorf("%w: it is too long", errMessage)
+	}
+	if strings.IndexFunc(m.Version, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
+		return m, fmt.Errorf("%w: its version is none", errMessage)
 	}
 	for i := range m.Statements {
 		s := &m.Statements[i]

@@ -78,7 +78,7 @@ func TestWhoMayPublishWhere(t *testing.T) {
 	c := &Companion{Options: Options{Name: "a"}, prefix: "knockwall.prod."}
 	for subject, want := range map[string]string{
 		"knockwall.prod.b.news": "b news", "knockwall.prod.b.to.a": "b to.a", "knockwall.prod.b.ask": "b ask",
-		"knockwall.prod.a.news": "", "knockwall.test.b.news": "", "knockwall.prod.b": "", "knockwall.prod..news": "", "x": "",
+		"knockwall.prod.a.news": "a news", "knockwall.test.b.news": "", "knockwall.prod.b": "", "knockwall.prod..news": "", "x": "",
 	} {
 		name, what, ok := c.sender(subject)
 		if got := name + " " + what; ok != (want != "") || ok && got != want {

@@ -46,6 +46,9 @@ type Companion struct {
 	faults  map[string]bool // that were logged since a server could last be used
 	known   bool            // a state of the daemon was known; until then this member neither hears nor tells anything
 	missing bool            // news could not be sent; tell all when the servers are back
+	traffic traffic
+	// namesake is when another companion of this host's name was last heard.
+	namesake time.Time
 }
 
 // other is another member, as far as it is known.
@@ -58,6 +61,7 @@ type other struct {
 	asked    time.Time
 	answered time.Time
 	reported time.Time // when the daemon was last told what the member may not do
+	measured
 }
 
 // The limits of what other members can make this one do.
@@ -98,6 +102,8 @@ func (c *Companion) Run(ctx context.Context) error {
 	tasks.Go(func() { c.follow(ctx) })
 	tasks.Go(func() { c.tellDaemon(ctx) })
 	tasks.Go(func() { c.beat(ctx) })
+	tasks.Go(func() { c.measure(ctx) })
+	tasks.Go(func() { c.tellSharing(ctx) })
 	<-ctx.Done()
 	return nil
 }
@@ -282,7 +288,11 @@ func (c *Companion) send(what string, m message) bool {
 	m.Run = c.run
 	data, err := json.Marshal(m)
 	// Without a connection nothing is kept for later: when the servers are back, all is told.
-	return err == nil && c.conn != nil && c.conn.IsConnected() && c.conn.Publish(c.prefix+c.Name+"."+what, data) == nil
+	sent := err == nil && c.conn != nil && c.conn.IsConnected() && c.conn.Publish(c.prefix+c.Name+"."+what, data) == nil
+	if sent {
+		c.traffic.sent++
+	}
+	return sent
 }
 
 // ask asks another member, or all of them, to tell what has happened there, or all that
@@ -352,6 +362,13 @@ func (c *Companion) heard(subject string, data []byte) {
 	m, err := parse(data)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if name == c.Name { // what it publishes itself does not come back
+		if err == nil && m.Run != c.run {
+			c.namesake = time.Now()
+		}
+		return
+	}
+	c.traffic.received++
 	if !c.known {
 		return // it asks for all when it knows which doors it shares
 	}
@@ -371,6 +388,7 @@ func (c *Companion) heard(subject string, data []byte) {
 	}
 	if o.run != m.Run {
 		o.run, o.number = m.Run, 0
+		o.measured.begin(what, m.Number)
 		o.all = len(c.others) <= maxAll
 		o.behind = o.all || what != "news" || m.Number != 1 // of its first news nothing was missed
 	}
@@ -378,14 +396,20 @@ func (c *Companion) heard(subject string, data []byte) {
 	case "news":
 		o.behind = o.behind || m.Number > o.number+1
 		o.number = max(o.number, m.Number)
+		o.seen++
 		c.take(name, o, &m.News)
 	case "beat":
+		c.traffic.lost += o.countLost(m.Number)
 		o.behind = o.behind || m.Number > o.number
 	case "to." + c.Name:
 		c.take(name, o, &m.News)
 		if !m.More && (m.All || !o.all) {
 			o.behind, o.all, o.number = false, false, max(o.number, m.Number)
 		}
+	case "ping." + c.Name:
+		c.pong(name, o, m.Ping, now)
+	case "pong." + c.Name:
+		o.answeredPing(&m, now)
 	case "ask", "ask." + c.Name:
 		c.answer(name, o, m.All)
 	}
@@ -429,7 +453,7 @@ func (c *Companion) answer(name string, o *other, all bool) {
 func (c *Companion) sender(subject string) (name, what string, ok bool) {
 	rest, ok := strings.CutPrefix(subject, c.prefix)
 	name, what, also := strings.Cut(rest, ".")
-	return name, what, ok && also && name != c.Name && ruleset.IsMemberName(name)
+	return name, what, ok && also && ruleset.IsMemberName(name)
 }
 
 // report lets the daemon record what a member has told that is not accepted, with mu held.

@@ -59,6 +59,7 @@ func newDaemon(t *testing.T) *daemon {
 			json.NewEncoder(rw).Encode(c)
 		}
 	})
+	mux.HandleFunc("POST /v1/sharing", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, http.StatusOK, struct{}{}) })
 	mux.HandleFunc("POST /v1/changes", func(rw http.ResponseWriter, r *http.Request) {
 		var body struct {
 			Origin  string
@@ -273,4 +274,76 @@ func TestAServerThatTakesNothing(t *testing.T) {
 	if conn.Opts.FlusherTimeout != 2*time.Second {
 		t.Errorf("it is waited for %s", conn.Opts.FlusherTimeout)
 	}
+}
+
+// A member that lives answers pings, and the daemon is told what they measure.
+func TestMembersAreMeasured(t *testing.T) {
+	d := newDaemon(t)
+	d.knows(t)
+	d.hears(opensAtB)
+	o := d.c.others["b"]
+	now := time.Now()
+	o.ping, o.pinged = "p", now.Add(-10*time.Millisecond)
+	hears := func(what, text string, values ...any) {
+		d.c.heard("knockwall.prod.b."+what, fmt.Appendf(nil, text, values...))
+	}
+	hears("pong.a", `{"run":"x","ping":"other","clock":1,"version":"v9"}`)
+	known := d.c.sharing(now)
+	if m := known.Members[0]; m.LagSeconds != nil || m.ClockAheadSeconds != nil || m.Version != "" {
+		t.Errorf("before it has answered: %+v", m)
+	}
+	hears("pong.a", `{"run":"x","ping":"p","clock":%d,"version":"v9"}`, now.Add(time.Minute).UnixMilli())
+	known = d.c.sharing(now)
+	m := known.Members[0]
+	if m.Name != "b" || m.Version != "v9" || m.LagSeconds == nil || *m.LagSeconds < 0.005 || *m.LagSeconds > 5 || *m.ClockAheadSeconds < 50 || *m.ClockAheadSeconds > 70 {
+		t.Errorf("when it has answered: %+v", m)
+	}
+	if known.Name != "a" || known.Group != "prod" || known.Connected || known.Count != 1 || known.Received != 3 || known.Namesake {
+		t.Errorf("told: %+v", known)
+	}
+	hears("pong.a", `{"run":"x","ping":"p","clock":1,"version":"v8"}`) // once more
+	if m := d.c.sharing(now).Members[0]; m.Version != "v9" {
+		t.Errorf("a ping that is not waited for: %+v", m)
+	}
+	d.c.heard("knockwall.prod.a.news", []byte(opensAtB))
+	if !d.c.sharing(now).Namesake || d.c.sharing(now).Count != 1 {
+		t.Error("another companion with this host's name is not noticed")
+	}
+}
+
+// Only what has not come by the beat after the next is lost, as a beat may overtake news.
+func TestLostMessagesAreCounted(t *testing.T) {
+	d := newDaemon(t)
+	d.knows(t)
+	news := func(run string, n int) { d.hears(fmt.Sprintf(`{"run":%q,"number":%d}`, run, n)) }
+	beat := func(run string, n uint64) {
+		d.c.heard("knockwall.prod.b.beat", fmt.Appendf(nil, `{"run":%q,"number":%d}`, run, n))
+	}
+	lost := func(want, ofB uint64) {
+		t.Helper()
+		if k := d.c.sharing(time.Now()); k.Lost != want || k.Members[0].Lost != ofB {
+			t.Errorf("lost: %d, of b %d, want %d, %d", k.Lost, k.Members[0].Lost, want, ofB)
+		}
+	}
+	beat("x", 7) // those before were for others
+	news("x", 8)
+	beat("x", 9)
+	news("x", 9)
+	beat("x", 9)
+	lost(0, 0)
+	news("x", 12)
+	beat("x", 12)
+	beat("x", 12)
+	lost(2, 2)
+	beat("x", 12)
+	lost(2, 2)
+	news("y", 1) // it was started anew
+	beat("y", 1)
+	news("y", 3)
+	beat("y", 3)
+	beat("y", 3)
+	lost(3, 3)
+	beat("y", 1<<63)
+	beat("y", 1<<63)
+	lost(maxLost+2, maxLost)
 }

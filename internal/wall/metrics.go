@@ -67,11 +67,18 @@ var (
 	differMetric    = describe("rule_files_differ", "1 if the rule files differ from the rules in force, else 0.", nil)
 	trackedMetric   = describe("conntrack_entries", "Connections in conntrack's table, read some seconds ago.", nil)
 	limitMetric     = describe("conntrack_limit", "Maximum of connections in conntrack's table, above which the kernel drops new ones; 0 if unknown.", nil)
+	companionMetric = describe("share_companion", "1 if a companion that shares windows has told of its group within ten seconds, else 0; missing without a share block.", nil)
+	connectedMetric = describe("share_connected", "1 if the companion is connected with a NATS server, else 0; missing if unknown.", nil)
+	membersMetric   = describe("share_members", "Other hosts that the companion has heard in the last minute; missing if unknown.", nil)
+	lagMetric       = describe("share_lag_seconds", "The longest time that a message of another host takes: half of the last round trip; missing if unknown.", nil)
+	messagesMetric  = describe("share_messages_total", "Messages of the companion since it was started; missing if unknown.", []string{"direction"})
+	missedMetric    = describe("share_lost_total", "Messages of other hosts that the companion has missed since it was started, and asked for; missing if unknown.", nil)
 	startedMetric   = describe("start_time_seconds", "When the daemon installed the wall, in seconds since 1970.", nil)
 	collectedByDoor = []*prometheus.Desc{leftMetric, openMetric, heldMetric, kernelMetric, bareMetric}
 	collected       = []*prometheus.Desc{
 		waitingMetric, attemptsMetric, evictedMetric, lostMetric, trackedMetric, limitMetric, degradedMetric, trialMetric,
 		reloadMetric, reloadedMetric, differMetric, startedMetric, findingsMetric, buildMetric,
+		companionMetric, connectedMetric, membersMetric, lagMetric, messagesMetric, missedMetric,
 	}
 )
 
@@ -133,6 +140,7 @@ func (w *Wall) Collect(to chan<- prometheus.Metric) {
 		c.door(d)
 	}
 	c.findings(s.Findings)
+	c.sharing(s.Sharing)
 	c.now(waitingMetric, float64(s.Counters.Waiting))
 	c.now(attemptsMetric, float64(s.Counters.Attempts))
 	c.total(evictedMetric, s.Counters.Evicted)
@@ -181,6 +189,31 @@ func (c collection) door(d *DoorStatus) {
 	c.total(heldMetric, n.Held, d.Name)
 	c.total(kernelMetric, n.KernelAdmitted, d.Name, "admitted")
 	c.total(kernelMetric, n.KernelRefused, d.Name, "refused")
+}
+
+// sharing sends what is known of other hosts.
+func (c collection) sharing(s *Sharing) {
+	if s == nil {
+		return
+	}
+	c.now(companionMetric, oneIf(s.Companion != nil))
+	if s.Companion == nil {
+		return
+	}
+	c.now(connectedMetric, oneIf(s.Companion.Connected))
+	c.now(membersMetric, float64(s.Companion.Count))
+	c.total(messagesMetric, s.Companion.Sent, "sent")
+	c.total(messagesMetric, s.Companion.Received, "received")
+	c.total(missedMetric, s.Companion.Lost)
+	longest := -1.0
+	for _, m := range s.Companion.Members {
+		if m.LagSeconds != nil {
+			longest = max(longest, *m.LagSeconds)
+		}
+	}
+	if longest >= 0 {
+		c.now(lagMetric, longest)
+	}
 }
 
 func (c collection) findings(all []doctor.Finding) {

@@ -29,6 +29,8 @@ type Status struct {
 	Findings []doctor.Finding `json:"findings"` // conditions that make doors ineffective or weaker
 	// FilesDiffer says that the rule files differ from the rules in force.
 	FilesDiffer bool `json:"files_differ"`
+	// Sharing is nil if the rules in force have no share block.
+	Sharing *Sharing `json:"sharing,omitempty"`
 }
 
 // TrialStatus says that the former state returns unless the trial is confirmed in time.
@@ -179,6 +181,10 @@ func (w *Wall) measure() (s Status, events counted, err error) {
 		s.Trial = &TrialStatus{seconds(trial.until.Sub(now))}
 	}
 	bareReasons := doctor.BareDoors(s.Findings)
+	share := w.packets.config().Written.Share
+	if s.Sharing = w.sharing.status(share, now); s.Sharing != nil {
+		s.Findings = append(s.Findings, s.Sharing.findings(share)...)
+	}
 
 	w.packets.mu.Lock()
 	defer w.packets.mu.Unlock()

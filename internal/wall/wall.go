@@ -27,9 +27,10 @@ type Wall struct {
 	trials       trials        // takes rules back that are not confirmed
 	commands     *commands     // on_open and on_close
 	housekeeping *housekeeping
-	health       health // findings about the host
-	usage        usage  // conntrack's table
-	losses       losses // lost packets
+	health       health  // findings about the host
+	usage        usage   // conntrack's table
+	losses       losses  // lost packets
+	sharing      sharing // other hosts, as a companion tells
 	metrics      *metrics
 	watchdog     watchdog
 }

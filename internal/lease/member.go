@@ -18,6 +18,7 @@ type Member struct {
 	usedBy  map[string]int // knocks in used, by the host that has told of them
 	local   map[Key]window // that the daemon has
 	reading bool           // the daemon's state is not complete
+	closed  map[Key]int64  // the stamps of the daemon's own last closings, in a state
 	due     map[Key]bool   // to be compared with the daemon's window
 	learn   map[usedKey]bool
 	expired time.Time // when the table was last cleaned
@@ -79,7 +80,7 @@ const shortest = 100 * time.Millisecond
 // monotonic time.
 func NewMember(name string, now func() time.Time) *Member {
 	return &Member{name: name, now: now, table: newTable(name), reading: true, used: map[usedKey]knock{}, usedBy: map[string]int{},
-		local: map[Key]window{}, due: map[Key]bool{}, learn: map[usedKey]bool{}}
+		local: map[Key]window{}, closed: map[Key]int64{}, due: map[Key]bool{}, learn: map[usedKey]bool{}}
 }
 
 // SetDoors sets the doors that this host shares, with their windows. Call it when a state
@@ -93,6 +94,7 @@ func (m *Member) Shares(door string) bool { return m.doors[door] > 0 }
 func (m *Member) StateBegins() {
 	m.reading = true
 	clear(m.local)
+	clear(m.closed)
 }
 
 // StateIsKnown compares the windows of the daemon with the table, and returns what the other
@@ -108,6 +110,7 @@ func (m *Member) StateIsKnown() (n News) {
 		}
 		n.add(m.opened(k, w.end.Sub(m.now()), m.now().Sub(w.begun)+doubt, w.person))
 	}
+	clear(m.closed)
 	m.Compare()
 	return n
 }
@@ -154,7 +157,7 @@ func (m *Member) Opened(k Key, left, age time.Duration, p Person, told bool) (n 
 
 func (m *Member) opened(k Key, left, age time.Duration, p Person) (s Statement, ok bool) {
 	now := m.now()
-	s = Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: m.table.stamp(k, now, age), Left: left.Milliseconds(), Age: age.Milliseconds(), Person: p}
+	s = Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: max(m.table.stamp(k, now, age), m.closed[k]+1), Left: left.Milliseconds(), Age: age.Milliseconds(), Person: p}
 	_, err := m.table.merge(m.name, &s, now, m.doors[k.Door])
 	m.due[k] = true
 	return s, err == nil
@@ -172,6 +175,12 @@ func (m *Member) Closed(k Key, age time.Duration, told, quietly bool) (n News) {
 	}
 	now := m.now()
 	s := Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: m.table.stamp(k, now, age), Closed: true}
+	if m.reading {
+		if e := m.table.entries[k]; e != nil && e.by == m.name && s.Stamp <= e.closed+doubt.Milliseconds() {
+			return n // it is known; a state has its time to the millisecond
+		}
+		m.closed[k] = s.Stamp
+	}
 	changed, err := m.table.merge(m.name, &s, now, m.doors[k.Door])
 	if m.reading && !changed {
 		return n

@@ -2,7 +2,6 @@ package lease
 
 import (
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -109,9 +108,7 @@ func (m *model) readState(h *modelHost) {
 	h.member.StateBegins()
 	h.member.SetDoors(doors)
 	for k, at := range h.closed {
-		if h.windows[k] == nil {
-			m.send(h, h.member.Closed(k, m.now-at, false, false))
-		}
+		m.send(h, h.member.Closed(k, m.now-at, false, false))
 	}
 	for k, w := range h.windows {
 		h.member.Opened(k, w.end-m.now, m.now-w.granted, Person{Name: w.name}, w.origin != "")
@@ -342,8 +339,8 @@ func (m *model) step() {
 	case n < 12:
 		m.closeAt(h, k)
 	case n < 13:
-		// The state of a daemon has no closing of a window that was opened again. And until the others have told a companion what it has forgotten, it orders by clocks.
-		if m.skew > 0 || slices.ContainsFunc(slices.Collect(maps.Keys(h.windows)), func(k Key) bool { return h.closed[k] > 0 }) {
+		// Until the others have told a companion what it has forgotten, it orders by clocks.
+		if m.skew > 0 {
 			m.heal()
 			m.run(2 * delayMost)
 			defer m.run(2 * delayMost)

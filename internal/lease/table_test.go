@@ -184,3 +184,38 @@ func TestUsedKnocksOfOthersAreLimited(t *testing.T) {
 		t.Errorf("%d knocks are remembered after their time, by %v", len(m.used), m.usedBy)
 	}
 }
+
+// A closing that no other host has heard of is told by a companion that starts anew, also if
+// the window was opened again since: other hosts may still have one from before it.
+func TestAClosingBeforeTheWindowOfAStateIsTold(t *testing.T) {
+	for name, reopened := range map[string]time.Duration{"a second later": time.Second, "at once": 0} {
+		now := epoch
+		b := member(&now)
+		b.name, b.table.name = "b", "b"
+		k := Key{"ssh", "192.0.2.1"}
+		b.Opened(k, time.Minute, 0, Person{}, false)
+		now = now.Add(10 * time.Second) // then a closes its window and opens it again, for ten seconds
+		a := NewMember("a", func() time.Time { return now })
+		read := func() (told News) {
+			t.Helper()
+			a.StateBegins()
+			a.SetDoors(map[string]time.Duration{"ssh": 30 * time.Second})
+			for _, n := range []News{a.Closed(k, 2*time.Second, false, false), a.Opened(k, 10*time.Second, 2*time.Second-reopened, Person{}, false), a.StateIsKnown()} {
+				told.Statements = append(told.Statements, n.Statements...)
+			}
+			return told
+		}
+		told := read()
+		if _, _, err := b.Told("a", &told); err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range []*Member{a, b} {
+			if w, ok := m.table.entries[k].window(m.name, 30*time.Second, now); !ok || w.host != "a" || w.end.Sub(now) != 10*time.Second {
+				t.Errorf("%s: at %s it is open for %s as %s says, %t", name, m.name, w.end.Sub(now), w.host, ok)
+			}
+		}
+		if again := read(); !again.IsEmpty() {
+			t.Errorf("%s: the same state once more is news: %+v", name, again)
+		}
+	}
+}

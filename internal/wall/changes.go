@@ -158,19 +158,16 @@ func (l *changeLog) after(place uint64) (changes []logged, next uint64, behind b
 	return changes, next, false, nil
 }
 
-// closed returns the last closings that are kept, of windows that were not opened again.
+// closed returns the last closing of each window, as far as they are kept. Also of those that
+// were opened again since: the window that it has closed may have been open elsewhere, too.
 func (l *changeLog) closed() (all []logged) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	last := map[windowKey]int{}
 	for n := l.head - uint64(len(l.kept)); n < l.head; n++ {
 		c := &l.kept[n%maxChanges]
-		at := windowKey{c.Door, c.Source}
-		switch c.Kind {
-		case ChangeClosed:
-			last[at] = int(n % maxChanges)
-		case ChangeOpen:
-			delete(last, at)
+		if c.Kind == ChangeClosed {
+			last[windowKey{c.Door, c.Source}] = int(n % maxChanges)
 		}
 	}
 	for _, at := range last {

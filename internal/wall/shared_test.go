@@ -409,6 +409,27 @@ func TestAFollowerSeesEachChangeOfAWindow(t *testing.T) {
 	})
 }
 
+// The state has the closing of a window that was opened again: others may not know of it.
+func TestTheStateHasAClosingBeforeTheWindow(t *testing.T) {
+	guarded(t, sharing(config(sshDoor())), func(h *host) {
+		for range 2 {
+			if _, err := h.wall.Open("ssh", "192.0.2.1", 0); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.wall.Close("ssh", "192.0.2.1", false); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second)
+		}
+		if _, err := h.wall.Open("ssh", "192.0.2.1", 0); err != nil {
+			t.Fatal(err)
+		}
+		got, _ := following(t, h.wall.Follow(""))
+		window := fmt.Sprintf("for %.0fs", h.status().Doors[0].WindowSeconds)
+		wantChanges(t, "the state", got, "state", "closed ssh 192.0.2.1", "open ssh 192.0.2.1 "+window, "current")
+	})
+}
+
 // A follower that reads too slowly is told, and gets the state. It misses nothing.
 func TestAFollowerThatIsTooSlowGetsTheState(t *testing.T) {
 	guarded(t, sharing(config(sshDoor())), func(h *host) {

@@ -172,7 +172,8 @@ func rangeOf(path string, p people.Place) hcl.Range {
 	return hcl.Range{Filename: path, Start: at(p.From), End: at(p.To)}
 }
 
-func (*Keys) Name() string                  { return Kind.Name }
+func (*Keys) Name() string { return Kind.Name }
+
 // Traits returns what the method needs. Verify ignores what no listed person has sent.
 func (*Keys) Traits() method.Traits {
 	return method.Traits{Replay: true, Clock: true,

@@ -62,10 +62,11 @@ func TestReadinessUnderSystemd(t *testing.T) {
 const brokenRules = "# one line\ndoor \"ssh\" {\n  ports    = [99999]\n  sequence = [4113, 27911, 1840]\n}\n"
 
 // diagnosed reports whether the errors in the journal since the cursor say what is wrong
-// with brokenRules, and where.
+// with brokenRules, and where. The journal reads the name of a process (_COMM) only later,
+// when the daemon may have ended. The identifier comes with the message.
 func (m *machine) diagnosed(cursor string) bool {
 	m.t.Helper()
-	lines := strings.Split(m.synced("--unit=knockwall", "--after-cursor="+cursor, "--output=cat", "PRIORITY=3", "_COMM=knockwall"), "\n")
+	lines := strings.Split(m.synced("--unit=knockwall", "--after-cursor="+cursor, "--output=cat", "PRIORITY=3", "SYSLOG_IDENTIFIER=knockwall"), "\n")
 	at := slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, "on "+ruleFile+" line 3") })
 	return at >= 0 && slices.ContainsFunc(lines[at:], func(line string) bool {
 		return strings.TrimLeft(line, " ") == "^^^^^"

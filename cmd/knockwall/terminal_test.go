@@ -29,7 +29,7 @@ type atTerminal struct {
 
 	mu     sync.Mutex
 	screen strings.Builder
-	ended  chan struct{}
+	ended  chan struct{} // the program has ended, and screen has all that it wrote
 }
 
 // typed starts knockwall at a terminal of this size.
@@ -51,7 +51,9 @@ func typed(t *testing.T, columns, rows uint16, environment []string, arguments .
 		t.Fatal(err)
 	}
 	ours.Close()
+	read := make(chan struct{})
 	go func() {
+		defer close(read)
 		b := make([]byte, 4096)
 		for {
 			n, err := user.Read(b)
@@ -66,6 +68,7 @@ func typed(t *testing.T, columns, rows uint16, environment []string, arguments .
 	go func() {
 		defer close(a.ended)
 		_ = a.cmd.Wait()
+		<-read // which ends with EIO: the program was the last at the other side
 	}()
 	t.Cleanup(func() {
 		_ = a.cmd.Process.Kill()
@@ -99,7 +102,7 @@ func (a *atTerminal) types(text string) {
 	}
 }
 
-// exits waits until the program ends.
+// exits waits until the program ends and the terminal shows all of its output.
 func (a *atTerminal) exits(code int) {
 	a.t.Helper()
 	select {

@@ -1,6 +1,7 @@
 package traps
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"net/netip"
@@ -299,28 +300,31 @@ func trapped(l *lab.Lab, door string, source netip.Addr) bool {
 	return slices.Contains(words, source.String()) || slices.Contains(words, network.String())
 }
 
-var trapLine = regexp.MustCompile(`(tcp|udp) dport (\{[^}]*\}|\S+) goto ssh_trap`)
+// trapLine matches a port, or a range of ports, that leads to a chain for traps.
+var trapLine = regexp.MustCompile(`(tcp|udp) (?:\. (\d+) :|dport (\d+-\d+)) goto traps_`)
 
 // trapsIn returns the traps of the door "ssh" in a listing.
 func trapsIn(t *testing.T, listing string) (traps []packet.Port) {
 	t.Helper()
 	for _, m := range trapLine.FindAllStringSubmatch(listing, -1) {
-		for _, word := range strings.FieldsFunc(m[2], func(r rune) bool { return strings.ContainsRune("{ },\n\t", r) }) {
-			first, last, isRange := strings.Cut(word, "-")
-			if !isRange {
-				last = first
-			}
-			from, err := strconv.Atoi(first)
+		first, last, isRange := strings.Cut(m[2]+m[3], "-")
+		if !isRange {
+			last = first
+		}
+		from, err := strconv.Atoi(first)
+		lab.Must(t, err)
+		to, err := strconv.Atoi(last)
+		lab.Must(t, err)
+		for n := from; n <= to; n++ {
+			p, err := packet.ParsePort(fmt.Sprintf("%d/%s", n, m[1]))
 			lab.Must(t, err)
-			to, err := strconv.Atoi(last)
-			lab.Must(t, err)
-			for n := from; n <= to; n++ {
-				p, err := packet.ParsePort(fmt.Sprintf("%d/%s", n, m[1]))
-				lab.Must(t, err)
-				traps = append(traps, p)
-			}
+			traps = append(traps, p)
 		}
 	}
+	// nft does not sort the elements of a map by port.
+	slices.SortFunc(traps, func(a, b packet.Port) int {
+		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
+	})
 	return traps
 }
 

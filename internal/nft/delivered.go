@@ -4,6 +4,7 @@ package nft
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -28,20 +29,22 @@ func (t *Table) delivered(c *effective.Config) []chain {
 		{ofKnownConnection, notTCP, accept},
 		{judged, accept},
 	}
+	var guarded []packet.PortRange
 	for d := range doorsOf(c) {
-		d.forPorts(func(to rule) { rules = append(rules, append(to, goTo(unjudgedChain))) })
+		guarded = append(guarded, d.Ports...)
 	}
-	unjudged := append(ownCopies(c), trust(c.Wall.Trusted)...)
+	for _, ports := range byProtocol(packet.MergeRanges(guarded)) {
+		for _, to := range toPorts(ports[0].Protocol, ports) {
+			rules = append(rules, rule{to, goTo(unjudgedChain)})
+		}
+	}
+	var parts []part
 	var chains []chain
 	for d := range doorsOf(c) {
 		if len(d.Ports) == 0 {
 			continue
 		}
-		d.forPorts(func(to rule) {
-			for _, r := range d.deliveredTo(to) {
-				unjudged = append(unjudged, append(r, jump(unjudgedOf(d.Name))))
-			}
-		})
+		parts = append(parts, d.delivered([]rule{{jump(unjudgedOf(d.Name))}})...)
 		admits := trust(d.Trusted)
 		for _, f := range families {
 			if d.MaxConnections > 0 {
@@ -52,51 +55,34 @@ func (t *Table) delivered(c *effective.Config) []chain {
 		chains = append(chains, chain{unjudgedOf(d.Name), admits})
 	}
 	for d := range doorsOf(c) {
-		d.forPorts(func(to rule) {
-			for _, r := range d.deliveredTo(to) {
-				for _, answer := range d.answer() {
-					unjudged = append(unjudged, append(append(rule{}, r...), answer...))
-				}
-			}
-		})
+		parts = append(parts, d.delivered(d.answer())...)
 	}
-	return append([]chain{{inputChain, rules}, {unjudgedChain, unjudged}}, chains...)
+	unjudged, byPorts := byPort(unjudgedChain, parts)
+	unjudged = slices.Concat(ownCopies(c), trust(c.Wall.Trusted), unjudged)
+	return slices.Concat([]chain{{inputChain, rules}, {unjudgedChain, unjudged}}, byPorts, chains)
 }
 
-// forPorts calls do with each match for the door's ports.
-func (d door) forPorts(do func(to rule)) {
+// delivered returns parts that do all of last with packets that are delivered to the
+// door's ports at its addresses and interfaces.
+func (d door) delivered(last []rule) (parts []part) {
+	var places []term
+	for _, f := range versions {
+		places = append(places, toAddresses(f, f.of(d.To))...)
+	}
 	for _, ports := range byProtocol(d.Ports) {
-		for _, to := range toPorts(ports[0].Protocol, ports) {
-			do(rule{to})
+		p := part{ports: ports, to: d.To}
+		if len(d.To) == 0 {
+			p.rules = d.at(nil, nil, last)
 		}
-	}
-}
-
-// deliveredTo returns matches for packets that are delivered to the addresses and
-// interfaces of the door.
-func (d door) deliveredTo(to rule) (rules []rule) {
-	places := [][]term{{}}
-	if len(d.To) > 0 {
-		places = nil
-		for _, f := range versions {
-			for _, address := range toAddresses(f, f.of(d.To)) {
-				places = append(places, []term{address})
-			}
+		for _, place := range places {
+			p.rules = append(p.rules, d.at(nil, rule{place}, last)...)
 		}
+		parts = append(parts, p)
 		if d.ToIsHere {
-			places = append(places, []term{toManyHosts})
+			parts = append(parts, part{ports: ports, rules: d.at(nil, rule{toManyHosts}, last)})
 		}
 	}
-	for _, place := range places {
-		if len(d.Interfaces) == 0 {
-			rules = append(rules, append(append(rule{}, to...), place...))
-			continue
-		}
-		for _, name := range d.Interfaces {
-			rules = append(rules, append(append(append(rule{}, to...), by(name)), place...))
-		}
-	}
-	return rules
+	return parts
 }
 
 // timeout is how long conntrack keeps a silent UDP flow that a door has admitted. It is a

@@ -65,9 +65,9 @@ func LogReasons(c *effective.Config) map[string]LogReason {
 	return m
 }
 
-// logRules returns the rules that log the door's knocks and datagrams, and adds the sets
-// that they need.
-func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []rule, chains []chain) {
+// logRules returns what logs the door's knocks and datagrams, and adds the sets that it
+// needs.
+func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []part, chains []chain) {
 	if d.holds() {
 		for _, f := range families {
 			t.sets = append(t.sets, set{
@@ -82,20 +82,18 @@ func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []rule, c
 			if ports[0].Protocol == packet.TCP {
 				match = rule{withFlags(d.Flags)}
 			}
-			for _, to := range toPorts(ports[0].Protocol, ports) {
-				wall = append(wall, d.everywhere(rule{to}, append(match, jump(knockChain(d.Name))))...)
-			}
+			wall = append(wall, part{ports, d.To, d.everywhere(nil, append(match, jump(knockChain(d.Name))))})
 		}
 		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(c), t.noteKnock(d, n, c)...)})
 	}
 	for i, m := range d.Methods {
 		for j, dg := range d.States[i].Datagrams {
 			name := datagramChain(d.Name, m, j)
-			for _, to := range toPorts(packet.UDP, packet.Ranges([]packet.Port{dg.Port})) {
-				for _, size := range ofSizes(dg.Sizes) {
-					wall = append(wall, d.everywhere(rule{to, size}, rule{jump(name)})...)
-				}
+			heard := part{ports: packet.Ranges([]packet.Port{dg.Port}), to: d.To}
+			for _, size := range ofSizes(dg.Sizes) {
+				heard.rules = append(heard.rules, d.everywhere(rule{size}, rule{jump(name)})...)
 			}
+			wall = append(wall, heard)
 			log := rule{limit(datagramRate(dg), datagramsBurst), logTo(n.LogGroup, datagramPrefix(d.Name, m), snapLen(dg))}
 			chains = append(chains, chain{name, slices.Concat(otherwiseBegun(dg), fromElsewhere(), []rule{log}, d.remember())})
 		}
@@ -141,7 +139,7 @@ func (t *Table) noteKnock(d door, n Numbers, c *effective.Config) (rules []rule)
 		return rules
 	}
 	for _, ports := range byProtocol(packet.MergeRanges(packet.Ranges(d.beginnings()))) {
-		for _, to := range toPorts(ports[0].Protocol, ports) {
+		for _, to := range toFew(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, back})
 		}
 	}

@@ -270,6 +270,25 @@ func toPorts(protocol packet.Protocol, ports []packet.PortRange) []term {
 	}, ranges)
 }
 
+// toFew is [toPorts] for ports that usually are few. It compares few ports one by one: the
+// kernel takes long to install a table with a set for each of many doors.
+func toFew(protocol packet.Protocol, ports []packet.PortRange) (terms []term) {
+	const few = 8
+	var single []packet.PortRange
+	for _, r := range ports {
+		for n := int(r.First); n <= int(r.Last) && len(single) <= few; n++ {
+			single = append(single, packet.PortRange{First: uint16(n), Last: uint16(n), Protocol: protocol})
+		}
+	}
+	if len(single) > few {
+		return toPorts(protocol, ports)
+	}
+	for _, p := range single {
+		terms = append(terms, toPorts(protocol, []packet.PortRange{p})...)
+	}
+	return terms
+}
+
 // ofSizes returns terms of which one matches UDP datagrams with a payload of any of the
 // sizes. The ranges have to be sorted and must not touch.
 func ofSizes(sizes []method.Sizes) []term {

@@ -162,7 +162,6 @@ func trapChain(door string) string         { return door + "_trap" }
 func admitChain(door string) string        { return door + "_admit" }
 func refuseChain(door string) string       { return door + "_refuse" }
 func unjudgedOf(door string) string        { return door + "_unjudged" }
-func doorTraps(door string) string         { return door + "_traps" }
 func openSet(door string, f family) string { return door + "_open" + f.suffix }
 
 func admittedCounter(door string) string { return door + "_admitted" }
@@ -172,10 +171,11 @@ func refusedCounter(door string) string  { return door + "_refused" }
 //
 // A packet that no door is concerned with leaves the prerouting chain after eight rules,
 // and one more for each wide range of ports that doors name. A packet to a port that a
-// door names goes through the chain "wall". Trusted sources leave it at once. Knocks are
-// logged and go on. Then the packet passes each door that guards the port twice: first
-// the admit chains, so that any of several doors at one port may admit it; then, if none
-// did, the first door's refuse chain.
+// door names goes through the chain "wall". Trusted sources leave it at once. All others go
+// on in the chain for their port (see [byPort]). There, knocks are logged and go on. Then
+// the packet passes each door that guards the port twice: first the admit chains, so that
+// any of several doors at one port may admit it; then, if none did, the first door's refuse
+// chain.
 //
 // Behind NAT, the chain "unserved" finds sources that search for knocks. At the input
 // hook, the rules of delivered refuse packets that reached a guarded port without being
@@ -186,21 +186,14 @@ func refusedCounter(door string) string  { return door + "_refused" }
 func NewTable(c *effective.Config, n Numbers) *Table {
 	t := &Table{Name: c.Wall.Table, numbers: n}
 	t.sets = append(t.sets, hostSets(&c.Host)...)
-	wall := slices.Clone(ownCopies(c))
-	wall = append(wall, trust(c.Wall.Trusted)...)
+	var logged, admitted, refused []part
 	var chains []chain
 	for d := range doorsOf(c) {
-		rules, heard := t.logRules(d, n, c)
-		wall = append(wall, rules...)
+		parts, heard := t.logRules(d, n, c)
+		logged = append(logged, parts...)
 		chains = append(chains, heard...)
-	}
-	for _, ask := range []func(string) term{
-		func(door string) term { return jump(admitChain(door)) },
-		func(door string) term { return goTo(refuseChain(door)) },
-	} {
-		for d := range doorsOf(c) {
-			wall = append(wall, d.guarded(ask(d.Name))...)
-		}
+		admitted = append(admitted, d.guarded(jump(admitChain(d.Name)))...)
+		refused = append(refused, d.guarded(goTo(refuseChain(d.Name)))...)
 	}
 	for d := range doorsOf(c) {
 		chains = append(chains, t.admit(d, n, uint32(c.Wall.MaxWindows)))
@@ -212,17 +205,15 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 	}
 	chains = append(chains, t.unserved(c, n)...)
 	chains = append(chains, t.delivered(c)...)
+	wall, wallChains := byPort(wallChain, slices.Concat(logged, admitted, refused))
 	// Packets of an ended connection pass by no other door, and not as those of a trusted
 	// source. When a source knocks again, the label of its sessions is cleared while its packet waits.
-	var over []rule
-	for d := range doorsOf(c) {
-		over = append(over, d.guarded(goTo(refuseChain(d.Name)))...)
-	}
+	over, overChains := byPort(endedChain, refused)
 	t.chains = slices.Concat([]chain{
 		{baseChain, base(c)},
-		{wallChain, wall},
+		{wallChain, slices.Concat(ownCopies(c), trust(c.Wall.Trusted), wall)},
 		{endedChain, over},
-	}, chains)
+	}, wallChains, overChains, chains)
 	return t
 }
 
@@ -370,42 +361,45 @@ func (d door) holds() bool { return len(d.Ports) > 0 && !d.answersAtOnce() }
 // their own. If the door rejects strangers, the answer would tell which knock was right.
 func (d door) asksFirst() bool { return d.holds() && d.Closed == ruleset.Drop }
 
-// guarded returns the rules for packets to the door's ports.
-func (d door) guarded(last term) (rules []rule) {
+// guarded returns parts that end in last for packets to the door's ports.
+func (d door) guarded(last term) (parts []part) {
 	for _, ports := range byProtocol(d.Ports) {
-		protocol := ports[0].Protocol
-		for _, to := range toPorts(protocol, ports) {
-			rules = append(rules, d.everywhere(rule{to}, rule{last})...)
-			if protocol == packet.UDP && d.ToIsHere {
-				// UDP services also receive packets to broadcast and multicast addresses.
-				rules = append(rules, d.at(rule{to}, toManyHosts, rule{last})...)
-			}
+		parts = append(parts, part{ports, d.To, d.everywhere(nil, rule{last})})
+		if ports[0].Protocol == packet.UDP && d.ToIsHere {
+			// UDP services also receive packets to broadcast and multicast addresses.
+			parts = append(parts, part{ports: ports, rules: d.at(nil, rule{toManyHosts}, []rule{{last}})})
 		}
 	}
-	return rules
+	return parts
 }
 
 // everywhere returns a rule for each address of the door, with the match of the address
 // between first and last. A packet matches at most one of them.
 func (d door) everywhere(first, last rule) (rules []rule) {
 	if len(d.To) == 0 {
-		return append(d.at(first, toThisHost, last), d.at(first, toThisVRF, last)...)
+		return append(d.at(first, rule{toThisHost}, []rule{last}), d.at(first, rule{toThisVRF}, []rule{last})...)
 	}
 	for _, f := range versions {
 		for _, to := range toAddresses(f, f.of(d.To)) {
-			rules = append(rules, d.at(first, to, last)...)
+			rules = append(rules, d.at(first, rule{to}, []rule{last})...)
 		}
 	}
 	return rules
 }
 
-// at returns a rule for each of the door's interfaces.
-func (d door) at(first rule, place term, last rule) (rules []rule) {
-	if len(d.Interfaces) == 0 {
-		return []rule{slices.Concat(first, rule{place}, last)}
+// at returns the rules last for each of the door's interfaces, at a place.
+func (d door) at(first, place rule, last []rule) (rules []rule) {
+	interfaces := []rule{{}}
+	if len(d.Interfaces) > 0 {
+		interfaces = nil
 	}
 	for _, name := range d.Interfaces {
-		rules = append(rules, slices.Concat(first, rule{by(name), place}, last))
+		interfaces = append(interfaces, rule{by(name)})
+	}
+	for _, in := range interfaces {
+		for _, l := range last {
+			rules = append(rules, slices.Concat(first, in, place, l))
+		}
 	}
 	return rules
 }

@@ -97,19 +97,28 @@ func sprayingSet(f family) string { return "spraying" + f.suffix }
 
 // hostSets returns the sets that describe the host.
 func hostSets(h *effective.Host) []set {
-	served := set{name: servedSet, constant: true, kind: nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)}
-	for _, p := range slices.SortedFunc(maps.Keys(h.Served), func(a, b packet.Port) int {
-		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
-	}) {
-		// Each part of a key is padded to 4 bytes.
-		key := append([]byte{byte(p.Protocol), 0, 0, 0}, append(bigEndian(p.Number), 0, 0)...)
-		served.elements = append(served.elements, element{fmt.Sprintf("%s . %d", p.Protocol, p.Number), key})
+	served := set{name: servedSet, constant: true, kind: protocolAndPort}
+	for _, p := range slices.SortedFunc(maps.Keys(h.Served), comparePorts) {
+		served.elements = append(served.elements, portElement(p))
 	}
 	uplinks := set{name: uplinksSet, constant: true, kind: nftables.TypeIFIndex}
 	for _, index := range slices.Sorted(maps.Keys(h.Uplinks)) {
 		uplinks.elements = append(uplinks.elements, element{strconv.Quote(h.Uplinks[index]), binaryutil.NativeEndian.PutUint32(index)})
 	}
 	return []set{served, uplinks}
+}
+
+// protocolAndPort is the key type of sets and maps of ports.
+var protocolAndPort = nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
+
+func portElement(p packet.Port) element {
+	// Each part of a key is padded to 4 bytes.
+	key := append([]byte{byte(p.Protocol), 0, 0, 0}, append(bigEndian(p.Number), 0, 0)...)
+	return element{fmt.Sprintf("%s . %d", p.Protocol, p.Number), key}
+}
+
+func comparePorts(a, b packet.Port) int {
+	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
 }
 
 // unserved returns the chains against sources that search for knocks.
@@ -131,38 +140,33 @@ func (t *Table) unserved(c *effective.Config, n Numbers) (chains []chain) {
 	if len(knocked) == 0 {
 		return []chain{{unservedChain, rules}}
 	}
-	var traps []packet.PortRange
-	for _, d := range knocked {
-		traps = append(traps, d.Traps...)
-	}
-	var all []rule
+	var tries []part
 	for _, d := range knocked {
 		if d.hasTraps() {
-			all = append(all, d.everywhere(nil, rule{jump(doorTraps(d.Name))})...)
-			chains = append(chains, t.traps(d, n, c)...)
+			tries = append(tries, d.triesOfTraps()...)
+			chains = append(chains, t.trap(d, n, c))
 		}
 	}
-	for _, ports := range byProtocol(packet.MergeRanges(traps)) {
-		for _, to := range toPorts(ports[0].Protocol, ports) {
-			rules = append(rules, rule{to, goTo(trapsChain)})
-		}
-	}
+	trapped, trapChains := byPort(trapsChain, tries)
+	rules = append(rules, trapped...)
 	for _, ports := range byProtocol(c.NamedPorts()) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, accept})
 		}
 	}
+	known := map[string]bool{} // by the text of the rule: most doors have the same
 	for _, d := range knocked {
 		for _, like := range d.likeKnocks() {
 			for _, r := range d.everywhere(rule{like}, rule{goTo(strayChain)}) {
-				if !slices.ContainsFunc(rules, func(other rule) bool { return other.String() == r.String() }) {
+				if text := r.String(); !known[text] {
+					known[text] = true
 					rules = append(rules, r)
 				}
 			}
 		}
 	}
 	chains = append(chains, t.strays(knocked, n, c)...)
-	return append([]chain{{unservedChain, rules}, {trapsChain, all}}, chains...)
+	return slices.Concat([]chain{{unservedChain, rules}}, trapChains, chains)
 }
 
 // likeKnocks returns matches for packets that could be knocks of the door, judged by
@@ -180,26 +184,28 @@ func (d door) likeKnocks() (terms []term) {
 	return terms
 }
 
-// traps returns the chains for sources that try one of the door's traps.
-func (t *Table) traps(d door, n Numbers, c *effective.Config) []chain {
-	var tries, rules []rule
+// triesOfTraps returns what the door does with packets to its traps.
+func (d door) triesOfTraps() (parts []part) {
 	for _, ports := range byProtocol(d.Traps) {
 		match := rule{}
 		if ports[0].Protocol == packet.TCP {
 			match = rule{withFlags(d.Flags)}
 		}
-		for _, to := range toPorts(ports[0].Protocol, ports) {
-			tries = append(tries, append(slices.Clone(match), to, goTo(trapChain(d.Name))))
-		}
+		parts = append(parts, part{ports, d.To, d.everywhere(match, rule{jump(trapChain(d.Name))})})
 	}
-	rules = fromElsewhere()
+	return parts
+}
+
+// trap returns the chain for sources that try one of the door's traps.
+func (t *Table) trap(d door, n Numbers, c *effective.Config) chain {
+	rules := fromElsewhere()
 	for _, f := range families {
 		name := trappedSet(d.Name, f)
 		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.penaltyBits(f), dynamic: true, size: uint32(c.Wall.MaxSources), timeout: d.Penalty})
 		rules = append(rules, trapped(f, name, d.penaltyBits(f))...)
 	}
 	rules = append(rules, rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, d.Name+suffixes[Trapped], packet.SnapLen)})
-	return []chain{{doorTraps(d.Name), tries}, {trapChain(d.Name), rules}}
+	return chain{trapChain(d.Name), rules}
 }
 
 // trapped returns the rules that put a source into a set, and its network into another if

@@ -1,0 +1,208 @@
+//go:build linux
+
+package nft
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/knockwall/knockwall/internal/packet"
+)
+
+// listed are chains as nft lists them.
+type listed map[string][]string
+
+func newListed(chains []chain) listed {
+	l := listed{}
+	for _, c := range chains {
+		for _, r := range c.rules {
+			l[c.name] = append(l[c.name], r.String())
+		}
+	}
+	return l
+}
+
+var (
+	portVmap  = regexp.MustCompile(`^meta l4proto \. th dport vmap \{ (.*) \}$`)
+	hostVmap  = regexp.MustCompile(`^ip6? daddr vmap \{ (.*) \}$`)
+	portMatch = regexp.MustCompile(`^(tcp|udp) dport (\{ .* \}|\S+) (.*)$`)
+)
+
+// passes returns the ends of the rules that match a packet, up to one that leaves the chain:
+// everything behind the matches of its port and its destination. Rules that match something
+// else match the packet.
+func (l listed) passes(chain string, to packet.Port, host netip.Addr) (ends []string) {
+	for _, r := range l[chain] {
+		end := r
+		if m := portVmap.FindStringSubmatch(r); m != nil {
+			if end = verdictFor(m[1], fmt.Sprintf("%s . %d", to.Protocol, to.Number)); end == "" {
+				continue
+			}
+		} else if m := hostVmap.FindStringSubmatch(r); m != nil {
+			if end = verdictFor(m[1], host.String()); end == "" {
+				continue
+			}
+		} else if m := portMatch.FindStringSubmatch(r); m != nil {
+			if m[1] != to.Protocol.String() || !slices.ContainsFunc(strings.Split(strings.Trim(m[2], "{ }"), ", "), func(ports string) bool {
+				first, last, isRange := strings.Cut(ports, "-")
+				if !isRange {
+					last = first
+				}
+				from, _ := strconv.Atoi(first)
+				until, _ := strconv.Atoi(last)
+				return from <= int(to.Number) && int(to.Number) <= until
+			}) {
+				continue
+			}
+			end = m[3]
+		}
+		if target, ok := strings.CutPrefix(end, "goto "); ok && l[target] != nil {
+			return append(ends, l.passes(target, to, host)...)
+		}
+		if i := strings.LastIndex(end, "jump "); i > 0 {
+			end = end[i:]
+		}
+		ends = append(ends, end)
+	}
+	return ends
+}
+
+// verdictFor returns the verdict for a key among the elements of a map.
+func verdictFor(elements, key string) string {
+	for e := range strings.SplitSeq(elements, ", ") {
+		if verdict, ok := strings.CutPrefix(e, key+" : "); ok {
+			return verdict
+		}
+	}
+	return ""
+}
+
+// Whatever the ports and addresses of the parts are, a packet passes the rules of those
+// parts that can match it, in their order.
+func TestEachPacketPassesTheRulesForItsPortAndAddress(t *testing.T) {
+	for _, size := range []int{0, 1, 2, 5, 30, 200} {
+		for seed := range uint64(20) {
+			t.Run(fmt.Sprintf("%d parts, %d", size, seed), func(t *testing.T) {
+				t.Parallel()
+				random := rand.New(rand.NewPCG(seed, uint64(size)))
+				parts := make([]part, size)
+				for i := range parts {
+					parts[i] = randomPart(random, i)
+				}
+				rules, chains := byPort("x", parts)
+				l := newListed(append(chains, chain{"x", rules}))
+				for range 50 {
+					to := packet.Port{Number: edge(random), Protocol: []packet.Protocol{packet.TCP, packet.UDP}[random.IntN(2)]}
+					host := someHost(random)
+					var want []string
+					for _, p := range parts {
+						if packet.InRanges(to, p.ports) && matches(p.to, host) {
+							want = append(want, p.rules[0].String())
+						}
+					}
+					// A rule for another address matches nothing, wherever it is.
+					got := slices.DeleteFunc(l.passes("x", to, host), func(name string) bool {
+						i, err := strconv.Atoi(strings.TrimPrefix(name, "part "))
+						return err != nil || !matches(parts[i].to, host)
+					})
+					if !slices.Equal(want, got) {
+						t.Fatalf("a packet to %s at %s passes %v, want %v", to, host, got, want)
+					}
+				}
+			})
+		}
+	}
+}
+
+func matches(to []netip.Prefix, host netip.Addr) bool {
+	return len(to) == 0 || slices.ContainsFunc(to, func(p netip.Prefix) bool { return p.Contains(host) })
+}
+
+// edge returns a port that is often the first or last of some range.
+func edge(random *rand.Rand) uint16 {
+	edges := []uint16{1, 22, 23, 24, 80, 1000, 1254, 1255, 1256, 1257, 20000, 65534, 65535}
+	if random.IntN(4) > 0 {
+		return edges[random.IntN(len(edges))]
+	}
+	return uint16(1 + random.IntN(65535))
+}
+
+func someHost(random *rand.Rand) netip.Addr {
+	if random.IntN(2) == 0 {
+		return netip.AddrFrom4([4]byte{10, 0, byte(random.IntN(2)), byte(random.IntN(8))})
+	}
+	return netip.AddrFrom16([16]byte{0: 0x20, 1: 1, 15: byte(random.IntN(8))})
+}
+
+func randomPart(random *rand.Rand, i int) part {
+	p := part{rules: []rule{{say(fmt.Sprintf("part %d", i))}}}
+	protocol := []packet.Protocol{packet.TCP, packet.UDP}[random.IntN(2)]
+	for range 1 + random.IntN(3) {
+		a, b := edge(random), edge(random)
+		if random.IntN(2) == 0 {
+			b = a
+		}
+		p.ports = append(p.ports, packet.PortRange{First: min(a, b), Last: max(a, b), Protocol: protocol})
+	}
+	p.ports = packet.MergeRanges(p.ports)
+	for range random.IntN(4) {
+		host := someHost(random)
+		bits := host.BitLen()
+		if random.IntN(4) == 0 {
+			bits -= 2
+		}
+		p.to = append(p.to, netip.PrefixFrom(host, bits).Masked())
+	}
+	return p
+}
+
+// A packet passes a bounded number of rules, however many doors there are: with ports of
+// their own, or with the same port at addresses of their own.
+func TestRulesPassedDoNotGrowWithDoors(t *testing.T) {
+	passed := func(doors int) (most int) {
+		var own, same []part
+		for i := range doors {
+			port := packet.Port{Number: uint16(1000 + i), Protocol: packet.TCP}
+			host := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
+			own = append(own, part{ports: packet.Ranges([]packet.Port{port}), rules: []rule{{say("own")}}})
+			same = append(same, part{ports: packet.Ranges([]packet.Port{tcp(22)}), to: []netip.Prefix{netip.PrefixFrom(host, 32)}, rules: []rule{{say("same")}}})
+		}
+		for _, parts := range [][]part{own, same} {
+			rules, chains := byPort("x", parts)
+			most = max(most, len(rules))
+			for _, c := range chains {
+				most = max(most, len(c.rules))
+			}
+		}
+		return most
+	}
+	if few, many := passed(10), passed(5000); few != many || few > 1 {
+		t.Errorf("a chain has up to %d rules with 10 doors, and %d with 5000", few, many)
+	}
+}
+
+// Doors with wide ranges that all differ do not multiply the rules of the table.
+func TestWideRangesDoNotMultiplyRules(t *testing.T) {
+	const doors = 1000
+	var parts []part
+	for i := range doors {
+		parts = append(parts, part{
+			ports: []packet.PortRange{{First: uint16(1000 + 10*i), Last: uint16(30000 + 10*i), Protocol: packet.TCP}},
+			rules: []rule{{say(fmt.Sprintf("part %d", i))}},
+		})
+	}
+	rules, chains := byPort("x", parts)
+	n := len(rules)
+	for _, c := range chains {
+		n += len(c.rules)
+	}
+	if n > 2*doors {
+		t.Errorf("%d parts have become %d rules", doors, n)
+	}
+}

@@ -210,9 +210,9 @@ func TestASourceIsNotRememberedAfterItsFirstKnock(t *testing.T) {
   sequence    = [4113, "27911/udp", 1840]
   seq_timeout = "2m"
 }`) // nft is slow on a busy machine
-			set := "ssh_knocking4"
+			set := "knocking4"
 			if server.Is6() {
-				set = "ssh_knocking6"
+				set = "knocking6"
 			}
 			remembered := func(who netip.Addr) bool {
 				return strings.Contains(l.Nft("list", "set", "inet", "knockwall", set), " "+who.String()+" ")

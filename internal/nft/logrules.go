@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
@@ -65,17 +66,8 @@ func LogReasons(c *effective.Config) map[string]LogReason {
 	return m
 }
 
-// logRules returns what logs the door's knocks and datagrams, and adds the sets that it
-// needs.
-func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []part, chains []chain) {
-	if d.holds() {
-		for _, f := range families {
-			t.sets = append(t.sets, set{
-				name: knockingSet(d.Name, f), kind: f.kind, bits: d.bits(f), dynamic: true,
-				size: knockingPerSource * uint32(c.Wall.MaxSources), timeout: knockingFor,
-			})
-		}
-	}
+// logRules returns what logs the door's knocks and datagrams.
+func (d door) logRules(n Numbers, spray sprayBits) (wall []part, chains []chain) {
 	if knocks := packet.MergeRanges(packet.Ranges(d.AllKnocks())); len(knocks) > 0 {
 		for _, ports := range byProtocol(knocks) {
 			match := rule{}
@@ -84,7 +76,7 @@ func (t *Table) logRules(d door, n Numbers, c *effective.Config) (wall []part, c
 			}
 			wall = append(wall, part{ports, d.To, d.everywhere(nil, append(match, jump(knockChain(d.Name))))})
 		}
-		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(c), t.noteKnock(d, n, c)...)})
+		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(spray), d.noteKnock(n, spray)...)})
 	}
 	for i, m := range d.Methods {
 		for j, dg := range d.States[i].Datagrams {
@@ -111,13 +103,13 @@ func fromElsewhere() (rules []rule) {
 }
 
 // unheard returns the rules that ignore knocks of forged and trapped sources.
-func (d door) unheard(c *effective.Config) []rule {
+func (d door) unheard(spray sprayBits) []rule {
 	rules := fromElsewhere()
 	for _, f := range families {
 		if d.hasTraps() {
 			rules = append(rules, rule{fromSet(f, trappedSet(d.Name, f), d.penaltyBits(f)), back})
 		}
-		rules = append(rules, rule{fromSet(f, guessedSet(f), sprayBits(c, f)), back}, rule{fromSet(f, sprayingSet(f), sprayBits(c, f)), back})
+		rules = append(rules, rule{fromSet(f, guessedSet(f), spray.of(f)), back}, rule{fromSet(f, sprayingSet(f), spray.of(f)), back})
 	}
 	if d.widens() {
 		rules = append(rules, rule{fromSet(ipv6, wideSet, wideBits), back})
@@ -130,9 +122,9 @@ func (d door) unheard(c *effective.Config) []rule {
 // that source, which opens the door, may be on its way to the daemon. Knocks that only
 // begin a sequence are not remembered: a flood of them neither crowds out the remembered
 // sources, nor costs more than it must.
-func (t *Table) noteKnock(d door, n Numbers, c *effective.Config) (rules []rule) {
+func (d door) noteKnock(n Numbers, spray sprayBits) (rules []rule) {
 	for _, f := range families {
-		rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), sprayBits(c, f))})
+		rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), spray.of(f))})
 	}
 	rules = append(rules, rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)})
 	if !d.holds() {
@@ -153,7 +145,7 @@ func (d door) remember() (rules []rule) {
 		return nil
 	}
 	for _, f := range families {
-		rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(d.Name, f), d.bits(f))})
+		rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(f, d.bits(f)), d.bits(f))})
 	}
 	return rules
 }
@@ -205,5 +197,38 @@ const (
 	knockingFor       = time.Second
 )
 
-func knockingSet(door string, f family) string { return door + "_knocking" + f.suffix }
-func trappedSet(door string, f family) string  { return door + "_trapped" + f.suffix }
+// knockingSet returns the name of the set of sources of knocks. All doors with the same
+// source_prefix share it: a source in it is only asked about at a rate of its own, so it
+// does no harm that it has knocked at another door. With sets for each door, the kernel
+// would take much longer to install the table of many doors.
+func knockingSet(f family, bits int) string {
+	name := "knocking" + f.suffix
+	if bits < 8*f.length {
+		name += fmt.Sprintf("_%d", bits)
+	}
+	return name
+}
+
+// knockingSets returns the sets of sources of knocks.
+func knockingSets(c *effective.Config) (sets []set) {
+	known := map[string]bool{}
+	for d := range doorsOf(c) {
+		if !d.holds() {
+			continue
+		}
+		for _, f := range families {
+			name := knockingSet(f, d.bits(f))
+			if known[name] {
+				continue
+			}
+			known[name] = true
+			sets = append(sets, set{
+				name: name, kind: f.kind, bits: d.bits(f), dynamic: true,
+				size: knockingPerSource * uint32(c.Wall.MaxSources), timeout: knockingFor,
+			})
+		}
+	}
+	return sets
+}
+
+func trappedSet(door string, f family) string { return door + "_trapped" + f.suffix }

@@ -28,7 +28,7 @@ import (
 // CPU can read, and more than most networks bring. A possible one-time password costs the
 // daemon a hash for each password that it could be. So its rate is one of hashes: a fifth
 // of what a CPU can compute, or all of it if the CPU has no instructions for that. The
-// rate of admitted packets is beyond what any honest crowd sends.
+// rate of admitted packets is that of a whole door, and beyond what any honest crowd sends.
 const (
 	knocksRate     = 500000
 	knocksBurst    = 50000
@@ -160,6 +160,7 @@ func datagramChain(door string, m method.Method, kind int) string {
 
 func trapChain(door string) string         { return door + "_trap" }
 func admitChain(door string) string        { return door + "_admit" }
+func admittedChain(door string) string     { return door + "_admitted" }
 func refuseChain(door string) string       { return door + "_refuse" }
 func unjudgedOf(door string) string        { return door + "_unjudged" }
 func openSet(door string, f family) string { return door + "_open" + f.suffix }
@@ -185,25 +186,28 @@ func refusedCounter(door string) string  { return door + "_refused" }
 // configuration has now.
 func NewTable(c *effective.Config, n Numbers) *Table {
 	t := &Table{Name: c.Wall.Table, numbers: n}
-	t.sets = append(t.sets, hostSets(&c.Host)...)
+	spray := sprayBitsOf(c)
+	// The kernel finds a set by comparing names in the order of the sets, for each rule that
+	// names one. So the sets that all doors name come first.
+	t.sets = slices.Concat(hostSets(&c.Host), knockingSets(c), searchSets(c, spray))
 	var logged, admitted, refused []part
 	var chains []chain
 	for d := range doorsOf(c) {
-		parts, heard := t.logRules(d, n, c)
+		parts, heard := d.logRules(n, spray)
 		logged = append(logged, parts...)
 		chains = append(chains, heard...)
 		admitted = append(admitted, d.guarded(jump(admitChain(d.Name)))...)
 		refused = append(refused, d.guarded(goTo(refuseChain(d.Name)))...)
 	}
 	for d := range doorsOf(c) {
-		chains = append(chains, t.admit(d, n, uint32(c.Wall.MaxWindows)))
+		chains = append(chains, t.admit(d, n, uint32(c.Wall.MaxWindows))...)
 	}
 	for d := range doorsOf(c) {
 		if len(d.Ports) > 0 {
 			chains = append(chains, t.refuse(d, n))
 		}
 	}
-	chains = append(chains, t.unserved(c, n)...)
+	chains = append(chains, t.unserved(c, n, spray)...)
 	chains = append(chains, t.delivered(c)...)
 	wall, wallChains := byPort(wallChain, slices.Concat(logged, admitted, refused))
 	// Packets of an ended connection pass by no other door, and not as those of a trusted
@@ -260,9 +264,9 @@ func trust(trusted []netip.Prefix) (rules []rule) {
 	return rules
 }
 
-// admit queues the first packets of sources with an open window, of which each IP version
-// has at most maxWindows.
-func (t *Table) admit(d door, n Numbers, maxWindows uint32) chain {
+// admit returns the chains that queue the first packets of sources with an open window, of
+// which each IP version has at most maxWindows.
+func (t *Table) admit(d door, n Numbers, maxWindows uint32) []chain {
 	rules := []rule{{refused, back}}
 	rules = append(rules, trust(d.Trusted)...)
 	if d.HasProtocol(packet.TCP) {
@@ -274,23 +278,24 @@ func (t *Table) admit(d door, n Numbers, maxWindows uint32) chain {
 			t.timeouts = append(t.timeouts, o)
 		}
 	}
+	var inside []rule
+	if d.HasProtocol(packet.UDP) {
+		inside = append(inside, rule{ofUDP, d.udpTimeout().set()})
+	}
+	inside = append(inside,
+		rule{ofUnconfirmed, noteJudged},
+		rule{limit(admittedRate, admittedBurst), count(admittedCounter(d.Name)), queueTo(n.Admitted, true)})
+	if d.MaxConnections == 0 {
+		// Above the rate somebody floods the door under a client's address. The daemon
+		// would only accept and note these packets, so they pass without it.
+		inside = append(inside, rule{count(admittedCounter(d.Name)), accept})
+	}
 	for _, f := range families {
 		name := openSet(d.Name, f)
 		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.bits(f), size: maxWindows})
-		inside := fromSet(f, name, d.bits(f))
-		if d.HasProtocol(packet.UDP) {
-			rules = append(rules, rule{inside, ofUDP, d.udpTimeout().set()})
-		}
-		rules = append(rules,
-			rule{inside, ofUnconfirmed, noteJudged},
-			rule{inside, limit(admittedRate, admittedBurst), count(admittedCounter(d.Name)), queueTo(n.Admitted, true)})
-		if d.MaxConnections == 0 {
-			// Above the rate somebody floods the door under the client's address. The
-			// daemon would only accept and note these packets, so they pass without it.
-			rules = append(rules, rule{inside, count(admittedCounter(d.Name)), accept})
-		}
+		rules = append(rules, rule{fromSet(f, name, d.bits(f)), goTo(admittedChain(d.Name))})
 	}
-	return chain{admitChain(d.Name), rules}
+	return []chain{{admitChain(d.Name), rules}, {admittedChain(d.Name), inside}}
 }
 
 // refuse queues the first packets of sources without a window, and answers all other
@@ -309,7 +314,7 @@ func (t *Table) refuse(d door, n Numbers) chain {
 		}
 		if d.asksFirst() {
 			for _, f := range families {
-				rules = append(rules, rule{notRefused, first, fromSet(f, knockingSet(d.Name, f), d.bits(f)),
+				rules = append(rules, rule{notRefused, first, fromSet(f, knockingSet(f, d.bits(f)), d.bits(f)),
 					limit(knockingRate, knockingBurst), queue})
 			}
 		}

@@ -78,15 +78,25 @@ func (d door) penaltyBits(f family) int {
 }
 
 // sprayBits is [door.penaltyBits] for all doors together: the smallest of theirs.
-func sprayBits(c *effective.Config, f family) int {
-	bits := f.length * 8
+type sprayBits map[string]int // by the suffix of the family
+
+func sprayBitsOf(c *effective.Config) sprayBits {
+	s := sprayBits{}
+	for _, f := range families {
+		s[f.suffix] = f.length * 8
+	}
 	for d := range doorsOf(c) {
-		if len(d.AllKnocks()) > 0 {
-			bits = min(bits, d.penaltyBits(f))
+		if len(d.AllKnocks()) == 0 {
+			continue
+		}
+		for _, f := range families {
+			s[f.suffix] = min(s[f.suffix], d.penaltyBits(f))
 		}
 	}
-	return bits
+	return s
 }
+
+func (s sprayBits) of(f family) int { return s[f.suffix] }
 
 // The names of the wall's sets of sources.
 func knockedSet(f family) string  { return "knocked" + f.suffix }
@@ -122,7 +132,7 @@ func comparePorts(a, b packet.Port) int {
 }
 
 // unserved returns the chains against sources that search for knocks.
-func (t *Table) unserved(c *effective.Config, n Numbers) (chains []chain) {
+func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chains []chain) {
 	var knocked []door
 	for d := range doorsOf(c) {
 		if len(d.AllKnocks()) > 0 {
@@ -165,7 +175,7 @@ func (t *Table) unserved(c *effective.Config, n Numbers) (chains []chain) {
 			}
 		}
 	}
-	chains = append(chains, t.strays(knocked, n, c)...)
+	chains = append(chains, strays(n, spray)...)
 	return slices.Concat([]chain{{unservedChain, rules}}, trapChains, chains)
 }
 
@@ -218,21 +228,44 @@ func trapped(f family, set string, bits int) (rules []rule) {
 	return append(rules, rule{ofFamily(f), remember(f, set, bits)})
 }
 
-// strays returns the chains for sources that try ports without a listener, and adds the
-// sets that all doors share.
-func (t *Table) strays(knocked []door, n Numbers, c *effective.Config) []chain {
+// searchSets returns the sets of sources that search for knocks, which all doors share.
+func searchSets(c *effective.Config, spray sprayBits) (sets []set) {
 	var timeout, penalty time.Duration
-	widens := false
-	for _, d := range knocked {
-		timeout, penalty = max(timeout, d.SequenceTimeout), max(penalty, d.Penalty)
-		widens = widens || d.widens()
+	knocked, widens := false, isPart(spray.of(ipv6))
+	for d := range doorsOf(c) {
+		if len(d.AllKnocks()) > 0 {
+			knocked = true
+			timeout, penalty = max(timeout, d.SequenceTimeout), max(penalty, d.Penalty)
+			widens = widens || d.widens()
+		}
 	}
-	widens = widens || isPart(sprayBits(c, ipv6))
+	if !knocked {
+		return nil
+	}
 	size := uint32(c.Wall.MaxSources)
-	var guess, spray []rule
+	for _, f := range families {
+		bits := spray.of(f)
+		sets = append(sets,
+			set{name: knockedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
+			set{name: guessedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
+			set{name: tryingSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: tryFor},
+			set{name: triedSet(f), kind: probeOf(f), bits: bits, dynamic: true, size: size, timeout: triedFor},
+			set{name: sprayingSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: penalty})
+	}
+	if widens {
+		sets = append(sets,
+			set{name: crowdSet, kind: ipv6.kind, bits: wideBits, dynamic: true, size: size, timeout: time.Minute},
+			set{name: wideSet, kind: ipv6.kind, bits: wideBits, dynamic: true, size: size, timeout: penalty})
+	}
+	return sets
+}
+
+// strays returns the chains for sources that try ports without a listener.
+func strays(n Numbers, spray sprayBits) []chain {
+	var guess, spraying []rule
 	rules := fromElsewhere()
 	for _, f := range families {
-		bits := sprayBits(c, f)
+		bits := spray.of(f)
 		rules = append(rules,
 			rule{triedBefore(f, triedSet(f), bits), rememberTry(f, triedSet(f), bits), accept},
 			rule{fromSet(f, knockedSet(f), bits), jump(guessChain)},
@@ -246,25 +279,14 @@ func (t *Table) strays(knocked []door, n Numbers, c *effective.Config) []chain {
 		}
 	}
 	for _, f := range families {
-		bits := sprayBits(c, f)
-		t.sets = append(t.sets,
-			set{name: knockedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
-			set{name: guessedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
-			set{name: tryingSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: tryFor},
-			set{name: triedSet(f), kind: probeOf(f), bits: bits, dynamic: true, size: size, timeout: triedFor},
-			set{name: sprayingSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: penalty})
+		bits := spray.of(f)
 		rules = append(rules,
 			rule{ofFamily(f), rememberTry(f, triedSet(f), bits)},
 			rule{ofFamily(f), tooMany(f, tryingSet(f), bits, handful, expr.LimitTimeSecond), goTo(sprayChain)})
-		spray = append(spray, trapped(f, sprayingSet(f), bits)...)
-	}
-	if widens {
-		t.sets = append(t.sets,
-			set{name: crowdSet, kind: ipv6.kind, bits: wideBits, dynamic: true, size: size, timeout: time.Minute},
-			set{name: wideSet, kind: ipv6.kind, bits: wideBits, dynamic: true, size: size, timeout: penalty})
+		spraying = append(spraying, trapped(f, sprayingSet(f), bits)...)
 	}
 	told := rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, sprayed, packet.SnapLen)}
-	return []chain{{strayChain, rules}, {guessChain, append(guess, told)}, {sprayChain, append(spray, told)}}
+	return []chain{{strayChain, rules}, {guessChain, append(guess, told)}, {sprayChain, append(spraying, told)}}
 }
 
 // trapElement is an element of a set of sources whose knocks are ignored.
@@ -289,8 +311,9 @@ func trapsOf(c *effective.Config, d door, source packet.Source) (all []trapEleme
 	if d.hasTraps() {
 		add(trappedSet(d.Name, f), d.penaltyBits(f))
 	}
-	add(sprayingSet(f), sprayBits(c, f))
-	add(guessedSet(f), sprayBits(c, f))
+	spray := sprayBitsOf(c)
+	add(sprayingSet(f), spray.of(f))
+	add(guessedSet(f), spray.of(f))
 	if f.suffix == ipv6.suffix && d.widens() {
 		add(wideSet, wideBits)
 	}

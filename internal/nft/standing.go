@@ -41,11 +41,36 @@ func (s *Standing) Names(n Numbers) bool {
 // Standing reads the wall's table of that name: its windows, and the group and queue
 // numbers in its rules. It returns nil if there is no such table.
 func (k *Kernel) Standing(name string) (*Standing, error) {
+	if s, owned, err := k.standingOwned(name); owned {
+		return s, err
+	}
 	all, err := k.walls(func(t string) bool { return t == name })
 	if err != nil || len(all) == 0 {
 		return nil, err
 	}
 	return all[0], nil
+}
+
+// standingOwned reads the windows of the table of that name if this connection owns it.
+// Nobody else can change that table, so that the rest of it is known.
+func (k *Kernel) standingOwned(name string) (s *Standing, owned bool, err error) {
+	err = k.reading(func() error {
+		if owned = k.owned != nil && k.owned.Name == name; !owned {
+			return nil
+		}
+		n := k.owned.numbers
+		s = &Standing{Table: name, Groups: []uint16{n.LogGroup}, Queues: []uint16{n.Admitted, n.Strangers, n.Excess}}
+		for _, set := range k.owned.sets {
+			of := &nftables.Set{Table: tableNamed(name), Name: set.name, KeyType: set.kind, HasTimeout: true}
+			windows, _, err := k.readWindows(of, set.bits)
+			if err != nil {
+				return err
+			}
+			s.Windows = append(s.Windows, windows...)
+		}
+		return nil
+	})
+	return s, owned, err
 }
 
 // Others reads the tables of walls that have another name.
@@ -249,9 +274,18 @@ func (k *Kernel) read(name string) (*found, error) {
 			continue
 		}
 		f.shapes[s.Name] = f.shapeOf(s)
-		if err := k.readWindows(f, s); err != nil {
+		bits, known := f.lookedUp[s.Name]
+		if !known || !s.HasTimeout {
+			continue
+		}
+		windows, changed, err := k.readWindows(s, bits)
+		if err != nil {
 			return nil, err
 		}
+		if changed {
+			f.shapes[s.Name] = shape{} // so that the set is made anew
+		}
+		f.windows = append(f.windows, windows...)
 	}
 	return f, nil
 }
@@ -316,29 +350,28 @@ func leadingOnes(mask []byte) (n int) {
 	return n
 }
 
-// readWindows reads the windows in a set.
-func (k *Kernel) readWindows(f *found, s *nftables.Set) error {
+// readWindows reads the windows in a set whose elements have this many leading bits of an
+// address, if it is a set of windows. It reports whether another process has added an
+// element without a timeout, which no window of a wall's set is.
+func (k *Kernel) readWindows(s *nftables.Set, bits int) (windows []Window, changed bool, err error) {
 	door, family, ok := doorOfSet(s.Name)
-	length, known := f.lookedUp[s.Name]
-	if !ok || !known || !s.HasTimeout || s.KeyType.Bytes != family.kind.Bytes {
-		return nil
+	if !ok || s.KeyType.Bytes != family.kind.Bytes {
+		return nil, false, nil
 	}
 	elements, err := k.conn.GetSetElements(s)
 	if err != nil {
-		return fmt.Errorf("reading the windows of the door %s: %w", door, err)
+		return nil, false, fmt.Errorf("reading the windows of the door %s: %w", door, err)
 	}
 	for _, e := range elements {
 		if e.Timeout == 0 && e.Expires == 0 {
-			// Another process has added an element without a timeout. A wall's set has no
-			// such window, so the set is made anew.
-			f.shapes[s.Name] = shape{}
+			changed = true
 			continue
 		}
-		if source, ok := family.sourceOf(e.Key, length); ok && e.Expires > 0 {
-			f.windows = append(f.windows, Window{Door: door, Source: source, Left: e.Expires, Opener: method.ParseOpener(e.Comment)})
+		if source, ok := family.sourceOf(e.Key, bits); ok && e.Expires > 0 {
+			windows = append(windows, Window{Door: door, Source: source, Left: e.Expires, Opener: method.ParseOpener(e.Comment)})
 		}
 	}
-	return nil
+	return windows, changed, nil
 }
 
 // doorOfSet returns the door whose windows a set of this name holds.

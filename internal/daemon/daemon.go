@@ -81,7 +81,6 @@ func (d *daemon) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	debug.SetGCPercent(gcPercent)
 	kernel, err := nft.OpenKernel()
 	if err != nil {
 		return err
@@ -123,10 +122,25 @@ func (d *daemon) run(ctx context.Context) error {
 	return err
 }
 
-// gcPercent is by how much the heap may grow, in percent, before garbage is collected.
-// Most of the heap is tables without pointers, which cost the collector nothing. So it
-// may run often, and the daemon stays small.
-const gcPercent = 25
+// By how much the heap may grow, in percent, before garbage is collected. Most of the heap
+// is tables without pointers, which cost the collector nothing. So it may run often, and the
+// daemon stays small. The transaction of a large table has many small parts with pointers.
+// While it is built, the collector runs as seldom as by default.
+const (
+	gcPercent      = 25
+	gcPercentLarge = 100
+)
+
+// startLargeWork prepares for reading rule files and installing their table. The function
+// that it returns ends that, and returns to the system the memory that this has needed,
+// which is several times what the daemon needs from then on.
+func startLargeWork() (end func()) {
+	debug.SetGCPercent(gcPercentLarge)
+	return func() {
+		debug.SetGCPercent(gcPercent)
+		debug.FreeOSMemory()
+	}
+}
 
 // controlListener returns systemd's socket and its unit, or else listens at path.
 func controlListener(path string) (l net.Listener, unit string, err error) {
@@ -155,13 +169,9 @@ func (d *daemon) edges(kernel *nft.Kernel) wall.Edges {
 
 // install puts the rules in force, for good or on trial.
 func (d *daemon) install(config *ruleset.Config) error {
-	defer returnMemory()
+	defer startLargeWork()()
 	if d.Confirm != 0 {
 		return d.wall.Try(config, d.Confirm)
 	}
 	return d.wall.Apply(config)
 }
-
-// returnMemory returns to the system what reading rule files and the transaction of a large
-// table have needed, which is several times what the daemon needs from then on.
-func returnMemory() { debug.FreeOSMemory() }

@@ -24,7 +24,7 @@ import (
 func (r *rules) reload(confirm time.Duration) (done control.Reloaded, err error) {
 	r.changing.Lock()
 	defer r.changing.Unlock()
-	defer returnMemory()
+	defer startLargeWork()()
 	r.service.Reloading()
 	defer r.service.Ready()
 	loaded, warnings, err := r.read()

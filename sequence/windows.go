@@ -19,10 +19,10 @@ type Window struct {
 	Opener      string // who has opened it, in the words of the caller
 	Connections int    // admitted since the window was opened or refreshed, without retransmitted SYNs
 
-	max    int // limit of connections, 0 for none
-	recent []admitted
-	next   int // index in recent for the next connection
-	index  int // in the heap
+	max    int        // limit of connections, 0 for none
+	recent []admitted // nil before the first connection
+	next   int        // index in recent for the next connection
+	index  int        // in the heap
 
 	among   *Windows
 	counted bool // among them
@@ -134,7 +134,7 @@ func (w *Windows) Open(door int, source packet.Source, now, until time.Time, max
 	w.count(win)
 	win.max = maxConnections
 	win.Connections = 0
-	win.recent = make([]admitted, 0, max(remembered, maxConnections))
+	win.recent = nil // most windows of a door with very many have no connection at a time
 	win.next = 0
 	win.standing = false
 	return refreshed
@@ -232,6 +232,9 @@ func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
 	win.Connections++
 	if win.Spent() {
 		win.among.uncount(win)
+	}
+	if win.recent == nil {
+		win.recent = make([]admitted, 0, max(remembered, win.max))
 	}
 	if len(win.recent) < cap(win.recent) {
 		win.recent = append(win.recent, c)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -466,4 +467,25 @@ func TestNetworkOf(t *testing.T) {
 			t.Errorf("the network of %s is %s, want %s", source, got, want)
 		}
 	}
+}
+
+// A door can have a million windows, most of which have no connection at a time. What the
+// daemon remembers of a connection is several times the rest.
+func TestAWindowWithoutConnectionsIsSmall(t *testing.T) {
+	const windows, most = 100_000, 400 // bytes for each
+	var before, after runtime.MemStats
+	w := sequence.NewWindows()
+	now := time.Now()
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range windows {
+		source := packet.Source{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)}
+		w.Open(0, source, now, now.Add(time.Hour), 0)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if each := (int(after.HeapAlloc) - int(before.HeapAlloc)) / windows; each > most {
+		t.Errorf("a window takes %d bytes, want at most %d", each, most)
+	}
+	runtime.KeepAlive(w)
 }

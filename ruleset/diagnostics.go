@@ -19,6 +19,13 @@ const (
 	gutter     = len("   1: ")
 )
 
+// The same warning about more than alike places is shown once, with the first of these
+// places. Of the others, at most listed are named.
+const (
+	alike  = 3
+	listed = 20
+)
+
 // textWriter writes diagnostics as text. HCL's own writer marks the place within the line
 // by colour only, and shows the whole line, however long it is.
 type textWriter struct {
@@ -29,14 +36,42 @@ type textWriter struct {
 }
 
 // WriteText writes the diagnostics as text, wrapped at width columns, but at least 40.
-// Each has its source line, with carets under the place.
+// Each has its source line, with carets under the place. A warning that is the same at many
+// places is one text, with a list of the places.
 func (l *Loaded) WriteText(w io.Writer, width uint, color bool) error {
 	t := textWriter{l: l, width: max(int(width), minWidth), color: color}
+	type text struct{ summary, detail string }
+	same := map[text][]*hcl.Diagnostic{}
 	for _, d := range l.Diagnostics {
-		t.diagnostic(d)
+		if d.Severity == hcl.DiagWarning && d.Subject != nil {
+			same[text{d.Summary, d.Detail}] = append(same[text{d.Summary, d.Detail}], d)
+		}
+	}
+	for _, d := range l.Diagnostics {
+		all := same[text{d.Summary, d.Detail}]
+		switch {
+		case d.Severity != hcl.DiagWarning || len(all) <= alike:
+			t.diagnostic(d)
+		case d == all[0]:
+			t.diagnostic(d)
+			t.also(all[1:])
+		}
 	}
 	_, err := io.WriteString(w, t.b.String())
 	return err
+}
+
+// also names other places of the same warning.
+func (t *textWriter) also(others []*hcl.Diagnostic) {
+	var places []string
+	for _, d := range others[:min(len(others), listed)] {
+		places = append(places, fmt.Sprintf("%s line %d%s", printable.Columns(d.Subject.Filename), d.Subject.Start.Line, t.inBlock(d.Subject)))
+	}
+	text := fmt.Sprintf("The same holds for %d more: ", len(others)) + strings.Join(places, "; ")
+	if more := len(others) - listed; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	fmt.Fprintf(&t.b, "%s.\n\n", strings.Join(printable.Wrap(text, t.width-1), "\n"))
 }
 
 func (t *textWriter) diagnostic(d *hcl.Diagnostic) {
@@ -68,23 +103,37 @@ func (t *textWriter) place(at *hcl.Range, colour string) {
 		return
 	}
 	fmt.Fprintf(&t.b, "  on %s line %d", printable.Columns(at.Filename), at.Start.Line)
+	if file := t.file(at); file == nil || at.Start.Byte > len(file.Bytes) {
+		t.b.WriteString("\n\n")
+		return
+	}
+	fmt.Fprintf(&t.b, "%s:\n", t.inBlock(at))
+	source, before, marked := excerpt(t.l.shownText(at.Filename), at.Start.Byte, at.End.Byte, t.width-gutter)
+	fmt.Fprintf(&t.b, "%4d: %s\n", at.Start.Line, source)
+	fmt.Fprintf(&t.b, "%*s%s\n\n", gutter+before, "", t.paint(colour, strings.Repeat("^", marked)))
+}
+
+// file returns the file of a place, or nil.
+func (t *textWriter) file(at *hcl.Range) *hcl.File {
 	file := t.l.files[at.Filename]
 	if file == nil && t.l.named[at.Filename] {
 		file = &hcl.File{Bytes: t.l.shown[at.Filename]}
 	}
+	return file
+}
+
+// inBlock says in which block a place is, behind a comma, if it is in one.
+func (t *textWriter) inBlock(at *hcl.Range) string {
+	file := t.file(at)
 	if file == nil || at.Start.Byte > len(file.Bytes) {
-		t.b.WriteString("\n\n")
-		return
+		return ""
 	}
 	if nav, ok := file.Nav.(interface{ ContextString(offset int) string }); ok {
 		if in := nav.ContextString(at.Start.Byte); in != "" {
-			fmt.Fprintf(&t.b, ", in %s", printable.Cut(printable.Columns(t.l.words.withoutLabels(in)), maxContext))
+			return ", in " + printable.Cut(printable.Columns(t.l.words.withoutLabels(in)), maxContext)
 		}
 	}
-	t.b.WriteString(":\n")
-	source, before, marked := excerpt(t.l.shownText(at.Filename), at.Start.Byte, at.End.Byte, t.width-gutter)
-	fmt.Fprintf(&t.b, "%4d: %s\n", at.Start.Line, source)
-	fmt.Fprintf(&t.b, "%*s%s\n\n", gutter+before, "", t.paint(colour, strings.Repeat("^", marked)))
+	return ""
 }
 
 // withoutLabels removes the labels from the header of a block within another. They may be

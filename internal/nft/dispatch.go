@@ -62,7 +62,7 @@ func byPort(name string, parts []part) ([]rule, []chain) {
 		}
 	}
 	if len(targets) > 0 {
-		rules = append([]rule{{portMap(targets)}}, rules...)
+		rules = append([]rule{{portMap(expr.VerdictGoto, targets)}}, rules...)
 	}
 	return rules, chains
 }
@@ -252,11 +252,49 @@ func groupHosts(parts []part) (groups []*hostGroup, ok bool) {
 	return groups, true
 }
 
-// portMap goes to the chain for a packet's protocol and port.
-func portMap(targets map[packet.Port]string) term {
+// heldPorts are ports of one protocol, and the chain for packets to them.
+type heldPorts struct {
+	ports []packet.PortRange
+	chain string
+}
+
+// jumpToAll returns rules that pass each packet to all chains for its port. Unlike the rules
+// of [byPort] they need no chain for each combination of doors, of which there are very many
+// if doors have many ports at random, as traps are. The first map has a chain for each port,
+// the second one has another chain for each port that has two, and so on.
+func jumpToAll(held []heldPorts) (rules []rule) {
+	var maps []map[packet.Port]string
+	has := map[packet.Port]int{} // in how many maps a port is
+	for _, h := range held {
+		for _, r := range h.ports {
+			if r.Last-r.First >= maxSpread {
+				for _, to := range toPorts(r.Protocol, []packet.PortRange{r}) {
+					rules = append(rules, rule{to, jump(h.chain)})
+				}
+				continue
+			}
+			for n := int(r.First); n <= int(r.Last); n++ {
+				p := packet.Port{Number: uint16(n), Protocol: r.Protocol}
+				if has[p] == len(maps) {
+					maps = append(maps, map[packet.Port]string{})
+				}
+				maps[has[p]][p] = h.chain
+				has[p]++
+			}
+		}
+	}
+	for _, m := range maps {
+		rules = append(rules, rule{portMap(expr.VerdictJump, m)})
+	}
+	return rules
+}
+
+// portMap jumps or goes to the chain for a packet's protocol and port.
+func portMap(kind expr.VerdictKind, targets map[packet.Port]string) term {
 	ports := slices.SortedFunc(maps.Keys(targets), comparePorts)
 	m := verdictMap{
-		text: "meta l4proto . th dport",
+		verdict: kind,
+		text:    "meta l4proto . th dport",
 		load: []expr.Any{
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
 			&expr.Payload{DestRegister: firstWord + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -273,9 +311,10 @@ func portMap(targets map[packet.Port]string) term {
 // addresses of the family.
 func hostMap(f family, targets map[netip.Addr]string) (term, bool) {
 	m := verdictMap{
-		text: f.keyword + " daddr",
-		load: append(isVersion(f), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.dest, Len: uint32(f.length)}),
-		kind: f.kind,
+		verdict: expr.VerdictGoto,
+		text:    f.keyword + " daddr",
+		load:    append(isVersion(f), &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.dest, Len: uint32(f.length)}),
+		kind:    f.kind,
 	}
 	for _, h := range slices.SortedFunc(maps.Keys(targets), netip.Addr.Compare) {
 		if h.BitLen() == 8*f.length {
@@ -285,9 +324,10 @@ func hostMap(f family, targets map[netip.Addr]string) (term, bool) {
 	return m.term(), len(m.elements) > 0
 }
 
-// verdictMap is an anonymous map whose values are chains to go to. A hash set holds it:
-// [toPorts] says why no interval set does.
+// verdictMap is an anonymous map whose values are chains to jump or go to. A hash set holds
+// it: [toPorts] says why no interval set does.
 type verdictMap struct {
+	verdict  expr.VerdictKind
 	text     string // the key as nft lists it
 	load     []expr.Any
 	kind     nftables.SetDatatype
@@ -296,8 +336,9 @@ type verdictMap struct {
 }
 
 func (m *verdictMap) add(key element, target string) {
-	m.words = append(m.words, key.text+" : goto "+target)
-	m.elements = append(m.elements, nftables.SetElement{Key: key.key, VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: target}})
+	word := map[expr.VerdictKind]string{expr.VerdictGoto: "goto", expr.VerdictJump: "jump"}[m.verdict]
+	m.words = append(m.words, key.text+" : "+word+" "+target)
+	m.elements = append(m.elements, nftables.SetElement{Key: key.key, VerdictData: &expr.Verdict{Kind: m.verdict, Chain: target}})
 }
 
 func (m *verdictMap) term() term {

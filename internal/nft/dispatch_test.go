@@ -16,71 +16,88 @@ import (
 )
 
 // listed are chains as nft lists them.
-type listed map[string][]string
+type listed map[string][]listedRule
+
+// listedRule is a rule as nft lists it.
+type listedRule struct {
+	text string
+	// elements are those of a verdict map, whose key is the port or the destination of a
+	// packet.
+	elements map[string]string
+	byHost   bool
+	// If the rule matches ports, these are the ports and what it does with them.
+	protocol string
+	ports    []packet.PortRange
+	end      string
+}
+
+var (
+	verdicts  = regexp.MustCompile(`^(meta l4proto \. th dport|ip6? daddr) vmap \{ (.*) \}$`)
+	portMatch = regexp.MustCompile(`^(tcp|udp) dport (\{ .* \}|\S+) (.*)$`)
+)
 
 func newListed(chains []chain) listed {
 	l := listed{}
 	for _, c := range chains {
 		for _, r := range c.rules {
-			l[c.name] = append(l[c.name], r.String())
+			l[c.name] = append(l[c.name], parseRule(r.String()))
 		}
 	}
 	return l
 }
 
-var (
-	portVmap  = regexp.MustCompile(`^meta l4proto \. th dport vmap \{ (.*) \}$`)
-	hostVmap  = regexp.MustCompile(`^ip6? daddr vmap \{ (.*) \}$`)
-	portMatch = regexp.MustCompile(`^(tcp|udp) dport (\{ .* \}|\S+) (.*)$`)
-)
+func parseRule(text string) listedRule {
+	r := listedRule{text: text, end: text}
+	if m := verdicts.FindStringSubmatch(text); m != nil {
+		r.byHost = strings.HasPrefix(m[1], "ip")
+		r.elements = map[string]string{}
+		for e := range strings.SplitSeq(m[2], ", ") {
+			key, verdict, _ := strings.Cut(e, " : ")
+			r.elements[key] = verdict
+		}
+	} else if m := portMatch.FindStringSubmatch(text); m != nil {
+		r.protocol, r.end = m[1], m[3]
+		for ports := range strings.SplitSeq(strings.Trim(m[2], "{ }"), ", ") {
+			first, last, isRange := strings.Cut(ports, "-")
+			if !isRange {
+				last = first
+			}
+			from, _ := strconv.Atoi(first)
+			until, _ := strconv.Atoi(last)
+			r.ports = append(r.ports, packet.PortRange{First: uint16(from), Last: uint16(until)})
+		}
+	}
+	return r
+}
 
-// passes returns the ends of the rules that match a packet, up to one that leaves the chain:
-// everything behind the matches of its port and its destination. Rules that match something
-// else match the packet.
+// verdict returns what the rule does with a packet, and "" if it does not match it. It takes
+// matches of anything but ports and destinations in maps as true.
+func (r listedRule) verdict(to packet.Port, host netip.Addr) string {
+	switch {
+	case r.elements != nil && r.byHost:
+		return r.elements[host.String()]
+	case r.elements != nil:
+		return r.elements[fmt.Sprintf("%s . %d", to.Protocol, to.Number)]
+	case r.protocol != "" && (r.protocol != to.Protocol.String() || !packet.InRanges(packet.Port{Number: to.Number}, r.ports)):
+		return ""
+	}
+	return r.end
+}
+
+// passes returns what the rules do that match a packet, up to one that leaves the chain. Of
+// rules that jump, that is only the jump.
 func (l listed) passes(chain string, to packet.Port, host netip.Addr) (ends []string) {
 	for _, r := range l[chain] {
-		end := r
-		if m := portVmap.FindStringSubmatch(r); m != nil {
-			if end = verdictFor(m[1], fmt.Sprintf("%s . %d", to.Protocol, to.Number)); end == "" {
-				continue
-			}
-		} else if m := hostVmap.FindStringSubmatch(r); m != nil {
-			if end = verdictFor(m[1], host.String()); end == "" {
-				continue
-			}
-		} else if m := portMatch.FindStringSubmatch(r); m != nil {
-			if m[1] != to.Protocol.String() || !slices.ContainsFunc(strings.Split(strings.Trim(m[2], "{ }"), ", "), func(ports string) bool {
-				first, last, isRange := strings.Cut(ports, "-")
-				if !isRange {
-					last = first
-				}
-				from, _ := strconv.Atoi(first)
-				until, _ := strconv.Atoi(last)
-				return from <= int(to.Number) && int(to.Number) <= until
-			}) {
-				continue
-			}
-			end = m[3]
+		end := r.verdict(to, host)
+		if end == "" {
+			continue
 		}
 		if target, ok := strings.CutPrefix(end, "goto "); ok && l[target] != nil {
 			return append(ends, l.passes(target, to, host)...)
 		}
-		if i := strings.LastIndex(end, "jump "); i > 0 {
-			end = end[i:]
-		}
-		ends = append(ends, end)
+		ends = append(ends, end[max(0, strings.LastIndex(end, "jump ")):])
 	}
 	return ends
-}
-
-// verdictFor returns the verdict for a key among the elements of a map.
-func verdictFor(elements, key string) string {
-	for e := range strings.SplitSeq(elements, ", ") {
-		if verdict, ok := strings.CutPrefix(e, key+" : "); ok {
-			return verdict
-		}
-	}
-	return ""
 }
 
 // Whatever the ports and addresses of the parts are, a packet passes the rules of those
@@ -116,6 +133,33 @@ func TestEachPacketPassesTheRulesForItsPortAndAddress(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// A packet jumps to the chains of all holders of its port, and to each of them once.
+func TestAPacketJumpsToAllChainsForItsPort(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 20 {
+		var held []heldPorts
+		for i := range 30 {
+			held = append(held, heldPorts{randomPart(random, i).ports, fmt.Sprintf("x%d", i)})
+		}
+		l := newListed([]chain{{"x", jumpToAll(held)}})
+		for range 100 {
+			to := packet.Port{Number: edge(random), Protocol: []packet.Protocol{packet.TCP, packet.UDP}[random.IntN(2)]}
+			var want []string
+			for _, h := range held {
+				if packet.InRanges(to, h.ports) {
+					want = append(want, "jump "+h.chain)
+				}
+			}
+			got := l.passes("x", to, netip.Addr{})
+			slices.Sort(want)
+			slices.Sort(got)
+			if !slices.Equal(want, got) {
+				t.Fatalf("a packet to %s does %v, want %v", to, got, want)
+			}
 		}
 	}
 }

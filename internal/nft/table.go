@@ -158,12 +158,13 @@ func datagramChain(door string, m method.Method, kind int) string {
 	return fmt.Sprintf("%s_%s_%d", door, m.Name(), kind+1)
 }
 
-func trapChain(door string) string         { return door + "_trap" }
-func admitChain(door string) string        { return door + "_admit" }
-func admittedChain(door string) string     { return door + "_admitted" }
-func refuseChain(door string) string       { return door + "_refuse" }
-func unjudgedOf(door string) string        { return door + "_unjudged" }
-func openSet(door string, f family) string { return door + "_open" + f.suffix }
+func trapChain(door string) string                    { return door + "_trap" }
+func doorTraps(door string, p packet.Protocol) string { return door + "_traps_" + p.String() }
+func admitChain(door string) string                   { return door + "_admit" }
+func admittedChain(door string) string                { return door + "_admitted" }
+func refuseChain(door string) string                  { return door + "_refuse" }
+func unjudgedOf(door string) string                   { return door + "_unjudged" }
+func openSet(door string, f family) string            { return door + "_open" + f.suffix }
 
 func admittedCounter(door string) string { return door + "_admitted" }
 func refusedCounter(door string) string  { return door + "_refused" }

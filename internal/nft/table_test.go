@@ -98,7 +98,7 @@ func TestTrapsLoseTheKnocksOfAStep(t *testing.T) {
 	numbers := NumbersOf(once.Wall, 0)
 	table := newListed(NewTable(once, numbers).chains)
 	for n := 20000; n <= 29999; n++ {
-		isTrap := slices.Contains(table.passes(unservedChain, tcp(uint16(n)), netip.Addr{}), "jump d_trap")
+		isTrap := slices.Contains(table.passes(unservedChain, tcp(uint16(n)), netip.Addr{}), "jump d_traps_tcp")
 		if isKnock := once.Doors[0].Knocks(tcp(uint16(n))); isTrap == isKnock {
 			t.Errorf("%d is a trap: %t, and a knock: %t", n, isTrap, isKnock)
 		}

@@ -150,15 +150,24 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 	if len(knocked) == 0 {
 		return []chain{{unservedChain, rules}}
 	}
-	var tries []part
+	var traps []packet.PortRange
+	var tries []heldPorts
 	for _, d := range knocked {
-		if d.hasTraps() {
-			tries = append(tries, d.triesOfTraps()...)
-			chains = append(chains, t.trap(d, n, c))
+		if !d.hasTraps() {
+			continue
+		}
+		for _, ports := range byProtocol(d.Traps) {
+			traps = append(traps, ports...)
+			tries = append(tries, heldPorts{ports, doorTraps(d.Name, ports[0].Protocol)})
+			chains = append(chains, d.tries(ports[0].Protocol))
+		}
+		chains = append(chains, t.trap(d, n, c))
+	}
+	for _, ports := range byProtocol(packet.MergeRanges(traps)) {
+		for _, to := range toPorts(ports[0].Protocol, ports) {
+			rules = append(rules, rule{to, goTo(trapsChain)})
 		}
 	}
-	trapped, trapChains := byPort(trapsChain, tries)
-	rules = append(rules, trapped...)
 	for _, ports := range byProtocol(c.NamedPorts()) {
 		for _, to := range toPorts(ports[0].Protocol, ports) {
 			rules = append(rules, rule{to, accept})
@@ -176,7 +185,7 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 		}
 	}
 	chains = append(chains, strays(n, spray)...)
-	return slices.Concat([]chain{{unservedChain, rules}}, trapChains, chains)
+	return append([]chain{{unservedChain, rules}, {trapsChain, jumpToAll(tries)}}, chains...)
 }
 
 // likeKnocks returns matches for packets that could be knocks of the door, judged by
@@ -194,16 +203,13 @@ func (d door) likeKnocks() (terms []term) {
 	return terms
 }
 
-// triesOfTraps returns what the door does with packets to its traps.
-func (d door) triesOfTraps() (parts []part) {
-	for _, ports := range byProtocol(d.Traps) {
-		match := rule{}
-		if ports[0].Protocol == packet.TCP {
-			match = rule{withFlags(d.Flags)}
-		}
-		parts = append(parts, part{ports, d.To, d.everywhere(match, rule{jump(trapChain(d.Name))})})
+// tries returns the chain for packets to the door's traps of one protocol.
+func (d door) tries(protocol packet.Protocol) chain {
+	match := rule{}
+	if protocol == packet.TCP {
+		match = rule{withFlags(d.Flags)}
 	}
-	return parts
+	return chain{doorTraps(d.Name, protocol), d.everywhere(match, rule{goTo(trapChain(d.Name))})}
 }
 
 // trap returns the chain for sources that try one of the door's traps.

@@ -62,13 +62,12 @@ func (l *List) Authorize(file string, text []byte) []Problem {
 		if line.Authority {
 			of = l.authorities
 		}
-		f := FingerprintOf(line.Key)
-		if first := of[f]; first != nil {
+		if first := of[line.Fingerprint]; first != nil {
 			p.warn(0, len(s), "Key that is listed twice",
 				fmt.Sprintf("Line %d of %s has this key, too, and is used. Delete one of the two lines.", first.Number, first.File))
 			return
 		}
-		of[f] = line
+		of[line.Fingerprint] = line
 	})
 	if l.Len() == before && len(p.all) == 0 {
 		p.line, p.begin = 1, 0
@@ -114,7 +113,8 @@ func (p *problems) parse(s string) *Line {
 		p.fail(at, len(s), "Key that sshd no longer takes", reason+" Make another: ssh-keygen -t ed25519.")
 		return nil
 	}
-	line := &Line{Key: key, Name: nameOr(comment, FingerprintOf(key))}
+	fingerprint := FingerprintOf(key)
+	line := &Line{Key: key, Fingerprint: fingerprint, Name: nameOr(comment, fingerprint)}
 	good := true
 	for i, o := range options {
 		if slices.ContainsFunc(options[:i], func(other option) bool { return strings.EqualFold(other.name, o.name) }) {

@@ -80,15 +80,16 @@ func (l *List) Lines() []*Line {
 
 // Line is one line of a file.
 type Line struct {
-	File      string
-	Number    int // from 1 on
-	Key       ssh.PublicKey
-	Name      string   // the comment; for keys without one, the fingerprint
-	Authority bool     // the key signs certificates of people
-	Doors     []string // names of the only doors that it opens; nil: all
-	DoorsAt   Place    // the option with them
-	Window    time.Duration
-	Expires   time.Time // zero: never
+	File        string
+	Number      int // from 1 on
+	Key         ssh.PublicKey
+	Fingerprint Fingerprint // of Key
+	Name        string      // the comment; for keys without one, the fingerprint
+	Authority   bool        // the key signs certificates of people
+	Doors       []string    // names of the only doors that it opens; nil: all
+	DoorsAt     Place       // the option with them
+	Window      time.Duration
+	Expires     time.Time // zero: never
 
 	principals []string // of which a certificate must have one; nil: any
 	from       addresses
@@ -137,7 +138,7 @@ func (l *List) like(other *Line) *Line {
 	if other.Authority {
 		of = l.authorities
 	}
-	if line := of[FingerprintOf(other.Key)]; line != nil && line.Name == other.Name {
+	if line := of[other.Fingerprint]; line != nil && line.Name == other.Name {
 		return line
 	}
 	return nil
@@ -168,20 +169,25 @@ const (
 	Revoked    RefusalReason = iota + 1 // the key or certificate is revoked
 	Expired                             // the line or certificate is not valid at this time
 	NotFrom                             // the line or certificate is not valid for this address
-	NotSigned                           // the authority has not signed the certificate
 	NotAllowed                          // anything else
 )
 
 // ByKey returns the line of a plain key, or nil.
 func (l *List) ByKey(f Fingerprint) *Line { return l.keys[f] }
 
-// ByAuthority returns the line of the authority that a certificate names, or nil. It does
-// not check the certificate: see [List.CheckCertificate].
+// ByAuthority returns the line of the authority that has signed a certificate, or nil. Until
+// then nothing in a certificate counts: whoever makes one up can write anybody's name into
+// it, and a key that takes long to verify with. It checks nothing else: see
+// [List.CheckCertificate].
 func (l *List) ByAuthority(c *ssh.Certificate) *Line {
 	if c.SignatureKey == nil {
 		return nil
 	}
-	return l.authorities[FingerprintOf(c.SignatureKey)]
+	line := l.authorities[FingerprintOf(c.SignatureKey)]
+	if line == nil || !isSigned(c) {
+		return nil
+	}
+	return line
 }
 
 // Admits reports whether somebody who was admitted before still would be, by what a window
@@ -216,10 +222,11 @@ func IsPublic(line string) bool {
 	return tagged && slices.Contains([]string{"sha256", "serial", "id", "hash", "key"}, strings.ToLower(tag))
 }
 
-// Check returns a *Refusal if a line admits nobody with its key at a time from an address.
-func (l *List) Check(line *Line, key ssh.PublicKey, now time.Time, source netip.Addr, userVerified bool) error {
+// Check returns a *Refusal if a line does not admit a key at a time from an address. The key
+// is that of the line, or one in a certificate of it.
+func (l *List) Check(line *Line, key Fingerprint, now time.Time, source netip.Addr, userVerified bool) error {
 	switch {
-	case l.revoked.hasKey(FingerprintOf(key)), l.revoked.hasKey(FingerprintOf(line.Key)):
+	case l.revoked.hasKey(key), l.revoked.hasKey(line.Fingerprint):
 		return &Refusal{Revoked, "the key is revoked"}
 	case !line.Expires.IsZero() && !now.Before(line.Expires):
 		return &Refusal{Expired, fmt.Sprintf("line %d of %s expired at %s", line.Number, line.File, line.Expires.Format(time.DateTime))}
@@ -231,15 +238,11 @@ func (l *List) Check(line *Line, key ssh.PublicKey, now time.Time, source netip.
 	return nil
 }
 
-// CheckCertificate returns a *Refusal unless the authority of a line has signed a
-// certificate that is valid at a time for an address.
+// CheckCertificate returns a *Refusal unless a certificate, which the authority of a line has
+// signed, is valid at a time for an address.
 func (l *List) CheckCertificate(line *Line, c *ssh.Certificate, now time.Time, source netip.Addr, userVerified bool) error {
 	refuse := func(reason RefusalReason, format string, a ...any) error {
 		return &Refusal{reason, "the certificate " + fmt.Sprintf(format, a...)}
-	}
-	// First of all, as whoever makes a certificate up can write anybody's name into it.
-	if !isSigned(c) {
-		return refuse(NotSigned, "has no signature of its authority")
 	}
 	switch {
 	case c.CertType != ssh.UserCert:
@@ -270,7 +273,7 @@ func (l *List) CheckCertificate(line *Line, c *ssh.Certificate, now time.Time, s
 	if _, ok := c.CriticalOptions[optionVerifyRequired]; ok && !userVerified {
 		return refuse(NotAllowed, "needs a hardware key that has checked its user by a PIN or fingerprint")
 	}
-	return l.Check(line, c.Key, now, source, userVerified)
+	return l.Check(line, FingerprintOf(c.Key), now, source, userVerified)
 }
 
 // The critical options of certificates. Source: PROTOCOL.certkeys of OpenSSH.

@@ -45,6 +45,7 @@ func (s *Screen) Passes(datagram []byte) bool {
 type Opener struct {
 	host    Public
 	private hpke.PrivateKey
+	mask    []byte // its key
 
 	mu   sync.Mutex
 	last [remembered]result
@@ -66,7 +67,7 @@ func NewOpener(i Identity) (*Opener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Opener{host: i.Public(), private: private}, nil
+	return &Opener{host: i.Public(), private: private, mask: derive(i.Public(), maskLabel)}, nil
 }
 
 // Public returns the public identity of the host.
@@ -110,7 +111,7 @@ func (o *Opener) open(datagram []byte) (*Sealed, error) {
 		return nil, errNotSealed
 	}
 	ciphertext := datagram[prefix:]
-	share := mask(o.host, datagram[tagSize:prefix], ciphertext)
+	share := mask(o.mask, datagram[tagSize:prefix], ciphertext)
 	kdf, aead := suite()
 	recipient, err := hpke.NewRecipient(share[:], o.private, kdf, aead, []byte(label))
 	if err != nil {
@@ -197,8 +198,8 @@ func (s *Sealed) UserVerified(key ssh.PublicKey) bool {
 	return isInHardware(key) && at >= 0 && s.signature[at]&userVerified != 0
 }
 
-// Verify checks the signature against the key that has the Fingerprint. A hardware key must
-// have been touched for it.
+// Verify checks the signature. The caller has found the key by the Fingerprint. A hardware key
+// must have been touched for it.
 func (s *Sealed) Verify(key ssh.PublicKey) error {
 	signature := ssh.Signature{Format: signatureFormat(key), Blob: s.signature}
 	if isInHardware(key) {
@@ -207,9 +208,6 @@ func (s *Sealed) Verify(key ssh.PublicKey) error {
 			return errors.New("the signature is too short")
 		}
 		signature.Blob, signature.Rest = s.signature[:at], s.signature[at:]
-	}
-	if sha256.Sum256(key.Marshal()) != s.Fingerprint {
-		return errors.New("the fingerprint is that of another key")
 	}
 	return key.Verify(s.preimage, &signature)
 }

@@ -51,7 +51,7 @@ func Seal(to Public, k Knock, key ssh.PublicKey, sign Signer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	masked := mask(to, share, ciphertext)
+	masked := mask(derive(to, maskLabel), share, ciphertext)
 	datagram := append(append(make([]byte, tagSize, prefix+len(ciphertext)), masked[:]...), ciphertext...)
 	mac := hmac.New(sha256.New, derive(to, macLabel))
 	mac.Write(datagram[tagSize:])

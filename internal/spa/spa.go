@@ -125,9 +125,10 @@ func derive(p Public, label string) []byte {
 	return mac.Sum(nil)
 }
 
-// mask masks a share, or removes the mask. ciphertext is the encrypted content.
-func mask(p Public, share, ciphertext []byte) (masked [shareSize]byte) {
-	mac := hmac.New(sha256.New, derive(p, maskLabel))
+// mask masks a share, or removes the mask. key is derived for maskLabel, and ciphertext is
+// the encrypted content.
+func mask(key, share, ciphertext []byte) (masked [shareSize]byte) {
+	mac := hmac.New(sha256.New, key)
 	mac.Write(ciphertext)
 	for i, b := range mac.Sum(nil) {
 		masked[i] = share[i] ^ b

@@ -2,6 +2,7 @@ package spa
 
 import (
 	"crypto/sha512"
+	"encoding/binary"
 
 	"golang.org/x/crypto/ssh"
 )
@@ -10,10 +11,11 @@ import (
 // namespace of knocks. Source: PROTOCOL.sshsig of OpenSSH, "Signed Data".
 func sshsig(message []byte) []byte {
 	sum := sha512.Sum512(message)
-	return append([]byte("SSHSIG"), ssh.Marshal(struct {
-		Namespace, Reserved, HashAlgorithm string
-		Hash                               []byte
-	}{namespace, "", hashAlgorithm, sum[:]})...)
+	b := []byte("SSHSIG")
+	for _, s := range []string{namespace, "", hashAlgorithm, string(sum[:])} { // ssh.Marshal takes ten times as long
+		b = append(binary.BigEndian.AppendUint32(b, uint32(len(s))), s...)
+	}
+	return b
 }
 
 // signatureFormat returns the only signature format that a key may use: the newest of RSA,

@@ -69,8 +69,9 @@ type verification struct {
 // a counter in each row, by a hash, and its count is the least of them. So a source that
 // sends few has little chance to be taken for one that sends many.
 type senders struct {
-	seed maphash.Seed
-	rows [4][1 << senderBits]sender
+	seed  maphash.Seed
+	since time.Time
+	rows  [4][1 << senderBits]sender
 }
 
 const (
@@ -81,7 +82,7 @@ const (
 // sender is a counter that loses one each second.
 type sender struct {
 	lately float32
-	at     time.Time
+	at     uint32 // milliseconds, which may overflow
 }
 
 // add counts a datagram, and returns how many the source had sent lately.
@@ -91,12 +92,14 @@ func (ss *senders) add(source netip.Addr, now time.Time) float32 {
 		clear(a[verificationPrefixV6/8:])
 	}
 	hash := maphash.Bytes(ss.seed, a[:])
+	ms := uint32(now.Sub(ss.since).Milliseconds())
 	least := float32(maxLately)
 	for i := range ss.rows {
 		c := &ss.rows[i][hash>>(i*senderBits)%(1<<senderBits)]
-		c.lately = max(0, c.lately-float32(max(0, now.Sub(c.at).Seconds())))
+		passed := max(0, int32(ms-c.at))
+		c.lately = max(0, c.lately-float32(passed)/1000)
 		least = min(least, c.lately)
-		c.lately, c.at = min(maxLately, c.lately+1), now
+		c.lately, c.at = min(maxLately, c.lately+1), ms
 	}
 	return least
 }
@@ -112,7 +115,7 @@ func (vs *verifications) add(s knocks, f *policy, check method.SlowVerifier, v *
 	defer vs.mu.Unlock()
 	now := v.base.Time
 	if vs.jobs == nil { // most walls never need them
-		vs.jobs, vs.sources = make([]verification, maxVerifications), &senders{seed: maphash.MakeSeed()}
+		vs.jobs, vs.sources = make([]verification, maxVerifications), &senders{seed: maphash.MakeSeed(), since: now}
 		vs.tokens, vs.filled = verificationsBurst, now
 	}
 	if since := now.Sub(vs.filled); since > 0 {
@@ -180,6 +183,9 @@ func (vs *verifications) remove() {
 	vs.first = (vs.first + 1) % maxVerifications
 	vs.waiting--
 	vs.done++
+	if vs.waiting == 0 {
+		vs.first = 0 // what was used last is still in the CPU's cache
+	}
 }
 
 // waitSince reports whether a datagram waits that arrived before a time.

@@ -234,7 +234,7 @@ func (k *Keys) Listed(now time.Time) (names []string) {
 		return nil
 	}
 	for _, line := range k.People.Lines() {
-		if !line.Authority && line.Opens(k.door) && k.People.Check(line, line.Key, now, netip.Addr{}, true) == nil {
+		if !line.Authority && line.Opens(k.door) && k.People.Check(line, line.Fingerprint, now, netip.Addr{}, true) == nil {
 			names = append(names, line.Name)
 		}
 	}

@@ -40,15 +40,16 @@ func (v *verifier) Verify(datagram []byte, from netip.Addr, now time.Time) metho
 		return method.Meaning{}
 	}
 	// From here on the person has proved to have sent the datagram, and the audit trail says
-	// why the door stays closed. A certificate proves that only if its authority has signed it.
-	m := method.Meaning{Person: method.Person{Name: line.Name, Key: people.FingerprintOf(key).String(), Grant: keyGrant}}
+	// why the door stays closed.
+	fingerprint := people.Fingerprint(s.Fingerprint)
+	m := method.Meaning{Person: method.Person{Name: line.Name, Key: fingerprint.String(), Grant: keyGrant}}
 	from = from.WithZone("")
 	mismatch := v.mismatch(s, from)
 	if certificate != nil {
 		m.Person.Name, m.Person.Grant = people.NameOf(certificate), certificateGrant(line, certificate)
 		err = v.People.CheckCertificate(line, certificate, now, from, s.UserVerified(key))
 	} else {
-		err = v.People.Check(line, key, now, from, s.UserVerified(key))
+		err = v.People.Check(line, fingerprint, now, from, s.UserVerified(key))
 	}
 	reject := func(code audit.Code, reason string) method.Meaning {
 		m.Code, m.Reason = code, reason
@@ -56,8 +57,6 @@ func (v *verifier) Verify(datagram []byte, from netip.Addr, now time.Time) metho
 	}
 	off := s.Time.Sub(now)
 	switch refused, _ := errors.AsType[*people.Refusal](err); {
-	case refused != nil && refused.Reason == people.NotSigned:
-		return method.Meaning{}
 	case v.closed:
 		return reject(audit.CodeNotAllowed, "the list of revoked keys cannot be read, so no key opens the door")
 	case s.Door != v.hash:
@@ -82,8 +81,8 @@ func (v *verifier) Verify(datagram []byte, from netip.Addr, now time.Time) metho
 	return m
 }
 
-// find returns the line of the key that signed, that key, and its certificate, if it has one
-// that the line's key has signed.
+// find returns the line of the key that signed, that key, and its certificate, if it has one,
+// which the line's key has signed. The key has the fingerprint in the datagram.
 func (v *verifier) find(s *spa.Sealed) (*people.Line, ssh.PublicKey, *ssh.Certificate) {
 	if s.Certificate == nil {
 		line := v.People.ByKey(s.Fingerprint)
@@ -132,7 +131,7 @@ func clockText(off, skew time.Duration) string {
 const keyGrant = "key"
 
 func certificateGrant(line *people.Line, c *ssh.Certificate) string {
-	return fmt.Sprintf("ca=%s,serial=%d", people.FingerprintOf(line.Key).Short(), c.Serial)
+	return fmt.Sprintf("ca=%s,serial=%d", line.Fingerprint.Short(), c.Serial)
 }
 
 // grant is what a window remembers of the person that opened it.

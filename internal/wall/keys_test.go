@@ -247,6 +247,44 @@ func TestAPersonWhoseLineIsDeletedIsOut(t *testing.T) {
 	})
 }
 
+// A reload deletes the line of a person whose datagram is being verified, at any moment of the
+// reload. In the end the person is out.
+func TestAPersonWhoseLineIsDeletedDuringAVerificationIsOut(t *testing.T) {
+	for _, moment := range []string{"Standing", "SeedConntrack", "Install", "OpenWindows"} {
+		k := newKeyed(t, "alice", "bob")
+		guarded(t, k.config(k.line("", "alice")+k.line("", "bob"), ""), func(h *host) {
+			a := h.client(alice)
+			without := h.knows(k.config(k.line("", "bob"), ""))
+			reload := func() {
+				if err := h.wall.Apply(without); err != nil {
+					t.Errorf("%s: %v", moment, err)
+				}
+			}
+			done := make(chan struct{})
+			h.once(moment, func() {
+				if moment == "OpenWindows" { // her window is about to open, and the reload waits for that
+					go func() { reload(); close(done) }()
+					return
+				}
+				a.datagram(keyPort, k.knock("alice", nil))
+				a.dial(22)
+			})
+			if moment == "OpenWindows" {
+				a.datagram(keyPort, k.knock("alice", nil))
+				<-done
+			} else {
+				reload()
+			}
+			synctest.Wait()
+			if left := h.left("ssh", alice); left != 0 || len(h.wall.Windows()) != 0 {
+				t.Errorf("%s: her window is open for %s: %+v", moment, left, h.wall.Windows())
+			}
+			h.expect(moment+": alice is out", a.dial(22), waiting)
+			h.client(bob).sendsKey(moment+": bob", k.knock("bob", nil), "opened ssh 192.0.2.2")
+		})
+	}
+}
+
 // The end of a trial closes the windows of those whom only the rules on trial admitted.
 func TestAPersonOfATrialThatEndsIsOut(t *testing.T) {
 	k := newKeyed(t, "alice", "bob")

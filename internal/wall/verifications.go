@@ -38,6 +38,10 @@ func share(lately float32) float32 {
 // verifications verifies datagrams that take long to verify, in a goroutine of its own, so
 // that the log is read meanwhile. It allocates nothing for a datagram. Those beyond its
 // limits are dropped.
+//
+// The goroutine begins with the first datagram and stays until the wall ends. Arithmetic on
+// curves needs a deep stack, which would grow step by step in a new goroutine: that takes a
+// fifth of the time of a verification.
 type verifications struct {
 	packets *packets
 
@@ -47,7 +51,8 @@ type verifications struct {
 	first   int            // index of the next job in it
 	waiting int            // jobs in it, with the one under way
 	done    uint64         // jobs so far
-	running bool           // the goroutine runs
+	running bool           // the goroutine has something to do
+	more    chan struct{}  // wakes the goroutine when it has; nil: there is none yet, or no more
 	tokens  float32        // of the total rate
 	filled  time.Time
 	sources *senders
@@ -134,25 +139,35 @@ func (vs *verifications) add(s knocks, f *policy, check method.SlowVerifier, v *
 	j.sockets, j.policy, j.check, j.door, j.base, j.source = s, f, check, v.door, v.base, source
 	j.size = copy(j.data[:], data)
 	vs.waiting++
-	if !vs.running {
-		vs.running = true
-		go vs.run()
+	if vs.running {
+		return
+	}
+	vs.running = true
+	if vs.more == nil {
+		vs.more = make(chan struct{}, 1) // add sends once for each time that running becomes true
+		go vs.run(vs.more)
+	}
+	vs.more <- struct{}{}
+}
+
+// run verifies datagrams until it is told that there will be no more.
+func (vs *verifications) run(more chan struct{}) {
+	for range more {
+		for j := vs.next(); j != nil; j = vs.next() {
+			vs.verify(j)
+		}
 	}
 }
 
-// run verifies datagrams until none waits.
-func (vs *verifications) run() {
-	for {
-		vs.mu.Lock()
-		if vs.waiting == 0 {
-			vs.running = false
-			vs.mu.Unlock()
-			return
-		}
-		j := &vs.jobs[vs.first] // stays as it is until the job is removed
-		vs.mu.Unlock()
-		vs.verify(j)
+// next returns the first job, which stays as it is until it is removed. If there is none, the
+// goroutine has nothing to do.
+func (vs *verifications) next() *verification {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	if vs.running = vs.waiting > 0; !vs.running {
+		return nil
 	}
+	return &vs.jobs[vs.first]
 }
 
 // verify verifies a datagram, and removes the job. Then it does what the datagram asks for.
@@ -202,10 +217,17 @@ func (vs *verifications) progress() progress.Progress {
 	return progress.Progress{Done: vs.done, Idle: vs.waiting == 0}
 }
 
-// finish waits until the datagrams that wait now have had their effect, but not for ever.
+// finish waits until the datagrams that wait now have had their effect, but not for ever, and
+// ends the goroutine. If another datagram comes after it, another goroutine begins.
 func (vs *verifications) finish() {
 	for end := time.Now().Add(retireTimeout); vs.isRunning() && time.Now().Before(end); {
 		time.Sleep(time.Millisecond)
+	}
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	if vs.more != nil && !vs.running {
+		close(vs.more)
+		vs.more = nil
 	}
 }
 

@@ -1,7 +1,9 @@
 package keys_test
 
 import (
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"fmt"
 	"net/netip"
@@ -28,12 +30,12 @@ var (
 
 // host is a folder with rule files and the files that they name.
 type host struct {
-	t        *testing.T
+	t        testing.TB
 	folder   string
 	identity spa.Identity
 }
 
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	identity, err := spa.NewIdentity()
 	if err != nil {
@@ -77,7 +79,7 @@ func (h *host) verify(l *ruleset.Loaded, door string, datagram []byte) method.Me
 	return v.Verify(datagram, source, now)
 }
 
-func newSigner(t *testing.T) ssh.Signer {
+func newSigner(t testing.TB) ssh.Signer {
 	t.Helper()
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -107,7 +109,7 @@ func (h *host) knock(door string, signer ssh.Signer, key ssh.PublicKey) []byte {
 }
 
 // certificate returns a certificate of a key for alice, with the name of an authority.
-func certificate(t *testing.T, key, signedBy, says ssh.Signer) *ssh.Certificate {
+func certificate(t testing.TB, key, signedBy, says ssh.Signer) *ssh.Certificate {
 	t.Helper()
 	c := &ssh.Certificate{Key: key.PublicKey(), CertType: ssh.UserCert, KeyId: "alice", Serial: 7, ValidBefore: ssh.CertTimeInfinity}
 	if err := c.SignCert(rand.Reader, signedBy); err != nil {
@@ -257,5 +259,30 @@ func TestNoExcerptShowsASecret(t *testing.T) {
 	var text strings.Builder
 	if err := l.WriteText(&text, 80, false); err != nil || !strings.Contains(text.String(), `door="ssh" ssh-ed25519 AAAA`) {
 		t.Errorf("%s", &text)
+	}
+}
+
+// Whoever knows the host's identity and the key of an authority can make up a certificate of
+// a key that takes long to verify with. The host checks the authority's signature first.
+func BenchmarkMadeUpCertificate(b *testing.B) {
+	h := newHost(b)
+	authority, other := newSigner(b), newSigner(b)
+	private, err := ecdsa.GenerateKey(elliptic.P521(), rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	key, err := ssh.NewSignerFromSigner(private)
+	if err != nil {
+		b.Fatal(err)
+	}
+	v := h.rules(line("cert-authority", authority, "ca"), "", "ssh").Config.Door("ssh").Methods[0].(*keys.Keys).Verifier()
+	var datagrams [][]byte // more than are remembered
+	for range 8 {
+		datagrams = append(datagrams, h.knock("ssh", key, certificate(b, key, other, authority)))
+	}
+	for n := 0; b.Loop(); n++ {
+		if m := v.Verify(datagrams[n%len(datagrams)], source, now); m.Code != "" {
+			b.Fatalf("%+v", m)
+		}
 	}
 }

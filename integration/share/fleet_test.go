@@ -1,14 +1,7 @@
 package share
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -16,13 +9,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
-	"github.com/nats-io/nkeys"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/integration/lab"
+	"github.com/knockwall/knockwall/integration/lab/natslab"
 	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/netlab"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -128,54 +120,22 @@ func (f *fleet) newMember(i int) *member {
 // certify makes a certificate authority, the servers' certificate, and a key for each host.
 func (f *fleet) certify() {
 	f.t.Helper()
-	write := func(name, kind string, der []byte) {
-		lab.Must(f.t, os.WriteFile(filepath.Join(f.folder, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
-	}
-	authority := func(name string) (*x509.Certificate, *ecdsa.PrivateKey) {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		lab.Must(f.t, err)
-		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-			IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-		der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-		lab.Must(f.t, err)
-		write(name, "CERTIFICATE", der)
-		certificate, err := x509.ParseCertificate(der)
-		lab.Must(f.t, err)
-		return certificate, key
-	}
-	authority("other-ca.pem")
-	ca, caKey := authority("ca.pem")
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	lab.Must(f.t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(2), NotBefore: ca.NotBefore, NotAfter: ca.NotAfter,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	var addresses []netip.Addr
 	for _, m := range f.members {
-		template.IPAddresses = append(template.IPAddresses, m.hub4.AsSlice())
+		addresses = append(addresses, m.hub4)
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
-	lab.Must(f.t, err)
-	write("cert.pem", "CERTIFICATE", der)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	lab.Must(f.t, err)
-	write("key.pem", "PRIVATE KEY", private)
-
-	// Each member may publish only as itself.
+	lab.Must(f.t, natslab.Certify(f.folder, addresses...))
+	other := filepath.Join(f.folder, "other")
+	lab.Must(f.t, os.Mkdir(other, 0o700))
+	lab.Must(f.t, natslab.Certify(other))
 	var users strings.Builder
 	for _, m := range f.members {
-		user, err := nkeys.CreateUser()
+		public, err := natslab.NewKey(filepath.Join(m.Folder, "nkey"))
 		lab.Must(f.t, err)
-		seed, err := user.Seed()
-		lab.Must(f.t, err)
-		public, err := user.PublicKey()
-		lab.Must(f.t, err)
-		lab.Must(f.t, os.WriteFile(filepath.Join(m.Folder, "nkey"), seed, 0o600))
-		fmt.Fprintf(&users, "{ nkey: %s, permissions: { publish: \"knockwall.%s.%s.>\", subscribe: \"knockwall.%s.>\" } }\n", public, group, m.name, group)
+		users.WriteString(natslab.User(public, group, m.name))
 	}
-	stranger, err := nkeys.CreateUser()
+	_, err := natslab.NewKey(filepath.Join(f.folder, "stranger"))
 	lab.Must(f.t, err)
-	seed, err := stranger.Seed()
-	lab.Must(f.t, err)
-	lab.Must(f.t, os.WriteFile(filepath.Join(f.folder, "stranger"), seed, 0o600))
 	lab.Must(f.t, os.WriteFile(filepath.Join(f.folder, "users"), []byte(users.String()), 0o600))
 }
 

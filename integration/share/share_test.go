@@ -240,7 +240,7 @@ func TestWrongCertificateAndWrongKey(t *testing.T) {
 	good, wrongCA, wrongKey := f.members[0], f.members[1], f.members[2]
 	good.up("")
 	good.connected()
-	wrongCA.daemon = wrongCA.Run(wrongCA.rules("", filepath.Join(wrongCA.Folder, "nkey"), filepath.Join(f.folder, "other-ca.pem")))
+	wrongCA.daemon = wrongCA.Run(wrongCA.rules("", filepath.Join(wrongCA.Folder, "nkey"), filepath.Join(f.folder, "other", "ca.pem")))
 	wrongCA.share()
 	wrongKey.daemon = wrongKey.Run(wrongKey.rules("", filepath.Join(f.folder, "stranger"), filepath.Join(f.folder, "ca.pem")))
 	wrongKey.share()

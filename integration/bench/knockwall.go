@@ -14,6 +14,7 @@ import (
 type knockwall struct {
 	title  string
 	binary string
+	more   string // blocks in the rule file besides those of the wall and the door
 	way
 	*daemon
 }
@@ -34,14 +35,18 @@ func (k *knockwall) start(l *lab) error {
 	if err != nil {
 		return err
 	}
-	rules := filepath.Join(l.folder, "ssh.hcl")
-	text := fmt.Sprintf("wall {\n%s}\ndoor \"ssh\" {\n  ports  = [%d]\n  window = %q\n%s}\n", wall, door.Number, l.window, attributes)
+	rules := k.file(l)
+	text := fmt.Sprintf("wall {\n%s}\ndoor \"ssh\" {\n  ports  = [%d]\n  window = %q\n%s}\n%s", wall, door.Number, l.window, attributes, k.more)
 	if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
 		return err
 	}
-	k.daemon, err = launch(l, exec.Command(k.binary, "run", "--config", rules, "--control", filepath.Join(l.folder, "control")))
+	k.daemon, err = launch(l, exec.Command(k.binary, "run", "--config", rules, "--control", k.control(l)))
 	return err
 }
+
+func (*knockwall) file(l *lab) string { return filepath.Join(l.folder, "ssh.hcl") }
+
+func (*knockwall) control(l *lab) string { return filepath.Join(l.folder, "control") }
 
 func (k *knockwall) stop() { k.kill() }
 

@@ -12,5 +12,6 @@ func TestMain(m *testing.M) {
 	lab.Main(m,
 		lab.Program{Name: "knockwall-share", Build: []string{"../../cmd/knockwall-share"}},
 		lab.Program{Name: "nats-server", Build: []string{"-modfile=../../internal/tools/go.mod", "github.com/nats-io/nats-server/v2"}},
+		lab.Program{Name: "nk", Build: []string{"-modfile=../../internal/tools/go.mod", "github.com/nats-io/nkeys/nk"}},
 	)
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/knockwall/knockwall/internal/netlab"
 )
 
-// pairHost is one of the two hosts of examples/pair.
-type pairHost struct {
+// lanHost is a host of an example, on one network with the client and the other hosts.
+type lanHost struct {
 	*member
 	hubLink  string
 	programs []*exec.Cmd
@@ -31,48 +31,32 @@ func TestAPairOfHostsWithOneAddress(t *testing.T) {
 	lab.NeedsProgram(t, "nats-server")
 	lab.NeedsProgram(t, "knockwall-share")
 	keepalived, openssl := lab.NeedsProgram(t, "keepalived"), lab.NeedsProgram(t, "openssl")
-	folder, err := os.MkdirTemp("", "kw-")
-	lab.Must(t, err)
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	f := &fleet{t: t, folder: folder}
-	f.hub, err = netlab.NewHost()
-	lab.Must(t, err)
-	t.Cleanup(func() { f.hub.Close() })
 	client := netip.MustParseAddr("192.0.2.100")
-	lab.Must(t, f.hub.Do(func() error {
-		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
-		if err := netlink.LinkAdd(bridge); err != nil {
-			return err
-		}
-		if err := netlink.AddrAdd(bridge, &netlink.Addr{IPNet: lab.IPNet(netip.PrefixFrom(client, 24))}); err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(bridge)
-	}))
+	f := newLAN(t, client)
 
 	// The key is made as the example says.
-	text := example(t, "knockwall.hcl", nil)
+	text := example(t, "pair/knockwall.hcl", nil)
 	_, command, _ := strings.Cut(text, "#     openssl ")
 	command, _, found := strings.Cut(command, "\n")
 	if !found {
 		t.Fatalf("the example has no command for its key:\n%s", text)
 	}
 	made := exec.Command(openssl, strings.Fields(command)...)
-	made.Dir = folder
+	made.Dir = f.folder
 	if out, err := made.CombinedOutput(); err != nil {
 		t.Fatalf("openssl %s: %v: %s", command, err, out)
 	}
 
-	var hosts []*pairHost
+	var hosts []*lanHost
 	for i := range 2 {
-		hosts = append(hosts, f.newPairHost(i))
+		hosts = append(hosts, f.newLANHost(string(rune('a'+i)), netip.AddrFrom4([4]byte{192, 0, 2, byte(11 + i)})))
 	}
 	for _, h := range hosts {
 		nats := filepath.Join(h.Folder, "nats.conf")
-		lab.Must(t, os.WriteFile(nats, []byte(example(t, "nats.conf", map[string]string{"/etc/nats": folder})), 0o600))
+		lab.Must(t, os.WriteFile(nats, []byte(example(t, "pair/nats.conf", map[string]string{"/etc/nats": f.folder})), 0o600))
 		log := h.run(lab.NeedsProgram(t, "nats-server"), "-c", nats)
 		eventually.True(t, "the NATS server is ready", func() bool { return strings.Contains(log.String(), "Server is ready") })
-		h.daemon = h.Run(example(t, "knockwall.hcl", map[string]string{`group   =`: fmt.Sprintf("name = %q\n  group   =", h.name)}))
+		h.daemon = h.Run(example(t, "pair/knockwall.hcl", map[string]string{`group   =`: fmt.Sprintf("name = %q\n  group   =", h.name)}))
 		h.share()
 		h.programs = append(h.programs, h.companion)
 	}
@@ -84,12 +68,12 @@ func TestAPairOfHostsWithOneAddress(t *testing.T) {
 	}
 	for _, h := range hosts {
 		conf := filepath.Join(h.Folder, "keepalived.conf")
-		lab.Must(t, os.WriteFile(conf, []byte(example(t, "keepalived.conf", map[string]string{"eth0": h.link})), 0o600))
+		lab.Must(t, os.WriteFile(conf, []byte(example(t, "pair/keepalived.conf", map[string]string{"eth0": h.link})), 0o600))
 		h.run(keepalived, "--dont-fork", "--log-console", "--vrrp", "--use-file", conf,
 			"--pid", filepath.Join(h.Folder, "keepalived.pid"), "--vrrp_pid", filepath.Join(h.Folder, "vrrp.pid"))
 	}
 	shared := netip.MustParseAddr("192.0.2.10")
-	master := func() (has, not *pairHost) {
+	master := func() (has, not *lanHost) {
 		switch a, b := hosts[0].has(shared), hosts[1].has(shared); {
 		case a && !b:
 			return hosts[0], hosts[1]
@@ -131,10 +115,10 @@ func TestAPairOfHostsWithOneAddress(t *testing.T) {
 	}
 }
 
-// example returns a file of examples/pair, with other texts in place of some.
+// example returns a file of the examples, with other texts in place of some.
 func example(t *testing.T, name string, replaced map[string]string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("../../examples/pair", name))
+	b, err := os.ReadFile(filepath.Join("../../examples", name))
 	lab.Must(t, err)
 	text := string(b)
 	for from, to := range replaced {
@@ -146,12 +130,36 @@ func example(t *testing.T, name string, replaced map[string]string) string {
 	return text
 }
 
-func (f *fleet) newPairHost(i int) *pairHost {
+// newLAN returns a network with a client, and without a host.
+func newLAN(t *testing.T, client netip.Addr) *fleet {
+	t.Helper()
+	f := &fleet{t: t}
+	var err error
+	f.folder, err = os.MkdirTemp("", "kw-")
+	lab.Must(t, err)
+	t.Cleanup(func() { os.RemoveAll(f.folder) })
+	f.hub, err = netlab.NewHost()
+	lab.Must(t, err)
+	t.Cleanup(func() { f.hub.Close() })
+	lab.Must(t, f.hub.Do(func() error {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return err
+		}
+		if err := netlink.AddrAdd(bridge, &netlink.Addr{IPNet: lab.IPNet(netip.PrefixFrom(client, 24))}); err != nil {
+			return err
+		}
+		return netlink.LinkSetUp(bridge)
+	}))
+	return f
+}
+
+func (f *fleet) newLANHost(name string, address netip.Addr) *lanHost {
 	f.t.Helper()
 	host, err := netlab.NewHost()
 	lab.Must(f.t, err)
 	f.t.Cleanup(func() { host.Close() })
-	h := &pairHost{member: &member{fleet: f, name: string(rune('a' + i)), v4: netip.AddrFrom4([4]byte{192, 0, 2, byte(11 + i)})}}
+	h := &lanHost{member: &member{fleet: f, name: name, v4: address}}
 	h.Lab = &lab.Lab{T: f.t, Server: host, Client: f.hub, Folder: filepath.Join(f.folder, h.name)}
 	lab.Must(f.t, os.Mkdir(h.Folder, 0o700))
 	h.link, h.hubLink, err = netlab.Link(host, f.hub, []netip.Prefix{netip.PrefixFrom(h.v4, 24)}, nil)
@@ -172,7 +180,7 @@ func (f *fleet) newPairHost(i int) *pairHost {
 }
 
 // run runs a program on the host until the test ends.
-func (h *pairHost) run(name string, arguments ...string) *lab.Output {
+func (h *lanHost) run(name string, arguments ...string) *lab.Output {
 	h.fleet.t.Helper()
 	cmd, log := exec.Command(name, arguments...), &lab.Output{}
 	cmd.WaitDelay = time.Second // a process of its own may have its output
@@ -183,7 +191,7 @@ func (h *pairHost) run(name string, arguments ...string) *lab.Output {
 }
 
 // has reports whether the host has an address.
-func (h *pairHost) has(a netip.Addr) (has bool) {
+func (h *lanHost) has(a netip.Addr) (has bool) {
 	h.fleet.t.Helper()
 	lab.Must(h.fleet.t, h.Server.Do(func() error {
 		all, err := netlink.AddrList(nil, netlink.FAMILY_V4)

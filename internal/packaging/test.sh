@@ -56,6 +56,8 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/share/doc/knockwall/copyright
 -rw-r--r-- root/root /usr/share/doc/knockwall/docs/API.md
 -rw-r--r-- root/root /usr/share/doc/knockwall/docs/limits.md
+-rw-r--r-- root/root /usr/share/doc/knockwall/examples/bastion/keys.sh
+-rw-r--r-- root/root /usr/share/doc/knockwall/examples/pair/knockwall.hcl
 -rw-r--r-- root/root /usr/share/doc/knockwall/examples/ssh.hcl
 -rw-r--r-- root/root /usr/share/doc/knockwall/licenses/github.com/nats-io/nats.go/LICENSE
 -rw-r--r-- root/root /usr/share/doc/knockwall/licenses/github.com/spf13/cobra/LICENSE.txt

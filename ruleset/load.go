@@ -40,6 +40,9 @@ type Loaded struct {
 	shown  map[string][]byte       // the text of files with stars in place of possible secrets
 	named  map[string]bool         // the files in shown that rule files name: they have no secrets
 	broken map[string]map[int]bool // the files with syntax errors, and the lines of these errors
+	// misspelt are the blocks with a name that resembles the one of an argument or a block that
+	// they lack.
+	misspelt map[hcl.Range]bool
 
 	size     int // of all files, in bytes
 	identity identity
@@ -72,7 +75,7 @@ func Review(path string) *Loaded { return load(path, path, reviewer) }
 func Rehearse(path string) *Loaded { return load(path, path, rehearsing) }
 
 func newLoaded(w *words, path string, by reader) *Loaded {
-	return &Loaded{words: w, files: map[string]*hcl.File{}, shown: map[string][]byte{}, named: map[string]bool{}, broken: map[string]map[int]bool{}, path: path, reader: by}
+	return &Loaded{words: w, files: map[string]*hcl.File{}, shown: map[string][]byte{}, named: map[string]bool{}, broken: map[string]map[int]bool{}, misspelt: map[hcl.Range]bool{}, path: path, reader: by}
 }
 
 // load reads the rule files at path, which may be a copy of those at origin.
@@ -316,8 +319,22 @@ func (l *Loaded) foreign(diags hcl.Diagnostics) {
 		if detail, ok := plainer[d.Summary]; ok {
 			d.Detail = detail
 		}
+		// HCL proposes no name that the block has already.
+		if strings.HasPrefix(d.Summary, "Unsupported ") && strings.Contains(d.Detail, "Did you mean") {
+			l.misspelt[l.blockAround(*d.Subject)] = true
+		}
 	}
 	l.Diagnostics = append(l.Diagnostics, diags...)
+}
+
+// blockAround returns the definition of the innermost block in whose braces a place is.
+func (l *Loaded) blockAround(at hcl.Range) (definition hcl.Range) {
+	for _, b := range l.files[at.Filename].BlocksAtPos(at.Start) {
+		if !b.DefRange.Overlaps(at) {
+			definition = b.DefRange
+		}
+	}
+	return definition
 }
 
 // shownText returns the text of a rule file with stars in place of possible secrets.

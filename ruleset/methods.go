@@ -66,7 +66,7 @@ func (l *Loaded) methods(r *rawDoor, d *Door) {
 	switch {
 	case knocking > 1:
 		l.fail("Too many sequences", "A door has only one of sequence, rolling and one_time_sequences. Two doors can guard the same ports.", &r.Range)
-	case given == 0 && l.broken[r.Range.Filename] == nil:
+	case given == 0 && l.isRead(r.Range):
 		l.fail("No sequence", `A door needs a way to open it: sequence = [4113, "27911/udp", 1840]. Or write `+otherWays()+".", &r.Range)
 	}
 }

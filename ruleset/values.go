@@ -176,17 +176,17 @@ func (l *Loaded) list(e hcl.Expression, item func(hcl.Expression, string)) (n in
 	return len(elements), true
 }
 
-// missing reports whether a door lacks an attribute that it needs. It returns false if
-// the door's file has syntax errors, as the attribute may then be in the part that HCL
-// left out.
-func (l *Loaded) missing(r *rawDoor, e hcl.Expression) bool {
-	return absent(e) && l.broken[r.Range.Filename] == nil
+// isRead reports whether all of a block was read. Otherwise what it lacks may be in the part
+// of the file that HCL left out after a syntax error, or have a misspelt name. That error was
+// reported, and is the one to correct.
+func (l *Loaded) isRead(block hcl.Range) bool {
+	return l.broken[block.Filename] == nil && !l.misspelt[block]
 }
 
-// lacks reports whether a block lacks an attribute that it needs, and fails if it does.
-// Like missing, it reports no error in a file with syntax errors.
+// lacks reports whether a block lacks an attribute that it needs. It fails if the block does
+// and was read.
 func (l *Loaded) lacks(e hcl.Expression, block hcl.Range, summary, detail string) bool {
-	if absent(e) && l.broken[block.Filename] == nil {
+	if absent(e) && l.isRead(block) {
 		l.fail(summary, detail, &block)
 	}
 	return absent(e)
@@ -194,7 +194,7 @@ func (l *Loaded) lacks(e hcl.Expression, block hcl.Range, summary, detail string
 
 func (l *Loaded) ports(r *rawDoor) []packet.PortRange {
 	ports, n, ok := l.portList(r.Ports, nil)
-	if l.missing(r, r.Ports) && r.OnOpen == nil || ok && n == 0 {
+	if absent(r.Ports) && l.isRead(r.Range) && r.OnOpen == nil || ok && n == 0 {
 		l.fail("No ports", `A door needs ports to guard: ports = [22], or ["51820/udp"], or ["8000-8010/tcp"]. `+
 			"A door without ports needs an on_open block, whose command runs when the door opens.", &r.Range)
 	}

@@ -174,10 +174,10 @@ func writeStatus(out io.Writer, path string, s wall.Status, wanted wall.WindowQu
 	switch {
 	case len(s.Doors) > 0:
 	case s.FilesDiffer:
-		say("It has no door, so it hides nothing.")
+		say("The wall has no door, so it hides nothing.")
 		return nil
 	default:
-		say("It has no door, so it hides nothing. To make one for ssh, type:\n  sudo knockwall init ssh 22")
+		say("The wall has no door, so it hides nothing. To make one for ssh, type:\n  sudo knockwall init ssh 22 --keys")
 		return nil
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -137,10 +138,11 @@ func knownTo(path string, now time.Time) *report.Known {
 	if loaded.Config == nil {
 		return nil
 	}
-	known := &report.Known{}
+	known := &report.Known{Trusted: map[string][]netip.Prefix{}}
 	doors := map[string][]string{}
 	for _, d := range loaded.Config.Doors {
 		known.Doors = append(known.Doors, d.Name)
+		known.Trusted[d.Name] = slices.Concat(loaded.Config.Wall.Trusted, d.Trusted)
 		for _, name := range peopleOf(&d, now) {
 			doors[name] = append(doors[name], d.Name)
 		}

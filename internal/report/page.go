@@ -59,6 +59,15 @@ func newPage(r *Report, origin string) *page {
 	return p
 }
 
+// Connections returns how many connections of a guest were let in.
+func (p *page) Connections(g Guest) string { return g.connections() }
+
+// AboutTrusted explains why no connections of some guests are counted.
+func (p *page) AboutTrusted() string { return p.aboutTrusted() }
+
+// AboutUnused is about the doors that nobody has opened.
+func (p *page) AboutUnused() string { return p.aboutUnused() }
+
 // Moment returns a time as the text of the report has it.
 func (p *page) Moment(t time.Time) string { return moment(t, p.zone) }
 

@@ -8,10 +8,12 @@ package report
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/packet"
 )
 
 // The limits of what a Collector keeps. Whoever can knock can do so from many addresses, and
@@ -38,8 +40,9 @@ type Guest struct {
 	Sources     []string     // where the guest came from, the latest last
 	MoreSources bool         // there were others before them
 	Last        time.Time
-	Opened      int // how often the guest has opened the door, or kept it open
-	Connections int // that were let in
+	Opened      int  // how often the guest has opened the door, or kept it open
+	Connections int  // that were let in, as far as they are counted
+	Trusted     bool // none was counted, as the guest need not knock: such connections are not counted
 	Active      [slots]bool
 }
 
@@ -67,8 +70,9 @@ type Door struct {
 
 // Known is the doors and people of the rule files.
 type Known struct {
-	Doors  []string
-	People []Person
+	Doors   []string
+	People  []Person
+	Trusted map[string][]netip.Prefix // the sources that need not knock, by door
 }
 
 // Person is a person who may open doors.
@@ -95,6 +99,7 @@ type Report struct {
 
 	Compared bool     // the rule files were read
 	Unused   []string // doors of the rule files that nobody has opened
+	Needless bool     // some of the unused doors have clients that need not open them
 	Unseen   []Person // people of the rule files who have not opened a door
 
 	Failed      int  // events of something that failed
@@ -246,12 +251,20 @@ func (c *Collector) Report(known *Known) *Report {
 	}
 	if known != nil {
 		r.Compared = true
+		for i := range r.Guests {
+			g := &r.Guests[i]
+			g.Trusted = g.Connections == 0 && slices.ContainsFunc(g.Sources, func(source string) bool {
+				s, err := packet.ParseSource(source)
+				return err == nil && packet.Among(s.Addr(), known.Trusted[g.Door])
+			})
+		}
 		for _, name := range known.Doors {
 			d := doors[name]
 			d.Name = name
 			doors[name] = d
 			if d.Opened == 0 && d.Connections == 0 {
 				r.Unused = append(r.Unused, name)
+				r.Needless = r.Needless || len(known.Trusted[name]) > 0
 			}
 		}
 		for _, p := range known.People {

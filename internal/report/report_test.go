@@ -162,6 +162,41 @@ func TestTextInASCII(t *testing.T) {
 	}
 }
 
+// The wall counts no connections of clients that need not knock. So 0 would be wrong for one that
+// knocks nevertheless, and so would "nobody" for a door that only such clients use.
+func TestTrustedClientsAreNotCounted(t *testing.T) {
+	opened := func(from, person string) audit.Event {
+		return audit.Event{Time: ago(time.Hour), Kind: audit.Opened, Door: "ssh", Source: source(from), Person: person, Code: audit.CodeKey}
+	}
+	accepted := opened("2001:db8::9", "")
+	accepted.Kind, accepted.Code = audit.Accepted, audit.CodeWindow
+	events := []audit.Event{opened("192.0.2.7", ""), opened("192.0.2.8", "alice@laptop"), opened("198.51.100.9", ""), opened("2001:db8::9", ""), accepted}
+	of := func(trusted ...string) *Report {
+		k := Known{Doors: []string{"ssh", "web"}, Trusted: map[string][]netip.Prefix{}}
+		for _, p := range trusted {
+			k.Trusted["ssh"] = append(k.Trusted["ssh"], netip.MustParsePrefix(p))
+			k.Trusted["web"] = k.Trusted["ssh"]
+		}
+		return reportOf(&k, events...)
+	}
+	const why, unused = "A trusted client need not knock.", "Trusted clients need not open them"
+	r := of("192.0.2.0/24", "2001:db8::/64")
+	text, page := strings.Join(strings.Fields(r.text(t, 80)), " "), r.page(t)
+	for _, want := range []string{"192.0.2.7 ssh ssh key 1 trusted", "alice@laptop ssh ssh key 1 trusted", "198.51.100.9 ssh ssh key 1 0",
+		"2001:db8::9 ssh ssh key 1 1", why, "Doors that nobody opened: web. " + unused} {
+		if !strings.Contains(text, want) {
+			t.Errorf("it lacks %q:\n%s", want, text)
+		}
+	}
+	if n := strings.Count(page, "trusted</tr>"); n != 2 || !strings.Contains(page, why) || !strings.Contains(page, unused) {
+		t.Errorf("%d rows of the page are about trusted clients:\n%s", n, page)
+	}
+	r = of()
+	if text, page := r.text(t, 80), r.page(t); strings.Contains(text+page, "rusted client") {
+		t.Errorf("nobody is trusted, and the report is\n%s", text)
+	}
+}
+
 // A trial that nobody confirmed has done what it is for.
 func TestATrialThatRanOutIsNoFailure(t *testing.T) {
 	e := audit.Event{Time: ago(time.Hour), Kind: audit.Reloaded, Code: audit.CodeNotConfirmed, Failed: true}

@@ -106,7 +106,7 @@ func (t *text) guests(r *Report) {
 	rows := [][]string{{"LAST", "WHO", "DOOR", "BY", "OPENED", "CONNECTIONS"}}
 	below := []string{""}
 	for _, g := range r.Guests[:min(textRows, len(r.Guests))] {
-		rows = append(rows, []string{moment(g.Last, t.zone), g.Who(), g.Door, g.By(), number(g.Opened), number(g.Connections)})
+		rows = append(rows, []string{moment(g.Last, t.zone), g.Who(), g.Door, g.By(), number(g.Opened), g.connections()})
 		from := ""
 		if g.Name != "" {
 			from = "from " + g.from(3)
@@ -115,6 +115,9 @@ func (t *text) guests(r *Report) {
 	}
 	t.table(rows, below, layout{who: 1, cut: []int{2, 3}, spare: []int{3, 4, 5}})
 	t.more(len(r.Guests), r.MoreGuests)
+	if s := r.aboutTrusted(); s != "" {
+		t.say("  %s", s)
+	}
 }
 
 // from returns the latest sources of a guest.
@@ -203,7 +206,7 @@ func (t *text) unused(r *Report) {
 		return
 	}
 	if len(r.Unused) > 0 {
-		t.say("  Doors that nobody opened: %s.", listed(escaped(r.Unused)))
+		t.say("  Doors that nobody opened: %s.%s", listed(escaped(r.Unused)), r.aboutUnused())
 	}
 	if len(r.Unseen) > 0 {
 		t.say("  People who did not come: %s.", listed(r.unseen()))

@@ -2,6 +2,7 @@ package report
 
 import (
 	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,6 +36,31 @@ func (g *Guest) By() string {
 		return "earlier" // the window was open when the period began
 	}
 	return strings.Join(words, ", ")
+}
+
+// connections returns how many connections of the guest were let in.
+func (g *Guest) connections() string {
+	if g.Trusted {
+		return "trusted"
+	}
+	return number(g.Connections)
+}
+
+// aboutTrusted explains why no connections of some guests are counted. It is empty if there
+// are no such guests.
+func (r *Report) aboutTrusted() string {
+	if !slices.ContainsFunc(r.Guests, func(g Guest) bool { return g.Trusted }) {
+		return ""
+	}
+	return "A trusted client need not knock. Its connections need no window, and are not counted."
+}
+
+// aboutUnused is a sentence, with a blank before it, about the doors that nobody has opened.
+func (r *Report) aboutUnused() string {
+	if !r.Needless {
+		return ""
+	}
+	return " Trusted clients need not open them, and are not counted."
 }
 
 // Why returns in words why the source was trapped.

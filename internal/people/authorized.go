@@ -284,11 +284,8 @@ func (l *Line) apply(o option) *Problem {
 		return &Problem{Warning: true, Summary: "Touch is required", Detail: "A knock needs a touch of the hardware key, whatever this option says."}
 	case "from":
 		l.hasLimit = true
-		var names bool
-		l.from, names = parseFrom(o.value)
-		if names {
-			return &Problem{Warning: true, Summary: "Host name in from=", Detail: "knockwall looks up no names, so this pattern allows nobody. Write addresses, as in from=\"192.0.2.0/24,2001:db8::*\"."}
-		}
+		l.from = parseFrom(o.value)
+		return l.from.problem()
 	case "expiry-time":
 		t, err := parseExpiry(o.value)
 		if err != nil {

@@ -137,6 +137,16 @@ func TestWarnings(t *testing.T) {
 		{"", "Nobody is listed"},
 		{"# nobody yet\n", "Nobody is listed"},
 		{`from="laptop.example.org" ` + key, "Host name in from="},
+		{`from="10.0.0.300" ` + key, "No such address in from="},
+		{`from="192.0.2.1,10.0.0" ` + key, "No such address in from="},
+		{`from="192.0.2.0/33" ` + key, "No such address in from="},
+		{`from="*,!10.0.300.*" ` + key, "No such address in from="},
+		{`from="10.1.2.3.*" ` + key, "No such address in from="},
+		{`from="2001:0db8:*" ` + key, "No such address in from="},
+		{`from="2001:db80c::?" ` + key, "No such address in from="},
+		{`from="1:2:3:4:5:6:7:8:*" ` + key, "No such address in from="},
+		{`from="192.0.2.1," ` + key, "No such address in from="},
+		{`from="!192.0.2.1,!2001:db8::/32" ` + key, "No address is allowed"},
 		{`principals="alice" ` + other, "Principals of a plain key"},
 		{`no-touch-required ` + key, "Touch is required"},
 	} {
@@ -144,6 +154,32 @@ func TestWarnings(t *testing.T) {
 		problems := l.Authorize("people", []byte(tt.text))
 		if len(problems) != 1 || !problems[0].Warning || problems[0].Summary != tt.summary {
 			t.Errorf("%s: %+v", tt.text, problems)
+		}
+	}
+}
+
+// A pattern that matches some address is no mistake.
+func TestNoWarningAboutPatternsOfAddresses(t *testing.T) {
+	key := text(newKey(t))
+	for _, from := range []string{"192.0.2.0/24,2001:db8::*", "*", "10.*", "10.0.0.?", "*.*.*.*", "1?.0.0.*,!10.0.0.7", "2001:DB8:*", "fe80::*:1",
+		"1:2:3:4:5:6:7:*", "::ffff:1.2.3.4", "*:*", "0.0.0.*", " 192.0.2.1 , 192.0.2.2"} {
+		if problems := NewList().Authorize("people", []byte(fmt.Sprintf("from=%q %s", from, key))); len(problems) != 0 {
+			t.Errorf("%s: %+v", from, problems)
+		}
+	}
+}
+
+// The warning says what the pattern does, which is the opposite where it excludes.
+func TestWarningAboutFromSaysItsEffect(t *testing.T) {
+	key := text(newKey(t))
+	for from, want := range map[string]string{
+		"10.0.0.300":       `No address is like "10.0.0.300", so this pattern allows nobody.`,
+		"*,!10.0.0.300":    `No address is like "10.0.0.300", so this pattern keeps nobody out.`,
+		"*,!a.example.org": "looks up no names, so this pattern keeps nobody out.",
+	} {
+		problems := NewList().Authorize("people", []byte(fmt.Sprintf("# who\nfrom=%q %s", from, key)))
+		if len(problems) != 1 || problems[0].Line != 2 || !strings.Contains(problems[0].Detail, want) {
+			t.Errorf("%s: %+v", from, problems)
 		}
 	}
 }

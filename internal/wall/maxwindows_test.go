@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/packet"
@@ -47,6 +48,39 @@ func TestANetworkGetsItsShareOfTheWindows(t *testing.T) {
 		}
 		late.knock(7001)
 		h.expect("the thirteenth client when another window is closed", late.dial(443), accepted)
+	})
+}
+
+// The share holds for windows that nobody has knocked for, too, and not for those that are open.
+func TestAShareIsOfWindowsByHandAndOfOtherHosts(t *testing.T) {
+	c := sharing(config(door("web", 443, 7001)))
+	c.Wall.MaxWindows = 16
+	guarded(t, c, func(h *host) {
+		const full = "clients of its network have three quarters of the open windows that max_windows allows"
+		from := crowd(13)
+		for _, source := range from[:6] {
+			if _, err := h.wall.Open("web", source.String(), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, source := range from[6:12] {
+			if got := h.hears(openAt("web", source.String(), time.Second)); got != "<nil>" {
+				t.Fatal(got)
+			}
+		}
+		if _, err := h.wall.Open("web", from[12].String(), 0); err == nil || !strings.Contains(err.Error(), full) {
+			t.Errorf("by hand: %v", err)
+		}
+		h.hears(openAt("web", from[12].String(), time.Second))
+		if n := len(h.wall.Windows()); n != 12 {
+			t.Errorf("the network has %d windows, want 12", n)
+		}
+		if _, err := h.wall.Open("web", from[0].String(), time.Minute); err != nil {
+			t.Errorf("the window that is open already: %v", err)
+		}
+		if _, err := h.wall.Open("web", alice.String(), 0); err != nil {
+			t.Errorf("another network: %v", err)
+		}
 	})
 }
 

@@ -369,8 +369,12 @@ func (n *newDoor) explain(c *cobra.Command) error {
 		next = fmt.Sprintf("  sudo knockwall check --config %s\n  sudo knockwall run --config %[1]s --confirm 2m\n", n.folder)
 		invite += " --config " + n.folder
 	}
+	elsewhere := "elsewhere"
+	if n.trusted.IsValid() { // its session would prove nothing
+		elsewhere = "a client that is not trusted"
+	}
 	fmt.Fprintf(out, "\nNothing is in force yet. Next, in a session that stays open:\n\n%s\n"+
-		"Then come in from elsewhere, and type there: sudo knockwall confirm\n", next)
+		"Then come in from %s, as shown below, and type there:\n\n  sudo knockwall confirm\n", next, elsewhere)
 	i, err := inviteTo(loaded.Config.Door(n.name), &loaded.Config.Wall, "")
 	if unfit, ok := errors.AsType[*unfitName](err); ok {
 		fmt.Fprintf(out, "\n%s. For the line that a client needs, type: %s --host NAME\n", unfit, invite)
@@ -382,7 +386,7 @@ func (n *newDoor) explain(c *cobra.Command) error {
 	if i.Address == "" {
 		fmt.Fprintf(c.ErrOrStderr(), "knockwall: %s: if they cannot, type: %s --host NAME\n", withoutAddress, invite)
 	}
-	fmt.Fprintf(out, "\nOn a client (`%s` prints the line again, with a name by --host):\n\n", invite)
+	fmt.Fprint(out, "\nOn a client:\n\n")
 	switch {
 	case isForSSH(i):
 		fmt.Fprintf(out, "  knockwall join --ssh %s\n  ssh %s\n", i, i.Host)
@@ -391,8 +395,9 @@ func (n *newDoor) explain(c *cobra.Command) error {
 	default:
 		fmt.Fprintf(out, "  knockwall join %s\n  knockwall knock %s    # then use %s\n", i, i.Host, i.Port)
 	}
+	fmt.Fprintf(out, "\n`%s` prints the line again. --host NAME puts another name into it.\n", invite)
 	if i.HasSecret() {
-		fmt.Fprint(out, "\nKeep this line secret: it has the knocks.\n")
+		fmt.Fprint(out, "Keep it secret: it has the knocks.\n")
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/doctor"
@@ -22,8 +23,12 @@ func (r *rules) examine() wall.RuleFiles {
 		now = onTrial
 	}
 	if degraded != "" && now != onTrial {
+		problem := "The rule files could not be used when the daemon started, so the last rules that were in force are in force: " + degraded
+		if !strings.HasSuffix(problem, "?") { // HCL asks: Did you mean …?
+			problem += "."
+		}
 		files.Findings = append(files.Findings, doctor.Finding{Check: wall.RulesCheck, Severity: doctor.Error,
-			Problem: fmt.Sprintf("The rule files could not be used when the daemon started, so the last rules that were in force are in force: %s.", degraded),
+			Problem: problem,
 			Cure:    fmt.Sprintf("Correct the errors that `knockwall check` shows, then type `%s`.", control.Command(r.control, "reload"))})
 	}
 	var err error

@@ -76,6 +76,13 @@ func TestStartWithBrokenRuleFiles(t *testing.T) {
 	if !files.Differ || len(files.Findings) != 1 || files.Findings[0].Severity != doctor.Error || !strings.Contains(files.Findings[0].Problem, "rules.hcl line ") {
 		t.Errorf("the files differ: %t, findings %+v", files.Differ, files.Findings)
 	}
+	misspelt := strings.Replace(sshRules, "sequence", "sequense", 1)
+	if r, _, _, err = f.start(misspelt, false); err != nil {
+		t.Fatal(err)
+	}
+	if found := r.examine().Findings; len(found) != 1 || !strings.HasSuffix(found[0].Problem, `Did you mean "sequence"?`) {
+		t.Errorf("findings about a misspelt name: %+v", found)
+	}
 	if !files.Failed || !files.InForce.IsZero() {
 		t.Errorf("the broken files failed: %t, and are in force since %s", files.Failed, files.InForce)
 	}

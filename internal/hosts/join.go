@@ -101,7 +101,7 @@ func body(i *invitation.Invitation) string {
 		for _, p := range i.Knocks {
 			knocks = append(knocks, fmt.Sprintf("%q", p))
 		}
-		fmt.Fprintf(&b, "  knock = [%s]\n", strings.Join(knocks, ", "))
+		fmt.Fprintf(&b, "  knock    = [%s]\n", strings.Join(knocks, ", "))
 	}
 	return b.String()
 }

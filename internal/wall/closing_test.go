@@ -340,7 +340,7 @@ func TestAKnownKnockThatIsWrongAtAnotherLockHasNoEvent(t *testing.T) {
 		time.Sleep(time.Second)
 		a.knock(7000) // dialled again, and early at the other lock
 		synctest.Wait()
-		h.trail.expect(h.t, nil, "knock ssh 192.0.2.1 1/3", "knock ssh 192.0.2.1 0/3")
+		h.trail.expect(h.t, nil, "knock ssh 192.0.2.1 1/3", "knock ssh 192.0.2.1 0/3: before its turn")
 	})
 }
 

@@ -229,6 +229,24 @@ func TestExplainSaysThatASourceKnocksInTheWrongOrder(t *testing.T) {
 	}
 }
 
+// Each knock after a wrong one ends an attempt of its own. What counts is where the client went
+// wrong.
+func TestExplainSaysHowManyKnocksWereRightBeforeTheRestWasWrong(t *testing.T) {
+	telling(t, config(door("ssh", 22, 7000, 8000, 9000, 9500)), func(h *teller) {
+		a := h.client(alice)
+		var wrong time.Time
+		for i, port := range []uint16{7000, 9000, 8000, 9500} {
+			time.Sleep(100 * time.Millisecond)
+			a.knock(port)
+			if i == 2 {
+				wrong = time.Now()
+			}
+		}
+		time.Sleep(time.Second)
+		h.because(alice, wall.WrongOrder, wrong, "it knocked in the wrong order at "+at(wrong, "1.1s")+", after 1 of 4 right knocks")
+	})
+}
+
 func TestExplainSaysThatTheFirstKnockIsMissing(t *testing.T) {
 	telling(t, config(sshDoor()), func(h *teller) {
 		a := h.client(alice)

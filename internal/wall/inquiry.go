@@ -257,10 +257,15 @@ func (s *sourceHistory) add(e audit.Event, within time.Duration) {
 		s.tried = e
 		return
 	case e.Kind == audit.Knock:
+		former := s.wrong
 		s.wrong = audit.Event{}
 		if ended := s.last; ended.Kind == audit.Reset && (ended.Time.Equal(e.Time) ||
 			ended.Code == audit.CodeWrongOrder && e.Time.Sub(ended.Time) <= within) {
 			s.wrong = ended
+			// Each knock after a wrong one is wrong, too. The first one says more.
+			if ended.Step == 0 && former.Step > 0 && ended.Time.Sub(former.Time) <= within {
+				s.wrong = former
+			}
 		}
 	}
 	s.last = e

@@ -135,6 +135,8 @@ func (s knocks) knocked(f *policy, v *decision, p packet.Packet) {
 		e.Kind, e.Code, e.Step, e.Steps = audit.Knock, audit.CodeSequence, out.Step, len(l.steps)
 		if l.closes {
 			e.Code, e.Reason = audit.CodeCloseSequence, "to close"
+		} else if out.Progress == sequence.Early {
+			e.Reason = earlyReason
 		}
 		v.add(*e)
 	}
@@ -417,6 +419,10 @@ func (f *policy) sprayed(p packet.Packet, now time.Time) (ended []audit.Event) {
 	}
 	return ended
 }
+
+// earlyReason is the reason of events of knocks that came before their turn. They count if the
+// others follow within reorder.
+const earlyReason = "before its turn"
 
 // sprayReason is the reason of events with [audit.CodeSpray].
 const sprayReason = "it tries ports that nothing serves"

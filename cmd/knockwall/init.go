@@ -395,9 +395,9 @@ func (n *newDoor) explain(c *cobra.Command) error {
 	default:
 		fmt.Fprintf(out, "  knockwall join %s\n  knockwall knock %s    # then use %s\n", i, i.Host, i.Port)
 	}
-	fmt.Fprintf(out, "\n`%s` prints the line again. --host NAME puts another name into it.\n", invite)
+	fmt.Fprintf(out, "\n`%s` prints the line again.\n--host NAME puts another name into it.\n", invite)
 	if i.HasSecret() {
-		fmt.Fprint(out, "Keep it secret: it has the knocks.\n")
+		fmt.Fprint(out, "Keep the line secret: it has the knocks.\n")
 	}
 	return nil
 }

@@ -142,8 +142,13 @@ func head(text string, columns, rows int) string {
 
 func writeStatus(out io.Writer, path string, s wall.Status, wanted wall.WindowQuery, now time.Time) error {
 	say := func(format string, a ...any) { terminal.WriteParagraph(out, fmt.Sprintf(format, a...)) }
-	say("The daemon has run the wall (table inet %s) since %s, for %s.",
-		s.Table, s.Since.Format(time.DateTime), printable.Time(now.Sub(s.Since).Round(time.Second)))
+	const day = 24 * time.Hour
+	running := now.Sub(s.Since).Round(time.Second)
+	length := printable.Time(running)
+	if running >= 2*day {
+		length = printable.Count(int(running/day), "day")
+	}
+	say("The daemon has run the wall (table inet %s) since %s, for %s.", s.Table, s.Since.Format(time.DateTime), length)
 	if s.Trial != nil {
 		say("It is on trial: without `%s` the former state returns in %s.", control.Command(path, "confirm"), inSeconds(s.Trial.LeftSeconds))
 	}

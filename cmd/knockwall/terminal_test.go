@@ -188,7 +188,7 @@ func TestAtATerminalReloadWaitsForTheEndOfATrial(t *testing.T) {
 		d := onTrial(t, sshAdded)
 		a := typed(t, 80, 24, nil, "reload", "--confirm", "1h", "--control", d.socket)
 		a.sees("Type `knockwall confirm --control " + d.socket + "` in a new connection")
-		a.sees("59m59s left")
+		a.sees("59m5") // a busy machine may skip a second
 		return d, a
 	}
 	t.Run("confirmed elsewhere", func(t *testing.T) {

@@ -7,8 +7,9 @@
 // A window that opens or is refreshed at a host is a lease: its host, a stamp, and the time
 // that is left. Nobody tells when it ends, as clocks differ. Who hears of it counts from
 // then on, so that a delay makes it end later by that delay; of several accounts of one
-// lease, the one that ends first counts, and the host's own if there is one. A host has one
-// lease at a door for a source: that with the latest stamp.
+// lease, the one that ends first counts, and the host's own if there is one. A lease is
+// remembered for ten seconds after its end, so that a late account does not begin it again.
+// A host has one lease at a door for a source: that with the latest stamp.
 //
 // A closing is a stamp, too. It beats all leases at that door for that source, of whichever
 // host, that have no later stamp. Of the others, the one that ends last is the window. A

@@ -46,6 +46,9 @@ const (
 	maxAhead = time.Hour
 	// remembered is how long a closing is remembered at least.
 	remembered = 10 * time.Minute
+	// late is how long a lease is remembered after its end. An account of it that comes late,
+	// by at most that, does not begin it again.
+	late = 10 * time.Second
 )
 
 // Errors of statements that are not taken.
@@ -156,7 +159,9 @@ func (e *entry) open(name, from string, s *Statement, now time.Time) bool {
 		switch {
 		case known.host != l.host:
 			continue
-		case l.stamp > known.stamp:
+		// A host whose companion was started anew may not know of its lease that has ended,
+		// and so make an earlier stamp.
+		case l.stamp > known.stamp, l.stamp < known.stamp && !known.end.After(now):
 			*known = l
 			return true
 		case l.stamp == known.stamp && known.from != name: // nobody knows this host's windows better
@@ -229,7 +234,7 @@ func (t *table) own(k Key) *lease {
 // expire forgets what is over.
 func (t *table) expire(now time.Time) {
 	for k, e := range t.entries {
-		e.leases = slices.DeleteFunc(e.leases, func(l lease) bool { return !l.end.After(now) })
+		e.leases = slices.DeleteFunc(e.leases, func(l lease) bool { return !l.end.Add(late).After(now) })
 		if !e.forget.After(now) {
 			e.closed = 0
 		}

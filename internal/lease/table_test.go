@@ -30,6 +30,30 @@ func TestALeaseThatIsPassedOnDoesNotGetLonger(t *testing.T) {
 	}
 }
 
+// An account of a lease that comes after its end, because the network or a host was slow,
+// does not begin it again.
+func TestALateAccountDoesNotBeginALeaseAgain(t *testing.T) {
+	now := epoch
+	m := member(&now)
+	s := Statement{Door: "ssh", Source: "192.0.2.1", Host: "b", Stamp: epoch.UnixMilli(), Left: 10_000}
+	m.Told("b", &News{Statements: []Statement{s}})
+	s.Left = 500 // as another host knew it, half a second before its end
+	now = now.Add(10*time.Second + late - time.Second)
+	m.Due(100)
+	m.Told("c", &News{Statements: []Statement{s}})
+	if w, ok := m.table.entries[s.key()].window("a", 30*time.Second, now); ok {
+		t.Errorf("it has %s left", w.end.Sub(now))
+	}
+	if all := m.All(); len(all.Statements) != 0 {
+		t.Errorf("a lease that has ended is told: %v", all.Statements)
+	}
+	now = now.Add(2 * time.Second)
+	m.Due(100)
+	if m.Len() != 0 {
+		t.Error("it is remembered longer than necessary")
+	}
+}
+
 // member returns a member whose daemon has no windows, and which shares the door ssh.
 func member(now *time.Time) *Member {
 	m := NewMember("a", func() time.Time { return *now })

@@ -14,7 +14,7 @@ import (
 type knockwall struct {
 	title  string
 	binary string
-	more   string // blocks in the rule file besides those of the wall and the door
+	more   string // blocks in the rule file before that of the door
 	way
 	*daemon
 }
@@ -36,7 +36,7 @@ func (k *knockwall) start(l *lab) error {
 		return err
 	}
 	rules := k.file(l)
-	text := fmt.Sprintf("wall {\n%s}\ndoor \"ssh\" {\n  ports  = [%d]\n  window = %q\n%s}\n%s", wall, door.Number, l.window, attributes, k.more)
+	text := fmt.Sprintf("wall {\n%s}\n%sdoor \"ssh\" {\n  ports  = [%d]\n  window = %q\n%s}\n", wall, k.more, door.Number, l.window, attributes)
 	if err := os.WriteFile(rules, []byte(text), 0o600); err != nil {
 		return err
 	}

@@ -135,7 +135,7 @@ func inNamespaces() error {
 
 // All rows in their order, and the rows of a quick run.
 var (
-	allRows = []string{"last-knock", "back-to-back", "keys", "keys-at-once", "fwknop-at-once", "connect", "shared",
+	allRows = []string{"last-knock", "back-to-back", "keys", "keys-at-once", "fwknop-at-once", "connect", "doors", "doors-connect", "shared",
 		"flood-20k", "flood-full", "flood-million", "flood-knocks", "flood-door",
 		"flood-keys", "flood-unknown", "flood-replay", "flood-fwknop", "cpu", "memory"}
 	quickRows = []string{"last-knock", "back-to-back", "keys", "keys-at-once", "connect", "flood-full"}
@@ -235,6 +235,14 @@ var timed = []struct {
 			{Text: "aim: no more than a bare C loop's", Against: "queue C", AtMost: 1},
 		},
 	}, (*bench).connect, (*bench).open},
+	{report.Row{
+		ID: "doors", Title: "last knock to first SYN let in, at the last of many doors",
+		Goals: []report.Goal{{Text: "aim: at most 1.1 times an only door's", Against: onlyDoor, AtMost: 1.1}},
+	}, (*bench).lastKnock, (*bench).crowded},
+	{report.Row{
+		ID: "doors-connect", Title: "connect() to the last of many doors", Unit: "µs",
+		Goals: []report.Goal{{Text: "at most 1.1 times an only door's", Against: onlyDoor, AtMost: 1.1}},
+	}, (*bench).connect, (*bench).crowded},
 	{report.Row{
 		ID: "shared", Title: "last knock at a host to first SYN let in at another host",
 		Goals: []report.Goal{{Text: "all"}},

@@ -236,3 +236,16 @@ func TestASourceIsNotRememberedAfterItsFirstKnock(t *testing.T) {
 		})
 	}
 }
+
+// If the windows of an installed table cannot be read, none of them count as read: a reload
+// would close the others.
+func TestWindowsThatCannotBeReadAreUnknown(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	lab.Must(t, o.open(o.several(4, time.Minute)))
+	// Afterwards it asks in the network of its caller, which has no such table.
+	lab.Must(t, o.kernel.Close())
+	if s, err := o.kernel.Standing(o.config.Wall.Table); err == nil || s != nil {
+		t.Errorf("the table is %v, %v", s, err)
+	}
+}

@@ -34,15 +34,23 @@ type part struct {
 // chain are passed afterwards. The chains' names begin with name.
 //
 // The ports with the same parts share a chain. Doors with many different wide ranges of
-// ports would need more rules for all these chains than the parts have: there, the rules
-// that are returned compare the port for each part, one after the other.
-func byPort(name string, parts []part) ([]rule, []chain) {
+// ports would need more rules for all these chains than the parts have: there, all ports
+// share a chain, which compares the port for each part, one after the other.
+func byPort(name string, parts []part) (rules []rule, chains []chain) {
 	groups, ok := groupPorts(parts)
 	if !ok {
-		return inOrder(parts), nil
+		target := name + "_all"
+		var all []packet.PortRange
+		for _, p := range parts {
+			all = append(all, p.ports...)
+		}
+		for _, ports := range byProtocol(packet.MergeRanges(all)) {
+			for _, to := range toPorts(ports[0].Protocol, ports) {
+				rules = append(rules, rule{to, goTo(target)})
+			}
+		}
+		return rules, []chain{{target, inOrder(parts)}}
 	}
-	var rules []rule
-	var chains []chain
 	targets := map[packet.Port]string{}
 	for _, g := range groups {
 		protocol := g.ports[0].Protocol

@@ -231,17 +231,40 @@ func TestRulesPassedDoNotGrowWithDoors(t *testing.T) {
 	}
 }
 
-// Doors with wide ranges that all differ do not multiply the rules of the table.
-func TestWideRangesDoNotMultiplyRules(t *testing.T) {
-	const doors = 1000
-	var parts []part
-	for i := range doors {
+// wideRanges returns parts with wide ranges that all differ.
+func wideRanges(n int) (parts []part) {
+	for i := range n {
 		parts = append(parts, part{
 			ports: []packet.PortRange{{First: uint16(1000 + 10*i), Last: uint16(30000 + 10*i), Protocol: packet.TCP}},
 			rules: []rule{{say(fmt.Sprintf("part %d", i))}},
 		})
 	}
-	rules, chains := byPort("x", parts)
+	return parts
+}
+
+// A packet to a port of the parts passes no other rules of its chain, however the parts are
+// found: such rules are only for ports that no part has.
+func TestPacketsToPortsOfPartsLeaveTheChain(t *testing.T) {
+	for _, n := range []int{1, 30, 1000} {
+		rules, chains := byPort("x", wideRanges(n))
+		l := newListed(append(chains, chain{"x", append(rules, rule{say("behind")})}))
+		for _, port := range []uint16{1, 999, 1000, 1005, 30000, 30000 + uint16(10*(n-1)), 30001 + uint16(10*(n-1)), 65535} {
+			passed := l.passes("x", packet.Port{Number: port, Protocol: packet.TCP}, someHost(rand.New(rand.NewPCG(1, 1))))
+			isOfPart := 1000 <= port && int(port) <= 30000+10*(n-1)
+			if behind := slices.Contains(passed, "behind"); behind == isOfPart {
+				t.Errorf("%d parts: a packet to port %d passes the rule behind them: %v", n, port, behind)
+			}
+			if got := len(passed) - 1; !isOfPart && got != 0 {
+				t.Errorf("%d parts: a packet to port %d passes %d rules of parts", n, port, got)
+			}
+		}
+	}
+}
+
+// Doors with wide ranges that all differ do not multiply the rules of the table.
+func TestWideRangesDoNotMultiplyRules(t *testing.T) {
+	const doors = 1000
+	rules, chains := byPort("x", wideRanges(doors))
 	n := len(rules)
 	for _, c := range chains {
 		n += len(c.rules)

@@ -70,7 +70,10 @@ func (k *Kernel) standingOwned(name string) (s *Standing, owned bool, err error)
 		}
 		return nil
 	})
-	return s, owned, err
+	if err != nil {
+		return nil, owned, err // the windows are not all
+	}
+	return s, owned, nil
 }
 
 // Others reads the tables of walls that have another name.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -247,5 +248,32 @@ func TestWindowsThatCannotBeReadAreUnknown(t *testing.T) {
 	lab.Must(t, o.kernel.Close())
 	if s, err := o.kernel.Standing(o.config.Wall.Table); err == nil || s != nil {
 		t.Errorf("the table is %v, %v", s, err)
+	}
+}
+
+// While no daemon runs, another process may have added a map that names a chain, which then
+// cannot be deleted by itself. The next daemon replaces the whole table, with its windows.
+// Some kernels before 6.4 do not delete chains either that the table's own maps have named.
+func TestATableWithChainsInUseIsReplaced(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	open := o.several(4, time.Minute)
+	lab.Must(t, o.open(open))
+	lab.Must(t, o.kernel.Close())
+	o.Nft("add map inet knockwall foreign { type inet_service : verdict; elements = { 1 : goto web_admit, 2 : goto wall_tcp_1841 }; }")
+	loaded := ruleset.Load(o.WriteRules(lab.SSHRules))
+	if loaded.Config == nil {
+		t.Fatal(loaded.Diagnostics)
+	}
+	lab.Must(t, o.Server.Do(func() (err error) {
+		o.kernel, err = nft.OpenKernel()
+		return err
+	}))
+	open = slices.DeleteFunc(open, func(w nft.Window) bool { return w.Door != "ssh" })
+	table := tableAt(t, loaded.Config, time.Now())
+	lab.Must(t, o.kernel.Install(table, open, ""))
+	o.check(open)
+	if intact, err := o.kernel.Intact(table); err != nil || !intact {
+		t.Errorf("the table is as it was installed: %v, %v", intact, err)
 	}
 }

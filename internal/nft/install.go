@@ -136,8 +136,14 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 		b.clear(t, old)
 		k.timeouts = maps.Clone(old.timeouts)
 		b.add(t, windows, old)
-		return k.conn.FlushWithGenID(generation)
-	default:
+		err := k.conn.FlushWithGenID(generation)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		// A map names a chain that was to be deleted: one that another process has added
+		// or, on some kernels before 6.4, one that the transaction itself deletes.
+	}
+	if old != nil {
 		k.conn.DelTable(table)
 	}
 	k.timeouts = nil

@@ -52,10 +52,11 @@ func byPort(name string, parts []part) (rules []rule, chains []chain) {
 		return rules, []chain{{target, inOrder(parts)}}
 	}
 	targets := map[packet.Port]string{}
+	room := copiesOf(parts)
 	for _, g := range groups {
 		protocol := g.ports[0].Protocol
 		target := fmt.Sprintf("%s_%s_%d", name, protocol, g.ports[0].First)
-		content, more := byAddress(target, g.parts)
+		content, more := byAddress(target, g.parts, &room)
 		chains = append(append(chains, chain{target, content}), more...)
 		for _, r := range g.ports {
 			if r.Last-r.First >= maxSpread {
@@ -100,6 +101,10 @@ const (
 	fewCopies = 1024
 )
 
+// copiesOf returns how many copies of parts there may be in groups of ports, and as many
+// again in groups of addresses.
+func copiesOf(parts []part) int { return fewCopies + shared*len(parts) }
+
 // groupPorts groups all ports by their parts. It reports false if there are too many copies
 // of parts in the groups.
 func groupPorts(parts []part) (groups []*portGroup, ok bool) {
@@ -142,7 +147,7 @@ func groupPorts(parts []part) (groups []*portGroup, ok bool) {
 				for _, part := range present {
 					g.parts = append(g.parts, parts[part])
 				}
-				if copies += len(g.parts); copies > fewCopies+shared*len(parts) {
+				if copies += len(g.parts); copies > copiesOf(parts) {
 					return nil, false
 				}
 				known[string(key)] = g
@@ -159,9 +164,10 @@ func groupPorts(parts []part) (groups []*portGroup, ok bool) {
 const manyAddresses = 4
 
 // byAddress returns the rules of all parts, in their order. If many parts are for packets
-// to single addresses, the rules pass each packet to a chain for its destination.
-func byAddress(name string, parts []part) (rules []rule, chains []chain) {
-	hosts, ok := groupHosts(parts)
+// to single addresses, the rules pass each packet to a chain for its destination, as long
+// as there is room for copies of parts in such chains.
+func byAddress(name string, parts []part, room *int) (rules []rule, chains []chain) {
+	hosts, ok := groupHosts(parts, room)
 	targets := map[netip.Addr]string{}
 	if ok {
 		for _, g := range hosts {
@@ -198,9 +204,9 @@ type hostGroup struct {
 }
 
 // groupHosts groups the single addresses of parts by the parts that can match packets to
-// them. It reports false if there are few, or if there are too many copies of parts in the
-// groups.
-func groupHosts(parts []part) (groups []*hostGroup, ok bool) {
+// them. It reports false if there are few, or if there is no room for the copies of parts in
+// the groups.
+func groupHosts(parts []part, room *int) (groups []*hostGroup, ok bool) {
 	var hosts []netip.Addr
 	of := map[netip.Addr][]int{} // parts with this single address
 	var wide []int               // parts that match packets to other addresses, too
@@ -224,7 +230,7 @@ func groupHosts(parts []part) (groups []*hostGroup, ok bool) {
 			wide = append(wide, i)
 		}
 	}
-	if addressed < manyAddresses || len(hosts)*len(wide) > fewCopies+shared*len(parts) {
+	if addressed < manyAddresses || len(hosts)*len(wide) > copiesOf(parts) {
 		return nil, false
 	}
 	copies := 0
@@ -249,7 +255,7 @@ func groupHosts(parts []part) (groups []*hostGroup, ok bool) {
 			for _, i := range present {
 				g.parts = append(g.parts, parts[i])
 			}
-			if copies += len(g.parts); copies > fewCopies+shared*len(parts) {
+			if copies += len(g.parts); copies > *room {
 				return nil, false
 			}
 			known[string(key)] = g
@@ -257,6 +263,7 @@ func groupHosts(parts []part) (groups []*hostGroup, ok bool) {
 		}
 		g.hosts = append(g.hosts, h)
 	}
+	*room -= copies
 	return groups, true
 }
 

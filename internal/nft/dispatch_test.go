@@ -264,12 +264,36 @@ func TestPacketsToPortsOfPartsLeaveTheChain(t *testing.T) {
 // Doors with wide ranges that all differ do not multiply the rules of the table.
 func TestWideRangesDoNotMultiplyRules(t *testing.T) {
 	const doors = 1000
-	rules, chains := byPort("x", wideRanges(doors))
+	if n := rulesIn(byPort("x", wideRanges(doors))); n > 2*doors {
+		t.Errorf("%d parts have become %d rules", doors, n)
+	}
+}
+
+func rulesIn(rules []rule, chains []chain) int {
 	n := len(rules)
 	for _, c := range chains {
 		n += len(c.rules)
 	}
-	if n > 2*doors {
-		t.Errorf("%d parts have become %d rules", doors, n)
+	return n
+}
+
+// Nor do doors at addresses of their own, with different ports, that also receive packets to
+// many hosts.
+func TestAddressesDoNotMultiplyRules(t *testing.T) {
+	const doors, ports = 32, 20
+	var parts []part
+	for i := range doors {
+		var all []packet.PortRange
+		for j := range uint16(ports) {
+			if int(j) != i%ports {
+				all = append(all, packet.PortRange{First: 1000 + 2*j, Last: 1000 + 2*j, Protocol: packet.UDP})
+			}
+		}
+		to := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 32)}
+		rules := []rule{{say(fmt.Sprintf("door %d", i))}}
+		parts = append(parts, part{all, to, rules}, part{ports: all, rules: rules})
+	}
+	if n := rulesIn(byPort("x", parts)); n > 3*copiesOf(parts) {
+		t.Errorf("%d parts have become %d rules", len(parts), n)
 	}
 }

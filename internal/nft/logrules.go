@@ -198,9 +198,10 @@ const (
 )
 
 // knockingSet returns the name of the set of sources of knocks. All doors with the same
-// source_prefix share it: a source in it is only asked about at a rate of its own, so it
-// does no harm that it has knocked at another door. With sets for each door, the kernel
-// would take much longer to install the table of many doors.
+// source_prefix share it: a source in it is only asked about, at a rate of its own. So
+// whoever knows the last knock of one door can crowd out the clients of another, but these
+// only have to wait until they send their first packet again. With sets for each door, the
+// kernel would take much longer to install the table of many doors.
 func knockingSet(f family, bits int) string {
 	name := "knocking" + f.suffix
 	if bits < 8*f.length {

@@ -44,7 +44,7 @@ func (t *Table) delivered(c *effective.Config) []chain {
 		if len(d.Ports) == 0 {
 			continue
 		}
-		parts = append(parts, d.delivered([]rule{{jump(unjudgedOf(d.Name))}})...)
+		parts = append(parts, d.delivered(unjudgedOf(d.Name), []rule{{jump(unjudgedOf(d.Name))}})...)
 		admits := trust(d.Trusted)
 		for _, f := range families {
 			if d.MaxConnections > 0 {
@@ -55,7 +55,7 @@ func (t *Table) delivered(c *effective.Config) []chain {
 		chains = append(chains, chain{unjudgedOf(d.Name), admits})
 	}
 	for d := range doorsOf(c) {
-		parts = append(parts, d.delivered(d.answer())...)
+		parts = append(parts, d.delivered(refuseChain(d.Name), d.answer())...)
 	}
 	unjudged, byPorts := byPort(unjudgedChain, parts)
 	unjudged = slices.Concat(ownCopies(c), trust(c.Wall.Trusted), unjudged)
@@ -64,13 +64,13 @@ func (t *Table) delivered(c *effective.Config) []chain {
 
 // delivered returns parts that do all of last with packets that are delivered to the
 // door's ports at its addresses and interfaces.
-func (d door) delivered(last []rule) (parts []part) {
+func (d door) delivered(name string, last []rule) (parts []part) {
 	var places []term
 	for _, f := range versions {
 		places = append(places, toAddresses(f, f.of(d.To))...)
 	}
 	for _, ports := range byProtocol(d.Ports) {
-		p := part{ports: ports, to: d.To}
+		p := part{name: name, ports: ports, to: d.To}
 		if len(d.To) == 0 {
 			p.rules = d.at(nil, nil, last)
 		}
@@ -79,7 +79,7 @@ func (d door) delivered(last []rule) (parts []part) {
 		}
 		parts = append(parts, p)
 		if d.ToIsHere {
-			parts = append(parts, part{ports: ports, rules: d.at(nil, rule{toManyHosts}, last)})
+			parts = append(parts, part{name: name + manyHosts, ports: ports, rules: d.at(nil, rule{toManyHosts}, last)})
 		}
 	}
 	return parts

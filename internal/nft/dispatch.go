@@ -23,6 +23,7 @@ import (
 
 // part is what a door does with the packets to some of its ports.
 type part struct {
+	name  string             // of one protocol's parts, only one has this name
 	ports []packet.PortRange // of one protocol
 	// to are the addresses whose packets the rules can match. Empty: those of any.
 	to    []netip.Prefix
@@ -56,6 +57,11 @@ func byPort(name string, parts []part) (rules []rule, chains []chain) {
 	for _, g := range groups {
 		protocol := g.ports[0].Protocol
 		target := fmt.Sprintf("%s_%s_%d", name, protocol, g.ports[0].First)
+		if len(g.parts) == 1 {
+			// This name stays when the knocks of a rolling sequence change: some kernels
+			// before 6.4 cannot delete a chain in the transaction that deletes its map.
+			target = fmt.Sprintf("%s_%s_%s", name, protocol, g.parts[0].name)
+		}
 		content, more := byAddress(target, g.parts, &room)
 		chains = append(append(chains, chain{target, content}), more...)
 		for _, r := range g.ports {

@@ -114,6 +114,9 @@ func TestEachPacketPassesTheRulesForItsPortAndAddress(t *testing.T) {
 				}
 				rules, chains := byPort("x", parts)
 				l := newListed(append(chains, chain{"x", rules}))
+				if len(l) != len(chains)+1 && size > 0 {
+					t.Fatalf("two chains have the same name: %d chains, %d names", len(chains)+1, len(l))
+				}
 				for range 50 {
 					to := packet.Port{Number: edge(random), Protocol: []packet.Protocol{packet.TCP, packet.UDP}[random.IntN(2)]}
 					host := someHost(random)
@@ -185,7 +188,7 @@ func someHost(random *rand.Rand) netip.Addr {
 }
 
 func randomPart(random *rand.Rand, i int) part {
-	p := part{rules: []rule{{say(fmt.Sprintf("part %d", i))}}}
+	p := part{name: fmt.Sprintf("p%d", i), rules: []rule{{say(fmt.Sprintf("part %d", i))}}}
 	protocol := []packet.Protocol{packet.TCP, packet.UDP}[random.IntN(2)]
 	for range 1 + random.IntN(3) {
 		a, b := edge(random), edge(random)
@@ -214,8 +217,8 @@ func TestRulesPassedDoNotGrowWithDoors(t *testing.T) {
 		for i := range doors {
 			port := packet.Port{Number: uint16(1000 + i), Protocol: packet.TCP}
 			host := netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)})
-			own = append(own, part{ports: packet.Ranges([]packet.Port{port}), rules: []rule{{say("own")}}})
-			same = append(same, part{ports: packet.Ranges([]packet.Port{tcp(22)}), to: []netip.Prefix{netip.PrefixFrom(host, 32)}, rules: []rule{{say("same")}}})
+			own = append(own, part{name: fmt.Sprintf("own%d", i), ports: packet.Ranges([]packet.Port{port}), rules: []rule{{say("own")}}})
+			same = append(same, part{name: fmt.Sprintf("same%d", i), ports: packet.Ranges([]packet.Port{tcp(22)}), to: []netip.Prefix{netip.PrefixFrom(host, 32)}, rules: []rule{{say("same")}}})
 		}
 		for _, parts := range [][]part{own, same} {
 			rules, chains := byPort("x", parts)
@@ -235,6 +238,7 @@ func TestRulesPassedDoNotGrowWithDoors(t *testing.T) {
 func wideRanges(n int) (parts []part) {
 	for i := range n {
 		parts = append(parts, part{
+			name:  fmt.Sprintf("part%d", i),
 			ports: []packet.PortRange{{First: uint16(1000 + 10*i), Last: uint16(30000 + 10*i), Protocol: packet.TCP}},
 			rules: []rule{{say(fmt.Sprintf("part %d", i))}},
 		})
@@ -291,7 +295,8 @@ func TestAddressesDoNotMultiplyRules(t *testing.T) {
 		}
 		to := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), 32)}
 		rules := []rule{{say(fmt.Sprintf("door %d", i))}}
-		parts = append(parts, part{all, to, rules}, part{ports: all, rules: rules})
+		name := fmt.Sprintf("door%d", i)
+		parts = append(parts, part{name, all, to, rules}, part{name: name + manyHosts, ports: all, rules: rules})
 	}
 	if n := rulesIn(byPort("x", parts)); n > 3*copiesOf(parts) {
 		t.Errorf("%d parts have become %d rules", len(parts), n)

@@ -74,14 +74,14 @@ func (d door) logRules(n Numbers, spray sprayBits) (wall []part, chains []chain)
 			if ports[0].Protocol == packet.TCP {
 				match = rule{withFlags(d.Flags)}
 			}
-			wall = append(wall, part{ports, d.To, d.everywhere(nil, append(match, jump(knockChain(d.Name))))})
+			wall = append(wall, part{knockChain(d.Name), ports, d.To, d.everywhere(nil, append(match, jump(knockChain(d.Name))))})
 		}
 		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(spray), d.noteKnock(n, spray)...)})
 	}
 	for i, m := range d.Methods {
 		for j, dg := range d.States[i].Datagrams {
 			name := datagramChain(d.Name, m, j)
-			heard := part{ports: packet.Ranges([]packet.Port{dg.Port}), to: d.To}
+			heard := part{name: name, ports: packet.Ranges([]packet.Port{dg.Port}), to: d.To}
 			for _, size := range ofSizes(dg.Sizes) {
 				heard.rules = append(heard.rules, d.everywhere(rule{size}, rule{jump(name)})...)
 			}

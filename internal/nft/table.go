@@ -197,8 +197,8 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 		parts, heard := d.logRules(n, spray)
 		logged = append(logged, parts...)
 		chains = append(chains, heard...)
-		admitted = append(admitted, d.guarded(jump(admitChain(d.Name)))...)
-		refused = append(refused, d.guarded(goTo(refuseChain(d.Name)))...)
+		admitted = append(admitted, d.guarded(admitChain(d.Name), jump)...)
+		refused = append(refused, d.guarded(refuseChain(d.Name), goTo)...)
 	}
 	for d := range doorsOf(c) {
 		chains = append(chains, t.admit(d, n, uint32(c.Wall.MaxWindows))...)
@@ -367,17 +367,21 @@ func (d door) holds() bool { return len(d.Ports) > 0 && !d.answersAtOnce() }
 // their own. If the door rejects strangers, the answer would tell which knock was right.
 func (d door) asksFirst() bool { return d.holds() && d.Closed == ruleset.Drop }
 
-// guarded returns parts that end in last for packets to the door's ports.
-func (d door) guarded(last term) (parts []part) {
+// guarded returns parts that jump or go to a chain with packets to the door's ports.
+func (d door) guarded(chain string, to func(chain string) term) (parts []part) {
+	last := rule{to(chain)}
 	for _, ports := range byProtocol(d.Ports) {
-		parts = append(parts, part{ports, d.To, d.everywhere(nil, rule{last})})
+		parts = append(parts, part{chain, ports, d.To, d.everywhere(nil, last)})
 		if ports[0].Protocol == packet.UDP && d.ToIsHere {
 			// UDP services also receive packets to broadcast and multicast addresses.
-			parts = append(parts, part{ports: ports, rules: d.at(nil, rule{toManyHosts}, []rule{{last}})})
+			parts = append(parts, part{name: chain + manyHosts, ports: ports, rules: d.at(nil, rule{toManyHosts}, []rule{last})})
 		}
 	}
 	return parts
 }
+
+// manyHosts ends the names of the parts for packets that are sent to many hosts.
+const manyHosts = "_many"
 
 // everywhere returns a rule for each address of the door, with the match of the address
 // between first and last. A packet matches at most one of them.

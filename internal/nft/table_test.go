@@ -105,6 +105,22 @@ func TestTrapsLoseTheKnocksOfAStep(t *testing.T) {
 	}
 }
 
+// The chains have the same names when the knocks of a rolling sequence change: some kernels
+// before 6.4 would replace the whole table to delete one, and lose packets that wait.
+func TestChainsKeepTheirNamesWhenKnocksChange(t *testing.T) {
+	c := doorWith(t, `rolling { secret = "correct horse battery staple" }`+"\nto = [\"192.0.2.1\"]")
+	names := func(now time.Time) (names []string) {
+		e := at(t, c, now)
+		for _, c := range NewTable(e, NumbersOf(e.Wall, 0)).chains {
+			names = append(names, c.name)
+		}
+		return names
+	}
+	if diff := cmp.Diff(names(someTime), names(someTime.Add(time.Hour))); diff != "" {
+		t.Errorf("an hour later there are other chains:\n%s", diff)
+	}
+}
+
 // FuzzTable makes tables from garbage. Every valid configuration makes a table at any
 // time, and each door is in it.
 func FuzzTable(f *testing.F) {

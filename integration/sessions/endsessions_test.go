@@ -440,6 +440,7 @@ func TestASYNThatIsSentAgainPassesByTheKernelsHand(t *testing.T) {
 	}
 	l.Send(syn)
 	eventually.True(t, "the SYN arrives", arrived(1))
+	d.WaitFor("closed ", "max_connections is reached") // else another connection may pass
 	d.Stop(syscall.SIGKILL)
 	l.Send(syn)
 	eventually.True(t, "it arrives again", arrived(2))

@@ -88,10 +88,10 @@ func TestTheKernelListsTheGoldenTable(t *testing.T) {
 					}
 					listed = ownership.ReplaceAllString(listed, "{\n")
 					if round == 0 {
-						compareListing(l, t, k, string(golden), listed)
+						compareListing(l, t, k, withoutComments(string(golden)), listed)
 					} else {
 						// The listing has kept parts before new ones.
-						compareListing(l, t, k, sortBlocks(string(golden)), sortBlocks(listed))
+						compareListing(l, t, k, sortBlocks(withoutComments(string(golden))), sortBlocks(listed))
 					}
 					compareQueues(l, t, string(golden), round)
 				}
@@ -148,6 +148,11 @@ func sortMaps(listing string) string {
 		return "vmap { " + strings.Join(elements, ", ") + " }"
 	})
 }
+
+var chainComment = regexp.MustCompile(`(?m)^\t# .*\n`)
+
+// withoutComments removes the comments at chains, which the kernel does not have.
+func withoutComments(listing string) string { return chainComment.ReplaceAllString(listing, "") }
 
 // sortBlocks sorts the sets, counters and chains of a listing.
 func sortBlocks(listing string) string {
@@ -229,7 +234,7 @@ func loadScript(l *lab.Lab, t *testing.T, script, golden, table string) {
 	for range 2 {
 		l.LoadNft(script)
 		listed := familyReject.ReplaceAllString(l.Nft("list", "table", "inet", table), "reject")
-		if diff := cmp.Diff(golden, listed); diff != "" {
+		if diff := cmp.Diff(sortMaps(withoutComments(golden)), sortMaps(listed)); diff != "" {
 			t.Errorf("the listing of the loaded script (-golden +listed):\n%s", diff)
 		}
 	}

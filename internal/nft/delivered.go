@@ -52,14 +52,17 @@ func (t *Table) delivered(c *effective.Config) []chain {
 			}
 			admits = append(admits, rule{fromSet(f, openSet(d.Name, f), d.bits(f)), count(admittedCounter(d.Name)), accept})
 		}
-		chains = append(chains, chain{unjudgedOf(d.Name), admits})
+		chains = append(chains, chain{unjudgedOf(d.Name), "Delivered packets to ports of the door " + d.Name + ": does the source have an open window?", admits})
 	}
 	for d := range doorsOf(c) {
 		parts = append(parts, d.delivered(refuseChain(d.Name), d.answer())...)
 	}
 	unjudged, byPorts := byPort(unjudgedChain, parts)
 	unjudged = slices.Concat(ownCopies(c), trust(c.Wall.Trusted), unjudged)
-	return slices.Concat([]chain{{inputChain, rules}, {unjudgedChain, unjudged}}, byPorts, chains)
+	return slices.Concat([]chain{
+		{inputChain, "All packets that are delivered here.", rules},
+		{unjudgedChain, "Delivered packets to ports of doors that were not judged before, as NAT has changed where they go.", unjudged},
+	}, byPorts, chains)
 }
 
 // delivered returns parts that do all of last with packets that are delivered to the

@@ -50,7 +50,7 @@ func byPort(name string, parts []part) (rules []rule, chains []chain) {
 				rules = append(rules, rule{to, goTo(target)})
 			}
 		}
-		return rules, []chain{{target, inOrder(parts)}}
+		return rules, []chain{{target, from(name) + "all these ports.", inOrder(parts)}}
 	}
 	targets := map[packet.Port]string{}
 	room := copiesOf(parts)
@@ -63,7 +63,7 @@ func byPort(name string, parts []part) (rules []rule, chains []chain) {
 			target = fmt.Sprintf("%s_%s_%s", name, protocol, g.parts[0].name)
 		}
 		content, more := byAddress(target, g.parts, &room)
-		chains = append(append(chains, chain{target, content}), more...)
+		chains = append(append(chains, chain{target, from(name) + someOf(g.ports) + ".", content}), more...)
 		for _, r := range g.ports {
 			if r.Last-r.First >= maxSpread {
 				for _, to := range toPorts(protocol, []packet.PortRange{r}) {
@@ -80,6 +80,23 @@ func byPort(name string, parts []part) (rules []rule, chains []chain) {
 		rules = append([]rule{{portMap(expr.VerdictGoto, targets)}}, rules...)
 	}
 	return rules, chains
+}
+
+// from begins what is said about a chain that another one goes to.
+func from(chain string) string { return "From " + chain + ": packets to " }
+
+// someOf returns the first items of a list, and how many there are beyond.
+func someOf[T fmt.Stringer](all []T) string {
+	const most = 8
+	var words []string
+	for _, item := range all[:min(len(all), most)] {
+		words = append(words, item.String())
+	}
+	text := strings.Join(words, ", ")
+	if more := len(all) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
 }
 
 // inOrder returns rules that compare the port for each part.
@@ -178,7 +195,7 @@ func byAddress(name string, parts []part, room *int) (rules []rule, chains []cha
 	if ok {
 		for _, g := range hosts {
 			target := name + "_" + strings.ReplaceAll(g.hosts[0].String(), ":", "_")
-			chains = append(chains, chain{target, rulesOf(g.parts)})
+			chains = append(chains, chain{target, from(name) + someOf(g.hosts) + ".", rulesOf(g.parts)})
 			for _, h := range g.hosts {
 				targets[h] = target
 			}

@@ -113,7 +113,7 @@ func TestEachPacketPassesTheRulesForItsPortAndAddress(t *testing.T) {
 					parts[i] = randomPart(random, i)
 				}
 				rules, chains := byPort("x", parts)
-				l := newListed(append(chains, chain{"x", rules}))
+				l := newListed(append(chains, chain{name: "x", rules: rules}))
 				if len(l) != len(chains)+1 && size > 0 {
 					t.Fatalf("two chains have the same name: %d chains, %d names", len(chains)+1, len(l))
 				}
@@ -148,7 +148,7 @@ func TestAPacketJumpsToAllChainsForItsPort(t *testing.T) {
 		for i := range 30 {
 			held = append(held, heldPorts{randomPart(random, i).ports, fmt.Sprintf("x%d", i)})
 		}
-		l := newListed([]chain{{"x", jumpToAll(held)}})
+		l := newListed([]chain{{name: "x", rules: jumpToAll(held)}})
 		for range 100 {
 			to := packet.Port{Number: edge(random), Protocol: []packet.Protocol{packet.TCP, packet.UDP}[random.IntN(2)]}
 			var want []string
@@ -251,7 +251,7 @@ func wideRanges(n int) (parts []part) {
 func TestPacketsToPortsOfPartsLeaveTheChain(t *testing.T) {
 	for _, n := range []int{1, 30, 1000} {
 		rules, chains := byPort("x", wideRanges(n))
-		l := newListed(append(chains, chain{"x", append(rules, rule{say("behind")})}))
+		l := newListed(append(chains, chain{name: "x", rules: append(rules, rule{say("behind")})}))
 		for _, port := range []uint16{1, 999, 1000, 1005, 30000, 30000 + uint16(10*(n-1)), 30001 + uint16(10*(n-1)), 65535} {
 			passed := l.passes("x", packet.Port{Number: port, Protocol: packet.TCP}, someHost(rand.New(rand.NewPCG(1, 1))))
 			isOfPart := 1000 <= port && int(port) <= 30000+10*(n-1)

@@ -76,7 +76,7 @@ func (d door) logRules(n Numbers, spray sprayBits) (wall []part, chains []chain)
 			}
 			wall = append(wall, part{knockChain(d.Name), ports, d.To, d.everywhere(nil, append(match, jump(knockChain(d.Name))))})
 		}
-		chains = append(chains, chain{knockChain(d.Name), append(d.unheard(spray), d.noteKnock(n, spray)...)})
+		chains = append(chains, chain{knockChain(d.Name), "Knocks of the door " + d.Name + ".", append(d.unheard(spray), d.noteKnock(n, spray)...)})
 	}
 	for i, m := range d.Methods {
 		for j, dg := range d.States[i].Datagrams {
@@ -87,7 +87,7 @@ func (d door) logRules(n Numbers, spray sprayBits) (wall []part, chains []chain)
 			}
 			wall = append(wall, heard)
 			log := rule{limit(datagramRate(dg), datagramsBurst), logTo(n.LogGroup, datagramPrefix(d.Name, m), snapLen(dg))}
-			chains = append(chains, chain{name, slices.Concat(otherwiseBegun(dg), fromElsewhere(), []rule{log}, d.remember())})
+			chains = append(chains, chain{name, "Datagrams for the door " + d.Name + ": " + m.Name() + ".", slices.Concat(otherwiseBegun(dg), fromElsewhere(), []rule{log}, d.remember())})
 		}
 	}
 	return wall, chains

@@ -98,6 +98,7 @@ type element struct {
 
 type chain struct {
 	name  string
+	about string // which packets come here; a comment that only the text of a table has
 	rules []rule
 }
 
@@ -215,9 +216,9 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 	// source. When a source knocks again, the label of its sessions is cleared while its packet waits.
 	over, overChains := byPort(endedChain, refused)
 	t.chains = slices.Concat([]chain{
-		{baseChain, base(c)},
-		{wallChain, slices.Concat(ownCopies(c), trust(c.Wall.Trusted), wall)},
-		{endedChain, over},
+		{baseChain, "All packets, as they come in.", base(c)},
+		{wallChain, "Packets to ports that doors name.", slices.Concat(ownCopies(c), trust(c.Wall.Trusted), wall)},
+		{endedChain, "Packets of connections that were ended.", over},
 	}, wallChains, overChains, chains)
 	return t
 }
@@ -296,7 +297,10 @@ func (t *Table) admit(d door, n Numbers, maxWindows uint32) []chain {
 		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.bits(f), size: maxWindows})
 		rules = append(rules, rule{fromSet(f, name, d.bits(f)), goTo(admittedChain(d.Name))})
 	}
-	return []chain{{admitChain(d.Name), rules}, {admittedChain(d.Name), inside}}
+	return []chain{
+		{admitChain(d.Name), "Packets to ports of the door " + d.Name + ": does the source have an open window?", rules},
+		{admittedChain(d.Name), "Packets of sources with an open window of the door " + d.Name + ".", inside},
+	}
 }
 
 // refuse queues the first packets of sources without a window, and answers all other
@@ -329,7 +333,7 @@ func (t *Table) refuse(d door, n Numbers) chain {
 	if d.answersAtOnce() {
 		rules = append(rules, rule{notRefused, limit(noticesRate, noticesBurst), logTo(n.LogGroup, d.Name+suffixes[Refused], packet.SnapLen)})
 	}
-	return chain{refuseChain(d.Name), append(rules, d.answer()...)}
+	return chain{refuseChain(d.Name), "Packets that the door " + d.Name + " does not admit.", append(rules, d.answer()...)}
 }
 
 // answer returns the rules that answer as the closed door does.
@@ -444,7 +448,7 @@ func byProtocol(ports []packet.PortRange) [][]packet.PortRange {
 	return slices.DeleteFunc([][]packet.PortRange{ports[:i], ports[i:]}, func(p []packet.PortRange) bool { return len(p) == 0 })
 }
 
-// String returns the table as nft lists it.
+// String returns the table as nft lists it, with a comment at each chain.
 func (t *Table) String() string {
 	var blocks []string
 	for _, name := range t.counters {
@@ -458,7 +462,7 @@ func (t *Table) String() string {
 	}
 	for _, c := range t.chains {
 		var b strings.Builder
-		fmt.Fprintf(&b, "\tchain %s {\n", c.name)
+		fmt.Fprintf(&b, "\t# %s\n\tchain %s {\n", c.about, c.name)
 		if h, ok := hookOf(c.name); ok {
 			fmt.Fprintf(&b, "\t\ttype filter hook %s; policy accept;\n", h.text)
 		}

@@ -131,6 +131,8 @@ func comparePorts(a, b packet.Port) int {
 	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
 }
 
+const aboutUnserved = "Packets to ports that no program serves, behind NAT."
+
 // unserved returns the chains against sources that search for knocks.
 func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chains []chain) {
 	var knocked []door
@@ -148,7 +150,7 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 		{atServedPort, accept},
 	}
 	if len(knocked) == 0 {
-		return []chain{{unservedChain, rules}}
+		return []chain{{unservedChain, aboutUnserved, rules}}
 	}
 	var traps []packet.PortRange
 	var tries []heldPorts
@@ -185,7 +187,10 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 		}
 	}
 	chains = append(chains, strays(n, spray)...)
-	return append([]chain{{unservedChain, rules}, {trapsChain, jumpToAll(tries)}}, chains...)
+	return append([]chain{
+		{unservedChain, aboutUnserved, rules},
+		{trapsChain, "Packets to traps of any door.", jumpToAll(tries)},
+	}, chains...)
 }
 
 // likeKnocks returns matches for packets that could be knocks of the door, judged by
@@ -209,7 +214,7 @@ func (d door) tries(protocol packet.Protocol) chain {
 	if protocol == packet.TCP {
 		match = rule{withFlags(d.Flags)}
 	}
-	return chain{doorTraps(d.Name, protocol), d.everywhere(match, rule{goTo(trapChain(d.Name))})}
+	return chain{doorTraps(d.Name, protocol), "Packets to traps of the door " + d.Name + ".", d.everywhere(match, rule{goTo(trapChain(d.Name))})}
 }
 
 // trap returns the chain for sources that try one of the door's traps.
@@ -221,7 +226,7 @@ func (t *Table) trap(d door, n Numbers, c *effective.Config) chain {
 		rules = append(rules, trapped(f, name, d.penaltyBits(f))...)
 	}
 	rules = append(rules, rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, d.Name+suffixes[Trapped], packet.SnapLen)})
-	return chain{trapChain(d.Name), rules}
+	return chain{trapChain(d.Name), "Sources that have tried a trap of the door " + d.Name + ".", rules}
 }
 
 // trapped returns the rules that put a source into a set, and its network into another if
@@ -292,7 +297,11 @@ func strays(n Numbers, spray sprayBits) []chain {
 		spraying = append(spraying, trapped(f, sprayingSet(f), bits)...)
 	}
 	told := rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, sprayed, packet.SnapLen)}
-	return []chain{{strayChain, rules}, {guessChain, append(guess, told)}, {sprayChain, append(spraying, told)}}
+	return []chain{
+		{strayChain, "Packets to ports that no program serves and no door names.", rules},
+		{guessChain, "Sources that have knocked, and then tried such a port.", append(guess, told)},
+		{sprayChain, "Sources that have tried many such ports.", append(spraying, told)},
+	}
 }
 
 // trapElement is an element of a set of sources whose knocks are ignored.

@@ -137,15 +137,16 @@ func compareListing(l *lab.Lab, t *testing.T, k *nft.Kernel, golden, listed stri
 	}
 }
 
-var inMap = regexp.MustCompile(`vmap \{ ([^}]*) \}`)
+var inMap = regexp.MustCompile(`(vmap|th dport) \{ ([^}]*) \}`)
 
-// sortMaps sorts the elements of the verdict maps in a listing. nft sorts keys that consist
-// of several parts by the order of bytes of the machine.
+// sortMaps sorts the elements of the verdict maps in a listing, and of sets with keys of
+// several parts. nft sorts such keys by the order of bytes of the machine.
 func sortMaps(listing string) string {
 	return inMap.ReplaceAllStringFunc(listing, func(m string) string {
-		elements := strings.Split(inMap.FindStringSubmatch(m)[1], ", ")
+		parts := inMap.FindStringSubmatch(m)
+		elements := strings.Split(parts[2], ", ")
 		slices.Sort(elements)
-		return "vmap { " + strings.Join(elements, ", ") + " }"
+		return parts[1] + " { " + strings.Join(elements, ", ") + " }"
 	})
 }
 

@@ -332,12 +332,9 @@ func portMap(kind expr.VerdictKind, targets map[packet.Port]string) term {
 	ports := slices.SortedFunc(maps.Keys(targets), comparePorts)
 	m := verdictMap{
 		verdict: kind,
-		text:    "meta l4proto . th dport",
-		load: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-			&expr.Payload{DestRegister: firstWord + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		},
-		kind: protocolAndPort,
+		text:    protocolAndPortText,
+		load:    loadProtocolAndPort(),
+		kind:    protocolAndPort,
 	}
 	for _, p := range ports {
 		m.add(portElement(p), targets[p])

@@ -21,8 +21,8 @@ type listed map[string][]listedRule
 // listedRule is a rule as nft lists it.
 type listedRule struct {
 	text string
-	// elements are those of a verdict map, whose key is the port or the destination of a
-	// packet.
+	// elements are those of a verdict map, or of a set with what the rule does, whose key is
+	// the port or the destination of a packet.
 	elements map[string]string
 	byHost   bool
 	// If the rule matches ports, these are the ports and what it does with them.
@@ -33,6 +33,7 @@ type listedRule struct {
 
 var (
 	verdicts  = regexp.MustCompile(`^(meta l4proto \. th dport|ip6? daddr) vmap \{ (.*) \}$`)
+	setMatch  = regexp.MustCompile(`^meta l4proto \. th dport \{ (.*) \} (.*)$`)
 	portMatch = regexp.MustCompile(`^(tcp|udp) dport (\{ .* \}|\S+) (.*)$`)
 )
 
@@ -54,6 +55,11 @@ func parseRule(text string) listedRule {
 		for e := range strings.SplitSeq(m[2], ", ") {
 			key, verdict, _ := strings.Cut(e, " : ")
 			r.elements[key] = verdict
+		}
+	} else if m := setMatch.FindStringSubmatch(text); m != nil {
+		r.elements = map[string]string{}
+		for e := range strings.SplitSeq(m[1], ", ") {
+			r.elements[e] = m[2]
 		}
 	} else if m := portMatch.FindStringSubmatch(text); m != nil {
 		r.protocol, r.end = m[1], m[3]

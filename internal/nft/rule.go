@@ -3,6 +3,7 @@
 package nft
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -126,10 +127,8 @@ var (
 			&expr.Lookup{SourceRegister: 1, SetName: uplinksSet, Invert: true})...),
 	}
 
-	atServedPort = say("meta l4proto . th dport @"+servedSet,
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Payload{DestRegister: firstWord + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: 1, SetName: servedSet})
+	atServedPort = say(protocolAndPortText+" @"+servedSet,
+		append(loadProtocolAndPort(), &expr.Lookup{SourceRegister: 1, SetName: servedSet})...)
 
 	notRefused = say(fmt.Sprintf("meta mark != %#x", RefusedMark),
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
@@ -260,14 +259,71 @@ const maxSpread = 256
 // toPorts returns terms of which one matches packets of one protocol to any of the ports.
 // The ranges have to be sorted and must not touch.
 func toPorts(protocol packet.Protocol, ports []packet.PortRange) []term {
-	var ranges []span
+	var ranges, short []span
+	numbers := 0
 	for _, r := range ports {
 		ranges = append(ranges, span{r.First, r.Last})
+		if r.Last-r.First < maxSpread {
+			short = append(short, span{r.First, r.Last})
+			numbers += int(r.Last-r.First) + 1
+		}
+	}
+	if numbers > maxBitmap {
+		wide := slices.DeleteFunc(slices.Clone(ports), func(r packet.PortRange) bool { return r.Last-r.First < maxSpread })
+		return append(toPorts(protocol, wide), toManyPorts(protocol, short))
 	}
 	return among(protocol.String()+" dport", []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(protocol)}),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 	}, ranges)
+}
+
+// maxBitmap is the largest number of ports of a set that has only the port as its key. The
+// kernel uses a bitmap for such a set, with a list of its elements, and looks through that
+// list for each element that is added (nft_bitmap_elem_find of
+// net/netfilter/nft_set_bitmap.c).
+const maxBitmap = 256
+
+// toManyPorts matches packets of one protocol to any of many ports.
+func toManyPorts(protocol packet.Protocol, ranges []span) term {
+	var words []string
+	var elements []nftables.SetElement
+	for _, r := range ranges {
+		for n := int(r.first); n <= int(r.last); n++ {
+			e := portElement(packet.Port{Number: uint16(n), Protocol: protocol})
+			words = append(words, e.text)
+			elements = append(elements, nftables.SetElement{Key: e.key})
+		}
+	}
+	return term{
+		text: protocolAndPortText + " { " + strings.Join(words, ", ") + " }",
+		exprs: func(b *batch) []expr.Any {
+			return append(loadProtocolAndPort(), b.lookup(protocolAndPort, elements))
+		},
+	}
+}
+
+// protocolAndPort is the key type of sets and maps of ports.
+var protocolAndPort = nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
+
+// protocolAndPortText is how nft writes that key, and loadProtocolAndPort loads it.
+const protocolAndPortText = "meta l4proto . th dport"
+
+func loadProtocolAndPort() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Payload{DestRegister: firstWord + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	}
+}
+
+func portElement(p packet.Port) element {
+	// Each part of a key is padded to 4 bytes.
+	key := append([]byte{byte(p.Protocol), 0, 0, 0}, append(bigEndian(p.Number), 0, 0)...)
+	return element{fmt.Sprintf("%s . %d", p.Protocol, p.Number), key}
+}
+
+func comparePorts(a, b packet.Port) int {
+	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
 }
 
 // toFew is [toPorts] for ports that usually are few. It compares few ports one by one: the

@@ -3,8 +3,6 @@
 package nft
 
 import (
-	"cmp"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -116,19 +114,6 @@ func hostSets(h *effective.Host) []set {
 		uplinks.elements = append(uplinks.elements, element{strconv.Quote(h.Uplinks[index]), binaryutil.NativeEndian.PutUint32(index)})
 	}
 	return []set{served, uplinks}
-}
-
-// protocolAndPort is the key type of sets and maps of ports.
-var protocolAndPort = nftables.MustConcatSetType(nftables.TypeInetProto, nftables.TypeInetService)
-
-func portElement(p packet.Port) element {
-	// Each part of a key is padded to 4 bytes.
-	key := append([]byte{byte(p.Protocol), 0, 0, 0}, append(bigEndian(p.Number), 0, 0)...)
-	return element{fmt.Sprintf("%s . %d", p.Protocol, p.Number), key}
-}
-
-func comparePorts(a, b packet.Port) int {
-	return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Number, b.Number))
 }
 
 const aboutUnserved = "Packets to ports that no program serves, behind NAT."

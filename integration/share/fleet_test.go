@@ -51,12 +51,9 @@ type server struct {
 
 const group = "prod"
 
-// newFleet makes hosts named a, b, c and so on, and a configuration for servers that know
-// them by their keys. Nothing runs yet.
-func newFleet(t *testing.T, hosts, servers int) *fleet {
+// newHub returns a fleet of no hosts, with the machine that will be between them.
+func newHub(t *testing.T) *fleet {
 	t.Helper()
-	lab.NeedsProgram(t, "nats-server")
-	lab.NeedsProgram(t, "knockwall-share")
 	f := &fleet{t: t}
 	var err error
 	// Not in t.TempDir, whose path may be too long for a socket. The keys must be where
@@ -67,6 +64,16 @@ func newFleet(t *testing.T, hosts, servers int) *fleet {
 	f.hub, err = netlab.NewHost()
 	lab.Must(t, err)
 	t.Cleanup(func() { f.hub.Close() })
+	return f
+}
+
+// newFleet makes hosts named a, b, c and so on, and a configuration for servers that know
+// them by their keys. Nothing runs yet.
+func newFleet(t *testing.T, hosts, servers int) *fleet {
+	t.Helper()
+	lab.NeedsProgram(t, "nats-server")
+	lab.NeedsProgram(t, "knockwall-share")
+	f := newHub(t)
 	lab.Must(t, f.hub.Do(func() error {
 		lo, err := netlink.LinkByName("lo")
 		if err != nil {

@@ -133,14 +133,7 @@ func example(t *testing.T, name string, replaced map[string]string) string {
 // newLAN returns a network with a client, and without a host.
 func newLAN(t *testing.T, client netip.Addr) *fleet {
 	t.Helper()
-	f := &fleet{t: t}
-	var err error
-	f.folder, err = os.MkdirTemp("", "kw-")
-	lab.Must(t, err)
-	t.Cleanup(func() { os.RemoveAll(f.folder) })
-	f.hub, err = netlab.NewHost()
-	lab.Must(t, err)
-	t.Cleanup(func() { f.hub.Close() })
+	f := newHub(t)
 	lab.Must(t, f.hub.Do(func() error {
 		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "lan"}}
 		if err := netlink.LinkAdd(bridge); err != nil {

@@ -433,11 +433,10 @@ func TestAFileThatIsTooLong(t *testing.T) {
 	isDamaged(t, l, "its end is missing")
 }
 
-// A full store takes no more entries, but entries can be removed, and what is written to
-// it can always be read again.
-func TestAFullLedger(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ledger")
-	var lines, entries []string
+// writeFull writes a file that is as large as a store may be, and returns its entries.
+func writeFull(t *testing.T, path string) (entries []string) {
+	t.Helper()
+	var lines []string
 	const each = len("00000000+\n")
 	for left := filestore.MaxFile - len(filestore.Encode()); left > 0; {
 		length := min(1<<15, left)
@@ -446,6 +445,14 @@ func TestAFullLedger(t *testing.T) {
 		lines = append(lines, "+"+entries[len(entries)-1])
 	}
 	write(t, path, filestore.Encode(lines...))
+	return entries
+}
+
+// A full store takes no more entries, but entries can be removed, and what is written to
+// it can always be read again.
+func TestAFullLedger(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger")
+	entries := writeFull(t, path)
 	l := open(t, path)
 	fails(t, l.Add("x"), path, "full", "67108875 bytes, more than 67108864")
 	if l.Has("x") {
@@ -699,15 +706,7 @@ func TestReplaceWaitsForTheDiskOnce(t *testing.T) {
 // What has no room is replaced in a new file.
 func TestReplaceInAFullLedger(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
-	var lines, entries []string
-	const each = len("00000000+\n")
-	for left := filestore.MaxFile - len(filestore.Encode()); left > 0; {
-		length := min(1<<15, left)
-		left -= length
-		entries = append(entries, fmt.Sprintf("%-*d", length-each, len(entries)))
-		lines = append(lines, "+"+entries[len(entries)-1])
-	}
-	write(t, path, filestore.Encode(lines...))
+	entries := writeFull(t, path)
 	l := open(t, path)
 	if err := l.Replace(entries[1], "x"); err != nil {
 		t.Fatal(err)

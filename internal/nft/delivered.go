@@ -33,11 +33,7 @@ func (t *Table) delivered(c *effective.Config) []chain {
 	for d := range doorsOf(c) {
 		guarded = append(guarded, d.Ports...)
 	}
-	for _, ports := range byProtocol(packet.MergeRanges(guarded)) {
-		for _, to := range toPorts(ports[0].Protocol, ports) {
-			rules = append(rules, rule{to, goTo(unjudgedChain)})
-		}
-	}
+	rules = append(rules, toAny(guarded, goTo(unjudgedChain))...)
 	var parts []part
 	var chains []chain
 	for d := range doorsOf(c) {

@@ -45,12 +45,7 @@ func byPort(name string, parts []part) (rules []rule, chains []chain) {
 		for _, p := range parts {
 			all = append(all, p.ports...)
 		}
-		for _, ports := range byProtocol(packet.MergeRanges(all)) {
-			for _, to := range toPorts(ports[0].Protocol, ports) {
-				rules = append(rules, rule{to, goTo(target)})
-			}
-		}
-		return rules, []chain{{target, from(name) + "all these ports.", inOrder(parts)}}
+		return toAny(all, goTo(target)), []chain{{target, from(name) + "all these ports.", inOrder(parts)}}
 	}
 	targets := map[packet.Port]string{}
 	room := copiesOf(parts)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -237,12 +236,7 @@ func base(c *effective.Config) []rule {
 		// was judged before.
 		{judged, ofUnfinished, withFlags(opening), accept},
 	}
-	for _, ports := range byProtocol(c.NamedPorts()) {
-		for _, to := range toPorts(ports[0].Protocol, ports) {
-			rules = append(rules, rule{to, goTo(wallChain)})
-		}
-	}
-	return rules
+	return append(rules, toAny(c.NamedPorts(), goTo(wallChain))...)
 }
 
 // ownCopies returns the rules that accept packets which this host has sent to many hosts
@@ -436,89 +430,4 @@ func (d door) bits(f family) int {
 		return d.SourcePrefix.IPv4
 	}
 	return d.SourcePrefix.IPv6
-}
-
-// byProtocol splits merged ranges into those of TCP and those of UDP, and leaves out
-// empty ones.
-func byProtocol(ports []packet.PortRange) [][]packet.PortRange {
-	i := slices.IndexFunc(ports, func(r packet.PortRange) bool { return r.Protocol != packet.TCP })
-	if i < 0 {
-		i = len(ports)
-	}
-	return slices.DeleteFunc([][]packet.PortRange{ports[:i], ports[i:]}, func(p []packet.PortRange) bool { return len(p) == 0 })
-}
-
-// String returns the table as nft lists it, with a comment at each chain.
-func (t *Table) String() string {
-	var blocks []string
-	for _, name := range t.counters {
-		blocks = append(blocks, fmt.Sprintf("\tcounter %s {\n\t\tpackets 0 bytes 0\n\t}\n", name))
-	}
-	for _, o := range t.timeouts {
-		blocks = append(blocks, o.String())
-	}
-	for _, s := range t.sets {
-		blocks = append(blocks, s.String())
-	}
-	for _, c := range t.chains {
-		var b strings.Builder
-		fmt.Fprintf(&b, "\t# %s\n\tchain %s {\n", c.about, c.name)
-		if h, ok := hookOf(c.name); ok {
-			fmt.Fprintf(&b, "\t\ttype filter hook %s; policy accept;\n", h.text)
-		}
-		for _, r := range c.rules {
-			fmt.Fprintf(&b, "\t\t%s\n", r)
-		}
-		b.WriteString("\t}\n")
-		blocks = append(blocks, b.String())
-	}
-	return fmt.Sprintf("table inet %s {\n%s}\n", t.Name, strings.Join(blocks, "\n"))
-}
-
-// Script returns the table as an nft script that replaces the existing one, if any, in
-// one transaction.
-func (t *Table) Script() string {
-	return fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\n%[2]s", t.Name, t)
-}
-
-func (s set) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "\tset %s {\n\t\ttype %s\n", s.name, s.kind.Name)
-	if s.size > 0 {
-		fmt.Fprintf(&b, "\t\tsize %d\n", s.size)
-	}
-	switch {
-	case s.dynamic:
-		b.WriteString("\t\tflags dynamic,timeout\n")
-	case !s.constant:
-		b.WriteString("\t\tflags timeout\n")
-	}
-	if s.timeout > 0 {
-		fmt.Fprintf(&b, "\t\ttimeout %s\n", nftDuration(s.timeout))
-	}
-	if len(s.elements) > 0 {
-		var words []string
-		for _, e := range s.elements {
-			words = append(words, e.text)
-		}
-		fmt.Fprintf(&b, "\t\telements = { %s }\n", strings.Join(words, ",\n\t\t\t     "))
-	}
-	b.WriteString("\t}\n")
-	return b.String()
-}
-
-// nftDuration returns a duration as nft writes it: 1h2m3s4ms, without parts that are
-// zero.
-func nftDuration(d time.Duration) string {
-	var b strings.Builder
-	for _, unit := range []struct {
-		name   string
-		length time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"m", time.Minute}, {"s", time.Second}, {"ms", time.Millisecond}} {
-		if n := d / unit.length; n > 0 {
-			fmt.Fprintf(&b, "%d%s", n, unit.name)
-			d -= n * unit.length
-		}
-	}
-	return b.String()
 }

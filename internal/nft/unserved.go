@@ -150,16 +150,8 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 		}
 		chains = append(chains, t.trap(d, n, c))
 	}
-	for _, ports := range byProtocol(packet.MergeRanges(traps)) {
-		for _, to := range toPorts(ports[0].Protocol, ports) {
-			rules = append(rules, rule{to, goTo(trapsChain)})
-		}
-	}
-	for _, ports := range byProtocol(c.NamedPorts()) {
-		for _, to := range toPorts(ports[0].Protocol, ports) {
-			rules = append(rules, rule{to, accept})
-		}
-	}
+	rules = append(rules, toAny(traps, goTo(trapsChain))...)
+	rules = append(rules, toAny(c.NamedPorts(), accept)...)
 	known := map[string]bool{} // by the text of the rule: most doors have the same
 	for _, d := range knocked {
 		for _, like := range d.likeKnocks() {
@@ -269,11 +261,7 @@ func strays(n Numbers, spray sprayBits) []chain {
 		guess = append(guess, rule{ofFamily(f), remember(f, guessedSet(f), bits)})
 	}
 	// Ports of common services may be tried: clients know them from elsewhere.
-	for _, ports := range byProtocol(packet.MergeRanges(effective.Services())) {
-		for _, to := range toPorts(ports[0].Protocol, ports) {
-			rules = append(rules, rule{to, accept})
-		}
-	}
+	rules = append(rules, toAny(effective.Services(), accept)...)
 	for _, f := range families {
 		bits := spray.of(f)
 		rules = append(rules,

@@ -23,12 +23,17 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 		raw.Doors = raw.Doors[:maxDoors]
 	}
 	first := map[string]hcl.Range{}
+	numbers := map[uint32]string{}
 	for i := range raw.Doors {
 		r := &raw.Doors[i]
 		if at, ok := first[r.Name]; ok {
 			l.fail("Two doors of one name", fmt.Sprintf("The door %q is already defined at %s. Give this one another name.", r.Name, fileLine(at)), &r.NameRange)
 		} else {
 			first[r.Name] = r.NameRange
+			if other, ok := numbers[DoorNumber(r.Name)]; ok {
+				l.fail("Two doors of one number", fmt.Sprintf("The door %q has the same number in the nftables table as the door %q, by chance. Give one of them another name.", r.Name, other), &r.NameRange)
+			}
+			numbers[DoorNumber(r.Name)] = r.Name
 		}
 		c.Doors = append(c.Doors, l.checkDoor(r, &c.Wall))
 		l.checkAgreement(c.Doors, raw)

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"slices"
 	"time"
@@ -33,6 +34,15 @@ type Wall struct {
 	// the identity from elsewhere.
 	IdentityPath string
 	Identity     *spa.Opener // nil if no door needs it, or if it cannot be read
+}
+
+// DoorNumber returns the number of the door of that name in the table, where windows of all
+// doors are in one set. It is the 32-bit FNV-1a hash of the name, so that it is the same after a
+// restart and a reload. No two doors of a configuration have the same number.
+func DoorNumber(name string) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(name)) // has no error
+	return h.Sum32()
 }
 
 // Door is a group of ports that open together.

@@ -656,3 +656,22 @@ func TestWhatNobodyWouldReadIsCountedInstead(t *testing.T) {
 		t.Errorf("the last is %v", last)
 	}
 }
+
+// The kernel tells the windows of doors apart by numbers, which two names can share by chance.
+func TestDoorsWithTheSameNumberAreRefused(t *testing.T) {
+	names := map[uint32]string{}
+	for i := 0; ; i++ {
+		name := fmt.Sprintf("door-%d", i)
+		other, ok := names[DoorNumber(name)]
+		names[DoorNumber(name)] = name
+		if !ok {
+			continue
+		}
+		const door = "door %q {\n ports = [%d]\n sequence = [4113, 27911, 1840]\n}\n"
+		l := Load(write(t, fmt.Sprintf(door+door, other, 22, name, 23)))
+		if l.Config != nil || !strings.Contains(l.Diagnostics.Error(), "Two doors of one number") {
+			t.Errorf("%s and %s: %v", other, name, l.Diagnostics)
+		}
+		return
+	}
+}

@@ -471,7 +471,7 @@ func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 				// others.
 				for end := time.Now().Add(lab.Short); l.AdmitsWithin(guest, lab.Server4, 22, lab.Short/4); {
 					if time.Now().After(end) {
-						t.Errorf("%s with %s left, the window is still open:\n%s", name, left, l.Nft("list", "set", "inet", "knockwall", "ssh_open4"))
+						t.Errorf("%s with %s left, the window is still open:\n%s", name, left, l.Nft("list", "set", "inet", "knockwall", "open4"))
 						break
 					}
 				}

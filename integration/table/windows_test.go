@@ -171,31 +171,56 @@ func TestWindowsAreRefreshedWhenTheirTimeIsUp(t *testing.T) {
 func TestATransactionThatFailsOpensNoWindow(t *testing.T) {
 	t.Parallel()
 	o := newOpenings(t)
-	var all []nft.Window
-	for n := range o.config.Wall.MaxWindows {
-		all = append(all, o.window("ssh", n, false, time.Hour))
-	}
-	for i := 0; i < len(all); i += 4096 {
-		lab.Must(t, o.open(all[i:i+4096]))
-	}
-	o.check(all)
-	fits := []nft.Window{o.window("web", 1, false, time.Hour), o.window("ssh", 1, true, time.Hour)}
-	tooMany := o.window("ssh", len(all), false, time.Hour)
-	err := o.open(append(fits, tooMany))
-	if !errors.Is(err, unix.ENFILE) || !strings.Contains(err.Error(), "opening web for 11.0.1.0/24 and 2 more") {
-		t.Errorf("one window too many: %v", err)
+	all := o.several(100, time.Hour)
+	lab.Must(t, o.open(all))
+	fits := []nft.Window{o.window("web", 1000, false, time.Hour), o.window("ssh", 1000, true, time.Hour)}
+	wrong := o.window("ssh", 1001, false, time.Hour)
+	wrong.Source = packet.Source{} // no address makes a key
+	err := o.open(append(fits, wrong))
+	if !errors.Is(err, unix.EINVAL) || !strings.Contains(err.Error(), "opening web for 11.3.232.0/24 and 2 more") {
+		t.Errorf("a window that cannot be opened: %v", err)
 	}
 	o.check(all)
 	lab.Must(t, o.open(fits))
-	all = append(all, fits...)
-	o.check(all)
+	o.check(append(all, fits...))
+}
 
-	gone := o.window("web", 2, false, time.Hour)
-	gone.Door = "gone"
-	if err := o.open([]nft.Window{o.window("web", 3, false, time.Hour), gone}); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("a window at a door that was removed: %v", err)
+// All doors share the sets of windows. A door that goes, or that takes other sources for one,
+// leaves no window there for when it is the same again.
+func TestAWindowGoesWithItsDoor(t *testing.T) {
+	t.Parallel()
+	const only = `
+door "ssh" {
+  ports    = [22]
+  sequence = [4113, "27911/udp", 1840]
+}`
+	o := newOpenings(t)
+	install := func(rules string, given []nft.Window) {
+		t.Helper()
+		loaded := ruleset.Load(o.WriteRules(rules))
+		if loaded.Config == nil {
+			t.Fatal(loaded.Diagnostics)
+		}
+		lab.Must(t, o.kernel.Install(tableAt(t, loaded.Config, time.Now()), given, ""))
 	}
-	o.check(all)
+	ssh := []nft.Window{o.window("ssh", 1, false, time.Hour), o.window("ssh", 2, true, time.Hour)}
+	web := []nft.Window{o.window("web", 1, false, time.Hour), o.window("web", 2, true, time.Hour)}
+	lab.Must(t, o.open(slices.Concat(ssh, web)))
+	for name, rules := range map[string]string{
+		"removed": only,
+		"changed": strings.Replace(windowRules, "ipv4 = 24, ipv6 = 64", "ipv4 = 32, ipv6 = 128", 1),
+	} {
+		install(rules, ssh)
+		o.check(ssh)
+		install(windowRules, ssh)
+		o.check(ssh)
+		install(rules, ssh)
+		install(windowRules, slices.Concat(ssh, web))
+		o.check(slices.Concat(ssh, web))
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
 }
 
 // The kernel remembers sources whose last knock may be on its way. It does not remember

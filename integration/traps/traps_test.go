@@ -19,6 +19,7 @@ import (
 	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/forge"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // trapRules are two doors with the same knocks. One of them has traps, and the shortest
@@ -264,7 +265,7 @@ func TestAFloodOfTrappedSourcesKeepsNobodyOut(t *testing.T) {
 			}
 		}
 	}
-	if n := strings.Count(l.Nft("list", "set", "inet", "knockwall", "ssh_trapped4"), "expires"); n != sources {
+	if n := strings.Count(l.Nft("list", "set", "inet", "knockwall", "trapped4"), "expires"); n != sources {
 		t.Errorf("the kernel has trapped %d sources, want %d", n, sources)
 	}
 	if l.Knock(lab.Source(1, lab.Server4), lab.Server4, lab.Knocks...); l.AdmitsAtOnce(lab.Source(1, lab.Server4), lab.Server4, 22) {
@@ -289,15 +290,17 @@ func waitUntilFree(l *lab.Lab, door string, source netip.Addr) {
 // trapped reports whether the kernel prevents a source from knocking at a door.
 func trapped(l *lab.Lab, door string, source netip.Addr) bool {
 	l.T.Helper()
-	set, network := door+"_trapped4", source
+	set, network := "trapped4", source
 	if source.Is6() { // by default, a whole /64 is trapped
-		set = door + "_trapped6"
+		set = "trapped6"
 		prefix, err := source.Prefix(64)
 		lab.Must(l.T, err)
 		network = prefix.Addr()
 	}
-	words := strings.FieldsFunc(l.Nft("list", "set", "inet", "knockwall", set), func(r rune) bool { return strings.ContainsRune(" \t\n{},", r) })
-	return slices.Contains(words, source.String()) || slices.Contains(words, network.String())
+	listing := l.Nft("list", "set", "inet", "knockwall", set)
+	return slices.ContainsFunc([]netip.Addr{source, network}, func(a netip.Addr) bool {
+		return strings.Contains(listing, fmt.Sprintf("%s . 0x%08x", a, ruleset.DoorNumber(door)))
+	})
 }
 
 // trapLine matches a port, or a range of ports, that leads to a chain for traps.

@@ -27,10 +27,35 @@ func (f *firewall) dump() (all []rawRule, err error) {
 	if err := conn.SetReadBuffer(1 << 20); err != nil {
 		return nil, err
 	}
+	var last *nftables.Table
+	for _, c := range f.chains { // by table
+		if last != nil && last.Name == c.Table.Name && last.Family == c.Table.Family {
+			continue
+		}
+		last = c.Table
+		rules, err := f.dumpTable(conn, last, maxRules-len(all))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, rules...)
+		if f.partly != nil {
+			break
+		}
+	}
+	return all, nil
+}
+
+// dumpTable reads at most so many rules of a table. With more, the rest of the dump is still
+// to be read from the connection.
+func (f *firewall) dumpTable(conn *netlink.Conn, t *nftables.Table, most int) (all []rawRule, err error) {
 	const subsystem = unix.NFNL_SUBSYS_NFTABLES << 8
+	name, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(t.Name), 0)}})
+	if err != nil {
+		return nil, err
+	}
 	if _, err := conn.Send(netlink.Message{
 		Header: netlink.Header{Type: subsystem | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
-		Data:   make([]byte, 4), // struct nfgenmsg: all families
+		Data:   append([]byte{byte(t.Family), 0, 0, 0}, name...), // after struct nfgenmsg
 	}); err != nil {
 		return nil, err
 	}
@@ -42,7 +67,7 @@ func (f *firewall) dump() (all []rawRule, err error) {
 		if len(m.Data) < 4 {
 			continue
 		}
-		if seen++; seen > maxRules {
+		if seen++; seen > most {
 			f.partly = errTooLarge
 			// Do not wait for the rest of the dump.
 			return all, conn.SetReadDeadline(time.Unix(1, 0))

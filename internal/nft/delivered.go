@@ -46,7 +46,7 @@ func (t *Table) delivered(c *effective.Config) []chain {
 			if d.MaxConnections > 0 {
 				break // nothing would count the connections here
 			}
-			admits = append(admits, rule{fromSet(f, openSet(d.Name, f), d.bits(f)), count(admittedCounter(d.Name)), accept})
+			admits = append(admits, rule{fromSet(openSet(f), d.window(f)), count(admittedCounter(d.Name)), accept})
 		}
 		chains = append(chains, chain{unjudgedOf(d.Name), "Delivered packets to ports of the door " + d.Name + ": does the source have an open window?", admits})
 	}

@@ -7,11 +7,14 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // A change by another process interrupts reading, and makes what was read before invalid.
@@ -111,9 +114,17 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	// else can change a table that this connection owns, so its content is known.
 	var generation uint32
 	var old *found
+	var same map[string]bool
 	if k.owned != nil && k.owned.Name == t.Name {
 		old = k.owned.found(k.flags(k.owned), k.features)
+		same = t.sameChains(k.owned)
 		maps.Copy(old.timeouts, k.timeouts)
+		if !old.keepsAllWindows(t) {
+			var err error
+			if old.windows, err = k.windowsOf(k.owned); err != nil {
+				return err
+			}
+		}
 	} else {
 		gen, err := k.conn.GetGen()
 		if err != nil {
@@ -126,7 +137,7 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	}
 	table := tableNamed(t.Name)
 	table.Flags = k.flags(t)
-	b := &batch{conn: k.conn, table: table, features: k.features}
+	b := &batch{conn: k.conn, table: table, features: k.features, same: same}
 	switch {
 	case old == nil:
 	case keep && !old.isWall() && !old.isEmpty(), replaced != "":
@@ -147,6 +158,7 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 		k.conn.DelTable(table)
 	}
 	k.timeouts = nil
+	b.same = nil
 	k.conn.AddTable(table)
 	b.add(t, windows, &found{})
 	if replaced != "" {
@@ -170,6 +182,7 @@ func (t *Table) found(flags nftables.TableFlags, features Features) *found {
 	f := &found{
 		flags: flags, hooked: true, marked: true, original: true,
 		rules: map[string]int{}, shapes: map[string]shape{}, counters: map[string]bool{}, timeouts: map[string]bool{},
+		doors: t.doors,
 	}
 	if features.UDPTimeout {
 		for _, o := range t.timeouts {
@@ -220,12 +233,44 @@ type batch struct {
 	conn     *nftables.Conn
 	table    *nftables.Table
 	features Features
+	same     map[string]bool // chains that the installed table has with the same rules
 }
 
-// clear deletes from an installed table all rules, and what the new table does not have.
-// What is left in old stays.
+// sameChains returns the chains that the former table has with the same rules and, in all
+// its chains, with sets that stay.
+func (t *Table) sameChains(former *Table) map[string]bool {
+	shapes := map[string]shape{}
+	for _, s := range t.sets {
+		shapes[s.name] = s.shape()
+	}
+	for _, s := range former.sets {
+		if shapes[s.name] != s.shape() {
+			return nil
+		}
+	}
+	rules := map[string][]rule{}
+	for _, c := range former.chains {
+		rules[c.name] = c.rules
+	}
+	same := map[string]bool{}
+	for _, c := range t.chains {
+		was, ok := rules[c.name]
+		same[c.name] = ok && slices.EqualFunc(was, c.rules, func(a, b rule) bool { return a.String() == b.String() })
+	}
+	return same
+}
+
+// clear deletes from an installed table all rules of chains that are not the same, and what
+// the new table does not have. What is left in old stays.
 func (b *batch) clear(t *Table, old *found) {
-	b.conn.FlushTable(b.table)
+	if len(b.same) == 0 {
+		b.conn.FlushTable(b.table)
+	}
+	for name := range old.rules {
+		if len(b.same) > 0 && !b.same[name] {
+			b.conn.FlushChain(&nftables.Chain{Name: name, Table: b.table})
+		}
+	}
 	wanted := t.found(0, b.features)
 	for name := range old.rules {
 		if _, ok := wanted.rules[name]; !ok {
@@ -262,7 +307,7 @@ func (b *batch) add(t *Table, windows []Window, old *found) {
 		}
 	}
 	for _, s := range t.sets {
-		b.addSet(s, windows, old)
+		b.addSet(s, t, windows, old)
 	}
 	chains := make([]*nftables.Chain, len(t.chains))
 	for i, c := range t.chains {
@@ -280,6 +325,9 @@ func (b *batch) add(t *Table, windows []Window, old *found) {
 		b.conn.AddChain(chains[i])
 	}
 	for i, c := range t.chains {
+		if b.same[c.name] {
+			continue
+		}
 		for _, r := range c.rules {
 			b.addRule(chains[i], r)
 		}
@@ -296,25 +344,53 @@ func (b *batch) addRule(c *nftables.Chain, r rule) {
 }
 
 // addSet adds a set with its elements: those of the table, or the windows that are open
-// in it. A set that stays still has its windows, each with the time it has left.
-func (b *batch) addSet(s set, windows []Window, old *found) {
+// in it. A set that stays still has the windows of the doors that are the same, each with the
+// time it has left. Those of other doors are deleted from it.
+func (b *batch) addSet(s set, t *Table, windows []Window, old *found) {
 	_, stays := old.shapes[s.name]
-	if stays && !s.constant {
-		return
-	}
-	if stays {
-		if len(s.elements) > 0 {
-			b.conn.SetAddElements(b.named(s), s.contents())
-		}
-		return
-	}
 	elements := s.contents()
-	for _, w := range windows {
-		if f := familyOf(w.Source); s.name == openSet(w.Door, f) {
-			elements = append(elements, nftables.SetElement{Key: f.key(w.Source), Timeout: w.Left, Comment: w.Opener.Text()})
+	if f, ok := familyOfWindows(s.name); ok {
+		var gone []nftables.SetElement
+		for _, w := range old.windows {
+			if stays && familyOf(w.Source).suffix == f.suffix && !old.keepsWindow(t, w) {
+				gone = append(gone, passing(f.keyAt(w.Door, w.Source)))
+			}
+		}
+		if len(gone) > 0 {
+			// One that has expired meanwhile cannot be deleted.
+			b.conn.SetAddElements(b.named(s), gone)
+			b.conn.SetDeleteElements(b.named(s), gone)
+		}
+		for _, w := range windows {
+			if familyOf(w.Source).suffix == f.suffix && !(stays && old.keepsWindow(t, w)) {
+				elements = append(elements, nftables.SetElement{Key: f.keyAt(w.Door, w.Source), Timeout: w.Left, Comment: w.Opener.Text()})
+			}
 		}
 	}
-	b.conn.AddSet(b.named(s), elements)
+	switch {
+	case !stays:
+		b.conn.AddSet(b.named(s), elements)
+	case len(elements) > 0:
+		b.conn.SetAddElements(b.named(s), elements)
+	}
+}
+
+// keepsWindow reports whether a table that replaces the found one keeps a window in its sets:
+// the door and what it takes for one source are the same in both.
+func (f *found) keepsWindow(t *Table, w Window) bool {
+	number := ruleset.DoorNumber(w.Door)
+	d, ok := f.doors[number]
+	return ok && keepsWindows(t.doors, number, d)
+}
+
+// keepsAllWindows reports the same for all windows.
+func (f *found) keepsAllWindows(t *Table) bool {
+	for number, d := range f.doors {
+		if !keepsWindows(t.doors, number, d) {
+			return false
+		}
+	}
+	return true
 }
 
 func (b *batch) named(s set) *nftables.Set {

@@ -126,7 +126,7 @@ func (k *Kernel) OpenWindows(table string, windows []Window) error {
 	return nil
 }
 
-// windowChange is the change of one door's set of windows.
+// windowChange is the change of one set of windows.
 type windowChange struct {
 	set      *nftables.Set
 	passing  []nftables.SetElement // added, if they are not there, and then deleted
@@ -137,21 +137,25 @@ func windowChanges(table string, windows []Window) []*windowChange {
 	var changes []*windowChange
 	for _, w := range windows {
 		f := familyOf(w.Source)
-		name := openSet(w.Door, f)
-		i := slices.IndexFunc(changes, func(c *windowChange) bool { return c.set.Name == name })
+		i := slices.IndexFunc(changes, func(c *windowChange) bool { return c.set.Name == openSet(f) })
 		if i < 0 {
 			i = len(changes)
 			changes = append(changes, &windowChange{
-				set: &nftables.Set{Table: tableNamed(table), Name: name, KeyType: f.kind, HasTimeout: true}})
+				set: &nftables.Set{Table: tableNamed(table), Name: openSet(f), KeyType: kindOf(f, true), HasTimeout: true}})
 		}
-		key := f.key(w.Source)
+		key := f.keyAt(w.Door, w.Source)
 		if !w.New {
-			changes[i].passing = append(changes[i].passing, nftables.SetElement{Key: key, Timeout: ruleset.MaxWindow})
+			changes[i].passing = append(changes[i].passing, passing(key))
 		}
 		// The kernel takes less than a millisecond for no timeout at all.
 		changes[i].elements = append(changes[i].elements, nftables.SetElement{Key: key, Timeout: max(w.Left, time.Millisecond), Comment: w.Opener.Text()})
 	}
 	return changes
+}
+
+// passing returns an element to be added, if it is not there, and then deleted.
+func passing(key []byte) nftables.SetElement {
+	return nftables.SetElement{Key: key, Timeout: ruleset.MaxWindow}
 }
 
 // areOpen reports whether the windows that were to be opened are open.

@@ -107,12 +107,12 @@ func (d door) unheard(spray sprayBits) []rule {
 	rules := fromElsewhere()
 	for _, f := range families {
 		if d.hasTraps() {
-			rules = append(rules, rule{fromSet(f, trappedSet(d.Name, f), d.penaltyBits(f)), back})
+			rules = append(rules, rule{fromSet(trappedSet(f), d.penalty(f)), back})
 		}
-		rules = append(rules, rule{fromSet(f, guessedSet(f), spray.of(f)), back}, rule{fromSet(f, sprayingSet(f), spray.of(f)), back})
+		rules = append(rules, rule{fromSet(guessedSet(f), spray.of(f)), back}, rule{fromSet(sprayingSet(f), spray.of(f)), back})
 	}
 	if d.widens() {
-		rules = append(rules, rule{fromSet(ipv6, wideSet, wideBits), back})
+		rules = append(rules, rule{fromSet(wideSet, wide), back})
 	}
 	return rules
 }
@@ -124,7 +124,7 @@ func (d door) unheard(spray sprayBits) []rule {
 // sources, nor costs more than it must.
 func (d door) noteKnock(n Numbers, spray sprayBits) (rules []rule) {
 	for _, f := range families {
-		rules = append(rules, rule{ofFamily(f), remember(f, knockedSet(f), spray.of(f))})
+		rules = append(rules, rule{ofFamily(f), remember(knockedSet(f), spray.of(f), 0)})
 	}
 	rules = append(rules, rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)})
 	if !d.holds() {
@@ -145,7 +145,7 @@ func (d door) remember() (rules []rule) {
 		return nil
 	}
 	for _, f := range families {
-		rules = append(rules, rule{ofFamily(f), remember(f, knockingSet(f, d.bits(f)), d.bits(f))})
+		rules = append(rules, rule{ofFamily(f), remember(knockingSet(d.source(f)), d.source(f), 0)})
 	}
 	return rules
 }
@@ -202,10 +202,10 @@ const (
 // whoever knows the last knock of one door can crowd out the clients of another, but these
 // only have to wait until they send their first packet again. With sets for each door, the
 // kernel would take much longer to install the table of many doors.
-func knockingSet(f family, bits int) string {
-	name := "knocking" + f.suffix
-	if bits < 8*f.length {
-		name += fmt.Sprintf("_%d", bits)
+func knockingSet(k sourceKey) string {
+	name := "knocking" + k.suffix
+	if k.bits < 8*k.length {
+		name += fmt.Sprintf("_%d", k.bits)
 	}
 	return name
 }
@@ -218,18 +218,16 @@ func knockingSets(c *effective.Config) (sets []set) {
 			continue
 		}
 		for _, f := range families {
-			name := knockingSet(f, d.bits(f))
+			name := knockingSet(d.source(f))
 			if known[name] {
 				continue
 			}
 			known[name] = true
 			sets = append(sets, set{
-				name: name, kind: f.kind, bits: d.bits(f), dynamic: true,
+				name: name, kind: f.kind, bits: d.source(f).bits, dynamic: true,
 				size: knockingPerSource * uint32(c.Wall.MaxSources), timeout: knockingFor,
 			})
 		}
 	}
 	return sets
 }
-
-func trappedSet(door string, f family) string { return door + "_trapped" + f.suffix }

@@ -13,6 +13,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nltest"
 	"golang.org/x/sys/unix"
+
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // answering returns a Kernel whose requests get these answers.
@@ -98,6 +100,7 @@ func TestATableIsInstalledOnlyIfNothingHasChangedSinceTheFormerOneWasRead(t *tes
 // set is made anew.
 func TestAnElementWithoutATimeoutIsNoWindow(t *testing.T) {
 	const left = 7 * time.Second
+	number := doorKey(ruleset.DoorNumber("ssh"))
 	k := answering(t, func(requests []netlink.Message) ([]netlink.Message, error) {
 		element := func(e *netlink.AttributeEncoder, address []byte, left time.Duration) error {
 			e.Nested(unix.NFTA_SET_ELEM_KEY, func(e *netlink.AttributeEncoder) error {
@@ -112,20 +115,23 @@ func TestAnElementWithoutATimeoutIsNoWindow(t *testing.T) {
 		}
 		return []netlink.Message{of(t, unix.NFT_MSG_NEWSETELEM, func(e *netlink.AttributeEncoder) error {
 			e.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(e *netlink.AttributeEncoder) error {
-				e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error { return element(e, []byte{192, 0, 2, 1}, left) })
-				e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error { return element(e, []byte{192, 0, 2, 2}, 0) })
+				e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error {
+					return element(e, append([]byte{192, 0, 2, 1}, number...), left)
+				})
+				e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error { return element(e, append([]byte{192, 0, 2, 2}, number...), 0) })
 				return nil
 			})
 			return nil
 		})}, nil
 	})
-	name := openSet("ssh", families[0])
+	name := openSet(families[0])
 	windows, changed, err := k.readWindows(&nftables.Set{
-		Table: tableNamed("knockwall"), Name: name, HasTimeout: true, KeyType: nftables.TypeIPAddr}, 32)
+		Table: tableNamed("knockwall"), Name: name, HasTimeout: true, KeyType: kindOf(ipv4, true)},
+		map[uint32]standingDoor{ruleset.DoorNumber("ssh"): {"ssh", map[string]int{ipv4.suffix: 32}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(windows) != 1 || windows[0].Source.String() != "192.0.2.1" || windows[0].Left != left {
+	if len(windows) != 1 || windows[0].Door != "ssh" || windows[0].Source.String() != "192.0.2.1" || windows[0].Left != left {
 		t.Errorf("the windows are %v, want one of 192.0.2.1 for %s", windows, left)
 	}
 	if !changed {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // This file has the terms for addresses: how sources are told apart, the sets that they
@@ -55,7 +57,8 @@ func familyOf(s packet.Source) family {
 	return ipv6
 }
 
-// key returns a source as the key of a set element.
+// key returns a source as the key of a set element, and keyAt as that of one in a set that
+// all doors share.
 func (f family) key(s packet.Source) []byte {
 	key := s.Addr().AsSlice()
 	if f.perLink {
@@ -64,18 +67,22 @@ func (f family) key(s packet.Source) []byte {
 	return key
 }
 
-// sourceOf returns the source of a set element's key, with a prefix of so many bits.
-func (f family) sourceOf(key []byte, bits int) (packet.Source, bool) {
-	var link uint32
-	if f.perLink && len(key) == f.length+4 {
+func (f family) keyAt(door string, s packet.Source) []byte {
+	return append(f.key(s), doorKey(ruleset.DoorNumber(door))...)
+}
+
+// sourceAt returns the source and the number of the door of a set element's key. The
+// address stands alone: how many of its bits count is not in the key.
+func (f family) sourceAt(key []byte) (addr netip.Addr, link, door uint32, ok bool) {
+	if len(key) != int(kindOf(f, true).Bytes) {
+		return netip.Addr{}, 0, 0, false
+	}
+	door = binaryutil.NativeEndian.Uint32(key[len(key)-4:])
+	if f.perLink {
 		link = binaryutil.NativeEndian.Uint32(key[f.length:])
-		key = key[:f.length]
 	}
-	addr, ok := netip.AddrFromSlice(key)
-	if !ok || len(key) != f.length || (link != 0) != f.perLink {
-		return packet.Source{}, false
-	}
-	return packet.Source{Prefix: netip.PrefixFrom(addr, bits), Link: link}, true
+	addr, ok = netip.AddrFromSlice(key[:f.length])
+	return addr, link, door, ok && (link != 0) == f.perLink
 }
 
 // of returns the prefixes of the family.
@@ -164,68 +171,97 @@ func addresses(f family, field string, offset uint32, prefixes []netip.Prefix) (
 	return terms
 }
 
-// fromSet matches packets of one family whose source, or its leading bits, is in the set.
-func fromSet(f family, set string, bits int) term { return inSet(f, set, bits, false) }
+// sourceKey is what a set of sources has of each: the leading bits of the address, for
+// link-local sources the interface, and in a set that all doors share the number of the
+// door.
+type sourceKey struct {
+	family
+	bits   int
+	door   uint32
+	atDoor bool
+}
+
+// numbered is the key in a set that all doors share, at the door of that name.
+func (k sourceKey) numbered(door string) sourceKey {
+	k.door, k.atDoor = ruleset.DoorNumber(door), true
+	return k
+}
+
+// kindOf returns the type of the keys in sets of sources, and in those that all doors share.
+// The number of a door has the type of a packet mark: see [sourceKey.load].
+func kindOf(f family, atDoor bool) nftables.SetDatatype {
+	switch {
+	case !atDoor:
+		return f.kind
+	case f.perLink:
+		return nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeIFIndex, nftables.TypeMark)
+	}
+	return nftables.MustConcatSetType(f.kind, nftables.TypeMark)
+}
+
+// fromSet matches packets whose source is in the set.
+func fromSet(set string, k sourceKey) term { return inSet(set, k, false) }
 
 // notFromSet matches packets whose source is not in the set. The packets have to be known
 // to be of the family.
-func notFromSet(f family, set string, bits int) term { return inSet(f, set, bits, true) }
+func notFromSet(set string, k sourceKey) term { return inSet(set, k, true) }
 
-func inSet(f family, set string, bits int, not bool) term {
-	text := sourceText(f, bits)
+func inSet(set string, k sourceKey, not bool) term {
+	text := k.text()
 	switch {
 	case not:
 		text += " !="
-	case bits < f.length*8 && !f.perLink:
+	case k.bits < k.length*8 && !k.perLink && !k.atDoor:
 		text += " =="
 	}
-	if f.perLink {
+	if k.perLink {
 		text = "ip6 saddr fe80::/10 " + text
 	}
-	return say(text+" @"+set, append(append(isFamily(f), loadSource(f, bits)...),
+	return say(text+" @"+set, append(append(isFamily(k.family), k.load()...),
 		&expr.Lookup{SourceRegister: 1, SetName: set, Invert: not})...)
 }
 
-// remember puts the source of a packet into the set, for the set's timeout. The packet
-// has to be known to be of the family.
-func remember(f family, set string, bits int) term {
-	return say("update @"+set+" { "+sourceText(f, bits)+" }", append(loadSource(f, bits),
-		&expr.Dynset{SrcRegKey: 1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE})...)
+// remember puts the source of a packet into the set, for the set's timeout or, if it is not
+// zero, for the given one. The packet has to be known to be of the family.
+func remember(set string, k sourceKey, timeout time.Duration) term {
+	text := k.text()
+	if timeout > 0 {
+		text += " timeout " + nftDuration(timeout)
+	}
+	return say("update @"+set+" { "+text+" }", append(k.load(),
+		&expr.Dynset{SrcRegKey: 1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout})...)
 }
 
 // tooMany counts the source of a packet in the set, and matches if the rate of its
 // packets is exceeded, after a burst of as many. The packet has to be known to be of the
 // family.
-func tooMany(f family, set string, bits int, rate uint64, unit expr.LimitTime) term {
+func tooMany(set string, k sourceKey, rate uint64, unit expr.LimitTime) term {
 	name := map[expr.LimitTime]string{expr.LimitTimeSecond: "second", expr.LimitTimeMinute: "minute"}[unit]
-	return say(fmt.Sprintf("update @%s { %s limit rate over %d/%s burst %d packets }", set, sourceText(f, bits), rate, name, rate),
-		append(loadSource(f, bits), &expr.Dynset{SrcRegKey: 1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE,
+	return say(fmt.Sprintf("update @%s { %s limit rate over %d/%s burst %d packets }", set, k.text(), rate, name, rate),
+		append(k.load(), &expr.Dynset{SrcRegKey: 1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE,
 			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: rate, Unit: unit, Burst: uint32(rate), Over: true}}})...)
 }
 
 // triedBefore matches packets whose source and destination port are in a set of [probeOf]
 // elements; rememberTry puts them into it.
-func triedBefore(f family, set string, bits int) term {
+func triedBefore(set string, k sourceKey) term {
 	text := ""
-	if f.perLink {
+	if k.perLink {
 		text = "ip6 saddr fe80::/10 "
 	}
-	return say(text+probeText(f, bits)+" @"+set, append(append(isFamily(f), loadProbe(f, bits)...), &expr.Lookup{SourceRegister: 1, SetName: set})...)
+	return say(text+probeText(k)+" @"+set, append(append(isFamily(k.family), loadProbe(k)...), &expr.Lookup{SourceRegister: 1, SetName: set})...)
 }
 
-func rememberTry(f family, set string, bits int) term {
-	return say("update @"+set+" { "+probeText(f, bits)+" }", append(loadProbe(f, bits),
+func rememberTry(set string, k sourceKey) term {
+	return say("update @"+set+" { "+probeText(k)+" }", append(loadProbe(k),
 		&expr.Dynset{SrcRegKey: 1, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE})...)
 }
 
-func probeText(f family, bits int) string { return sourceText(f, bits) + " . meta l4proto . th dport" }
+func probeText(k sourceKey) string { return k.text() + " . meta l4proto . th dport" }
 
-func loadProbe(f family, bits int) []expr.Any {
-	next := uint32(firstWord + f.length/4)
-	if f.perLink {
-		next++
-	}
-	return append(loadSource(f, bits),
+func loadProbe(k sourceKey) []expr.Any {
+	next := k.next()
+	return append(k.load(),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: next},
 		&expr.Payload{DestRegister: next + 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2})
 }
@@ -242,31 +278,55 @@ func probeOf(f family) nftables.SetDatatype {
 	return nftables.MustConcatSetType(append(kinds, nftables.TypeInetProto, nftables.TypeInetService)...)
 }
 
-func sourceText(f family, bits int) string {
-	text := f.keyword + " saddr"
-	if bits < f.length*8 {
-		text += " & " + netmaskText(bits, f)
+func (k sourceKey) text() string {
+	text := k.keyword + " saddr"
+	if k.bits < k.length*8 {
+		text += " & " + netmaskText(k.bits, k.family)
 	}
-	if f.perLink {
+	if k.perLink {
 		text += " . iif"
+	}
+	if k.atDoor {
+		text += fmt.Sprintf(" . meta mark & 0x%08[1]x | 0x%08[1]x", k.door)
 	}
 	return text
 }
 
-// loadSource loads the leading bits of the source address, and for link-local sources the
-// interface.
-func loadSource(f family, bits int) []expr.Any {
+// load loads the key. Nft has no term for a constant in a key: the number of a door is the
+// packet mark with all bits replaced.
+func (k sourceKey) load() []expr.Any {
 	exprs := []expr.Any{&expr.Payload{
-		DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.source, Len: uint32(f.length),
+		DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: k.source, Len: uint32(k.length),
 	}}
-	if bits < f.length*8 {
-		exprs = append(exprs, mask(netmask(bits, f)))
+	if k.bits < k.length*8 {
+		exprs = append(exprs, mask(netmask(k.bits, k.family)))
 	}
-	if f.perLink {
-		exprs = append(exprs, &expr.Meta{Key: expr.MetaKeyIIF, Register: firstWord + 4})
+	if k.perLink {
+		exprs = append(exprs, &expr.Meta{Key: expr.MetaKeyIIF, Register: firstWord + uint32(k.length/4)})
+	}
+	if k.atDoor {
+		next := k.next()
+		exprs = append(exprs,
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: next},
+			&expr.Bitwise{SourceRegister: next, DestRegister: next, Len: 4, Mask: allReplaced, Xor: doorKey(k.door)})
 	}
 	return exprs
 }
+
+// next returns the first register behind the source.
+func (k sourceKey) next() uint32 {
+	next := firstWord + uint32(k.length/4)
+	if k.perLink {
+		next++
+	}
+	return next
+}
+
+// allReplaced is the mask that keeps no bit of a packet mark.
+var allReplaced = make([]byte, 4)
+
+// doorKey is the number of a door in a key.
+func doorKey(number uint32) []byte { return binaryutil.NativeEndian.PutUint32(number) }
 
 func netmask(bits int, f family) []byte {
 	m := make([]byte, f.length)

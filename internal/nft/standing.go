@@ -9,16 +9,21 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/ruleset"
 )
 
 // Standing is a wall's table that was found in the kernel.
@@ -60,13 +65,9 @@ func (k *Kernel) standingOwned(name string) (s *Standing, owned bool, err error)
 		}
 		n := k.owned.numbers
 		s = &Standing{Table: name, Groups: []uint16{n.LogGroup}, Queues: []uint16{n.Admitted, n.Strangers, n.Excess}}
-		for _, set := range k.owned.sets {
-			of := &nftables.Set{Table: tableNamed(name), Name: set.name, KeyType: set.kind, HasTimeout: true}
-			windows, _, err := k.readWindows(of, set.bits)
-			if err != nil {
-				return err
-			}
-			s.Windows = append(s.Windows, windows...)
+		s.Windows, err = k.windowsOf(k.owned)
+		if err != nil {
+			return err
 		}
 		return nil
 	})
@@ -155,8 +156,36 @@ type found struct {
 	groups   []uint16
 	queues   []uint16
 	windows  []Window
+	doors    map[uint32]standingDoor
 
-	lookedUp map[string]int // by set: how many leading bits of an address are looked up
+	lookedUp   map[string]int            // by set: how many leading bits of an address are looked up
+	windowBits map[uint32]map[string]int // the same for windows, by the number of the door and the suffix of the family
+}
+
+// standingDoor is a door in whose rules windows are looked up.
+type standingDoor struct {
+	name string
+	bits map[string]int // leading bits of an address that count, by the suffix of the family
+}
+
+// standingDoors returns the doors of a configuration by their numbers.
+func standingDoors(c *effective.Config) map[uint32]standingDoor {
+	doors := make(map[uint32]standingDoor, len(c.Doors))
+	for d := range doorsOf(c) {
+		bits := map[string]int{}
+		for _, f := range families {
+			bits[f.suffix] = d.source(f).bits
+		}
+		doors[ruleset.DoorNumber(d.Name)] = standingDoor{d.Name, bits}
+	}
+	return doors
+}
+
+// keepsWindows reports whether a table with these doors can keep the windows of a source of
+// another door by that number.
+func keepsWindows(doors map[uint32]standingDoor, number uint32, other standingDoor) bool {
+	d, ok := doors[number]
+	return ok && d.name == other.name && maps.Equal(d.bits, other.bits)
 }
 
 // shape is all of a set but its elements. Two sets of the same shape can hold the same
@@ -229,6 +258,7 @@ func (k *Kernel) read(name string) (*found, error) {
 	f := &found{
 		flags: table.Flags, rules: map[string]int{}, shapes: map[string]shape{},
 		counters: map[string]bool{}, timeouts: map[string]bool{}, lookedUp: map[string]int{},
+		doors: map[uint32]standingDoor{}, windowBits: map[uint32]map[string]int{},
 	}
 	chains, err := k.conn.ListChainsOfTableFamily(nftables.TableFamilyINet)
 	if err != nil {
@@ -250,6 +280,10 @@ func (k *Kernel) read(name string) (*found, error) {
 			return nil, fmt.Errorf("reading the rules of table inet %s: %w", name, err)
 		}
 		f.rules[c.Name] = len(rules)
+		if door, ok := strings.CutSuffix(c.Name, admitChain("")); ok {
+			number := ruleset.DoorNumber(door)
+			f.doors[number] = standingDoor{door, f.bitsOf(number)}
+		}
 		for _, r := range rules {
 			f.note(r.Exprs)
 			f.original = f.original || bytes.Equal(r.UserData, original)
@@ -277,11 +311,7 @@ func (k *Kernel) read(name string) (*found, error) {
 			continue
 		}
 		f.shapes[s.Name] = f.shapeOf(s)
-		bits, known := f.lookedUp[s.Name]
-		if !known || !s.HasTimeout {
-			continue
-		}
-		windows, changed, err := k.readWindows(s, bits)
+		windows, changed, err := k.readWindows(s, f.doors)
 		if err != nil {
 			return nil, err
 		}
@@ -315,22 +345,34 @@ func (f *found) shapeOf(s *nftables.Set) shape {
 // note collects from a rule the groups and queues that it names, the number of leading
 // bits by which it looks sources up, and whether it has a wall's mark.
 func (f *found) note(exprs []expr.Any) {
-	mask := 0 // leading bits of the value loaded last
+	mask := 0 // leading bits of the address loaded last
+	var door []byte
+	looksUp := func(set string) {
+		if door == nil {
+			f.lookedUp[set] = mask
+		} else if family, ok := familyOfWindows(set); ok {
+			f.bitsOf(binaryutil.NativeEndian.Uint32(door))[family.suffix] = mask
+		}
+	}
 	for _, e := range exprs {
 		switch e := e.(type) {
 		case *expr.Payload:
 			if e.Base == expr.PayloadBaseNetworkHeader {
-				mask = int(e.Len) * 8
+				mask, door = int(e.Len)*8, nil
 			}
 		case *expr.Bitwise:
+			if bytes.Equal(e.Mask, allReplaced) && len(e.Xor) == len(allReplaced) {
+				door = e.Xor
+				continue
+			}
 			mask = leadingOnes(e.Mask)
 			f.marked = f.marked || bytes.Equal(e.Mask, labelBits(EndedLabel))
 		case *expr.Cmp:
 			f.marked = f.marked || bytes.Equal(e.Data, refusedMark)
 		case *expr.Lookup:
-			f.lookedUp[e.SetName] = mask
+			looksUp(e.SetName)
 		case *expr.Dynset:
-			f.lookedUp[e.SetName] = mask
+			looksUp(e.SetName)
 		case *expr.Log:
 			f.groups = append(f.groups, e.Group)
 		case *expr.Queue:
@@ -353,36 +395,63 @@ func leadingOnes(mask []byte) (n int) {
 	return n
 }
 
-// readWindows reads the windows in a set whose elements have this many leading bits of an
-// address, if it is a set of windows. It reports whether another process has added an
-// element without a timeout, which no window of a wall's set is.
-func (k *Kernel) readWindows(s *nftables.Set, bits int) (windows []Window, changed bool, err error) {
-	door, family, ok := doorOfSet(s.Name)
-	if !ok || s.KeyType.Bytes != family.kind.Bytes {
+// bitsOf returns how many leading bits of an address count at the door of that number, to
+// be read and written.
+func (f *found) bitsOf(number uint32) map[string]int {
+	bits := f.windowBits[number]
+	if bits == nil {
+		bits = map[string]int{}
+		f.windowBits[number] = bits
+	}
+	return bits
+}
+
+// windowsOf reads the windows in a table that this connection owns.
+func (k *Kernel) windowsOf(t *Table) (all []Window, err error) {
+	for _, s := range t.sets {
+		of := &nftables.Set{Table: tableNamed(t.Name), Name: s.name, KeyType: s.kind, HasTimeout: true}
+		windows, _, err := k.readWindows(of, t.doors)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, windows...)
+	}
+	return all, nil
+}
+
+// readWindows reads the windows of the doors in a set, if it is a set of windows. It reports
+// whether another process has added an element without a timeout, which no window of a
+// wall's set is.
+func (k *Kernel) readWindows(s *nftables.Set, doors map[uint32]standingDoor) (windows []Window, changed bool, err error) {
+	family, ok := familyOfWindows(s.Name)
+	if !ok || !s.HasTimeout || s.KeyType.Bytes != kindOf(family, true).Bytes {
 		return nil, false, nil
 	}
 	elements, err := k.conn.GetSetElements(s)
 	if err != nil {
-		return nil, false, fmt.Errorf("reading the windows of the door %s: %w", door, err)
+		return nil, false, fmt.Errorf("reading the open windows: %w", err)
 	}
 	for _, e := range elements {
 		if e.Timeout == 0 && e.Expires == 0 {
 			changed = true
 			continue
 		}
-		if source, ok := family.sourceOf(e.Key, bits); ok && e.Expires > 0 {
-			windows = append(windows, Window{Door: door, Source: source, Left: e.Expires, Opener: method.ParseOpener(e.Comment)})
+		addr, link, number, ok := family.sourceAt(e.Key)
+		door, known := doors[number]
+		bits, lookedUp := door.bits[family.suffix]
+		if ok && known && lookedUp && e.Expires > 0 {
+			source := packet.Source{Prefix: netip.PrefixFrom(addr, bits), Link: link}
+			windows = append(windows, Window{Door: door.name, Source: source, Left: e.Expires, Opener: method.ParseOpener(e.Comment)})
 		}
 	}
 	return windows, changed, nil
 }
 
-// doorOfSet returns the door whose windows a set of this name holds.
-func doorOfSet(name string) (string, family, bool) {
-	for _, f := range families {
-		if door, ok := strings.CutSuffix(name, openSet("", f)); ok {
-			return door, f, true
-		}
+// familyOfWindows returns the family of the sources in a set of windows.
+func familyOfWindows(set string) (family, bool) {
+	i := slices.IndexFunc(families, func(f family) bool { return openSet(f) == set })
+	if i < 0 {
+		return family{}, false
 	}
-	return "", family{}, false
+	return families[i], true
 }

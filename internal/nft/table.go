@@ -72,6 +72,7 @@ type Table struct {
 	// kernel has table ownership.
 	Trial    bool
 	numbers  Numbers
+	doors    map[uint32]standingDoor
 	counters []string
 	timeouts []timeout
 	sets     []set
@@ -164,7 +165,6 @@ func admitChain(door string) string                   { return door + "_admit" }
 func admittedChain(door string) string                { return door + "_admitted" }
 func refuseChain(door string) string                  { return door + "_refuse" }
 func unjudgedOf(door string) string                   { return door + "_unjudged" }
-func openSet(door string, f family) string            { return door + "_open" + f.suffix }
 
 func admittedCounter(door string) string { return door + "_admitted" }
 func refusedCounter(door string) string  { return door + "_refused" }
@@ -186,11 +186,11 @@ func refusedCounter(door string) string  { return door + "_refused" }
 // The sequences, the traps and the state of the host in the table are those that the
 // configuration has now.
 func NewTable(c *effective.Config, n Numbers) *Table {
-	t := &Table{Name: c.Wall.Table, numbers: n}
+	t := &Table{Name: c.Wall.Table, numbers: n, doors: standingDoors(c)}
 	spray := sprayBitsOf(c)
 	// The kernel finds a set by comparing names in the order of the sets, for each rule that
 	// names one. So the sets that all doors name come first.
-	t.sets = slices.Concat(hostSets(&c.Host), knockingSets(c), searchSets(c, spray))
+	t.sets = slices.Concat(hostSets(&c.Host), knockingSets(c), searchSets(c, spray), sharedSets(c))
 	var logged, admitted, refused []part
 	var chains []chain
 	for d := range doorsOf(c) {
@@ -201,7 +201,7 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 		refused = append(refused, d.guarded(refuseChain(d.Name), goTo)...)
 	}
 	for d := range doorsOf(c) {
-		chains = append(chains, t.admit(d, n, uint32(c.Wall.MaxWindows))...)
+		chains = append(chains, t.admit(d, n)...)
 	}
 	for d := range doorsOf(c) {
 		if len(d.Ports) > 0 {
@@ -260,9 +260,8 @@ func trust(trusted []netip.Prefix) (rules []rule) {
 	return rules
 }
 
-// admit returns the chains that queue the first packets of sources with an open window, of
-// which each IP version has at most maxWindows.
-func (t *Table) admit(d door, n Numbers, maxWindows uint32) []chain {
+// admit returns the chains that queue the first packets of sources with an open window.
+func (t *Table) admit(d door, n Numbers) []chain {
 	rules := []rule{{refused, back}}
 	rules = append(rules, trust(d.Trusted)...)
 	if d.HasProtocol(packet.TCP) {
@@ -287,9 +286,7 @@ func (t *Table) admit(d door, n Numbers, maxWindows uint32) []chain {
 		inside = append(inside, rule{count(admittedCounter(d.Name)), accept})
 	}
 	for _, f := range families {
-		name := openSet(d.Name, f)
-		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.bits(f), size: maxWindows})
-		rules = append(rules, rule{fromSet(f, name, d.bits(f)), goTo(admittedChain(d.Name))})
+		rules = append(rules, rule{fromSet(openSet(f), d.window(f)), goTo(admittedChain(d.Name))})
 	}
 	return []chain{
 		{admitChain(d.Name), "Packets to ports of the door " + d.Name + ": does the source have an open window?", rules},
@@ -313,7 +310,7 @@ func (t *Table) refuse(d door, n Numbers) chain {
 		}
 		if d.asksFirst() {
 			for _, f := range families {
-				rules = append(rules, rule{notRefused, first, fromSet(f, knockingSet(f, d.bits(f)), d.bits(f)),
+				rules = append(rules, rule{notRefused, first, fromSet(knockingSet(d.source(f)), d.source(f)),
 					limit(knockingRate, knockingBurst), queue})
 			}
 		}
@@ -424,10 +421,13 @@ func (d door) firstPackets() []term {
 	return terms
 }
 
-// bits returns how many leading bits of an address tell sources apart.
-func (d door) bits(f family) int {
+// source returns what tells sources apart at the door.
+func (d door) source(f family) sourceKey {
 	if f.length == ipv4.length {
-		return d.SourcePrefix.IPv4
+		return sourceKey{family: f, bits: d.SourcePrefix.IPv4}
 	}
-	return d.SourcePrefix.IPv6
+	return sourceKey{family: f, bits: d.SourcePrefix.IPv6}
 }
+
+// window returns the key of a source's window at the door.
+func (d door) window(f family) sourceKey { return d.source(f).numbered(d.Name) }

@@ -54,6 +54,9 @@ const (
 	wideSet   = "trapped_wide6"
 )
 
+// wide is the key of a whole network in these sets.
+var wide = sourceKey{family: ipv6, bits: wideBits}
+
 func (d door) hasTraps() bool { return len(d.Traps) > 0 && len(d.AllKnocks()) > 0 }
 
 // widens reports whether a whole network is trapped when many of its parts are.
@@ -63,19 +66,23 @@ func (d door) widens() bool { return len(d.AllKnocks()) > 0 && isPart(d.PenaltyP
 // provider, and not to single hosts, of which a customer can have any number.
 func isPart(bits int) bool { return wideBits < bits && bits <= 64 }
 
-// penaltyBits returns how many leading bits of an address tell trapped sources apart. All
-// link-local addresses have the same leading bits.
-func (d door) penaltyBits(f family) int {
+// penalized returns what tells trapped sources apart. All link-local addresses have the
+// same leading bits.
+func (d door) penalized(f family) sourceKey {
 	switch {
 	case f.length == ipv4.length:
-		return d.PenaltyPrefix.IPv4
+		return sourceKey{family: f, bits: d.PenaltyPrefix.IPv4}
 	case f.perLink:
-		return d.SourcePrefix.IPv6
+		return d.source(f)
 	}
-	return d.PenaltyPrefix.IPv6
+	return sourceKey{family: f, bits: d.PenaltyPrefix.IPv6}
 }
 
-// sprayBits is [door.penaltyBits] for all doors together: the smallest of theirs.
+// penalty returns the key of a source that is trapped at the door.
+func (d door) penalty(f family) sourceKey { return d.penalized(f).numbered(d.Name) }
+
+// sprayBits are the leading bits of [door.penalized] for all doors together: the smallest of
+// theirs.
 type sprayBits map[string]int // by the suffix of the family
 
 func sprayBitsOf(c *effective.Config) sprayBits {
@@ -88,13 +95,13 @@ func sprayBitsOf(c *effective.Config) sprayBits {
 			continue
 		}
 		for _, f := range families {
-			s[f.suffix] = min(s[f.suffix], d.penaltyBits(f))
+			s[f.suffix] = min(s[f.suffix], d.penalized(f).bits)
 		}
 	}
 	return s
 }
 
-func (s sprayBits) of(f family) int { return s[f.suffix] }
+func (s sprayBits) of(f family) sourceKey { return sourceKey{family: f, bits: s[f.suffix]} }
 
 // The names of the wall's sets of sources.
 func knockedSet(f family) string  { return "knocked" + f.suffix }
@@ -102,6 +109,47 @@ func guessedSet(f family) string  { return "guessed" + f.suffix }
 func tryingSet(f family) string   { return "trying" + f.suffix }
 func triedSet(f family) string    { return "tried" + f.suffix }
 func sprayingSet(f family) string { return "spraying" + f.suffix }
+
+// The names of the sets that all doors share.
+func openSet(f family) string    { return "open" + f.suffix }
+func trappedSet(f family) string { return "trapped" + f.suffix }
+
+// sharedSets returns the sets that all doors share, with the number of the door in each key:
+// of open windows, and of sources that have tried a trap. The time that a transaction takes
+// grows with the number of sets. So does the memory, as the kernel makes room for a set's
+// size at once.
+func sharedSets(c *effective.Config) (sets []set) {
+	var penalty time.Duration
+	trapped := 0
+	for d := range doorsOf(c) {
+		if d.hasTraps() {
+			trapped++
+			penalty = max(penalty, d.Penalty)
+		}
+	}
+	for _, f := range families {
+		sets = append(sets, set{name: openSet(f), kind: kindOf(f, true), size: roomFor(len(c.Doors), c.Wall.MaxWindows)})
+		if trapped > 0 {
+			sets = append(sets, set{name: trappedSet(f), kind: kindOf(f, true), dynamic: true, size: roomFor(trapped, c.Wall.MaxSources), timeout: penalty})
+		}
+	}
+	return sets
+}
+
+// mostElements is the largest size of a set that doors share.
+const mostElements = 1 << 20
+
+// roomFor returns the size of a set that doors share. It changes with few of their numbers,
+// as a set with another size is made anew. It is the limit at each door as long as there is
+// one, and never less than that.
+func roomFor(doors, each int) uint32 {
+	for _, most := range []int{1, 4, 16} {
+		if doors <= most {
+			return uint32(min(each*most, mostElements))
+		}
+	}
+	return mostElements
+}
 
 // hostSets returns the sets that describe the host.
 func hostSets(h *effective.Host) []set {
@@ -148,7 +196,7 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 			tries = append(tries, heldPorts{ports, doorTraps(d.Name, ports[0].Protocol)})
 			chains = append(chains, d.tries(ports[0].Protocol))
 		}
-		chains = append(chains, t.trap(d, n, c))
+		chains = append(chains, d.trap(n))
 	}
 	rules = append(rules, toAny(traps, goTo(trapsChain))...)
 	rules = append(rules, toAny(c.NamedPorts(), accept)...)
@@ -195,31 +243,29 @@ func (d door) tries(protocol packet.Protocol) chain {
 }
 
 // trap returns the chain for sources that try one of the door's traps.
-func (t *Table) trap(d door, n Numbers, c *effective.Config) chain {
+func (d door) trap(n Numbers) chain {
 	rules := fromElsewhere()
 	for _, f := range families {
-		name := trappedSet(d.Name, f)
-		t.sets = append(t.sets, set{name: name, kind: f.kind, bits: d.penaltyBits(f), dynamic: true, size: uint32(c.Wall.MaxSources), timeout: d.Penalty})
-		rules = append(rules, trapped(f, name, d.penaltyBits(f))...)
+		rules = append(rules, trapped(trappedSet(f), d.penalty(f), d.Penalty)...)
 	}
 	rules = append(rules, rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, d.Name+suffixes[Trapped], packet.SnapLen)})
 	return chain{trapChain(d.Name), "Sources that have tried a trap of the door " + d.Name + ".", rules}
 }
 
-// trapped returns the rules that put a source into a set, and its network into another if
-// many of the network's sources are newly trapped.
-func trapped(f family, set string, bits int) (rules []rule) {
-	if f.suffix == ipv6.suffix && isPart(bits) {
-		rules = append(rules, rule{ofFamily(f), notFromSet(f, set, bits),
-			tooMany(f, crowdSet, wideBits, wideAfter, expr.LimitTimeMinute), remember(f, wideSet, wideBits)})
+// trapped returns the rules that put a source into a set for a time (0: that of the set), and
+// its network into another if many of the network's sources are newly trapped.
+func trapped(set string, k sourceKey, timeout time.Duration) (rules []rule) {
+	if k.suffix == ipv6.suffix && isPart(k.bits) {
+		rules = append(rules, rule{ofFamily(k.family), notFromSet(set, k),
+			tooMany(crowdSet, wide, wideAfter, expr.LimitTimeMinute), remember(wideSet, wide, 0)})
 	}
-	return append(rules, rule{ofFamily(f), remember(f, set, bits)})
+	return append(rules, rule{ofFamily(k.family), remember(set, k, timeout)})
 }
 
 // searchSets returns the sets of sources that search for knocks, which all doors share.
 func searchSets(c *effective.Config, spray sprayBits) (sets []set) {
 	var timeout, penalty time.Duration
-	knocked, widens := false, isPart(spray.of(ipv6))
+	knocked, widens := false, isPart(spray.of(ipv6).bits)
 	for d := range doorsOf(c) {
 		if len(d.AllKnocks()) > 0 {
 			knocked = true
@@ -232,7 +278,7 @@ func searchSets(c *effective.Config, spray sprayBits) (sets []set) {
 	}
 	size := uint32(c.Wall.MaxSources)
 	for _, f := range families {
-		bits := spray.of(f)
+		bits := spray.of(f).bits
 		sets = append(sets,
 			set{name: knockedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
 			set{name: guessedSet(f), kind: f.kind, bits: bits, dynamic: true, size: size, timeout: timeout},
@@ -253,21 +299,21 @@ func strays(n Numbers, spray sprayBits) []chain {
 	var guess, spraying []rule
 	rules := fromElsewhere()
 	for _, f := range families {
-		bits := spray.of(f)
+		key := spray.of(f)
 		rules = append(rules,
-			rule{triedBefore(f, triedSet(f), bits), rememberTry(f, triedSet(f), bits), accept},
-			rule{fromSet(f, knockedSet(f), bits), jump(guessChain)},
-			rule{fromSet(f, sprayingSet(f), bits), accept})
-		guess = append(guess, rule{ofFamily(f), remember(f, guessedSet(f), bits)})
+			rule{triedBefore(triedSet(f), key), rememberTry(triedSet(f), key), accept},
+			rule{fromSet(knockedSet(f), key), jump(guessChain)},
+			rule{fromSet(sprayingSet(f), key), accept})
+		guess = append(guess, rule{ofFamily(f), remember(guessedSet(f), key, 0)})
 	}
 	// Ports of common services may be tried: clients know them from elsewhere.
 	rules = append(rules, toAny(effective.Services(), accept)...)
 	for _, f := range families {
-		bits := spray.of(f)
+		key := spray.of(f)
 		rules = append(rules,
-			rule{ofFamily(f), rememberTry(f, triedSet(f), bits)},
-			rule{ofFamily(f), tooMany(f, tryingSet(f), bits, handful, expr.LimitTimeSecond), goTo(sprayChain)})
-		spraying = append(spraying, trapped(f, sprayingSet(f), bits)...)
+			rule{ofFamily(f), rememberTry(triedSet(f), key)},
+			rule{ofFamily(f), tooMany(tryingSet(f), key, handful, expr.LimitTimeSecond), goTo(sprayChain)})
+		spraying = append(spraying, trapped(sprayingSet(f), key, 0)...)
 	}
 	told := rule{limit(trapsRate, trapsBurst), logTo(n.LogGroup, sprayed, packet.SnapLen)}
 	return []chain{
@@ -288,22 +334,26 @@ type trapElement struct {
 // knocks at a door.
 func trapsOf(c *effective.Config, d door, source packet.Source) (all []trapElement) {
 	f := familyOf(source)
-	add := func(set string, bits int) {
+	add := func(set string, k sourceKey) {
 		masked := source
-		masked.Prefix = netip.PrefixFrom(source.Addr(), bits).Masked()
-		all = append(all, trapElement{set, f.kind, f.key(masked)})
+		masked.Prefix = netip.PrefixFrom(source.Addr(), k.bits).Masked()
+		key := f.key(masked)
+		if k.atDoor {
+			key = f.keyAt(d.Name, masked)
+		}
+		all = append(all, trapElement{set, kindOf(f, k.atDoor), key})
 	}
 	if len(d.AllKnocks()) == 0 {
 		return nil
 	}
 	if d.hasTraps() {
-		add(trappedSet(d.Name, f), d.penaltyBits(f))
+		add(trappedSet(f), d.penalty(f))
 	}
 	spray := sprayBitsOf(c)
 	add(sprayingSet(f), spray.of(f))
 	add(guessedSet(f), spray.of(f))
 	if f.suffix == ipv6.suffix && d.widens() {
-		add(wideSet, wideBits)
+		add(wideSet, wide)
 	}
 	return all
 }

@@ -2,6 +2,7 @@ package wall
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -114,16 +115,14 @@ func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
 			o.err = errNotInstalled
 		case !f.hasSource(o.door, o.source) || !f.admitsStill(o.door, o.opener, now): // a reload has removed or changed the door
 			o.err = errDoorGone
-		case now.Before(ws.full[o.set()]):
-			o.err = errFull
 		default:
 			i := f.doorNamed(o.door)
 			o.recorded, o.id, o.limit = true, f.ids[i], f.config.Doors[i].MaxConnections
 			win := ws.record.Get(o.id, o.source)
 			if win != nil {
 				o.former = *win
-			} else if ws.record.Count(o.id, sequence.NetworkOf(o.source)) >= networkShare(f.config.Wall.MaxWindows) {
-				o.recorded, o.err = false, errNetworkFull
+			} else if err := ws.room(f, o); err != nil {
+				o.recorded, o.err = false, err
 				continue
 			}
 			o.isNew = win == nil && now.After(ws.uncertainUntil)
@@ -159,8 +158,25 @@ func (ws *windows) openInKernel(openings []*opening) {
 	}
 }
 
-// errFull says that the set of a window is full.
+// room returns an error if the door has no room for one more window of a source. It is called
+// with mu held.
+func (ws *windows) room(f *policy, o *opening) error {
+	limit := f.config.Wall.MaxWindows
+	switch {
+	case ws.record.Count(o.id, netip.PrefixFrom(o.source.Addr(), 0).Masked()) >= limit:
+		return errFull
+	case ws.record.Count(o.id, sequence.NetworkOf(o.source)) >= networkShare(limit):
+		return errNetworkFull
+	}
+	return nil
+}
+
+// errFull says that a door has no room for a window.
 var errFull = errors.New("the door has as many open windows as max_windows allows")
+
+// errTableFull says that the kernel has no room for a window: the set that all doors share is
+// full.
+var errTableFull = errors.New("the doors together have as many open windows as the nftables table can hold")
 
 // errNetworkFull says that the clients of one network have their share of a door's windows.
 var errNetworkFull = errors.New("clients of its network have three quarters of the open windows that max_windows allows")
@@ -204,10 +220,6 @@ func (ws *windows) openOneByOne(openings []*opening) {
 	}
 }
 
-// fullRetry is how long a full set is left alone. Each try at a full set costs the kernel
-// ten milliseconds, and everything else waits for it.
-const fullRetry = time.Second
-
 // recordOutcomes records which windows are open now.
 func (ws *windows) recordOutcomes(openings []*opening) {
 	ws.mu.Lock()
@@ -215,8 +227,7 @@ func (ws *windows) recordOutcomes(openings []*opening) {
 	now := time.Now()
 	for _, o := range openings {
 		if errors.Is(o.err, unix.ENFILE) {
-			o.err = errFull
-			ws.full[o.set()] = now.Add(fullRetry)
+			o.err = errTableFull
 		}
 		if o.err != nil && o.recorded {
 			ws.undo(o, now)
@@ -233,7 +244,7 @@ func (ws *windows) recordOutcomes(openings []*opening) {
 			}
 		case errNotInstalled, errDoorGone:
 			continue
-		case errFull, errNetworkFull:
+		case errFull, errNetworkFull, errTableFull:
 			e = notOpened(e, audit.CodeMaxWindows, o.err)
 		default:
 			e = notOpened(e, audit.CodeNotOpened, o.err)
@@ -244,10 +255,8 @@ func (ws *windows) recordOutcomes(openings []*opening) {
 
 // undo restores the record after a window was not opened. It is called with mu held.
 func (ws *windows) undo(o *opening, now time.Time) {
-	if o.err != errFull { // the kernel may have opened it without reporting that
-		ws.uncertainUntil = now.Add(ruleset.MaxWindow)
-	}
-	var admitted int // connections, since it was recorded
+	ws.uncertainUntil = now.Add(ruleset.MaxWindow) // the kernel may have opened it without reporting that
+	var admitted int                               // connections, since it was recorded
 	if win := ws.record.Get(o.id, o.source); win != nil {
 		admitted = win.Connections
 	}

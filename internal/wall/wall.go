@@ -50,7 +50,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	w.health = health{examine: edges.Examine, found: edges.Found, config: w.packets.config}
 	w.windows = windows{
 		edges: &w.edges, trail: trail, doors: doors, table: w.table, packets: &w.packets, sessions: &w.sessions, wake: wake,
-		record: sequence.NewWindows(), changes: changes, full: map[doorSet]time.Time{},
+		record: sequence.NewWindows(), changes: changes,
 		observers: []observer{w.packets.countWindow, w.metrics.observeOpening, w.commands.prepare, w.recordWindow, changes.observe, w.commands.run},
 	}
 	w.packets = packets{

@@ -36,11 +36,10 @@ type windows struct {
 	// mu may be taken with the mu of packets held.
 	mu             sync.Mutex
 	record         *sequence.Windows
-	uncertainUntil time.Time             // until then the kernel may hold a window that is not recorded
-	full           map[doorSet]time.Time // sets that were full, and until when that is assumed
-	announcing     bool                  // windows are being opened, and the observers do not know yet
-	postponed      []audit.Event         // events of sources that the kernel has admitted meanwhile
-	undelivered    []windowEvent         // events for the observers, in order
+	uncertainUntil time.Time     // until then the kernel may hold a window that is not recorded
+	announcing     bool          // windows are being opened, and the observers do not know yet
+	postponed      []audit.Event // events of sources that the kernel has admitted meanwhile
+	undelivered    []windowEvent // events for the observers, in order
 
 	observing sync.Mutex // held while the observers see events; taken before mu
 	observers []observer // does not change after New
@@ -52,7 +51,7 @@ type windowKey struct {
 	source packet.Source
 }
 
-// doorSet is the set of a door's windows for one IP version.
+// doorSet is all windows of a door for one IP version.
 type doorSet struct {
 	door string
 	is4  bool

@@ -241,10 +241,10 @@ func (cc *Conn) newRule(r *Rule, op ruleOperation) *Rule {
 	var ruleRef *Rule
 	switch op {
 	case operationAdd:
-		flags = netlink.Request | netlink.Create | netlink.Echo | netlink.Append
+		flags = netlink.Request | netlink.Create | netlink.Append
 		ruleRef = r
 	case operationInsert:
-		flags = netlink.Request | netlink.Create | netlink.Echo
+		flags = netlink.Request | netlink.Create
 		ruleRef = r
 	case operationReplace:
 		flags = netlink.Request | netlink.Replace

@@ -24,7 +24,7 @@ var Attacks = []Attack{
 	{Name: "nft delete rule", script: func(l *Lab) string {
 		return "delete rule inet knockwall prerouting handle " + l.lastHandle("prerouting")
 	}},
-	{Name: "nft delete chain", script: said("flush chain inet knockwall wall_tcp_22; flush chain inet knockwall ended_tcp_ssh_refuse; delete chain inet knockwall ssh_refuse")},
+	{Name: "nft delete chain", script: said("flush chain inet knockwall ports_tcp_22; delete chain inet knockwall ssh_refuse")},
 	{Name: "nft insert rule", script: said("insert rule inet knockwall prerouting accept")},
 	{Name: "systemctl reload nftables", script: said("flush ruleset\n" + foreignTable), Spares: true, Unhooks: true},
 	{Name: "another table of that name", script: said("delete table inet knockwall\n" + falseTable)},

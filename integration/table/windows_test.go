@@ -285,7 +285,7 @@ func TestATableWithChainsInUseIsReplaced(t *testing.T) {
 	open := o.several(4, time.Minute)
 	lab.Must(t, o.open(open))
 	lab.Must(t, o.kernel.Close())
-	o.Nft("add map inet knockwall foreign { type inet_service : verdict; elements = { 1 : goto web_admit, 2 : goto wall_tcp_web_knock }; }")
+	o.Nft("add map inet knockwall foreign { type inet_service : verdict; elements = { 1 : goto web_admit, 2 : goto web_knock }; }")
 	loaded := ruleset.Load(o.WriteRules(lab.SSHRules))
 	if loaded.Config == nil {
 		t.Fatal(loaded.Diagnostics)

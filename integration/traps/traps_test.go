@@ -304,7 +304,7 @@ func trapped(l *lab.Lab, door string, source netip.Addr) bool {
 }
 
 // trapLine matches a port, or a range of ports, that leads to a chain for traps.
-var trapLine = regexp.MustCompile(`(tcp|udp) (?:\. (\d+) :|dport (\d+-\d+)) (?:jump|goto) ssh_traps_`)
+var trapLine = regexp.MustCompile(`(tcp|udp) (?:\. (\d+) :|dport (\d+-\d+)) (?:jump|goto) ssh_trap\b`)
 
 // trapsIn returns the traps of the door "ssh" in a listing.
 func trapsIn(t *testing.T, listing string) (traps []packet.Port) {

@@ -125,10 +125,10 @@ func (d *daemon) run(ctx context.Context) error {
 // By how much the heap may grow, in percent, before garbage is collected. Most of the heap
 // is tables without pointers, which cost the collector nothing. So it may run often, and the
 // daemon stays small. The transaction of a large table has many small parts with pointers.
-// While it is built, the collector runs as seldom as by default.
+// While it is built, the collector runs seldom.
 const (
 	gcPercent      = 25
-	gcPercentLarge = 100
+	gcPercentLarge = 400
 )
 
 // startLargeWork prepares for reading rule files and installing their table. The function

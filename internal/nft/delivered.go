@@ -40,7 +40,6 @@ func (t *Table) delivered(c *effective.Config) []chain {
 		if len(d.Ports) == 0 {
 			continue
 		}
-		parts = append(parts, d.delivered(unjudgedOf(d.Name), []rule{{jump(unjudgedOf(d.Name))}})...)
 		admits := trust(d.Trusted)
 		for _, f := range families {
 			if d.MaxConnections > 0 {
@@ -48,7 +47,13 @@ func (t *Table) delivered(c *effective.Config) []chain {
 			}
 			admits = append(admits, rule{fromSet(openSet(f), d.window(f)), count(admittedCounter(d.Name)), accept})
 		}
-		chains = append(chains, chain{unjudgedOf(d.Name), "Delivered packets to ports of the door " + d.Name + ": does the source have an open window?", admits})
+		if !d.isHere() && len(admits) > 0 {
+			chains = append(chains, chain{unjudgedOf(d.Name), "Delivered packets to ports of the door " + d.Name + ": does the source have an open window?", admits})
+			admits = []rule{{jump(unjudgedOf(d.Name))}}
+		}
+		if len(admits) > 0 {
+			parts = append(parts, d.delivered(unjudgedOf(d.Name), admits)...)
+		}
 	}
 	for d := range doorsOf(c) {
 		parts = append(parts, d.delivered(refuseChain(d.Name), d.answer())...)

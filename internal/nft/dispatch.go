@@ -51,14 +51,17 @@ func byPort(name string, parts []part) (rules []rule, chains []chain) {
 	room := copiesOf(parts)
 	for _, g := range groups {
 		protocol := g.ports[0].Protocol
-		target := fmt.Sprintf("%s_%s_%d", name, protocol, g.ports[0].First)
-		if len(g.parts) == 1 {
-			// This name stays when the knocks of a rolling sequence change: some kernels
-			// before 6.4 cannot delete a chain in the transaction that deletes its map.
-			target = fmt.Sprintf("%s_%s_%s", name, protocol, g.parts[0].name)
+		target, ok := g.only()
+		if !ok {
+			target = fmt.Sprintf("%s_%s_%d", name, protocol, g.ports[0].First)
+			if len(g.parts) == 1 {
+				// This name stays when the knocks of a rolling sequence change: some kernels
+				// before 6.4 cannot delete a chain in the transaction that deletes its map.
+				target = fmt.Sprintf("%s_%s_%s", name, protocol, g.parts[0].name)
+			}
+			content, more := byAddress(target, g.parts, &room)
+			chains = append(append(chains, chain{target, from(name) + someOf(g.ports) + ".", content}), more...)
 		}
-		content, more := byAddress(target, g.parts, &room)
-		chains = append(append(chains, chain{target, from(name) + someOf(g.ports) + ".", content}), more...)
 		for _, r := range g.ports {
 			if r.Last-r.First >= maxSpread {
 				for _, to := range toPorts(protocol, []packet.PortRange{r}) {
@@ -110,6 +113,16 @@ func inOrder(parts []part) (rules []rule) {
 type portGroup struct {
 	ports []packet.PortRange // of one protocol
 	parts []part
+}
+
+// only returns the chain that all packets of the group go to, if that is all that is done with
+// them.
+func (g *portGroup) only() (chain string, ok bool) {
+	if len(g.parts) > 1 || len(g.parts[0].rules) > 1 || len(g.parts[0].rules[0]) > 1 {
+		return "", false
+	}
+	chain = g.parts[0].rules[0][0].target
+	return chain, chain != ""
 }
 
 // shared limits how many chains may have a copy of a part's rules, on average. A table

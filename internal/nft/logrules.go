@@ -66,18 +66,43 @@ func LogReasons(c *effective.Config) map[string]LogReason {
 	return m
 }
 
-// logRules returns what logs the door's knocks and datagrams.
-func (d door) logRules(n Numbers, spray sprayBits) (wall []part, chains []chain) {
-	if knocks := packet.MergeRanges(packet.Ranges(d.AllKnocks())); len(knocks) > 0 {
-		for _, ports := range byProtocol(knocks) {
-			match := rule{}
-			if ports[0].Protocol == packet.TCP {
-				match = rule{withFlags(d.Flags)}
-			}
-			wall = append(wall, part{knockChain(d.Name), ports, d.To, d.everywhere(nil, append(match, jump(knockChain(d.Name))))})
-		}
-		chains = append(chains, chain{knockChain(d.Name), "Knocks of the door " + d.Name + ".", append(d.unheard(spray), d.noteKnock(n, spray)...)})
+// knockRules returns what logs the door's knocks.
+func (d door) knockRules(n Numbers, spray sprayBits) (parts []part, chains []chain) {
+	knocks := packet.MergeRanges(packet.Ranges(d.AllKnocks()))
+	if len(knocks) == 0 {
+		return nil, nil
 	}
+	for _, ports := range byProtocol(knocks) {
+		parts = append(parts, part{knockChain(d.Name), ports, d.To, d.everywhere(nil, rule{jump(knockChain(d.Name))})})
+	}
+	rules := append(d.elsewhere(), rule{withoutFlags(d.Flags), back})
+	if d.hasTraps() {
+		for _, f := range families {
+			rules = append(rules, rule{fromSet(trappedSet(f), d.penalty(f)), back})
+		}
+	}
+	if d.widens() {
+		rules = append(rules, rule{fromSet(wideSet, wide), back})
+	}
+	return parts, []chain{{knockChain(d.Name), "Knocks of the door " + d.Name + ".", append(rules, d.noteKnock(n)...)}}
+}
+
+// knockChains returns the chains for packets to knocks of any door: those of sources whose
+// knocks are ignored at all doors go no further.
+func knockChains(parts []part, spray sprayBits) []chain {
+	if len(parts) == 0 {
+		return nil
+	}
+	rules := fromElsewhere()
+	for _, f := range families {
+		rules = append(rules, rule{fromSet(guessedSet(f), spray.of(f)), back}, rule{fromSet(sprayingSet(f), spray.of(f)), back})
+	}
+	ports, chains := byPort(knocksChain, parts)
+	return append([]chain{{knocksChain, "Packets to knocks of any door.", append(rules, ports...)}}, chains...)
+}
+
+// datagramRules returns what logs the door's datagrams.
+func (d door) datagramRules(n Numbers) (parts []part, chains []chain) {
 	for i, m := range d.Methods {
 		for j, dg := range d.States[i].Datagrams {
 			name := datagramChain(d.Name, m, j)
@@ -85,12 +110,16 @@ func (d door) logRules(n Numbers, spray sprayBits) (wall []part, chains []chain)
 			for _, size := range ofSizes(dg.Sizes) {
 				heard.rules = append(heard.rules, d.everywhere(rule{size}, rule{jump(name)})...)
 			}
-			wall = append(wall, heard)
+			parts = append(parts, heard)
 			log := rule{limit(datagramRate(dg), datagramsBurst), logTo(n.LogGroup, datagramPrefix(d.Name, m), snapLen(dg))}
-			chains = append(chains, chain{name, "Datagrams for the door " + d.Name + ": " + m.Name() + ".", slices.Concat(otherwiseBegun(dg), fromElsewhere(), []rule{log}, d.remember())})
+			rules := slices.Concat(d.elsewhere(), otherwiseBegun(dg), fromElsewhere(), []rule{log})
+			if d.holds() {
+				rules = append(rules, rule{goTo(d.knocking())})
+			}
+			chains = append(chains, chain{name, "Datagrams for the door " + d.Name + ": " + m.Name() + ".", rules})
 		}
 	}
-	return wall, chains
+	return parts, chains
 }
 
 // fromElsewhere returns the rules that ignore packets with a forged source address, as
@@ -102,53 +131,27 @@ func fromElsewhere() (rules []rule) {
 	return rules
 }
 
-// unheard returns the rules that ignore knocks of forged and trapped sources.
-func (d door) unheard(spray sprayBits) []rule {
-	rules := fromElsewhere()
-	for _, f := range families {
-		if d.hasTraps() {
-			rules = append(rules, rule{fromSet(trappedSet(f), d.penalty(f)), back})
-		}
-		rules = append(rules, rule{fromSet(guessedSet(f), spray.of(f)), back}, rule{fromSet(sprayingSet(f), spray.of(f)), back})
-	}
-	if d.widens() {
-		rules = append(rules, rule{fromSet(wideSet, wide), back})
-	}
-	return rules
-}
-
 // noteKnock returns the rules that log the door's knocks, and remember their sources in
 // the kernel. So when a source's first packet comes, the kernel knows whether a knock of
 // that source, which opens the door, may be on its way to the daemon. Knocks that only
-// begin a sequence are not remembered: a flood of them neither crowds out the remembered
+// begin a sequence are not remembered so: a flood of them neither crowds out the remembered
 // sources, nor costs more than it must.
-func (d door) noteKnock(n Numbers, spray sprayBits) (rules []rule) {
-	for _, f := range families {
-		rules = append(rules, rule{ofFamily(f), remember(knockedSet(f), spray.of(f), 0)})
-	}
-	rules = append(rules, rule{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)})
-	if !d.holds() {
-		return rules
-	}
-	for _, ports := range byProtocol(packet.MergeRanges(packet.Ranges(d.beginnings()))) {
-		for _, to := range toFew(ports[0].Protocol, ports) {
-			rules = append(rules, rule{to, back})
+func (d door) noteKnock(n Numbers) []rule {
+	rules := []rule{{limit(knocksRate, knocksBurst), logTo(n.LogGroup, d.Name+suffixes[Knock], packet.SnapLen)}}
+	if d.holds() {
+		for _, ports := range byProtocol(packet.MergeRanges(packet.Ranges(d.beginnings()))) {
+			for _, to := range toFew(ports[0].Protocol, ports) {
+				rules = append(rules, rule{to, goTo(knockedChain)})
+			}
 		}
+		rules = append(rules, rule{jump(d.knocking())})
 	}
-	return append(rules, d.remember()...)
+	return append(rules, rule{goTo(knockedChain)})
 }
 
-// remember returns the rules that remember the sources of knocks, if the door holds
+// knocking returns the chain that remembers sources of knocks of the door, if the door holds
 // packets of sources without a window.
-func (d door) remember() (rules []rule) {
-	if !d.holds() {
-		return nil
-	}
-	for _, f := range families {
-		rules = append(rules, rule{ofFamily(f), remember(knockingSet(d.source(f)), d.source(f), 0)})
-	}
-	return rules
-}
+func (d door) knocking() string { return knockingChain(d.source(ipv4), d.source(ipv6)) }
 
 // otherwiseBegun returns the rule that ignores datagrams with another first byte than those
 // of a kind.
@@ -210,24 +213,48 @@ func knockingSet(k sourceKey) string {
 	return name
 }
 
-// knockingSets returns the sets of sources of knocks.
-func knockingSets(c *effective.Config) (sets []set) {
-	known := map[string]bool{}
+// knockingChain returns the name of the chain that remembers sources of knocks in these sets
+// and that of the link-local ones.
+func knockingChain(v4, v6 sourceKey) string {
+	name := "knocking"
+	if v4.bits < 8*v4.length || v6.bits < 8*v6.length {
+		name += fmt.Sprintf("_%d_%d", v4.bits, v6.bits)
+	}
+	return name
+}
+
+// notes adds the sets of sources of knocks, and returns the chains that remember sources in
+// them.
+func (t *Table) notes(c *effective.Config, spray sprayBits) (chains []chain) {
+	knocked := false
+	sets, known := map[string]bool{}, map[string]bool{}
 	for d := range doorsOf(c) {
-		if !d.holds() {
+		knocked = knocked || len(d.AllKnocks()) > 0
+		if !d.holds() || known[d.knocking()] {
 			continue
 		}
+		known[d.knocking()] = true
+		var rules []rule
 		for _, f := range families {
+			rules = append(rules, rule{ofFamily(f), remember(knockingSet(d.source(f)), d.source(f), 0)})
 			name := knockingSet(d.source(f))
-			if known[name] {
+			if sets[name] {
 				continue
 			}
-			known[name] = true
-			sets = append(sets, set{
+			sets[name] = true
+			t.sets = append(t.sets, set{
 				name: name, kind: f.kind, bits: d.source(f).bits, dynamic: true,
 				size: knockingPerSource * uint32(c.Wall.MaxSources), timeout: knockingFor,
 			})
 		}
+		chains = append(chains, chain{d.knocking(), "Sources whose knock may open a door.", rules})
 	}
-	return sets
+	if knocked {
+		var rules []rule
+		for _, f := range families {
+			rules = append(rules, rule{ofFamily(f), remember(knockedSet(f), spray.of(f), 0)})
+		}
+		chains = append(chains, chain{knockedChain, "Sources of any knock.", rules})
+	}
+	return chains
 }

@@ -45,6 +45,7 @@ type term struct {
 	text     string
 	exprs    func(*batch) []expr.Any
 	userData []byte // stored by the kernel with the rule, and ignored by it
+	target   string // the chain that it jumps or goes to
 }
 
 // say makes a term that does not depend on the batch that it is added in.
@@ -98,6 +99,11 @@ var (
 		append(addressType(unix.RTN_UNICAST, true),
 			&expr.Fib{Register: 1, FlagDADDR: true, FlagIIF: true, ResultADDRTYPE: true},
 			unequal(binaryutil.NativeEndian.PutUint32(unix.RTN_UNICAST)))...)
+	// Packets that neither of them matches.
+	toOtherHosts = say("fib daddr type unicast fib daddr . iif type unicast",
+		append(addressType(unix.RTN_UNICAST, true),
+			&expr.Fib{Register: 1, FlagDADDR: true, FlagIIF: true, ResultADDRTYPE: true},
+			equal(binaryutil.NativeEndian.PutUint32(unix.RTN_UNICAST)))...)
 	toManyHosts = say("fib daddr type != unicast fib daddr type != local",
 		append(addressType(unix.RTN_UNICAST, false), addressType(unix.RTN_LOCAL, false)...)...)
 	// A closed port answers only packets to an address of this host.
@@ -226,12 +232,14 @@ func noRouteBack() []expr.Any {
 	}
 }
 
-func jump(chain string) term {
-	return say("jump "+chain, &expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
-}
+func jump(chain string) term { return toChain("jump", expr.VerdictJump, chain) }
 
-func goTo(chain string) term {
-	return say("goto "+chain, &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
+func goTo(chain string) term { return toChain("goto", expr.VerdictGoto, chain) }
+
+func toChain(word string, kind expr.VerdictKind, chain string) term {
+	t := say(word+" "+chain, &expr.Verdict{Kind: kind, Chain: chain})
+	t.target = chain
+	return t
 }
 
 func transport(p packet.Protocol) term {
@@ -278,13 +286,21 @@ func withFlags(m ruleset.FlagMatch) term {
 	return say("tcp flags "+value+" / "+all, append(load, equal([]byte{byte(m.Value)}))...)
 }
 
-// withoutFlags matches TCP segments whose flags are not those of m. The mask of m has
-// more than one flag, and its value at least one.
+// withoutFlags matches TCP segments that withFlags does not match.
 func withoutFlags(m ruleset.FlagMatch) term {
-	return say("tcp flags != "+flagText(m.Value)+" / "+flagText(m.Mask),
+	value, all := flagText(m.Value), flagText(m.Mask)
+	load := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, equal([]byte{byte(packet.TCP)}),
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
-		mask([]byte{byte(m.Mask)}), unequal([]byte{byte(m.Value)}))
+		mask([]byte{byte(m.Mask)}),
+	}
+	switch {
+	case m.Value == 0:
+		return say("tcp flags "+all, append(load, unequal([]byte{0}))...)
+	case m.Value == m.Mask && m.Mask&(m.Mask-1) == 0:
+		return say("tcp flags ! "+all, append(load, equal([]byte{0}))...)
+	}
+	return say("tcp flags != "+value+" / "+all, append(load, unequal([]byte{byte(m.Value)}))...)
 }
 
 func flagText(f packet.Flags) string {

@@ -111,16 +111,19 @@ type hook struct {
 }
 
 // The chains of the whole wall. The base chain sees every packet, and the wall chain
-// those to ports that a door names. The unserved chain is behind NAT, where it is known
+// those to ports that a door names. The ports chain leads to the rules for each port, and
+// the knocks chain to those for each knock. The unserved chain is behind NAT, where it is known
 // which packets go to another host's service. The input chain sees the packets that are
 // delivered here.
 const (
 	baseChain     = "prerouting"
 	wallChain     = "wall"
+	portsChain    = "ports"
+	knocksChain   = "knocks"
+	knockedChain  = "knocked"
 	unservedChain = "unserved"
 	trapsChain    = "traps"
 	strayChain    = "stray"
-	endedChain    = "ended"
 	guessChain    = "guess"
 	sprayChain    = "spray"
 	inputChain    = "input"
@@ -159,12 +162,12 @@ func datagramChain(door string, m method.Method, kind int) string {
 	return fmt.Sprintf("%s_%s_%d", door, m.Name(), kind+1)
 }
 
-func trapChain(door string) string                    { return door + "_trap" }
-func doorTraps(door string, p packet.Protocol) string { return door + "_traps_" + p.String() }
-func admitChain(door string) string                   { return door + "_admit" }
-func admittedChain(door string) string                { return door + "_admitted" }
-func refuseChain(door string) string                  { return door + "_refuse" }
-func unjudgedOf(door string) string                   { return door + "_unjudged" }
+func trapChain(door string) string     { return door + "_trap" }
+func triesChain(door string) string    { return door + "_tries" }
+func admitChain(door string) string    { return door + "_admit" }
+func admittedChain(door string) string { return door + "_admitted" }
+func refuseChain(door string) string   { return door + "_refuse" }
+func unjudgedOf(door string) string    { return door + "_unjudged" }
 
 func admittedCounter(door string) string { return door + "_admitted" }
 func refusedCounter(door string) string  { return door + "_refused" }
@@ -174,10 +177,11 @@ func refusedCounter(door string) string  { return door + "_refused" }
 // A packet that no door is concerned with leaves the prerouting chain after eight rules,
 // and one more for each wide range of ports that doors name. A packet to a port that a
 // door names goes through the chain "wall". Trusted sources leave it at once. All others go
-// on in the chain for their port (see [byPort]). There, knocks are logged and go on. Then
-// the packet passes each door that guards the port twice: first the admit chains, so that
-// any of several doors at one port may admit it; then, if none did, the first door's refuse
-// chain.
+// on in the chain "ports": a packet to a knock goes through the chain "knocks" and, unless its
+// knocks are ignored, is logged by the chain of each door with that knock. Then it goes on in the
+// chain for its port (see [byPort]), where it passes each door that guards the port twice:
+// first the admit chains, so that any of several doors at one port may admit it; then, if
+// none did, the first door's refuse chain.
 //
 // Behind NAT, the chain "unserved" finds sources that search for knocks. At the input
 // hook, the rules of delivered refuse packets that reached a guarded port without being
@@ -190,15 +194,20 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 	spray := sprayBitsOf(c)
 	// The kernel finds a set by comparing names in the order of the sets, for each rule that
 	// names one. So the sets that all doors name come first.
-	t.sets = slices.Concat(hostSets(&c.Host), knockingSets(c), searchSets(c, spray), sharedSets(c))
-	var logged, admitted, refused []part
-	var chains []chain
+	t.sets = slices.Concat(hostSets(&c.Host), searchSets(c, spray), sharedSets(c))
+	var knocked, heard, admitted, refused []part
+	var knocks []packet.PortRange
+	chains := t.notes(c, spray)
 	for d := range doorsOf(c) {
-		parts, heard := d.logRules(n, spray)
-		logged = append(logged, parts...)
-		chains = append(chains, heard...)
-		admitted = append(admitted, d.guarded(admitChain(d.Name), jump)...)
-		refused = append(refused, d.guarded(refuseChain(d.Name), goTo)...)
+		parts, rules := d.knockRules(n, spray)
+		knocked = append(knocked, parts...)
+		chains = append(chains, rules...)
+		parts, rules = d.datagramRules(n)
+		heard = append(heard, parts...)
+		chains = append(chains, rules...)
+		knocks = append(knocks, packet.Ranges(d.AllKnocks())...)
+		admitted = append(admitted, d.guarded(admitChain(d.Name))...)
+		refused = append(refused, d.guarded(refuseChain(d.Name))...)
 	}
 	for d := range doorsOf(c) {
 		chains = append(chains, t.admit(d, n)...)
@@ -210,15 +219,12 @@ func NewTable(c *effective.Config, n Numbers) *Table {
 	}
 	chains = append(chains, t.unserved(c, n, spray)...)
 	chains = append(chains, t.delivered(c)...)
-	wall, wallChains := byPort(wallChain, slices.Concat(logged, admitted, refused))
-	// Packets of an ended connection pass by no other door, and not as those of a trusted
-	// source. When a source knocks again, the label of its sessions is cleared while its packet waits.
-	over, overChains := byPort(endedChain, refused)
+	ports, portChains := byPort(portsChain, slices.Concat(heard, admitted, refused))
 	t.chains = slices.Concat([]chain{
 		{baseChain, "All packets, as they come in.", base(c)},
-		{wallChain, "Packets to ports that doors name.", slices.Concat(ownCopies(c), trust(c.Wall.Trusted), wall)},
-		{endedChain, "Packets of connections that were ended.", over},
-	}, wallChains, overChains, chains)
+		{wallChain, "Packets to ports that doors name.", append(slices.Concat(ownCopies(c), trust(c.Wall.Trusted)), rule{goTo(portsChain)})},
+		{portsChain, "The same, but for those of trusted sources, and packets of connections that were ended.", append(toAny(knocks, jump(knocksChain)), ports...)},
+	}, knockChains(knocked, spray), portChains, chains)
 	return t
 }
 
@@ -227,7 +233,7 @@ func base(c *effective.Config) []rule {
 	rules := []rule{
 		{fromLoopback, accept, unsaved},
 		{fromVRF, accept},
-		{ended, goTo(endedChain)},
+		{ended, goTo(portsChain)}, // not as packets of a trusted source
 		// A SYN is judged even if conntrack takes it for a known connection's, as it does
 		// for a while after that connection was reset.
 		{ofKnownConnection, withoutFlags(opening), accept},
@@ -262,7 +268,7 @@ func trust(trusted []netip.Prefix) (rules []rule) {
 
 // admit returns the chains that queue the first packets of sources with an open window.
 func (t *Table) admit(d door, n Numbers) []chain {
-	rules := []rule{{refused, back}}
+	rules := append(d.elsewhere(), rule{refused, back}, rule{ended, back})
 	rules = append(rules, trust(d.Trusted)...)
 	if d.HasProtocol(packet.TCP) {
 		rules = append(rules, rule{withoutFlags(opening), back})
@@ -299,7 +305,7 @@ func (t *Table) admit(d door, n Numbers) []chain {
 func (t *Table) refuse(d door, n Numbers) chain {
 	t.counters = append(t.counters, refusedCounter(d.Name))
 	queue := queueTo(n.Strangers, d.OnFailure == ruleset.FailOpen)
-	var rules []rule
+	rules := d.elsewhere()
 	if !d.answersAtOnce() {
 		// A connection that conntrack confirmed before may date from before the door.
 		rules = append(rules, rule{notRefused, ofUnconfirmed, noteJudged})
@@ -362,9 +368,9 @@ func (d door) holds() bool { return len(d.Ports) > 0 && !d.answersAtOnce() }
 // their own. If the door rejects strangers, the answer would tell which knock was right.
 func (d door) asksFirst() bool { return d.holds() && d.Closed == ruleset.Drop }
 
-// guarded returns parts that jump or go to a chain with packets to the door's ports.
-func (d door) guarded(chain string, to func(chain string) term) (parts []part) {
-	last := rule{to(chain)}
+// guarded returns parts that pass packets to the door's ports to a chain. It may return them.
+func (d door) guarded(chain string) (parts []part) {
+	last := rule{jump(chain)}
 	for _, ports := range byProtocol(d.Ports) {
 		parts = append(parts, part{chain, ports, d.To, d.everywhere(nil, last)})
 		if ports[0].Protocol == packet.UDP && d.ToIsHere {
@@ -378,9 +384,32 @@ func (d door) guarded(chain string, to func(chain string) term) (parts []part) {
 // manyHosts ends the names of the parts for packets that are sent to many hosts.
 const manyHosts = "_many"
 
-// everywhere returns a rule for each address of the door, with the match of the address
-// between first and last. A packet matches at most one of them.
+// isHere reports whether the door is at all addresses and interfaces of this host. Then the
+// chains of the door itself return packets to others, see [door.elsewhere], and all packets to
+// a port can go to the same chain.
+func (d door) isHere() bool { return len(d.To) == 0 && len(d.Interfaces) == 0 }
+
+// elsewhere returns the rule that returns packets to other hosts, if no rule before has
+// looked where they go.
+func (d door) elsewhere() []rule {
+	if d.isHere() {
+		return []rule{{toOtherHosts, back}}
+	}
+	return nil
+}
+
+// everywhere returns rules for packets to the door's addresses that lead to a chain of the
+// door, which returns those that [door.elsewhere] matches.
 func (d door) everywhere(first, last rule) (rules []rule) {
+	if d.isHere() {
+		return []rule{slices.Concat(first, last)}
+	}
+	return d.placed(first, last)
+}
+
+// placed returns a rule for each address of the door, with the match of the address
+// between first and last. A packet matches at most one of them.
+func (d door) placed(first, last rule) (rules []rule) {
 	if len(d.To) == 0 {
 		return append(d.at(first, rule{toThisHost}, []rule{last}), d.at(first, rule{toThisVRF}, []rule{last})...)
 	}

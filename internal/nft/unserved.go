@@ -191,11 +191,13 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 		if !d.hasTraps() {
 			continue
 		}
-		for _, ports := range byProtocol(d.Traps) {
-			traps = append(traps, ports...)
-			tries = append(tries, heldPorts{ports, doorTraps(d.Name, ports[0].Protocol)})
-			chains = append(chains, d.tries(ports[0].Protocol))
+		traps = append(traps, d.Traps...)
+		target := trapChain(d.Name)
+		if !d.isHere() {
+			target = triesChain(d.Name)
+			chains = append(chains, chain{target, "Packets to traps of the door " + d.Name + ".", d.everywhere(nil, rule{goTo(trapChain(d.Name))})})
 		}
+		tries = append(tries, heldPorts{d.Traps, target})
 		chains = append(chains, d.trap(n))
 	}
 	rules = append(rules, toAny(traps, goTo(trapsChain))...)
@@ -203,7 +205,7 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 	known := map[string]bool{} // by the text of the rule: most doors have the same
 	for _, d := range knocked {
 		for _, like := range d.likeKnocks() {
-			for _, r := range d.everywhere(rule{like}, rule{goTo(strayChain)}) {
+			for _, r := range d.placed(rule{like}, rule{goTo(strayChain)}) {
 				if text := r.String(); !known[text] {
 					known[text] = true
 					rules = append(rules, r)
@@ -214,7 +216,7 @@ func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chain
 	chains = append(chains, strays(n, spray)...)
 	return append([]chain{
 		{unservedChain, aboutUnserved, rules},
-		{trapsChain, "Packets to traps of any door.", jumpToAll(tries)},
+		{trapsChain, "Packets to traps of any door.", append(fromElsewhere(), jumpToAll(tries)...)},
 	}, chains...)
 }
 
@@ -233,18 +235,9 @@ func (d door) likeKnocks() (terms []term) {
 	return terms
 }
 
-// tries returns the chain for packets to the door's traps of one protocol.
-func (d door) tries(protocol packet.Protocol) chain {
-	match := rule{}
-	if protocol == packet.TCP {
-		match = rule{withFlags(d.Flags)}
-	}
-	return chain{doorTraps(d.Name, protocol), "Packets to traps of the door " + d.Name + ".", d.everywhere(match, rule{goTo(trapChain(d.Name))})}
-}
-
 // trap returns the chain for sources that try one of the door's traps.
 func (d door) trap(n Numbers) chain {
-	rules := fromElsewhere()
+	rules := append(d.elsewhere(), rule{withoutFlags(d.Flags), back})
 	for _, f := range families {
 		rules = append(rules, trapped(trappedSet(f), d.penalty(f), d.Penalty)...)
 	}

@@ -70,8 +70,8 @@ type Door struct {
 }
 
 // maxDoors is the maximum number of doors. A door has one lock for each of its sequences,
-// at most four.
-const maxDoors = 1024
+// at most four, and a tracker has at most 65,536.
+const maxDoors = 1 << 14
 
 // The range of a door's window.
 const (

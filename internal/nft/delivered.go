@@ -22,7 +22,7 @@ import (
 // admitted there. All others are refused without asking the daemon.
 
 // delivered returns the chains for packets that are delivered to this host.
-func (t *Table) delivered(c *effective.Config) []chain {
+func (t *contents) delivered(c *effective.Config) []chain {
 	rules := []rule{
 		{fromLoopback, accept},
 		{ofKnownConnection, withoutFlags(opening), accept},

@@ -5,9 +5,9 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -50,6 +50,7 @@ func (k *Kernel) Restore(t *Table, windows []Window) error {
 }
 
 func (k *Kernel) put(t *Table, windows []Window, replaced string, keep bool) error {
+	all := t.contents()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	began := time.Now()
@@ -61,9 +62,9 @@ func (k *Kernel) put(t *Table, windows []Window, replaced string, keep bool) err
 				left = append(left, w)
 			}
 		}
-		return k.tryPut(t, left, replaced, keep)
+		return k.tryPut(t, all, left, replaced, keep)
 	})
-	k.owned = nil
+	k.owned, k.outline = nil, nil
 	if errors.Is(err, unix.ENOBUFS) {
 		// Only the answer was lost. The transaction may have succeeded.
 		if intact, readErr := k.intact(t); readErr == nil && intact {
@@ -74,7 +75,7 @@ func (k *Kernel) put(t *Table, windows []Window, replaced string, keep bool) err
 		return k.explain(t.Name, fmt.Errorf("installing table inet %s: %w", t.Name, err))
 	}
 	if k.features.Ownership {
-		k.owned = t
+		k.owned, k.outline = t, all.outline
 	}
 	return nil
 }
@@ -106,7 +107,7 @@ func (k *Kernel) reading(read func() error) error {
 }
 
 // tryPut sends the transaction once.
-func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) error {
+func (k *Kernel) tryPut(t *Table, all *contents, windows []Window, replaced string, keep bool) error {
 	if replaced == t.Name {
 		replaced = ""
 	}
@@ -116,12 +117,12 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	var old *found
 	var same map[string]bool
 	if k.owned != nil && k.owned.Name == t.Name {
-		old = k.owned.found(k.flags(k.owned), k.features)
-		same = t.sameChains(k.owned)
+		old = k.outline.found(k.flags(k.owned), k.features)
+		same = all.outline.sameChains(k.outline)
 		maps.Copy(old.timeouts, k.timeouts)
-		if !old.keepsAllWindows(t) {
+		if !old.keepsAllWindows(all) {
 			var err error
-			if old.windows, err = k.windowsOf(k.owned); err != nil {
+			if old.windows, err = k.ownWindows(); err != nil {
 				return err
 			}
 		}
@@ -137,16 +138,16 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	}
 	table := tableNamed(t.Name)
 	table.Flags = k.flags(t)
-	b := &batch{conn: k.conn, table: table, features: k.features, same: same}
+	b := &batch{conn: k.conn, table: table, features: k.features, outline: all.outline, same: same}
 	switch {
 	case old == nil:
 	case keep && !old.isWall() && !old.isEmpty(), replaced != "":
 		return &TakenError{t.Name}
 	case keep && old.isWall() && old.original && old.keeps(table.Flags):
 		k.conn.AddTable(table) // to own it again
-		b.clear(t, old)
+		b.clear(old)
 		k.timeouts = maps.Clone(old.timeouts)
-		b.add(t, windows, old)
+		b.add(all, windows, old)
 		err := k.conn.FlushWithGenID(generation)
 		if !errors.Is(err, unix.EBUSY) {
 			return err
@@ -160,7 +161,7 @@ func (k *Kernel) tryPut(t *Table, windows []Window, replaced string, keep bool) 
 	k.timeouts = nil
 	b.same = nil
 	k.conn.AddTable(table)
-	b.add(t, windows, &found{})
+	b.add(all, windows, &found{})
 	if replaced != "" {
 		k.conn.DelTable(tableNamed(replaced))
 	}
@@ -176,29 +177,76 @@ func (e *TakenError) Error() string {
 		"give table another name in the rule files", e.Table)
 }
 
-// found returns what is found of a table that was installed with these flags. The
-// elements of its sets are not known.
-func (t *Table) found(flags nftables.TableFlags, features Features) *found {
+// outline is all that counts of a table's contents when another one replaces it.
+type outline struct {
+	doors    map[uint32]standingDoor
+	counters []string
+	timeouts []timeout
+	shapes   map[string]shape  // of the sets
+	rules    map[string]int    // number of rules, by chain
+	digests  map[string]uint64 // of the text of these rules
+}
+
+// digestSeed makes digests of the text of rules.
+var digestSeed = maphash.MakeSeed()
+
+func outlineOf(t *contents) *outline {
+	o := &outline{
+		doors: t.doors, counters: t.counters, timeouts: t.timeouts,
+		shapes: map[string]shape{}, rules: map[string]int{}, digests: map[string]uint64{},
+	}
+	for _, s := range t.sets {
+		o.shapes[s.name] = s.shape()
+	}
+	var digest maphash.Hash
+	digest.SetSeed(digestSeed)
+	for _, c := range t.chains {
+		digest.Reset()
+		for _, r := range c.rules {
+			for _, t := range r {
+				digest.WriteString(t.text)
+				digest.WriteByte(' ')
+			}
+			digest.WriteByte('\n')
+		}
+		o.rules[c.name], o.digests[c.name] = len(c.rules), digest.Sum64()
+	}
+	return o
+}
+
+// found returns what is found of a table with this outline that was installed with these
+// flags. The elements of its sets are not known.
+func (o *outline) found(flags nftables.TableFlags, features Features) *found {
 	f := &found{
 		flags: flags, hooked: true, marked: true, original: true,
-		rules: map[string]int{}, shapes: map[string]shape{}, counters: map[string]bool{}, timeouts: map[string]bool{},
-		doors: t.doors,
+		rules: maps.Clone(o.rules), shapes: maps.Clone(o.shapes), counters: map[string]bool{}, timeouts: map[string]bool{},
+		doors: o.doors,
 	}
 	if features.UDPTimeout {
-		for _, o := range t.timeouts {
+		for _, o := range o.timeouts {
 			f.timeouts[o.name()] = true
 		}
 	}
-	for _, c := range t.chains {
-		f.rules[c.name] = len(c.rules)
-	}
-	for _, s := range t.sets {
-		f.shapes[s.name] = s.shape()
-	}
-	for _, name := range t.counters {
+	for _, name := range o.counters {
 		f.counters[name] = true
 	}
 	return f
+}
+
+// sameChains returns the chains that the former table has with the same rules and, in all
+// its chains, with sets that stay.
+func (o *outline) sameChains(former *outline) map[string]bool {
+	for name, s := range former.shapes {
+		if o.shapes[name] != s {
+			return nil
+		}
+	}
+	same := map[string]bool{}
+	for name, digest := range o.digests {
+		was, ok := former.digests[name]
+		same[name] = ok && was == digest
+	}
+	return same
 }
 
 // flags returns the flags of the installed table.
@@ -216,7 +264,7 @@ func (k *Kernel) flags(t *Table) nftables.TableFlags {
 func (k *Kernel) Remove(name string) (bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.owned = nil
+	k.owned, k.outline = nil, nil
 	k.conn.DelTable(tableNamed(name))
 	err := k.conn.Flush()
 	if errors.Is(err, unix.ENOENT) {
@@ -233,36 +281,13 @@ type batch struct {
 	conn     *nftables.Conn
 	table    *nftables.Table
 	features Features
+	outline  *outline        // of the new table
 	same     map[string]bool // chains that the installed table has with the same rules
-}
-
-// sameChains returns the chains that the former table has with the same rules and, in all
-// its chains, with sets that stay.
-func (t *Table) sameChains(former *Table) map[string]bool {
-	shapes := map[string]shape{}
-	for _, s := range t.sets {
-		shapes[s.name] = s.shape()
-	}
-	for _, s := range former.sets {
-		if shapes[s.name] != s.shape() {
-			return nil
-		}
-	}
-	rules := map[string][]rule{}
-	for _, c := range former.chains {
-		rules[c.name] = c.rules
-	}
-	same := map[string]bool{}
-	for _, c := range t.chains {
-		was, ok := rules[c.name]
-		same[c.name] = ok && slices.EqualFunc(was, c.rules, func(a, b rule) bool { return a.String() == b.String() })
-	}
-	return same
 }
 
 // clear deletes from an installed table all rules of chains that are not the same, and what
 // the new table does not have. What is left in old stays.
-func (b *batch) clear(t *Table, old *found) {
+func (b *batch) clear(old *found) {
 	if len(b.same) == 0 {
 		b.conn.FlushTable(b.table)
 	}
@@ -271,7 +296,7 @@ func (b *batch) clear(t *Table, old *found) {
 			b.conn.FlushChain(&nftables.Chain{Name: name, Table: b.table})
 		}
 	}
-	wanted := t.found(0, b.features)
+	wanted := b.outline.found(0, b.features)
 	for name := range old.rules {
 		if _, ok := wanted.rules[name]; !ok {
 			b.conn.DelChain(&nftables.Chain{Name: name, Table: b.table})
@@ -295,7 +320,7 @@ func (b *batch) clear(t *Table, old *found) {
 
 // add adds to the transaction all of t that is not there yet. Errors in building it
 // surface when it is sent.
-func (b *batch) add(t *Table, windows []Window, old *found) {
+func (b *batch) add(t *contents, windows []Window, old *found) {
 	for _, name := range t.counters {
 		if !old.counters[name] {
 			b.conn.AddObj(&nftables.CounterObj{Table: b.table, Name: name})
@@ -346,7 +371,7 @@ func (b *batch) addRule(c *nftables.Chain, r rule) {
 // addSet adds a set with its elements: those of the table, or the windows that are open
 // in it. A set that stays still has the windows of the doors that are the same, each with the
 // time it has left. Those of other doors are deleted from it.
-func (b *batch) addSet(s set, t *Table, windows []Window, old *found) {
+func (b *batch) addSet(s set, t *contents, windows []Window, old *found) {
 	_, stays := old.shapes[s.name]
 	elements := s.contents()
 	if f, ok := familyOfWindows(s.name); ok {
@@ -377,14 +402,14 @@ func (b *batch) addSet(s set, t *Table, windows []Window, old *found) {
 
 // keepsWindow reports whether a table that replaces the found one keeps a window in its sets:
 // the door and what it takes for one source are the same in both.
-func (f *found) keepsWindow(t *Table, w Window) bool {
+func (f *found) keepsWindow(t *contents, w Window) bool {
 	number := ruleset.DoorNumber(w.Door)
 	d, ok := f.doors[number]
 	return ok && keepsWindows(t.doors, number, d)
 }
 
 // keepsAllWindows reports the same for all windows.
-func (f *found) keepsAllWindows(t *Table) bool {
+func (f *found) keepsAllWindows(t *contents) bool {
 	for number, d := range f.doors {
 		if !keepsWindows(t.doors, number, d) {
 			return false

@@ -26,9 +26,10 @@ import (
 type Kernel struct {
 	features Features
 
-	mu    sync.Mutex // held while a transaction is built and sent
-	conn  *nftables.Conn
-	owned *Table // the table installed last, if this connection owns it
+	mu      sync.Mutex // held while a transaction is built and sent
+	conn    *nftables.Conn
+	owned   *Table   // the table installed last, if this connection owns it
+	outline *outline // of the owned table
 	// timeouts are the timeout objects of earlier tables that are still in the owned
 	// table.
 	timeouts map[string]bool
@@ -63,7 +64,7 @@ func OpenKernel() (*Kernel, error) {
 // The largest transaction and the largest answer, in bytes. These are limits, not
 // allocated memory.
 const (
-	sentAtOnce     = 64 << 20
+	sentAtOnce     = 512 << 20
 	answeredAtOnce = 256 << 20
 )
 

@@ -225,7 +225,7 @@ func knockingChain(v4, v6 sourceKey) string {
 
 // notes adds the sets of sources of knocks, and returns the chains that remember sources in
 // them.
-func (t *Table) notes(c *effective.Config, spray sprayBits) (chains []chain) {
+func (t *contents) notes(c *effective.Config, spray sprayBits) (chains []chain) {
 	knocked := false
 	sets, known := map[string]bool{}, map[string]bool{}
 	for d := range doorsOf(c) {

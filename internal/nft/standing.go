@@ -65,7 +65,7 @@ func (k *Kernel) standingOwned(name string) (s *Standing, owned bool, err error)
 		}
 		n := k.owned.numbers
 		s = &Standing{Table: name, Groups: []uint16{n.LogGroup}, Queues: []uint16{n.Admitted, n.Strangers, n.Excess}}
-		s.Windows, err = k.windowsOf(k.owned)
+		s.Windows, err = k.ownWindows()
 		if err != nil {
 			return err
 		}
@@ -134,7 +134,7 @@ func (k *Kernel) intact(t *Table) (bool, error) {
 	if err != nil || f == nil {
 		return false, err
 	}
-	want := t.found(k.flags(t), k.features)
+	want := t.contents().outline.found(k.flags(t), k.features)
 	if !f.original || !f.keeps(want.flags) || !maps.Equal(f.rules, want.rules) || !maps.Equal(f.shapes, want.shapes) {
 		return false, nil
 	}
@@ -406,11 +406,11 @@ func (f *found) bitsOf(number uint32) map[string]int {
 	return bits
 }
 
-// windowsOf reads the windows in a table that this connection owns.
-func (k *Kernel) windowsOf(t *Table) (all []Window, err error) {
-	for _, s := range t.sets {
-		of := &nftables.Set{Table: tableNamed(t.Name), Name: s.name, KeyType: s.kind, HasTimeout: true}
-		windows, _, err := k.readWindows(of, t.doors)
+// ownWindows reads the windows in the table that this connection owns.
+func (k *Kernel) ownWindows() (all []Window, err error) {
+	for _, f := range families {
+		of := &nftables.Set{Table: tableNamed(k.owned.Name), Name: openSet(f), KeyType: kindOf(f, true), HasTimeout: true}
+		windows, _, err := k.readWindows(of, k.outline.doors)
 		if err != nil {
 			return nil, err
 		}

@@ -65,18 +65,25 @@ func NumbersOf(w *ruleset.Wall, bank int) Numbers {
 	}
 }
 
-// Table is an nftables table of the family inet, ready to be installed or printed.
+// Table is an nftables table of the family inet, ready to be installed or printed. It stands
+// for a configuration and keeps no rules: a table of many doors has very many.
 type Table struct {
 	Name string
 	// Trial: the kernel deletes the table when the daemon ends, however it ends, if the
 	// kernel has table ownership.
-	Trial    bool
-	numbers  Numbers
+	Trial   bool
+	numbers Numbers
+	config  *effective.Config
+}
+
+// contents are all parts of a table.
+type contents struct {
 	doors    map[uint32]standingDoor
 	counters []string
 	timeouts []timeout
 	sets     []set
 	chains   []chain
+	outline  *outline
 }
 
 type set struct {
@@ -172,7 +179,7 @@ func unjudgedOf(door string) string    { return door + "_unjudged" }
 func admittedCounter(door string) string { return door + "_admitted" }
 func refusedCounter(door string) string  { return door + "_refused" }
 
-// NewTable builds the table for a configuration.
+// NewTable returns the table for a configuration, which must not change afterwards.
 //
 // A packet that no door is concerned with leaves the prerouting chain after eight rules,
 // and one more for each wide range of ports that doors name. A packet to a port that a
@@ -190,7 +197,18 @@ func refusedCounter(door string) string  { return door + "_refused" }
 // The sequences, the traps and the state of the host in the table are those that the
 // configuration has now.
 func NewTable(c *effective.Config, n Numbers) *Table {
-	t := &Table{Name: c.Wall.Table, numbers: n, doors: standingDoors(c)}
+	return &Table{Name: c.Wall.Table, numbers: n, config: c}
+}
+
+// contents builds all parts of the table.
+func (t *Table) contents() *contents {
+	c := newContents(t.config, t.numbers)
+	c.outline = outlineOf(c)
+	return c
+}
+
+func newContents(c *effective.Config, n Numbers) *contents {
+	t := &contents{doors: standingDoors(c)}
 	spray := sprayBitsOf(c)
 	// The kernel finds a set by comparing names in the order of the sets, for each rule that
 	// names one. So the sets that all doors name come first.
@@ -267,7 +285,7 @@ func trust(trusted []netip.Prefix) (rules []rule) {
 }
 
 // admit returns the chains that queue the first packets of sources with an open window.
-func (t *Table) admit(d door, n Numbers) []chain {
+func (t *contents) admit(d door, n Numbers) []chain {
 	rules := append(d.elsewhere(), rule{refused, back}, rule{ended, back})
 	rules = append(rules, trust(d.Trusted)...)
 	if d.HasProtocol(packet.TCP) {
@@ -302,7 +320,7 @@ func (t *Table) admit(d door, n Numbers) []chain {
 
 // refuse queues the first packets of sources without a window, and answers all other
 // packets as the closed door does.
-func (t *Table) refuse(d door, n Numbers) chain {
+func (t *contents) refuse(d door, n Numbers) chain {
 	t.counters = append(t.counters, refusedCounter(d.Name))
 	queue := queueTo(n.Strangers, d.OnFailure == ruleset.FailOpen)
 	rules := d.elsewhere()

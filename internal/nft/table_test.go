@@ -96,7 +96,7 @@ func TestTrapsLoseTheKnocksOfAStep(t *testing.T) {
 	c := doorWith(t, `rolling { secret = "correct horse battery staple" }`+"\ntraps = [\"20000-29999\"]")
 	once := at(t, c, someTime.Add(time.Hour))
 	numbers := NumbersOf(once.Wall, 0)
-	table := newListed(NewTable(once, numbers).chains)
+	table := newListed(newContents(once, numbers).chains)
 	for n := 20000; n <= 29999; n++ {
 		isTrap := slices.Contains(table.passes(unservedChain, tcp(uint16(n)), netip.Addr{}), "jump d_trap")
 		if isKnock := once.Doors[0].Knocks(tcp(uint16(n))); isTrap == isKnock {
@@ -111,7 +111,7 @@ func TestChainsKeepTheirNamesWhenKnocksChange(t *testing.T) {
 	c := doorWith(t, `rolling { secret = "correct horse battery staple" }`+"\nto = [\"192.0.2.1\"]")
 	names := func(now time.Time) (names []string) {
 		e := at(t, c, now)
-		for _, c := range NewTable(e, NumbersOf(e.Wall, 0)).chains {
+		for _, c := range newContents(e, NumbersOf(e.Wall, 0)).chains {
 			names = append(names, c.name)
 		}
 		return names
@@ -181,7 +181,7 @@ door "p" {
 			}
 			table := NewTable(now, NumbersOf(now.Wall, turn)).String()
 			for d := range doorsOf(now) {
-				for _, want := range contents(d) {
+				for _, want := range wanted(d) {
 					if !strings.Contains(table, want) {
 						t.Fatalf("%q is not in the table:\n%s", want, table)
 					}
@@ -197,7 +197,7 @@ door "p" {
 }
 
 // contents are texts in the table of a door.
-func contents(d door) []string {
+func wanted(d door) []string {
 	want := []string{fmt.Sprintf("\tchain %s {", admitChain(d.Name))}
 	if len(d.Ports) > 0 {
 		want = append(want, fmt.Sprintf("\tchain %s {", refuseChain(d.Name)), "jump "+admitChain(d.Name)+"\n", "jump "+refuseChain(d.Name)+"\n")

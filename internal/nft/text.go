@@ -13,16 +13,17 @@ import (
 // String returns the table as nft lists it, with a comment at each chain.
 func (t *Table) String() string {
 	var blocks []string
-	for _, name := range t.counters {
+	all := t.contents()
+	for _, name := range all.counters {
 		blocks = append(blocks, fmt.Sprintf("\tcounter %s {\n\t\tpackets 0 bytes 0\n\t}\n", name))
 	}
-	for _, o := range t.timeouts {
+	for _, o := range all.timeouts {
 		blocks = append(blocks, o.String())
 	}
-	for _, s := range t.sets {
+	for _, s := range all.sets {
 		blocks = append(blocks, s.String())
 	}
-	for _, c := range t.chains {
+	for _, c := range all.chains {
 		var b strings.Builder
 		fmt.Fprintf(&b, "\t# %s\n\tchain %s {\n", c.about, c.name)
 		if h, ok := hookOf(c.name); ok {

@@ -167,7 +167,7 @@ func hostSets(h *effective.Host) []set {
 const aboutUnserved = "Packets to ports that no program serves, behind NAT."
 
 // unserved returns the chains against sources that search for knocks.
-func (t *Table) unserved(c *effective.Config, n Numbers, spray sprayBits) (chains []chain) {
+func (t *contents) unserved(c *effective.Config, n Numbers, spray sprayBits) (chains []chain) {
 	var knocked []door
 	for d := range doorsOf(c) {
 		if len(d.AllKnocks()) > 0 {

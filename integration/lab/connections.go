@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -13,11 +14,13 @@ import (
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// ServeTCP starts an echo service on a TCP port of the server, on every address.
+// ServeTCP starts an echo service on a TCP port of the server, on every address. It sends
+// nothing but answers, no keepalives either: conntrack would learn connections from them.
 func (l *Lab) ServeTCP(port int) {
 	l.T.Helper()
 	Must(l.T, l.Server.Do(func() error {
-		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		config := net.ListenConfig{KeepAlive: -1}
+		listener, err := config.Listen(context.Background(), "tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			return err
 		}

@@ -57,6 +57,7 @@ cat >"$work/expected" <<'LIST'
 -rw-r--r-- root/root /usr/share/doc/knockwall/docs/API.md
 -rw-r--r-- root/root /usr/share/doc/knockwall/docs/limits.md
 -rw-r--r-- root/root /usr/share/doc/knockwall/examples/bastion/keys.sh
+-rw-r--r-- root/root /usr/share/doc/knockwall/examples/gateways/role.sh
 -rw-r--r-- root/root /usr/share/doc/knockwall/examples/many-hosts/doors.sh
 -rw-r--r-- root/root /usr/share/doc/knockwall/examples/pair/knockwall.hcl
 -rw-r--r-- root/root /usr/share/doc/knockwall/examples/ssh.hcl

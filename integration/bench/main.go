@@ -135,7 +135,7 @@ func inNamespaces() error {
 
 // All rows in their order, and the rows of a quick run.
 var (
-	allRows = []string{"last-knock", "back-to-back", "keys", "keys-at-once", "fwknop-at-once", "connect", "doors", "doors-connect", "shared",
+	allRows = []string{"last-knock", "back-to-back", "keys", "keys-at-once", "fwknop-at-once", "connect", "doors", "doors-connect", "shared", "shared-ipv6",
 		"flood-20k", "flood-full", "flood-million", "flood-knocks", "flood-door",
 		"flood-keys", "flood-unknown", "flood-replay", "flood-fwknop", "cpu", "memory"}
 	quickRows = []string{"last-knock", "back-to-back", "keys", "keys-at-once", "connect", "flood-full"}
@@ -247,6 +247,10 @@ var timed = []struct {
 		ID: "shared", Title: "last knock at a host to first SYN let in at another host",
 		Goals: []report.Goal{{Text: "all"}},
 	}, (*bench).shared, (*bench).members},
+	{report.Row{
+		ID: "shared-ipv6", Title: "last knock at a host to first SYN let in at another host, IPv6",
+		Goals: []report.Goal{{Text: "all"}},
+	}, (*bench).shared6, (*bench).members},
 }
 
 func (b *bench) add(row report.Row) { b.report.Rows = append(b.report.Rows, row) }

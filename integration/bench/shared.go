@@ -165,7 +165,12 @@ const localKnock = "the same host"
 
 // shared measures how long a client waits that knocks at one host and connects to another
 // one without a pause, and what takes the time.
-func (b *bench) shared(row report.Row, systems []system) error {
+func (b *bench) shared(row report.Row, systems []system) error { return b.group(row, systems, false) }
+
+// shared6 is shared for a client with IPv6.
+func (b *bench) shared6(row report.Row, systems []system) error { return b.group(row, systems, true) }
+
+func (b *bench) group(row report.Row, systems []system, ipv6 bool) error {
 	if len(systems) == 0 {
 		b.add(row)
 		return nil
@@ -177,7 +182,15 @@ func (b *bench) shared(row report.Row, systems []system) error {
 	if err != nil {
 		return err
 	}
-	g := &grouped{stands: stands, hub: hub}
+	g := &grouped{stands: stands, hub: hub, ipv6: ipv6}
+	if ipv6 {
+		for _, s := range stands {
+			s.visitor.close()
+			if s.visitor, err = newVisitor(s.lab, server6); err != nil {
+				return err
+			}
+		}
+	}
 	if err := g.agree(); err != nil {
 		return err
 	}
@@ -256,6 +269,7 @@ func (b *bench) shared(row report.Row, systems []system) error {
 type grouped struct {
 	stands []*guarded
 	hub    *hub
+	ipv6   bool
 	visits int
 }
 
@@ -269,8 +283,12 @@ func (g *grouped) fresh() netip.Addr {
 	for _, s := range g.stands {
 		g.visits = max(g.visits, s.lab.visits)
 	}
-	g.stands[0].lab.visits = g.visits
-	return g.stands[0].lab.fresh()
+	first := g.stands[0].lab
+	first.visits = g.visits
+	if g.ipv6 {
+		return first.fresh6()
+	}
+	return first.fresh()
 }
 
 // agree waits until each host lets in who has knocked at the one before it.

@@ -86,7 +86,7 @@ func (b *bench) put(s system, window time.Duration, apart bool) (g *guarded, err
 			return nil, err
 		}
 	}
-	if g.visitor, err = newVisitor(g.lab); err != nil {
+	if g.visitor, err = newVisitor(g.lab, server); err != nil {
 		return nil, err
 	}
 	if err = s.start(g.lab); err != nil {

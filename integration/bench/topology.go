@@ -22,6 +22,9 @@ var (
 	client     = netip.MustParseAddr("192.0.2.2")
 	visitors   = netip.MustParsePrefix("10.1.0.0/16")
 	everywhere = netip.MustParsePrefix("10.128.0.0/9")
+	server6    = netip.MustParseAddr("2001:db8::1")
+	client6    = netip.MustParseAddr("2001:db8::2")
+	visitors6  = netip.MustParsePrefix("2001:db8:1::/64")
 )
 
 // door is the port that every system hides.
@@ -34,7 +37,7 @@ type lab struct {
 	server, client         *netlab.Host
 	serverLink, clientLink string
 	hardware               net.HardwareAddr // MAC address of the server's interface
-	listener               net.Listener
+	listeners              []net.Listener
 	folder                 string
 	window                 time.Duration // how long a system opens the door
 	apart                  bool          // the client has a core of its own
@@ -58,7 +61,7 @@ func newLab(folder string, window time.Duration) (_ *lab, err error) {
 		return nil, err
 	}
 	l.serverLink, l.clientLink, err = netlab.Link(l.server, l.client,
-		[]netip.Prefix{netip.PrefixFrom(server, 24)}, []netip.Prefix{netip.PrefixFrom(client, 24)})
+		[]netip.Prefix{netip.PrefixFrom(server, 24), netip.PrefixFrom(server6, 64)}, []netip.Prefix{netip.PrefixFrom(client, 24), netip.PrefixFrom(client6, 64)})
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +70,12 @@ func newLab(folder string, window time.Duration) (_ *lab, err error) {
 		if err != nil {
 			return err
 		}
-		return route(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: ipNet(visitors), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST})
+		for _, p := range []netip.Prefix{visitors, visitors6} {
+			if err := route(&netlink.Route{LinkIndex: lo.Attrs().Index, Dst: ipNet(p), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST}); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -78,15 +86,19 @@ func newLab(folder string, window time.Duration) (_ *lab, err error) {
 			return err
 		}
 		l.hardware = link.Attrs().HardwareAddr
-		for _, p := range []netip.Prefix{visitors, everywhere} {
-			if err := route(&netlink.Route{Dst: ipNet(p), Gw: client.AsSlice()}); err != nil {
+		for p, via := range map[netip.Prefix]netip.Addr{visitors: client, everywhere: client, visitors6: client6} {
+			if err := route(&netlink.Route{Dst: ipNet(p), Gw: via.AsSlice()}); err != nil {
 				return err
 			}
 		}
-		if l.listener, err = net.Listen("tcp", netip.AddrPortFrom(server, door.Number).String()); err != nil {
-			return err
+		for _, a := range []netip.Addr{server, server6} {
+			listener, err := net.Listen("tcp", netip.AddrPortFrom(a, door.Number).String())
+			if err != nil {
+				return err
+			}
+			l.listeners = append(l.listeners, listener)
+			go serve(listener)
 		}
-		go serve(l.listener)
 		return nil
 	})
 }
@@ -114,8 +126,8 @@ func serve(l net.Listener) {
 }
 
 func (l *lab) close() {
-	if l.listener != nil {
-		l.listener.Close()
+	for _, listener := range l.listeners {
+		listener.Close()
 	}
 	for _, h := range []*netlab.Host{l.server, l.client} {
 		if h != nil {
@@ -133,7 +145,23 @@ func (l *lab) fresh() netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
+// fresh6 is fresh for IPv6.
+func (l *lab) fresh6() netip.Addr {
+	l.visits++
+	a := visitors6.Addr().As16()
+	a[14], a[15] = byte(l.visits>>8), byte(l.visits)
+	return netip.AddrFrom16(a)
+}
+
+// serverOf returns the server's address for clients with an address such as from.
+func serverOf(from netip.Addr) netip.Addr {
+	if from.Is6() {
+		return server6
+	}
+	return server
+}
+
 // syn returns a SYN: a knock, or the first segment of a connection.
 func syn(from netip.Addr, port packet.Port) forge.Segment {
-	return forge.Segment{From: from, To: server, SourcePort: 40000, Port: port, Sequence: 1, Flags: packet.SYN}
+	return forge.Segment{From: from, To: serverOf(from), SourcePort: 40000, Port: port, Sequence: 1, Flags: packet.SYN}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -21,15 +22,20 @@ import (
 type visitor struct {
 	lab    *lab
 	out    int // raw socket
-	in     int // raw socket that receives the client's TCP segments
+	in     int // socket that receives the client's packets with their IP headers
 	port   uint16
 	buffer [256]byte
 }
 
-func newVisitor(l *lab) (v *visitor, err error) {
+// newVisitor returns a visitor of a lab's server at one of its addresses.
+func newVisitor(l *lab, at netip.Addr) (v *visitor, err error) {
 	v = &visitor{lab: l, in: -1, out: -1}
 	err = l.client.Do(func() (err error) {
-		if v.out, err = forge.RawSocket(server); err != nil {
+		if v.out, err = forge.RawSocket(at); err != nil {
+			return err
+		}
+		if at.Is6() { // a raw socket of IPv6 gets no headers
+			v.in, err = unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, networkOrder(unix.ETH_P_IPV6))
 			return err
 		}
 		v.in, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
@@ -40,6 +46,10 @@ func newVisitor(l *lab) (v *visitor, err error) {
 		return nil, fmt.Errorf("opening raw sockets: %w", err)
 	}
 	return v, nil
+}
+
+func networkOrder(n uint16) int {
+	return int(binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, n)))
 }
 
 func (v *visitor) close() {

@@ -45,6 +45,7 @@ type member struct {
 // server is a NATS server.
 type server struct {
 	port int
+	more string // in its configuration
 	cmd  *exec.Cmd
 	log  *lab.Output
 }
@@ -152,18 +153,17 @@ func (f *fleet) serve(i int) {
 	s := f.servers[i]
 	users, err := os.ReadFile(filepath.Join(f.folder, "users"))
 	lab.Must(f.t, err)
-	routes := ""
+	more := s.more
 	for j := range f.servers {
 		if i != j {
-			routes += fmt.Sprintf("nats://127.0.0.1:%d ", 6222+j)
+			more += fmt.Sprintf("cluster { name: test, listen: \"127.0.0.1:%d\", routes: [nats://127.0.0.1:%d], no_advertise: true }\n", 6222+i, 6222+j)
 		}
 	}
 	config := fmt.Sprintf(`listen: "0.0.0.0:%d"
 tls { cert_file: %q, key_file: %q }
 authorization { users: [
 %s] }
-cluster { name: test, listen: "127.0.0.1:%d", routes: [%s], no_advertise: true }
-`, s.port, filepath.Join(f.folder, "cert.pem"), filepath.Join(f.folder, "key.pem"), users, 6222+i, strings.TrimSpace(routes))
+%s`, s.port, filepath.Join(f.folder, "cert.pem"), filepath.Join(f.folder, "key.pem"), users, more)
 	path := filepath.Join(f.folder, fmt.Sprintf("nats%d.conf", i))
 	lab.Must(f.t, os.WriteFile(path, []byte(config), 0o600))
 	s.cmd, s.log = exec.Command(lab.NeedsProgram(f.t, "nats-server"), "-c", path), &lab.Output{}

@@ -150,33 +150,13 @@ func TestAfterAPartitionAllHaveTheSameWindows(t *testing.T) {
 	t.Logf("all have the same windows after %s", time.Since(began))
 }
 
-// Without any server the local doors work, and it is told once. With one of two, all do.
-func TestServersThatAreGone(t *testing.T) {
-	f := running(t, 3, 2, `window = "10m"`)
-	a := f.members[0]
-	stop(f.servers[0].cmd, syscall.SIGKILL)
-	source := lab.Source(1, a.v4)
-	lab.Must(t, a.OnFirstSYNAfter(source, a.v4, 22, a.knocks(source, a.v4)))
-	f.eventuallyEverywhere(source, true)
-
-	stop(f.servers[1].cmd, syscall.SIGKILL)
-	for i, m := range f.members {
-		source := lab.Source(10+i, m.v4)
-		lab.Must(t, m.OnFirstSYNAfter(source, m.v4, 22, m.knocks(source, m.v4)))
-	}
-	for _, m := range f.members {
-		eventually.True(t, m.name+" says that the servers are gone", func() bool { return strings.Contains(m.log.String(), "no NATS server can be used") })
-	}
-	f.serve(0)
-	for i := range f.members {
-		f.eventuallyEverywhere(lab.Source(10+i, a.v4), true)
-	}
-}
-
 // as connects to the server with the key of a member, as a program of its own.
-func (m *member) as() *nats.Conn {
+func (m *member) as() *nats.Conn { return m.connect(filepath.Join(m.Folder, "nkey")) }
+
+// connect connects to the server from the member's host with a key.
+func (m *member) connect(keyFile string) *nats.Conn {
 	m.fleet.t.Helper()
-	key, err := nats.NkeyOptionFromSeed(filepath.Join(m.Folder, "nkey"))
+	key, err := nats.NkeyOptionFromSeed(keyFile)
 	lab.Must(m.fleet.t, err)
 	var conn *nats.Conn
 	lab.Must(m.fleet.t, m.Server.Do(func() error {

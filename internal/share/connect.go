@@ -1,10 +1,13 @@
 package share
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -16,6 +19,9 @@ import (
 	"github.com/knockwall/knockwall/internal/ownership"
 	"github.com/knockwall/knockwall/internal/wall"
 )
+
+// connectTimeout is how long a server may take to answer.
+const connectTimeout = 2 * time.Second
 
 // connect prepares the connection to the servers. It returns an error only for what no
 // waiting can cure; if no server answers, it goes on trying.
@@ -38,11 +44,11 @@ func (c *Companion) connect() (*nats.Conn, error) {
 		nats.ReconnectWait(250 * time.Millisecond), nats.ReconnectJitter(100*time.Millisecond, 250*time.Millisecond),
 		nats.ReconnectBufSize(-1),            // what was not sent is told anew, with the time that it has left then
 		nats.FlusherTimeout(2 * time.Second), // publish holds the lock, so a server that takes nothing must not block it
-		nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(2 * time.Second),
+		nats.PingInterval(time.Second), nats.MaxPingsOutstanding(2), nats.Timeout(connectTimeout),
 		nats.NoEcho(),
 		nats.ConnectHandler(c.connected), nats.ReconnectHandler(c.connected),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.notConnected(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.notConnected(err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.faulty(err) }),
 	}
 	switch {
@@ -104,19 +110,47 @@ func (c *Companion) subscribe(conn *nats.Conn) error {
 // missed.
 func (c *Companion) connected(conn *nats.Conn) {
 	c.mu.Lock()
-	c.conn = conn
+	c.conn, c.away = conn, nil
 	clear(c.faults)
 	c.mu.Unlock()
 	c.Log(false, "connected to the NATS server "+conn.ConnectedUrlRedacted())
 	c.rejoin()
 }
 
-// disconnected says that the servers are away.
-func (c *Companion) disconnected(err error) {
+// notConnected takes that a server could not be used. If it was only away, there may be others.
+func (c *Companion) notConnected(err error) {
 	if err == nil {
 		return // it was closed here
 	}
-	c.say("no NATS server can be used, so other hosts hear nothing of this one: " + err.Error())
+	c.mu.Lock()
+	c.away = err
+	c.mu.Unlock()
+	if !isAway(err) {
+		c.say(notHeard, err.Error(), err)
+	}
+}
+
+// sayWhenAway says once that no server answers, if that has been so for longer than it takes
+// to try each of them.
+func (c *Companion) sayWhenAway(now time.Time) {
+	c.mu.Lock()
+	if c.conn != nil && c.conn.IsConnected() {
+		c.reached = now
+	}
+	err, isLong := c.away, now.Sub(c.reached) > time.Duration(len(c.Share.Servers)+1)*connectTimeout
+	c.mu.Unlock()
+	if isLong {
+		c.say(notHeard, "away", cmp.Or(err, nats.ErrTimeout))
+	}
+}
+
+const notHeard = "no NATS server can be used, so other hosts hear nothing of this one"
+
+// isAway reports whether a server did not answer, rather than that it answered something wrong.
+func isAway(err error) bool {
+	var network *net.OpError
+	return errors.As(err, &network) && network.Op != "remote error" || errors.Is(err, io.EOF) || errors.Is(err, os.ErrDeadlineExceeded) ||
+		errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrStaleConnection) || errors.Is(err, nats.ErrNoServers)
 }
 
 // faulty says what a server does not allow.
@@ -124,22 +158,22 @@ func (c *Companion) faulty(err error) {
 	if errors.Is(err, nats.ErrSlowConsumer) {
 		return // the gap is noticed
 	}
-	c.say("the NATS server says: " + err.Error())
+	c.say("the NATS server says", err.Error(), err)
 }
 
 // maxFaults is how many failures are logged until a server can be used again.
 const maxFaults = 8
 
-// say logs a failure, unless it was logged since a server could last be used.
-func (c *Companion) say(text string) {
+// say logs a failure, unless one of that kind was logged since a server could last be used.
+func (c *Companion) say(text, kind string, err error) {
 	c.mu.Lock()
-	known := c.faults[text] || len(c.faults) >= maxFaults
+	known := c.faults[kind] || len(c.faults) >= maxFaults
 	if !known {
-		c.faults[text] = true
+		c.faults[kind] = true
 	}
 	c.mu.Unlock()
 	if !known {
-		c.Log(true, text)
+		c.Log(true, text+": "+err.Error())
 	}
 }
 

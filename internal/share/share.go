@@ -43,7 +43,9 @@ type Companion struct {
 	conn    *nats.Conn
 	number  uint64 // of the last news
 	others  map[string]*other
-	faults  map[string]bool // that were logged since a server could last be used
+	faults  map[string]bool // kinds of failures that were logged since a server could last be used
+	away    error           // why a server could not be used last
+	reached time.Time       // when a server could last be used
 	known   bool            // a state of the daemon was known; until then this member neither hears nor tells anything
 	missing bool            // news could not be sent; tell all when the servers are back
 	traffic traffic
@@ -80,7 +82,7 @@ func New(o Options) *Companion {
 	return &Companion{
 		Options: o, daemon: control.NewClient(o.Control), run: rand.Text(), prefix: "knockwall." + o.Share.Group + ".",
 		outgoing: make(chan struct{}, 1), member: lease.NewMember(o.Name, time.Now), others: map[string]*other{},
-		faults: map[string]bool{},
+		faults: map[string]bool{}, reached: time.Now(),
 	}
 }
 
@@ -341,6 +343,7 @@ func (c *Companion) beat(ctx context.Context) {
 		if missing {
 			c.rejoin()
 		}
+		c.sayWhenAway(now)
 		if !pause(ctx, interval) {
 			return
 		}

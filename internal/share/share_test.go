@@ -2,8 +2,8 @@ package share
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -249,17 +249,32 @@ func TestAFailureThatLastsIsSaidOnce(t *testing.T) {
 	d.log = nil
 	d.mu.Unlock()
 
-	for range 3 { // two servers are tried in turn
-		for _, server := range []string{"nats1", "nats2"} {
-			d.c.disconnected(errors.New(server + ": connection refused"))
-		}
+	said := func() (all []string) {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return slices.DeleteFunc(slices.Clone(d.log), func(s string) bool { return !strings.Contains(s, "no NATS server") })
 	}
+	// Two servers are tried in turn, and one of them may be used in the end.
+	began := time.Now()
 	for n := range 100 {
-		d.c.disconnected(fmt.Errorf("read from port %d: connection reset", n))
+		d.c.notConnected(io.EOF)
+		d.c.notConnected(&net.OpError{Op: "dial", Err: fmt.Errorf("server %d: connection refused", n)})
 	}
-	logged := slices.DeleteFunc(slices.Clone(d.log), func(s string) bool { return !strings.Contains(s, "no NATS server") })
-	if len(logged) != maxFaults || len(slices.Compact(logged)) != maxFaults {
-		t.Errorf("logged: %q", logged)
+	if d.c.sayWhenAway(began.Add(time.Second)); len(said()) != 0 {
+		t.Errorf("after a second: %q", said())
+	}
+	for range 3 {
+		d.c.sayWhenAway(began.Add(time.Minute))
+	}
+	if all := said(); len(all) != 1 || !strings.Contains(all[0], "connection refused") {
+		t.Errorf("after a minute: %q", all)
+	}
+	// What a server answers is told at once, and has a limit.
+	for n := range 100 {
+		d.c.notConnected(fmt.Errorf("certificate %d is wrong", n/2))
+	}
+	if all := said(); len(all) != maxFaults || !strings.Contains(all[1], "certificate 0") {
+		t.Errorf("logged: %q", all)
 	}
 }
 

@@ -2,6 +2,7 @@ package lease
 
 import (
 	"time"
+	"unique"
 
 	"github.com/knockwall/knockwall/internal/method"
 )
@@ -25,10 +26,9 @@ type Member struct {
 }
 
 type window struct {
-	begun  time.Time
-	end    time.Time
-	told   bool // by another host
-	person Person
+	begun, end moment
+	person     unique.Handle[Person]
+	told       bool // by another host
 }
 
 // Used is that a signed knock was used.
@@ -79,13 +79,17 @@ const shortest = 100 * time.Millisecond
 // NewMember returns the member of that name. now is the time of the host's clock, with the
 // monotonic time.
 func NewMember(name string, now func() time.Time) *Member {
-	return &Member{name: name, now: now, table: newTable(name), reading: true, used: map[usedKey]knock{}, usedBy: map[string]int{},
+	return &Member{name: name, now: now, table: newTable(name, now()), reading: true, used: map[usedKey]knock{}, usedBy: map[string]int{},
 		local: map[Key]window{}, closed: map[Key]int64{}, due: map[Key]bool{}, learn: map[usedKey]bool{}}
 }
 
-// SetDoors sets the doors that this host shares, with their windows. Call it when a state
-// begins, because other rules may be in force.
-func (m *Member) SetDoors(doors map[string]time.Duration) { m.doors = doors }
+// SetDoors sets the doors that this host shares, with the length of their windows, and how
+// many windows they can have together. One other host can tell of that many, and all of twice
+// as many, as windows that have ended are remembered for some time; but of no more than
+// MaxEntries. Call it when a state begins, because other rules may be in force.
+func (m *Member) SetDoors(doors map[string]time.Duration, windows int) {
+	m.doors, m.table.limit = doors, min(2*min(windows, MaxEntries), MaxEntries)
+}
 
 // Shares reports whether the host shares a door.
 func (m *Member) Shares(door string) bool { return m.doors[door] > 0 }
@@ -108,7 +112,8 @@ func (m *Member) StateIsKnown() (n News) {
 		if m.isKnown(k, w) {
 			continue
 		}
-		n.add(m.opened(k, w.end.Sub(m.now()), m.now().Sub(w.begun)+doubt, w.person))
+		now := m.table.at(m.now())
+		n.add(m.opened(k, w.end.sub(now), now.sub(w.begun)+doubt, w.person.Value()))
 	}
 	clear(m.closed)
 	m.Compare()
@@ -119,10 +124,10 @@ func (m *Member) StateIsKnown() (n News) {
 // it counts as told by this host itself.
 func (m *Member) isKnown(k Key, w window) bool {
 	own := m.table.own(k)
-	if own == nil || own.end.Sub(w.end).Abs() >= slack {
+	if own == nil || own.end.sub(w.end).Abs() >= slack {
 		return false
 	}
-	own.from = m.name
+	own.from = m.table.name
 	return true
 }
 
@@ -147,8 +152,9 @@ func (m *Member) Opened(k Key, left, age time.Duration, p Person, told bool) (n 
 	if !m.Shares(k.Door) {
 		return n
 	}
-	now := m.now()
-	m.local[k] = window{begun: now.Add(-age), end: now.Add(left), person: p, told: told}
+	now := m.table.at(m.now())
+	k.Door = unique.Make(k.Door).Value()
+	m.local[k] = window{begun: now.add(-age), end: now.add(left), person: unique.Make(p), told: told}
 	if !m.reading && !told {
 		n.add(m.opened(k, left, age, p))
 	}
@@ -176,7 +182,7 @@ func (m *Member) Closed(k Key, age time.Duration, told, quietly bool) (n News) {
 	now := m.now()
 	s := Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: m.table.stamp(k, now, age), Closed: true}
 	if m.reading {
-		if e := m.table.entries[k]; e != nil && e.by == m.name && s.Stamp <= e.closed+doubt.Milliseconds() {
+		if e := m.table.entries[k]; e != nil && e.by == m.table.name && s.Stamp <= e.closed+doubt.Milliseconds() {
 			return n // it is known; a state has its time to the millisecond
 		}
 		m.closed[k] = s.Stamp
@@ -276,20 +282,20 @@ func (m *Member) correct(k Key, n *News) {
 		return
 	}
 	now := m.now()
-	left := w.end.Sub(now)
-	s := Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: own.stamp + 1, Left: left.Milliseconds(), Age: now.Sub(w.begun).Milliseconds(), Person: w.person}
+	at := m.table.at(now)
+	s := Statement{Door: k.Door, Source: k.Source, Host: m.name, Stamp: own.stamp + 1, Left: w.end.sub(at).Milliseconds(), Age: at.sub(w.begun).Milliseconds(), Person: w.person.Value()}
 	_, err := m.table.merge(m.name, &s, now, m.doors[k.Door])
 	n.add(s, err == nil)
 }
 
 // Own returns what has happened at this host, for a host that has missed some of it.
 func (m *Member) Own() News {
-	return News{m.table.statements(m.now(), m.name), m.allUsed()}
+	return News{m.table.statements(m.table.at(m.now()), true), m.allUsed()}
 }
 
 // All returns what this host knows, whichever host has told it.
 func (m *Member) All() News {
-	return News{m.table.statements(m.now(), ""), m.allUsed()}
+	return News{m.table.statements(m.table.at(m.now()), false), m.allUsed()}
 }
 
 func (m *Member) allUsed() (all []Used) {
@@ -307,7 +313,7 @@ func (m *Member) Due(most int) (all []Action) {
 	now := m.now()
 	if now.Sub(m.expired) > time.Second {
 		m.expired = now
-		m.table.expire(now)
+		m.table.expire(m.table.at(now))
 		for k, u := range m.used {
 			if isOver(u.Used, now) {
 				m.forgetUsed(k)
@@ -328,25 +334,25 @@ func (m *Member) Due(most int) (all []Action) {
 			return all
 		}
 		delete(m.due, k)
-		if a, ok := m.action(k, now); ok {
+		if a, ok := m.action(k, m.table.at(now)); ok {
 			all = append(all, a)
 		}
 	}
 	return all
 }
 
-func (m *Member) action(k Key, now time.Time) (a Action, ok bool) {
+func (m *Member) action(k Key, now moment) (a Action, ok bool) {
 	e := m.table.entries[k]
 	if e == nil || !m.Shares(k.Door) {
 		return a, false
 	}
 	has, isOpen := m.local[k]
-	w, wanted := e.window(m.name, m.doors[k.Door], now)
+	w, wanted := e.window(m.table.name, m.doors[k.Door], now)
 	switch {
-	case wanted && (!isOpen || has.end.Add(slack).Before(w.end)) && w.end.Sub(now) >= shortest:
-		return Action{Key: k, Origin: w.from, Left: w.end.Sub(now), Person: w.person}, true
-	case isOpen && e.closed != 0 && (!wanted || has.end.After(w.end.Add(slack))): // what had opened it for longer was closed
-		return Action{Key: k, Origin: e.by, Close: true}, true
+	case wanted && (!isOpen || has.end.add(slack) < w.end) && w.end.sub(now) >= shortest:
+		return Action{Key: k, Origin: w.from.Value(), Left: w.end.sub(now), Person: w.person.Value()}, true
+	case isOpen && e.closed != 0 && (!wanted || has.end > w.end.add(slack)): // what had opened it for longer was closed
+		return Action{Key: k, Origin: e.by.Value(), Close: true}, true
 	}
 	return a, false
 }

@@ -106,7 +106,7 @@ func (m *model) readState(h *modelHost) {
 		doors[d] = doorWindow
 	}
 	h.member.StateBegins()
-	h.member.SetDoors(doors)
+	h.member.SetDoors(doors, 1000)
 	for k, at := range h.closed {
 		m.send(h, h.member.Closed(k, m.now-at, false, false))
 	}

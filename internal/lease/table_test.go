@@ -2,10 +2,12 @@ package lease
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+	"unique"
 
 	"github.com/knockwall/knockwall/internal/method"
 )
@@ -19,14 +21,14 @@ func TestALeaseThatIsPassedOnDoesNotGetLonger(t *testing.T) {
 		m.Told(from, &News{Statements: []Statement{s}})
 		now = now.Add(3 * time.Second) // what others tell then was true three seconds ago
 	}
-	if w, ok := m.table.entries[s.key()].window("a", 30*time.Second, now); !ok || w.end.Sub(now) != time.Second {
-		t.Errorf("nine seconds later it has %s left, %t", w.end.Sub(now), ok)
+	if left := m.left(s.key()); left != time.Second {
+		t.Errorf("nine seconds later it has %s left", left)
 	}
 	now = now.Add(-9 * time.Second)
 	s.Left = 4_000 // it was passed on by a faster way
 	m.Told("c", &News{Statements: []Statement{s}})
-	if w, _ := m.table.entries[s.key()].window("a", 30*time.Second, now); w.end.Sub(now) != 4*time.Second {
-		t.Errorf("it has %s left", w.end.Sub(now))
+	if left := m.left(s.key()); left != 4*time.Second {
+		t.Errorf("it has %s left", left)
 	}
 }
 
@@ -41,8 +43,8 @@ func TestALateAccountDoesNotBeginALeaseAgain(t *testing.T) {
 	now = now.Add(10*time.Second + late - time.Second)
 	m.Due(100)
 	m.Told("c", &News{Statements: []Statement{s}})
-	if w, ok := m.table.entries[s.key()].window("a", 30*time.Second, now); ok {
-		t.Errorf("it has %s left", w.end.Sub(now))
+	if left := m.left(s.key()); left != 0 {
+		t.Errorf("it has %s left", left)
 	}
 	if all := m.All(); len(all.Statements) != 0 {
 		t.Errorf("a lease that has ended is told: %v", all.Statements)
@@ -58,9 +60,18 @@ func TestALateAccountDoesNotBeginALeaseAgain(t *testing.T) {
 func member(now *time.Time) *Member {
 	m := NewMember("a", func() time.Time { return *now })
 	m.StateBegins()
-	m.SetDoors(map[string]time.Duration{"ssh": 30 * time.Second})
+	m.SetDoors(map[string]time.Duration{"ssh": 30 * time.Second}, 50)
 	m.StateIsKnown()
 	return m
+}
+
+// left returns the time that a window has left at the member's host; 0: it is none.
+func (m *Member) left(k Key) time.Duration {
+	now := m.table.at(m.now())
+	if l, ok := m.table.entries[k].window(m.table.name, m.doors[k.Door], now); ok {
+		return l.end.sub(now)
+	}
+	return 0
 }
 
 // A window of this host that is longer than those of its door keeps its length, whatever
@@ -69,18 +80,14 @@ func member(now *time.Time) *Member {
 func TestALongLeaseKeepsItsLength(t *testing.T) {
 	now := epoch
 	a, b := member(&now), member(&now)
-	b.name, b.table.name = "b", "b"
+	b.name, b.table.name = "b", unique.Make("b")
 	k := Key{"ssh", "192.0.2.1"}
-	left := func(m *Member) time.Duration {
-		l, _ := m.table.entries[k].window(m.name, m.doors["ssh"], now)
-		return l.end.Sub(now)
-	}
 	n := a.Opened(k, time.Hour, 0, Person{}, false)
 	now = now.Add(10 * time.Second) // as others were asked, and not by news
 	n = a.Own()
 	b.Told("a", &n)
-	if left(a) != time.Hour-10*time.Second || left(b) != 20*time.Second {
-		t.Errorf("after ten seconds it has %s left, and at the other host %s", left(a), left(b))
+	if a.left(k) != time.Hour-10*time.Second || b.left(k) != 20*time.Second {
+		t.Errorf("after ten seconds it has %s left, and at the other host %s", a.left(k), b.left(k))
 	}
 	passed := b.All()
 	if s := passed.Statements[0]; s.Left != (time.Hour-10*time.Second).Milliseconds() || s.Age != 10_000 {
@@ -88,8 +95,8 @@ func TestALongLeaseKeepsItsLength(t *testing.T) {
 	}
 	passed.Statements[0].Left = 1000
 	a.Told("b", &passed)
-	if left(a) != time.Hour-10*time.Second {
-		t.Errorf("another host has made it end in %s", left(a))
+	if a.left(k) != time.Hour-10*time.Second {
+		t.Errorf("another host has made it end in %s", a.left(k))
 	}
 	closing := News{Statements: []Statement{{Door: "ssh", Source: k.Source, Host: "b", Stamp: now.UnixMilli(), Closed: true}}}
 	a.Told("b", &closing)
@@ -108,51 +115,91 @@ func TestALongLeaseKeepsItsLengthAfterARestart(t *testing.T) {
 	m.Opened(k, time.Hour, 0, Person{}, false)
 	m.StateIsKnown()
 	m.Told("c", &News{Statements: []Statement{{Door: "ssh", Source: k.Source, Host: "a", Stamp: epoch.UnixMilli(), Left: 1000}}})
-	if l, _ := m.table.entries[k].window("a", 30*time.Second, now); l.end.Sub(now) != time.Hour {
-		t.Errorf("it has %s left", l.end.Sub(now))
+	if left := m.left(k); left != time.Hour {
+		t.Errorf("it has %s left", left)
 	}
 }
 
 // What others can make a host remember has limits, and what it does itself has none.
 func TestLimitsAreForOthers(t *testing.T) {
 	now := epoch
-	m := member(&now)
+	m := member(&now) // whose door can have 50 windows
 	key := func(n int) Key { return Key{"ssh", fmt.Sprintf("2001:db8::%x", n)} }
+	next := 0
 	open := func(host string, n int) error {
 		k := key(n)
 		_, _, err := m.Told(host, &News{Statements: []Statement{{Door: k.Door, Source: k.Source, Host: host, Stamp: epoch.UnixMilli(), Left: int64(10_000 + len(host))}}})
 		return err
 	}
-	m.Opened(Key{"ssh", "192.0.2.1"}, time.Second, 0, Person{}, false) // takes no place of others
-	for n := range maxPerHost + 1 {
-		if err := open("b", n); (err == ErrFull) != (n == maxPerHost) {
-			t.Fatalf("window %d: %v", n, err)
+	fill := func(host string) (taken int) { // returns how many windows of a host are taken
+		for {
+			next++
+			err := open(host, next)
+			if err != nil && err != ErrFull {
+				t.Fatal(err)
+			}
+			if err != nil || taken > 1000 {
+				return taken
+			}
+			taken++
 		}
 	}
-	for n := range maxLeases + 2 {
-		if err := open(strings.Repeat("c", n+1), 0); err != nil {
+	for range 200 { // takes no place of others
+		next++
+		if news := m.Opened(key(next), time.Second, 0, Person{}, false); len(news.Statements) != 1 {
+			t.Fatalf("own window %d is not told", next)
+		}
+	}
+	known := next + 1
+	if n := fill("b"); n != 50 {
+		t.Errorf("%d windows of one host are taken", n)
+	}
+	// Whoever comes then gets half of what is left.
+	for _, want := range []int{25, 13, 6} {
+		if n := fill(fmt.Sprint("host", want)); n != want {
+			t.Errorf("%d windows of another host are taken, not %d", n, want)
+		}
+	}
+	for n := range maxLeases + 2 { // of a window that is known
+		if err := open(strings.Repeat("c", n+1), known); err != nil {
 			t.Fatal(err)
 		}
 	}
-	m.Opened(key(0), time.Second, 0, Person{}, false)
-	if n := len(m.table.entries[key(0)].leases); m.table.own(key(0)) == nil || n != maxLeases+1 {
-		t.Errorf("with the own one there are %d leases: %+v", n, m.table.own(key(0)))
+	m.Opened(key(known), time.Second, 0, Person{}, false)
+	if n := len(m.table.entries[key(known)].leases); m.table.own(key(known)) == nil || n != maxLeases+1 {
+		t.Errorf("with the own one there are %d leases: %+v", n, m.table.own(key(known)))
 	}
-	if err := open("another", 0); err != nil || m.table.own(key(0)) == nil {
+	if err := open("another", known); err != nil || m.table.own(key(known)) == nil {
 		t.Errorf("another host has replaced it: %v", err)
 	}
-	for n := maxPerHost; n < maxEntries; n++ {
-		if err := open(fmt.Sprintf("host%d", n/maxPerHost), n); err != nil {
-			t.Fatal(err)
+	if next++; open("b", next) != ErrFull {
+		t.Error("a host that has more than others may is given more")
+	}
+	// Other rules allow more, but never more than memory is there for.
+	m.SetDoors(m.doors, 1000)
+	if next++; open("b", next) != nil {
+		t.Error("other rules allow no more")
+	}
+	if m.SetDoors(m.doors, math.MaxInt); m.table.limit != MaxEntries {
+		t.Errorf("the limit is %d", m.table.limit)
+	}
+}
+
+// Two hosts that begin at the same time get the same.
+func TestRoomIsSharedByHosts(t *testing.T) {
+	now := epoch
+	m := member(&now)
+	m.SetDoors(m.doors, 1500)
+	taken := map[string]int{}
+	for n := range 3000 {
+		host := string(rune('b' + n%2))
+		s := Statement{Door: "ssh", Source: fmt.Sprintf("2001:db8::%x", n+1), Host: host, Stamp: epoch.UnixMilli(), Left: 10_000}
+		if _, _, err := m.Told(host, &News{Statements: []Statement{s}}); err == nil {
+			taken[host]++
 		}
 	}
-	if err := open("last", maxEntries); err != ErrFull {
-		t.Errorf("one window too many: %v", err)
-	}
-	for n := range maxPerHost + 1 {
-		if news := m.Opened(key(maxEntries+1+n), time.Second, 0, Person{}, false); len(news.Statements) != 1 {
-			t.Fatalf("own window %d is not told", n)
-		}
+	if taken["b"] != 1000 || taken["c"] != 1000 {
+		t.Errorf("of them are taken %v", taken)
 	}
 }
 
@@ -215,7 +262,7 @@ func TestAClosingBeforeTheWindowOfAStateIsTold(t *testing.T) {
 	for name, reopened := range map[string]time.Duration{"a second later": time.Second, "at once": 0} {
 		now := epoch
 		b := member(&now)
-		b.name, b.table.name = "b", "b"
+		b.name, b.table.name = "b", unique.Make("b")
 		k := Key{"ssh", "192.0.2.1"}
 		b.Opened(k, time.Minute, 0, Person{}, false)
 		now = now.Add(10 * time.Second) // then a closes its window and opens it again, for ten seconds
@@ -223,7 +270,7 @@ func TestAClosingBeforeTheWindowOfAStateIsTold(t *testing.T) {
 		read := func() (told News) {
 			t.Helper()
 			a.StateBegins()
-			a.SetDoors(map[string]time.Duration{"ssh": 30 * time.Second})
+			a.SetDoors(map[string]time.Duration{"ssh": 30 * time.Second}, 50)
 			for _, n := range []News{a.Closed(k, 2*time.Second, false, false), a.Opened(k, 10*time.Second, 2*time.Second-reopened, Person{}, false), a.StateIsKnown()} {
 				told.Statements = append(told.Statements, n.Statements...)
 			}
@@ -234,8 +281,9 @@ func TestAClosingBeforeTheWindowOfAStateIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, m := range []*Member{a, b} {
-			if w, ok := m.table.entries[k].window(m.name, 30*time.Second, now); !ok || w.host != "a" || w.end.Sub(now) != 10*time.Second {
-				t.Errorf("%s: at %s it is open for %s as %s says, %t", name, m.name, w.end.Sub(now), w.host, ok)
+			w, _ := m.table.entries[k].window(m.table.name, 30*time.Second, m.table.at(now))
+			if left := m.left(k); left != 10*time.Second || w.host.Value() != "a" {
+				t.Errorf("%s: at %s it is open for %s as %s says", name, m.name, left, w.host.Value())
 			}
 		}
 		if again := read(); !again.IsEmpty() {

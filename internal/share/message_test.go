@@ -100,7 +100,7 @@ func FuzzMessage(f *testing.F) {
 		member := lease.NewMember("a", func() time.Time { return now })
 		const window = 30 * time.Second
 		member.StateBegins()
-		member.SetDoors(map[string]time.Duration{"ssh": window})
+		member.SetDoors(map[string]time.Duration{"ssh": window}, 1<<17)
 		member.StateIsKnown()
 		_, _, _ = member.Told("b", &m.News)
 		_, _, _ = member.Told("b", &m.News)

@@ -141,6 +141,7 @@ func (c *Companion) changed(ctx context.Context, change wall.Change) error {
 		return nil // other hosts know another source by that address
 	}
 	var doors map[string]time.Duration
+	windows := int64(0) // that these can have together
 	if change.Kind == wall.StateBegins {
 		s, err := c.daemon.Status(ctx, wall.WindowQuery{Limit: 1})
 		if err != nil {
@@ -152,6 +153,9 @@ func (c *Companion) changed(ctx context.Context, change wall.Change) error {
 				doors[d.Name] = inSeconds(d.WindowSeconds)
 			}
 		}
+		if s.Sharing != nil {
+			windows = s.Sharing.MaxWindows
+		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -162,7 +166,7 @@ func (c *Companion) changed(ctx context.Context, change wall.Change) error {
 	switch change.Kind {
 	case wall.StateBegins:
 		c.member.StateBegins()
-		c.member.SetDoors(doors)
+		c.member.SetDoors(doors, int(min(windows, lease.MaxEntries)))
 	case wall.ChangeOpen:
 		c.publish(c.member.Opened(k, inSeconds(change.LeftSeconds), age, person, told))
 	case wall.ChangeClosed:

@@ -29,6 +29,7 @@ type daemon struct {
 
 	changes []wall.Change                                                      // that a follower gets before the stream ends
 	status  func() int                                                         // of the answer to a request of the status
+	most    int64                                                              // windows that the door can have
 	tell    func(origin string, told []control.Told) (errs []string, code int) // answers
 	told    []string
 }
@@ -44,7 +45,7 @@ func newDaemon(t *testing.T) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{status: func() int { return http.StatusOK }}
+	d := &daemon{status: func() int { return http.StatusOK }, most: 1000}
 	d.tell = func(_ string, told []control.Told) ([]string, int) { return make([]string, len(told)), http.StatusOK }
 	mux := http.NewServeMux()
 	answer := func(rw http.ResponseWriter, code int, body any) {
@@ -52,7 +53,7 @@ func newDaemon(t *testing.T) *daemon {
 		json.NewEncoder(rw).Encode(body)
 	}
 	mux.HandleFunc("GET /v1/status", func(rw http.ResponseWriter, _ *http.Request) {
-		answer(rw, d.status(), wall.Status{Doors: []wall.DoorStatus{{Name: "ssh", Shared: true, WindowSeconds: 30}}})
+		answer(rw, d.status(), wall.Status{Doors: []wall.DoorStatus{{Name: "ssh", Shared: true, WindowSeconds: 30}}, Sharing: &wall.Sharing{MaxWindows: d.most}})
 	})
 	mux.HandleFunc("GET /v1/changes", func(rw http.ResponseWriter, _ *http.Request) {
 		for _, c := range d.changes {
@@ -172,6 +173,28 @@ func TestAWindowThatTheDaemonCouldNotCloseIsClosedLater(t *testing.T) {
 	defer d.mu.Unlock()
 	if n := len(d.told); n != 4 { // what it does not open is not told again
 		t.Errorf("the daemon was told %q", d.told)
+	}
+}
+
+// The rules in force say of how many windows others may tell.
+func TestTheDaemonSaysHowManyWindowsThereMayBe(t *testing.T) {
+	d := newDaemon(t)
+	hears := func(from, to int) {
+		for n := from; n <= to; n++ {
+			d.hears(fmt.Sprintf(`{"run":"x","number":%[1]d,"windows":[{"door":"ssh","source":"192.0.2.%[1]d","host":"b","stamp":1,"left":20000}]}`, n))
+		}
+	}
+	d.most = 5
+	d.knows(t)
+	hears(1, 10)
+	if n := d.c.member.Len(); n != 5 {
+		t.Errorf("%d of 10 windows of one host are known where a door can have 5", n)
+	}
+	d.most = 10 // after a reload
+	d.knows(t)
+	hears(11, 20)
+	if n := d.c.member.Len(); n != 10 {
+		t.Errorf("%d windows are known where a door can have 10", n)
 	}
 }
 

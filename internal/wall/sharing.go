@@ -17,6 +17,8 @@ import (
 // network, so it knows only what a companion tells.
 type Sharing struct {
 	Group string `json:"group"` // in the rules in force
+	// MaxWindows is how many windows the shared doors can have open, all together.
+	MaxWindows int64 `json:"max_windows"`
 	// Companion is what a companion has told, AgeSeconds ago. It is nil if nothing is known,
 	// as no companion has told anything for ten seconds.
 	Companion  *Companion `json:"companion,omitempty"`

@@ -38,6 +38,9 @@ func TestTheStatusHasWhatACompanionTells(t *testing.T) {
 		if s.Companion == nil || s.AgeSeconds != 9 || len(s.Companion.Members) != 3 || *s.Companion.Members[0].LagSeconds != 0.004 {
 			t.Errorf("what was told: %+v", s)
 		}
+		if s.MaxWindows != 2*65536 { // one door is shared, of each IP version
+			t.Errorf("the shared doors can have %d windows", s.MaxWindows)
+		}
 		got := h.gather()
 		for name, want := range map[string]float64{"share_companion": 1, "share_connected": 1, "share_members": 3, "share_lag_seconds": 0.004,
 			"share_messages_total sent": 5, "share_messages_total received": 7, "share_lost_total": 2} {

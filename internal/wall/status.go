@@ -196,6 +196,9 @@ func (w *Wall) measure() (s Status, events counted, err error) {
 		s.Doors = append(s.Doors, doorStatus(d, t, counts[d.Name], bareReasons[d.Name] != ""))
 		s.Doors[i].OpenWindows = open[d.Name]
 		s.Doors[i].Shared = f.config.Written.Share.Shares(d.Name)
+		if s.Sharing != nil && s.Doors[i].Shared {
+			s.Sharing.MaxWindows += 2 * int64(f.config.Wall.MaxWindows) // of IPv4 and IPv6
+		}
 	}
 	s.Attempts = f.attemptsAt(now)
 	s.Counters = Counters{

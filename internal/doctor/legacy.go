@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -23,13 +24,13 @@ import (
 // (linux/netfilter_ipv4/ip_tables.h and linux/netfilter_ipv6/ip6_tables.h).
 var xtables = []struct {
 	family, socket, level int
-	list, name            string
+	list, module, name    string
 	protocol              int // offset of the protocol in an entry
 	offsets               int // offset of target_offset and next_offset in an entry
 	entry                 int // length of an entry without matches and target
 }{
-	{unix.NFPROTO_IPV4, unix.AF_INET, unix.SOL_IP, "/proc/thread-self/net/ip_tables_names", "iptables", 80, 88, 112},
-	{unix.NFPROTO_IPV6, unix.AF_INET6, unix.SOL_IPV6, "/proc/thread-self/net/ip6_tables_names", "ip6tables", 128, 140, wide(148) + 16},
+	{unix.NFPROTO_IPV4, unix.AF_INET, unix.SOL_IP, "/proc/thread-self/net/ip_tables_names", "ip_tables", "iptables", 80, 88, 112},
+	{unix.NFPROTO_IPV6, unix.AF_INET6, unix.SOL_IPV6, "/proc/thread-self/net/ip6_tables_names", "ip6_tables", "ip6tables", 128, 140, wide(148) + 16},
 }
 
 // wide returns the offset of a 64-bit field after that many bytes of a struct. C aligns
@@ -56,6 +57,9 @@ func legacyWays() (ways []way, err error) {
 		names, readErr := os.ReadFile(x.list)
 		if errors.Is(readErr, os.ErrNotExist) {
 			continue // the kernel has no such tables
+		}
+		if readErr != nil && isUnused(x.module) {
+			continue
 		}
 		if readErr != nil {
 			err = errors.Join(err, notPermitted("seeing whether "+x.name+"-legacy has rules", readErr))
@@ -84,6 +88,20 @@ func legacyWays() (ways []way, err error) {
 		}
 	}
 	return ways, err
+}
+
+// moduleFolder has a folder for each module of the kernel.
+var moduleFolder = "/sys/module"
+
+// isUnused reports whether no table can lead packets elsewhere, because no module that makes
+// such a table uses the module that holds tables. Only root may read the list of the tables,
+// and systemd loads that module on every host. It is false if the module is a part of the
+// kernel itself: then others may be, too.
+func isUnused(module string) bool {
+	users, err := os.ReadDir(filepath.Join(moduleFolder, module, "holders"))
+	return err == nil && !slices.ContainsFunc(users, func(u os.DirEntry) bool {
+		return strings.HasSuffix(u.Name(), "_nat") || strings.HasSuffix(u.Name(), "_mangle")
+	})
 }
 
 // bounds are the offsets of the first and last entry of each hook's chain. valid has one

@@ -25,15 +25,15 @@ import (
 
 // Obstacles for clients that knock correctly: other tables, one direction only, BPF.
 
-// doctor finds a table that drops a door's port or knocks for every source. It does not
-// report one that may accept some.
+// doctor finds a table that drops a door's port or knocks, for every source or for all but
+// some. It does not report one that may accept the port for other reasons.
 func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 	t.Parallel()
 	lab.NeedsProgram(t, "nft")
 	input := func(policy, rules string) string {
 		return "table inet filter {\n  chain allowed {\n    tcp dport 22 accept\n  }\n  chain input {\n    type filter hook input priority filter; policy " + policy + ";\n    ct state established,related accept\n    iif lo accept\n    " + rules + "\n  }\n}\n"
 	}
-	const door, knocks = "drops what comes to 22/tcp", "drops knocks"
+	const door, knocks, some = "drops what comes to 22/tcp", "drops knocks", "accepts 22/tcp only from some sources"
 	for _, test := range []struct {
 		name, script string
 		severity     doctor.Severity
@@ -45,7 +45,16 @@ func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 		{"a policy, and another port accepted", input("drop", "tcp dport 23-80 accept"), doctor.Error, door},
 		{"a policy, and all accepted by a jump", input("drop", "jump allowed"), "", ""},
 		{"a policy, and by a map of verdicts", input("drop", "tcp dport vmap { 22 : goto allowed }"), "", ""},
-		{"a policy, and somebody accepted", input("drop", "ip saddr 192.0.2.0/24 accept"), "", ""},
+		{"a policy, and somebody accepted", input("drop", "ip saddr 192.0.2.0/24 accept"), doctor.Warning, some},
+		{"a policy, and somebody by a prefix of bits", input("drop", "ip saddr 192.0.2.0/25 tcp dport 22 accept"), doctor.Warning, some},
+		{"a policy, and a set of addresses", input("drop", "ip6 saddr { 2001:db8::1, 2001:db8::2 } tcp dport 22 accept"), doctor.Warning, some},
+		{"a policy, and somebody by a jump", input("drop", "ip saddr 192.0.2.7 jump allowed"), doctor.Warning, some},
+		{"a policy, and somebody at another port", input("drop", "ip saddr 192.0.2.0/24 tcp dport 80 accept"), doctor.Error, door},
+		{"a policy, and pairs of an address and a port", input("drop", "ip saddr . tcp dport { 192.0.2.7 . 80 } accept"), "", ""},
+		{"a policy, and a version of IP accepted", input("drop", "meta nfproto ipv4 tcp dport 22 accept"), "", ""},
+		{"a policy, and somebody before everybody", input("drop", "ip saddr 192.0.2.7 accept\n    tcp dport 22 accept"), "", ""},
+		{"what is for this host is dropped", input("accept", "fib daddr type local drop"), doctor.Error, door},
+		{"only what is for others is dropped", input("drop", "fib daddr type local accept"), "", ""},
 		{"a policy, and somebody by an interface", input("drop", "iifname eth7 tcp dport 22 accept"), "", ""},
 		{"a rule", input("accept", "tcp dport 1-1000 drop"), doctor.Error, door},
 		{"a rule that rejects", input("accept", "tcp dport 22 reject"), doctor.Error, door},
@@ -66,7 +75,7 @@ func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 			l.LoadNft(strings.ReplaceAll(test.script, "DEVICE", serverDevice(l)))
 			if test.words != "" {
 				f := finds(l, sshDoor, test.severity, test.words)
-				if (f.Stops == doctor.Knocks) != (test.words == knocks) || (f.IPVersion == 6) != strings.HasSuffix(test.words, "IPv6") {
+				if (f.Stops == doctor.Knocks) != (test.words == knocks) || (f.Stops == doctor.Others) != (test.words == some) || (f.IPVersion == 6) != strings.HasSuffix(test.words, "IPv6") {
 					t.Errorf("it stops %q of version %d", f.Stops, f.IPVersion)
 				}
 				for _, knock := range lab.Knocks {
@@ -80,6 +89,36 @@ func TestTheDoctorFindsTablesThatDrop(t *testing.T) {
 				t.Errorf("the doctor finds %+v", r)
 			}
 		})
+	}
+}
+
+// ufw drops what its policy drops only after chains for what is not for this host.
+func TestTheDoctorSaysWhatToTypeForUFW(t *testing.T) {
+	t.Parallel()
+	lab.NeedsProgram(t, "iptables-nft")
+	l := lab.New(t)
+	l.ServeTCP(22)
+	shell(l, `iptables-nft -N ufw-not-local
+iptables-nft -N ufw-user-input
+iptables-nft -A ufw-not-local -m addrtype --dst-type LOCAL -j RETURN
+iptables-nft -A ufw-not-local -m addrtype --dst-type MULTICAST -j RETURN
+iptables-nft -A ufw-not-local -j DROP
+iptables-nft -A INPUT -i lo -j ACCEPT
+iptables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+iptables-nft -A INPUT -j ufw-not-local
+iptables-nft -A INPUT -j ufw-user-input
+iptables-nft -P INPUT DROP`)
+	const allow = "ufw allow 22/tcp"
+	if f := finds(l, sshDoor, doctor.Warning, "drops what comes to 22/tcp by IPv4"); !strings.Contains(f.Cure, allow) {
+		t.Errorf("the cure: %q", f.Cure)
+	}
+	shell(l, "iptables-nft -A ufw-user-input -s 192.0.2.0/24 -p tcp --dport 22 -j ACCEPT")
+	if f := finds(l, sshDoor, doctor.Warning, "accepts 22/tcp by IPv4 only from some sources"); !strings.Contains(f.Cure, allow) {
+		t.Errorf("the cure: %q", f.Cure)
+	}
+	shell(l, "iptables-nft -A ufw-user-input -p tcp --dport 22 -j ACCEPT")
+	if r := examine(l, sshDoor); len(r.Findings)+len(r.Unmade) > 0 {
+		t.Errorf("the doctor finds %+v", r)
 	}
 }
 

@@ -21,7 +21,7 @@ func findAnswers(h *Host) (findings []Finding, err error) {
 				continue
 			}
 			switch direction {
-			case sessions.Both:
+			case sessions.Both, sessions.Over:
 				seen[i].both++
 			case sessions.ToService:
 				seen[i].forth++

@@ -35,8 +35,7 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	Door     string   `json:"door,omitempty"` // empty if it concerns all doors or the host
 	Bare     bool     `json:"bare,omitempty"` // the door guards nothing now
-	// Stops is what does not get through here, whichever client it comes from, although the
-	// wall lets it. IPVersion is 4 or 6 if that is so for one version of IP only.
+	// Stops is what does not get through here, although the wall lets it. IPVersion is 4 or 6 if that is so for one version of IP only.
 	Stops     Traffic `json:"stops,omitempty"`
 	IPVersion int     `json:"ip_version,omitempty"`
 	Problem   string  `json:"problem"` // a sentence
@@ -50,6 +49,7 @@ type Traffic string
 const (
 	Knocks      Traffic = "knocks"
 	Connections Traffic = "connections" // to its ports
+	Others      Traffic = "others"      // connections to its ports, except those of some sources
 )
 
 // Unmade is a check that could not be made, for example without root.
@@ -157,11 +157,11 @@ func BareDoors(findings []Finding) map[string]string {
 	return why
 }
 
-// Obstacles returns the problems that stop such traffic to a door, from whichever client that
-// has a version of IP.
-func Obstacles(findings []Finding, door string, stopped Traffic, ipVersion int) (problems []string) {
+// Obstacles returns the problems that stop one of these kinds of traffic to a door, from
+// clients that have a version of IP.
+func Obstacles(findings []Finding, door string, stopped []Traffic, ipVersion int) (problems []string) {
 	for _, f := range findings {
-		if f.Door == door && f.Stops == stopped && (f.IPVersion == 0 || f.IPVersion == ipVersion) {
+		if f.Door == door && slices.Contains(stopped, f.Stops) && (f.IPVersion == 0 || f.IPVersion == ipVersion) {
 			problems = append(problems, f.Problem)
 		}
 	}

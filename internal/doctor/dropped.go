@@ -13,8 +13,8 @@ import (
 )
 
 // findDropped finds tables that drop packets that the wall accepts, or that drop knocks
-// before the wall hears them. A rule that may depend on more than the port, such as the
-// source, is no finding. It does not read the filter tables of iptables-legacy.
+// before the wall hears them. A rule that may depend on more than the port and the source
+// is no finding. It does not read the filter tables of iptables-legacy.
 func findDropped(h *Host) (findings []Finding, err error) {
 	f, err := h.firewall()
 	if err != nil {
@@ -34,16 +34,25 @@ func findDropped(h *Host) (findings []Finding, err error) {
 			hook = nftables.ChainHookInput
 		}
 		for _, c := range slices.Concat(onTheWay, f.hooked(hook, nftables.ChainTypeFilter)) {
-			if ports := f.drops(c, d.Ports, ways); ports != "" && waysErr == nil {
-				severity, by, version := c.versions()
+			if waysErr != nil {
+				continue // an unread NAT rule may lead the ports elsewhere
+			}
+			severity, by, version := c.versions()
+			all, most := f.drops(c, d.Ports, ways, isHere(d, here))
+			if ports := inWords(all); ports != "" {
 				findings = append(findings, Finding{Severity: severity, Door: d.Name, Stops: Connections, IPVersion: version,
 					Problem: fmt.Sprintf("Another table (%s) drops what comes to %s%s, even from sources with an open window.", c.where(), ports, by),
-					Cure:    fmt.Sprintf("Let that table accept %s. The wall drops packets from sources without a window before that table sees them.", ports)})
+					Cure:    fmt.Sprintf("Let that table accept %s%s. The wall drops packets from sources without a window before that table sees them.", ports, f.byUFW(c, all))})
+			}
+			if ports := inWords(most); ports != "" {
+				findings = append(findings, Finding{Severity: Warning, Door: d.Name, Stops: Others, IPVersion: version,
+					Problem: fmt.Sprintf("Another table (%s) accepts %s%s only from some sources. It drops the others, even with an open window.", c.where(), ports, by),
+					Cure:    fmt.Sprintf("If clients come from elsewhere, let that table accept %s%s. The wall drops packets from sources without a window before that table sees them.", ports, f.byUFW(c, most))})
 			}
 		}
 		for _, c := range before {
 			// The finding does not name the ports, because they are a secret.
-			if f.drops(c, h.knocksOf(i), nil) != "" {
+			if all, _ := f.drops(c, h.knocksOf(i), nil, isHere(d, here)); len(all) > 0 {
 				severity, by, version := c.versions()
 				findings = append(findings, Finding{Severity: severity, Door: d.Name, Stops: Knocks, IPVersion: version,
 					Problem: fmt.Sprintf("Another table (%s) drops knocks%s before the wall hears them.", c.where(), by),
@@ -100,42 +109,76 @@ func (f *firewall) earlier(than nftables.ChainPriority) []*chain {
 	})
 }
 
-// drops returns those of the ports to which a chain drops every new connection, whatever
-// its source. It leaves out ports that NAT leads elsewhere: the packet then has another
-// port or host.
-func (f *firewall) drops(c *chain, ports []packet.PortRange, ways []way) string {
-	var dropped []string
+// inWords joins ports for a sentence.
+func inWords(ports []packet.PortRange) string {
+	var words []string
+	for _, r := range ports {
+		words = append(words, r.String())
+	}
+	return strings.Join(words, ", ")
+}
+
+// byUFW says how to let ufw accept ports, if it has made the chain.
+func (f *firewall) byUFW(c *chain, ports []packet.PortRange) string {
+	if f.chain(c.Table, "ufw-user-input") == nil && f.chain(c.Table, "ufw6-user-input") == nil {
+		return ""
+	}
+	var commands []string
+	for _, r := range ports {
+		commands = append(commands, "`ufw allow "+strings.Replace(r.String(), "-", ":", 1)+"`")
+	}
+	return ": " + strings.Join(commands, ", ")
+}
+
+// drops returns those of the ports to which a chain drops every new connection, and those to
+// which it drops all but those of some sources. It leaves out ports that NAT leads elsewhere:
+// the packet then has another port or host. here says that the packets are for this host.
+func (f *firewall) drops(c *chain, ports []packet.PortRange, ways []way, here bool) (all, most []packet.PortRange) {
 	for _, r := range ports {
 		if slices.ContainsFunc(ways, func(w way) bool { return !w.from.and(of(r)).none }) {
 			continue
 		}
-		if steps := 0; f.fate(c, of(r), 0, &steps) == fateDropped {
-			dropped = append(dropped, r.String())
+		w := walker{firewall: f, here: here}
+		switch {
+		case w.fate(c, of(r), 0) != fateDropped:
+		case w.spared:
+			most = append(most, r)
+		default:
+			all = append(all, r)
 		}
 	}
-	return strings.Join(dropped, ", ")
+	return all, most
 }
 
 // fate is what happens to traffic in a chain.
 type fate uint8
 
 const (
-	fateUnknown fate = iota // it depends on more than the port
+	fateUnknown fate = iota // it depends on more than the port and the source
 	fateDropped
 	fateAccepted
 	fateReturned // to the rule after the jump
 )
 
-// fate follows new connections through a chain. It adds the rules that it reads to steps.
-func (f *firewall) fate(c *chain, t traffic, depth int, steps *int) fate {
+// walker follows new connections through chains.
+type walker struct {
+	*firewall
+	here   bool // they are for this host
+	steps  int  // rules that it has read
+	spared bool // some sources were accepted on the way
+}
+
+// fate follows new connections through a chain, those of sources for which no rule is.
+func (w *walker) fate(c *chain, t traffic, depth int) fate {
 	for _, r := range c.rules {
-		if *steps++; *steps > maxSteps || depth > maxDepth {
+		if w.steps++; w.steps > maxSteps || depth > maxDepth {
 			return fateUnknown
 		}
 		both := r.match.and(t)
 		if both.none || r.old {
 			continue
 		}
+		certain := !r.narrow && !r.sources && (!r.local || w.here) && both.covers(t)
 		then := fateReturned // continue with the next rule
 		switch r.verdict {
 		case expr.VerdictAccept, expr.VerdictStop:
@@ -143,15 +186,15 @@ func (f *firewall) fate(c *chain, t traffic, depth int, steps *int) fate {
 		case expr.VerdictDrop:
 			then = fateDropped
 		case expr.VerdictReturn:
-			return fateIf(!r.narrow && both.covers(t), c.end())
+			return fateIf(certain, c.end())
 		case expr.VerdictJump, expr.VerdictGoto:
-			next := f.chain(c.Table, r.chain)
+			next := w.chain(c.Table, r.chain)
 			if next == nil {
 				return fateUnknown
 			}
-			then = f.fate(next, t, depth+1, steps)
+			then = w.fate(next, t, depth+1)
 			if r.verdict == expr.VerdictGoto && then == fateReturned {
-				return fateIf(!r.narrow && both.covers(t), c.end())
+				return fateIf(certain, c.end())
 			}
 		case noVerdict:
 			if r.leads != nil && r.leads.silent {
@@ -160,10 +203,12 @@ func (f *firewall) fate(c *chain, t traffic, depth int, steps *int) fate {
 		default:
 			then = fateUnknown
 		}
-		switch certain := !r.narrow && both.covers(t); {
+		switch {
 		case then == fateReturned:
 		case certain:
 			return then
+		case then == fateAccepted && r.sources && !r.narrow:
+			w.spared = true
 		case then != fateDropped:
 			return fateUnknown // a later rule may drop what this one does not accept
 		}

@@ -131,7 +131,7 @@ func (f *firewall) walk(from *chain, visit func(c *chain, r rule)) error {
 				return
 			}
 			r.match = r.match.and(in.match)
-			r.narrow, r.old = r.narrow || in.narrow, r.old || in.old
+			r.narrow, r.sources, r.local, r.old = r.narrow || in.narrow, r.sources || in.sources, r.local || in.local, r.old || in.old
 			if r.match.none {
 				continue
 			}

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 
@@ -11,14 +10,15 @@ import (
 	"github.com/knockwall/knockwall/internal/nft"
 )
 
-// flushers are units that may delete tables of others.
-var flushers = []string{"nftables.service", "ufw.service", "firewalld.service"}
+// flusher is the unit whose rules, as most systems have them, begin by deleting the tables of
+// others. ufw and firewalld change only their own.
+const flusher = "nftables.service"
 
 // systemdFolder contains the links of enabled units.
 var systemdFolder = "/etc/systemd/system"
 
 // findFlushers finds kernel features that the wall needs and the kernel lacks. If the
-// kernel has no table ownership, it finds the units that may delete the table.
+// kernel has no table ownership, it finds a unit that may delete the table.
 func findFlushers(*Host) (findings []Finding, err error) {
 	kernel, err := nft.OpenKernel()
 	if errors.Is(err, nft.ErrPrivilege) {
@@ -34,21 +34,18 @@ func findFlushers(*Host) (findings []Finding, err error) {
 	if kernel.Features().Ownership {
 		return nil, nil
 	}
-	return enabledFlushers(), nil
+	return enabledFlusher(), nil
 }
 
-func enabledFlushers() (findings []Finding) {
-	for _, unit := range flushers {
-		links, _ := filepath.Glob(filepath.Join(systemdFolder, "*.wants", unit))
-		if len(links) == 0 {
-			continue
-		}
-		if _, err := os.Stat(links[0]); err != nil {
-			continue // the link of a removed unit remains
-		}
-		findings = append(findings, Finding{Severity: Warning,
-			Problem: fmt.Sprintf("%s is enabled. When it reloads, it may delete the wall's table; Linux 6.9 and later refuse that. The daemon restores the table, but until then the doors guard nothing.", unit),
-			Cure:    "Remove `flush ruleset` from the rules that it loads, or run Linux 6.9 or later."})
+func enabledFlusher() []Finding {
+	links, _ := filepath.Glob(filepath.Join(systemdFolder, "*.wants", flusher))
+	if len(links) == 0 {
+		return nil
 	}
-	return findings
+	if _, err := os.Stat(links[0]); err != nil {
+		return nil // the link of a removed unit remains
+	}
+	return []Finding{{Severity: Warning,
+		Problem: flusher + " is enabled. When it reloads, it may delete the wall's table; Linux 6.9 and later refuse that. The daemon restores the table, but until then the doors guard nothing.",
+		Cure:    "Remove `flush ruleset` from the rules that it loads, or run Linux 6.9 or later."}}
 }

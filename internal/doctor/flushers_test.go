@@ -1,13 +1,14 @@
 package doctor
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-func TestUnitsThatMayDeleteTheWallAreFoundWhereTheyAreEnabled(t *testing.T) {
+func TestAUnitThatMayDeleteTheWallIsFoundWhereItIsEnabled(t *testing.T) {
 	before := systemdFolder
 	t.Cleanup(func() { systemdFolder = before })
 	systemdFolder = t.TempDir()
@@ -21,15 +22,19 @@ func TestUnitsThatMayDeleteTheWallAreFoundWhereTheyAreEnabled(t *testing.T) {
 	if err := os.Mkdir(wants, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	link("ufw.service", "/nowhere/ufw.service") // the unit was removed
-	if found := enabledFlushers(); len(found) > 0 {
+	link("nftables.service", "/nowhere/nftables.service") // the unit was removed
+	if found := enabledFlusher(); len(found) > 0 {
 		t.Errorf("found %+v", found)
 	}
-	if err := os.WriteFile(unit, nil, 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(unit, nil, 0o600), os.Remove(filepath.Join(wants, "nftables.service"))); err != nil {
 		t.Fatal(err)
 	}
+	link("ufw.service", unit) // it changes only its own chains
+	if found := enabledFlusher(); len(found) > 0 {
+		t.Errorf("found %+v", found)
+	}
 	link("nftables.service", unit)
-	if found := enabledFlushers(); len(found) != 1 || !strings.Contains(found[0].Problem, "nftables.service is enabled") {
+	if found := enabledFlusher(); len(found) != 1 || !strings.Contains(found[0].Problem, "nftables.service is enabled") {
 		t.Errorf("found %+v", found)
 	}
 }

@@ -17,7 +17,9 @@ import (
 // map becomes several.
 type rule struct {
 	match   traffic
-	narrow  bool // it has conditions that match does not contain
+	narrow  bool // it has conditions that match does not contain, apart from the next two
+	sources bool // it is for some sources
+	local   bool // it is for packets to this host
 	old     bool // it matches known connections only, no new ones
 	verdict expr.VerdictKind
 	chain   string  // the target of a jump
@@ -47,6 +49,9 @@ const (
 	theState
 	theInterface
 	theInterfaceName
+	theFamily
+	theSource
+	theDestinationType
 )
 
 // parser interprets a rule's expressions.
@@ -55,6 +60,7 @@ type parser struct {
 	holds    map[uint32]loaded
 	values   map[uint32][]byte // immediate values
 	mask     []byte            // mask of the connection state
+	family   bool              // the rule is for one version of IP
 	base     uint32            // first register of the map's value
 	elements []nftables.SetElement
 	verdicts bool   // the elements' values are verdicts
@@ -89,15 +95,18 @@ func parseRule(exprs []expr.Any, lookUp func(set string) ([]nftables.SetElement,
 					p.holds[word(e.Register)] = theState
 				}
 			}
-		case *expr.Fib: // it nearly always asks whether the destination is this host
+		case *expr.Fib:
 			p.holds[word(e.Register)] = somethingElse
+			if e.ResultADDRTYPE && e.FlagDADDR && !e.FlagIIF {
+				p.holds[word(e.Register)] = theDestinationType
+			}
 		case *expr.Immediate:
 			p.values[word(e.Register)] = e.Data
 		case *expr.Bitwise:
 			p.mask = e.Mask
 			what := somethingElse
-			if p.holds[word(e.SourceRegister)] == theState {
-				what = theState
+			if held := p.holds[word(e.SourceRegister)]; held == theState || held == theSource {
+				what = held
 			}
 			p.holds[word(e.DestRegister)] = what
 		case *expr.Cmp:
@@ -130,6 +139,12 @@ func parseRule(exprs []expr.Any, lookUp func(set string) ([]nftables.SetElement,
 			p.targetXT(e)
 		default:
 			p.narrow = true
+		}
+	}
+	if p.family && !p.sources {
+		p.narrow = true
+		for i := range all {
+			all[i].narrow = true
 		}
 	}
 	switch {
@@ -185,6 +200,8 @@ func (p *parser) loadMeta(e *expr.Meta) {
 		what = theInterfaceName
 	case expr.MetaKeyIIF:
 		what = theInterface
+	case expr.MetaKeyNFPROTO:
+		what = theFamily
 	}
 	p.holds[word(e.Register)] = what
 }
@@ -199,6 +216,9 @@ func (p *parser) loadPayload(e *expr.Payload) {
 		what = thePort
 	case e.Base == expr.PayloadBaseNetworkHeader && e.Offset == 9 && e.Len == 1:
 		what = theProtocol
+	// A prefix of whole bytes is loaded as that many bytes.
+	case e.Base == expr.PayloadBaseNetworkHeader && (e.Offset == 12 && e.Len <= 4 || e.Offset == 8 && e.Len > 1):
+		what = theSource
 	}
 	p.holds[word(e.DestRegister)] = what
 }
@@ -231,6 +251,19 @@ func (p *parser) compare(e *expr.Cmp) {
 			p.match.none = true
 			return
 		}
+	case theFamily:
+		if is {
+			p.family = true
+			return
+		}
+	case theSource:
+		p.sources = true
+		return
+	case theDestinationType:
+		if is && bytes.Equal(e.Data, binary.NativeEndian.AppendUint32(nil, unix.RTN_LOCAL)) {
+			p.local = true
+			return
+		}
 	}
 	p.narrow = true
 }
@@ -250,6 +283,10 @@ func (p *parser) forProtocol(protocol packet.Protocol) {
 func (p *parser) ports(spans []span) { p.match = p.match.and(traffic{ports: spans}) }
 
 func (p *parser) inRange(e *expr.Range) {
+	if p.holds[word(e.Register)] == theSource {
+		p.sources = true
+		return
+	}
 	if p.holds[word(e.Register)] != thePort || len(e.FromData) != 2 || len(e.ToData) != 2 {
 		p.narrow = true
 		return
@@ -265,6 +302,10 @@ func (p *parser) inRange(e *expr.Range) {
 // look interprets the lookup of a port in a set or map.
 func (p *parser) look(e *expr.Lookup) error {
 	what := p.holds[word(e.SourceRegister)]
+	if what == theSource && !e.IsDestRegSet && !p.isPart(e.SourceRegister) {
+		p.sources = true
+		return nil
+	}
 	if what != thePort && !e.IsDestRegSet {
 		p.narrow = true
 		return nil
@@ -293,6 +334,16 @@ func (p *parser) look(e *expr.Lookup) error {
 	p.verdicts = e.DestRegister == unix.NFT_REG_VERDICT
 	p.elements, p.spans, p.base = append([]nftables.SetElement{}, elements...), spans, word(e.DestRegister)
 	return nil
+}
+
+// isPart reports whether the registers behind an address hold another part of the same key.
+func (p *parser) isPart(register uint32) bool {
+	for i := uint32(1); i <= 4; i++ { // an IPv6 address has four words
+		if _, held := p.holds[word(register)+i]; held {
+			return true
+		}
+	}
+	return false
 }
 
 // runs returns the elements of a set of ports without the ends of intervals, and the

@@ -22,6 +22,9 @@ func (p *parser) matchXT(e *expr.Match) {
 		p.forProtocol(packet.UDP)
 		p.matchPorts(info.DstPorts, info.InvFlags&xt.UdpInvDestPorts != 0)
 		p.narrow = p.narrow || info.SrcPorts != [2]uint16{0, 65535}
+	case *xt.AddrTypeV1: // without flags, so nothing is inverted
+		p.local = p.local || *info == xt.AddrTypeV1{Dest: uint16(xt.AddrTypeLocal)}
+		p.narrow = p.narrow || !p.local
 	case *xt.ConntrackMtinfo3:
 		p.matchState(info.StateMask, info.MatchFlags, info.InvertFlags)
 	case *xt.ConntrackMtinfo2:

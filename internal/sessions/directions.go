@@ -13,6 +13,7 @@ type Seen uint8
 // The directions.
 const (
 	Both        Seen = iota
+	Over             // both, and the connection is over
 	ToService        // no answer for at least silentAfter
 	FromService      // the client's packets take another route
 )
@@ -22,9 +23,11 @@ const (
 const silentAfter = 2
 
 // TCP states of linux/netfilter/nf_conntrack_tcp.h: SYN_SENT, a connection of which
-// conntrack saw only the first packet, and the state of one whose client has given up.
+// conntrack saw only the first packet, the first state of one that both ends have closed,
+// and the state of one whose client has given up.
 const (
 	conntrackSYNSent = 1
+	conntrackLastACK = 6
 	conntrackClose   = 8
 )
 
@@ -58,6 +61,8 @@ func Directions(each func(Session, Seen)) error {
 			continue
 		}
 		switch state := f.ProtoInfo.TCP.State; {
+		case f.Status.SeenReply() && state >= conntrackLastACK:
+			each(t.sessionOf(f.TupleOrig), Over)
 		case f.Status.SeenReply():
 			each(t.sessionOf(f.TupleOrig), Both)
 		case state == conntrackSYNSent && int(f.Timeout)+silentAfter <= timeout, state == conntrackClose:

@@ -91,11 +91,7 @@ func (w *Wall) explainAddress(f *policy, addr netip.Addr, remembered func() []au
 		}
 	}
 	all = w.explainAll(addr, past, since, f, trapped)
-	var seen answers
-	var unknown error // why it is unknown whether the source gets replies
-	if slices.ContainsFunc(all, func(e Explanation) bool { return e.In || e.Reason == Exhausted }) {
-		seen, unknown = w.answers(f, addr)
-	}
+	seen, unknown := w.answers(f, addr) // unknown says why it is not known whether the source gets replies
 	for i := range all {
 		e := &all[i]
 		dropped, times := w.windows.repeated(e.Door, e.Source)
@@ -117,6 +113,8 @@ func (w *Wall) explainAddress(f *policy, addr netip.Addr, remembered func() []au
 			e.Reason = NotAnswered
 			e.Sentence = fmt.Sprintf("%s was accepted here, and never answered: it tried to connect to %s, and nothing came back through this host. "+
 				"Either no service answers behind the door, another firewall drops the answers, or they take another route.", e.Source, list(seen.silent[e.Door]))
+		case !e.In && len(seen.open[e.Door]) > 0:
+			e.Sentence += fmt.Sprintf(" It has an open connection to %s, which goes on: only new ones are refused.", list(seen.open[e.Door]))
 		}
 		e.Sentence += obstacles(e, found, examined)
 	}
@@ -127,13 +125,15 @@ func (w *Wall) explainAddress(f *policy, addr netip.Addr, remembered func() []au
 // out where the wall does not, or that keeps its knocks from the wall. It is empty if there is
 // nothing.
 func obstacles(e *Explanation, found []doctor.Finding, examined time.Time) string {
-	stopped, lead := doctor.Connections, " "
+	stopped, lead := []doctor.Traffic{doctor.Connections}, " "
 	switch e.Reason {
 	case WindowOpen, Trusted:
 		lead = " But "
-	case NotAnswered, Exhausted:
+	case NotAnswered:
+		stopped = append(stopped, doctor.Others)
+	case Exhausted:
 	case NeverKnocked:
-		stopped = doctor.Knocks
+		stopped = []doctor.Traffic{doctor.Knocks}
 	default:
 		return ""
 	}
@@ -236,13 +236,14 @@ func withoutSequence(d *effective.Door) string {
 // answers says what became of a source's connections, by door.
 type answers struct {
 	silent   map[string][]packet.Port // ports to which it tried to connect without a reply
+	open     map[string][]packet.Port // ports to which it is connected
 	answered map[string]bool          // it had a reply
 }
 
 // answers returns what conntrack knows of the connections of an address. It knows nothing
 // of those whose first packet was dropped behind the wall.
 func (w *Wall) answers(f *policy, addr netip.Addr) (answers, error) {
-	seen := answers{map[string][]packet.Port{}, map[string]bool{}}
+	seen := answers{map[string][]packet.Port{}, map[string][]packet.Port{}, map[string]bool{}}
 	if w.edges.Directions == nil {
 		return seen, nil
 	}
@@ -251,11 +252,10 @@ func (w *Wall) answers(f *policy, addr netip.Addr) (answers, error) {
 			return
 		}
 		for key := range f.doorSources(s) {
-			switch {
-			case by != sessions.ToService:
-				seen.answered[key.door] = true
-			case !slices.Contains(seen.silent[key.door], s.Port):
-				seen.silent[key.door] = append(seen.silent[key.door], s.Port)
+			seen.answered[key.door] = seen.answered[key.door] || by != sessions.ToService
+			ports := map[sessions.Seen]map[string][]packet.Port{sessions.ToService: seen.silent, sessions.Both: seen.open}[by]
+			if ports != nil && !slices.Contains(ports[key.door], s.Port) {
+				ports[key.door] = append(ports[key.door], s.Port)
 			}
 		}
 	})

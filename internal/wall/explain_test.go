@@ -288,6 +288,18 @@ func TestExplainSaysThatASourceKnocksTooSlowly(t *testing.T) {
 				!strings.HasSuffix(got.Sentence, " only 2 of 3 had come within 5s.") {
 				h.t.Errorf("when it is noted: %+v", got)
 			}
+			a.knock(9000) // it goes on after its time
+			synctest.Wait()
+			time.Sleep(6 * time.Second)
+			if got := h.explain(alice.String())[0]; got.Reason != wall.TooLate || !strings.HasSuffix(got.Sentence, " only 2 of 3 had come within 5s.") {
+				h.t.Errorf("after the rest of its knocks: %+v", got)
+			}
+			a.knock(9000)
+			synctest.Wait()
+			time.Sleep(6 * time.Second)
+			if got := h.explain(alice.String())[0]; got.Reason != wall.WrongOrder {
+				h.t.Errorf("after another wrong knock: %+v", got)
+			}
 		})
 	}
 }
@@ -538,11 +550,9 @@ func TestNothingIsExplainedBeforeTheWallIsInstalled(t *testing.T) {
 func TestExplainSaysThatASourceIsAdmittedAndNotAnswered(t *testing.T) {
 	var seen []sessions.Seen
 	var unknown error
-	asked := 0
 	synctest.Test(t, func(t *testing.T) {
 		h := &teller{newHost(t), audit.NewHistory()}
 		h.directions = func(each func(sessions.Session, sessions.Seen)) error {
-			asked++
 			for _, s := range seen {
 				each(session(packet.Port{Number: 22, Protocol: packet.TCP}, alice), s)
 				each(session(packet.Port{Number: 22, Protocol: packet.TCP}, bob), sessions.Both)
@@ -556,11 +566,18 @@ func TestExplainSaysThatASourceIsAdmittedAndNotAnswered(t *testing.T) {
 		}
 		h.run()
 		a := h.client(alice)
-		a.knock(7000)
-		if h.explain("192.0.2.1"); asked != 0 {
-			t.Error("connections are listed for who is not let in")
+		const goesOn = " It has an open connection to 22/tcp, which goes on: only new ones are refused."
+		for before, says := range map[sessions.Seen]string{sessions.Both: goesOn, sessions.Over: ".", sessions.ToService: "."} {
+			seen = []sessions.Seen{before, before}
+			if e := h.explain("192.0.2.1")[0]; e.In || e.Reason != wall.NeverKnocked || !strings.HasSuffix(e.Sentence, says) || strings.Contains(e.Sentence, goesOn) != (says == goesOn) {
+				t.Errorf("a connection from before the wall, %v: %+v", before, e)
+			}
 		}
-		a.knock(8000, 9000)
+		seen, unknown = nil, errInjected
+		if e := h.explain("192.0.2.1")[0]; strings.Contains(e.Sentence, "unknown") {
+			t.Errorf("it is not let in, and replies do not matter: %+v", e)
+		}
+		a.knock(7000, 8000, 9000)
 		for _, test := range []struct {
 			seen []sessions.Seen
 			err  error

@@ -259,13 +259,20 @@ func (s *sourceHistory) add(e audit.Event, within time.Duration) {
 	case e.Kind == audit.Knock:
 		former := s.wrong
 		s.wrong = audit.Event{}
-		if ended := s.last; ended.Kind == audit.Reset && (ended.Time.Equal(e.Time) ||
-			ended.Code == audit.CodeWrongOrder && e.Time.Sub(ended.Time) <= within) {
+		ended := s.last
+		recent := func(former audit.Event) bool { return e.Time.Sub(former.Time) <= within }
+		switch {
+		case ended.Kind == audit.Reset && (ended.Time.Equal(e.Time) || ended.Code == audit.CodeWrongOrder && recent(ended)):
 			s.wrong = ended
 			// Each knock after a wrong one is wrong, too. The first one says more.
 			if ended.Step == 0 && former.Step > 0 && ended.Time.Sub(former.Time) <= within {
 				s.wrong = former
 			}
+		// The knocks that come too late are not the first one, and so in the wrong order.
+		case e.Step == 0 && ended.Kind == audit.Reset && ended.Code == audit.CodeTooLate && recent(ended):
+			s.wrong = ended
+		case e.Step == 0 && former.Code == audit.CodeTooLate && recent(former):
+			s.wrong = former
 		}
 	}
 	s.last = e

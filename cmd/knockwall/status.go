@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -155,8 +154,16 @@ func writeStatus(out io.Writer, path string, s wall.Status, wanted wall.WindowQu
 	reload := control.Command(path, "reload")
 	switch {
 	case !s.FilesDiffer:
-	case slices.ContainsFunc(s.Findings, func(f doctor.Finding) bool { return f.Check == wall.RulesCheck && f.Severity == doctor.Error }):
-		say("The rule files differ from the rules in force. Correct them until `knockwall check` finds no errors, then type `%s`.", reload)
+	case s.Unconfirmed != nil:
+		next := "reload"
+		if s.Unconfirmed.Boot {
+			next = "reload or boot"
+		}
+		say("The former rules are in force: the rule files were on trial, from %s on, and nobody confirmed them. "+
+			"Try them again with `%s --confirm 2m`, or correct them: the next %s puts them in force.",
+			s.Unconfirmed.Since.Format(time.DateTime), reload, next)
+	case s.FilesFailed:
+		say("The rule files differ from the rules in force, and could not be put in force. Correct them until `knockwall check` finds no errors, then type `%s`.", reload)
 	default:
 		say("The rule files differ from the rules in force. `knockwall check` checks the files, `%s` puts them in force.", reload)
 	}

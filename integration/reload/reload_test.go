@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -340,7 +341,16 @@ func TestTrial(t *testing.T) {
 	if !l.Admits(lab.Client4, lab.Server4, 22) || l.AdmitsAtOnce(lab.Client4, lab.Server4, 23) {
 		t.Error("the rules on trial are not in force")
 	}
+	if status := d.Status(); status.FilesDiffer || status.Unconfirmed != nil {
+		t.Errorf("the rules on trial are those of the files, and nobody can know yet that they are not confirmed: %+v", status)
+	}
 	d.WaitFor("the former ones are back")
+	if status := d.Status(); !status.FilesDiffer || status.Unconfirmed == nil || time.Since(status.Unconfirmed.Since) > time.Minute || status.Unconfirmed.Boot {
+		t.Errorf("the status does not say why the former rules are in force: %+v", status)
+	}
+	if out := strings.Join(strings.Fields(l.RunOnServer("status", "--control", d.Control)), " "); !strings.Contains(out, "nobody confirmed them. Try them again") || strings.Contains(out, "or boot") {
+		t.Errorf("the status: %s", out)
+	}
 	if l.AdmitsAtOnce(lab.Client4, lab.Server4, 22) || !l.Admits(lab.Client4, lab.Server4, 23) {
 		t.Error("the former rules are not in force")
 	}

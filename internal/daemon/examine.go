@@ -12,7 +12,7 @@ import (
 )
 
 // examine reports whether the rule files differ from those in force, when they were last
-// put in force, and the findings about them.
+// put in force or on trial, and the findings about them.
 func (r *rules) examine() wall.RuleFiles {
 	r.mu.Lock()
 	now, degraded := r.inForce, r.degraded
@@ -30,6 +30,9 @@ func (r *rules) examine() wall.RuleFiles {
 		files.Findings = append(files.Findings, doctor.Finding{Check: wall.RulesCheck, Severity: doctor.Error,
 			Problem: problem,
 			Cure:    fmt.Sprintf("Correct the errors that `knockwall check` shows, then type `%s`.", control.Command(r.control, "reload"))})
+	}
+	if since, are := r.unconfirmedSince(); are && !r.wall.OnTrial() {
+		files.Unconfirmed = &wall.UnconfirmedFiles{Since: since, Boot: r.afterBoot() == control.Files}
 	}
 	var err error
 	if files.Differ, err = now.Differs(); err != nil {

@@ -91,12 +91,19 @@ func (r *rules) keep() error {
 // areUnconfirmed reports whether these rule files were on trial, in a daemon of this
 // user, and not confirmed.
 func (r *rules) areUnconfirmed() bool {
+	_, are := r.unconfirmedSince()
+	return are
+}
+
+// unconfirmedSince returns when the last trial of these rule files began, if nobody has
+// confirmed them since.
+func (r *rules) unconfirmedSince() (since time.Time, are bool) {
 	info, err := os.Lstat(r.unconfirmed)
 	if err != nil || !info.Mode().IsRegular() {
-		return false
+		return since, false
 	}
 	owner, ok := info.Sys().(*syscall.Stat_t)
-	return ok && int(owner.Uid) == os.Geteuid()
+	return info.ModTime(), ok && int(owner.Uid) == os.Geteuid()
 }
 
 // markUnconfirmed records that the rule files in force are on trial.

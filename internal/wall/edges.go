@@ -101,10 +101,19 @@ const RulesCheck = "rules"
 
 // RuleFiles is the state of the rule files.
 type RuleFiles struct {
-	Differ   bool      // they differ from the rules in force
-	Failed   bool      // the last start or reload could not put them in force
-	InForce  time.Time // when they were last put in force; zero: not by this daemon
-	Findings []doctor.Finding
+	Differ  bool      // they differ from the rules in force
+	Failed  bool      // the last start or reload could not put them in force
+	InForce time.Time // when they were last put in force; zero: not by this daemon
+	// Unconfirmed is a trial of the rule files that has ended without a confirmation, after
+	// which the former rules are in force; nil if there is none.
+	Unconfirmed *UnconfirmedFiles
+	Findings    []doctor.Finding
+}
+
+// UnconfirmedFiles is a trial of rule files that nobody has confirmed.
+type UnconfirmedFiles struct {
+	Since time.Time `json:"since"` // when the trial began
+	Boot  bool      `json:"boot"`  // the next boot puts the files in force
 }
 
 // KernelEdges returns the edges of the real kernel. Its two stores are in memory and last

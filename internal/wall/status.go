@@ -29,6 +29,10 @@ type Status struct {
 	Findings []doctor.Finding `json:"findings"` // conditions that make doors ineffective or weaker
 	// FilesDiffer says that the rule files differ from the rules in force.
 	FilesDiffer bool `json:"files_differ"`
+	// FilesFailed says that the last start or reload could not put them in force, and
+	// Unconfirmed that the former rules are in force after a trial of them.
+	FilesFailed bool              `json:"files_failed,omitempty"`
+	Unconfirmed *UnconfirmedFiles `json:"unconfirmed,omitempty"`
 	// Sharing is nil if the rules in force have no share block.
 	Sharing *Sharing `json:"sharing,omitempty"`
 }
@@ -167,7 +171,10 @@ func (w *Wall) measure() (s Status, events counted, err error) {
 	if w.edges.Rules != nil {
 		events.files = w.edges.Rules()
 	}
-	s.FilesDiffer = events.files.Differ
+	s.FilesDiffer, s.FilesFailed = events.files.Differ, events.files.Failed
+	if s.FilesDiffer { // they may have been changed back since
+		s.Unconfirmed = events.files.Unconfirmed
+	}
 	s.Findings = append(append([]doctor.Finding{}, events.files.Findings...), w.Findings()...)
 	if w.packets.present() == nil {
 		return Status{}, counted{}, errNotInstalled

@@ -13,7 +13,7 @@ import (
 // Errors of trials.
 var (
 	ErrOnTrial     = errors.New("the rules in force are on trial: confirm them with `knockwall confirm` first, or end the trial with `knockwall revert`")
-	ErrNoTrial     = errors.New("no trial is under way: none has begun, or it has ended")
+	ErrNoTrial     = errors.New("no trial is under way: none has begun, or it has ended: see `knockwall status`")
 	errTableExists = errors.New("a wall is installed already, and a trial that replaces it could not restore it: " +
 		"start without --confirm and try new rules with `knockwall reload --confirm`, or remove the wall first with `knockwall down`")
 	ErrNotConfirmed = errors.New("the wall was not confirmed in time and is removed")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -129,7 +130,11 @@ func collect(ctx context.Context, from, until time.Time, socket string) (c *repo
 	if err != nil {
 		return nil, "", errors.Join(err, journal)
 	}
-	return c, "the daemon's memory", nil
+	origin = "the daemon's memory"
+	if journal != nil && os.Geteuid() != 0 {
+		origin += " (`sudo knockwall report` reads the journal)"
+	}
+	return c, origin, nil
 }
 
 // knownTo returns the doors and people of the rule files, or nil if they cannot be used.

@@ -68,6 +68,9 @@ func (p *page) AboutTrusted() string { return p.aboutTrusted() }
 // AboutUnused is about the doors that nobody has opened.
 func (p *page) AboutUnused() string { return p.aboutUnused() }
 
+// IdleNames returns the sources for which a door was opened by hand in vain.
+func (p *page) IdleNames() []string { return p.idle() }
+
 // Moment returns a time as the text of the report has it.
 func (p *page) Moment(t time.Time) string { return moment(t, p.zone) }
 

@@ -98,6 +98,7 @@ type Report struct {
 	Doors            []Door // by name; those of the events and those of the rule files
 
 	Compared bool     // the rule files were read
+	Idle     []Guest  // for whom a door was opened by hand, and who have not connected; the latest first
 	Unused   []string // doors of the rule files that nobody has opened
 	Needless bool     // some of the unused doors have clients that need not open them
 	Unseen   []Person // people of the rule files who have not opened a door
@@ -258,6 +259,15 @@ func (c *Collector) Report(known *Known) *Report {
 				return err == nil && packet.Among(s.Addr(), known.Trusted[g.Door])
 			})
 		}
+		isIdle := func(g Guest) bool {
+			return g.Connections == 0 && !g.Trusted && slices.Equal(g.Ways, []audit.Code{audit.CodeManual})
+		}
+		for _, g := range r.Guests {
+			if isIdle(g) {
+				r.Idle = append(r.Idle, g)
+			}
+		}
+		r.Guests = slices.DeleteFunc(r.Guests, isIdle)
 		for _, name := range known.Doors {
 			d := doors[name]
 			d.Name = name

@@ -56,6 +56,7 @@ func week() []audit.Event {
 			Code: audit.CodeNoWindow, Count: 1 + h*h%37}))
 	}
 	return append(events,
+		ssh(audit.Event{Time: ago(10 * time.Hour), Kind: audit.Opened, Source: source("198.51.100.77"), Code: audit.CodeManual}), // and not used
 		ssh(audit.Event{Time: ago(90 * time.Minute), Kind: audit.Refused, Code: audit.CodeManySources, Count: 12345}),
 		ssh(audit.Event{Time: ago(2 * time.Hour), Kind: audit.Trapped, Source: source("203.0.113.66"), Code: audit.CodeTrap, Count: 4}),
 		ssh(audit.Event{Time: ago(time.Hour), Kind: audit.Trapped, Source: source("203.0.113.66"), Code: audit.CodeSpray, Count: 1}),
@@ -335,7 +336,7 @@ func TestPage(t *testing.T) {
 	check(t, page)
 	for _, want := range []string{
 		"alice@laptop", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:1", "198.51.100.9", "203.0.113.66", "2001:db8::/64",
-		"the journal of knockwall.service", "<li>web", "<li>bob@home (vpn)", "many other sources: 1,500", `class="in"`, `class="out"`,
+		"the journal of knockwall.service", "<li>web", "<li>198.51.100.77 (ssh)", "<li>bob@home (vpn)", "many other sources: 1,500", `class="in"`, `class="out"`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not have %q", want)

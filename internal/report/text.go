@@ -203,7 +203,9 @@ func (t *text) unused(r *Report) {
 	}
 	if len(r.Unused) == 0 && len(r.Unseen) == 0 {
 		t.say("  Each door was opened, and each person came.")
-		return
+	}
+	if len(r.Idle) > 0 {
+		t.say("  Opened by hand, without a connection: %s.", listed(r.idle()))
 	}
 	if len(r.Unused) > 0 {
 		t.say("  Doors that nobody opened: %s.%s", listed(escaped(r.Unused)), r.aboutUnused())
@@ -211,6 +213,14 @@ func (t *text) unused(r *Report) {
 	if len(r.Unseen) > 0 {
 		t.say("  People who did not come: %s.", listed(r.unseen()))
 	}
+}
+
+// idle returns the sources for which a door was opened by hand in vain, with the door.
+func (r *Report) idle() (all []string) {
+	for _, g := range r.Idle {
+		all = append(all, printable.Escape(g.Who()+" ("+g.Door+")"))
+	}
+	return all
 }
 
 // unseen returns the people who have not come, with their doors.

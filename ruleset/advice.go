@@ -144,7 +144,7 @@ func (l *Loaded) adviseUnread(folder string, others []string) {
 	if more := len(unread) - mostUnread; more > 0 {
 		names += fmt.Sprintf(", and %d more", more)
 	}
-	l.warn("Not read", fmt.Sprintf("In %s, only files that end in .hcl are rule files. These are neither that nor named in one: %s.", folder, names), nil)
+	l.warn("Not read", fmt.Sprintf("Of the files in %s, those that end in .hcl are rule files, and these may name others. No rule file names: %s.", folder, names), nil)
 }
 
 // isNamed reports whether a rule file has a path in quotes.

@@ -38,10 +38,14 @@ func (l *Loaded) check(raw *rawConfig) *Config {
 		c.Doors = append(c.Doors, l.checkDoor(r, &c.Wall))
 		l.checkAgreement(c.Doors, raw)
 	}
+	l.doorsAt = first
 	c.Share = l.checkShare(raw)
 	l.advise(raw, c)
 	return c
 }
+
+// DoorAt returns the file and the line of a door.
+func (l *Loaded) DoorAt(name string) string { return fileLine(l.doorsAt[name]) }
 
 func fileLine(at hcl.Range) string { return fmt.Sprintf("%s line %d", at.Filename, at.Start.Line) }
 

@@ -43,6 +43,7 @@ type Loaded struct {
 	// misspelt are the blocks with a name that resembles the one of an argument or a block that
 	// they lack.
 	misspelt map[hcl.Range]bool
+	doorsAt  map[string]hcl.Range // the names of the doors
 
 	size     int // of all files, in bytes
 	identity identity
@@ -307,6 +308,7 @@ var plainer = map[string]string{
 	"Invalid number literal":         `Write text in quotes, addresses too: "192.0.2.1".`,
 	"Invalid multi-line string":      "The quote that ends the text is missing on this line.",
 	"Unterminated template string":   "The quote that ends the text is missing.",
+	"Unterminated list":              "The ] that ends the list is missing.",
 }
 
 // foreign adds the diagnostics of HCL, without secrets.
@@ -316,6 +318,7 @@ func (l *Loaded) foreign(diags hcl.Diagnostics) {
 			shown := l.shownText(d.Subject.Filename)
 			d.Summary, d.Detail = l.words.withoutSecrets(d.Summary, shown), l.words.withoutSecrets(d.Detail, shown)
 		}
+		d.Summary = strings.Replace(d.Summary, "tuple constructor expression", "list", 1)
 		if detail, ok := plainer[d.Summary]; ok {
 			d.Detail = detail
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/host"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/terminal"
 	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/systemd"
 )
@@ -37,15 +38,15 @@ address, confirm says that this does not show that the knocks work.`,
 		}
 		out := c.OutOrStdout()
 		fmt.Fprintln(out, "The rules stay in force.")
-		next := "The next restart of the daemon reads the rule files, and so does a boot that starts it."
+		next := "A restart of the daemon, or a boot that starts it, reads the rule files anew."
 		if confirmed.Next.Boot == control.None {
-			next = "The next restart of the daemon reads the rule files. A boot removes the wall until\n" +
+			next = "A restart of the daemon reads the rule files anew. A boot removes the wall until " +
 				"the daemon is started again."
 			if systemd.HasUnit("knockwall.service") {
 				next += " `systemctl enable knockwall` lets the service do that."
 			}
 		}
-		fmt.Fprintln(out, next)
+		terminal.WriteParagraph(out, next)
 		if confirmed.FilesDiffer {
 			fmt.Fprintln(out, "The files have changed since the reload, and were not on trial as they are now.")
 		}

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -92,8 +93,16 @@ func writeReport(w io.Writer, r doctor.Report) {
 	for _, f := range r.Findings {
 		writeFinding(w, string(f.Severity), f)
 	}
+	var withRoot []string // the checks that root can make
 	for _, u := range r.Unmade {
+		if strings.HasSuffix(u.Why, doctor.TakesRoot) {
+			withRoot = append(withRoot, u.Check)
+			continue
+		}
 		terminal.WriteWrapped(w, "not checked: "+u.Check+": "+u.Why)
+	}
+	if len(withRoot) > 0 {
+		terminal.WriteWrapped(w, "not checked, as that "+doctor.TakesRoot+": "+strings.Join(withRoot, ", ")+"\nType `sudo knockwall doctor`.")
 	}
 	if len(r.Findings) == 0 && len(r.Unmade) == 0 {
 		fmt.Fprintln(w, "Nothing found.")

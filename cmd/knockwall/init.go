@@ -83,6 +83,7 @@ type newDoor struct {
 	knocks  []packet.Port
 	trusted netip.Addr      // of the caller's ssh client; not valid: there is none
 	rules   *ruleset.Config // those that exist; nil: none
+	files   *ruleset.Loaded // their files; nil: none
 }
 
 func (n *newDoor) path() string       { return filepath.Join(n.folder, n.name+".hcl") }
@@ -111,7 +112,7 @@ func (n *newDoor) look(c *cobra.Command) error {
 		if loaded.Config == nil {
 			return usage("the rule files that are there have errors: correct them first")
 		}
-		n.rules = loaded.Config
+		n.rules, n.files = loaded.Config, loaded
 		if err := n.collides(); err != nil {
 			return err
 		}
@@ -129,9 +130,9 @@ func (n *newDoor) look(c *cobra.Command) error {
 // collides returns an error, with its cure, if there is a door of this name, or another one that
 // guards the same port as widely.
 func (n *newDoor) collides() error {
-	const cure = "to change how it opens, edit its file, or delete the file and type this again"
+	const cure = "to change how it opens, edit it there, or delete it and type this again"
 	if n.rules.Door(n.name) != nil {
-		return usage("the rule files have a door %q already: %s", n.name, cure)
+		return usage("the rule files have a door %q already, at %s: %s", n.name, n.files.DoorAt(n.name), cure)
 	}
 	for _, d := range n.rules.Doors {
 		if len(d.To) > 0 || !slices.Equal(d.Interfaces, n.rules.Wall.Interfaces) {
@@ -139,7 +140,7 @@ func (n *newDoor) collides() error {
 		}
 		for _, p := range n.ports {
 			if slices.ContainsFunc(d.Ports, p.Overlaps) {
-				return usage("the door %q guards %s already, and what opens it would still open the port: %s", d.Name, p, cure)
+				return usage("the door %q at %s guards %s already, and what opens it would still open the port: %s", d.Name, n.files.DoorAt(d.Name), p, cure)
 			}
 		}
 	}

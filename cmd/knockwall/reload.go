@@ -80,11 +80,12 @@ of the trial, and counts down. knockwall revert ends the trial early.`,
 			terminal.WriteParagraph(c.ErrOrStderr(), doctor.Lockout(session, doors, "is closed to strangers"))
 		}
 		if period != "" {
-			fmt.Fprintf(out, "Type `%s` to keep them. If you do nothing, the former rules return at %s.\n",
-				control.Command(*path, "confirm"), until.Format(time.TimeOnly))
-		}
-		if reloaded.Next != nil {
-			fmt.Fprint(out, unconfirmed[reloaded.Next.Boot])
+			next := ""
+			if reloaded.Next != nil {
+				next = unconfirmed[reloaded.Next.Boot]
+			}
+			terminal.WriteParagraph(out, fmt.Sprintf("Without `%s` the former rules return at %s.%s",
+				control.Command(*path, "confirm"), until.Format(time.TimeOnly), next))
 		}
 		if watched != nil {
 			return watched.watch(c.Context(), until)
@@ -129,12 +130,12 @@ func changedAmong(doors []string, changes []ruleset.Change) (changed []string) {
 	return changed
 }
 
-// unconfirmed says what comes after a trial that is not confirmed, by what a boot brings.
+// unconfirmed says, after a blank, what comes after a trial that is not confirmed, by what a boot brings.
 var unconfirmed = map[control.Rules]string{
-	control.Files:  "Then a restart of the daemon keeps the former rules; the next reload or boot uses the\nfiles.\n",
-	control.Former: "Then a restart of the daemon or a boot keeps the former rules; the next reload uses\nthe files.\n",
-	control.None: "Then a restart of the daemon keeps the former rules; the next reload uses the files.\n" +
-		"A boot removes the wall until you start the daemon.\n",
+	control.Files:  " The files stay as they are: the next reload or boot uses them, a restart of the daemon does not.",
+	control.Former: " The files stay as they are: the next reload uses them, a restart of the daemon or a boot does not.",
+	control.None: " The files stay as they are: the next reload uses them, a restart of the daemon does not. " +
+		"A boot removes the wall until you start the daemon.",
 }
 
 // confirmFlag adds the flag --confirm, which every command has that can start a trial.

@@ -230,7 +230,7 @@ func Join(conn *net.TCPConn, in io.Reader, out io.Writer) error {
 		_ = conn.CloseWrite()
 	}()
 	if _, err := io.Copy(out, conn); err != nil {
-		return fmt.Errorf("reading from %s: %w", conn.RemoteAddr(), err)
+		return fmt.Errorf("the connection to %s has broken: %w", conn.RemoteAddr(), reason(err))
 	}
 	return nil
 }

@@ -350,8 +350,9 @@ func TestJoinReportsAConnectionThatBreaks(t *testing.T) {
 		t.Fatal(err)
 	}
 	far.Close()
-	if err := Join(near, in, io.Discard); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the error is %v", err)
+	err := Join(near, in, io.Discard)
+	if want := fmt.Sprintf("the connection to %s has broken: connection reset by peer", near.RemoteAddr()); !errors.Is(err, syscall.ECONNRESET) || err.Error() != want {
+		t.Errorf("the error is %v, want %s", err, want)
 	}
 }
 

@@ -59,8 +59,9 @@ func (d *takedown) stopUnits(unit string) error {
 	if err := d.removeLate(); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.out, "%s is stopped too, as the next client there would put the wall up again.\n"+
-		"To put it up: systemctl start knockwall\n", socketUnit)
+	fmt.Fprintf(d.out, "%s is stopped too, as the next client there would put the wall up\n"+
+		"again. To put it up: systemctl start knockwall. If the service is enabled, the\n"+
+		"next boot does so, too.\n", socketUnit)
 	return nil
 }
 

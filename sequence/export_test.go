@@ -20,6 +20,42 @@ const (
 // Len returns how many windows are open.
 func (w *Windows) Len() int { return len(w.order) }
 
+// All returns the open windows, which are read in parts of that many records.
+func (w *Windows) All(most int) (all []Window) {
+	for next := 0; ; {
+		next = w.Part(next, most, func(win Window) { all = append(all, win) })
+		if next == 0 {
+			return all
+		}
+	}
+}
+
+// Check reports what is wrong inside: each record is free, or in the heap and in the index.
+func (w *Windows) Check() error {
+	inUse := 0
+	for i := range int32(w.records.used) {
+		r := w.records.at(i)
+		if r.place == none {
+			continue
+		}
+		inUse++
+		if w.order[r.place] != i || w.find(r.key) != i {
+			return fmt.Errorf("window %d is at place %d of the heap, where %d is, and found as %d", i, r.place, w.order[r.place], w.find(r.key))
+		}
+		if parent := (r.place - 1) / 2; r.place > 0 && w.records.at(w.order[parent]).until > r.until {
+			return fmt.Errorf("window %d ends before its parent in the heap", i)
+		}
+	}
+	free := 0
+	for i := w.records.free; i != none; i = w.records.at(i).chain {
+		free++
+	}
+	if inUse != len(w.order) || inUse+free != w.records.used || len(w.admitted) > inUse {
+		return fmt.Errorf("%d windows, %d in the heap, %d free of %d, %d with connections", inUse, len(w.order), free, w.records.used, len(w.admitted))
+	}
+	return nil
+}
+
 // Check reports what is wrong with the lists and chains inside a Tracker: each attempt is
 // in one chain and in the list by age, and in the other list if it yields.
 func (t *Tracker) Check() error {

@@ -37,3 +37,14 @@ func (k key) sourceOf() packet.Source {
 	}
 	return packet.Source{Prefix: netip.PrefixFrom(addr, int(k.bits)), Link: link}
 }
+
+// bytes returns the key as bytes, for a hash.
+func (k key) bytes() (b [20]byte) {
+	copy(b[:], k.source[:])
+	binary.NativeEndian.PutUint16(b[16:], k.at)
+	b[18] = k.bits
+	if k.is4 {
+		b[19] = 1
+	}
+	return b
+}

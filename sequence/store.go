@@ -25,12 +25,8 @@ type (
 // from before the last replacement are not found again.
 func (t *Tracker) hash(k key) uint64 {
 	var b [24]byte
-	copy(b[:], k.source[:])
-	binary.NativeEndian.PutUint16(b[16:], k.at)
-	b[18] = k.bits
-	if k.is4 {
-		b[19] = 1
-	}
+	of := k.bytes()
+	copy(b[:], of[:])
 	binary.NativeEndian.PutUint32(b[20:], t.replaced[k.at])
 	return maphash.Bytes(t.seed, b[:])
 }

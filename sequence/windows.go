@@ -1,34 +1,50 @@
 package sequence
 
 import (
-	"container/heap"
-	"iter"
+	"encoding/binary"
+	"hash/maphash"
 	"net/netip"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/packet"
 )
 
-// Window is a door that is open for one source.
+// Window is a door that is open for one source, as a set of windows knows it. It can be used
+// until the window is closed or has ended. The zero value is no window.
 type Window struct {
-	Door        int // index of the door
-	Source      packet.Source
+	among *Windows
+	at    int32 // in among.records
+}
+
+// State is what is known of a window at a moment.
+type State struct {
 	Opened      time.Time
 	Granted     time.Time // when it was opened or refreshed
 	Until       time.Time
 	Opener      string // who has opened it, in the words of the caller
 	Connections int    // admitted since the window was opened or refreshed, without retransmitted SYNs
+	Spent       bool   // it has admitted as many connections as it may
+}
 
-	max    int        // limit of connections, 0 for none
-	recent []admitted // nil before the first connection
-	next   int        // index in recent for the next connection
-	index  int        // in the heap
+// windowRecord is what the set stores of a window. There may be millions, so it is small, and
+// has no pointers that the garbage collector would have to follow. Times are after the epoch
+// of the set.
+type windowRecord struct {
+	opened, granted, until time.Duration
+	key
+	place       int32  // in the heap; none: the record is free
+	chain       int32  // the next window with that hash, or the next free record
+	opener      uint32 // in openers
+	connections uint32
+	max         uint16 // limit of connections, 0 for none
+	repeats     uint8  // how many packets may still get the verdict "repeat"
+	standing    bool
+}
 
-	among   *Windows
-	counted bool // among them
-
-	standing bool
-	repeats  int // how many packets may still get the verdict "repeat"
+// admissions are the connections that a window has admitted, as far as they are remembered.
+type admissions struct {
+	recent []admitted
+	next   int // index in recent for the next connection
 }
 
 // connection identifies a connection's first packet, so that a retransmission is
@@ -96,76 +112,98 @@ const (
 // Windows is the set of all open windows. The zero value is not usable: call
 // [NewWindows].
 type Windows struct {
-	byKey  map[key]*Window
-	order  byDeadline
-	counts map[place]int // without places that have none
-}
-
-// place is a network as seen by a door.
-type place struct {
-	door    int
-	network netip.Prefix
+	seed     maphash.Seed
+	epoch    time.Time // of the first window; all times are stored as distances from it
+	records  windowRecords
+	byHash   map[uint32]int32 // the first window with that hash of its key
+	order    []int32          // a heap: the window that ends first is on top
+	admitted map[int32]*admissions
+	openers  texts
+	counts   map[place]int32 // without places that have none
 }
 
 // NewWindows returns an empty set of windows.
 func NewWindows() *Windows {
-	return &Windows{byKey: make(map[key]*Window), counts: make(map[place]int)}
+	w := &Windows{seed: maphash.MakeSeed()}
+	w.clear()
+	return w
+}
+
+// clear forgets everything, and the memory for it.
+func (w *Windows) clear() {
+	w.records = windowRecords{free: none}
+	w.byHash = map[uint32]int32{}
+	w.order = nil
+	w.admitted = map[int32]*admissions{}
+	w.openers = newTexts()
+	w.counts = map[place]int32{}
 }
 
 // Open opens a window for a source at a door, or refreshes it: it then ends at until, and
 // may admit maxConnections again (0 for no limit). It reports whether there was a window
 // that was not spent. The window stands only after [Windows.Stands].
 func (w *Windows) Open(door int, source packet.Source, now, until time.Time, maxConnections int) (refreshed bool) {
-	k := keyOf(door, source)
-	win := w.byKey[k]
-	if win == nil {
-		win = &Window{Door: door, Source: source, Opened: now, Until: until, among: w}
-		w.byKey[k] = win
-		heap.Push(&w.order, win)
-	} else {
-		refreshed = !win.Spent()
-		if !refreshed {
-			win.Opened = now
-		}
-		win.Until = until
-		heap.Fix(&w.order, win.index)
+	if w.epoch.IsZero() {
+		w.epoch = now
 	}
-	win.Granted = now
-	w.count(win)
-	win.max = maxConnections
-	win.Connections = 0
-	win.recent = nil // most windows of a door with very many have no connection at a time
-	win.next = 0
-	win.standing = false
+	k := keyOf(door, source)
+	i := w.find(k)
+	if i == none {
+		i = w.add(k)
+		w.count(i, 1)
+		w.records.at(i).opened = w.since(now)
+	} else {
+		delete(w.admitted, i) // most windows of a door with very many have no connection at a time
+		refreshed = !w.records.at(i).isSpent()
+		if !refreshed {
+			w.count(i, 1)
+			w.records.at(i).opened = w.since(now)
+		}
+	}
+	r := w.records.at(i)
+	r.granted = w.since(now)
+	r.max = uint16(maxConnections)
+	r.connections = 0
+	r.standing = false
+	w.endAt(i, until)
 	return refreshed
 }
 
 // Stands records that the kernel has the window, too, and until when. It does nothing if
 // there is no such window.
 func (w *Windows) Stands(door int, source packet.Source, until time.Time) {
-	if win := w.byKey[keyOf(door, source)]; win != nil {
-		win.standing = true
-		win.repeats = maxRepeats
-		win.Until = until
-		heap.Fix(&w.order, win.index)
+	if win := w.Get(door, source); !win.IsNone() {
+		win.Stands(until)
 	}
+}
+
+// Stands records that the kernel has the window, too, and until when.
+func (win Window) Stands(until time.Time) {
+	r := win.record()
+	r.standing = true
+	r.repeats = maxRepeats
+	win.among.endAt(win.at, until)
 }
 
 // Close forgets a window, and reports whether there was one.
 func (w *Windows) Close(door int, source packet.Source) bool {
-	win := w.byKey[keyOf(door, source)]
-	if win != nil {
-		w.forget(win)
+	i := w.find(keyOf(door, source))
+	if i != none {
+		w.forget(i)
 	}
-	return win != nil
+	return i != none
 }
 
-// Expire forgets the windows that have ended by now, and calls ended with each of them.
-func (w *Windows) Expire(now time.Time, ended func(*Window)) {
-	for len(w.order) > 0 && !w.order[0].Until.After(now) {
-		win := w.order[0]
-		w.forget(win)
-		ended(win)
+// Expire forgets windows that have ended by now, the first ones first, and at most that many.
+// It calls ended with each of them before.
+func (w *Windows) Expire(now time.Time, most int, ended func(Window)) {
+	for ; most > 0 && len(w.order) > 0; most-- {
+		i := w.order[0]
+		if w.time(w.records.at(i).until).After(now) {
+			return
+		}
+		ended(Window{w, i})
+		w.forget(i)
 	}
 }
 
@@ -174,42 +212,104 @@ func (w *Windows) Next() (time.Time, bool) {
 	if len(w.order) == 0 {
 		return time.Time{}, false
 	}
-	return w.order[0].Until, true
+	return w.time(w.records.at(w.order[0]).until), true
 }
 
-// All returns an iterator over the open windows, in no particular order.
-func (w *Windows) All() iter.Seq[*Window] {
-	return func(yield func(*Window) bool) {
-		for _, win := range w.order {
-			if !yield(win) {
-				return
-			}
+// Part calls each with at most that many of the windows, in no particular order, and returns
+// where to go on, and 0 after the last. Who begins at 0 and goes on to the end sees each
+// window that stays open meanwhile once.
+func (w *Windows) Part(from, most int, each func(Window)) (next int) {
+	end := min(from+most, w.records.used)
+	for i := from; i < end; i++ {
+		if w.records.at(int32(i)).place != none {
+			each(Window{w, int32(i)})
 		}
+	}
+	if end >= w.records.used {
+		return 0
+	}
+	return end
+}
+
+// Get returns a source's window at a door, or none.
+func (w *Windows) Get(door int, source packet.Source) Window {
+	if i := w.find(keyOf(door, source)); i != none {
+		return Window{w, i}
+	}
+	return Window{}
+}
+
+// IsNone reports whether this is no window.
+func (win Window) IsNone() bool { return win.among == nil }
+
+func (win Window) record() *windowRecord { return win.among.records.at(win.at) }
+
+// Door returns the index of the door.
+func (win Window) Door() int { return int(win.record().key.at) }
+
+// Source returns the source for which the door is open.
+func (win Window) Source() packet.Source { return win.record().sourceOf() }
+
+// Until returns when the window ends.
+func (win Window) Until() time.Time { return win.among.time(win.record().until) }
+
+// Granted returns when the window was opened or refreshed.
+func (win Window) Granted() time.Time { return win.among.time(win.record().granted) }
+
+// Opener returns who has opened the window, as [Window.Grant] has it.
+func (win Window) Opener() string { return win.among.openers.text(win.record().opener) }
+
+// State returns what is known of the window now.
+func (win Window) State() State {
+	w, r := win.among, win.record()
+	return State{
+		Opened: w.time(r.opened), Granted: w.time(r.granted), Until: w.time(r.until),
+		Opener: win.Opener(), Connections: int(r.connections), Spent: r.isSpent(),
 	}
 }
 
-// Get returns a source's window at a door, or nil.
-func (w *Windows) Get(door int, source packet.Source) *Window {
-	return w.byKey[keyOf(door, source)]
+// Grant records who has opened or refreshed the window, and when.
+func (win Window) Grant(opener string, granted time.Time) {
+	r := win.record()
+	win.among.openers.release(r.opener)
+	r.opener = win.among.openers.hold(opener)
+	r.granted = win.among.since(granted)
 }
+
+// Resume records that the window has admitted some connections already.
+func (win Window) Resume(connections int) {
+	r := win.record()
+	wasSpent := r.isSpent()
+	r.connections = uint32(connections)
+	if r.isSpent() && !wasSpent {
+		win.among.count(win.at, -1)
+	}
+}
+
+// Connections returns how many connections the window has admitted since it was opened or
+// refreshed.
+func (win Window) Connections() int { return int(win.record().connections) }
 
 // Spent reports whether the window has admitted as many connections as it may. The kernel
 // has closed it then. The notes stay, so that a retransmitted SYN is recognized.
-func (win *Window) Spent() bool { return win.max > 0 && win.Connections >= win.max }
+func (win Window) Spent() bool { return win.record().isSpent() }
+
+func (r *windowRecord) isSpent() bool { return r.max > 0 && r.connections >= uint32(r.max) }
 
 // Repeat reports whether a packet of a source without a window should go through the
 // kernel's rules again, because the window that admits it stands since the packet was
 // queued. Each true counts against a limit of 64 for each opening.
-func (win *Window) Repeat() bool {
-	if !win.standing || win.repeats == 0 {
+func (win Window) Repeat() bool {
+	r := win.record()
+	if !r.standing || r.repeats == 0 {
 		return false
 	}
-	win.repeats--
+	r.repeats--
 	return true
 }
 
 // Admit records a new connection's first packet, and returns what becomes of it.
-func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
+func (win Window) Admit(p packet.Packet, now time.Time) Admission {
 	c := admitted{connection: connectionOf(p), came: 1, heard: now}
 	if known := win.known(p); known != nil {
 		if !win.Counts(p) {
@@ -229,29 +329,32 @@ func (win *Window) Admit(p packet.Packet, now time.Time) Admission {
 	if win.Spent() {
 		return Exhausted
 	}
-	win.Connections++
-	if win.Spent() {
-		win.among.uncount(win)
+	r := win.record()
+	r.connections++
+	if r.isSpent() {
+		win.among.count(win.at, -1)
 	}
-	if win.recent == nil {
-		win.recent = make([]admitted, 0, max(remembered, win.max))
+	a := win.among.admitted[win.at]
+	if a == nil {
+		a = &admissions{recent: make([]admitted, 0, max(remembered, int(r.max)))}
+		win.among.admitted[win.at] = a
 	}
-	if len(win.recent) < cap(win.recent) {
-		win.recent = append(win.recent, c)
+	if len(a.recent) < cap(a.recent) {
+		a.recent = append(a.recent, c)
 	} else {
-		win.recent[win.next] = c
-		win.next = (win.next + 1) % len(win.recent)
+		a.recent[a.next] = c
+		a.next = (a.next + 1) % len(a.recent)
 	}
 	return AdmitNew
 }
 
 // Knows reports whether the window has admitted the connection that a first packet
 // belongs to.
-func (win *Window) Knows(p packet.Packet) bool { return win.known(p) != nil }
+func (win Window) Knows(p packet.Packet) bool { return win.known(p) != nil }
 
 // Lost records that the first packet of an admitted connection never arrived, so that it
 // may be sent again.
-func (win *Window) Lost(p packet.Packet, now time.Time) {
+func (win Window) Lost(p packet.Packet, now time.Time) {
 	if known := win.known(p); known != nil {
 		known.lost = now
 	}
@@ -261,10 +364,14 @@ func (win *Window) Lost(p packet.Packet, now time.Time) {
 // often it came. More than once means that something behind the wall drops it: the kernel
 // does not queue a repetition of a packet that was delivered. The number is 0 if there is
 // no such connection.
-func (win *Window) Repeated() (port packet.Port, times int) {
+func (win Window) Repeated() (port packet.Port, times int) {
+	a := win.among.admitted[win.at]
+	if a == nil {
+		return port, 0
+	}
 	var heard time.Time
-	for i := range win.recent {
-		if c := &win.recent[i]; c.port.Protocol == packet.TCP && !c.heard.Before(heard) {
+	for i := range a.recent {
+		if c := &a.recent[i]; c.port.Protocol == packet.TCP && !c.heard.Before(heard) {
 			port, times, heard = c.port, c.came, c.heard
 		}
 	}
@@ -274,31 +381,22 @@ func (win *Window) Repeated() (port packet.Port, times int) {
 // Counts reports whether it matters if a packet is a retransmission or another
 // connection. It does not matter in a window without a limit, nor for UDP, because the
 // datagrams of a flow are all alike.
-func (win *Window) Counts(p packet.Packet) bool {
-	return win.max > 0 && p.Port.Protocol == packet.TCP
+func (win Window) Counts(p packet.Packet) bool {
+	return win.record().max > 0 && p.Port.Protocol == packet.TCP
 }
 
-func (win *Window) known(p packet.Packet) *admitted {
+func (win Window) known(p packet.Packet) *admitted {
+	a := win.among.admitted[win.at]
+	if a == nil {
+		return nil
+	}
 	c := connectionOf(p)
-	for i := range win.recent {
-		if win.recent[i].connection == c {
-			return &win.recent[i]
+	for i := range a.recent {
+		if a.recent[i].connection == c {
+			return &a.recent[i]
 		}
 	}
 	return nil
-}
-
-// Count returns how many windows of a door have a source in a network: one that [NetworkOf]
-// returns, or 0.0.0.0/0 or ::/0 for all of an IP version but the link-local ones. Spent
-// windows do not count.
-func (w *Windows) Count(door int, network netip.Prefix) int { return w.counts[place{door, network}] }
-
-// Total returns how many windows a door has open.
-func (w *Windows) Total(door int) (n int) {
-	for _, all := range allVersions {
-		n += w.Count(door, all)
-	}
-	return n
 }
 
 // The leading bits of an address that its network has: about what one owner can have.
@@ -332,57 +430,56 @@ func versionOf(source packet.Source) netip.Prefix {
 	return netip.PrefixFrom(source.Addr(), 0).Masked()
 }
 
-func (w *Windows) count(win *Window) {
-	if win.counted {
-		return
-	}
-	win.counted = true
-	for _, p := range placesOf(win) {
-		w.counts[p]++
-	}
+// place is a network as seen by a door. No network has more than 32 bits.
+type place struct {
+	network uint32 // the leading bits
+	door    uint16
+	bits    uint8
+	is4     bool
 }
 
-func (w *Windows) uncount(win *Window) {
-	if !win.counted {
-		return
+func placeOf(door int, network netip.Prefix) place {
+	leading := network.Addr().AsSlice()
+	return place{binary.BigEndian.Uint32(leading), uint16(door), uint8(network.Bits()), network.Addr().Is4()}
+}
+
+// Count returns how many windows of a door have a source in a network: one that [NetworkOf]
+// returns, or 0.0.0.0/0 or ::/0 for all of an IP version but the link-local ones. Spent
+// windows do not count.
+func (w *Windows) Count(door int, network netip.Prefix) int {
+	return int(w.counts[placeOf(door, network)])
+}
+
+// CountVersion returns how many windows a door has of the IP version of a source. Link-local
+// sources are like a third version. Spent windows do not count.
+func (w *Windows) CountVersion(door int, source packet.Source) int {
+	return w.Count(door, versionOf(source))
+}
+
+// Most returns how many windows a door has of the IP version of which it has the most.
+func (w *Windows) Most(door int) (n int) {
+	for _, all := range allVersions {
+		n = max(n, w.Count(door, all))
 	}
-	win.counted = false
-	for _, p := range placesOf(win) {
-		if w.counts[p]--; w.counts[p] == 0 {
+	return n
+}
+
+// Total returns how many windows a door has open. Spent windows do not count.
+func (w *Windows) Total(door int) (n int) {
+	for _, all := range allVersions {
+		n += w.Count(door, all)
+	}
+	return n
+}
+
+// count adds to the numbers of windows in the places in which a window counts.
+func (w *Windows) count(i, by int32) {
+	k := w.records.at(i).key
+	source := k.sourceOf()
+	for _, network := range [...]netip.Prefix{NetworkOf(source), versionOf(source)} {
+		p := placeOf(int(k.at), network)
+		if w.counts[p] += by; w.counts[p] == 0 {
 			delete(w.counts, p)
 		}
 	}
-}
-
-// placesOf returns the places in which a window counts.
-func placesOf(win *Window) [2]place {
-	return [2]place{{win.Door, NetworkOf(win.Source)}, {win.Door, versionOf(win.Source)}}
-}
-
-func (w *Windows) forget(win *Window) {
-	w.uncount(win)
-	delete(w.byKey, keyOf(win.Door, win.Source))
-	heap.Remove(&w.order, win.index)
-}
-
-// byDeadline is a heap of windows. The one that ends first is on top.
-type byDeadline []*Window
-
-func (h byDeadline) Len() int           { return len(h) }
-func (h byDeadline) Less(i, j int) bool { return h[i].Until.Before(h[j].Until) }
-func (h byDeadline) Swap(i, j int) {
-	h[i], h[j] = h[j], h[i]
-	h[i].index, h[j].index = i, j
-}
-func (h *byDeadline) Push(x any) {
-	win := x.(*Window)
-	win.index = len(*h)
-	*h = append(*h, win)
-}
-func (h *byDeadline) Pop() any {
-	old := *h
-	win := old[len(old)-1]
-	old[len(old)-1] = nil
-	*h = old[:len(old)-1]
-	return win
 }

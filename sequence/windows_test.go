@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"runtime"
-	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -36,17 +35,17 @@ func TestWindowOpensForOneSourceAtOneDoor(t *testing.T) {
 		if w.Open(1, aliceSource, now, now.Add(window), 3) {
 			t.Error("a new window is said to be refreshed")
 		}
-		if w.Get(0, aliceSource) != nil || w.Get(1, bobSource) != nil || w.Get(1, packet.Source{Prefix: netip.MustParsePrefix("192.0.2.0/24")}) != nil {
+		if !w.Get(0, aliceSource).IsNone() || !w.Get(1, bobSource).IsNone() || !w.Get(1, packet.Source{Prefix: netip.MustParsePrefix("192.0.2.0/24")}).IsNone() {
 			t.Error("the window is another door's or source's, too")
 		}
 		win := w.Get(1, aliceSource)
-		if win == nil {
+		if win.IsNone() {
 			t.Fatal("there is no window")
 		}
-		if win.Door != 1 || win.Source != aliceSource || !win.Opened.Equal(now) || !win.Until.Equal(now.Add(window)) || win.Connections != 0 {
-			t.Errorf("window is %+v", win)
+		if win.Door() != 1 || win.Source() != aliceSource || !win.State().Opened.Equal(now) || !win.Until().Equal(now.Add(window)) || win.Connections() != 0 {
+			t.Errorf("window is %+v", win.State())
 		}
-		if all := slices.Collect(w.All()); len(all) != 1 || all[0] != win || w.Len() != 1 {
+		if all := w.All(1); len(all) != 1 || all[0] != win || w.Len() != 1 {
 			t.Errorf("%d windows, %v", w.Len(), all)
 		}
 	})
@@ -64,11 +63,11 @@ func TestWindowIsRefreshedAndStaysOne(t *testing.T) {
 			t.Error("an open window is not refreshed")
 		}
 		win := w.Get(0, aliceSource)
-		if w.Len() != 1 || !win.Opened.Equal(opened) || !win.Until.Equal(now.Add(window)) {
-			t.Errorf("%d windows: %+v", w.Len(), win)
+		if w.Len() != 1 || !win.State().Opened.Equal(opened) || !win.Until().Equal(now.Add(window)) {
+			t.Errorf("%d windows: %+v", w.Len(), win.State())
 		}
-		if win.Connections != 0 {
-			t.Errorf("it has admitted %d connections anew", win.Connections)
+		if win.Connections() != 0 {
+			t.Errorf("it has admitted %d connections anew", win.Connections())
 		}
 		if next, ok := w.Next(); !ok || !next.Equal(now.Add(window)) {
 			t.Errorf("Next = %v, %t", next, ok)
@@ -93,8 +92,8 @@ func TestSpentWindowIsOpenedAnew(t *testing.T) {
 		if w.Open(0, aliceSource, now, now.Add(window), 1) {
 			t.Error("a spent window is said to be refreshed")
 		}
-		if win := w.Get(0, aliceSource); win.Spent() || !win.Opened.Equal(now) || w.Len() != 1 {
-			t.Errorf("%d windows: %+v", w.Len(), win)
+		if win := w.Get(0, aliceSource); win.Spent() || !win.State().Opened.Equal(now) || w.Len() != 1 {
+			t.Errorf("%d windows: %+v", w.Len(), win.State())
 		}
 		if got := w.Get(0, aliceSource).Admit(connection(2), time.Time{}); got != sequence.AdmitNew {
 			t.Errorf("a new connection: %d", got)
@@ -141,8 +140,8 @@ func TestAdmit(t *testing.T) {
 			w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), tt.max)
 			win := w.Get(0, aliceSource)
 			for i, s := range tt.steps {
-				if got := win.Admit(connection(s.connection), time.Time{}); got != s.want || win.Connections != s.connections {
-					t.Errorf("step %d: Admit = %d after %d connections, want %d after %d", i, got, win.Connections, s.want, s.connections)
+				if got := win.Admit(connection(s.connection), time.Time{}); got != s.want || win.Connections() != s.connections {
+					t.Errorf("step %d: Admit = %d after %d connections, want %d after %d", i, got, win.Connections(), s.want, s.connections)
 				}
 			}
 		})
@@ -171,8 +170,8 @@ func TestAdmitRefusesReplays(t *testing.T) {
 		p.Port.Protocol, other.Port.Protocol = tt.protocol, tt.protocol
 		expect := func(when string, want sequence.Admission) {
 			t.Helper()
-			if got := win.Admit(p, now); got != want || win.Connections != 1 {
-				t.Errorf("%s, %s: %d after %d connections, want %d", tt.name, when, got, win.Connections, want)
+			if got := win.Admit(p, now); got != want || win.Connections() != 1 {
+				t.Errorf("%s, %s: %d after %d connections, want %d", tt.name, when, got, win.Connections(), want)
 			}
 		}
 		expect("the first", sequence.AdmitNew)
@@ -229,7 +228,7 @@ func TestAdmitRemembers(t *testing.T) {
 	w.Open(0, bobSource, time.Time{}, time.Time{}.Add(window), 0)
 	limited, unlimited := w.Get(0, aliceSource), w.Get(0, bobSource)
 	for n := range many {
-		for name, win := range map[string]*sequence.Window{"limited": limited, "unlimited": unlimited} {
+		for name, win := range map[string]sequence.Window{"limited": limited, "unlimited": unlimited} {
 			if got := win.Admit(connection(n), time.Time{}); got != sequence.AdmitNew {
 				t.Fatalf("%s: connection %d: %d, want a new one", name, n, got)
 			}
@@ -253,7 +252,7 @@ func TestAdmitRemembers(t *testing.T) {
 
 // repeats counts how often a window sends a packet through the rules again, up to a
 // bound.
-func repeats(win *sequence.Window) int {
+func repeats(win sequence.Window) int {
 	const bound = 1000
 	n := 0
 	for n < bound && win.Repeat() {
@@ -300,7 +299,7 @@ func TestAWindowLastsAsLongAsItStands(t *testing.T) {
 	if next, _ := w.Next(); !next.Equal(time.Time{}.Add(window + time.Minute)) {
 		t.Errorf("the next one ends at %s", next)
 	}
-	if got := w.Get(0, aliceSource).Until; !got.Equal(later) {
+	if got := w.Get(0, aliceSource).Until(); !got.Equal(later) {
 		t.Errorf("it ends at %s, want %s", got, later)
 	}
 }
@@ -316,12 +315,7 @@ func TestWindowsExpireInOrder(t *testing.T) {
 			w.Open(d, aliceSource, start, start.Add(time.Duration(d)*time.Second), 0)
 		}
 		expired := func() (doors []int) {
-			w.Expire(time.Now(), func(win *sequence.Window) {
-				if w.Get(win.Door, win.Source) != nil {
-					t.Errorf("the window at door %d is handed over and still known", win.Door)
-				}
-				doors = append(doors, win.Door)
-			})
+			w.Expire(time.Now(), 10, func(win sequence.Window) { doors = append(doors, win.Door()) })
 			return doors
 		}
 		next := func(want time.Duration) {
@@ -385,25 +379,34 @@ func TestWindowsAreThoseOfAMap(t *testing.T) {
 		case 3:
 			now = now.Add(time.Duration(random.IntN(2000)) * time.Millisecond)
 			var last time.Time
-			w.Expire(now, func(win *sequence.Window) {
-				if win.Until.Before(last) {
-					t.Fatalf("a window that ends at %v is handed over after one that ends at %v", win.Until, last)
+			most := random.IntN(40)
+			left := most
+			w.Expire(now, most, func(win sequence.Window) {
+				if win.Until().Before(last) {
+					t.Fatalf("a window that ends at %v is handed over after one that ends at %v", win.Until(), last)
 				}
-				last = win.Until
-				k := key{win.Door, win.Source}
-				if until := want[k]; !until.Equal(win.Until) || until.After(now) {
-					t.Fatalf("a window ends at %v, want %v", win.Until, until)
+				last = win.Until()
+				k := key{win.Door(), win.Source()}
+				if until := want[k]; !until.Equal(win.Until()) || until.After(now) {
+					t.Fatalf("a window ends at %v, want %v", win.Until(), until)
 				}
 				delete(want, k)
+				left--
 			})
+			if next, ok := w.Next(); left < 0 || left > 0 && ok && !next.After(now) {
+				t.Fatalf("%d of %d windows ended by %v, and the next ends at %v", most-left, most, now, next)
+			}
 		}
 		got := map[key]time.Time{}
 		var first time.Time
-		for win := range w.All() {
-			got[key{win.Door, win.Source}] = win.Until
-			if first.IsZero() || win.Until.Before(first) {
-				first = win.Until
+		for _, win := range w.All(1 + random.IntN(8)) {
+			got[key{win.Door(), win.Source()}] = win.Until()
+			if first.IsZero() || win.Until().Before(first) {
+				first = win.Until()
 			}
+		}
+		if err := w.Check(); err != nil {
+			t.Fatal(err)
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) || w.Len() != len(want) {
 			t.Fatalf("%d windows: %v, want %v", w.Len(), got, want)
@@ -443,7 +446,7 @@ func TestWindowsOfANetworkAreCounted(t *testing.T) {
 	w.Open(0, aliceSource, now, now.Add(window), 1)
 	expect("and opened again", 1, 2)
 	w.Get(0, aliceSource).Admit(connection(2), now)
-	w.Expire(now.Add(window), func(*sequence.Window) {})
+	w.Expire(now.Add(window), 10, func(sequence.Window) {})
 	expect("and spent, and over", 0, 1)
 	w.Close(0, far)
 	expect("all are closed", 0, 0)
@@ -472,7 +475,7 @@ func TestNetworkOf(t *testing.T) {
 // A door can have a million windows, most of which have no connection at a time. What the
 // daemon remembers of a connection is several times the rest.
 func TestAWindowWithoutConnectionsIsSmall(t *testing.T) {
-	const windows, most = 100_000, 400 // bytes for each
+	const windows, most = 100_000, 110 // bytes for each
 	var before, after runtime.MemStats
 	w := sequence.NewWindows()
 	now := time.Now()
@@ -488,4 +491,54 @@ func TestAWindowWithoutConnectionsIsSmall(t *testing.T) {
 		t.Errorf("a window takes %d bytes, want at most %d", each, most)
 	}
 	runtime.KeepAlive(w)
+}
+
+// So many that some have the same hash, with a probability of all but one in a billion.
+func TestManyWindowsAreFoundAndClosed(t *testing.T) {
+	const windows = 450_000
+	w := sequence.NewWindows()
+	now := time.Unix(1, 0)
+	sourceOf := func(i int) packet.Source {
+		return packet.Source{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 32)}
+	}
+	untilOf := func(i int) time.Time { return now.Add(time.Duration(1+i%977) * time.Second) }
+	open := func(from, step int) {
+		for i := from; i < windows; i += step {
+			w.Open(i%3, sourceOf(i), now, untilOf(i), 0)
+			w.Get(i%3, sourceOf(i)).Grant(fmt.Sprint("person ", i%5), now)
+		}
+	}
+	expect := func(what string, closed func(i int) bool) {
+		t.Helper()
+		n := 0
+		for i := range windows {
+			win := w.Get(i%3, sourceOf(i))
+			if win.IsNone() != closed(i) || !win.IsNone() && (!win.Until().Equal(untilOf(i)) || win.Opener() != fmt.Sprint("person ", i%5)) {
+				t.Fatalf("%s: window %d is wrong, or open: %t", what, i, !win.IsNone())
+			}
+			if !win.IsNone() {
+				n++
+			}
+		}
+		if total := w.Total(0) + w.Total(1) + w.Total(2); total != n || w.Len() != n {
+			t.Errorf("%s: %d windows and %d in all, want %d", what, w.Len(), total, n)
+		}
+		if err := w.Check(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	open(0, 1)
+	expect("all are open", func(int) bool { return false })
+	for i := 0; i < windows; i += 2 {
+		if !w.Close(i%3, sourceOf(i)) {
+			t.Fatalf("window %d is not open", i)
+		}
+	}
+	expect("every second is closed", func(i int) bool { return i%2 == 0 })
+	open(0, 4)
+	expect("a quarter is opened again", func(i int) bool { return i%4 == 2 })
+	w.Expire(now.Add(time.Hour), windows, func(sequence.Window) {})
+	expect("all have ended", func(int) bool { return true })
+	open(1, 2)
+	expect("half is open", func(i int) bool { return i%2 == 0 })
 }

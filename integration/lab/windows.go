@@ -17,13 +17,23 @@ func (l *Lab) KernelWindows() []nft.Window {
 			return err
 		}
 		defer k.Close()
-		s, err := k.Standing("knockwall")
-		if err == nil && s != nil {
-			windows = s.Windows
-		}
+		windows, err = WindowsIn(k, "knockwall")
 		return err
 	}))
 	return windows
+}
+
+// WindowsIn returns the open windows in a table.
+func WindowsIn(k *nft.Kernel, table string) (windows []nft.Window, err error) {
+	s, err := k.Standing(table)
+	if err != nil || s == nil {
+		return nil, err
+	}
+	all, err := k.Windows(s, func() { windows = nil }, func(w nft.Window) { windows = append(windows, w) })
+	if err == nil && !all {
+		err = fmt.Errorf("there are more windows than the %d that were read", len(windows))
+	}
+	return windows, err
 }
 
 // Span is a period. An event happened at some moment in it.

@@ -816,12 +816,12 @@ func (s *soak) disagreement() string {
 	now := time.Now()
 	maps.DeleteFunc(s.windows, func(_ soakKey, w *soakWindow) bool { return now.After(w.hi.Add(edge)) })
 	maps.DeleteFunc(s.attempts, func(_ soakKey, a *soakAttempt) bool { return now.Sub(a.hi) > soakKnockTimeout+edge })
-	standing, err := s.kernel.Standing("knockwall")
-	if err != nil || standing == nil {
-		return fmt.Sprintf("there is no wall, or it is being replaced: %v", err) // the daemon may be putting it back
+	windows, err := lab.WindowsIn(s.kernel, "knockwall")
+	if err != nil {
+		return fmt.Sprintf("the wall cannot be read: %v", err) // the daemon may be putting it back
 	}
 	in := map[soakKey]time.Duration{}
-	for _, w := range standing.Windows {
+	for _, w := range windows {
 		in[soakKey{w.Door, w.Source.Prefix}] = w.Left
 	}
 	if wrong := s.compare("the kernel", in, now, time.Now()); wrong != "" || !s.alive {

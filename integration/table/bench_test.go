@@ -1,6 +1,7 @@
 package table
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -27,7 +28,7 @@ func BenchmarkInstall(b *testing.B) {
 		}
 		defer k.Close()
 		for b.Loop() {
-			if err := k.Install(table, windows, ""); err != nil {
+			if err := k.Install(table, slices.Values(windows), ""); err != nil {
 				return err
 			}
 		}

@@ -460,8 +460,8 @@ func TestAWindowThatIsNearlyOverIsNotPutBackForEver(t *testing.T) {
 		for _, left := range []time.Duration{time.Nanosecond, 999 * time.Microsecond} {
 			windows := []nft.Window{{Door: "ssh", Source: source, Left: left}}
 			for name, put := range map[string]func() error{
-				"installed": func() error { return k.Install(table, windows, "") },
-				"restored":  func() error { return k.Restore(table, windows) },
+				"installed": func() error { return k.Install(table, slices.Values(windows), "") },
+				"restored":  func() error { return k.Restore(table, slices.Values(windows)) },
 				"opened":    func() error { return k.OpenWindows(table.Name, windows[:1]) },
 			} {
 				if err := put(); err != nil {

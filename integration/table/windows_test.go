@@ -90,10 +90,10 @@ type source struct {
 // left returns the open windows, and how much time they have left.
 func (o *openings) left() map[source]time.Duration {
 	o.T.Helper()
-	s, err := o.kernel.Standing(o.config.Wall.Table)
+	windows, err := lab.WindowsIn(o.kernel, o.config.Wall.Table)
 	lab.Must(o.T, err)
 	left := map[source]time.Duration{}
-	for _, w := range s.Windows {
+	for _, w := range windows {
 		left[source{w.Door, w.Source}] = w.Left
 	}
 	return left
@@ -195,13 +195,13 @@ door "ssh" {
   sequence = [4113, "27911/udp", 1840]
 }`
 	o := newOpenings(t)
-	install := func(rules string, given []nft.Window) {
+	install := func(rules string, given []nft.Window) { // all that are open
 		t.Helper()
 		loaded := ruleset.Load(o.WriteRules(rules))
 		if loaded.Config == nil {
 			t.Fatal(loaded.Diagnostics)
 		}
-		lab.Must(t, o.kernel.Install(tableAt(t, loaded.Config, time.Now()), given, ""))
+		lab.Must(t, o.kernel.Install(tableAt(t, loaded.Config, time.Now()), slices.Values(given), ""))
 	}
 	ssh := []nft.Window{o.window("ssh", 1, false, time.Hour), o.window("ssh", 2, true, time.Hour)}
 	web := []nft.Window{o.window("web", 1, false, time.Hour), o.window("web", 2, true, time.Hour)}
@@ -210,7 +210,7 @@ door "ssh" {
 		"removed": only,
 		"changed": strings.Replace(windowRules, "ipv4 = 24, ipv6 = 64", "ipv4 = 32, ipv6 = 128", 1),
 	} {
-		install(rules, ssh)
+		install(rules, slices.Concat(ssh, web))
 		o.check(ssh)
 		install(windowRules, ssh)
 		o.check(ssh)
@@ -271,8 +271,8 @@ func TestWindowsThatCannotBeReadAreUnknown(t *testing.T) {
 	lab.Must(t, o.open(o.several(4, time.Minute)))
 	// Afterwards it asks in the network of its caller, which has no such table.
 	lab.Must(t, o.kernel.Close())
-	if s, err := o.kernel.Standing(o.config.Wall.Table); err == nil || s != nil {
-		t.Errorf("the table is %v, %v", s, err)
+	if windows, err := lab.WindowsIn(o.kernel, o.config.Wall.Table); err == nil {
+		t.Errorf("the windows are %v", windows)
 	}
 }
 
@@ -296,7 +296,7 @@ func TestATableWithChainsInUseIsReplaced(t *testing.T) {
 	}))
 	open = slices.DeleteFunc(open, func(w nft.Window) bool { return w.Door != "ssh" })
 	table := tableAt(t, loaded.Config, time.Now())
-	lab.Must(t, o.kernel.Install(table, open, ""))
+	lab.Must(t, o.kernel.Install(table, slices.Values(open), ""))
 	o.check(open)
 	if intact, err := o.kernel.Intact(table); err != nil || !intact {
 		t.Errorf("the table is as it was installed: %v, %v", intact, err)

@@ -27,8 +27,8 @@ import (
 // doors takes time on a busy machine.
 const changeTimeout = 2 * time.Minute
 
-// maxAnswer is the greatest length of an answer, in bytes. With a hundred thousand open
-// windows, an answer has about 10 MB.
+// maxAnswer is the greatest length of an answer, in bytes. One with as many windows as fit has
+// about 10 MB.
 const maxAnswer = 32 << 20
 
 // Client sends requests to the daemon.
@@ -60,9 +60,28 @@ type RequestError struct{ err error }
 
 func (e *RequestError) Error() string { return e.err.Error() }
 
-// Status returns the state of the wall, with the open windows that are wanted.
+// Status returns the state of the wall, with the open windows that are wanted. If they do not
+// fit into one answer, it asks for more.
 func (c *Client) Status(ctx context.Context, windows wall.WindowQuery) (s wall.Status, err error) {
-	return s, c.ask(ctx, http.MethodGet, "/v1/status?"+windowsQuery(windows).Encode(), nil, &s)
+	path := func() string { return "/v1/status?" + windowsQuery(windows).Encode() }
+	if err := c.ask(ctx, http.MethodGet, path(), nil, &s); err != nil {
+		return s, err
+	}
+	most := windows.Limit
+	for s.WindowsNext != "" && (most == 0 || len(s.Windows) < most) {
+		if windows.After, err = wall.ParseWindowPlace(s.WindowsNext); err != nil {
+			return s, fmt.Errorf("the daemon's answer cannot be read: %w", err)
+		}
+		if most > 0 {
+			windows.Limit = most - len(s.Windows)
+		}
+		var more wall.Status
+		if err := c.ask(ctx, http.MethodGet, path(), nil, &more); err != nil {
+			return s, err
+		}
+		s.Windows, s.WindowsNext = append(s.Windows, more.Windows...), more.WindowsNext
+	}
+	return s, nil
 }
 
 // Open opens a window for a source, for the time in window. If window is empty, it uses

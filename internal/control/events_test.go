@@ -23,6 +23,7 @@ import (
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/eventually"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
 )
 
 // deadline is how long a test waits for an expected event.
@@ -538,7 +539,7 @@ func TestConnectionsThatAskForNothingAreClosed(t *testing.T) {
 				if took := time.Since(began); took < test.after || took > test.after+time.Second {
 					t.Errorf("closed after %s: %v", took, err)
 				}
-				if got := d.Wall.Windows(); len(got) != 0 {
+				if got := d.Wall.Windows(wall.WindowQuery{}); len(got) != 0 {
 					t.Errorf("windows: %v", got)
 				}
 			})

@@ -14,6 +14,7 @@ const (
 	MaxConnections  = maxConnections
 	MaxFollowers    = maxFollowers
 	MaxAnswering    = maxAnswering
+	MaxWindows      = maxWindows
 	MaxRefusalDelay = patience
 )
 

@@ -93,7 +93,7 @@ func FuzzControl(f *testing.F) {
 			}
 			d, handler, reloads = newFuzzed(t)
 		default:
-			for _, w := range d.Wall.Windows() {
+			for _, w := range d.Wall.Windows(wall.WindowQuery{}) {
 				if _, err := d.Wall.Close(w.Door, w.Source.String(), true); err != nil {
 					t.Fatal(err)
 				}

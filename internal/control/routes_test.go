@@ -26,6 +26,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/control"
 	"github.com/knockwall/knockwall/internal/host"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/otp"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -35,7 +36,7 @@ import (
 // opens returns the sources with an open window, each with its door.
 func opens(d *daemon) []string {
 	var all []string
-	for _, w := range d.Wall.Windows() {
+	for _, w := range d.Wall.Windows(wall.WindowQuery{}) {
 		all = append(all, w.Door+" "+w.Source.String())
 	}
 	return all
@@ -61,6 +62,36 @@ func wantAnswer(t *testing.T, response *http.Response, body string, to any) {
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(to); err != nil {
 		t.Fatalf("%v in %s", err, body)
+	}
+}
+
+// One answer has so many windows at most. A client asks for the next ones until it has what it
+// wants.
+func TestManyWindowsTakeSeveralAnswers(t *testing.T) {
+	const many = control.MaxWindows + 3
+	var windows []nft.Window
+	for i := range many {
+		source := netip.AddrFrom4([4]byte{20 + byte(i%200), byte(i >> 16), byte(i >> 8), byte(i)})
+		windows = append(windows, nft.Window{Door: "ssh", Source: packet.SourcePrefix{IPv4: 32, IPv6: 128}.Of(source), Left: time.Hour})
+	}
+	s := serveWith(t, "", windows)
+	_, body := s.ask(t, http.MethodGet, "/v1/windows", "")
+	var answered []wall.WindowStatus
+	if err := json.Unmarshal([]byte(body), &answered); err != nil || len(answered) != control.MaxWindows {
+		t.Fatalf("one answer has %d windows, want %d: %v", len(answered), control.MaxWindows, err)
+	}
+	client := control.NewClient(s.path)
+	for limit, want := range map[int]int{0: many, control.MaxWindows + 2: control.MaxWindows + 2, many + 1: many, 2: 2} {
+		status, err := client.Status(t.Context(), wall.WindowQuery{Limit: limit})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(status.Windows) != want || (status.WindowsNext == "") != (want == many) {
+			t.Errorf("with the limit %d there are %d windows and then %q, want %d", limit, len(status.Windows), status.WindowsNext, want)
+		}
+		if !slices.IsSortedFunc(status.Windows, func(a, b wall.WindowStatus) int { return a.Source.Addr().Compare(b.Source.Addr()) }) {
+			t.Errorf("with the limit %d they are out of order", limit)
+		}
 	}
 }
 
@@ -204,6 +235,8 @@ var wrong = []struct {
 	{"following perhaps", "GET", "/v1/events?follow=perhaps", "", 400, `follow is true or false, not "perhaps"`},
 	{"events of a name", "GET", "/v1/events?source=example.org", "", 400, `source is an IP address or a prefix, not "example.org"`},
 	{"no number of windows", "GET", "/v1/status?limit=few", "", 400, `limit is the number of windows, not "few"`},
+	{"windows after nothing", "GET", "/v1/windows?after=192.0.2.7", "", 400, `"192.0.2.7" is not a door and a source, such as ssh/192.0.2.7`},
+	{"windows after no source", "GET", "/v1/status?after=ssh/here", "", 400, `"ssh/here" is not a door and a source`},
 	{"windows of no source", "GET", "/v1/status?source=here", "", 400, `source is an IP address or a prefix, not "here"`},
 	{"fewer events than none", "GET", "/v1/events?last=-1", "", 400, `last is the number of events, not "-1"`},
 	{"events of too many", "GET", "/v1/events?source=::1" + strings.Repeat("&source=::1", 64), "", 400, "at most 64 sources"},

@@ -27,6 +27,7 @@ const (
 	parameterSource = "source"
 	parameterLast   = "last"
 	parameterLimit  = "limit"
+	parameterAfter  = "after"
 )
 
 // maxSelected is the number of sources that a client can select at once.
@@ -103,10 +104,14 @@ func windowsQuery(wanted wall.WindowQuery) url.Values {
 	if wanted.Limit > 0 {
 		q.Set(parameterLimit, strconv.Itoa(wanted.Limit))
 	}
+	if !wanted.After.IsZero() {
+		q.Set(parameterAfter, wanted.After.String())
+	}
 	return q
 }
 
-// windowsWanted reads the query parameters that select windows.
+// windowsWanted reads the query parameters that select windows: not more than fit into one
+// answer.
 func windowsWanted(r *http.Request) (wanted wall.WindowQuery, err error) {
 	q := r.URL.Query()
 	wanted.Door = q.Get(parameterDoor)
@@ -114,9 +119,19 @@ func windowsWanted(r *http.Request) (wanted wall.WindowQuery, err error) {
 		return wanted, err
 	}
 	if q.Get(parameterLimit) != "" {
-		wanted.Limit, err = numberOf(q, parameterLimit, "windows")
+		if wanted.Limit, err = numberOf(q, parameterLimit, "windows"); err != nil {
+			return wanted, err
+		}
 	}
-	return wanted, err
+	if wanted.Limit == 0 || wanted.Limit > maxWindows {
+		wanted.Limit = maxWindows
+	}
+	if text := q.Get(parameterAfter); text != "" {
+		if wanted.After, err = wall.ParseWindowPlace(text); err != nil {
+			return wanted, badRequest{err}
+		}
+	}
+	return wanted, nil
 }
 
 // has reports whether the client wants an event.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/netip"
@@ -48,14 +49,14 @@ type stillKernel struct {
 	stands  bool
 }
 
-func (k *stillKernel) Install(*nft.Table, []nft.Window, string) error {
+func (k *stillKernel) Install(*nft.Table, iter.Seq[nft.Window], string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stands = true
 	return nil
 }
 
-func (k *stillKernel) Restore(*nft.Table, []nft.Window) error { return k.Install(nil, nil, "") }
+func (k *stillKernel) Restore(*nft.Table, iter.Seq[nft.Window]) error { return k.Install(nil, nil, "") }
 
 func (k *stillKernel) Remove(string) (bool, error) {
 	k.mu.Lock()
@@ -76,7 +77,18 @@ func (k *stillKernel) Standing(string) (*nft.Standing, error) {
 	if k.windows == nil {
 		return nil, nil
 	}
-	return &nft.Standing{Windows: k.windows}, nil
+	return &nft.Standing{}, nil
+}
+
+func (*stillKernel) Generation() (uint32, error) { return 1, nil }
+
+func (*stillKernel) IsUnchangedSince(uint32, string) bool { return false }
+
+func (k *stillKernel) Windows(_ *nft.Standing, _ func(), take func(nft.Window)) (bool, error) {
+	for _, w := range k.windows {
+		take(w)
+	}
+	return true, nil
 }
 
 func (k *stillKernel) OpenWindows(string, []nft.Window) error {
@@ -161,7 +173,7 @@ func (stillSocket) Close() error                  { return nil }
 // rules returns a configuration with one door.
 func rules() *ruleset.Config {
 	return &ruleset.Config{
-		Wall: ruleset.Wall{Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep, Hold: time.Second, MaxSources: 16, MaxWindows: 16},
+		Wall: ruleset.Wall{Table: "knockwall", LogGroup: 7100, Queue: 7100, OnStop: ruleset.Keep, Hold: time.Second, MaxSources: 16, MaxWindows: 1 << 20},
 		Doors: []ruleset.Door{{
 			Name:  "ssh",
 			Ports: []packet.PortRange{{First: 22, Last: 23, Protocol: packet.TCP}},
@@ -255,7 +267,13 @@ func serve(t testing.TB) *served {
 func serveAs(t testing.TB, unit string) *served {
 	t.Helper()
 	source := packet.Source{Prefix: netip.MustParsePrefix("192.0.2.1/32")}
-	s := &served{daemon: newDaemon(t, &stillKernel{windows: []nft.Window{{Door: "ssh", Source: source, Left: time.Hour}}})}
+	return serveWith(t, unit, []nft.Window{{Door: "ssh", Source: source, Left: time.Hour}})
+}
+
+// serveWith serves a daemon that finds these windows.
+func serveWith(t testing.TB, unit string, windows []nft.Window) *served {
+	t.Helper()
+	s := &served{daemon: newDaemon(t, &stillKernel{windows: windows})}
 	s.kernel.knock([]byte("ssh"), packet.Packet{
 		Source: netip.MustParseAddr("192.0.2.2"), SourcePort: 40000, Port: packet.Port{Number: 17001, Protocol: packet.TCP},
 	}, nil)

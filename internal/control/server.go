@@ -30,7 +30,8 @@ const (
 	maxBody        = 4 << 10
 	maxConnections = 512
 	maxFollowers   = 32
-	maxAnswering   = 8 // long answers at once
+	maxAnswering   = 8       // long answers at once
+	maxWindows     = 1 << 16 // in one answer
 	patience       = 2 * time.Second
 )
 
@@ -184,7 +185,13 @@ func (s *service) handler() http.Handler {
 		}
 		return s.Wall.Status(wanted)
 	})))
-	mux.HandleFunc("GET /v1/windows", s.long(answer(func(*http.Request) (any, error) { return s.Wall.Windows(), nil })))
+	mux.HandleFunc("GET /v1/windows", s.long(answer(func(r *http.Request) (any, error) {
+		wanted, err := windowsWanted(r)
+		if err != nil {
+			return nil, err
+		}
+		return s.Wall.Windows(wanted), nil
+	})))
 	mux.HandleFunc("POST /v1/windows", answer(s.open))
 	mux.HandleFunc("DELETE /v1/windows/{door}/{source...}", answer(s.shut))
 	mux.HandleFunc("GET /v1/changes", s.changes)

@@ -155,7 +155,7 @@ func controlListener(path string) (l net.Listener, unit string, err error) {
 // host.
 func (d *daemon) edges(kernel *nft.Kernel) wall.Edges {
 	e := wall.KernelEdges(kernel)
-	e.Used, e.Due = d.stores.used, d.stores.due
+	e.Used, e.Due, e.Kept = d.stores.used, d.stores.due, d.stores.windows
 	e.Rules = d.rules.examine
 	e.Examine = func(c *effective.Config) doctor.Report {
 		return doctor.Examine(&doctor.Host{Config: c.Written, InForce: c}, doctor.Standing)

@@ -12,10 +12,13 @@ import (
 )
 
 // stores are what the daemon remembers on disk: which one-time passwords and knocks were
-// used, and which commands are due. A service has them in its state folder
+// used, which commands are due, and, while no daemon runs, the windows. A service has them in its state folder
 // ($STATE_DIRECTORY), which survives a reboot. Any other daemon has them beside its control
 // socket.
-type stores struct{ used, due *lateStore }
+type stores struct {
+	used, due *lateStore
+	windows   windowFile
+}
 
 // stateBase returns the prefix of the paths of all files that the daemon keeps.
 func stateBase(controlPath string) string {
@@ -35,6 +38,7 @@ func newStores(controlPath string, complain func(string)) *stores {
 		due: &lateStore{path: base + "due", damaged: func(path, found string) {
 			complain(fmt.Sprintf("%s was damaged (%s): the on_close command of an earlier window may be forgotten. Check whether you have to run it by hand", path, found))
 		}},
+		windows: windowFile{base + "windows"},
 	}
 }
 

@@ -82,15 +82,18 @@ func probeFeatures(conn *nftables.Conn) (f Features, err error) {
 	return f, nil
 }
 
-// probe tries a rule in a table that is made and deleted within one transaction, in a
-// chain that no packet passes.
+// probe tries a rule in a transaction that changes nothing, as its last command fails: it makes
+// a table that must not be there yet. So the generation of the tables stays the same.
 func probe(conn *nftables.Conn, flags nftables.TableFlags, r rule, f Features) error {
 	table := tableNamed("knockwall_probe")
 	table.Flags = flags
 	b := &batch{conn: conn, table: conn.AddTable(table), features: f}
 	b.addRule(conn.AddChain(&nftables.Chain{Name: "probe", Table: b.table}), r)
-	conn.DelTable(b.table)
-	return conn.Flush()
+	conn.CreateTable(b.table)
+	if err := conn.Flush(); !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	return nil
 }
 
 // probeTimeout tries to make a timeout object for a protocol that conntrack does not

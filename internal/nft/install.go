@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"time"
@@ -33,37 +34,30 @@ const (
 // If the old table is a wall's that a daemon has made, its parts that are the same in the
 // new one stay. The hooks stay, because the kernel drops all packets that wait in queues
 // when a hook is removed. Sets of the same shape stay with their elements, so that
-// windows keep their exact time; the given windows are opened in the other sets. A table
+// windows keep their exact time. Windows of doors that are gone or changed are deleted, and
+// those that the new table takes are opened in sets that are made anew. So the given windows
+// are all that may be open in the old one; they are asked for only if there is such a door or
+// set. A table
 // that is not a wall's is left alone: the error is a [*TakenError]. If replaced names
 // another table, it is deleted in the same transaction.
 //
 // If the kernel has table ownership, this connection owns the table, and nobody else can
 // change it. The table stays when the owner has gone; that of a trial does not.
-func (k *Kernel) Install(t *Table, windows []Window, replaced string) error {
+func (k *Kernel) Install(t *Table, windows iter.Seq[Window], replaced string) error {
 	return k.put(t, windows, replaced, true)
 }
 
 // Restore replaces whatever table has that name, in one transaction, and keeps nothing of
 // it.
-func (k *Kernel) Restore(t *Table, windows []Window) error {
+func (k *Kernel) Restore(t *Table, windows iter.Seq[Window]) error {
 	return k.put(t, windows, "", false)
 }
 
-func (k *Kernel) put(t *Table, windows []Window, replaced string, keep bool) error {
+func (k *Kernel) put(t *Table, windows iter.Seq[Window], replaced string, keep bool) error {
 	all := t.contents()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	began := time.Now()
-	err := k.unhindered(func() error {
-		left := make([]Window, 0, len(windows))
-		for _, w := range windows {
-			// The kernel counts in milliseconds, and takes 0 for no timeout at all.
-			if w.Left -= time.Since(began); w.Left >= time.Millisecond {
-				left = append(left, w)
-			}
-		}
-		return k.tryPut(t, all, left, replaced, keep)
-	})
+	err := k.unhindered(func() error { return k.tryPut(t, all, windows, replaced, keep) })
 	k.owned, k.outline = nil, nil
 	if errors.Is(err, unix.ENOBUFS) {
 		// Only the answer was lost. The transaction may have succeeded.
@@ -107,7 +101,7 @@ func (k *Kernel) reading(read func() error) error {
 }
 
 // tryPut sends the transaction once.
-func (k *Kernel) tryPut(t *Table, all *contents, windows []Window, replaced string, keep bool) error {
+func (k *Kernel) tryPut(t *Table, all *contents, windows iter.Seq[Window], replaced string, keep bool) error {
 	if replaced == t.Name {
 		replaced = ""
 	}
@@ -120,12 +114,6 @@ func (k *Kernel) tryPut(t *Table, all *contents, windows []Window, replaced stri
 		old = k.outline.found(k.flags(k.owned), k.features)
 		same = all.outline.sameChains(k.outline)
 		maps.Copy(old.timeouts, k.timeouts)
-		if !old.keepsAllWindows(all) {
-			var err error
-			if old.windows, err = k.ownWindows(); err != nil {
-				return err
-			}
-		}
 	} else {
 		gen, err := k.conn.GetGen()
 		if err != nil {
@@ -134,6 +122,11 @@ func (k *Kernel) tryPut(t *Table, all *contents, windows []Window, replaced stri
 		generation = gen.ID
 		if old, err = k.find(t.Name); err != nil {
 			return err
+		}
+		if keep && old.isWall() && old.original {
+			if err := k.spoil(t.Name, old, generation); err != nil {
+				return err
+			}
 		}
 	}
 	table := tableNamed(t.Name)
@@ -320,7 +313,7 @@ func (b *batch) clear(old *found) {
 
 // add adds to the transaction all of t that is not there yet. Errors in building it
 // surface when it is sent.
-func (b *batch) add(t *contents, windows []Window, old *found) {
+func (b *batch) add(t *contents, windows iter.Seq[Window], old *found) {
 	for _, name := range t.counters {
 		if !old.counters[name] {
 			b.conn.AddObj(&nftables.CounterObj{Table: b.table, Name: name})
@@ -331,8 +324,9 @@ func (b *batch) add(t *contents, windows []Window, old *found) {
 			addTimeout(b.conn, o.object(b.table))
 		}
 	}
+	changes := changesOf(t, windows, old)
 	for _, s := range t.sets {
-		b.addSet(s, t, windows, old)
+		b.addSet(s, changes[s.name], old)
 	}
 	chains := make([]*nftables.Chain, len(t.chains))
 	for i, c := range t.chains {
@@ -368,29 +362,57 @@ func (b *batch) addRule(c *nftables.Chain, r rule) {
 	b.conn.AddRule(made)
 }
 
+// changesOf returns which windows have to be deleted from sets that stay, and opened in sets of
+// a new table, by set. A set that stays still has the windows of the doors that are the same,
+// each with the time it has left. If all windows stay, it does not ask for them.
+func changesOf(t *contents, windows iter.Seq[Window], old *found) map[string]*windowChange {
+	changes := map[string]*windowChange{}
+	made := false
+	for _, f := range families {
+		_, stays := old.shapes[openSet(f)]
+		made = made || !stays
+		changes[openSet(f)] = &windowChange{}
+	}
+	if windows == nil || !made && old.keepsAllWindows(t) {
+		return changes
+	}
+	for w := range windows {
+		f := familyOf(w.Source)
+		_, stays := old.shapes[openSet(f)]
+		if stays && old.keepsWindow(t, w) {
+			continue
+		}
+		c, key := changes[openSet(f)], f.keyAt(w.Door, w.Source)
+		if stays {
+			c.passing = append(c.passing, passing(key))
+		}
+		// The kernel counts in milliseconds, and takes 0 for no timeout at all.
+		if t.hasSource(w) && w.Left >= time.Millisecond {
+			c.elements = append(c.elements, nftables.SetElement{Key: key, Timeout: w.Left, Comment: w.Opener.Text()})
+		}
+	}
+	return changes
+}
+
+// hasSource reports whether a window is of a door of the table, and of what that takes for one
+// source.
+func (t *contents) hasSource(w Window) bool {
+	d, ok := t.doors[ruleset.DoorNumber(w.Door)]
+	return ok && d.name == w.Door && d.bits[familyOf(w.Source).suffix] == w.Source.Bits()
+}
+
 // addSet adds a set with its elements: those of the table, or the windows that are open
-// in it. A set that stays still has the windows of the doors that are the same, each with the
-// time it has left. Those of other doors are deleted from it.
-func (b *batch) addSet(s set, t *contents, windows []Window, old *found) {
+// in it.
+func (b *batch) addSet(s set, windows *windowChange, old *found) {
 	_, stays := old.shapes[s.name]
 	elements := s.contents()
-	if f, ok := familyOfWindows(s.name); ok {
-		var gone []nftables.SetElement
-		for _, w := range old.windows {
-			if stays && familyOf(w.Source).suffix == f.suffix && !old.keepsWindow(t, w) {
-				gone = append(gone, passing(f.keyAt(w.Door, w.Source)))
-			}
-		}
-		if len(gone) > 0 {
+	if windows != nil {
+		if len(windows.passing) > 0 {
 			// One that has expired meanwhile cannot be deleted.
-			b.conn.SetAddElements(b.named(s), gone)
-			b.conn.SetDeleteElements(b.named(s), gone)
+			b.conn.SetAddElements(b.named(s), windows.passing)
+			b.conn.SetDeleteElements(b.named(s), windows.passing)
 		}
-		for _, w := range windows {
-			if familyOf(w.Source).suffix == f.suffix && !(stays && old.keepsWindow(t, w)) {
-				elements = append(elements, nftables.SetElement{Key: f.keyAt(w.Door, w.Source), Timeout: w.Left, Comment: w.Opener.Text()})
-			}
-		}
+		elements = append(elements, windows.elements...)
 	}
 	switch {
 	case !stays:

@@ -33,6 +33,9 @@ type Kernel struct {
 	// timeouts are the timeout objects of earlier tables that are still in the owned
 	// table.
 	timeouts map[string]bool
+
+	listing *netlink.Conn // reads windows
+	seen    reading       // the last one
 }
 
 // Window is a door that is open for a source, as the kernel holds it.
@@ -54,7 +57,10 @@ func OpenKernel() (*Kernel, error) {
 		return nil, fmt.Errorf("connecting to nftables: %w", err)
 	}
 	k := &Kernel{conn: conn}
-	if k.features, err = probeFeatures(conn); err != nil {
+	if k.listing, err = netlink.Dial(unix.NETLINK_NETFILTER, nil); err == nil {
+		k.features, err = probeFeatures(conn)
+	}
+	if err != nil {
 		k.Close()
 		return nil, err
 	}
@@ -79,7 +85,14 @@ func roomy(conn *netlink.Conn) error {
 }
 
 // Close closes the connection. Installed tables stay.
-func (k *Kernel) Close() error { return k.conn.CloseLasting() }
+func (k *Kernel) Close() error {
+	var err error
+	if k.listing != nil {
+		err = k.listing.Close()
+		k.listing = nil
+	}
+	return errors.Join(err, k.conn.CloseLasting())
+}
 
 // Features returns the optional features of the kernel.
 func (k *Kernel) Features() Features { return k.features }

@@ -101,41 +101,53 @@ func TestATableIsInstalledOnlyIfNothingHasChangedSinceTheFormerOneWasRead(t *tes
 func TestAnElementWithoutATimeoutIsNoWindow(t *testing.T) {
 	const left = 7 * time.Second
 	number := doorKey(ruleset.DoorNumber("ssh"))
-	k := answering(t, func(requests []netlink.Message) ([]netlink.Message, error) {
-		element := func(e *netlink.AttributeEncoder, address []byte, left time.Duration) error {
-			e.Nested(unix.NFTA_SET_ELEM_KEY, func(e *netlink.AttributeEncoder) error {
-				e.Bytes(unix.NFTA_DATA_VALUE, address)
-				return nil
-			})
-			if left > 0 {
-				e.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(left.Milliseconds()))
-				e.Uint64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(left.Milliseconds()))
-			}
+	element := func(e *netlink.AttributeEncoder, address []byte, left time.Duration) error {
+		e.Nested(unix.NFTA_SET_ELEM_KEY, func(e *netlink.AttributeEncoder) error {
+			e.Bytes(unix.NFTA_DATA_VALUE, append(address, number...))
 			return nil
+		})
+		if left > 0 {
+			e.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(left.Milliseconds()))
+			e.Uint64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(left.Milliseconds()))
 		}
-		return []netlink.Message{of(t, unix.NFT_MSG_NEWSETELEM, func(e *netlink.AttributeEncoder) error {
-			e.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(e *netlink.AttributeEncoder) error {
-				e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error {
-					return element(e, append([]byte{192, 0, 2, 1}, number...), left)
-				})
-				e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error { return element(e, append([]byte{192, 0, 2, 2}, number...), 0) })
-				return nil
-			})
+		return nil
+	}
+	m := of(t, unix.NFT_MSG_NEWSETELEM, func(e *netlink.AttributeEncoder) error {
+		e.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(e *netlink.AttributeEncoder) error {
+			e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error { return element(e, []byte{192, 0, 2, 1}, left) })
+			e.Nested(unix.NFTA_LIST_ELEM, func(e *netlink.AttributeEncoder) error { return element(e, []byte{192, 0, 2, 2}, 0) })
 			return nil
-		})}, nil
+		})
+		return nil
 	})
-	name := openSet(families[0])
-	windows, changed, err := k.readWindows(&nftables.Set{
-		Table: tableNamed("knockwall"), Name: name, HasTimeout: true, KeyType: kindOf(ipv4, true)},
-		map[uint32]standingDoor{ruleset.DoorNumber("ssh"): {"ssh", map[string]int{ipv4.suffix: 32}}})
+	m.Header.Length = uint32(16 + len(m.Data))
+	datagram, err := m.MarshalBinary()
 	if err != nil {
 		t.Fatal(err)
+	}
+	var windows []Window
+	spoiled := 0
+	done, err := eachElement(datagram, func(e *setElement) {
+		w, spoils := ipv4.window(e, map[uint32]standingDoor{ruleset.DoorNumber("ssh"): {"ssh", map[string]int{ipv4.suffix: 32}}})
+		if spoils {
+			spoiled++
+			return
+		}
+		windows = append(windows, w)
+	})
+	if err != nil || done {
+		t.Fatalf("at the end: %t, error %v", done, err)
 	}
 	if len(windows) != 1 || windows[0].Door != "ssh" || windows[0].Source.String() != "192.0.2.1" || windows[0].Left != left {
 		t.Errorf("the windows are %v, want one of 192.0.2.1 for %s", windows, left)
 	}
-	if !changed {
-		t.Error("the set is kept")
+	if spoiled != 1 {
+		t.Errorf("%d elements spoil the set, want 1", spoiled)
+	}
+	for n := range datagram { // one that is cut short
+		if done, err := eachElement(datagram[:n], func(*setElement) {}); done || err == nil && n >= 16 {
+			t.Errorf("%d bytes: at the end: %t, error %v", n, done, err)
+		}
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"maps"
 	"math/bits"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -21,8 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/effective"
-	"github.com/knockwall/knockwall/internal/method"
-	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -30,11 +27,15 @@ import (
 type Standing struct {
 	Table string
 	// Restored: the table was not made by a daemon, but loaded from a ruleset that was
-	// saved while a wall stood. Its windows are meaningless, and are not read.
+	// saved while a wall stood. Its windows are meaningless.
 	Restored bool
-	Windows  []Window
-	Groups   []uint16 // NFLOG groups in its rules
-	Queues   []uint16 // queues in its rules
+	// Owned: nobody but this connection can have changed the table since it has made it.
+	Owned  bool
+	Groups []uint16 // NFLOG groups in its rules
+	Queues []uint16 // queues in its rules
+
+	sets  []family // of which it has a set of windows
+	doors map[uint32]standingDoor
 }
 
 // Names reports whether the table's rules name the group or a queue of n.
@@ -43,11 +44,11 @@ func (s *Standing) Names(n Numbers) bool {
 		slices.Contains(s.Queues, n.Admitted) || slices.Contains(s.Queues, n.Strangers) || slices.Contains(s.Queues, n.Excess)
 }
 
-// Standing reads the wall's table of that name: its windows, and the group and queue
-// numbers in its rules. It returns nil if there is no such table.
+// Standing reads the wall's table of that name: the group and queue numbers in its rules. It
+// returns nil if there is no such table.
 func (k *Kernel) Standing(name string) (*Standing, error) {
-	if s, owned, err := k.standingOwned(name); owned {
-		return s, err
+	if s := k.standingOwned(name); s != nil {
+		return s, nil
 	}
 	all, err := k.walls(func(t string) bool { return t == name })
 	if err != nil || len(all) == 0 {
@@ -56,25 +57,17 @@ func (k *Kernel) Standing(name string) (*Standing, error) {
 	return all[0], nil
 }
 
-// standingOwned reads the windows of the table of that name if this connection owns it.
-// Nobody else can change that table, so that the rest of it is known.
-func (k *Kernel) standingOwned(name string) (s *Standing, owned bool, err error) {
-	err = k.reading(func() error {
-		if owned = k.owned != nil && k.owned.Name == name; !owned {
-			return nil
-		}
-		n := k.owned.numbers
-		s = &Standing{Table: name, Groups: []uint16{n.LogGroup}, Queues: []uint16{n.Admitted, n.Strangers, n.Excess}}
-		s.Windows, err = k.ownWindows()
-		if err != nil {
-			return err
-		}
+// standingOwned returns the table of that name if this connection owns it. Nobody else can
+// change that table, so that all of it is known.
+func (k *Kernel) standingOwned(name string) *Standing {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.owned == nil || k.owned.Name != name {
 		return nil
-	})
-	if err != nil {
-		return nil, owned, err // the windows are not all
 	}
-	return s, owned, nil
+	n := k.owned.numbers
+	return &Standing{Table: name, Owned: true, Groups: []uint16{n.LogGroup}, Queues: []uint16{n.Admitted, n.Strangers, n.Excess},
+		sets: families, doors: k.outline.doors}
 }
 
 // Others reads the tables of walls that have another name.
@@ -100,10 +93,7 @@ func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err erro
 				return err
 			}
 			if f.isWall() {
-				if !f.original {
-					f.windows = nil
-				}
-				all = append(all, &Standing{c.Table.Name, !f.original, f.windows, f.groups, f.queues})
+				all = append(all, &Standing{Table: c.Table.Name, Restored: !f.original, Groups: f.groups, Queues: f.queues, sets: f.sets, doors: f.doors})
 			}
 		}
 		return nil
@@ -134,6 +124,13 @@ func (k *Kernel) intact(t *Table) (bool, error) {
 	if err != nil || f == nil {
 		return false, err
 	}
+	generation, err := k.conn.GetGen()
+	if err == nil {
+		err = k.spoil(t.Name, f, generation.ID)
+	}
+	if err != nil {
+		return false, err
+	}
 	want := t.contents().outline.found(k.flags(t), k.features)
 	if !f.original || !f.keeps(want.flags) || !maps.Equal(f.rules, want.rules) || !maps.Equal(f.shapes, want.shapes) {
 		return false, nil
@@ -155,7 +152,7 @@ type found struct {
 	timeouts map[string]bool
 	groups   []uint16
 	queues   []uint16
-	windows  []Window
+	sets     []family // of which it has a set of windows
 	doors    map[uint32]standingDoor
 
 	lookedUp   map[string]int            // by set: how many leading bits of an address are looked up
@@ -311,14 +308,9 @@ func (k *Kernel) read(name string) (*found, error) {
 			continue
 		}
 		f.shapes[s.Name] = f.shapeOf(s)
-		windows, changed, err := k.readWindows(s, f.doors)
-		if err != nil {
-			return nil, err
+		if family, ok := familyOfWindows(s.Name); ok && s.HasTimeout && s.KeyType.Bytes == kindOf(family, true).Bytes {
+			f.sets = append(f.sets, family)
 		}
-		if changed {
-			f.shapes[s.Name] = shape{} // so that the set is made anew
-		}
-		f.windows = append(f.windows, windows...)
 	}
 	return f, nil
 }
@@ -404,47 +396,6 @@ func (f *found) bitsOf(number uint32) map[string]int {
 		f.windowBits[number] = bits
 	}
 	return bits
-}
-
-// ownWindows reads the windows in the table that this connection owns.
-func (k *Kernel) ownWindows() (all []Window, err error) {
-	for _, f := range families {
-		of := &nftables.Set{Table: tableNamed(k.owned.Name), Name: openSet(f), KeyType: kindOf(f, true), HasTimeout: true}
-		windows, _, err := k.readWindows(of, k.outline.doors)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, windows...)
-	}
-	return all, nil
-}
-
-// readWindows reads the windows of the doors in a set, if it is a set of windows. It reports
-// whether another process has added an element without a timeout, which no window of a
-// wall's set is.
-func (k *Kernel) readWindows(s *nftables.Set, doors map[uint32]standingDoor) (windows []Window, changed bool, err error) {
-	family, ok := familyOfWindows(s.Name)
-	if !ok || !s.HasTimeout || s.KeyType.Bytes != kindOf(family, true).Bytes {
-		return nil, false, nil
-	}
-	elements, err := k.conn.GetSetElements(s)
-	if err != nil {
-		return nil, false, fmt.Errorf("reading the open windows: %w", err)
-	}
-	for _, e := range elements {
-		if e.Timeout == 0 && e.Expires == 0 {
-			changed = true
-			continue
-		}
-		addr, link, number, ok := family.sourceAt(e.Key)
-		door, known := doors[number]
-		bits, lookedUp := door.bits[family.suffix]
-		if ok && known && lookedUp && e.Expires > 0 {
-			source := packet.Source{Prefix: netip.PrefixFrom(addr, bits), Link: link}
-			windows = append(windows, Window{Door: door.name, Source: source, Left: e.Expires, Opener: method.ParseOpener(e.Comment)})
-		}
-	}
-	return windows, changed, nil
 }
 
 // familyOfWindows returns the family of the sources in a set of windows.

@@ -7,7 +7,9 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/effective"
 	"github.com/knockwall/knockwall/internal/nft"
+	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/ruleset"
+	"github.com/knockwall/knockwall/sequence"
 )
 
 // rules puts rules in force.
@@ -81,18 +83,20 @@ type reload struct {
 	began    time.Time
 	replaced string        // the table that is installed; "": none
 	standing *nft.Standing // what is in that table; nil: there is none, or it cannot be read
-	read     time.Time     // when it was read
 	sockets  *sockets
-	windows  []nft.Window // those that stay open
+	// found are the windows of a table that others may have changed while this daemon ran;
+	// nil: the record has all.
+	found *sequence.Windows
 }
 
 // readTable reads the table that is to be replaced.
 func (l *reload) readTable(onTrial bool) (err error) {
 	l.replaced = l.next.config.Wall.Table
-	if l.former != nil {
+	if l.former == nil {
+		l.rules.windows.start()
+	} else {
 		l.replaced = l.former.config.Wall.Table // the name may differ
 	}
-	l.read = time.Now()
 	l.standing, err = l.edges.Kernel.Standing(l.replaced)
 	switch {
 	case err != nil && l.former == nil:
@@ -102,7 +106,46 @@ func (l *reload) readTable(onTrial bool) (err error) {
 	case err == nil && l.standing == nil:
 		l.replaced = ""
 	}
+	if l.standing == nil || l.standing.Restored || l.standing.Owned {
+		return nil
+	}
+	return l.readWindows()
+}
+
+// readWindows reads the windows of the table that is to be replaced.
+func (l *reload) readWindows() error {
+	ws := l.rules.windows
+	if l.former == nil {
+		if ws.adoptKept(l.replaced, l.next) {
+			return nil
+		}
+		all, err := l.edges.Kernel.Windows(l.standing, func() {}, func(w nft.Window) { ws.adoptFound(w, l.next) })
+		if err == nil && !all {
+			ws.miss()
+		}
+		return err
+	}
+	found := sequence.NewWindows()
+	all, err := l.edges.Kernel.Windows(l.standing, func() { found = sequence.NewWindows() }, func(w nft.Window) {
+		now := time.Now()
+		id := ws.doors.id(w.Door)
+		found.Open(id, w.Source, now, now.Add(w.Left), 0)
+		ws.adoptFound(w, l.next)
+	})
+	if err == nil && all { // else the record stands
+		l.found = found
+	}
 	return nil
+}
+
+// stands reports whether a recorded window is in the table that is replaced.
+func (l *reload) stands(door string, source packet.Source) bool {
+	return l.found == nil || !l.found.Get(l.rules.windows.doors.id(door), source).IsNone()
+}
+
+// keeps reports whether a window stays open.
+func (l *reload) keeps(door string, source packet.Source) bool {
+	return l.next.hasSource(door, source) && l.stands(door, source)
 }
 
 // bind prepares what the new table needs: its sockets, the watch for changes by other
@@ -133,17 +176,20 @@ func (l *reload) release() {
 	}
 }
 
-// checkRoom returns an error if a door would have more windows than its sets have room for.
-// The kernel would refuse the whole table, and not say why.
-func checkRoom(windows []nft.Window, maxWindows int) error {
-	sets := map[doorSet]int{}
-	for _, win := range windows {
-		sets[doorSet{win.Door, win.Source.Addr().Is4()}]++
-	}
-	for set, n := range sets {
-		if n > maxWindows {
+// checkRoom returns an error if a door has more windows than its sets have room for. The
+// kernel would refuse the whole table, and not say why.
+func (l *reload) checkRoom() error {
+	ws, most := l.rules.windows, l.next.config.Wall.MaxWindows
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for i, id := range l.next.ids {
+		d := &l.next.config.Doors[i]
+		if l.former != nil && !l.next.dividesAs(l.former, d.Name) {
+			continue // its windows close
+		}
+		if n := ws.record.Most(id); n > most {
 			return fmt.Errorf("door %s has %d open windows of one IP version, and max_windows is %d in the new rules: "+
-				"close some of them, or write a number of at least %d", set.door, n, maxWindows, n)
+				"close some of them, or write a number of at least %d", d.Name, n, most, n)
 		}
 	}
 	return nil
@@ -151,21 +197,22 @@ func checkRoom(windows []nft.Window, maxWindows int) error {
 
 // install replaces the table. After an error, the former policy is in force again.
 func (l *reload) install(onTrial bool) error {
-	switch {
-	case l.standing != nil && (l.former == nil || !l.standing.Restored):
-		l.windows = l.next.keptWindows(l.standing.Windows, time.Since(l.read))
-	case l.former != nil: // another process has just deleted or replaced the table, or it cannot be read
-		l.windows = l.next.keptWindows(l.rules.windows.known(), 0)
-	}
-	if err := checkRoom(l.windows, l.next.config.Wall.MaxWindows); err != nil {
+	if err := l.checkRoom(); err != nil {
 		return err
 	}
-	l.rules.windows.adopt(l.windows, l.next)
 	// From here on, the new configuration decides about packets that the old rules send.
 	// The other order could miss a knock that only the new configuration has.
 	l.packets.use(l.next)
 	table := tableOf(l.next.config, l.sockets.numbers, onTrial)
-	if err := l.edges.Kernel.Install(table, l.windows, l.replaced); err != nil {
+	windows := func(yield func(nft.Window) bool) {
+		for w := range l.rules.windows.knownWith(l.stands) {
+			l.rules.windows.doubt() // the kernel will have them for a little longer than recorded
+			if !yield(w) {
+				return
+			}
+		}
+	}
+	if err := l.edges.Kernel.Install(table, windows, l.replaced); err != nil {
 		l.packets.giveUp(l.former, l.began)
 		return err
 	}
@@ -187,20 +234,24 @@ func (l *reload) finish(why cause) {
 		e.Kind = audit.Started
 	}
 	retired := l.packets.exchange(l.sockets, l.former, now)
-	l.rules.windows.reconcileWith(l.windows, now)
+	if l.former == nil || l.found != nil || !l.next.dividesAllAs(l.former) {
+		l.rules.windows.closeOthers(l.keeps, now, l.former != nil)
+	}
 	l.rules.windows.changes.forget()
 	if retired != nil {
 		l.table.retire(retired)
 	}
 	l.wake()
-	e.Reason = fmt.Sprintf("%sdoors: %d, windows open: %d", why.prose, len(l.next.config.Doors), len(l.windows))
+	e.Reason = fmt.Sprintf("%sdoors: %d, windows open: %d", why.prose, len(l.next.config.Doors), l.rules.windows.count())
 	l.trail.Record(e)
 	l.stocks.warnLow(l.next.config)
 	if l.former == nil {
-		open := make(map[windowKey]bool, len(l.windows))
-		for _, win := range l.windows {
-			open[windowKey{win.Door, win.Source}] = true
+		if kept := l.edges.Kept; kept != nil {
+			_ = kept.Forget() // it is of an earlier generation now, and takes room only
 		}
-		l.commands.resume(open)
+		l.commands.resume(func(key windowKey) bool {
+			win, known := l.rules.windows.get(l.rules.windows.doors.id(key.door), key.source)
+			return known && !win.Spent && win.Until.After(now)
+		})
 	}
 }

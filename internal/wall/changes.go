@@ -240,10 +240,10 @@ func (f *Follower) state() ([]Change, error) {
 		w.windows.notify()
 		f.place = w.windows.changes.place()
 		now := time.Now()
-		w.windows.each(func(door string, win *sequence.Window, left time.Duration) {
-			by := method.ParseOpener(win.Opener)
-			windows = append(windows, logged{at: win.Granted, until: now.Add(left), Change: Change{
-				Kind: ChangeOpen, Door: door, Source: win.Source, Person: by.Name, Key: by.Key, Grant: by.Grant, Origin: by.Origin}})
+		w.windows.each(func(door string, win sequence.Window, left time.Duration) {
+			by := method.ParseOpener(win.Opener())
+			windows = append(windows, logged{at: win.Granted(), until: now.Add(left), Change: Change{
+				Kind: ChangeOpen, Door: door, Source: win.Source(), Person: by.Name, Key: by.Key, Grant: by.Grant, Origin: by.Origin}})
 		})
 	}()
 	f.behind = false

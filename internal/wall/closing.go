@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
+	"github.com/knockwall/knockwall/internal/method"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/sequence"
 )
@@ -38,8 +39,8 @@ func (ws *windows) closeHeld(door string, source packet.Source, why audit.Event)
 	e := why
 	e.Time, e.Kind, e.Door, e.Source = time.Now(), audit.Closed, door, source
 	ws.mu.Lock()
-	if win := ws.record.Get(f.ids[i], source); win != nil && !win.Spent() {
-		e = withPerson(e, win)
+	if win := ws.record.Get(f.ids[i], source); !win.IsNone() && !win.Spent() {
+		e = withPerson(e, win.Opener())
 		ws.record.Close(f.ids[i], source)
 	}
 	if closed {
@@ -64,10 +65,7 @@ func (ws *windows) closeUnadmittedBy(shut func(string, packet.Source, audit.Even
 	if f == nil || !f.knowsPersons() {
 		return
 	}
-	for _, win := range ws.known() { // judged without mu, as first packets wait for it
-		if win.Opener.Person.IsZero() || f.admitsStill(win.Door, win.Opener, now) {
-			continue
-		}
+	for _, win := range ws.openedBy(func(door string, by method.Opener) bool { return !by.Person.IsZero() && !f.admitsStill(door, by, now) }) {
 		if _, err := shut(win.Door, win.Source, audit.Event{Code: audit.CodeNoLonger, Reason: "the rules no longer admit the person who opened it"}); err != nil {
 			ws.trail.Record(audit.Event{Time: now, Kind: audit.Closed, Door: win.Door, Source: win.Source,
 				Code: audit.CodeNotClosed, Reason: err.Error(), Failed: true})
@@ -86,11 +84,11 @@ func (ws *windows) closeSpent(door string, source packet.Source) {
 		return
 	}
 	win, known := ws.get(f.ids[i], source)
-	if !known || !win.Spent() {
+	if !known || !win.Spent {
 		return // it was opened again meanwhile
 	}
 	e := withPerson(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source,
-		Code: audit.CodeMaxConnections, Reason: "max_connections is reached"}, &win)
+		Code: audit.CodeMaxConnections, Reason: "max_connections is reached"}, win.Opener)
 	closed, err := ws.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
 	if err != nil {
 		e.Code, e.Reason, e.Failed = audit.CodeNotClosed, err.Error(), true
@@ -111,20 +109,23 @@ const expiryLag = time.Second
 // once, and then arrive.
 const manySYNs = 3
 
+// maxExpiring is how many windows are ended at once, as first packets wait meanwhile.
+const maxExpiring = 4096
+
 // expire ends windows in the record. The kernel has ended them itself.
 func (ws *windows) expire(now time.Time) (next time.Time, ok bool) {
 	defer ws.notify()
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	ws.record.Expire(now, func(win *sequence.Window) {
+	ws.record.Expire(now, maxExpiring, func(win sequence.Window) {
 		if sure := now.Add(expiryLag); sure.After(ws.uncertainUntil) {
 			ws.uncertainUntil = sure
 		}
-		e := audit.Event{Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.doors.name(win.Door), Source: win.Source}
+		e := audit.Event{Time: now, Kind: audit.Expired, Code: audit.CodeTimeout, Door: ws.doors.name(win.Door()), Source: win.Source()}
 		if port, times := win.Repeated(); times >= manySYNs {
 			e.Reason = fmt.Sprintf("its SYN to %s came %d times, so something behind the wall dropped it", port, times)
 		}
-		ws.undelivered = append(ws.undelivered, windowEvent{wasSpent: win.Spent(), Event: withPerson(e, win)})
+		ws.undelivered = append(ws.undelivered, windowEvent{wasSpent: win.Spent(), Event: withPerson(e, win.Opener())})
 	})
 	return ws.record.Next()
 }

@@ -62,7 +62,7 @@ func newCommands(store Store, door func(string) *effective.Door, record func(aud
 
 // resume runs each stored on_close whose window is not open: it ended while no daemon
 // ran. Entries that cannot be decoded were not written here; resume leaves them alone.
-func (c *commands) resume(open map[windowKey]bool) {
+func (c *commands) resume(isOpen func(windowKey) bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, entry := range c.store.All() {
@@ -75,7 +75,7 @@ func (c *commands) resume(open map[windowKey]bool) {
 			c.runDue(former, audit.Closed) // of an earlier window
 		}
 		delete(c.due, key)
-		if open[key] {
+		if isOpen(key) {
 			c.due[key] = d
 		} else {
 			c.runDue(d, audit.Expired)

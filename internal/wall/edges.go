@@ -2,6 +2,7 @@ package wall
 
 import (
 	"io"
+	"iter"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/doctor"
@@ -17,12 +18,15 @@ import (
 
 // Kernel is the part of nftables that the wall uses. [nft.Kernel] implements it.
 type Kernel interface {
-	Install(t *nft.Table, windows []nft.Window, replaced string) error
-	Restore(t *nft.Table, windows []nft.Window) error
+	Install(t *nft.Table, windows iter.Seq[nft.Window], replaced string) error
+	Restore(t *nft.Table, windows iter.Seq[nft.Window]) error
 	Remove(table string) (bool, error)
 	Intact(t *nft.Table) (bool, error)
 	Standing(table string) (*nft.Standing, error)
 	Others(table string) ([]*nft.Standing, error)
+	Windows(s *nft.Standing, begin func(), take func(nft.Window)) (all bool, err error)
+	Generation() (uint32, error)
+	IsUnchangedSince(generation uint32, table string) bool
 	OpenWindows(table string, windows []nft.Window) error
 	CloseWindow(table, door string, source packet.Source) (bool, error)
 	Describe(table string, host effective.Host) error
@@ -70,6 +74,8 @@ type Edges struct {
 	// Used holds what opens a door once and has been used. Due holds the on_close
 	// commands that have still to run. Both outlast the daemon.
 	Used, Due Store
+	// Kept is where the windows are kept while no daemon runs; nil: nowhere.
+	Kept WindowStore
 	// Tracked reports whether conntrack has a confirmed entry for the connection of an
 	// admitted packet, which means that the packet was delivered.
 	Tracked func(p packet.Packet) (bool, error)

@@ -11,6 +11,8 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/effective"
+	"github.com/knockwall/knockwall/internal/method"
+	"github.com/knockwall/knockwall/internal/nft"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/sessions"
 )
@@ -172,8 +174,12 @@ func (w *Wall) explainPerson(f *policy, name string, remembered func() []audit.E
 	for _, e := range remembered() {
 		add(e.Person, e.Door, e.Source)
 	}
-	for _, win := range w.windows.status(WindowQuery{}) {
-		add(win.Person, win.Door, win.Source)
+	open := w.windows.openedBy(func(_ string, by method.Opener) bool { return strings.EqualFold(by.Name, name) })
+	slices.SortFunc(open, func(a, b nft.Window) int {
+		return WindowPlace{a.Door, a.Source}.compare(WindowPlace{b.Door, b.Source})
+	})
+	for _, win := range open {
+		add(win.Opener.Name, win.Door, win.Source)
 	}
 	all := []Explanation{}
 	explained := map[netip.Addr][]Explanation{}
@@ -204,14 +210,15 @@ func (w *Wall) explainAll(addr netip.Addr, past []audit.Event, since time.Time, 
 	w.packets.mu.Lock()
 	defer w.packets.mu.Unlock()
 	all := []Explanation{}
-	for i, d := range w.packets.policy.config.Doors {
+	now := w.packets.policy
+	for i, d := range now.config.Doors {
 		var left time.Duration
 		if before := f.doorNamed(d.Name); before >= 0 {
 			left = trapped[before]
 		}
 		e := w.explain(i, addr, past, since, left)
 		if !e.In {
-			e.Sentence += withoutSequence(&d)
+			e.Sentence += withoutSequence(&d) + w.windows.withoutRoom(now, i, e.Source)
 		}
 		all = append(all, e)
 	}

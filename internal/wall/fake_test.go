@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"net/netip"
 	"os"
@@ -49,7 +50,13 @@ type kernel struct {
 	queues  map[uint16]*fakeQueue
 	lastID  uint32
 	calls   []string // calls that change something
-	batches int      // batch verdicts
+	// kept is where daemons keep windows; nil: nowhere. readable is how many windows of a table
+	// can be read; 0: all.
+	kept     *shelf
+	readable int
+	// generation counts the changes of tables.
+	generation uint32
+	batches    int // batch verdicts
 	// clocks are times for which tables may have been made, in addition to the present.
 	clocks    []time.Time
 	listening map[packet.Port]bool // ports on which programs of this host listen
@@ -94,6 +101,7 @@ type table struct {
 	listing  string
 	trial    bool
 	tampered bool
+	own      bool                  // of the daemon that runs
 	windows  map[opening]time.Time // by end
 	openers  map[opening]method.Opener
 	trapped  map[opening]time.Time // by end
@@ -143,7 +151,12 @@ func (k *kernel) edges() wall.Edges {
 	if k.ownership {
 		watch = nil
 	}
+	var kept wall.WindowStore
+	if k.kept != nil {
+		kept = k.kept
+	}
 	return wall.Edges{
+		Kept:        kept,
 		Look:        func() (effective.Host, error) { return effective.Host{Served: k.listening}, nil },
 		Used:        k.used,
 		Due:         k.due,
@@ -287,6 +300,7 @@ func (k *kernel) flush(name string) {
 	defer k.mu.Unlock()
 	k.unhook()
 	delete(k.tables, name)
+	k.generation++
 }
 
 // begin begins a call: it is intercepted, or k.mu is held.
@@ -300,6 +314,9 @@ func (k *kernel) begin(format string, args ...any) error {
 		return err
 	}
 	k.mu.Lock()
+	if changesTables(call) {
+		k.generation++
+	}
 	return nil
 }
 
@@ -336,13 +353,17 @@ func (k *kernel) once(prefix string, do func()) {
 	})
 }
 
+func changesTables(call string) bool {
+	verb, _, _ := strings.Cut(call, " ")
+	return slices.Contains([]string{"Install", "Restore", "Remove", "OpenWindows", "CloseWindow"}, verb)
+}
+
 // changes returns the calls since the last time that change tables.
 func (k *kernel) changes() (calls []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, call := range k.calls {
-		switch verb, _, _ := strings.Cut(call, " "); verb {
-		case "Install", "Restore", "Remove", "OpenWindows", "CloseWindow":
+		if changesTables(call) {
 			calls = append(calls, call)
 		}
 	}
@@ -352,7 +373,7 @@ func (k *kernel) changes() (calls []string) {
 
 // Install keeps the hooks, windows and counters of a table of the same kind, as
 // [nft.Kernel] does.
-func (k *kernel) Install(t *nft.Table, windows []nft.Window, replaced string) error {
+func (k *kernel) Install(t *nft.Table, windows iter.Seq[nft.Window], replaced string) error {
 	call := "Install " + t.Name
 	if replaced != "" && replaced != t.Name {
 		call += " for " + replaced
@@ -364,7 +385,7 @@ func (k *kernel) Install(t *nft.Table, windows []nft.Window, replaced string) er
 	return k.put(t, windows, replaced, true)
 }
 
-func (k *kernel) Restore(t *nft.Table, windows []nft.Window) error {
+func (k *kernel) Restore(t *nft.Table, windows iter.Seq[nft.Window]) error {
 	if err := k.begin("Restore %s", t.Name); err != nil {
 		return err
 	}
@@ -373,7 +394,7 @@ func (k *kernel) Restore(t *nft.Table, windows []nft.Window) error {
 }
 
 // put applies the whole transaction to a copy, which then replaces the tables.
-func (k *kernel) put(t *nft.Table, windows []nft.Window, replaced string, keep bool) error {
+func (k *kernel) put(t *nft.Table, windows iter.Seq[nft.Window], replaced string, keep bool) error {
 	tables := maps.Clone(k.tables)
 	next := k.understand(t)
 	if next == nil {
@@ -381,14 +402,20 @@ func (k *kernel) put(t *nft.Table, windows []nft.Window, replaced string, keep b
 	}
 	old := k.tables[t.Name]
 	drops := old != nil
+	var kept map[string]bool
 	if keep && old != nil && !old.tampered && (!k.ownership || old.trial == t.Trial) {
 		drops = false
-		next.keep(old)
+		kept = next.keep(old)
 	}
 	tables[t.Name] = next
-	for _, w := range windows {
-		if next.isOpen(w.Door, w.Source) {
-			continue // unchanged
+	next.own = true
+	if windows == nil {
+		windows = slices.Values([]nft.Window(nil))
+	}
+	for w := range windows {
+		i := next.config.Index(w.Door)
+		if kept[w.Door] || i < 0 || !next.config.Doors[i].SourcePrefix.Covers(w.Source) {
+			continue // it is there, or the table does not take it
 		}
 		if err := next.open(w); err != nil {
 			return err
@@ -408,13 +435,16 @@ func (k *kernel) put(t *nft.Table, windows []nft.Window, replaced string, keep b
 	return nil
 }
 
-// keep takes over the state of a table of the same name where it means the same.
-func (t *table) keep(old *table) {
+// keep takes over the state of a table of the same name where it means the same. It returns
+// the doors whose windows it has taken over.
+func (t *table) keep(old *table) (kept map[string]bool) {
+	kept = map[string]bool{}
 	for _, d := range t.config.Doors {
 		for _, former := range old.config.Doors {
 			if former.Name != d.Name {
 				continue
 			}
+			kept[d.Name] = former.SourcePrefix == d.SourcePrefix
 			t.counts[d.Name] = old.counts[d.Name]
 			for o, until := range old.windows {
 				if o.door == d.Name && former.SourcePrefix.Of(o.addr) == d.SourcePrefix.Of(o.addr) {
@@ -429,6 +459,7 @@ func (t *table) keep(old *table) {
 			}
 		}
 	}
+	return kept
 }
 
 func (k *kernel) Intact(t *nft.Table) (bool, error) {
@@ -521,9 +552,44 @@ func (k *kernel) Standing(name string) (*nft.Standing, error) {
 	}
 	defer k.mu.Unlock()
 	if t := k.tables[name]; t != nil {
-		return t.read(), nil
+		s := t.read()
+		s.Owned = k.ownership && t.own
+		return s, nil
 	}
 	return nil, nil
+}
+
+func (k *kernel) Generation() (uint32, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.generation, nil
+}
+
+func (k *kernel) IsUnchangedSince(generation uint32, _ string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.generation == generation
+}
+
+func (k *kernel) Windows(s *nft.Standing, begin func(), take func(nft.Window)) (bool, error) {
+	if err := k.begin("Windows %s", s.Table); err != nil {
+		return false, err
+	}
+	begin()
+	t := k.tables[s.Table]
+	if t == nil {
+		k.mu.Unlock()
+		return false, unix.ENOENT
+	}
+	windows := t.left()
+	k.mu.Unlock()
+	for n, w := range windows {
+		if k.readable > 0 && n == k.readable {
+			return false, nil
+		}
+		take(w)
+	}
+	return true, nil
 }
 
 func (k *kernel) Others(name string) (others []*nft.Standing, err error) {
@@ -540,19 +606,23 @@ func (k *kernel) Others(name string) (others []*nft.Standing, err error) {
 }
 
 func (t *table) read() *nft.Standing {
-	s := &nft.Standing{
+	return &nft.Standing{
 		Table:  t.config.Wall.Table,
 		Groups: []uint16{t.numbers.LogGroup},
 		Queues: []uint16{t.numbers.Admitted, t.numbers.Strangers},
 	}
+}
+
+// left returns the open windows.
+func (t *table) left() (windows []nft.Window) {
 	for _, d := range t.config.Doors {
 		for o, until := range t.windows {
 			if left := time.Until(until); o.door == d.Name && left > 0 {
-				s.Windows = append(s.Windows, nft.Window{Door: d.Name, Source: d.SourcePrefix.Of(o.addr), Left: left, Opener: t.openers[o]})
+				windows = append(windows, nft.Window{Door: d.Name, Source: d.SourcePrefix.Of(o.addr), Left: left, Opener: t.openers[o]})
 			}
 		}
 	}
-	return s
+	return windows
 }
 
 func (k *kernel) OpenWindows(name string, windows []nft.Window) error {
@@ -1291,9 +1361,10 @@ func (h *host) raise(c *ruleset.Config) error {
 // found installs a table as another daemon would have left it.
 func (h *host) found(c *ruleset.Config, turn int, windows ...nft.Window) {
 	h.t.Helper()
-	if err := h.Install(nft.NewTable(resolved(h.knows(c)), nft.NumbersOf(&c.Wall, turn)), windows, ""); err != nil {
+	if err := h.Install(nft.NewTable(resolved(h.knows(c)), nft.NumbersOf(&c.Wall, turn)), slices.Values(windows), ""); err != nil {
 		h.t.Fatal(err)
 	}
+	h.tables[c.Wall.Table].own = false
 	h.changes()
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/knockwall/knockwall/internal/audit"
 	"github.com/knockwall/knockwall/internal/fwknop"
 	"github.com/knockwall/knockwall/internal/packet"
+	"github.com/knockwall/knockwall/internal/wall"
 	"github.com/knockwall/knockwall/ruleset"
 )
 
@@ -40,7 +41,7 @@ door "ssh" {
 		}
 		first := datagram()
 		a.sendsKey("a knock", first, "opened ssh 192.0.2.1")
-		if w := h.wall.Windows(); len(w) != 1 || w[0].Person != "alice" {
+		if w := h.wall.Windows(wall.WindowQuery{}); len(w) != 1 || w[0].Person != "alice" {
 			t.Errorf("windows: %+v", w)
 		}
 		a.sendsKey("another", datagram(), "refreshed ssh 192.0.2.1")

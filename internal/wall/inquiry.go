@@ -43,7 +43,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return q.in(Trusted, "it is trusted, and need not knock")
 	}
 	win, recorded := w.windows.get(f.ids[door], source)
-	if recorded && !win.Spent() && win.Until.After(q.now) {
+	if recorded && !win.Spent && win.Until.After(q.now) {
 		return q.in(WindowOpen, "its window is open for another %s", roughly(win.Until.Sub(q.now)))
 	}
 	last := q.past.last
@@ -55,7 +55,7 @@ func (w *Wall) explain(door int, addr netip.Addr, past []audit.Event, since time
 		return q.out(Knocking, attempt.Started, "it has knocked %d of %d so far, and has %s left for the rest",
 			attempt.Step, attempt.steps, roughly(attempt.late.Sub(q.now)))
 	}
-	if recorded && win.Spent() {
+	if recorded && win.Spent {
 		return q.out(Exhausted, time.Time{}, "it has knocked, and has already made max_connections connections (%d); it has to knock again", d.MaxConnections)
 	}
 	last = q.lastWith(attempt)

@@ -121,7 +121,7 @@ func TestAKeyOpensAndClosesForItsPerson(t *testing.T) {
 		datagram := k.knock("alice@laptop", nil)
 		a.sendsKey("a knock", datagram, "opened ssh 192.0.2.1")
 		h.expect("alice has a window", a.dial(22), accepted)
-		if w := h.wall.Windows(); len(w) != 1 || w[0].Person != "alice@laptop" || w[0].Key != cryptossh.FingerprintSHA256(k.people["alice@laptop"].PublicKey()) {
+		if w := h.wall.Windows(wall.WindowQuery{}); len(w) != 1 || w[0].Person != "alice@laptop" || w[0].Key != cryptossh.FingerprintSHA256(k.people["alice@laptop"].PublicKey()) {
 			t.Errorf("windows: %+v", w)
 		}
 		a.sendsKey("the same again", datagram, "replayed ssh 192.0.2.1")
@@ -192,8 +192,8 @@ func TestAnAuthenticDatagramThatIsRefusedSaysWhy(t *testing.T) {
 			t.Fatal(err)
 		}
 		a.sendsKey("garbage", garbage)
-		if n := len(h.stands()); n != 0 && len(h.wall.Windows()) != 0 {
-			t.Errorf("windows: %v", h.wall.Windows())
+		if n := len(h.stands()); n != 0 && len(h.wall.Windows(wall.WindowQuery{})) != 0 {
+			t.Errorf("windows: %v", h.wall.Windows(wall.WindowQuery{}))
 		}
 	})
 }
@@ -276,8 +276,8 @@ func TestAPersonWhoseLineIsDeletedDuringAVerificationIsOut(t *testing.T) {
 				reload()
 			}
 			synctest.Wait()
-			if left := h.left("ssh", alice); left != 0 || len(h.wall.Windows()) != 0 {
-				t.Errorf("%s: her window is open for %s: %+v", moment, left, h.wall.Windows())
+			if left := h.left("ssh", alice); left != 0 || len(h.wall.Windows(wall.WindowQuery{})) != 0 {
+				t.Errorf("%s: her window is open for %s: %+v", moment, left, h.wall.Windows(wall.WindowQuery{}))
 			}
 			h.expect(moment+": alice is out", a.dial(22), waiting)
 			h.client(bob).sendsKey(moment+": bob", k.knock("bob", nil), "opened ssh 192.0.2.2")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"sync"
 	"testing"
@@ -73,6 +74,9 @@ func (p *process) kill() {
 	defer close(p.killed)
 	for _, unbind := range p.unbind {
 		unbind()
+	}
+	for _, t := range p.k.tables {
+		t.own = false
 	}
 	if p.k.ownership {
 		for name, t := range p.k.tables {
@@ -213,7 +217,7 @@ func (p *process) edges() wall.Edges {
 
 type mortalKernel struct{ p *process }
 
-func (m mortalKernel) Install(t *nft.Table, windows []nft.Window, replaced string) error {
+func (m mortalKernel) Install(t *nft.Table, windows iter.Seq[nft.Window], replaced string) error {
 	if !m.p.steps() {
 		return errKilled
 	}
@@ -221,7 +225,7 @@ func (m mortalKernel) Install(t *nft.Table, windows []nft.Window, replaced strin
 	return m.p.k.Install(t, windows, replaced)
 }
 
-func (m mortalKernel) Restore(t *nft.Table, windows []nft.Window) error {
+func (m mortalKernel) Restore(t *nft.Table, windows iter.Seq[nft.Window]) error {
 	if !m.p.steps() {
 		return errKilled
 	}
@@ -251,6 +255,20 @@ func (m mortalKernel) Standing(table string) (*nft.Standing, error) {
 	}
 	defer m.p.mu.Unlock()
 	return m.p.k.Standing(table)
+}
+
+func (m mortalKernel) Generation() (uint32, error) { return m.p.k.Generation() }
+
+func (m mortalKernel) IsUnchangedSince(generation uint32, table string) bool {
+	return m.p.k.IsUnchangedSince(generation, table)
+}
+
+func (m mortalKernel) Windows(s *nft.Standing, begin func(), take func(nft.Window)) (bool, error) {
+	if !m.p.steps() {
+		return false, errKilled
+	}
+	defer m.p.mu.Unlock()
+	return m.p.k.Windows(s, begin, take)
 }
 
 func (m mortalKernel) Others(table string) ([]*nft.Standing, error) {

@@ -63,7 +63,7 @@ func TestAWindowThatIsOpenedByHandAdmitsPacketsThatWait(t *testing.T) {
 					"opened "+tt.door+" "+want.Source.String()+": by hand", "accepted "+tt.door+" "+want.Source.String())
 				if diff := cmp.Diff([]wall.WindowStatus{{
 					Door: tt.door, Source: want.Source, LeftSeconds: tt.want.Seconds(), Connections: 1,
-				}}, h.wall.Windows(), compareSources); diff != "" {
+				}}, h.wall.Windows(wall.WindowQuery{}), compareSources); diff != "" {
 					h.t.Errorf("windows (-want +got):\n%s", diff)
 				}
 				time.Sleep(tt.want)
@@ -158,7 +158,7 @@ func TestAWallThatDoesNotStandHasNothingToOpen(t *testing.T) {
 			if _, err := h.wall.Status(wall.WindowQuery{}); err == nil {
 				t.Error("Status")
 			}
-			if got := h.wall.Windows(); len(got) != 0 {
+			if got := h.wall.Windows(wall.WindowQuery{}); len(got) != 0 {
 				t.Errorf("windows: %v", got)
 			}
 			h.failing("Install", errInjected)

@@ -8,6 +8,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/knockwall/knockwall/internal/doctor"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -26,17 +28,26 @@ func TestANetworkGetsItsShareOfTheWindows(t *testing.T) {
 			synctest.Wait()
 		}
 		early, late := clients[0], clients[12]
-		if n := len(h.wall.Windows()); n != 12 {
+		if n := len(h.wall.Windows(wall.WindowQuery{})); n != 12 {
 			t.Fatalf("the network has %d windows, want 12", n)
 		}
 		e := h.explain(late.addr.String())[0]
-		if e.In || !strings.Contains(e.Sentence, "clients of its network have three quarters of the open windows that max_windows allows") {
+		if e.In || !strings.Contains(e.Sentence, "clients of its network have three times as many open windows as are left of max_windows") {
 			t.Errorf("the thirteenth client: %+v", e)
+		}
+		if e := h.explain(bob.String())[0]; strings.Contains(e.Sentence, "gets no window now") {
+			t.Errorf("a client of another network, which has not knocked: %+v", e)
+		}
+		time.Sleep(time.Second)
+		if e := h.explain("10.0.0.99")[0]; e.In || !strings.Contains(e.Sentence, "It gets no window now, even if it knocks: clients of its network") {
+			t.Errorf("another client of that network, which has not knocked: %+v", e)
 		}
 		early.knock(7001)
 		h.expect("a client of the network with a window knocks again", early.dial(443), accepted)
-		if found := h.wall.Findings(); len(found) != 0 {
-			t.Errorf("the door has room for others, and there are findings: %+v", found)
+		found := h.wall.Findings()
+		if len(found) != 1 || found[0].Severity != doctor.Warning || found[0].Door != "web" || found[0].IPVersion != 4 ||
+			!strings.Contains(found[0].Problem, "12 open windows for IPv4, of 16") {
+			t.Errorf("the door is crowded, and the findings are %+v", found)
 		}
 		other := h.client(alice)
 		other.knock(7001)
@@ -51,12 +62,39 @@ func TestANetworkGetsItsShareOfTheWindows(t *testing.T) {
 	})
 }
 
+// However many networks somebody has, some windows are left for others.
+func TestSomeNetworksDoNotGetAllWindows(t *testing.T) {
+	c := config(door("web", 443, 7001))
+	c.Wall.MaxWindows = 64
+	guarded(t, c, func(h *host) {
+		for i := range byte(200) {
+			h.client(netip.AddrFrom4([4]byte{20 + i%5, 0, 2, i})).knock(7001)
+			synctest.Wait()
+		}
+		open := map[string]int{}
+		for _, w := range h.wall.Windows(wall.WindowQuery{}) {
+			open[strings.Split(w.Source.String(), ".")[0]]++
+		}
+		// 64 - 5*12 = 4 are left, and 3*4 are as many as each network has.
+		if len(open) != 5 || open["20"] != 12 || open["24"] != 12 {
+			t.Errorf("the networks have %v", open)
+		}
+		other := h.client(alice)
+		other.knock(7001)
+		h.expect("a client of another network", other.dial(443), accepted)
+		time.Sleep(2 * time.Minute)
+		if found := h.wall.Findings(); len(found) != 0 {
+			t.Errorf("nobody was refused for two minutes, and the findings are %+v", found)
+		}
+	})
+}
+
 // The share holds for windows that nobody has knocked for, too, and not for those that are open.
 func TestAShareIsOfWindowsByHandAndOfOtherHosts(t *testing.T) {
 	c := sharing(config(door("web", 443, 7001)))
 	c.Wall.MaxWindows = 16
 	guarded(t, c, func(h *host) {
-		const full = "clients of its network have three quarters of the open windows that max_windows allows"
+		const full = "clients of its network have three times as many open windows as are left of max_windows"
 		from := crowd(13)
 		for _, source := range from[:6] {
 			if _, err := h.wall.Open("web", source.String(), 0); err != nil {
@@ -72,7 +110,7 @@ func TestAShareIsOfWindowsByHandAndOfOtherHosts(t *testing.T) {
 			t.Errorf("by hand: %v", err)
 		}
 		h.hears(openAt("web", from[12].String(), time.Second))
-		if n := len(h.wall.Windows()); n != 12 {
+		if n := len(h.wall.Windows(wall.WindowQuery{})); n != 12 {
 			t.Errorf("the network has %d windows, want 12", n)
 		}
 		if _, err := h.wall.Open("web", from[0].String(), time.Minute); err != nil {
@@ -90,7 +128,7 @@ func TestAFullDoorIsFound(t *testing.T) {
 	c.Wall.MaxWindows = 16
 	guarded(t, c, func(h *host) {
 		for i := range byte(16) {
-			h.client(netip.AddrFrom4([4]byte{20 + i%2, 0, 2, i})).knock(7001)
+			h.client(netip.AddrFrom4([4]byte{20 + i, 0, 2, i})).knock(7001)
 			synctest.Wait()
 		}
 		found := h.status().Findings
@@ -163,8 +201,46 @@ func TestStatusSelectsWindows(t *testing.T) {
 			if text := strings.Join(got, ", "); text != test.want {
 				t.Errorf("%+v: %s, want %s", test.wanted, text, test.want)
 			}
+			if n := len(s.Windows); n > 0 && s.WindowsNext != "" && s.WindowsNext != s.Windows[n-1].Door+"/"+s.Windows[n-1].Source.String() {
+				t.Errorf("%+v: the next come after %s", test.wanted, s.WindowsNext)
+			}
 			if s.Doors[0].OpenWindows != 9 || s.Doors[1].OpenWindows != 1 {
 				t.Errorf("%+v: %d and %d windows are open", test.wanted, s.Doors[0].OpenWindows, s.Doors[1].OpenWindows)
+			}
+		}
+	})
+}
+
+// A client that reads page after page gets each window once, in order.
+func TestStatusHasPages(t *testing.T) {
+	guarded(t, config(door("web", 443, 7001), sshDoor()), func(h *host) {
+		for _, source := range slices.Backward(crowd(9)) {
+			h.client(source).knock(7001)
+			synctest.Wait()
+		}
+		knockAll(h.client(alice))
+		synctest.Wait()
+		for limit := 1; limit <= 11; limit++ {
+			var got []wall.WindowStatus
+			wanted := wall.WindowQuery{Limit: limit}
+			for pages := 1; ; pages++ {
+				s, err := h.wall.Status(wanted)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, s.Windows...)
+				if s.WindowsNext == "" {
+					if want := (10 + limit - 1) / limit; pages != want {
+						t.Errorf("by %d: %d pages, want %d", limit, pages, want)
+					}
+					break
+				}
+				if wanted.After, err = wall.ParseWindowPlace(s.WindowsNext); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if diff := cmp.Diff(h.wall.Windows(wall.WindowQuery{}), got, compareSources); diff != "" {
+				t.Errorf("by %d (-want +got):\n%s", limit, diff)
 			}
 		}
 	})

@@ -2,7 +2,7 @@ package wall
 
 import (
 	"errors"
-	"net/netip"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +30,7 @@ type opening struct {
 	limit     int  // of connections
 	isNew     bool // the kernel certainly has no such window
 	refreshed bool // there was a window already: former
-	former    sequence.Window
+	former    sequence.State
 }
 
 func (o *opening) key() windowKey { return windowKey{o.door, o.source} }
@@ -119,15 +119,19 @@ func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
 			i := f.doorNamed(o.door)
 			o.recorded, o.id, o.limit = true, f.ids[i], f.config.Doors[i].MaxConnections
 			win := ws.record.Get(o.id, o.source)
-			if win != nil {
-				o.former = *win
-			} else if err := ws.room(f, o); err != nil {
-				o.recorded, o.err = false, err
+			isOpen := !win.IsNone()
+			if isOpen {
+				o.former = win.State()
+			} else if o.err = ws.lacksRoom(o.id, o.source, f.config.Wall.MaxWindows); o.err != nil {
+				if o.err == errNetworkFull {
+					ws.crowded[o.set()] = now
+				}
+				o.recorded = false
 				continue
 			}
-			o.isNew = win == nil && now.After(ws.uncertainUntil)
+			o.isNew = !isOpen && now.After(ws.uncertainUntil)
 			o.refreshed = ws.record.Open(o.id, o.source, now, now.Add(o.length), o.limit)
-			ws.record.Get(o.id, o.source).Opener = o.opener.Text()
+			ws.record.Get(o.id, o.source).Grant(o.opener.Text(), now)
 			recorded = append(recorded, o)
 		}
 	}
@@ -158,19 +162,6 @@ func (ws *windows) openInKernel(openings []*opening) {
 	}
 }
 
-// room returns an error if the door has no room for one more window of a source. It is called
-// with mu held.
-func (ws *windows) room(f *policy, o *opening) error {
-	limit := f.config.Wall.MaxWindows
-	switch {
-	case ws.record.Count(o.id, netip.PrefixFrom(o.source.Addr(), 0).Masked()) >= limit:
-		return errFull
-	case ws.record.Count(o.id, sequence.NetworkOf(o.source)) >= networkShare(limit):
-		return errNetworkFull
-	}
-	return nil
-}
-
 // errFull says that a door has no room for a window.
 var errFull = errors.New("the door has as many open windows as max_windows allows")
 
@@ -179,12 +170,41 @@ var errFull = errors.New("the door has as many open windows as max_windows allow
 var errTableFull = errors.New("the doors together have as many open windows as the nftables table can hold")
 
 // errNetworkFull says that the clients of one network have their share of a door's windows.
-var errNetworkFull = errors.New("clients of its network have three quarters of the open windows that max_windows allows")
+var errNetworkFull = errors.New("clients of its network have three times as many open windows as are left of max_windows, and the rest is kept for others")
 
-// networkShare returns how many of a door's windows the clients of one network can have.
-// The rest is kept for others: whoever knows the knocks and has many addresses does not
-// lock them out.
-func networkShare(maxWindows int) int { return maxWindows / 4 * 3 }
+// shareOfFree is how many times the windows that are left the clients of one network can have.
+// So one network gets three quarters of all, two get three sevenths each, and some are always
+// left for those of other networks: whoever knows the knocks and has the addresses of some
+// networks does not lock them out.
+const shareOfFree = 3
+
+// lacksRoom returns why a door has no room for the window of one more source, or nil. It is
+// called with mu held.
+func (ws *windows) lacksRoom(id int, source packet.Source, maxWindows int) error {
+	free := maxWindows - ws.record.CountVersion(id, source)
+	switch {
+	case free <= 0:
+		return errFull
+	case ws.record.Count(id, sequence.NetworkOf(source)) >= shareOfFree*free:
+		return errNetworkFull
+	}
+	return nil
+}
+
+// withoutRoom says that a source without a window at a door would get none now, whatever it
+// sends. It is empty if it would.
+func (ws *windows) withoutRoom(f *policy, door int, source packet.Source) string {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if !ws.record.Get(f.ids[door], source).IsNone() {
+		return ""
+	}
+	err := ws.lacksRoom(f.ids[door], source, f.config.Wall.MaxWindows)
+	if err == nil {
+		return ""
+	}
+	return fmt.Sprintf(" It gets no window now, even if it knocks: %v.", err)
+}
 
 // tryOpening opens windows in one transaction, and reports whether it succeeded.
 func (ws *windows) tryOpening(openings []*opening) bool {
@@ -257,15 +277,16 @@ func (ws *windows) recordOutcomes(openings []*opening) {
 func (ws *windows) undo(o *opening, now time.Time) {
 	ws.uncertainUntil = now.Add(ruleset.MaxWindow) // the kernel may have opened it without reporting that
 	var admitted int                               // connections, since it was recorded
-	if win := ws.record.Get(o.id, o.source); win != nil {
-		admitted = win.Connections
+	if win := ws.record.Get(o.id, o.source); !win.IsNone() {
+		admitted = win.Connections()
 	}
 	ws.record.Close(o.id, o.source)
 	if o.refreshed { // the kernel has the former window unchanged
 		ws.record.Open(o.id, o.source, o.former.Opened, o.former.Until, o.limit)
 		ws.record.Stands(o.id, o.source, o.former.Until)
 		win := ws.record.Get(o.id, o.source)
-		win.Connections, win.Opener, win.Granted = o.former.Connections+admitted, o.former.Opener, o.former.Granted
+		win.Resume(o.former.Connections + admitted)
+		win.Grant(o.former.Opener, o.former.Granted)
 	}
 }
 

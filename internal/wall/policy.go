@@ -163,24 +163,23 @@ func (f *policy) attemptAt(door int, source packet.Source) (furthest sequence.At
 	return furthest, steps, known
 }
 
-// keptWindows returns the windows of a table, which was read ago before, that stay open
-// under this policy. Their door must still exist and divide addresses into sources as
-// before, so that no source gets the window of another.
-func (f *policy) keptWindows(found []nft.Window, ago time.Duration) []nft.Window {
-	var windows []nft.Window
-	for _, win := range found {
-		win.Left -= ago
-		if win.Left > 0 && f.hasSource(win.Door, win.Source) {
-			windows = append(windows, win)
-		}
-	}
-	return windows
-}
-
-// hasSource reports whether there is a door of that name at which source is one source.
+// hasSource reports whether there is a door of that name at which source is one source. A
+// window stays open only there, so that no source gets the window of another.
 func (f *policy) hasSource(door string, source packet.Source) bool {
 	i := f.doorNamed(door)
 	return i >= 0 && f.config.Doors[i].SourcePrefix.Covers(source) && (source.Link != 0) == isLinkLocal(source.Addr())
+}
+
+// dividesAs reports whether there is a door of that name, and divides addresses into sources
+// as under a former policy, if it was there.
+func (f *policy) dividesAs(former *policy, door string) bool {
+	is, was := f.doorNamed(door), former.doorNamed(door)
+	return is >= 0 && (was < 0 || f.config.Doors[is].SourcePrefix == former.config.Doors[was].SourcePrefix)
+}
+
+// dividesAllAs reports whether that is so for all doors of a former policy.
+func (f *policy) dividesAllAs(former *policy) bool {
+	return !slices.ContainsFunc(former.config.Doors, func(was effective.Door) bool { return !f.dividesAs(former, was.Name) })
 }
 
 // admitsStill reports whether a door admits who has opened it. It admits nobody in

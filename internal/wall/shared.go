@@ -202,7 +202,7 @@ func (w *Wall) openTold(openings []*opening) {
 			continue
 		}
 		win, known := w.windows.get(f.ids[i], o.source)
-		if !known || win.Spent() || win.Until.Before(now.Add(o.length)) {
+		if !known || win.Spent || win.Until.Before(now.Add(o.length)) {
 			shorter = append(shorter, o)
 		}
 	}

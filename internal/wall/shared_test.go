@@ -60,7 +60,7 @@ func TestAWindowAtAnotherHostOpensHere(t *testing.T) {
 		if left := h.left("ssh", alice); left != 5*time.Second {
 			t.Errorf("it is open for %s", left)
 		}
-		if w := h.wall.Windows(); len(w) != 1 || w[0].Origin != "host2" {
+		if w := h.wall.Windows(wall.WindowQuery{}); len(w) != 1 || w[0].Origin != "host2" {
 			t.Errorf("windows: %+v", w)
 		}
 		h.trail.expect(t, []audit.Kind{audit.Opened}, "opened ssh 192.0.2.1: another host has told of it")
@@ -129,7 +129,7 @@ func TestAnotherHostIsNotTrusted(t *testing.T) {
 		h.trail.take()
 		h.hears(wall.Told{Kind: wall.ToldWrongly, Door: "ssh", Source: "192.0.2.1", Reason: "its stamp is far ahead"})
 		h.trail.expect(t, []audit.Kind{audit.Refused}, "refused ssh 192.0.2.1: its stamp is far ahead")
-		if w := h.wall.Windows(); len(w) > 0 {
+		if w := h.wall.Windows(wall.WindowQuery{}); len(w) > 0 {
 			t.Errorf("windows: %+v", w)
 		}
 		for _, origin := range []string{"", "a b", "@", strings.Repeat("x", 64), "ö"} {
@@ -166,7 +166,7 @@ func TestPersonsOfAnotherHostMustBeKnownToADoorThatKnowsPersons(t *testing.T) {
 			}
 			h.trail.expect(t, []audit.Kind{audit.Refused}, refused...)
 			time.Sleep(audit.SumInterval + time.Second) // whom the rules do not admit loses the window
-			if got := h.wall.Windows(); len(got) > 0 {
+			if got := h.wall.Windows(wall.WindowQuery{}); len(got) > 0 {
 				t.Errorf("%s at %s: %+v after its time", tt.name, tt.door, got)
 			}
 		}

@@ -2,7 +2,9 @@ package wall
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/knockwall/knockwall/internal/audit"
@@ -19,14 +21,16 @@ const maxAttempts = 1000
 // Status is the state of the wall. It contains no secrets: it has the number of knocks,
 // not the knocks.
 type Status struct {
-	Table    string           `json:"table"`
-	Since    time.Time        `json:"since"`
-	Trial    *TrialStatus     `json:"trial,omitempty"`
-	Doors    []DoorStatus     `json:"doors"`
-	Windows  []WindowStatus   `json:"windows"` // those that were asked for
-	Attempts []AttemptStatus  `json:"attempts"`
-	Counters Counters         `json:"counters"`
-	Findings []doctor.Finding `json:"findings"` // conditions that make doors ineffective or weaker
+	Table   string         `json:"table"`
+	Since   time.Time      `json:"since"`
+	Trial   *TrialStatus   `json:"trial,omitempty"`
+	Doors   []DoorStatus   `json:"doors"`
+	Windows []WindowStatus `json:"windows"` // those that were asked for
+	// WindowsNext is where to go on if there are more windows than were asked for; "": nowhere.
+	WindowsNext string           `json:"windows_next,omitempty"`
+	Attempts    []AttemptStatus  `json:"attempts"`
+	Counters    Counters         `json:"counters"`
+	Findings    []doctor.Finding `json:"findings"` // conditions that make doors ineffective or weaker
 	// FilesDiffer says that the rule files differ from the rules in force.
 	FilesDiffer bool `json:"files_differ"`
 	// FilesFailed says that the last start or reload could not put them in force, and
@@ -132,20 +136,52 @@ func (w *Wall) Brief() (guarded, bare, windows int) {
 type WindowQuery struct {
 	Door    string          // of this door; empty: of all doors
 	Sources []packet.Source // that meet any of these; empty: of all sources
+	After   WindowPlace     // that come after this place, by door and source; zero: from the first one on
 	Limit   int             // at most this number, the first ones by door and source; 0: all
 }
 
+// WindowPlace is the place of a window in the order by door and source.
+type WindowPlace struct {
+	Door   string
+	Source packet.Source
+}
+
+// IsZero reports whether this is no window's place.
+func (p WindowPlace) IsZero() bool { return p == WindowPlace{} }
+
+// String returns the place for [ParseWindowPlace].
+func (p WindowPlace) String() string { return p.Door + "/" + p.Source.String() }
+
+// ParseWindowPlace parses a place, such as ssh/192.0.2.7.
+func ParseWindowPlace(text string) (p WindowPlace, err error) {
+	door, source, ok := strings.Cut(text, "/")
+	p.Door = door
+	if p.Source, err = packet.ParseSource(source); !ok || err != nil {
+		return WindowPlace{}, fmt.Errorf("%q is not a door and a source, such as ssh/192.0.2.7", text)
+	}
+	return p, nil
+}
+
+func (p WindowPlace) compare(to WindowPlace) int {
+	return cmp.Or(cmp.Compare(p.Door, to.Door), p.Source.Addr().Compare(to.Source.Addr()),
+		cmp.Compare(p.Source.Link, to.Source.Link), cmp.Compare(p.Source.Bits(), to.Source.Bits()))
+}
+
 // has reports whether the client wants a window.
-func (q *WindowQuery) has(door string, source packet.Source) bool {
-	return (q.Door == "" || q.Door == door) &&
-		(len(q.Sources) == 0 || slices.ContainsFunc(q.Sources, func(wanted packet.Source) bool { return wanted.Meets(source) }))
+func (q *WindowQuery) has(p WindowPlace) bool {
+	return (q.Door == "" || q.Door == p.Door) &&
+		(q.After.IsZero() || q.After.compare(p) < 0) &&
+		(len(q.Sources) == 0 || slices.ContainsFunc(q.Sources, func(wanted packet.Source) bool { return wanted.Meets(p.Source) }))
 }
 
 // Status returns the state of the wall, with the open windows that are wanted.
 func (w *Wall) Status(wanted WindowQuery) (Status, error) {
 	s, _, err := w.measure()
 	if err == nil {
-		s.Windows = w.windows.status(wanted)
+		var next WindowPlace
+		if s.Windows, next = w.windows.status(wanted); !next.IsZero() {
+			s.WindowsNext = next.String()
+		}
 	}
 	return s, err
 }
@@ -252,9 +288,9 @@ func (f *policy) attemptsAt(now time.Time) []AttemptStatus {
 	return all
 }
 
-func compareWindows(a, b WindowStatus) int {
-	return cmp.Or(cmp.Compare(a.Door, b.Door), a.Source.Addr().Compare(b.Source.Addr()))
-}
+func (s *WindowStatus) place() WindowPlace { return WindowPlace{s.Door, s.Source} }
+
+func compareWindows(a, b WindowStatus) int { return a.place().compare(b.place()) }
 
 // seconds returns a duration in seconds, to the millisecond.
 func seconds(d time.Duration) float64 { return d.Round(time.Millisecond).Seconds() }

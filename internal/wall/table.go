@@ -3,6 +3,7 @@ package wall
 import (
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -37,8 +38,8 @@ type installation struct {
 
 // restorable is what an installation asks of the windows when it puts the table back.
 type restorable interface {
-	known() []nft.Window            // the windows that the table must have
-	putBack(windows []nft.Window)   // the table has them again
+	known() iter.Seq[nft.Window]    // the windows that the table must have
+	putBack() int                   // the table has them again; how many they are
 	admits(s sessions.Session) bool // whether a source needs no knock at a port now
 }
 
@@ -81,7 +82,7 @@ func (in *installation) retire(former *sockets) {
 
 // replace replaces the table. The windows are for sets that it has to make anew. It is
 // called with change held.
-func (in *installation) replace(c *effective.Config, n nft.Numbers, windows []nft.Window) error {
+func (in *installation) replace(c *effective.Config, n nft.Numbers, windows iter.Seq[nft.Window]) error {
 	table := tableOf(c, n, in.table.Trial)
 	if err := in.edges.Kernel.Install(table, windows, ""); err != nil {
 		return err
@@ -174,11 +175,10 @@ func (in *installation) reconcile(by string) bool {
 	began := time.Now()
 	in.setReconciling(began)
 	defer in.setReconciling(time.Time{})
-	windows, err := in.restore(began)
-	if err != nil {
+	if err := in.restore(began); err != nil {
 		return false
 	}
-	in.windows.putBack(windows)
+	open := in.windows.putBack()
 	in.mu.Lock()
 	in.counts.Add(audit.Healed)
 	in.mu.Unlock()
@@ -189,15 +189,14 @@ func (in *installation) reconcile(by string) bool {
 		by = "somebody"
 	}
 	in.trail.Record(audit.Event{Time: began, Kind: audit.Healed, Code: audit.CodePutBack, Reason: fmt.Sprintf(
-		"the wall was changed by %s and is put back, windows open: %d", by, len(windows))})
+		"the wall was changed by %s and is put back, windows open: %d", by, open)})
 	return true
 }
 
 // restore puts the wall back, and tries that again until it succeeds, the daemon stops, or
-// it has taken too long, which ends Run. It returns the windows that the wall now has.
-func (in *installation) restore(began time.Time) ([]nft.Window, error) {
-	windows := in.windows.known()
-	err := in.edges.Kernel.Restore(in.table, windows)
+// it has taken too long, which ends Run.
+func (in *installation) restore(began time.Time) error {
+	err := in.edges.Kernel.Restore(in.table, in.windows.known())
 	for pause := firstPause; err != nil; pause = min(2*pause, maxPause) {
 		// The host has no wall now. The cause of the error may go away.
 		if pause == firstPause {
@@ -206,17 +205,16 @@ func (in *installation) restore(began time.Time) ([]nft.Window, error) {
 		}
 		if time.Since(began) > reconcileTimeout {
 			in.life.fail(err)
-			return nil, err
+			return err
 		}
 		select {
 		case <-in.life.ending:
-			return nil, err
+			return err
 		case <-time.After(pause):
 		}
-		windows = in.windows.known()
-		err = in.edges.Kernel.Restore(in.table, windows)
+		err = in.edges.Kernel.Restore(in.table, in.windows.known())
 	}
-	return windows, nil
+	return nil
 }
 
 // setReconciling records since when the wall is being put back; zero: it is not. Handlers

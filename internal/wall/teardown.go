@@ -48,6 +48,7 @@ func (w *Wall) teardown(asked bool, failure error) {
 	w.packets.verifications.finish()
 	w.table.begin()        // after the retirement of the sockets of a trial
 	w.windows.openQueued() // for knocks until then
+	keptErr := w.windows.keep()
 	w.table.end()
 	if w.table.watch != nil {
 		w.table.watch.Close()
@@ -58,6 +59,9 @@ func (w *Wall) teardown(asked bool, failure error) {
 	default:
 	}
 	code, reason := audit.CodeWallStands, "the wall stays: open windows admit until they end, and "+strangersWithout(w.packets.config().Doors)
+	if keptErr != nil {
+		reason += "; the next daemon has to ask the kernel for the windows: " + keptErr.Error()
+	}
 	if remove {
 		code, reason = audit.CodeWallRemoved, "the wall is taken down"
 		_, err = w.edges.Kernel.Remove(w.table.table.Name)
@@ -129,9 +133,5 @@ func (r *rules) renumber() error {
 	if err := r.inUse(n); err != nil {
 		return err
 	}
-	windows := r.windows.known()
-	if s, err := r.edges.Kernel.Standing(c.Wall.Table); err == nil && s != nil {
-		windows = f.keptWindows(s.Windows, 0)
-	}
-	return r.table.replace(c, n, windows)
+	return r.table.replace(c, n, r.windows.known())
 }

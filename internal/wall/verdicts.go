@@ -40,7 +40,7 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	}
 	ps.mu.Unlock()
 	ps.metrics.admitted.Observe(time.Since(now).Seconds())
-	if a.unsure != nil {
+	if !a.unsure.IsNone() {
 		ps.windows.checkDelivered(a.unsure, p)
 	}
 	if audited && !ps.windows.postpone(e) {
@@ -63,25 +63,25 @@ func (s admitted) Failed(err error) { s.fail(err) }
 type strangers struct{ *sockets }
 
 func (s strangers) Queued(id uint32, p packet.Packet) {
-	if win := s.judge(id, p); win != nil {
+	if win := s.judge(id, p); !win.IsNone() {
 		s.packets.windows.checkDelivered(win, p)
 	}
 }
 
 // judge gives or delays the verdict on a packet. If a window admits the packet and it
 // matters whether the packet is delivered, judge returns that window.
-func (s strangers) judge(id uint32, p packet.Packet) (unsure *sequence.Window) {
+func (s strangers) judge(id uint32, p packet.Packet) (unsure sequence.Window) {
 	ps := s.packets
 	now := time.Now()
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if s.retired && s.stillNamed {
 		_ = s.sockets.strangers.Refuse(id)
-		return nil
+		return unsure
 	}
 	if s.retired {
 		_ = s.sockets.strangers.Repeat(id)
-		return nil
+		return unsure
 	}
 	f := ps.policy
 	r := ps.windows.recognize(f, p, now)
@@ -91,7 +91,7 @@ func (s strangers) judge(id uint32, p packet.Packet) (unsure *sequence.Window) {
 	}
 	if r.opened {
 		_ = s.sockets.strangers.Repeat(id)
-		return nil
+		return unsure
 	}
 	_, waiting := s.hold.Next()
 	if !s.hold.Add(id, p, now) {
@@ -99,7 +99,7 @@ func (s strangers) judge(id uint32, p packet.Packet) (unsure *sequence.Window) {
 		if r.door >= 0 {
 			f.tally(r.door).Add(audit.Refused)
 		}
-		return nil
+		return unsure
 	}
 	if r.door >= 0 {
 		f.tally(r.door).held++
@@ -107,7 +107,7 @@ func (s strangers) judge(id uint32, p packet.Packet) (unsure *sequence.Window) {
 	if !waiting {
 		ps.wake()
 	}
-	return nil
+	return unsure
 }
 
 func (s strangers) Unreadable(id uint32) {

@@ -50,7 +50,7 @@ func New(edges Edges, sink audit.Sink) *Wall {
 	w.health = health{examine: edges.Examine, found: edges.Found, config: w.packets.config}
 	w.windows = windows{
 		edges: &w.edges, trail: trail, doors: doors, table: w.table, packets: &w.packets, sessions: &w.sessions, wake: wake,
-		record: sequence.NewWindows(), changes: changes,
+		record: sequence.NewWindows(), changes: changes, crowded: map[doorSet]time.Time{},
 		observers: []observer{w.packets.countWindow, w.metrics.observeOpening, w.commands.prepare, w.recordWindow, changes.observe, w.commands.run},
 	}
 	w.packets = packets{
@@ -181,8 +181,11 @@ func (w *Wall) ShutTo(s host.SSH) []string {
 	return doctor.ShutTo(f.config.Written, s)
 }
 
-// Windows returns the open windows, sorted by door and source.
-func (w *Wall) Windows() []WindowStatus { return w.windows.status(WindowQuery{}) }
+// Windows returns the open windows that are wanted, sorted by door and source.
+func (w *Wall) Windows(wanted WindowQuery) []WindowStatus {
+	all, _ := w.windows.status(wanted)
+	return all
+}
 
 // Findings returns the findings about the host and about full doors. Those about the host
 // are current, or, if an examination takes too long, those of the last one. The wall must

@@ -1,8 +1,10 @@
 package wall
 
 import (
+	"cmp"
 	"container/heap"
 	"fmt"
+	"iter"
 	"net/netip"
 	"slices"
 	"sync"
@@ -36,10 +38,12 @@ type windows struct {
 	// mu may be taken with the mu of packets held.
 	mu             sync.Mutex
 	record         *sequence.Windows
-	uncertainUntil time.Time     // until then the kernel may hold a window that is not recorded
-	announcing     bool          // windows are being opened, and the observers do not know yet
-	postponed      []audit.Event // events of sources that the kernel has admitted meanwhile
-	undelivered    []windowEvent // events for the observers, in order
+	uncertainUntil time.Time             // until then the kernel may hold a window that is not recorded
+	crowded        map[doorSet]time.Time // sets of which a network has its share, and when a client of it came last
+	unreadUntil    time.Time             // until then the kernel may hold windows of before the start that were not read
+	announcing     bool                  // windows are being opened, and the observers do not know yet
+	postponed      []audit.Event         // events of sources that the kernel has admitted meanwhile
+	undelivered    []windowEvent         // events for the observers, in order
 
 	observing sync.Mutex // held while the observers see events; taken before mu
 	observers []observer // does not change after New
@@ -62,7 +66,7 @@ type doorSet struct {
 // -1 if there is none. Of several windows it prefers the one that has admitted this packet
 // before, then one that is not spent. This is for counting and events only: the kernel has
 // already decided which door admits the packet. It is called with mu held.
-func (ws *windows) doorFor(f *policy, p packet.Packet) (door int, source packet.Source, win *sequence.Window) {
+func (ws *windows) doorFor(f *policy, p packet.Packet) (door int, source packet.Source, win sequence.Window) {
 	door = -1
 	for _, i := range f.config.At(p.Port) {
 		d := &f.config.Doors[i]
@@ -71,10 +75,10 @@ func (ws *windows) doorFor(f *policy, p packet.Packet) (door int, source packet.
 		}
 		s := d.SourcePrefix.Of(p.Source)
 		w := ws.record.Get(f.ids[i], s)
-		if w != nil && w.Spent() && w.Knows(p) {
+		if !w.IsNone() && w.Spent() && w.Knows(p) {
 			return i, s, w
 		}
-		if door < 0 || w != nil && (win == nil || win.Spent() && !w.Spent()) {
+		if door < 0 || !w.IsNone() && (win.IsNone() || win.Spent() && !w.Spent()) {
 			door, source, win = i, s, w
 		}
 	}
@@ -95,9 +99,9 @@ type admission struct {
 	door    int // to which the packet is attributed; -1: none
 	source  packet.Source
 	outcome sequence.Admission
-	spent   bool             // the window has now admitted max_connections
-	unsure  *sequence.Window // the window that has to know whether the packet is delivered; nil: none
-	person  method.Person    // who has opened the window
+	spent   bool            // the window has now admitted max_connections
+	unsure  sequence.Window // the window that has to know whether the packet is delivered, if any
+	person  method.Person   // who has opened the window
 }
 
 // isRefused reports whether the packet is refused.
@@ -109,15 +113,15 @@ func (a *admission) isRefused() bool {
 func (ws *windows) admit(f *policy, p packet.Packet, now time.Time) (a admission) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	var win *sequence.Window
+	var win sequence.Window
 	a.door, a.source, win = ws.doorFor(f, p)
-	if win == nil {
+	if win.IsNone() {
 		a.outcome = sequence.AdmitUnknown
 		return a
 	}
 	a.outcome = win.Admit(p, now)
 	a.spent = win.Spent()
-	a.person = method.ParseOpener(win.Opener).Person
+	a.person = method.ParseOpener(win.Opener()).Person
 	if win.Counts(p) && !a.isRefused() {
 		a.unsure = win
 	}
@@ -127,20 +131,20 @@ func (ws *windows) admit(f *policy, p packet.Packet, now time.Time) (a admission
 // recognition is what the record says about the first packet of a source that had no
 // window in the kernel.
 type recognition struct {
-	door   int              // to which the packet is attributed; -1: none
-	again  bool             // a retransmission of a connection that a spent window admitted
-	opened bool             // a window that admits the packet was opened meanwhile
-	unsure *sequence.Window // the window that has to know whether the packet is delivered; nil: none
+	door   int             // to which the packet is attributed; -1: none
+	again  bool            // a retransmission of a connection that a spent window admitted
+	opened bool            // a window that admits the packet was opened meanwhile
+	unsure sequence.Window // the window that has to know whether the packet is delivered, if any
 }
 
 // recognize looks for a window of a source that had none in the kernel.
 func (ws *windows) recognize(f *policy, p packet.Packet, now time.Time) (r recognition) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	var win *sequence.Window
+	var win sequence.Window
 	r.door, _, win = ws.doorFor(f, p)
 	switch {
-	case win == nil:
+	case win.IsNone():
 	case !win.Spent():
 		r.opened = win.Repeat()
 	case win.Knows(p) && win.Admit(p, now) == sequence.AdmitAgain:
@@ -156,7 +160,7 @@ func (ws *windows) recognize(f *policy, p packet.Packet, now time.Time) (r recog
 
 // checkDelivered tells a window that an admitted packet was not delivered, which decides
 // how a retransmission is treated. Rules of other tables may have dropped the packet.
-func (ws *windows) checkDelivered(win *sequence.Window, p packet.Packet) {
+func (ws *windows) checkDelivered(win sequence.Window, p packet.Packet) {
 	if tracked, err := ws.edges.Tracked(p); err != nil || tracked {
 		return
 	}
@@ -168,7 +172,7 @@ func (ws *windows) checkDelivered(win *sequence.Window, p packet.Packet) {
 // isOpen reports whether a door is open for a source, or about to be opened, as far as
 // the daemon knows.
 func (ws *windows) isOpen(f *policy, door int, source packet.Source, now time.Time) bool {
-	if win, known := ws.get(f.ids[door], source); known && !win.Spent() && win.Until.After(now) {
+	if win, known := ws.get(f.ids[door], source); known && !win.Spent && win.Until.After(now) {
 		return true
 	}
 	return ws.queue.has(f.config.Doors[door].Name, source)
@@ -182,13 +186,13 @@ func (ws *windows) isUncertain(now time.Time) bool {
 }
 
 // get returns what is recorded of the window of a source at a door.
-func (ws *windows) get(door int, source packet.Source) (win sequence.Window, known bool) {
+func (ws *windows) get(door int, source packet.Source) (win sequence.State, known bool) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if recorded := ws.record.Get(door, source); recorded != nil {
-		return *recorded, true
+	if recorded := ws.record.Get(door, source); !recorded.IsNone() {
+		return recorded.State(), true
 	}
-	return sequence.Window{}, false
+	return win, false
 }
 
 // repeated returns the port to which a source has tried to connect last, through its window
@@ -198,7 +202,7 @@ func (ws *windows) repeated(door string, source packet.Source) (port packet.Port
 	id := ws.doors.id(door)
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if win := ws.record.Get(id, source); win != nil {
+	if win := ws.record.Get(id, source); !win.IsNone() {
 		return win.Repeated()
 	}
 	return packet.Port{}, 0
@@ -218,46 +222,117 @@ func (ws *windows) admits(s sessions.Session) bool {
 	return false
 }
 
-// known returns the windows that are open according to the record.
-func (ws *windows) known() []nft.Window {
-	var all []nft.Window
-	ws.each(func(door string, win *sequence.Window, left time.Duration) {
-		all = append(all, nft.Window{Door: door, Source: win.Source, Left: left, Opener: method.ParseOpener(win.Opener)})
+// known returns the windows that are open according to the record, each with the time that it
+// has left when it is asked for.
+func (ws *windows) known() iter.Seq[nft.Window] {
+	return ws.knownWith(func(string, packet.Source) bool { return true })
+}
+
+// knownWith returns those of the known windows whose door and source are wanted.
+func (ws *windows) knownWith(wanted func(door string, source packet.Source) bool) iter.Seq[nft.Window] {
+	return func(yield func(nft.Window) bool) {
+		inChunks(ws, knownWindow, func(w nft.Window) bool { return !wanted(w.Door, w.Source) || yield(w) })
+	}
+}
+
+// inChunks calls yield with what of makes of each known window, until it returns false. It
+// calls of with mu held, and yield without.
+func inChunks[T any](ws *windows, of func(door string, win sequence.Window, left time.Duration) T, yield func(T) bool) {
+	var some []T
+	ws.inParts(func(part int) (next int) {
+		some = some[:0]
+		next = ws.part(part, func(door string, win sequence.Window, left time.Duration) { some = append(some, of(door, win, left)) })
+		for _, w := range some {
+			if !yield(w) {
+				return 0
+			}
+		}
+		return next
+	})
+}
+
+func knownWindow(door string, win sequence.Window, left time.Duration) nft.Window {
+	return nft.Window{Door: door, Source: win.Source(), Left: left, Opener: method.ParseOpener(win.Opener())}
+}
+
+// openedBy returns the open windows with such a door and opener. There are few openers of
+// many windows, and each is asked about once, without mu.
+func (ws *windows) openedBy(wanted func(door string, by method.Opener) bool) (all []nft.Window) {
+	type opening struct{ door, opener string }
+	asked := map[opening]bool{}
+	ws.each(func(door string, win sequence.Window, _ time.Duration) {
+		if opener := win.Opener(); opener != "" {
+			asked[opening{door, opener}] = false
+		}
+	})
+	found := false
+	for by := range asked {
+		asked[by] = wanted(by.door, method.ParseOpener(by.opener))
+		found = found || asked[by]
+	}
+	if !found {
+		return nil
+	}
+	ws.each(func(door string, win sequence.Window, left time.Duration) {
+		if asked[opening{door, win.Opener()}] {
+			all = append(all, knownWindow(door, win, left))
+		}
 	})
 	return all
 }
 
 // count returns how many windows are open.
 func (ws *windows) count() (n int) {
-	ws.each(func(string, *sequence.Window, time.Duration) { n++ })
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	for id := range ws.doors.len() {
+		n += ws.record.Total(id)
+	}
 	return n
 }
 
 // windowsCheck is the check of the findings about doors with max_windows.
 const windowsCheck = "windows"
 
+// crowdedFor is how long a door is said to be crowded after a client got no window.
+const crowdedFor = time.Minute
+
 // findings returns a finding for each door that has as many windows of an IP version as it
-// can have.
+// can have, or has no room for the clients of some network.
 func (ws *windows) findings(f *policy) (found []doctor.Finding) {
 	if f == nil {
 		return nil
 	}
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	now := time.Now()
 	limit := f.config.Wall.MaxWindows
 	for i := range f.config.Doors {
-		for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			if ws.record.Count(f.ids[i], netip.PrefixFrom(all, 0)) < limit {
+		door := f.config.Doors[i].Name
+		for version, all := range map[int]netip.Addr{4: netip.IPv4Unspecified(), 6: netip.IPv6Unspecified()} {
+			open := ws.record.Count(f.ids[i], netip.PrefixFrom(all, 0))
+			finding := doctor.Finding{Check: windowsCheck, Severity: doctor.Error, Door: door, IPVersion: version}
+			switch {
+			case open >= limit:
+				finding.Problem = fmt.Sprintf("The door has %d open windows for IPv%d, as many as max_windows allows. A client that knocks now gets none.", limit, version)
+				finding.Cure = "Wait until windows end, close some, or write a larger max_windows into the wall block."
+			case now.Before(ws.crowded[doorSet{door, version == 4}].Add(crowdedFor)):
+				finding.Severity = doctor.Warning
+				finding.Problem = fmt.Sprintf("The door has %d open windows for IPv%d, of %d that max_windows allows. "+
+					"So many are of clients of one network that others of that network get none: the rest is kept for other networks.", open, version, limit)
+				finding.Cure = "Look where they come from with `knockwall status --door " + door + "`. If all are yours, write a larger max_windows into the wall block."
+			default:
 				continue
 			}
-			version := 6
-			if all.Is4() {
-				version = 4
-			}
-			found = append(found, doctor.Finding{Check: windowsCheck, Severity: doctor.Error, Door: f.config.Doors[i].Name, IPVersion: version,
-				Problem: fmt.Sprintf("The door has %d open windows for IPv%d, as many as max_windows allows. A client that knocks now gets none.", limit, version),
-				Cure:    "Wait until windows end, close some, or write a larger max_windows into the wall block."})
+			found = append(found, finding)
 		}
+	}
+	slices.SortStableFunc(found, func(a, b doctor.Finding) int { return cmp.Or(cmp.Compare(a.Door, b.Door), a.IPVersion-b.IPVersion) })
+	if now.Before(ws.unreadUntil) {
+		found = append(found, doctor.Finding{Check: windowsCheck, Severity: doctor.Warning,
+			Problem: "The daemon before this one did not stop in order, and had more windows than can be read in a moment. " +
+				"Those that were not read admit until they end, and the status does not show them.",
+			Cure: "Wait until they end."})
 	}
 	return found
 }
@@ -273,19 +348,23 @@ func (ws *windows) openAt(f *policy) map[string]int {
 	return open
 }
 
-// status returns the open windows that are wanted, sorted by door and source.
-func (ws *windows) status(wanted WindowQuery) []WindowStatus {
+// status returns the open windows that are wanted, sorted by door and source, and the place of
+// the last of them if there are more.
+func (ws *windows) status(wanted WindowQuery) (all []WindowStatus, next WindowPlace) {
 	first := lastOnTop{}
-	ws.each(func(door string, win *sequence.Window, left time.Duration) {
-		if !wanted.has(door, win.Source) {
+	more := false
+	ws.each(func(door string, win sequence.Window, left time.Duration) {
+		place := WindowPlace{door, win.Source()}
+		if !wanted.has(place) {
 			return
 		}
-		s := WindowStatus{Door: door, Source: win.Source, LeftSeconds: seconds(left), Connections: win.Connections}
 		full := wanted.Limit > 0 && len(first) == wanted.Limit
-		if full && compareWindows(s, first[0]) > 0 {
+		more = more || full
+		if full && place.compare(first[0].place()) > 0 {
 			return
 		}
-		by := method.ParseOpener(win.Opener)
+		s := WindowStatus{Door: door, Source: place.Source, LeftSeconds: seconds(left), Connections: win.Connections()}
+		by := method.ParseOpener(win.Opener())
 		s.Person, s.Key, s.Origin = by.Name, by.Key, by.Origin
 		switch {
 		case full:
@@ -298,7 +377,10 @@ func (ws *windows) status(wanted WindowQuery) []WindowStatus {
 		}
 	})
 	slices.SortFunc(first, compareWindows)
-	return first
+	if more {
+		next = first[len(first)-1].place()
+	}
+	return first, next
 }
 
 // lastOnTop is a heap of windows with the last one, by door and source, on top.
@@ -311,55 +393,102 @@ func (h *lastOnTop) Push(x any)        { *h = append(*h, x.(WindowStatus)) }
 func (h *lastOnTop) Pop() any          { panic("the heap only grows") }
 
 // withPerson returns an event with the person who has opened a window.
-func withPerson(e audit.Event, win *sequence.Window) audit.Event {
-	p := method.ParseOpener(win.Opener)
+func withPerson(e audit.Event, opener string) audit.Event {
+	p := method.ParseOpener(opener)
 	e.Person, e.Key = p.Name, p.Key
 	return e
 }
 
-// each calls f with each window that is open according to the record, and with the time
-// that it has left. It holds mu meanwhile.
-func (ws *windows) each(f func(door string, win *sequence.Window, left time.Duration)) {
-	now := time.Now()
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	for win := range ws.record.All() {
-		if left := win.Until.Sub(now); left > 0 && !win.Spent() {
-			f(ws.doors.name(win.Door), win, left)
-		}
+// partSize is how many windows are looked at before others get mu. First packets wait for it.
+const partSize = 1024
+
+// inParts calls do with where to go on, until that is at the end.
+func (*windows) inParts(do func(part int) (next int)) {
+	for part := do(0); part != 0; part = do(part) {
 	}
 }
 
-// adopt records windows that were found in the kernel. Those that are recorded already
-// keep their connection counts.
-func (ws *windows) adopt(found []nft.Window, f *policy) {
-	now := time.Now()
+// part calls f with the next windows that are open according to the record, and with the time
+// that each has left, and returns where to go on. It holds mu meanwhile.
+func (ws *windows) part(from int, f func(door string, win sequence.Window, left time.Duration)) (next int) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	for _, win := range found {
-		i := f.doorNamed(win.Door)
-		if ws.record.Get(f.ids[i], win.Source) == nil {
-			ws.record.Open(f.ids[i], win.Source, now, now.Add(win.Left), f.config.Doors[i].MaxConnections)
-			ws.record.Stands(f.ids[i], win.Source, now.Add(win.Left))
-			recorded := ws.record.Get(f.ids[i], win.Source)
-			recorded.Opener = win.Opener.Text()
-			// The kernel does not tell when a window was opened: most are for the door's time.
-			recorded.Granted = now.Add(-max(0, f.config.Doors[i].Window-win.Left))
+	now := time.Now()
+	return ws.record.Part(from, partSize, func(win sequence.Window) {
+		if left := win.Until().Sub(now); left > 0 && !win.Spent() {
+			f(ws.doors.name(win.Door()), win, left)
 		}
+	})
+}
+
+// each calls f with each window that is open according to the record, and with the time that
+// it has left. It holds mu during each call, and not between some of them.
+func (ws *windows) each(f func(door string, win sequence.Window, left time.Duration)) {
+	ws.inParts(func(part int) int { return ws.part(part, f) })
+}
+
+// start forgets what an apply that has failed has recorded.
+func (ws *windows) start() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.record = sequence.NewWindows()
+}
+
+// adoptFound records a window that was found in the kernel, unless it is recorded already.
+func (ws *windows) adoptFound(win nft.Window, f *policy) {
+	// While the kernel still enlarges a set, a listing may lack some elements.
+	ws.doubt()
+	kept := KeptWindow{Door: win.Door, Source: win.Source, Opener: win.Opener.Text(), Left: win.Left}
+	if i := f.doorNamed(win.Door); i >= 0 {
+		// It does not tell when a window was opened: most are for the door's time.
+		kept.Age = max(0, f.config.Doors[i].Window-win.Left)
+	}
+	ws.adopt(kept, f)
+}
+
+// adopt records a window that is in the kernel, unless it is recorded already. Its door may be
+// gone or have changed: then the next table does not have it.
+func (ws *windows) adopt(win KeptWindow, f *policy) {
+	now := time.Now()
+	maxConnections := 0
+	if i := f.doorNamed(win.Door); i >= 0 {
+		maxConnections = f.config.Doors[i].MaxConnections
+	}
+	id := ws.doors.id(win.Door)
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if ws.record.Get(id, win.Source).IsNone() {
+		ws.record.Open(id, win.Source, now, now.Add(win.Left), maxConnections)
+		recorded := ws.record.Get(id, win.Source)
+		recorded.Stands(now.Add(win.Left))
+		recorded.Grant(win.Opener, now.Add(-win.Age))
 	}
 }
 
 // putBack records that the kernel has the windows again, after another process had
-// deleted them. It now ends them a little later than recorded.
-func (ws *windows) putBack(windows []nft.Window) {
+// deleted them, and returns how many they are. It now ends them a little later than recorded.
+func (ws *windows) putBack() (n int) {
+	ws.doubt()
+	ws.each(func(_ string, win sequence.Window, _ time.Duration) {
+		win.Stands(win.Until())
+		n++
+	})
+	return n
+}
+
+// doubt records that the kernel may have windows that are not recorded, or have them for
+// longer.
+func (ws *windows) doubt() {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	ws.uncertainUntil = time.Now().Add(ruleset.MaxWindow)
-	for _, win := range windows {
-		if noted := ws.record.Get(ws.doors.id(win.Door), win.Source); noted != nil {
-			ws.record.Stands(noted.Door, noted.Source, noted.Until)
-		}
-	}
+}
+
+// miss records that not all windows were read at the start.
+func (ws *windows) miss() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.unreadUntil = time.Now().Add(ruleset.MaxWindow)
 }
 
 // forgetSpent forgets a spent window, so that none of its packets is recognized as a
@@ -367,33 +496,33 @@ func (ws *windows) putBack(windows []nft.Window) {
 func (ws *windows) forgetSpent(door int, source packet.Source) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if win := ws.record.Get(door, source); win != nil && win.Spent() {
+	if win := ws.record.Get(door, source); !win.IsNone() && win.Spent() {
 		ws.record.Close(door, source)
 	}
 }
 
-// reconcileWith deletes the recorded windows that a new table does not have. The table's
-// windows were read a while ago, so it may end them later than recorded.
-func (ws *windows) reconcileWith(table []nft.Window, now time.Time) {
-	open := make(map[windowKey]bool, len(table))
-	for _, win := range table {
-		open[windowKey{win.Door, win.Source}] = true
-	}
-	ws.mu.Lock()
-	if len(table) > 0 {
-		ws.uncertainUntil = now.Add(ruleset.MaxWindow)
-	}
-	var gone []*sequence.Window
-	for win := range ws.record.All() {
-		if !win.Spent() && !open[windowKey{ws.doors.name(win.Door), win.Source}] {
-			gone = append(gone, win)
+// closeOthers deletes the recorded windows that are not wanted, as a new table does not have
+// them. Of those from before the start there is nothing to tell.
+func (ws *windows) closeOthers(wanted func(door string, source packet.Source) bool, now time.Time, tell bool) {
+	var gone []windowKey
+	ws.each(func(door string, win sequence.Window, _ time.Duration) {
+		if !wanted(door, win.Source()) {
+			gone = append(gone, windowKey{door, win.Source()})
 		}
-	}
-	for _, win := range gone {
-		ws.record.Close(win.Door, win.Source)
-		ws.undelivered = append(ws.undelivered, windowEvent{Event: withPerson(audit.Event{
-			Time: now, Kind: audit.Closed, Door: ws.doors.name(win.Door), Source: win.Source,
-			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"}, win)})
+	})
+	ws.mu.Lock()
+	for _, key := range gone {
+		id := ws.doors.id(key.door)
+		win := ws.record.Get(id, key.source)
+		if win.IsNone() {
+			continue // it has just ended
+		}
+		e := withPerson(audit.Event{Time: now, Kind: audit.Closed, Door: key.door, Source: key.source,
+			Code: audit.CodeNewRules, Reason: "the new rules have no such door, or its source_prefix has changed"}, win.Opener())
+		ws.record.Close(id, key.source)
+		if tell {
+			ws.undelivered = append(ws.undelivered, windowEvent{Event: e})
+		}
 	}
 	ws.mu.Unlock()
 	ws.notify()

@@ -37,7 +37,7 @@ type (
 	Progress = progress.Progress
 )
 
-// Handler judges packets. Its methods are called from one goroutine for each queue.
+// Handler judges packets. Its methods are called one at a time for each queue.
 type Handler interface {
 	// Queued is called for each packet that waits for a verdict. The ids of a queue grow
 	// in the order in which the kernel queued the packets.
@@ -123,6 +123,10 @@ func InUse(number uint16) (bool, error) {
 	}
 	return used, nil
 }
+
+// ReadNow passes the packets that wait to the handler, without waiting until the goroutine that
+// reads them gets a CPU. The handler must not call it.
+func (q *Queue) ReadNow() { q.reader.ReadNow() }
 
 // Close unbinds the queue. Packets that still wait in it are dropped.
 func (q *Queue) Close() error {

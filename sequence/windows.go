@@ -308,6 +308,13 @@ func (win Window) Repeat() bool {
 	return true
 }
 
+// Opens reports whether the window does not stand yet and will admit the packet whatever the
+// kernel's rules say: it is of TCP, and the window has no limit of connections.
+func (win Window) Opens(p packet.Packet) bool {
+	r := win.record()
+	return !r.standing && r.max == 0 && p.Port.Protocol == packet.TCP
+}
+
 // Admit records a new connection's first packet, and returns what becomes of it.
 func (win Window) Admit(p packet.Packet, now time.Time) Admission {
 	c := admitted{connection: connectionOf(p), came: 1, heard: now}

@@ -168,6 +168,7 @@ func (stillSocket) RepeatUpTo(uint32) error       { return nil }
 func (stillSocket) Refuse(uint32) error           { return nil }
 func (stillSocket) RefuseUpTo(uint32) error       { return nil }
 func (stillSocket) Stats() (nfqueue.Stats, error) { return nfqueue.Stats{}, nil }
+func (stillSocket) ReadNow()                      {}
 func (stillSocket) Close() error                  { return nil }
 
 // rules returns a configuration with one door.

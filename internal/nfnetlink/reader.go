@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -19,7 +20,8 @@ import (
 // net/netfilter/nfnetlink_log.c.
 const maxDatagram = 128 << 10
 
-// Handler receives what is read. Its methods are called from one goroutine.
+// Handler receives what is read. Its methods are called one at a time: from the goroutine that
+// reads, and from callers of [Reader.ReadNow].
 type Handler interface {
 	// Message receives the attributes of a message, and whether it is the last one of its
 	// datagram. It must not keep the attributes.
@@ -62,10 +64,9 @@ type Reader struct {
 	messages progress.Counter
 	more     atomic.Bool // messages are left of the datagram that is being handled
 
+	mu       sync.Mutex // held while a datagram is read and handled
 	datagram []byte
-	read     func(fd uintptr) bool // made once, because a closure for each call would be allocated
-	n        int                   // how many bytes it read,
-	err      error                 // or why it failed
+	ended    bool // nothing is read any more
 }
 
 // newReader returns a Reader of a socket. It reads once it has taken over.
@@ -74,16 +75,7 @@ func newReader(conn *netlink.Conn, h Handler) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{conn: conn, raw: raw, handler: h, datagram: make([]byte, maxDatagram)}
-	r.read = func(fd uintptr) bool {
-		r.messages.Begin()
-		if r.n, r.err = unix.Read(int(fd), r.datagram); r.err != unix.EAGAIN {
-			return true // Done is called after it was handled
-		}
-		r.messages.Cancel()
-		return false
-	}
-	return r, nil
+	return &Reader{conn: conn, raw: raw, handler: h, datagram: make([]byte, maxDatagram)}, nil
 }
 
 // instead returns the function that go-nflog and go-nfqueue call when they cannot read.
@@ -106,25 +98,57 @@ func (r *Reader) takeOver() error {
 }
 
 func (r *Reader) run(ctx context.Context) {
+	// Made once, because a closure for each call would be allocated.
+	read := func(fd uintptr) bool { return r.readOne(ctx, fd) }
 	for ctx.Err() == nil {
-		err := r.raw.Read(r.read) // waits for a datagram
-		has := err == nil
-		if has && r.err != nil {
-			err = os.NewSyscallError("read", r.err)
-		}
-		ended := err != nil && ctx.Err() != nil // the reading was ended, or the socket closed
-		if !ended && err != nil {
-			ended = !r.handler.ReadError(err)
-		} else if !ended {
-			ended = !r.handle(r.datagram[:r.n])
-		}
-		if has {
-			r.messages.Done()
-		}
-		if ended {
+		err := r.raw.Read(read) // waits for a datagram
+		switch {
+		case err == nil && r.hasEnded(), err != nil && ctx.Err() != nil: // or the socket is closed
+			return
+		case err != nil && !r.handler.ReadError(err):
 			return
 		}
 	}
+}
+
+// readOne reads a datagram and handles it. It reports false if there is none.
+func (r *Reader) readOne(ctx context.Context, fd uintptr) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.messages.Begin()
+	n, err := unix.Read(int(fd), r.datagram)
+	switch {
+	case err == unix.EAGAIN:
+		r.messages.Cancel()
+		return false
+	case err == nil:
+		r.ended = !r.handle(r.datagram[:n])
+	default:
+		r.ended = ctx.Err() != nil || !r.handler.ReadError(os.NewSyscallError("read", err))
+	}
+	r.messages.Done()
+	return true
+}
+
+func (r *Reader) hasEnded() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended
+}
+
+// readAtOnce is how many datagrams [Reader.ReadNow] reads at most.
+const readAtOnce = 64
+
+// ReadNow handles the messages that have come, without waiting until the goroutine that reads
+// gets a CPU. It must not be called by the handler.
+func (r *Reader) ReadNow() {
+	_ = r.raw.Control(func(fd uintptr) {
+		for range readAtOnce {
+			if r.hasEnded() || !r.readOne(context.Background(), fd) {
+				return
+			}
+		}
+	})
 }
 
 // handle passes on the messages of a datagram.

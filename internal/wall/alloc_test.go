@@ -27,6 +27,7 @@ func (nowhere) Refuse(uint32) error           { return nil }
 func (nowhere) RefuseUpTo(uint32) error       { return nil }
 func (nowhere) RepeatUpTo(uint32) error       { return nil }
 func (nowhere) Stats() (nfqueue.Stats, error) { return nfqueue.Stats{}, nil }
+func (nowhere) ReadNow()                      {}
 func (nowhere) Drained() bool                 { return true }
 func (nowhere) Progress() progress.Progress   { return progress.Progress{Idle: true} }
 func (nowhere) Close() error                  { return nil }

@@ -48,6 +48,7 @@ type Queue interface {
 	RepeatUpTo(id uint32) error
 	Refuse(id uint32) error
 	RefuseUpTo(id uint32) error
+	ReadNow()
 	Stats() (nfqueue.Stats, error)
 	Progress() progress.Progress
 	Close() error

@@ -1145,6 +1145,9 @@ func (q *fakeQueue) batch(id uint32, then func(*journey)) error {
 	return nil
 }
 
+// ReadNow does nothing: the fake kernel passes on packets at once.
+func (q *fakeQueue) ReadNow() {}
+
 func (q *fakeQueue) Stats() (nfqueue.Stats, error) {
 	q.k.mu.Lock()
 	defer q.k.mu.Unlock()

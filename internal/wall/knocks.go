@@ -80,16 +80,16 @@ func (s knocks) carryOut(f *policy, v *decision) {
 	for _, e := range v.sprayed {
 		ps.trail.Record(e)
 	}
-	for _, e := range v.events[:v.n] {
-		ps.trail.Record(e)
-	}
 	switch {
 	case v.meant.Action != method.Nothing:
 		s.useDatagram(f, v)
 	case v.opens:
-		ps.openCompleted(f, v.lock, v.base, !s.log.Drained())
-	case v.closes:
-		ps.closeByKnock(v.base)
+		ps.openCompleted(f, v, !s.log.Drained())
+	default:
+		ps.record(v.events[:v.n])
+		if v.closes {
+			ps.closeByKnock(v.base)
+		}
 	}
 	if v.opens {
 		ps.windows.queue.settle()
@@ -186,6 +186,9 @@ func (s knocks) useDatagram(f *policy, v *decision) {
 	ps := s.packets
 	d := &f.config.Doors[v.door]
 	replay, err := ps.replays.take(d.Name, v.meant.Once, v.base.Time)
+	if err != nil || replay || v.meant.Action == method.Close {
+		ps.record(v.events[:v.n])
+	}
 	switch {
 	case err != nil:
 		ps.trail.Record(notOpened(v.base, codeOfUse(err), err))
@@ -197,12 +200,12 @@ func (s knocks) useDatagram(f *policy, v *decision) {
 	if v.meant.Once.Ordered {
 		ps.windows.changes.use(v.meant.Once)
 	}
-	switch {
-	case v.meant.Action == method.Close:
+	if v.meant.Action == method.Close {
 		ps.closeByKnock(v.base)
-	default:
-		ps.windows.open(&opening{door: d.Name, source: v.base.Source, length: windowOf(d, v.meant), opener: method.Opener{Person: v.meant.Person}, why: v.base}, !s.log.Drained())
+		return
 	}
+	ps.windows.open(&opening{door: d.Name, source: v.base.Source, length: windowOf(d, v.meant), opener: method.Opener{Person: v.meant.Person},
+		knock: slices.Clone(v.events[:v.n]), why: v.base}, !s.log.Drained())
 }
 
 // windowOf returns how long the window for a datagram is open.
@@ -366,17 +369,20 @@ func (f *policy) reportsEnd(l *lock, step int) bool {
 
 // openCompleted opens a door after a lock of it was completed, unless its sequence is
 // valid once and was used before.
-func (ps *packets) openCompleted(f *policy, which int, e audit.Event, othersWait bool) {
-	l := &f.locks[which]
+func (ps *packets) openCompleted(f *policy, v *decision, othersWait bool) {
+	l, e := &f.locks[v.lock], v.base
 	d := &f.config.Doors[l.door]
 	replay, err := ps.useUp(d, l.place, e.Time)
+	if err != nil || replay {
+		ps.record(v.events[:v.n])
+	}
 	switch {
 	case err != nil:
 		ps.trail.Record(notOpened(e, codeOfUse(err), err))
 	case replay:
 		ps.replayed(f, l.door, e)
 	default:
-		ps.windows.open(&opening{door: d.Name, source: e.Source, length: d.Window, why: e}, othersWait)
+		ps.windows.open(&opening{door: d.Name, source: e.Source, length: d.Window, knock: slices.Clone(v.events[:v.n]), why: e}, othersWait)
 	}
 	if d.Methods[d.Knocking()].Traits().Consumes {
 		ps.consumed() // the next sequence comes into force

@@ -21,6 +21,7 @@ type opening struct {
 	source packet.Source
 	length time.Duration
 	opener method.Opener
+	knock  []audit.Event // those of the knock, unless they are recorded already
 	why    audit.Event
 
 	err error // why it was not opened; nil: it was
@@ -43,21 +44,24 @@ func (o *opening) set() doorSet { return doorSet{o.door, o.source.Addr().Is4()} 
 // longer if another process's transaction is in the way. Windows that have been queued by
 // then share one transaction.
 func (ws *windows) open(o *opening, othersWait bool) {
-	first, full := ws.queue.add(o)
-	switch {
-	case full: // and another goroutine is opening them
-		ws.table.change.Lock()
-		ws.openBatch()
-		ws.table.change.Unlock()
-	case !first:
-	case othersWait || !ws.table.change.TryLock():
-		go ws.openAll()
-	default:
-		ws.openBatch()
-		ws.table.change.Unlock()
-		if !ws.queue.isEmpty() {
+	if othersWait || !ws.queue.isEmpty() || !ws.table.change.TryLock() {
+		ws.packets.record(o.knock)
+		o.knock = nil
+		switch first, full := ws.queue.add(o); {
+		case full: // and another goroutine is opening them
+			ws.table.change.Lock()
+			ws.openBatch()
+			ws.table.change.Unlock()
+		case first:
 			go ws.openAll()
 		}
+		return
+	}
+	ws.queue.add(o)
+	ws.openBatch()
+	ws.table.change.Unlock()
+	if !ws.queue.isEmpty() {
+		go ws.openAll()
 	}
 }
 
@@ -92,7 +96,12 @@ func (ws *windows) openBatch() (removed uint64) {
 // openTogether opens windows in the kernel, and sends the packets that wait for them
 // through the rules again. It is called with change held.
 func (ws *windows) openTogether(openings []*opening) {
-	ws.openInKernel(ws.recordOpenings(openings))
+	recorded := ws.recordOpenings(openings)
+	ws.packets.releaseAhead(recorded) // before all that is not urgent
+	for _, o := range openings {
+		ws.packets.record(o.knock)
+	}
+	ws.openInKernel(recorded)
 	ws.sessions.clearMarks(ws.packets.current(), openings) // before the release, or the kernel would refuse the packets again
 	ws.recordOutcomes(openings)
 	ws.packets.release(openings) // before the events: releasing is urgent
@@ -248,6 +257,9 @@ func (ws *windows) recordOutcomes(openings []*opening) {
 	for _, o := range openings {
 		if errors.Is(o.err, unix.ENFILE) {
 			o.err = errTableFull
+		}
+		if o.recorded {
+			ws.refusing = o.err != nil
 		}
 		if o.err != nil && o.recorded {
 			ws.undo(o, now)

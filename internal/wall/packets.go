@@ -42,6 +42,7 @@ type tally struct {
 	audit.Counts          // by kind; refusals: only of sources without a window
 	exhausted      uint64 // refusals of sources with a window
 	held, released uint64 // packets of sources without a window
+	ahead          uint64 // packets that were accepted before the kernel had the window
 }
 
 // current returns the policy in force, nil before the first Apply.
@@ -191,6 +192,43 @@ func (ps *packets) release(openings []*opening) {
 		}
 		return false
 	})
+}
+
+// releaseAhead accepts the held packets of sources whose windows are recorded and about to be
+// opened. So the client that has knocked does not wait for the kernel, which takes longer than
+// everything else. Packets that the kernel's rules do more with wait: see
+// [sequence.Window.Opens]. So do all while a source has ended sessions, whose marks are cleared
+// when the window is open.
+func (ps *packets) releaseAhead(openings []*opening) {
+	if len(openings) == 0 || ps.windows.sessions.any() {
+		return
+	}
+	now := time.Now()
+	var ahead []*admission
+	ps.mu.Lock()
+	strangers := ps.sockets.strangers
+	ps.sockets.accept(func(p packet.Packet) bool {
+		r := ps.windows.recognize(ps.policy, p, now)
+		if r.opening {
+			ps.policy.tally(r.door).released++
+			ahead = append(ahead, ps.admitAhead(p, now))
+		}
+		return r.opening
+	})
+	ps.mu.Unlock()
+	for _, a := range ahead {
+		ps.finish(a)
+	}
+	if len(ahead) == 0 {
+		strangers.ReadNow() // mostly, the packet has come after the knock
+	}
+}
+
+// admitAhead records a packet that is accepted before the kernel has the window.
+func (ps *packets) admitAhead(p packet.Packet, now time.Time) *admission {
+	a := ps.admit(p, now)
+	ps.policy.tally(a.door).ahead++
+	return &a
 }
 
 const (

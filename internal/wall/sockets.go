@@ -162,6 +162,14 @@ func (s *sockets) release(match func(packet.Packet) bool) (released uint64) {
 	return released
 }
 
+// accept accepts the held packets that match.
+func (s *sockets) accept(match func(packet.Packet) bool) {
+	s.hold.Release(match, func(h sequence.Held) {
+		_ = s.strangers.Accept(h.ID)
+		s.packets.metrics.strangers.Observe(time.Since(h.Since).Seconds())
+	})
+}
+
 // fail ends Run, because packets cannot be read any more.
 func (s *sockets) fail(err error) {
 	s.packets.mu.Lock()

@@ -261,7 +261,7 @@ func doorStatus(d *effective.Door, t *tally, kernel nft.Counts, bare bool) DoorS
 			Opened: t.Of(audit.Opened), Refreshed: t.Of(audit.Refreshed), Expired: t.Of(audit.Expired), Closed: t.Of(audit.Closed),
 			Accepted: t.Of(audit.Accepted), Refused: t.Of(audit.Refused),
 			Exhausted: t.exhausted, Held: t.held, Released: t.released,
-			KernelAdmitted: kernel.Admitted, KernelRefused: kernel.Refused,
+			KernelAdmitted: kernel.Admitted + t.ahead, KernelRefused: kernel.Refused,
 		},
 	}
 	if stock := d.Stock(); stock != nil {

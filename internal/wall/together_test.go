@@ -142,7 +142,7 @@ func (h *host) failingFor(source netip.Addr) {
 }
 
 func TestAnErrorAtOneWindowAffectsNoOther(t *testing.T) {
-	guarded(t, config(sshDoor()), func(h *host) {
+	guarded(t, config(limited(sshDoor(), 9)), func(h *host) {
 		a, b, c, d := h.four()
 		goOn := h.hanging(a)
 		h.failingFor(carol)
@@ -497,7 +497,9 @@ func TestWindowsThatAreToBeOpenedWhenTheDaemonEndsAreOpened(t *testing.T) {
 						<-goOn
 					}
 				})
+				h.log().hold() // so that others wait, and its event is recorded before all else
 				h.client(alice).knock(7001)
+				h.log().resume()
 				synctest.Wait()
 				h.stop()
 				time.Sleep(time.Minute) // longer than it waits for the log to be read

@@ -15,39 +15,52 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	ps := s.packets
 	now := time.Now()
 	ps.mu.Lock()
-	f := ps.policy
-	a := ps.windows.admit(f, p, now)
+	a := ps.admit(p, now)
 	if a.isRefused() {
 		_ = s.sockets.admitted.Refuse(id)
 	} else {
 		_ = s.sockets.admitted.Accept(id)
 	}
-	e := audit.Event{Time: now, Kind: audit.Accepted, Code: audit.CodeWindow, Source: a.source, Person: a.person.Name, Key: a.person.Key, Port: p.Port}
+	ps.mu.Unlock()
+	ps.metrics.admitted.Observe(time.Since(now).Seconds())
+	ps.finish(&a)
+}
+
+// admit records the first packet of a source with a window, and counts what becomes of it.
+// It is called with mu held. Call finish without mu afterwards.
+func (ps *packets) admit(p packet.Packet, now time.Time) admission {
+	f := ps.policy
+	a := ps.windows.admit(f, p, now)
+	a.packet = p
+	a.event = audit.Event{Time: now, Kind: audit.Accepted, Code: audit.CodeWindow, Source: a.source, Person: a.person.Name, Key: a.person.Key, Port: p.Port}
 	switch a.outcome {
 	case sequence.Exhausted:
-		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeMaxConnections, "max_connections is reached"
+		a.event.Kind, a.event.Code, a.event.Reason = audit.Refused, audit.CodeMaxConnections, "max_connections is reached"
 	case sequence.Replayed:
-		e.Kind, e.Code, e.Reason = audit.Refused, audit.CodeDuplicate, "the same connection was admitted before"
+		a.event.Kind, a.event.Code, a.event.Reason = audit.Refused, audit.CodeDuplicate, "the same connection was admitted before"
 	}
-	audited := a.door >= 0 && a.outcome != sequence.AdmitAgain
-	if audited {
-		e.Door = f.config.Doors[a.door].Name
+	a.audited = a.door >= 0 && a.outcome != sequence.AdmitAgain
+	if a.audited {
+		a.event.Door = f.config.Doors[a.door].Name
 		if a.isRefused() {
 			f.tally(a.door).exhausted++
 		} else {
 			f.tally(a.door).Add(audit.Accepted)
 		}
 	}
-	ps.mu.Unlock()
-	ps.metrics.admitted.Observe(time.Since(now).Seconds())
+	return a
+}
+
+// finish does what remains after a packet of a source with a window has got its verdict.
+func (ps *packets) finish(a *admission) {
 	if !a.unsure.IsNone() {
-		ps.windows.checkDelivered(a.unsure, p)
+		ps.windows.checkDelivered(a.unsure, a.packet)
 	}
-	if audited && !ps.windows.postpone(e) {
-		ps.trail.Record(e)
+	if a.audited && !ps.windows.postpone(a.event) {
+		ps.trail.Record(a.event)
 	}
 	if a.spent && a.outcome == sequence.AdmitNew {
-		ps.windows.closeSpent(e.Door, a.source)
+		ps.windows.closeSpent(a.event.Door, a.source)
 	}
 }
 
@@ -63,35 +76,42 @@ func (s admitted) Failed(err error) { s.fail(err) }
 type strangers struct{ *sockets }
 
 func (s strangers) Queued(id uint32, p packet.Packet) {
-	if win := s.judge(id, p); !win.IsNone() {
-		s.packets.windows.checkDelivered(win, p)
+	ps := s.packets
+	switch r := s.judge(id, p); {
+	case r.ahead != nil:
+		ps.finish(r.ahead)
+	case !r.unsure.IsNone():
+		ps.windows.checkDelivered(r.unsure, p)
 	}
 }
 
-// judge gives or delays the verdict on a packet. If a window admits the packet and it
-// matters whether the packet is delivered, judge returns that window.
-func (s strangers) judge(id uint32, p packet.Packet) (unsure sequence.Window) {
+// judge gives or delays the verdict on a packet.
+func (s strangers) judge(id uint32, p packet.Packet) (r recognition) {
 	ps := s.packets
 	now := time.Now()
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if s.retired && s.stillNamed {
 		_ = s.sockets.strangers.Refuse(id)
-		return unsure
+		return r
 	}
 	if s.retired {
 		_ = s.sockets.strangers.Repeat(id)
-		return unsure
+		return r
 	}
 	f := ps.policy
-	r := ps.windows.recognize(f, p, now)
-	if r.again {
+	r = ps.windows.recognize(f, p, now)
+	switch {
+	case r.again:
 		_ = s.sockets.strangers.Accept(id)
-		return r.unsure
-	}
-	if r.opened {
+		return r
+	case r.opened:
 		_ = s.sockets.strangers.Repeat(id)
-		return unsure
+		return r
+	case r.opening && !ps.windows.sessions.any():
+		_ = s.sockets.strangers.Accept(id)
+		r.ahead = ps.admitAhead(p, now)
+		return r
 	}
 	_, waiting := s.hold.Next()
 	if !s.hold.Add(id, p, now) {
@@ -99,7 +119,7 @@ func (s strangers) judge(id uint32, p packet.Packet) (unsure sequence.Window) {
 		if r.door >= 0 {
 			f.tally(r.door).Add(audit.Refused)
 		}
-		return unsure
+		return r
 	}
 	if r.door >= 0 {
 		f.tally(r.door).held++
@@ -107,7 +127,7 @@ func (s strangers) judge(id uint32, p packet.Packet) (unsure sequence.Window) {
 	if !waiting {
 		ps.wake()
 	}
-	return unsure
+	return r
 }
 
 func (s strangers) Unreadable(id uint32) {

@@ -40,23 +40,73 @@ func TestASourceThatHasKnockedIsAdmitted(t *testing.T) {
 }
 
 func TestASYNThatIsFasterThanItsKnockIsAdmittedAsSoonAsTheKnockIsRead(t *testing.T) {
-	guarded(t, config(sshDoor()), func(h *host) {
+	for name, tt := range map[string]struct {
+		door   ruleset.Door
+		rounds int // through the rules
+	}{
+		"without a limit":      {sshDoor(), 1},
+		"with max_connections": {limited(sshDoor(), 9), 2}, // the kernel must have the window first
+	} {
+		t.Run(name, func(t *testing.T) {
+			guarded(t, config(tt.door), func(h *host) {
+				a, b := h.client(alice), h.client(bob)
+				a.knock(7000, 8000)
+				theirs := b.dial(22)
+				first := a.dial(22)
+				h.expect("the last knock is missing", first, waiting)
+				time.Sleep(hold / 2)
+				knocked := time.Now()
+				a.knock(9000)
+				h.expect("the last knock has come", first, accepted)
+				if !first.at.Equal(knocked) {
+					h.t.Errorf("let in %s after the last knock", first.at.Sub(knocked))
+				}
+				if n := h.rounds(first); n != tt.rounds {
+					h.t.Errorf("the packet went through the rules %d times, want %d", n, tt.rounds)
+				}
+				h.expect("bob has not knocked", theirs, waiting)
+			})
+		})
+	}
+}
+
+// A client that has knocked does not wait while the kernel opens its window, unless the
+// kernel's rules do more than accept its packet, or the kernel has just refused a window.
+func TestAClientDoesNotWaitForTheKernel(t *testing.T) {
+	guarded(t, config(sshDoor(), limited(door("web", 443, 7001), 9)), func(h *host) {
+		var opening chan struct{}
+		slow := func() {
+			opening = make(chan struct{})
+			h.intercepted("OpenWindows", func() { <-opening })
+		}
+		slow()
 		a, b := h.client(alice), h.client(bob)
-		a.knock(7000, 8000)
-		theirs := b.dial(22)
-		first := a.dial(22)
-		h.expect("the last knock is missing", first, waiting)
-		time.Sleep(hold / 2)
-		knocked := time.Now()
-		a.knock(9000)
-		h.expect("the last knock has come", first, accepted)
-		if !first.at.Equal(knocked) {
-			h.t.Errorf("let in %s after the last knock", first.at.Sub(knocked))
+		before, limited := a.dial(22), b.dial(443)
+		a.knock(7000, 8000, 9000)
+		h.expect("the window is not open yet", before, accepted)
+		during := a.dial(22)
+		h.expect("nor now", during, accepted)
+		b.knock(7001)
+		h.expect("what is limited is counted by the kernel's leave", limited, waiting)
+		close(opening)
+		h.expect("its window is open", limited, accepted)
+		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Accepted}, "opened ssh 192.0.2.1 3/3", "accepted ssh 192.0.2.1", "accepted ssh 192.0.2.1",
+			"opened web 192.0.2.2 1/1", "accepted web 192.0.2.2")
+		if d := h.status().Doors[0]; d.Counters.Accepted != 2 || d.Counters.KernelAdmitted != 2 {
+			h.t.Errorf("the door counts %+v, and %d packets in the kernel", d.Counters, d.Counters.KernelAdmitted)
 		}
-		if n := h.rounds(first); n != 2 {
-			h.t.Errorf("the packet went through the rules %d times, want 2", n)
-		}
-		h.expect("bob has not knocked", theirs, waiting)
+	})
+	guarded(t, config(sshDoor()), func(h *host) {
+		h.failing("OpenWindows", errInjected)
+		a, b := h.client(alice), h.client(bob)
+		first, second := a.dial(22), b.dial(22)
+		a.knock(7000, 8000, 9000)
+		h.expect("it has knocked", first, accepted)
+		h.trail.expect(h.t, []audit.Kind{audit.Opened, audit.Refused, audit.Accepted}, "refused ssh 192.0.2.1 3/3: the kernel says no", "accepted ssh 192.0.2.1")
+		b.knock(7000, 8000, 9000)
+		h.expect("the kernel has just refused a window", second, waiting)
+		time.Sleep(hold + wall.SweepInterval)
+		h.expect("no window has opened", second, refused)
 	})
 }
 
@@ -140,7 +190,7 @@ func TestNoPacketIsRefusedWhileKnocksAreUnread(t *testing.T) {
 }
 
 func TestNoPacketIsRefusedWhileItsWindowIsBeingOpened(t *testing.T) {
-	guarded(t, config(sshDoor()), func(h *host) {
+	guarded(t, config(limited(sshDoor(), 9)), func(h *host) {
 		h.intercepted("OpenWindows", func() { time.Sleep(time.Second) }) // as somebody else changes the rules
 		a := h.client(alice)
 		j := a.dial(22)
@@ -202,7 +252,7 @@ func TestWhenTheLogIsNeverDrainedStrangersAreRefusedAfterAll(t *testing.T) {
 }
 
 func TestAReleasedPacketIsNotRefusedByALaterBatch(t *testing.T) {
-	guarded(t, config(sshDoor()), func(h *host) {
+	guarded(t, config(limited(sshDoor(), 9)), func(h *host) {
 		a, b := h.client(alice), h.client(bob)
 		before, hers, after := b.dial(22), a.dial(22), b.dial(22)
 		synctest.Wait()
@@ -471,7 +521,7 @@ func TestConnectionsThatCameBeforeTheWindowWasClosedAreRefused(t *testing.T) {
 }
 
 func TestAWindowThatTheKernelRefusesIsNotOpen(t *testing.T) {
-	guarded(t, config(sshDoor()), func(h *host) {
+	guarded(t, config(limited(sshDoor(), 9)), func(h *host) {
 		h.failing("OpenWindows", errInjected)
 		a := h.client(alice)
 		j := a.dial(22)

@@ -42,6 +42,7 @@ type windows struct {
 	crowded        map[doorSet]time.Time // sets of which a network has its share, and when a client of it came last
 	unreadUntil    time.Time             // until then the kernel may hold windows of before the start that were not read
 	announcing     bool                  // windows are being opened, and the observers do not know yet
+	refusing       bool                  // the kernel has refused the last window
 	postponed      []audit.Event         // events of sources that the kernel has admitted meanwhile
 	undelivered    []windowEvent         // events for the observers, in order
 
@@ -102,6 +103,10 @@ type admission struct {
 	spent   bool            // the window has now admitted max_connections
 	unsure  sequence.Window // the window that has to know whether the packet is delivered, if any
 	person  method.Person   // who has opened the window
+
+	packet  packet.Packet
+	event   audit.Event
+	audited bool // the event is to be recorded
 }
 
 // isRefused reports whether the packet is refused.
@@ -135,6 +140,10 @@ type recognition struct {
 	again  bool            // a retransmission of a connection that a spent window admitted
 	opened bool            // a window that admits the packet was opened meanwhile
 	unsure sequence.Window // the window that has to know whether the packet is delivered, if any
+	// opening: a window that admits the packet is being opened, and the packet need not wait
+	// for that. Then ahead is what becomes of it.
+	opening bool
+	ahead   *admission
 }
 
 // recognize looks for a window of a source that had none in the kernel.
@@ -145,6 +154,8 @@ func (ws *windows) recognize(f *policy, p packet.Packet, now time.Time) (r recog
 	r.door, _, win = ws.doorFor(f, p)
 	switch {
 	case win.IsNone():
+	case !ws.refusing && win.Opens(p):
+		r.opening = true
 	case !win.Spent():
 		r.opened = win.Repeat()
 	case win.Knows(p) && win.Admit(p, now) == sequence.AdmitAgain:

@@ -462,11 +462,18 @@ func TestAFileAtTheLimitIsRead(t *testing.T) {
 }
 
 func TestTooManyDoorsAreOneError(t *testing.T) {
-	var b strings.Builder
-	for i := range 1024 + 1 {
-		fmt.Fprintf(&b, "door \"d%d\" {\nports = [%d]\nsequence = [3, 1, 2]\n}\n", i, 10000+i)
+	folder := t.TempDir()
+	const files = 8 // a file has too little room for all
+	for n := range files {
+		var b strings.Builder
+		for i := range maxDoors/files + 1 {
+			fmt.Fprintf(&b, "door \"d%d-%d\" {\nports = [%d]\nsequence = [3, 1, 2]\n}\n", n, i, 10000+n*maxDoors/files+i)
+		}
+		if err := os.WriteFile(filepath.Join(folder, fmt.Sprintf("%d.hcl", n)), []byte(b.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	l := Load(write(t, b.String()))
+	l := Load(folder)
 	errors := slices.DeleteFunc(slices.Clone(l.Diagnostics), func(d *hcl.Diagnostic) bool { return d.Severity != hcl.DiagError })
 	if len(errors) != 1 || errors[0].Summary != "Too many doors" {
 		t.Errorf("got %v", errors)

@@ -60,6 +60,13 @@
 // that close windows or replace the table first open what was queued before them. While
 // the queue is full, the log is not read.
 //
+// A transaction takes longer than all else between the last knock and the answer to the
+// client's SYN. So windows are recorded first. Then the SYNs that wait for them are accepted,
+// those included that the goroutine of the queue has not read yet (packets.releaseAhead). Then
+// the kernel gets the windows. If it refuses one, its client has got one connection, and the
+// packets of others wait until the kernel takes windows again. Packets with which the rules do
+// more than accept them always wait for the kernel.
+//
 // # Reload
 //
 // The kernel drops the packets in all queues when a base chain is removed. So a reload

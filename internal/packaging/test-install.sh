@@ -14,7 +14,7 @@ said() { printf '== %s\n' "$*"; }
 active() { [ "$(systemctl is-active knockwall.socket knockwall.service | xargs)" = "$1" ] || failed "not $1"; }
 daemon() { systemctl show -p MainPID --value knockwall.service; }
 bare() { [ -z "$(nft list tables)" ] || failed "a table is left: $(nft list tables)"; }
-window() { nft list set inet knockwall open4 2>/dev/null | grep '192\.0\.2\.7 \. 0x[0-9a-f]* timeout 10h expires 9h' >/dev/null; }
+window() { nft list set inet knockwall open4 2>/dev/null | grep '192\.0\.2\.7 \. 0x[0-9a-f]* timeout [0-9dhms]* expires 9h' >/dev/null; }
 
 said "install: the daemon runs, guards nothing, and only it can read its secrets"
 dpkg -i "$old"

@@ -78,18 +78,14 @@ func (ws *windows) closeUnadmittedBy(shut func(string, packet.Source, audit.Even
 func (ws *windows) closeSpent(door string, source packet.Source) {
 	ws.table.change.Lock()
 	defer ws.table.change.Unlock()
-	f := ws.packets.current()
-	i := f.doorNamed(door)
-	if i < 0 {
-		return
-	}
-	win, known := ws.get(f.ids[i], source)
+	// A reload may have removed the door meanwhile. The sets of all doors still have the window.
+	win, known := ws.get(ws.doors.id(door), source)
 	if !known || !win.Spent {
 		return // it was opened again meanwhile
 	}
 	e := withPerson(audit.Event{Time: time.Now(), Kind: audit.Closed, Door: door, Source: source,
 		Code: audit.CodeMaxConnections, Reason: "max_connections is reached"}, win.Opener)
-	closed, err := ws.edges.Kernel.CloseWindow(f.config.Wall.Table, door, source)
+	closed, err := ws.edges.Kernel.CloseWindow(ws.table.table.Name, door, source)
 	if err != nil {
 		e.Code, e.Reason, e.Failed = audit.CodeNotClosed, err.Error(), true
 	}

@@ -367,6 +367,25 @@ func TestWindowsThatAreToBeOpenedAreOpenedAfterAReload(t *testing.T) {
 }
 
 // Windows are opened before the next table is installed, because that takes a while.
+// A reload gives the kernel no spent windows to be closed. So the window is closed afterwards,
+// though the door is gone: if the door came back, the window would admit without a daemon.
+func TestASpentWindowIsClosedThoughItsDoorIsGone(t *testing.T) {
+	web := door("web", 443, 7001)
+	guarded(t, config(limited(sshDoor(), 1), web), func(h *host) {
+		a := h.client(alice)
+		a.knock(7000, 8000, 9000)
+		h.heard()
+		h.changes()
+		h.once("Standing", func() {
+			last := a.dial(22)
+			until(h.t, "the last connection is admitted", func() bool { return h.fate(last) == accepted })
+		})
+		h.reload(config(web))
+		synctest.Wait()
+		h.changed("transactions", "Install knockwall", "CloseWindow ssh 192.0.2.1")
+	})
+}
+
 func TestAChangeOfSequenceOpensFirstWhatWasKnockedForBefore(t *testing.T) {
 	guarded(t, config(sshDoor(), rollingDoor("web", 443, time.Hour)), func(h *host) {
 		_, b, _, _ := h.four()

@@ -56,8 +56,9 @@ func byPort(name string, parts []part) (rules []rule, chains []chain) {
 			target = fmt.Sprintf("%s_%s_%d", name, protocol, g.ports[0].First)
 			if len(g.parts) == 1 {
 				// This name stays when the knocks of a rolling sequence change: some kernels
-				// before 6.4 cannot delete a chain in the transaction that deletes its map.
-				target = fmt.Sprintf("%s_%s_%s", name, protocol, g.parts[0].name)
+				// before 6.4 cannot delete a chain in the transaction that deletes its map. No
+				// door's name has a dot, so that no door's chain has this name.
+				target = fmt.Sprintf("%s_%s.%s", name, protocol, g.parts[0].name)
 			}
 			content, more := byAddress(target, g.parts, &room)
 			chains = append(append(chains, chain{target, from(name) + someOf(g.ports) + ".", content}), more...)

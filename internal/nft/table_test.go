@@ -222,3 +222,29 @@ var everySeventh = func() effective.Host {
 	}
 	return h
 }()
+
+// A door's name may begin like that of a chain to which packets to a port go.
+func TestNoDoorHasTheChainOfAnother(t *testing.T) {
+	var text strings.Builder
+	for i, name := range []string{"x", "knocks_tcp_x", "knocks_udp_x", "ports_tcp_x", "ports_udp_x", "unjudged_tcp_x", "ports_tcp", "x_knock"} {
+		fmt.Fprintf(&text, `
+door %q {
+  ports           = [%d]
+  sequence        = [%d, "%[3]d/udp"]
+  to              = ["192.0.2.1", "192.0.2.0/24"]
+  max_connections = 1
+  otp {
+    port        = "%[4]d/udp"
+    open_secret = "hipjazz"
+  }
+}`, name, 100+i, 4000+i, 5000+i)
+	}
+	c := at(t, load(t, text.String()), someTime)
+	known := map[string]bool{}
+	for _, chain := range newContents(c, NumbersOf(c.Wall, 0)).chains {
+		if known[chain.name] {
+			t.Errorf("two chains are named %s", chain.name)
+		}
+		known[chain.name] = true
+	}
+}

@@ -223,6 +223,23 @@ door "ssh" {
 	}
 }
 
+// A table that takes other addresses for one source is another one, though it has as many
+// rules in the same chains.
+func TestATableThatDividesSourcesOtherwiseIsNotIntact(t *testing.T) {
+	t.Parallel()
+	o := newOpenings(t)
+	o.config.Doors[1].Closed = ruleset.Reject // no set for its knocks has the prefix in its name
+	lab.Must(t, o.kernel.Install(tableAt(t, o.config, time.Now()), nil, ""))
+	other := *o.config
+	other.Doors = slices.Clone(other.Doors)
+	other.Doors[1].SourcePrefix.IPv4 = 16
+	for c, want := range map[*ruleset.Config]bool{o.config: true, &other: false} {
+		if intact, err := o.kernel.Intact(tableAt(t, c, time.Now())); err != nil || intact != want {
+			t.Errorf("the table of %v is intact: %v, %v", c.Doors[1].SourcePrefix, intact, err)
+		}
+	}
+}
+
 // The kernel remembers sources whose last knock may be on its way. It does not remember
 // sources that have only sent the first knock, because anybody can do that with one packet.
 func TestASourceIsNotRememberedAfterItsFirstKnock(t *testing.T) {

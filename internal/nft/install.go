@@ -59,8 +59,10 @@ func (k *Kernel) put(t *Table, windows iter.Seq[Window], replaced string, keep b
 	defer k.mu.Unlock()
 	err := k.unhindered(func() error { return k.tryPut(t, all, windows, replaced, keep) })
 	k.owned, k.outline = nil, nil
-	if errors.Is(err, unix.ENOBUFS) {
-		// Only the answer was lost. The transaction may have succeeded.
+	told := !errors.Is(err, unix.ENOBUFS)
+	if !told {
+		// Only the answer was lost. The transaction may have succeeded. But not all of each rule
+		// is compared, so the next installation does not rely on an outline.
 		if intact, readErr := k.intact(t); readErr == nil && intact {
 			err = nil
 		}
@@ -68,7 +70,7 @@ func (k *Kernel) put(t *Table, windows iter.Seq[Window], replaced string, keep b
 	if err != nil {
 		return k.explain(t.Name, fmt.Errorf("installing table inet %s: %w", t.Name, err))
 	}
-	if k.features.Ownership {
+	if k.features.Ownership && told {
 		k.owned, k.outline = t, all.outline
 	}
 	return nil

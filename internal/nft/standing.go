@@ -102,7 +102,7 @@ func (k *Kernel) walls(wanted func(name string) bool) (all []*Standing, err erro
 }
 
 // Intact reports whether a table is still as it was installed, judged by the names and
-// numbers of its parts.
+// numbers of its parts, and by what its doors take for one source.
 func (k *Kernel) Intact(t *Table) (intact bool, err error) {
 	err = k.unhindered(func() error {
 		k.mu.Lock()
@@ -132,7 +132,8 @@ func (k *Kernel) intact(t *Table) (bool, error) {
 		return false, err
 	}
 	want := t.contents().outline.found(k.flags(t), k.features)
-	if !f.original || !f.keeps(want.flags) || !maps.Equal(f.rules, want.rules) || !maps.Equal(f.shapes, want.shapes) {
+	if !f.original || !f.keeps(want.flags) || !maps.Equal(f.rules, want.rules) || !maps.Equal(f.shapes, want.shapes) ||
+		!maps.EqualFunc(f.doors, want.doors, standingDoor.isSame) {
 		return false, nil
 	}
 	standing := Standing{Groups: f.groups, Queues: f.queues}
@@ -182,7 +183,11 @@ func standingDoors(c *effective.Config) map[uint32]standingDoor {
 // another door by that number.
 func keepsWindows(doors map[uint32]standingDoor, number uint32, other standingDoor) bool {
 	d, ok := doors[number]
-	return ok && d.name == other.name && maps.Equal(d.bits, other.bits)
+	return ok && d.isSame(other)
+}
+
+func (d standingDoor) isSame(other standingDoor) bool {
+	return d.name == other.name && maps.Equal(d.bits, other.bits)
 }
 
 // shape is all of a set but its elements. Two sets of the same shape can hold the same

@@ -169,9 +169,9 @@ func inKernel(l *lab.Lab, table string) (listing, code string) {
 // the windows of the doors that were the same all the time.
 func TestReloadsByDifferencesMakeTheSameTable(t *testing.T) {
 	t.Parallel()
-	rounds := 24
+	rounds := 12
 	if testing.Short() {
-		rounds = 8
+		rounds = 6
 	}
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

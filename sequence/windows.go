@@ -308,8 +308,8 @@ func (win Window) Repeat() bool {
 	return true
 }
 
-// Opens reports whether the window does not stand yet and will admit the packet whatever the
-// kernel's rules say: it is of TCP, and the window has no limit of connections.
+// Opens reports whether the window does not stand yet, and the kernel's rules will do no more
+// with the packet than accept it: it is of TCP, and the window has no limit of connections.
 func (win Window) Opens(p packet.Packet) bool {
 	r := win.record()
 	return !r.standing && r.max == 0 && p.Port.Protocol == packet.TCP

@@ -790,7 +790,7 @@ func (k *kernel) judgeBy(t *table, j *journey) bool {
 	var guards []*effective.Door
 	for i := range t.config.Doors {
 		d := &t.config.Doors[i]
-		if len(d.To) > 0 && !slices.ContainsFunc(d.To, func(to netip.Prefix) bool { return to.Contains(p.Destination) }) {
+		if !d.GuardsAt(p.Destination, p.Destination != behind) {
 			continue
 		}
 		flagged := p.Port.Protocol == packet.UDP || p.Flags&d.Flags.Mask == d.Flags.Value
@@ -886,19 +886,22 @@ func (k *kernel) rounds(j *journey) int {
 	return j.passes
 }
 
-// socket passes posted messages to a handler, in order and from one goroutine. Everything
-// but its channels is guarded by the mu of the kernel.
+// socket passes posted messages to a handler, in order and one at a time. Everything but its
+// channels and handling is guarded by the mu of the kernel.
 type socket struct {
-	k      *kernel
-	inbox  []func() // unread messages
-	held   bool     // reading is blocked
-	few    int      // except for this many
-	wake   chan struct{}
-	closed chan struct{}
-	done   chan struct{}
-	failed func(error) // the handler's Failed
-	read   uint64      // messages handled
-	begun  uint64
+	k        *kernel
+	handling sync.Mutex // held while a message is taken and handled
+
+	inbox   []func() // unread messages
+	held    bool     // reading is blocked
+	few     int      // except for this many
+	starved bool     // the goroutine that reads gets no CPU
+	wake    chan struct{}
+	closed  chan struct{}
+	done    chan struct{}
+	failed  func(error) // the handler's Failed
+	read    uint64      // messages handled
+	begun   uint64
 }
 
 func newSocket(k *kernel, failed func(error)) *socket {
@@ -916,13 +919,43 @@ func (s *socket) readAll() {
 			return
 		case <-s.wake:
 		}
-		for handle := s.next(); handle != nil; handle = s.next() {
-			handle()
-			s.k.mu.Lock()
-			s.read++
-			s.k.mu.Unlock()
+		if !s.isStarved() {
+			s.readNow()
 		}
 	}
+}
+
+// starve takes the CPU from the goroutine that reads.
+func (s *socket) starve() {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	s.starved = true
+}
+
+func (s *socket) isStarved() bool {
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	return s.starved
+}
+
+// readNow handles the messages that wait.
+func (s *socket) readNow() {
+	for s.readOne() {
+	}
+}
+
+func (s *socket) readOne() bool {
+	s.handling.Lock()
+	defer s.handling.Unlock()
+	handle := s.next()
+	if handle == nil {
+		return false
+	}
+	handle()
+	s.k.mu.Lock()
+	defer s.k.mu.Unlock()
+	s.read++
+	return true
 }
 
 // Progress returns the progress of the socket.
@@ -1145,8 +1178,7 @@ func (q *fakeQueue) batch(id uint32, then func(*journey)) error {
 	return nil
 }
 
-// ReadNow does nothing: the fake kernel passes on packets at once.
-func (q *fakeQueue) ReadNow() {}
+func (q *fakeQueue) ReadNow() { q.readNow() }
 
 func (q *fakeQueue) Stats() (nfqueue.Stats, error) {
 	q.k.mu.Lock()
@@ -1254,6 +1286,7 @@ var (
 	bob    = netip.MustParseAddr("192.0.2.2")
 	carol  = netip.MustParseAddr("192.0.2.3")
 	server = netip.MustParseAddr("203.0.113.7")
+	behind = netip.MustParseAddr("10.0.0.7") // another host, to which this one forwards
 )
 
 func tcp(n uint16) packet.Port { return packet.Port{Number: n, Protocol: packet.TCP} }

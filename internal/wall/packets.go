@@ -196,11 +196,10 @@ func (ps *packets) release(openings []*opening) {
 
 // releaseAhead accepts the held packets of sources whose windows are recorded and about to be
 // opened. So the client that has knocked does not wait for the kernel, which takes longer than
-// everything else. Packets that the kernel's rules do more with wait: see
-// [sequence.Window.Opens]. So do all while a source has ended sessions, whose marks are cleared
-// when the window is open.
+// everything else. Some wait nevertheless: see windows.ahead. It is called with change held, so
+// that the handler of the strangers' queue must not take change.
 func (ps *packets) releaseAhead(openings []*opening) {
-	if len(openings) == 0 || ps.windows.sessions.any() {
+	if len(openings) == 0 {
 		return
 	}
 	now := time.Now()
@@ -208,12 +207,14 @@ func (ps *packets) releaseAhead(openings []*opening) {
 	ps.mu.Lock()
 	strangers := ps.sockets.strangers
 	ps.sockets.accept(func(p packet.Packet) bool {
-		r := ps.windows.recognize(ps.policy, p, now)
-		if r.opening {
-			ps.policy.tally(r.door).released++
-			ahead = append(ahead, ps.admitAhead(p, now))
+		a := ps.windows.admitAhead(ps.policy, p, now)
+		if a == nil {
+			return false
 		}
-		return r.opening
+		ps.policy.tally(a.door).released++
+		ps.accountAhead(a, p, now)
+		ahead = append(ahead, a)
+		return true
 	})
 	ps.mu.Unlock()
 	for _, a := range ahead {
@@ -224,11 +225,10 @@ func (ps *packets) releaseAhead(openings []*opening) {
 	}
 }
 
-// admitAhead records a packet that is accepted before the kernel has the window.
-func (ps *packets) admitAhead(p packet.Packet, now time.Time) *admission {
-	a := ps.admit(p, now)
+// accountAhead is account for a packet that is accepted before the kernel has the window.
+func (ps *packets) accountAhead(a *admission, p packet.Packet, now time.Time) {
+	ps.account(a, p, now)
 	ps.policy.tally(a.door).ahead++
-	return &a
 }
 
 const (

@@ -221,3 +221,14 @@ func (f *policy) guardsAny(s sessions.Session) bool { return len(f.config.At(s.P
 func guardsDestination(d *effective.Door, p packet.Packet) bool {
 	return d.GuardsAt(p.Destination, true)
 }
+
+// isGuardedOnce reports whether only one door can have queued a packet.
+func (f *policy) isGuardedOnce(p packet.Packet) bool {
+	doors := 0
+	for _, i := range f.config.At(p.Port) {
+		if guardsDestination(&f.config.Doors[i], p) {
+			doors++
+		}
+	}
+	return doors == 1
+}

@@ -15,7 +15,8 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	ps := s.packets
 	now := time.Now()
 	ps.mu.Lock()
-	a := ps.admit(p, now)
+	a := ps.windows.admit(ps.policy, p, now)
+	ps.account(&a, p, now)
 	if a.isRefused() {
 		_ = s.sockets.admitted.Refuse(id)
 	} else {
@@ -26,11 +27,10 @@ func (s admitted) Queued(id uint32, p packet.Packet) {
 	ps.finish(&a)
 }
 
-// admit records the first packet of a source with a window, and counts what becomes of it.
-// It is called with mu held. Call finish without mu afterwards.
-func (ps *packets) admit(p packet.Packet, now time.Time) admission {
+// account counts what becomes of the first packet of a source with a window. It is called with
+// mu held. Call finish without mu afterwards.
+func (ps *packets) account(a *admission, p packet.Packet, now time.Time) {
 	f := ps.policy
-	a := ps.windows.admit(f, p, now)
 	a.packet = p
 	a.event = audit.Event{Time: now, Kind: audit.Accepted, Code: audit.CodeWindow, Source: a.source, Person: a.person.Name, Key: a.person.Key, Port: p.Port}
 	switch a.outcome {
@@ -48,7 +48,6 @@ func (ps *packets) admit(p packet.Packet, now time.Time) admission {
 			f.tally(a.door).Add(audit.Accepted)
 		}
 	}
-	return a
 }
 
 // finish does what remains after a packet of a source with a window has got its verdict.
@@ -108,9 +107,9 @@ func (s strangers) judge(id uint32, p packet.Packet) (r recognition) {
 	case r.opened:
 		_ = s.sockets.strangers.Repeat(id)
 		return r
-	case r.opening && !ps.windows.sessions.any():
+	case r.ahead != nil:
 		_ = s.sockets.strangers.Accept(id)
-		r.ahead = ps.admitAhead(p, now)
+		ps.accountAhead(r.ahead, p, now)
 		return r
 	}
 	_, waiting := s.hold.Next()

@@ -639,6 +639,57 @@ func TestDoorsAtDifferentAddressesAreChargedByAddress(t *testing.T) {
 	})
 }
 
+// A packet does not tell whether it is for this host, nor by which interface it came. So
+// several doors may guard its port, and it may be held at another one than the one that opens.
+func TestOpeningADoorLetsNobodyThroughAnother(t *testing.T) {
+	own, inner := door("own", 22, 7001), door("inner", 22, 7002)
+	inner.To = []netip.Prefix{single(behind).Prefix}
+	guarded(t, config(own, inner), func(h *host) {
+		a, b := h.client(alice), h.client(bob)
+		before, hers := a.dialTo(behind, 22), a.dial(22)
+		h.expect("no door is open", before, waiting)
+		goOn := make(chan struct{})
+		h.once("OpenWindows", func() { <-goOn })
+		a.knock(7001)
+		during := a.dialTo(behind, 22)
+		h.expect("the door of this host is being opened", hers, accepted)
+		h.expect("and no other", before, waiting)
+		h.expect("nor for later packets", during, waiting)
+		close(goOn)
+		h.expect("it is open, and no other", before, waiting)
+		time.Sleep(hold + wall.SweepInterval)
+		h.expect("she has not knocked there", before, refused)
+		h.expect("she has not knocked there", during, refused)
+
+		theirs := b.dialTo(behind, 22)
+		b.dialTo(behind, 7002)
+		time.Sleep(hold / 2)
+		h.expect("bob has", theirs, accepted)
+	})
+}
+
+// A packet that comes while the knock before it is handled is read by the goroutine that opens
+// the window.
+func TestAPacketThatCameAfterTheKnockIsReadAtOnce(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		a, b := h.client(alice), h.client(bob)
+		_, strangers := h.lanes()
+		goOn := make(chan struct{})
+		strangers.starve()
+		h.once("OpenWindows", func() { <-goOn })
+		h.log().hold()
+		a.knock(7000, 8000, 9000)
+		hers, theirs := a.dial(22), b.dial(22)
+		h.expect("nothing is read", hers, waiting)
+		h.log().resume()
+		h.expect("she has knocked", hers, accepted)
+		h.expect("bob has not", theirs, waiting)
+		close(goOn)
+		time.Sleep(hold + wall.SweepInterval)
+		h.expect("bob has not", theirs, refused)
+	})
+}
+
 func TestUnreadablePacketsAreRefused(t *testing.T) {
 	guarded(t, config(sshDoor()), func(h *host) {
 		for _, number := range []uint16{7100, 7101} {

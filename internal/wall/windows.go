@@ -65,8 +65,8 @@ type doorSet struct {
 // doorFor returns the door to which a new connection is attributed. Of the doors that
 // guard its port, it is the first where the source has a window, else the first of all;
 // -1 if there is none. Of several windows it prefers the one that has admitted this packet
-// before, then one that is not spent. This is for counting and events only: the kernel has
-// already decided which door admits the packet. It is called with mu held.
+// before, then one that is not spent. The packet may go through another one: by which door,
+// and whether by any, the kernel decides. It is called with mu held.
 func (ws *windows) doorFor(f *policy, p packet.Packet) (door int, source packet.Source, win sequence.Window) {
 	door = -1
 	for _, i := range f.config.At(p.Port) {
@@ -124,12 +124,43 @@ func (ws *windows) admit(f *policy, p packet.Packet, now time.Time) (a admission
 		a.outcome = sequence.AdmitUnknown
 		return a
 	}
+	a.by(win, p, now)
+	return a
+}
+
+// by records that the packet goes through a window. It is called with the mu of windows held.
+func (a *admission) by(win sequence.Window, p packet.Packet, now time.Time) {
 	a.outcome = win.Admit(p, now)
 	a.spent = win.Spent()
 	a.person = method.ParseOpener(win.Opener()).Person
 	if win.Counts(p) && !a.isRefused() {
 		a.unsure = win
 	}
+}
+
+// admitAhead records the first packet of a source whose window is being opened, if it need not
+// wait until the kernel has the window; else it returns nil. It does in one step what recognize
+// and admit do in two, as the window may be gone in between.
+func (ws *windows) admitAhead(f *policy, p packet.Packet, now time.Time) *admission {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	door, source, win := ws.doorFor(f, p)
+	return ws.ahead(f, door, source, win, p, now)
+}
+
+// ahead is admitAhead for the window that doorFor has found. It is called with mu held.
+//
+// It must be certain that the kernel's rules will let the packet through that window. So the
+// packet waits if several doors guard where it goes, because it does not tell by which
+// interface it came, and whether it is for this host: another door may have queued it. All
+// wait while a source has ended sessions, whose marks are cleared when the window is open, and
+// after the kernel has refused a window.
+func (ws *windows) ahead(f *policy, door int, source packet.Source, win sequence.Window, p packet.Packet, now time.Time) *admission {
+	if win.IsNone() || !win.Opens(p) || ws.refusing || !f.isGuardedOnce(p) || ws.sessions.any() {
+		return nil
+	}
+	a := &admission{door: door, source: source}
+	a.by(win, p, now)
 	return a
 }
 
@@ -140,22 +171,21 @@ type recognition struct {
 	again  bool            // a retransmission of a connection that a spent window admitted
 	opened bool            // a window that admits the packet was opened meanwhile
 	unsure sequence.Window // the window that has to know whether the packet is delivered, if any
-	// opening: a window that admits the packet is being opened, and the packet need not wait
-	// for that. Then ahead is what becomes of it.
-	opening bool
-	ahead   *admission
+	ahead  *admission      // through a window that is being opened; nil: the packet is not accepted by that
 }
 
 // recognize looks for a window of a source that had none in the kernel.
 func (ws *windows) recognize(f *policy, p packet.Packet, now time.Time) (r recognition) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
+	var source packet.Source
 	var win sequence.Window
-	r.door, _, win = ws.doorFor(f, p)
+	r.door, source, win = ws.doorFor(f, p)
+	if r.ahead = ws.ahead(f, r.door, source, win, p, now); r.ahead != nil {
+		return r
+	}
 	switch {
 	case win.IsNone():
-	case !ws.refusing && win.Opens(p):
-		r.opening = true
 	case !win.Spent():
 		r.opened = win.Repeat()
 	case win.Knows(p) && win.Admit(p, now) == sequence.AdmitAgain:

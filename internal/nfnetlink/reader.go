@@ -111,10 +111,14 @@ func (r *Reader) run(ctx context.Context) {
 	}
 }
 
-// readOne reads a datagram and handles it. It reports false if there is none.
+// readOne reads a datagram and handles it. It reports false if there is none. After the end it
+// reads nothing, and reports true: nobody need wait for a datagram.
 func (r *Reader) readOne(ctx context.Context, fd uintptr) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.ended {
+		return true
+	}
 	r.messages.Begin()
 	n, err := unix.Read(int(fd), r.datagram)
 	switch {

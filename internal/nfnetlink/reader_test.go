@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -404,4 +406,96 @@ func FuzzHandle(f *testing.F) {
 			t.Errorf("%d messages in %d bytes", w.messages, len(datagram))
 		}
 	})
+}
+
+// What waits is handled by the caller, in its order, and none is waited for.
+func TestACallerReadsWhatWaits(t *testing.T) {
+	conn, h := routes(t), &heard{}
+	r := readerOf(t, conn, h)
+	r.ReadNow()
+	h.expect(t, "nothing has come")
+	for range readAtOnce + 1 {
+		ask(t, conn)
+	}
+	r.ReadNow()
+	h.expect(t, "all but one", slices.Repeat([]string{noDevice}, readAtOnce)...)
+	if p := r.Progress(); p.Idle || p.Done != readAtOnce {
+		t.Errorf("one waits: %+v", p)
+	}
+	r.ReadNow()
+	h.expect(t, "the last", noDevice)
+	if p := r.Progress(); !p.Idle || p.Done != readAtOnce+1 {
+		t.Errorf("all are read: %+v", p)
+	}
+	conn.Close()
+	r.ReadNow()
+	h.expect(t, "the socket is closed")
+}
+
+// Whoever reads, each message is handled once, and none while another one is. Closing the
+// socket waits for nobody for ever.
+func TestCallersReadBesideTheReader(t *testing.T) {
+	const messages, callers = 2000, 2
+	conn := routes(t)
+	n, inside := 0, false
+	h := &heard{enough: func(int) bool {
+		if inside {
+			t.Error("two messages are handled at once")
+		}
+		inside = true
+		n++
+		inside = false
+		return false
+	}}
+	r := readerOf(t, conn, h)
+	ctx, end := context.WithCancel(context.Background())
+	interrupted, ended := library(ctx, conn, r)
+	if err := r.takeOver(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the library is interrupted", interrupted)
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					r.ReadNow()
+				}
+			}
+		})
+	}
+	for range messages {
+		ask(t, conn)
+		for until := time.Now().Add(deadline); !r.Progress().Idle && time.Now().Before(until); {
+			runtime.Gosched()
+		}
+	}
+	end()
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	waitFor(t, "the reading has ended", ended)
+	close(stop)
+	all.Wait()
+	if n != messages {
+		t.Errorf("%d messages were handled, want %d", n, messages)
+	}
+}
+
+// After a caller was told of the end, nobody reads on.
+func TestNobodyReadsOnAfterACallerHasEndedTheReading(t *testing.T) {
+	conn, h := routes(t), &heard{enough: func(n int) bool { return n == 2 }}
+	r := readerOf(t, conn, h)
+	for range 4 {
+		ask(t, conn)
+	}
+	r.ReadNow()
+	h.expect(t, "until it had enough", noDevice, noDevice)
+	r.instead(context.Background())(nil)
+	r.ReadNow()
+	h.expect(t, "afterwards")
 }

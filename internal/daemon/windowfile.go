@@ -18,12 +18,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/knockwall/knockwall/internal/filestore"
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
 )
 
 // windowFile is a [wall.WindowStore] in a file. It is good for one boot and one network: for
-// the table that the daemon has left. So it need not survive a loss of power.
+// the table that the daemon has left. So it need not survive a loss of power. If others can
+// change the file, it is not used: its windows would be opened when a set is made anew.
 //
 // The file has a line that says what it is of, then entries, then a checksum of all. An entry
 // is a number: 0 is the end, 1 a text, and 2 a window. Windows name their door and opener by
@@ -49,7 +51,10 @@ func (f windowFile) Save(table string, generation uint32, windows iter.Seq[wall.
 		return err
 	}
 	next := f.path + ".new"
-	file, err := os.OpenFile(next, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a daemon that was killed
+		return err
+	}
+	file, err := filestore.OpenRegular(next, os.O_WRONLY|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
@@ -105,7 +110,7 @@ func (f windowFile) Load(table string, isCurrent func(uint32) bool, take func(wa
 	if err != nil {
 		return false, err
 	}
-	file, err := os.Open(f.path)
+	file, err := filestore.OpenRegular(f.path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

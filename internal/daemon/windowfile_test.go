@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/knockwall/knockwall/internal/packet"
 	"github.com/knockwall/knockwall/internal/wall"
@@ -110,6 +112,50 @@ func TestADamagedFileOfWindowsIsNotUsed(t *testing.T) {
 		check(fmt.Sprintf("byte %d is changed", n), changed)
 	}
 	check("more behind it", append(bytes.Clone(whole), 0))
+}
+
+// Others must not decide which windows there are, nor which file the daemon writes.
+func TestAFileOfWindowsThatOthersCanChangeIsNotUsed(t *testing.T) {
+	f := windowFile{filepath.Join(t.TempDir(), "windows")}
+	save := func() {
+		t.Helper()
+		if err := f.Save("knockwall", 47, slices.Values(keptWindows(t))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func(what string) {
+		t.Helper()
+		if all, ok, err := f.load("knockwall", 47); ok || err == nil || all != nil {
+			t.Errorf("%s: %v, %t, %v", what, all, ok, err)
+		}
+	}
+	save()
+	if err := os.Chmod(f.path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	check("everybody can write it")
+	save()
+	other := f.path + ".other"
+	if err := errors.Join(os.Rename(f.path, other), os.Symlink(other, f.path)); err != nil {
+		t.Fatal(err)
+	}
+	check("it is a symbolic link")
+	if err := errors.Join(os.Remove(f.path), unix.Mkfifo(f.path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	check("it is a pipe")
+
+	precious := filepath.Join(t.TempDir(), "precious")
+	if err := errors.Join(os.WriteFile(precious, []byte("precious"), 0o600), os.Symlink(precious, f.path+".new")); err != nil {
+		t.Fatal(err)
+	}
+	save()
+	if text, err := os.ReadFile(precious); err != nil || string(text) != "precious" {
+		t.Errorf("the file that a symbolic link names is now %q, %v", text, err)
+	}
+	if _, ok, err := f.load("knockwall", 47); !ok || err != nil {
+		t.Errorf("saved in its place: %t, %v", ok, err)
+	}
 }
 
 // A file that cannot be written leaves the former one, and no part.

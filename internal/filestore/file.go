@@ -30,7 +30,7 @@ func (l *Store) load() error {
 	if err := os.Remove(l.path + newSuffix); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	file, err := openRegular(l.path, os.O_RDWR)
+	file, err := OpenRegular(l.path, os.O_RDWR)
 	if errors.Is(err, os.ErrNotExist) {
 		return l.begin()
 	}
@@ -86,7 +86,7 @@ func (l *Store) load() error {
 
 // begin makes an empty file.
 func (l *Store) begin() error {
-	file, err := openRegular(l.path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	file, err := OpenRegular(l.path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func writeNew(path string, data []byte) (*os.File, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	file, err := openRegular(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+	file, err := OpenRegular(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		return nil, err
 	}

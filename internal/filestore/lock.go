@@ -17,7 +17,7 @@ const lockSuffix = ".lock"
 
 // takeLock locks a store. The lock ends with the process.
 func takeLock(path string) (*os.File, error) {
-	lock, err := openRegular(path+lockSuffix, os.O_RDWR|os.O_CREATE)
+	lock, err := OpenRegular(path+lockSuffix, os.O_RDWR|os.O_CREATE)
 	if err != nil {
 		return nil, err
 	}
@@ -38,9 +38,9 @@ func release(lock *os.File) error {
 	return errors.Join(unix.Flock(int(lock.Fd()), unix.LOCK_UN), lock.Close())
 }
 
-// openRegular opens a regular file. A file that it creates is readable by this user only.
+// OpenRegular opens a regular file. A file that it creates is readable by this user only.
 // It refuses symbolic links, devices, and files that others can change.
-func openRegular(path string, flags int) (*os.File, error) {
+func OpenRegular(path string, flags int) (*os.File, error) {
 	// Without O_NONBLOCK, opening a pipe of that name would block.
 	file, err := os.OpenFile(path, flags|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0o600)
 	if errors.Is(err, unix.ELOOP) {

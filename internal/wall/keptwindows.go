@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"errors"
 	"iter"
 	"time"
 
@@ -33,11 +34,17 @@ type KeptWindow struct {
 	Age    time.Duration // since it was opened or refreshed
 }
 
+// errDisturbed says why there is no copy.
+var errDisturbed = errors.New("another process has changed the table meanwhile")
+
 // keep saves a copy of the windows. It is called with change held, after the last change of
-// the table.
+// the table. It saves none if the table may have other windows.
 func (ws *windows) keep() error {
 	if ws.edges.Kept == nil {
 		return nil
+	}
+	if ws.table.disturbed {
+		return errDisturbed
 	}
 	generation, err := ws.edges.Kernel.Generation()
 	if err != nil {

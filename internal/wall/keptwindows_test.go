@@ -119,6 +119,46 @@ func TestTheNextDaemonHasTheWindowsOfTheOneBefore(t *testing.T) {
 	}
 }
 
+// While a daemon stops, nobody puts back what another process changes. So there is no copy
+// that says otherwise.
+func TestThereIsNoCopyOfATableThatOthersHaveChanged(t *testing.T) {
+	for name, test := range map[string]struct {
+		tables []string
+		kept   bool
+	}{
+		"the wall's":     {[]string{"other", "knockwall"}, false},
+		"not known":      {nil, false},
+		"somebody's own": {[]string{"other"}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := newKernel(t)
+				k.kept = &shelf{}
+				h := k.newHost()
+				if err := h.raise(config(sshDoor())); err != nil {
+					t.Fatal(err)
+				}
+				h.run()
+				told := make(chan struct{})
+				h.once("Install", func() { // the stopping daemon's
+					go func() {
+						defer close(told)
+						k.tell(nft.Change{Tables: test.tables, By: "nft (1)"})
+					}()
+				})
+				h.stop()
+				if err := <-h.ended; err != nil {
+					t.Fatal(err)
+				}
+				<-told
+				if kept := k.kept.table != ""; kept != test.kept {
+					t.Errorf("there is a copy: %t", kept)
+				}
+			})
+		})
+	}
+}
+
 // A copy that cannot be written is no reason not to stop.
 func TestACopyThatCannotBeWrittenIsToldOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -28,6 +28,7 @@ type installation struct {
 	table      *nft.Table    // the one that is installed
 	watch      io.Closer     // reports changes by other processes
 	tornDown   bool          // the daemon is stopping: nothing is installed any more
+	disturbed  bool          // another process may have changed the table since, which is not put back
 	retirement chan struct{} // closed when no sockets are being retired
 
 	mu          sync.Mutex
@@ -142,7 +143,11 @@ const (
 func (in *installation) changed(c nft.Change) {
 	in.change.Lock()
 	defer in.change.Unlock()
-	if in.table == nil || in.tornDown {
+	if in.table == nil {
+		return
+	}
+	if in.tornDown {
+		in.disturbed = in.disturbed || len(c.Tables) == 0 || slices.Contains(c.Tables, in.table.Name)
 		return
 	}
 	switch {

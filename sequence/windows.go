@@ -483,8 +483,11 @@ func (w *Windows) Total(door int) (n int) {
 func (w *Windows) count(i, by int32) {
 	k := w.records.at(i).key
 	source := k.sourceOf()
-	for _, network := range [...]netip.Prefix{NetworkOf(source), versionOf(source)} {
-		p := placeOf(int(k.at), network)
+	in := [...]place{placeOf(int(k.at), NetworkOf(source)), placeOf(int(k.at), versionOf(source))}
+	for n, p := range in {
+		if n > 0 && p == in[0] { // a door that takes all link-local addresses for one source
+			break
+		}
 		if w.counts[p] += by; w.counts[p] == 0 {
 			delete(w.counts, p)
 		}

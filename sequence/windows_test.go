@@ -452,6 +452,20 @@ func TestWindowsOfANetworkAreCounted(t *testing.T) {
 	expect("all are closed", 0, 0)
 }
 
+// All link-local addresses of a link may be one source. Its network is then all of its version.
+func TestAWindowOfAllLinkLocalAddressesCountsOnce(t *testing.T) {
+	w := sequence.NewWindows()
+	source := packet.SourcePrefix{IPv4: 32, IPv6: 10}.Of(netip.MustParseAddr("fe80::1%2"))
+	w.Open(0, source, time.Now(), time.Now().Add(window), 0)
+	if n := w.CountVersion(0, source); n != 1 {
+		t.Errorf("%d windows, want 1", n)
+	}
+	w.Close(0, source)
+	if n := w.Total(0); n != 0 {
+		t.Errorf("after it was closed, %d windows", n)
+	}
+}
+
 func TestNetworkOf(t *testing.T) {
 	for source, want := range map[string]string{
 		"192.0.2.7":           "192.0.0.0/16",

@@ -309,10 +309,11 @@ func (win Window) Repeat() bool {
 }
 
 // Opens reports whether the window does not stand yet, and the kernel's rules will do no more
-// with the packet than accept it: it is of TCP, and the window has no limit of connections.
-func (win Window) Opens(p packet.Packet) bool {
+// with the packet than accept it: it is of TCP, and the window has no limit of connections. A
+// window whose time is up before it stands opens for nobody.
+func (win Window) Opens(p packet.Packet, now time.Time) bool {
 	r := win.record()
-	return !r.standing && r.max == 0 && p.Port.Protocol == packet.TCP
+	return !r.standing && r.max == 0 && p.Port.Protocol == packet.TCP && win.Until().After(now)
 }
 
 // Admit records a new connection's first packet, and returns what becomes of it.

@@ -290,6 +290,30 @@ func TestRepeatOnlyWhileTheWindowStandsAndWithALimit(t *testing.T) {
 }
 
 // The kernel has the window for longer than noted, if the transaction took a while.
+// Before a window stands, packets that the kernel's rules only accept need not wait for it.
+func TestAWindowOpensUntilItStands(t *testing.T) {
+	w := sequence.NewWindows()
+	now := time.Now()
+	syn, datagram := connection(1), connection(1)
+	datagram.Port.Protocol = packet.UDP
+	expect := func(what string, p packet.Packet, at time.Time, want bool) {
+		t.Helper()
+		if got := w.Get(0, aliceSource).Opens(p, at); got != want {
+			t.Errorf("%s: it opens: %t", what, got)
+		}
+	}
+	w.Open(0, aliceSource, now, now.Add(window), 0)
+	expect("it does not stand", syn, now, true)
+	expect("a datagram", datagram, now, false)
+	expect("its time is up", syn, now.Add(window), false)
+	w.Stands(0, aliceSource, now.Add(window))
+	expect("it stands", syn, now, false)
+	w.Open(0, aliceSource, now, now.Add(window), 0)
+	expect("it is refreshed", syn, now, true)
+	w.Open(0, aliceSource, now, now.Add(window), 1)
+	expect("with a limit", syn, now, false)
+}
+
 func TestAWindowLastsAsLongAsItStands(t *testing.T) {
 	w := sequence.NewWindows()
 	w.Open(0, aliceSource, time.Time{}, time.Time{}.Add(window), 0)

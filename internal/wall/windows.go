@@ -156,7 +156,7 @@ func (ws *windows) admitAhead(f *policy, p packet.Packet, now time.Time) *admiss
 // wait while a source has ended sessions, whose marks are cleared when the window is open, and
 // after the kernel has refused a window.
 func (ws *windows) ahead(f *policy, door int, source packet.Source, win sequence.Window, p packet.Packet, now time.Time) *admission {
-	if win.IsNone() || !win.Opens(p) || ws.refusing || !f.isGuardedOnce(p) || ws.sessions.any() {
+	if win.IsNone() || !win.Opens(p, now) || ws.refusing || !f.isGuardedOnce(p) || ws.sessions.any() {
 		return nil
 	}
 	a := &admission{door: door, source: source}

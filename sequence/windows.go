@@ -344,10 +344,10 @@ func (win Window) Admit(p packet.Packet, now time.Time) Admission {
 	}
 	a := win.among.admitted[win.at]
 	if a == nil {
-		a = &admissions{recent: make([]admitted, 0, max(remembered, int(r.max)))}
+		a = &admissions{recent: make([]admitted, 0, remembered)}
 		win.among.admitted[win.at] = a
 	}
-	if len(a.recent) < cap(a.recent) {
+	if len(a.recent) < max(remembered, int(r.max)) { // most windows have few connections
 		a.recent = append(a.recent, c)
 	} else {
 		a.recent[a.next] = c

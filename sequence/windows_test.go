@@ -531,6 +531,28 @@ func TestAWindowWithoutConnectionsIsSmall(t *testing.T) {
 	runtime.KeepAlive(w)
 }
 
+// Whoever knows the knocks decides how many windows there are, and the limit may be large. So a
+// connection takes memory when it comes.
+func TestAWindowWithAConnectionIsSmallWhateverItsLimit(t *testing.T) {
+	const windows, limit, most = 1000, 1000, 4096 // bytes for each
+	var before, after runtime.MemStats
+	w := sequence.NewWindows()
+	now := time.Now()
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range windows {
+		source := packet.Source{Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)}
+		w.Open(0, source, now, now.Add(time.Hour), limit)
+		w.Get(0, source).Admit(connection(1), now)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if each := (int(after.HeapAlloc) - int(before.HeapAlloc)) / windows; each > most {
+		t.Errorf("a window takes %d bytes, want at most %d", each, most)
+	}
+	runtime.KeepAlive(w)
+}
+
 // So many that some have the same hash, with a probability of all but one in a billion.
 func TestManyWindowsAreFoundAndClosed(t *testing.T) {
 	const windows = 450_000

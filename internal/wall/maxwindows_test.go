@@ -62,6 +62,34 @@ func TestANetworkGetsItsShareOfTheWindows(t *testing.T) {
 	})
 }
 
+// A spent window takes no room, so whoever had one gets another only if there is room for it.
+func TestSpentWindowsAreOpenedAnewOnlyWhileThereIsRoom(t *testing.T) {
+	c := config(limited(door("web", 443, 7001), 1))
+	c.Wall.MaxWindows = 4
+	guarded(t, c, func(h *host) {
+		var clients []*client
+		for i := range byte(6) { // each of a network of its own
+			a := h.client(netip.AddrFrom4([4]byte{20 + i, 0, 2, 1}))
+			a.knock(7001)
+			h.expect("its window", a.dial(443), accepted)
+			clients = append(clients, a)
+		}
+		if n := len(h.wall.Windows(wall.WindowQuery{})); n != 0 {
+			t.Fatalf("%d windows are open, and all are spent", n)
+		}
+		for _, a := range clients {
+			a.knock(7001)
+			synctest.Wait()
+		}
+		if n := len(h.wall.Windows(wall.WindowQuery{})); n != 4 {
+			t.Errorf("%d windows are open, and max_windows is 4", n)
+		}
+		if err := h.raise(c); err != nil {
+			t.Errorf("a reload of the same rules: %v", err)
+		}
+	})
+}
+
 // However many networks somebody has, some windows are left for others.
 func TestSomeNetworksDoNotGetAllWindows(t *testing.T) {
 	c := config(door("web", 443, 7001))

@@ -128,17 +128,21 @@ func (ws *windows) recordOpenings(openings []*opening) (recorded []*opening) {
 			i := f.doorNamed(o.door)
 			o.recorded, o.id, o.limit = true, f.ids[i], f.config.Doors[i].MaxConnections
 			win := ws.record.Get(o.id, o.source)
-			isOpen := !win.IsNone()
-			if isOpen {
+			known := !win.IsNone()
+			if known {
 				o.former = win.State()
-			} else if o.err = ws.lacksRoom(o.id, o.source, f.config.Wall.MaxWindows); o.err != nil {
+			}
+			if !known || o.former.Spent { // a spent window takes no room
+				o.err = ws.lacksRoom(o.id, o.source, f.config.Wall.MaxWindows)
+			}
+			if o.err != nil {
 				if o.err == errNetworkFull {
 					ws.crowded[o.set()] = now
 				}
 				o.recorded = false
 				continue
 			}
-			o.isNew = !isOpen && now.After(ws.uncertainUntil)
+			o.isNew = !known && now.After(ws.uncertainUntil)
 			o.refreshed = ws.record.Open(o.id, o.source, now, now.Add(o.length), o.limit)
 			ws.record.Get(o.id, o.source).Grant(o.opener.Text(), now)
 			recorded = append(recorded, o)
@@ -205,7 +209,7 @@ func (ws *windows) lacksRoom(id int, source packet.Source, maxWindows int) error
 func (ws *windows) withoutRoom(f *policy, door int, source packet.Source) string {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
-	if !ws.record.Get(f.ids[door], source).IsNone() {
+	if win := ws.record.Get(f.ids[door], source); !win.IsNone() && !win.Spent() {
 		return ""
 	}
 	err := ws.lacksRoom(f.ids[door], source, f.config.Wall.MaxWindows)

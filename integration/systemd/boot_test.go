@@ -65,7 +65,7 @@ func boot(l *lab.Lab, files string) *machine {
 	for range 9 {
 		m := newMachineWith(l, files)
 		said := m.does("journalctl", "--no-pager", "--unit=knockwall")
-		if !strings.Contains(said, "/run/systemd/unit-root/dev: No such file or directory") {
+		if !strings.Contains(said, "Failed to set up mount namespacing: /run/systemd/unit-root/dev:") {
 			return m
 		}
 		l.T.Logf("systemd could not start the service:\n%s", said)

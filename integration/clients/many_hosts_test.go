@@ -16,6 +16,7 @@ import (
 // The example of a gateway with a door for each of 1,000 hosts, as its script makes it.
 func TestAGatewayWithADoorForEachOfManyHosts(t *testing.T) {
 	t.Parallel()
+	lab.NeedsRoot(t, "so that one transaction may be as large as the table")
 	lab.NeedsProgram(t, "shuf")
 	const hosts = 1000
 	l := lab.New(t)

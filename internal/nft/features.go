@@ -118,6 +118,10 @@ func (k *Kernel) explain(table string, err error) error {
 		return fmt.Errorf("another running process owns the table inet %[1]s, and nobody else can change it: "+
 			"`nft list table inet %[1]s` names the process in its first line", table)
 	}
+	if errors.Is(err, unix.EMSGSIZE) {
+		return fmt.Errorf("%w: one transaction has to hold the whole table, and net.core.wmem_max limits its size. "+
+			"Start knockwall with CAP_NET_ADMIN in the initial user namespace, which has no such limit, or raise that number there", err)
+	}
 	for _, f := range required {
 		if probeErr := probe(k.conn, 0, f.rule, Features{NativeQueue: k.features.NativeQueue}); probeErr != nil && !errors.Is(probeErr, unix.EPERM) {
 			return &MissingFeatureError{f.name, f.options, probeErr}

@@ -8,6 +8,8 @@ package nfnetlink
 
 import (
 	"encoding/binary"
+	"errors"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,23 +22,39 @@ const (
 	attributeHeader = unix.NLA_HDRLEN
 )
 
-// message is one message of a datagram: its type, and the bytes after its header.
-type message struct {
-	kind uint16
+// Message is one message of a datagram: its type, and the bytes after its header.
+type Message struct {
+	Kind uint16
 	body []byte
 }
 
-// next returns the first message of a datagram and the rest. It reports false if there is
-// no message, or if it is cut short.
-func next(datagram []byte) (m message, rest []byte, ok bool) {
+// Attributes returns the attributes of a message, which come after the struct nfgenmsg.
+func (m Message) Attributes() []byte { return m.body[min(familyLength, len(m.body)):] }
+
+// Refusal returns the error in a message of type NLMSG_ERROR (struct nlmsgerr of
+// linux/netlink.h), or nil if it reports success. The error is an [*AnswerError] if the message
+// is not cut short.
+func (m Message) Refusal() error {
+	if len(m.body) < 4 {
+		return errors.New("the kernel's answer is cut short")
+	}
+	if errno := -int32(binary.NativeEndian.Uint32(m.body)); errno != 0 {
+		return &AnswerError{syscall.Errno(errno)}
+	}
+	return nil
+}
+
+// NextMessage returns the first message of a datagram and the rest. It reports false if there
+// is no message, or if it is cut short.
+func NextMessage(datagram []byte) (m Message, rest []byte, ok bool) {
 	if len(datagram) < headerLength {
-		return message{}, nil, false
+		return Message{}, nil, false
 	}
 	length := uint64(binary.NativeEndian.Uint32(datagram))
 	if length < headerLength || length > uint64(len(datagram)) {
-		return message{}, nil, false
+		return Message{}, nil, false
 	}
-	m = message{binary.NativeEndian.Uint16(datagram[4:]), datagram[headerLength:length]}
+	m = Message{binary.NativeEndian.Uint16(datagram[4:]), datagram[headerLength:length]}
 	return m, datagram[min(aligned(length), uint64(len(datagram))):], true
 }
 

@@ -62,8 +62,8 @@ func TestNextTakesOneMessageOff(t *testing.T) {
 		{"one without a body", of(9, nil), 9, "", nil},
 		{"one, and the next cut short", slices.Concat(first, second[:3]), 7, "first", second[:3]},
 	} {
-		m, rest, ok := next(tt.datagram)
-		if !ok || m.kind != tt.kind || string(m.body) != tt.body || !bytes.Equal(rest, tt.rest) {
+		m, rest, ok := NextMessage(tt.datagram)
+		if !ok || m.Kind != tt.kind || string(m.body) != tt.body || !bytes.Equal(rest, tt.rest) {
 			t.Errorf("%s: %+v, %q, %t", tt.name, m, rest, ok)
 		}
 	}
@@ -81,7 +81,7 @@ func TestWhatIsNoMessageIsNotTakenForOne(t *testing.T) {
 		"a length beyond all ends":   saying(1<<32-1, 7, []byte("body")),
 		"a length that would wrap":   saying(1<<32-4, 7, []byte("body")),
 	} {
-		if m, rest, ok := next(datagram); ok || m.body != nil || rest != nil {
+		if m, rest, ok := NextMessage(datagram); ok || m.body != nil || rest != nil {
 			t.Errorf("%s: %+v, %q", name, m, rest)
 		}
 	}

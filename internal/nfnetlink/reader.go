@@ -2,8 +2,6 @@ package nfnetlink
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -158,34 +156,22 @@ func (r *Reader) ReadNow() {
 // handle passes on the messages of a datagram.
 func (r *Reader) handle(datagram []byte) (goOn bool) {
 	defer r.more.Store(false) // whatever the last message was
-	for m, rest, ok := next(datagram); ok; m, rest, ok = next(rest) {
-		switch m.kind {
+	for m, rest, ok := NextMessage(datagram); ok; m, rest, ok = NextMessage(rest) {
+		switch m.Kind {
 		case unix.NLMSG_NOOP, unix.NLMSG_DONE:
 		case unix.NLMSG_ERROR:
-			if err := answered(m.body); err != nil && !r.handler.ReadError(err) {
+			if err := m.Refusal(); err != nil && !r.handler.ReadError(err) {
 				return false
 			}
 		default:
 			if len(m.body) >= familyLength {
 				last := len(rest) <= headerLength+familyLength // the rest is at most an NLMSG_DONE
 				r.more.Store(!last)
-				r.handler.Message(m.body[familyLength:], last)
+				r.handler.Message(m.Attributes(), last)
 			}
 		}
 	}
 	return true
-}
-
-// answered returns the error in a struct nlmsgerr (linux/netlink.h), or nil if it reports
-// success.
-func answered(body []byte) error {
-	if len(body) < 4 {
-		return errors.New("the kernel's answer is cut short")
-	}
-	if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
-		return &AnswerError{syscall.Errno(errno)}
-	}
-	return nil
 }
 
 // Drained reports whether every message that came so far has been read from the socket.

@@ -94,10 +94,17 @@ func TestEachMessageOfADatagramIsHandedOn(t *testing.T) {
 }
 
 func TestAnErrorIsTheKernelsOwn(t *testing.T) {
-	if err := answered(answer(int32(unix.ENOENT))[headerLength:]); !errors.Is(err, unix.ENOENT) {
+	refusal := func(datagram []byte) error {
+		m, _, ok := NextMessage(datagram)
+		if !ok {
+			t.Fatal("the answer is no message")
+		}
+		return m.Refusal()
+	}
+	if err := refusal(answer(int32(unix.ENOENT))); !errors.Is(err, unix.ENOENT) {
 		t.Error(err)
 	}
-	if err := answered(answer(0)[headerLength:]); err != nil {
+	if err := refusal(answer(0)); err != nil {
 		t.Error(err)
 	}
 }

@@ -224,33 +224,25 @@ var errTruncated = errors.New("the kernel's answer cannot be read")
 // eachElement calls each with the elements in a datagram. It reports whether the listing is
 // at its end.
 func eachElement(datagram []byte, each func(*setElement)) (done bool, err error) {
-	const header, family = 16, 4
-	for len(datagram) >= header {
-		length := int(binary.NativeEndian.Uint32(datagram))
-		if length < header || length > len(datagram) {
+	for len(datagram) > 0 {
+		m, rest, ok := nfnetlink.NextMessage(datagram)
+		if !ok {
 			return false, errTruncated
 		}
-		body := datagram[header:length]
-		switch binary.NativeEndian.Uint16(datagram[4:]) {
+		switch m.Kind {
 		case unix.NLMSG_DONE:
 			return true, nil
 		case unix.NLMSG_ERROR:
-			if len(body) < 4 {
-				return false, errTruncated
-			}
-			return false, unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+			return false, m.Refusal()
 		case unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_NEWSETELEM:
-			if len(body) < family {
-				return false, errTruncated
-			}
-			attribute(body[family:], unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list []byte) {
+			attribute(m.Attributes(), unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(list []byte) {
 				attribute(list, unix.NFTA_LIST_ELEM, func(text []byte) {
 					e := elementOf(text)
 					each(&e)
 				})
 			})
 		}
-		datagram = datagram[min((length+3)&^3, len(datagram)):]
+		datagram = rest
 	}
 	return false, nil
 }

@@ -308,3 +308,21 @@ func TestAddressesDoNotMultiplyRules(t *testing.T) {
 		t.Errorf("%d parts have become %d rules", len(parts), n)
 	}
 }
+
+// A set that doors share has room for what one door may have, and for that of many as far as a
+// set is that large. It is seldom made anew.
+func TestRoomForDoors(t *testing.T) {
+	for _, tt := range []struct {
+		doors, each int
+		want        uint32
+	}{
+		{0, 65536, 65536}, {1, 65536, 65536}, {2, 65536, 4 * 65536}, {4, 65536, 4 * 65536}, {5, 65536, 16 * 65536},
+		{17, 65536, mostElements}, {16384, 65536, mostElements},
+		{1, mostElements, mostElements}, {2, mostElements, mostElements}, {16384, mostElements, mostElements},
+		{17, 16, 64 * 16}, {16384, 16, 16384 * 16},
+	} {
+		if got := roomFor(tt.doors, tt.each); got != tt.want {
+			t.Errorf("%d doors with %d each have room for %d, want %d", tt.doors, tt.each, got, tt.want)
+		}
+	}
+}

@@ -28,8 +28,7 @@ const (
 
 // Install replaces the table of the same name, if there is one, in one transaction:
 // packets meet either the old table or the new one, never none. The given windows are
-// open in the new one.
-// After an error nothing has changed.
+// open in the new one. After an error nothing has changed.
 //
 // If the old table is a wall's that a daemon has made, its parts that are the same in the
 // new one stay. The hooks stay, because the kernel drops all packets that wait in queues
@@ -37,8 +36,9 @@ const (
 // windows keep their exact time. Windows of doors that are gone or changed are deleted, and
 // those that the new table takes are opened in sets that are made anew. So the given windows
 // are all that may be open in the old one; they are asked for only if there is such a door or
-// set. A table
-// that is not a wall's is left alone: the error is a [*TakenError]. If replaced names
+// set.
+//
+// A table that is not a wall's is left alone: the error is a [*TakenError]. If replaced names
 // another table, it is deleted in the same transaction.
 //
 // If the kernel has table ownership, this connection owns the table, and nobody else can
@@ -175,7 +175,7 @@ func (e *TakenError) Error() string {
 // outline is all that counts of a table's contents when another one replaces it.
 type outline struct {
 	doors    map[uint32]standingDoor
-	counters []string
+	counters map[string]bool
 	timeouts []timeout
 	shapes   map[string]shape  // of the sets
 	rules    map[string]int    // number of rules, by chain
@@ -187,8 +187,11 @@ var digestSeed = maphash.MakeSeed()
 
 func outlineOf(t *contents) *outline {
 	o := &outline{
-		doors: t.doors, counters: t.counters, timeouts: t.timeouts,
+		doors: t.doors, counters: map[string]bool{}, timeouts: t.timeouts,
 		shapes: map[string]shape{}, rules: map[string]int{}, digests: map[string]uint64{},
+	}
+	for _, name := range t.counters {
+		o.counters[name] = true
 	}
 	for _, s := range t.sets {
 		o.shapes[s.name] = s.shape()
@@ -214,16 +217,13 @@ func outlineOf(t *contents) *outline {
 func (o *outline) found(flags nftables.TableFlags, features Features) *found {
 	f := &found{
 		flags: flags, hooked: true, marked: true, original: true,
-		rules: maps.Clone(o.rules), shapes: maps.Clone(o.shapes), counters: map[string]bool{}, timeouts: map[string]bool{},
+		rules: o.rules, shapes: maps.Clone(o.shapes), counters: o.counters, timeouts: map[string]bool{},
 		doors: o.doors,
 	}
 	if features.UDPTimeout {
 		for _, o := range o.timeouts {
 			f.timeouts[o.name()] = true
 		}
-	}
-	for _, name := range o.counters {
-		f.counters[name] = true
 	}
 	return f
 }
@@ -291,15 +291,14 @@ func (b *batch) clear(old *found) {
 			b.conn.FlushChain(&nftables.Chain{Name: name, Table: b.table})
 		}
 	}
-	wanted := b.outline.found(0, b.features)
 	for name := range old.rules {
-		if _, ok := wanted.rules[name]; !ok {
+		if _, ok := b.outline.rules[name]; !ok {
 			b.conn.DelChain(&nftables.Chain{Name: name, Table: b.table})
 		}
 	}
 	for name, shape := range old.shapes {
 		switch {
-		case wanted.shapes[name] != shape:
+		case b.outline.shapes[name] != shape:
 			b.conn.DelSet(&nftables.Set{Name: name, Table: b.table})
 			delete(old.shapes, name)
 		case shape.constant:
@@ -307,7 +306,7 @@ func (b *batch) clear(old *found) {
 		}
 	}
 	for name := range old.counters {
-		if !wanted.counters[name] {
+		if !b.outline.counters[name] {
 			b.conn.DeleteObject(&nftables.CounterObj{Table: b.table, Name: name})
 		}
 	}

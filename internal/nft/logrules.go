@@ -223,9 +223,9 @@ func knockingChain(v4, v6 sourceKey) string {
 	return name
 }
 
-// notes adds the sets of sources of knocks, and returns the chains that remember sources in
-// them.
-func (t *contents) notes(c *effective.Config, spray sprayBits) (chains []chain) {
+// rememberKnocks adds the sets of sources of knocks, and returns the chains that put sources
+// into them.
+func (t *contents) rememberKnocks(c *effective.Config, spray sprayBits) (chains []chain) {
 	knocked := false
 	sets, known := map[string]bool{}, map[string]bool{}
 	for d := range doorsOf(c) {

@@ -215,7 +215,7 @@ func newContents(c *effective.Config, n Numbers) *contents {
 	t.sets = slices.Concat(hostSets(&c.Host), searchSets(c, spray), sharedSets(c))
 	var knocked, heard, admitted, refused []part
 	var knocks []packet.PortRange
-	chains := t.notes(c, spray)
+	chains := t.rememberKnocks(c, spray)
 	for d := range doorsOf(c) {
 		parts, rules := d.knockRules(n, spray)
 		knocked = append(knocked, parts...)

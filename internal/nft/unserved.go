@@ -110,47 +110,6 @@ func tryingSet(f family) string   { return "trying" + f.suffix }
 func triedSet(f family) string    { return "tried" + f.suffix }
 func sprayingSet(f family) string { return "spraying" + f.suffix }
 
-// The names of the sets that all doors share.
-func openSet(f family) string    { return "open" + f.suffix }
-func trappedSet(f family) string { return "trapped" + f.suffix }
-
-// sharedSets returns the sets that all doors share, with the number of the door in each key:
-// of open windows, and of sources that have tried a trap. The time that a transaction takes
-// grows with the number of sets. So does the memory, as the kernel makes room for a set's
-// size at once.
-func sharedSets(c *effective.Config) (sets []set) {
-	var penalty time.Duration
-	trapped := 0
-	for d := range doorsOf(c) {
-		if d.hasTraps() {
-			trapped++
-			penalty = max(penalty, d.Penalty)
-		}
-	}
-	for _, f := range families {
-		sets = append(sets, set{name: openSet(f), kind: kindOf(f, true), size: roomFor(len(c.Doors), c.Wall.MaxWindows)})
-		if trapped > 0 {
-			sets = append(sets, set{name: trappedSet(f), kind: kindOf(f, true), dynamic: true, size: roomFor(trapped, c.Wall.MaxSources), timeout: penalty})
-		}
-	}
-	return sets
-}
-
-// mostElements is the largest size of a set that doors share.
-const mostElements = 1 << 20
-
-// roomFor returns the size of a set that doors share. It changes with few of their numbers,
-// as a set with another size is made anew. It is the limit at each door as long as there is
-// one, and never less than that.
-func roomFor(doors, each int) uint32 {
-	for _, most := range []int{1, 4, 16} {
-		if doors <= most {
-			return uint32(min(each*most, mostElements))
-		}
-	}
-	return mostElements
-}
-
 // hostSets returns the sets that describe the host.
 func hostSets(h *effective.Host) []set {
 	served := set{name: servedSet, constant: true, kind: protocolAndPort}

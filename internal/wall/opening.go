@@ -93,8 +93,9 @@ func (ws *windows) openBatch() (removed uint64) {
 	return ws.queue.remove(len(some))
 }
 
-// openTogether opens windows in the kernel, and sends the packets that wait for them
-// through the rules again. It is called with change held.
+// openTogether accepts the packets that wait for windows, opens the windows in the kernel, and
+// sends the other packets that wait for them through the rules again. It is called with change
+// held.
 func (ws *windows) openTogether(openings []*opening) {
 	recorded := ws.recordOpenings(openings)
 	ws.packets.releaseAhead(recorded) // before all that is not urgent

@@ -57,10 +57,7 @@ func TestABastionThatOpensTenHosts(t *testing.T) {
 		h.share()
 	}
 	for _, h := range hosts {
-		eventually.True(t, h.name+" hears the ten others", func() bool {
-			s := h.daemon.Status().Sharing
-			return s != nil && s.Companion != nil && s.Companion.Count == 10
-		})
+		h.hears(10)
 	}
 
 	last := hosts[10]

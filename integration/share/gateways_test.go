@@ -57,10 +57,7 @@ func TestTwoGatewaysWithOneAddress(t *testing.T) {
 	}
 	dies, lives := roles(hosts, outside, inside)
 	t.Logf("%s has the addresses", dies.name)
-	eventually.True(t, "it hears the other gateway", func() bool {
-		s := dies.daemon.Status().Sharing
-		return s != nil && s.Companion != nil && s.Companion.Count == 1
-	})
+	dies.hears(1)
 	if dies.AdmitsAtOnce(client, server, 22) {
 		t.Fatal("the door is open before a knock")
 	}

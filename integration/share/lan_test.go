@@ -205,3 +205,13 @@ func (h *lanHost) count(addresses []netip.Addr) (n int) {
 	}))
 	return n
 }
+
+// hears waits until the host hears so many others.
+func (h *lanHost) hears(others int) {
+	t := h.fleet.t
+	t.Helper()
+	eventually.True(t, fmt.Sprintf("%s hears %d others", h.name, others), func() bool {
+		s := h.daemon.Status().Sharing
+		return s != nil && s.Companion != nil && s.Companion.Count == others
+	})
+}

@@ -43,10 +43,7 @@ func TestAPairOfHostsWithOneAddress(t *testing.T) {
 		h.shareAs("pair/knockwall.hcl")
 	}
 	for _, h := range hosts {
-		eventually.True(t, h.name+" hears the other host", func() bool {
-			s := h.daemon.Status().Sharing
-			return s != nil && s.Companion != nil && s.Companion.Count == 1
-		})
+		h.hears(1)
 	}
 	for _, h := range hosts {
 		h.keepAlive("pair/keepalived.conf", map[string]string{"eth0": h.link})

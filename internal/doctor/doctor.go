@@ -35,7 +35,8 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	Door     string   `json:"door,omitempty"` // empty if it concerns all doors or the host
 	Bare     bool     `json:"bare,omitempty"` // the door guards nothing now
-	// Stops is what does not get through here, although the wall lets it. IPVersion is 4 or 6 if that is so for one version of IP only.
+	// Stops is what does not get through here, although the wall lets it. IPVersion is 4 or 6
+	// if that is so for one version of IP only.
 	Stops     Traffic `json:"stops,omitempty"`
 	IPVersion int     `json:"ip_version,omitempty"`
 	Problem   string  `json:"problem"` // a sentence

@@ -59,6 +59,9 @@ func (r *rules) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	if unresolved != nil && former != nil && why != notConfirmed && why != reverted {
 		return unresolved // otherwise the wall is installed without the sequences of some doors
 	}
+	if !r.packets.doors.hasRoom(c) {
+		return errManyNames
+	}
 	l := &reload{rules: r, former: former, next: r.packets.newPolicy(c, now), began: now}
 	if err := l.readTable(onTrial); err != nil {
 		return err
@@ -74,6 +77,9 @@ func (r *rules) apply(written *ruleset.Config, onTrial bool, why cause) error {
 	r.stocks.warnUnresolved(unresolved)
 	return nil
 }
+
+// errManyNames says that a door can get no id.
+var errManyNames = fmt.Errorf("doors of %d different names have been in force since the daemon started, and there is no room for more: restart it, which keeps the open windows", maxDoorIDs)
 
 // reload is the replacement of the rules in force, or their first installation.
 type reload struct {

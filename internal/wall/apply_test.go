@@ -827,3 +827,23 @@ func TestARunThatIsStoppedAtOnceIsStopped(t *testing.T) {
 		h.expectBound(nil)
 	})
 }
+
+// No two doors share a number in the records of windows, however many have come and gone.
+func TestDoorsOfVeryManyNamesNeedARestart(t *testing.T) {
+	guarded(t, config(sshDoor()), func(h *host) {
+		h.wall.UseUpDoors(1)
+		if err := h.raise(config(sshDoor(), door("web", 443, 8001))); err != nil {
+			t.Fatal(err)
+		}
+		err := h.raise(config(sshDoor(), door("mail", 25, 8002)))
+		if err == nil || !strings.Contains(err.Error(), "restart it") {
+			t.Errorf("one name more: %v", err)
+		}
+		if n := len(h.status().Doors); n != 2 {
+			t.Errorf("there are %d doors, want the former two", n)
+		}
+		if err := h.raise(config(sshDoor())); err != nil {
+			t.Errorf("rules with a door less: %v", err)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package wall
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
@@ -53,4 +54,11 @@ func EndedAtTheEnd(store Store, record func(audit.Event), e audit.Event) {
 func (w *Wall) Queue(door string, source packet.Source, length time.Duration) {
 	w.windows.queue.add(&opening{door: door, source: source, length: length,
 		why: audit.Event{Time: time.Now(), Door: door, Source: source, Code: audit.CodeSequence}})
+}
+
+// UseUpDoors gives names to doors, until so many have been in force that left more can be.
+func (w *Wall) UseUpDoors(left int) {
+	for i := w.packets.doors.len(); i < maxDoorIDs-left; i++ {
+		w.packets.doors.id(fmt.Sprintf("former-%d", i))
+	}
 }

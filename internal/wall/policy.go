@@ -78,8 +78,8 @@ func (ps *packets) newPolicy(c *effective.Config, now time.Time) *policy {
 // tally returns the counters of a door. It is called with the mu of packets held.
 func (f *policy) tally(door int) *tally { return &f.packets.tallies[f.ids[door]] }
 
-// doorIDs numbers the names of doors. A door keeps its id across reloads. Other locks may
-// be held when its lock is taken.
+// doorIDs numbers the names of doors. A door keeps its id across reloads, also when it is gone
+// for a while. Other locks may be held when its lock is taken.
 type doorIDs struct {
 	mu    sync.Mutex
 	names []string // by id
@@ -97,6 +97,23 @@ func (n *doorIDs) id(name string) int {
 		n.ids[name] = id
 	}
 	return id
+}
+
+// maxDoorIDs is how many names can have an id: the records of windows have 16 bits for it.
+const maxDoorIDs = 1 << 16
+
+// hasRoom reports whether there are ids for the doors of a configuration. Beyond maxDoorIDs two
+// doors would share their windows.
+func (n *doorIDs) hasRoom(c *effective.Config) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ids := len(n.names)
+	for i := range c.Doors {
+		if _, ok := n.ids[c.Doors[i].Name]; !ok {
+			ids++
+		}
+	}
+	return ids <= maxDoorIDs
 }
 
 // name returns the name of the door with that id.
